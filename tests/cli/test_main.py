@@ -87,7 +87,7 @@ def test_help_lists_every_verb_and_the_version_is_printed(semsr):
         (("sharpen",), "no verb 'sharpen' (it has info, convert,"),
         (("frcmap", "a"), "no verb 'frcmap' (did you mean `semsr frc-map`?)"),
         (("info",), "required: PATH (an image"),
-        (("crop", "a"), "required: -o/--output (where the part goes);"),
+        (("crop", "a"), "required: -o/--output (file of the result);"),
         (("models",), "required: action (list, info,"),
         (("info", "a", "b"), "nrecognized arguments: b; see `semsr info --help`"),
         (("info", "a", "--jsn"), "--jsn (did you mean --json?)"),

@@ -144,9 +144,9 @@ def test_images_of_different_shape_are_refused(refused, images, verb):
     [
         (("out.xyz",), ".ome.zarr"),
         (("missing/out.tif",), "does not exist"),
-        (("first.tif",), "input itself"),
-        (("first.tif", "--overwrite"), "input itself"),
-        (("./folder/../first.tif",), "input itself"),
+        (("first.tif",), "is the input;"),
+        (("first.tif", "--overwrite"), "is the input;"),
+        (("./folder/../first.tif",), "is the input;"),
         (("folder",), ".ome.zarr"),
     ],
     ids=["suffix", "parent", "input", "overwrite", "input-by-detour", "folder"],
@@ -237,7 +237,7 @@ def test_one_pixel_size_serves_a_pair(semsr, images):
     write(first.replace(pixel_size_nm=None, name="bare"), "bare.tif")
     for line in (("bare.tif", "second.tif"), ("second.tif", "bare.tif")):
         said = semsr("frc", *line, "--json")
-        assert "bare has no pixel size, so that of second is taken" in said.err
+        assert "bare has no pixel size, so that of second is used" in said.err
         found = said.record
         assert found["pixel_size_nm"] == [10, 10]
         if found["resolution_px"] is not None:

@@ -177,21 +177,21 @@ def test_images_without_a_place_share_their_corner():
     [
         ({"origin": (5000.0, 0.0)}, {}, "do not overlap: image covers y -5 to 895"),
         ({"size": None}, {}, "has none: give it one \\(`like_pixel_size_nm"),
-        ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must be of like size"),
+        ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must have similar sizes"),
         ({}, {"box": (0, 0, 5, 5)}, "not both"),
         ({}, {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)}, "not both"),
-        ({}, {"align": True, "search": 64}, "search less far"),
+        ({}, {"align": True, "search": 64}, r"common area of 260 px"),
         (None, {}, "An area is needed"),
-        (None, {"align": True, "box": (0, 0, 5, 5)}, "against a reference"),
+        (None, {"align": True, "box": (0, 0, 5, 5)}, "needs a reference"),
         (None, {"box": (5, 0, 5, 9)}, "Y0 below Y1"),
         (None, {"box": (95, 0, 99, 9)}, "does not overlap image, which covers 90 x 80"),
-        (None, {"box_nm": (0, 0, 1, 1)}, "holds no pixel"),
+        (None, {"box_nm": (0, 0, 1, 1)}, "contains no pixel"),
         (None, {"box_nm": (9e3, 0, 9.9e3, 50)}, "does not overlap image"),
         (None, {"like_pixel_size_nm": "big"}, "positive numbers"),
         (None, {"like_pixel_size_nm": 5, "box": (0, 0, 5, 5)}, "needs a reference"),
         (None, {"like_pixel_size_nm": (0, 5)}, "positive numbers"),
-        (None, {"search": 9, "box": (0, 0, 5, 5)}, "only made with `align`"),
-        ({}, {"search": 9}, "only made with `align`"),
+        (None, {"search": 9, "box": (0, 0, 5, 5)}, "needs `align`"),
+        ({}, {"search": 9}, "needs `align`"),
     ],
     ids=str,
 )
@@ -218,7 +218,7 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
     with refused(SemsrError, "output-exists"):
         run(CROP.job(image, output=place, options=options))
     run(CROP.job(image, output=place, options=options, overwrite=True))
-    with refused(OptionError, "missing-value", match="give `like` as well"):
+    with refused(OptionError, "missing-value", match="give `like`"):
         crop(
             image, tmp_path / "b.tif", like_output=tmp_path / "c.tif", box=(0, 0, 9, 9)
         )
@@ -258,7 +258,7 @@ def test_shift_with_an_enhanced_image_is_not_told_as_sure(rng, enhanced):
         history = Provenance(job="crop", inputs=(record,) if name == enhanced else ())
         images[name] = Micrograph(data, (10.0, 10.0), name, provenance=history)
     one, two = images.values()
-    with pytest.warns(UserWarning, match=f"{enhanced}, made by a network") as caught:
+    with pytest.warns(UserWarning, match=f"{enhanced}, which a network made") as caught:
         crop(one, like=two, align=True, search=16)
     assert len(caught) == 1
     plain = images["image" if enhanced == "reference" else "reference"]

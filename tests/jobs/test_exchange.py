@@ -110,7 +110,7 @@ def test_a_network_that_looks_at_whole_fields_goes_out_for_one_field_alone(
     assert not out.exists()
     fine = field.replace(pixel_size_nm=(20.0, 20.0))
     made = semsr.export_model("sem-restore", out, field=fine)
-    assert "haze is not lifted" in made.card["description"]
+    assert "does not remove haze" in made.card["description"]
     semsr.import_model(out)
     told = {"precision": "fp32"}
     expected = _enhanced(fine, "sem-restore", haze=False, **told)
@@ -294,11 +294,11 @@ def test_sides_without_a_scale_have_one_of_their_unit(tmp_path, own_shelf, packa
 
 
 REFUSED = {
-    "weights": ({"weights": {"pytorch_state_dict": {}}}, "runs code"),
-    "elsewhere": ({"weights__onnx__source": "https://a.b/w.onnx"}, "whole package"),
-    "outside": ({"weights__onnx__source": "../w.onnx"}, "whole package"),
-    "absent": ({"weights__onnx__source": "w.onnx"}, "lacks its weights"),
-    "digest": ({"weights__onnx__sha256": "0" * 64}, "not what its description"),
+    "weights": ({"weights": {"pytorch_state_dict": {}}}, "executes code"),
+    "elsewhere": ({"weights__onnx__source": "https://a.b/w.onnx"}, "complete package"),
+    "outside": ({"weights__onnx__source": "../w.onnx"}, "complete package"),
+    "absent": ({"weights__onnx__source": "w.onnx"}, "does not contain its weights"),
+    "digest": ({"weights__onnx__sha256": "0" * 64}, "does not match its checksum"),
     "old": ({"format_version": "0.4.10"}, "update"),
     "kind": ({"type": "dataset"}, "no model"),
     "steps": ({"inputs__0__preprocessing": _steps("binarize")}, "binarize"),
@@ -333,7 +333,7 @@ def zipped(path, **files):
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({}, "holds no rdf.yaml"),
+        ({}, "has no rdf.yaml"),
         ({"rdf.yaml": b"\xff\xfe"}, "cannot be read"),
         ({"rdf.yaml": b"a: [b"}, "cannot be read"),
         ({"rdf.yaml": b"!!python/object/apply:os.abort []"}, "cannot be read"),

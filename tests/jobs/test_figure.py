@@ -273,7 +273,7 @@ def test_image_has_the_colours_that_it_has_on_screen(
 
 def test_colours_that_a_figure_does_not_know_are_told(tmp_path: Path) -> None:
     look = DisplaySettings(limits=(0, 140), colormap="bop blue")
-    with pytest.warns(UserWarning, match="no colours called bop blue, so A has others"):
+    with pytest.warns(UserWarning, match="no colour map named bop blue, so A gets"):
         run(FIGURE.job([micrograph().replace(look=look)], tmp_path / "own.png"))
 
 
@@ -341,7 +341,7 @@ def test_rows_have_as_many_images_as_have_room(tmp_path: Path) -> None:
     ("images", "options", "said"),
     [
         ([], {}, "must have 1 to 12 images, got 0"),
-        ([micrograph()], {"inset": (0, 0, 70, 10)}, "must lie in every image"),
+        ([micrograph()], {"inset": (0, 0, 70, 10)}, "must be inside every image"),
         ([Micrograph(np.ones((900, 1)), None, "thin")], {}, "at most 1000 mm tall"),
     ],
 )
@@ -479,9 +479,9 @@ def test_overlay_has_one_letter_and_names_every_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        ("mi", "before map comes none: give an image first"),
-        ("imm", "before map comes another map"),
-        ("ii", "must be among the images"),
+        ("mi", "map comes after none: give an image first"),
+        ("imm", "comes after another map"),
+        ("ii", "needs a map among the images"),
         ("bm", "both have a pixel size, or neither; A has none"),
     ],
     ids=["first", "two", "no-map", "uncalibrated"],

@@ -215,9 +215,9 @@ def test_model_that_learnt_here_is_told(tmp_path):
         models=[model],
         transform=_stored(moving, fixed, truth),
     )
-    with pytest.warns(UserWarning, match="learnt from"):
+    with pytest.warns(UserWarning, match="trained on"):
         made = run(job)
-    (told,) = [text for text in made.warnings if "learnt from" in text]
+    (told,) = [text for text in made.warnings if "trained on" in text]
     assert "tiny" in told
     assert told in (tmp_path / "p.html").read_text()
 

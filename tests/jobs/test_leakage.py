@@ -80,7 +80,7 @@ def test_card_names_what_its_start_saw_too_once(tmp_path, folder):
 @pytest.mark.parametrize("verb", ["metrics", "frc", "gaps"])
 def test_judging_where_it_learnt_is_told(folder, verb):
     made = _enhanced(folder, "low-upper")
-    with pytest.warns(UserWarning, match="by the model tiny, which learnt from .*% of"):
+    with pytest.warns(UserWarning, match="by the model tiny, which was trained on .*% of"):
         getattr(napari_semsr, verb)(made, folder / "high-upper.ome.zarr")
 
 
@@ -134,5 +134,5 @@ def test_images_of_a_recipe_are_told_as_a_whole(folder, tmp_path):
     made = napari_semsr.train(tmp_path / "own.yaml", tmp_path / "run").model
     enhanced = tmp_path / "made.ome.tif"
     napari_semsr.enhance(tmp_path / "learnt.tif", enhanced, model=made, device="cpu")
-    with warned("not-independent", match="learnt from 100% of the area"):
+    with warned("not-independent", match="trained on 100% of the area"):
         napari_semsr.metrics(enhanced, tmp_path / "learnt.tif")

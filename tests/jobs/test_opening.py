@@ -103,7 +103,7 @@ def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwa
         "restore": {"psf": "1px"},
     }
     made, how = tmp_path / "made.ome.tif", {"dtype": "uint8", **more.get(verb, {})}
-    with pytest.warns(UserWarning, match="uint8 keeps whole numbers alone of .* unit"):
+    with pytest.warns(UserWarning, match="uint8 keeps only whole numbers, .* unit"):
         getattr(semsr, verb)(image, made, **how)
     recwarn.clear()
     bright = image.replace(data=200 * image.data)
@@ -130,7 +130,7 @@ def test_the_first_of_several_images_is_taken_aloud(tmp_path):
     with tifffile.TiffWriter(path) as file:
         file.write(np.zeros((30, 40), np.uint8), metadata=None)
         file.write(np.ones((20, 40), np.uint8), metadata=None)
-    with pytest.warns(UserWarning, match="holds 2 images, of which the first is taken"):
+    with pytest.warns(UserWarning, match="holds 2 images; the first is used"):
         assert open_image(path).shape == (30, 40)
     assert open_image(path, ReadOptions(series=0)).shape == (30, 40)
     assert open_image(path, ReadOptions(series=1)).shape == (20, 40)
@@ -227,7 +227,7 @@ def test_a_name_that_leads_nowhere_is_met_with_one_like_it(tmp_path, typed, mean
 def test_open_image_refuses_what_holds_no_finite_pixel(value, chunks):
     data = np.full((20, 30), value, np.float32)
     image = Micrograph(da.from_array(data, chunks=chunks) if chunks else data)
-    with pytest.raises(ReadError, match="needs finite pixels, and image has none"):
+    with pytest.raises(ReadError, match="needs finite pixels, but image has none"):
         open_image(image)
     assert np.array_equal(open_image(image, blank=True).array(), data, equal_nan=True)
     data[19, 29] = 0
@@ -257,7 +257,7 @@ def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
     assert open_image(opened, options).shape == (15, 30)
     assert semsr.crop(image, box=(0, 0, 20, 30), databar_rows=0).shape == (20, 30)
     for given, rows in ((image, 20), (opened, 4)):
-        with pytest.raises(OptionError, match=f"bar cannot be {rows} rows"):
+        with pytest.raises(OptionError, match=f"a data bar of {rows} rows cannot be removed"):
             open_image(given, ReadOptions(databar_rows=rows))
 
 
@@ -266,7 +266,7 @@ def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
 )
 def test_nothing_is_chosen_in_an_image_in_memory(how):
     (name,) = how
-    with pytest.raises(OptionError, match=f"no {name} can be chosen in it"):
+    with pytest.raises(OptionError, match=f"has no {name} to choose"):
         semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **how)
     first = {} if name == "dataset" else {name: 0}
     assert semsr.crop(np.ones((20, 30)), box=(0, 0, 9, 9), **first).shape == (9, 9)

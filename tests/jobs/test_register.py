@@ -248,7 +248,7 @@ def test_refusal_leaves_nothing_and_tells_its_reason(views, tmp_path):
         assert list(tmp_path.iterdir()) == []
         return refusal.value
 
-    refuse(np.nan, "gone", SemsrError, "needs finite pixels, and gone has none")
+    refuse(np.nan, "gone", SemsrError, "needs finite pixels, but gone has none")
     blank = refuse(7.0, "blank", RegistrationRefused, "shows no structure")
     assert blank.to_json() == {"reason": "no-structure", "rivals": []}
 
@@ -336,8 +336,8 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
     for how, error, match in (
         ({"landmarks_only": True}, OptionError, "give `landmarks` as well"),
         ({"landmarks_only": True, **elastic}, OptionError, "similarity or an affine"),
-        ({"output": folder / "fixed.tif"}, SemsrError, "is the input itself"),
-        ({"output": out, **over_itself}, SemsrError, "is the input itself"),
+        ({"output": folder / "fixed.tif"}, SemsrError, "is the input;"),
+        ({"output": out, **over_itself}, SemsrError, "is the input;"),
         ({"output": out, "transform_out": out}, SemsrError, r"must end in \.json"),
         ({"transform_out": folder / "new.json"}, OptionError, "an output as well"),
         ({"turn": 3}, OptionError, "got turn"),

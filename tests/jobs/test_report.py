@@ -472,7 +472,7 @@ def test_maps_are_not_measured_as_images(tmp_path: Path) -> None:
         (["other.json"], "r.html", "measuring verb"),
         (["text.json"], "r.html", "no JSON"),
         (["list.json"], "r.html", "measuring verb"),
-        (["other.json"], "other.html", "is the input itself"),
+        (["other.json"], "other.html", "is the input;"),
         (["first.tif"], "kept.html", "exists"),
     ],
 )

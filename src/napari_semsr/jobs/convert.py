@@ -54,14 +54,14 @@ class Converted(ImageMade):
 
 
 _OUTPUT = Output(
-    "its suffix names the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
+    "its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
 )
 
 
 def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
-    """Write an image in the format that the output's suffix names."""
+    """Write an image in the format of the output's suffix."""
     image_given, dtype = run.given["image"], run.options.dtype
-    # how it was read stands beside the type in records of this job
+    # records of this job hold the reading options next to the dtype
     about = {"dtype": dtype, **run.opening.model_dump(mode="json"), **run.size_error}
     history = made_by("convert", about, (yield from run.record("image")))
     clipped_count = 0
@@ -101,7 +101,7 @@ def save_job(
     dtype: str | None = None,
     zarr_version: str = "0.5",
 ) -> Job[Converted]:
-    """Write an image as it is, with its history; what is there is replaced."""
+    """Write an image unchanged, with its history; an existing file is replaced."""
     path = _OUTPUT.check(output, (), REPLACING)
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
@@ -131,9 +131,9 @@ def verb_that_saves(
     make: Callable[..., Micrograph],
     *images: str,
 ) -> Verb[Any, Any]:
-    """Declare a verb without a command, by which an image in memory is made again.
+    """Declare a verb without a command, which recreates an image in memory.
 
-    `make` gives the image of the options and of the opened `images`.
+    `make` returns the image for the options and the opened `images`.
     """
 
     def run(run: Run[Options], *image: Micrograph) -> Job[Converted]:

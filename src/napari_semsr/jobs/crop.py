@@ -1,4 +1,4 @@
-"""Cut an area out of an image: a box, or what another image shows, on its grid."""
+"""Crop an image to a box, or to the area and grid of another image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -45,19 +45,19 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
 from napari_semsr.registration import Shift, find_shift
 
-_CELLS = 2048  # along each side of the coarse mask in which gaps are looked for
-_BLOCK = 1024  # pixels along each side of what is read at once
-_WINDOW = 2048  # pixels along each side of the middle in which a shift is looked for
-_FARTHEST = 100.0  # one pixel is at most so many times as large as the other
+_CELLS = 2048  # side of the coarse mask in which gaps are searched
+_BLOCK = 1024  # side in pixels of a block that is read at once
+_WINDOW = 2048  # side in pixels of the central area in which a shift is searched
+_FARTHEST = 100.0  # largest ratio of two pixel sizes
 
-# chosen: no image reaches further, and larger numbers are no floats
+# chosen: no image is larger, and larger numbers are not exact floats
 _Corner = Annotated[int, Field(ge=-(10**9), le=10**9)]
 Corners = tuple[float, float, float, float]
 _CORNERS = ("Y0", "X0", "Y1", "X1")
 
 
 class CropOptions(Options):
-    """An area, and what is done to bring two images onto it."""
+    """The area, and how two images are aligned."""
 
     box: tuple[_Corner, _Corner, _Corner, _Corner] | None = option(
         None,
@@ -68,19 +68,19 @@ class CropOptions(Options):
     box_nm: Corners | None = option(
         None,
         "",
-        "the same between places in nm, where the image's origin counts",
+        "the same in nm, relative to the image's origin",
         metavar=_CORNERS,
     )
     align: bool = option(
         False,
-        "Find the shift between both",
-        "find by how much the image lies off the reference, and move it: for origins "
-        "that are not to be trusted, such as a stitched mosaic's",
+        "Find the shift between both images",
+        "find the shift of the image against the reference and correct it: for "
+        "unreliable origins, such as a stitched mosaic's",
     )
     search: int = option(
         32,
         "Search",
-        "largest shift that is looked for, in pixels of the reference",
+        "largest shift that is searched, in pixels of the reference",
         unit="px",
         ge=1,
         le=2048,
@@ -88,8 +88,7 @@ class CropOptions(Options):
     gap_free: bool = option(
         False,
         "Leave empty places out",
-        "shrink the area to a rectangle in which no pixel is empty, as measures need "
-        "it",
+        "shrink the area to a rectangle without empty pixels, as measurements need",
     )
     like_pixel_size_nm: TypedSize = option(
         None,
@@ -99,15 +98,15 @@ class CropOptions(Options):
     dtype: Literal["uint8", "uint16", "float32"] | None = option(
         None,
         "",
-        "type of the output, rounded and clipped; the image's own, or float32 where "
-        "it is resampled",
+        "dtype of the output, rounded and clipped; default: the image's, or float32 "
+        "if resampled",
     )
 
     @model_validator(mode="after")
     def _one_area(self) -> Self:
-        """Refuse two areas, and areas without a pixel."""
+        """Refuse two areas, and empty areas."""
         if self.box is not None and self.box_nm is not None:
-            msg = "An area is given once: box or box_nm, not both"
+            msg = "Give the area once: box or box_nm, not both"
             raise ValueError(msg)
         corners = self.box or self.box_nm
         if corners and not (corners[0] < corners[2] and corners[1] < corners[3]):
@@ -121,13 +120,14 @@ class CropOptions(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cropped(ImageMade):
-    """What was cut, and where it lies.
+    """Result of a crop.
 
-    `area` is ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without
-    one; `origin` the centre of the first pixel, in nm when calibrated. The shift is
-    that by which the image was moved, `quarters` how many of four quarters of the field
-    find it by themselves, `runner_up` how well the next best fits, `correlation` that
-    of both images, band-passed, when moved: negative for inverted contrast.
+    `area` is ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without a
+    reference; `origin` is the centre of the first pixel, in nm if calibrated. The shift
+    is that by which the image was moved, `quarters` the number of quarters of the field
+    that give the same one alone, `runner_up` the relative fit of the second best,
+    `correlation` that of both band-passed images after the move: negative for inverted
+    contrast.
     """
 
     like_output: Annotated[str | None, Quantity("Reference")]
@@ -146,13 +146,13 @@ class Cropped(ImageMade):
 
     @property
     def cut(self) -> Annotated[str, Quantity("Area")]:
-        """Rows and columns that were cut, and of what."""
+        """Rows and columns of the area, and the image that they refer to."""
         y0, x0, y1, x1 = self.area
         return f"rows {y0} to {y1}, columns {x0} to {x1} of {self.area_of}"
 
     @property
     def grey_values(self) -> Annotated[str, Quantity("Grey values")]:
-        """Whether they are as before."""
+        """Whether grey values are unchanged."""
         return "interpolated" if self.resampled else "as they are"
 
     @property
@@ -163,7 +163,7 @@ class Cropped(ImageMade):
         return f"{spell_shift(self.shift_px)} ({shift_in_words(self.shift_nm)})"
 
     def figures(self) -> dict[str, Figure]:
-        """Write where it lies before how that was found."""
+        """Return the figures: the position, then how it was found."""
         all_figures = declared_figures(self)
         first = ("Area", "Grey values", "Moved by")
         return {
@@ -173,12 +173,12 @@ class Cropped(ImageMade):
 
 @dataclass(frozen=True, slots=True)
 class _CropPlan:
-    """What is cut, and what of."""
+    """A planned crop."""
 
-    area: Area  # Pixels of the result
-    box: Box  # The same in pixels of the reference, or of the image itself without one
-    reference: Area | None = None  # The same area of the reference
-    # By how much the image was moved, where that was looked for
+    area: Area  # pixels of the result
+    box: Box  # the same in pixels of the reference, or of the image without one
+    reference: Area | None = None  # the same area of the reference
+    # shift of the image, if it was searched
     shift: Shift | None = None
 
 
@@ -187,10 +187,10 @@ def _crop(
 ) -> Job[Cropped]:
     settings, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
-        msg = "A part of the reference is written beside an output: give one."
+        msg = "A crop of the reference needs an output of the image, too: give one."
         raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
-        msg = "An area of a reference needs a reference: give `like` as well."
+        msg = "An area of a reference needs a reference: give `like`."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.given["image"], plan.area.laid
@@ -219,7 +219,7 @@ def _crop(
         )
     reference = plan.reference
     if beside is not None and like is not None and reference is not None:
-        # its history tells that it is cut by its box
+        # its history records the box
         box = run.options.replace(box=_corners(plan.box), align=False, gap_free=False)
         source = (yield from run.record("like")).model_copy(update={"role": "image"})
         options = box.model_dump(mode="json")
@@ -244,7 +244,7 @@ def _crop(
 
 
 def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | None]]:
-    """Cut images of one shape to the largest rectangle in which all have values."""
+    """Crop images of one shape to the largest rectangle without gaps in any."""
     areas = [Area.of(image, Grid.of(image)) for image in images]
     box = yield from find_gap_free(areas)
     if box is None:
@@ -262,7 +262,7 @@ def cut_gaps(*images: Micrograph) -> Job[tuple[tuple[Micrograph, ...], Box | Non
 def _plan_crop(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[tuple[_CropPlan, Provenance]]:
-    # as the user calls them: parts of one image share the name inside
+    # names given by the user: parts of one image share the inner name
     source = image.replace(name=name_of(run.given["image"]))
     if like is None:
         plan = yield from _plan_box(source, run.options)
@@ -272,8 +272,8 @@ def _plan_crop(
     if "like_output" not in run.targets and plan.box.shape != like.shape:
         box = plan.box
         warn(
-            f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} of "
-            f"{reference.name}: write that part, too, to compare the two "
+            f"The result is rows {box.y0} to {box.y1}, columns {box.x0} to {box.x1} "
+            f"of {reference.name}: write that part, too, to compare both "
             "(`like_output`).",
             "part-of-reference",
         )
@@ -285,7 +285,7 @@ def _plan_crop(
     }
     if plan.area.is_resampled and like.pixel_size_from:
         how = (
-            f"that of {reference_record.name}, on whose grid it was cut: "
+            f"that of {reference_record.name}, whose grid was used: "
             f"{like.pixel_size_from}"
         )
         more[ORIGIN_KEY] = size_origin(how, like.scale)
@@ -293,7 +293,7 @@ def _plan_crop(
 
 
 def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
-    """Name, calibration and history of what is cut; the data are not looked at."""
+    """Return name, calibration and history of the crop; the data are not read."""
     origin, pitch = area.grid.centre(Box.of(area.grid.shape)), area.grid.pitch
     size = {"pixel_size_nm": pitch} if source.pixel_size_nm else {"spacing_px": pitch}
     metadata = dict(source.metadata)
@@ -303,7 +303,7 @@ def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
 
 
 def _facts(plan: _CropPlan) -> dict[str, Any]:
-    """Say where an area lies, and how that was found."""
+    """Return the position of an area, and how it was found."""
     shift, (down, right) = plan.shift, plan.area.grid.pitch
     return {
         "area": _corners(plan.box),
@@ -318,15 +318,15 @@ def _facts(plan: _CropPlan) -> dict[str, Any]:
 
 
 def _corners(box: Box) -> tuple[int, int, int, int]:
-    """Corners of a box as a user types them."""
+    """Return the corners of a box in the order of the option."""
     return box.y0, box.x0, box.y1, box.x1
 
 
-# Which area is cut: a box, or what two images show in common.
+# Choose the area: a box, or the common area of two images.
 
 
 def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
-    """Cut a box out of an image, or what is free of gaps, on its own grid."""
+    """Plan a crop on the image's own grid: a box, or the area without gaps."""
     _check_alone(options)
     grid = Grid.of(image)
     if options.box_nm is None:
@@ -343,7 +343,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
         box_wanted = grid.nearest((y, x), (below, beyond))
         if 0 in box_wanted.shape:
             msg = (
-                f"The box holds no pixel of {image.name}, whose pixels are "
+                f"The box contains no pixel of {image.name}, whose pixels are "
                 f"{_sides(grid.pitch)} nm: make it larger."
             )
             raise ShapeError(msg, code="box-empty")
@@ -355,7 +355,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
         raise ShapeError(msg, code="outside-image")
     if inside != box_wanted:
         warn(
-            f"The box reaches over the border of {image.name}, and was cut to rows "
+            f"The box extends over the border of {image.name} and was reduced to rows "
             f"{inside.y0} to {inside.y1}, columns {inside.x0} to {inside.x1}.",
             "box-cut",
         )
@@ -366,9 +366,9 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
 def _plan_common(
     image: Micrograph, reference: Micrograph, options: CropOptions
 ) -> Job[_CropPlan]:
-    """Find what two images show in common, on the reference's grid."""
+    """Plan a crop to the common area of two images, on the reference's grid."""
     if options.box or options.box_nm:
-        msg = "An area is a box or that of a reference (`like`), not both."
+        msg = "Give a box or a reference (`like`), not both."
         raise OptionError(msg, code="options-contradict")
     _check_search(options)
     target, source = _grids(image, reference)
@@ -387,52 +387,52 @@ def _plan_common(
 
 
 def _check_alone(options: CropOptions) -> None:
-    """Refuse to cut without an area, and what only a reference gives a sense."""
+    """Refuse a missing area, and options that need a reference."""
     if options.like_pixel_size_nm is not None:
         msg = (
-            "The pixel size of a reference needs a reference: give `like` "
-            "as well, or `pixel_size_nm` for the image."
+            "The pixel size of a reference needs a reference: give `like`, or "
+            "`pixel_size_nm` for the image."
         )
         raise OptionError(msg, code="missing-value")
     if not (options.box or options.box_nm or options.gap_free):
         msg = "An area is needed: `like`, `box`, `box_nm` or `gap_free`."
         raise OptionError(msg, code="missing-value")
     if options.align:
-        msg = "A shift is found against a reference: give `like` as well."
+        msg = "A shift needs a reference: give `like`."
         raise OptionError(msg, code="missing-value")
     _check_search(options)
 
 
 def _check_search(options: CropOptions) -> None:
-    """Refuse to be told how far to search where no shift is looked for."""
+    """Refuse a search range if no shift is searched."""
     usual = CropOptions.model_fields["search"].default
     if options.search != usual and not options.align:
-        msg = "A search for the shift is only made with `align`: give it as well."
+        msg = "The search range needs `align`: give it, too."
         raise OptionError(msg, code="option-without-effect")
 
 
 def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
-    """Grids of the reference and of the image in one plane, in nm."""
+    """Return the grids of the reference and of the image in one plane, in nm."""
     for one, name in ((image, "pixel_size_nm"), (reference, "like_pixel_size_nm")):
         if one.pixel_size_nm is None:
             msg = (
-                "Two images are brought together by their pixel sizes, but "
-                f"{one.name} has none: give it one (`{name}`)."
+                f"Two images are aligned by their pixel sizes, but {one.name} has "
+                f"none: give it one (`{name}`)."
             )
             raise ShapeError(msg, code="pixel-size-missing")
     target, source = Grid.of(reference), Grid.of(image)
     ratio = [a / b for a, b in zip(target.pitch, source.pitch, strict=True)]
     if not all(1 / _FARTHEST <= value <= _FARTHEST for value in ratio):
         msg = (
-            f"Pixels of {image.name} and {reference.name} must be of like size, got "
-            f"{_sides(source.pitch)} and {_sides(target.pitch)} nm: check both."
+            f"Pixels of {image.name} and {reference.name} must have similar sizes, "
+            f"got {_sides(source.pitch)} and {_sides(target.pitch)} nm: check both."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
     has_origin = image.origin != (0.0, 0.0) or reference.origin != (0.0, 0.0)
     if not has_origin and source.pitch != target.pitch:
         warn(
-            f"Neither {image.name} nor {reference.name} says where it lies, so their "
-            "outer corners are taken to coincide.",
+            f"Neither {image.name} nor {reference.name} states its position, so their "
+            "first corners are assumed to coincide.",
             "origin-missing",
         )
         source = Grid(source.shape, source.pitch, target.corner)
@@ -442,7 +442,7 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
 def _common(
     image: Micrograph, reference: Micrograph, target: Grid, source: Grid
 ) -> Box:
-    """Pixels of the reference that the image covers."""
+    """Return the pixels of the reference that the image covers."""
     box = target.covered_by(source)
     if box is None:
         msg = (
@@ -456,7 +456,7 @@ def _common(
 def _find(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
-    """Search for the shift in the middle of what is in common."""
+    """Search the shift in the centre of the common area."""
     window = middle_of(box.shape, _WINDOW).move(box.corner)
     fixed_area = Area.of(reference, Grid.of(reference)).part(window)
     moving = Area.of(image, fixed_area.grid, source)
@@ -464,30 +464,30 @@ def _find(
     names = [one.name for one in both if one.provenance and one.provenance.networks()]
     if names:
         warn(
-            f"The shift is found with {' and '.join(names)}, made by a network that "
-            "can "
-            "move all details alike, so it can be off by more than its standard error: "
-            "find it with the image before the network.",
+            f"The shift is found with {' and '.join(names)}, which a network made; it "
+            "can move all details alike, so the shift can be wrong by more than its "
+            "standard error: find it with the network's input.",
             "made-by-network",
         )
     shift = find_shift(fixed_area.read(), moving.read(), reach=search)
     if shift.is_ambiguous:
         warn(
             f"Another shift fits nearly as well ({shift.runner_up:.2f} of the best), "
-            "as on a lattice: compare the images, or search less far (`search`).",
+            "as on a lattice: compare the images, or reduce the search range "
+            "(`search`).",
             "ambiguous",
         )
     return shift
 
 
 def _without_gaps(plan: _CropPlan) -> Job[_CropPlan]:
-    """Shrink a plan to where all its images have grey values."""
+    """Shrink a plan to the area where all its images have grey values."""
     areas = [plan.area, *([plan.reference] if plan.reference else [])]
     inner = yield from find_gap_free(areas)
     if inner is None:
         msg = (
             f"{plan.area.image.name} has no grey values in the area, or only between "
-            "gaps: take another area, or one with gaps."
+            "gaps: choose another area, or one with gaps."
         )
         raise ShapeError(msg, code="gaps-everywhere")
     box = inner.move(plan.box.corner)
@@ -501,13 +501,13 @@ def _extent(grid: Grid) -> str:
 
 
 def _sides(values: Any) -> str:
-    """Say two numbers, or one where they are equal."""
+    """Format two numbers, or one if they are equal."""
     y, x = values
     return f"{y:.4g}" if y == x else f"{y:.4g} x {x:.4g}"
 
 
 def find_gap_free(areas: Sequence[Area]) -> Job[Box | None]:
-    """Find a large rectangle, in pixels of the grid, in which all have grey values."""
+    """Find a large rectangle, in pixels of the grid, without gaps in any image."""
     shape = areas[0].grid.shape
     side = -(-max(shape) // _CELLS)
     rows, columns = (-(-n // side) for n in shape)
@@ -540,7 +540,7 @@ CROP = Verb(
         ImageIn("image", "the image to cut"),
         ImageIn(
             "like",
-            "what this image shows too, on its grid: places are compared in nm",
+            "crop to the area of this image, on its grid; positions are compared in nm",
             optional=True,
             flag="--like",
             metavar="REFERENCE",
@@ -554,9 +554,7 @@ CROP = Verb(
     Cropped,
     _crop,
     title="area and cutting",
-    output=Output(
-        "where the part goes; its suffix names the format", goes_on=True, kept=True
-    ),
+    output=Output("file of the result; its suffix sets the format", goes_on=True, kept=True),
     outputs=(
         Output(
             "write the same area of the reference here",

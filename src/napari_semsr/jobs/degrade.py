@@ -1,4 +1,4 @@
-"""Degrade an image as published test sets do, and as a scanning microscope does."""
+"""Degrade an image like published test sets and like a scanning microscope."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -21,14 +21,14 @@ from napari_semsr.jobs.images import Result, jsonable
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import EffectOptions, add_effects
 
-_UNITS = ("px", "nm")  # in which names of parameters end
+_UNITS = ("px", "nm")  # unit suffixes of parameter names
 
 
 _OF_HAZE = {"kind": ("fog", "hybrid")}
 
 
 class DegradeOptions(EffectOptions):
-    """How to degrade."""
+    """Options of a degradation."""
 
     kind: Literal["blur", "fog", "hybrid", "none"] = option(
         "blur",
@@ -44,14 +44,13 @@ class DegradeOptions(EffectOptions):
     uniform_fog: bool = option(
         False,
         "Even haze",
-        "haze of one strength instead of a smooth random field",
+        "uniform haze instead of a smooth random field",
         when=_OF_HAZE,
     )
     airlight: float | None = option(
         None,
         "Haze draws to",
-        "grey level that haze draws to, on the 0-255 scale; by default the image's "
-        "mean",
+        "grey level of dense haze, on the 0-255 scale; default: the image's mean",
         when=_OF_HAZE,
         ge=0,
         le=255,
@@ -59,16 +58,16 @@ class DegradeOptions(EffectOptions):
     stretch: bool = option(
         True,
         "Keep contrast",
-        "bring mean and contrast back to what they were before the haze",
+        "restore mean and contrast from before the haze",
         when=_OF_HAZE,
     )
-    seed: int = option(0, "Seed", "makes what is random repeatable", ge=0)
+    seed: int = option(0, "Seed", "random seed", ge=0)
 
     @model_validator(mode="after")
     def _airlight_of_some_haze(self) -> Self:
         if self.airlight is not None and self.kind not in _OF_HAZE["kind"]:
             msg = (
-                f"airlight is that of haze: kind must be fog or hybrid, got {self.kind}"
+                f"airlight applies to haze: kind must be fog or hybrid, got {self.kind}"
             )
             raise ValueError(msg)
         return self
@@ -76,7 +75,7 @@ class DegradeOptions(EffectOptions):
 
 @dataclass(frozen=True, slots=True)
 class DegradedFile(Result):
-    """What was degraded, and the numbers that shaped it, as they were drawn."""
+    """Result of a degradation, with the random parameters that were drawn."""
 
     output: str | None
     degradation: str
@@ -86,7 +85,7 @@ class DegradedFile(Result):
     image: Micrograph = field(metadata={"json": False})
 
     def figures(self) -> dict[str, Figure]:
-        """Say what was drawn: numbers with their units, the rest in words."""
+        """Return the drawn parameters with their units."""
         rows = {"Degradation": Figure(self.degradation)}
         for name, value in self.parameters.items():
             word, _, unit = name.rpartition("_")
@@ -98,7 +97,7 @@ class DegradedFile(Result):
 
 
 def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
-    """Blur and haze an image, let it drift, charge and be noisy, in its own type."""
+    """Add blur, haze, drift, charging and noise to an image, keeping its dtype."""
     yield Progress(1, 3, f"degrading {image.name}")
     data, parameters = _degrade_greys(image.array(), run.options)
     result = image.replace(data=data, provenance=(yield from run.history()))
@@ -117,7 +116,7 @@ def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
 def _degrade_greys(
     image: NDArray[Any], options: DegradeOptions
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Degrade grey values; those of integers are rounded once, at the end."""
+    """Degrade grey values; integers are rounded once, at the end."""
     from napari_semsr.simulation import black_and_white, degrade_plane
 
     kind = options.kind
@@ -148,7 +147,7 @@ DEGRADE = Verb(
     _degrade,
     title="degradation",
     output=Output(
-        "where the degraded one goes; its suffix names the format",
+        "file of the result; its suffix sets the format",
         flag="",
         goes_on=True,
         kept=True,

@@ -1,4 +1,4 @@
-"""What an installation has and lacks: for a first look, and for a report of a fault."""
+"""Check an installation, for a first look or a bug report."""
 
 import platform
 import re
@@ -22,8 +22,8 @@ from napari_semsr.core import (
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.verb import Run, Verb
 
-_PATIENCE_S = 60.0  # for napari to describe its window; chosen: a cold start takes 20 s
-_NOT_FOR_USERS = {"bench", "dev", "docs"}  # extras that work on the package needs
+_PATIENCE_S = 60.0  # for napari's answer; chosen: a cold start takes 20 s
+_NOT_FOR_USERS = {"bench", "dev", "docs"}  # extras for developers
 _REQUIREMENT = re.compile(r"([\w.-]+).*?(?:extra == ['\"](\w+)['\"])?$")
 _FACT = re.compile(r"[\s-]*(Qt|PyQt6|PySide6|GL version|OpenGL|screen \d+): (.+)$")
 _GB = 2**30
@@ -33,8 +33,8 @@ _GB = 2**30
 class DoctorReport(Result):
     """Versions, devices, memory and window of this installation.
 
-    `packages` has the version of each requirement, null where it is missing, `extras`
-    what each optional part lacks, `window` what napari states of Qt and OpenGL.
+    `packages` has the version of each requirement, null if it is missing, `extras` the
+    missing packages of each extra, `window` what napari reports on Qt and OpenGL.
     """
 
     version: Annotated[str, Quantity("napari-semsr")]
@@ -49,7 +49,7 @@ class DoctorReport(Result):
     warnings: tuple[str, ...]
 
     def figures(self) -> dict[str, Figure]:
-        """Write each fact in a line."""
+        """Return each fact as a line."""
         lines = {
             "napari-semsr": self.version,
             "Python": self.python,
@@ -66,7 +66,7 @@ class DoctorReport(Result):
 
 
 def _examine(_: Run[Options]) -> Job[DoctorReport]:
-    """Look at packages, devices and the window, each on its own."""
+    """Check packages, devices and the window independently."""
     yield Progress(0, 3, "packages")
     packages: dict[str, str | None] = {}
     extras_known = metadata("napari-semsr").get_all("Provides-Extra") or ()
@@ -93,7 +93,7 @@ def _examine(_: Run[Options]) -> Job[DoctorReport]:
     optional = {name for lacking in extras.values() for name in lacking}
     missing = [name for name, version in packages.items() if version is None]
     warnings = [
-        Message(f"{name} is required and not installed.", "package-missing")
+        Message(f"{name} is required but not installed.", "package-missing")
         for name in missing
         if name not in optional
     ]
@@ -123,7 +123,7 @@ def _version(name: str) -> str | None:
 
 
 def _try_device(name: str) -> str:
-    """Describe a card, or the reason that it cannot compute."""
+    """Describe a GPU, or why it cannot compute."""
     try:
         return models.device_name(models.find_device(name).device)
     except SemsrError as error:
@@ -131,7 +131,7 @@ def _try_device(name: str) -> str:
 
 
 def _describe_window() -> dict[str, str]:
-    """Let napari describe Qt and OpenGL, in a process, since a bad driver ends it."""
+    """Let napari describe Qt and OpenGL in a subprocess: a bad driver can crash it."""
     words: list[Any] = [sys.executable, "-m", "napari", "--info"]
     try:
         process = subprocess.run(  # noqa: S603 - our own interpreter

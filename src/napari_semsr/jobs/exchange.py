@@ -1,8 +1,8 @@
-"""Models for other programs, and theirs here: ONNX files and bioimage.io packages.
+"""Export and import of models: ONNX files and bioimage.io packages.
 
-A package is a zip of ONNX weights and an ``rdf.yaml`` that says what they take. What
-such a description cannot say is refused, or said in words in the package; what comes
-in is read as data: nothing of it is unpickled or called.
+A package is a zip of ONNX weights and an ``rdf.yaml`` that describes their input. What
+the description cannot express is refused, or written as text into the package. Imported
+files are read as data: nothing in them is unpickled or executed.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ SUFFIXES: Mapping[Kind, str] = {
     "onnx": ".onnx",
     "bioimageio": ".zip",
 }
-"""How the file of each kind of export ends."""
+"""File suffix of each kind of export."""
 
 _RUNS_CODE: Mapping[str, str] = {
     ".pkl": "a pickle",
@@ -64,7 +64,7 @@ _RUNS_CODE: Mapping[str, str] = {
     ".h5": "a model of Keras",
     ".keras": "a model of Keras",
     ".pb": "a graph of TensorFlow",
-}  # suffixes of files that can run code of others when they are loaded
+}  # suffixes of files that can execute code when loaded
 
 _ONNX_LIMIT = 2**31  # bytes
 _WRONG = (TypeError, ValueError)
@@ -76,44 +76,44 @@ _BAD_ZIP = (
     EOFError,
     OSError,
     LookupError,
-    RuntimeError,  # of what zipfile cannot do, too
+    RuntimeError,  # also for features that zipfile lacks
     ValueError,
-)  # what reading a damaged archive raises
-_SAID = 300  # letters of what a file says that a message repeats; chosen
-_MOST_VALUES = 100_000  # chosen: descriptions of bioimage.io hold some hundred
-_TEXT_LIMIT = 2**20  # bytes of a description: those of bioimage.io have some thousand
+)  # errors of reading a damaged archive
+_SAID = 300  # characters of a file's text in a message; chosen
+_MOST_VALUES = 100_000  # chosen: descriptions at bioimage.io have some hundred
+_TEXT_LIMIT = 2**20  # bytes of a description: those at bioimage.io have some thousand
 
 
 class ExportOptions(Options):
-    """What is written of a model."""
+    """Options of an export."""
 
-    to: Kind | None = option(None, "", "what is written; by default the suffix tells")
+    to: Kind | None = option(None, "", "format; default: by the suffix")
 
 
 class ImportOptions(Options):
-    """What a network's file does not say."""
+    """What an imported file may not state."""
 
     name: str | None = option(
         None,
         "Name",
-        "Name on the shelf; default: what the file says, or its own name.",
+        "Name in the model library; default: as in the file, or the file's name.",
         pattern=r"^[\w.+-]{1,100}$",
     )
     pixel_size_nm: FiniteFloat | None = option(
         None,
         "Pixel size",
-        "Pixel size that it was trained for, in nm; a field at another is resampled.",
+        "Pixel size that it was trained for, in nm; other images are resampled.",
         unit="nm",
         gt=0,
     )
     scaling: Literal["percentiles", "deviation", "levels"] | None = option(
         None,
         "Scaling",
-        "What becomes 0 and 1 for the network: percentiles of the field, its mean and "
-        "one standard deviation above it, or fixed grey levels; default: what the file "
-        "says, or percentiles.",
+        "Values that become 0 and 1 for the network: percentiles of the image, its "
+        "mean and one standard deviation above it, or fixed grey levels; default: as "
+        "in the file, or percentiles.",
         choices={
-            "percentiles of the field": "percentiles",
+            "percentiles of the image": "percentiles",
             "mean and deviation": "deviation",
             "fixed grey levels": "levels",
         },
@@ -127,16 +127,16 @@ class ImportOptions(Options):
     grey: Literal["input", "unit"] | None = option(
         None,
         "Result",
-        "Whether it returns to the grey levels of the input, or stays as the network "
-        "gives it; default: what the file says, or input.",
+        "Whether the output is scaled back to the grey levels of the input, or kept "
+        "as it is; default: as in the file, or input.",
         choices={
             "grey levels of the input": "input",
-            "as the network gives it": "unit",
+            "of the network": "unit",
         },
     )
 
     def changes(self) -> dict[str, Any]:
-        """Give what is asked for, by the names of a card."""
+        """Return the given values by the names of a model card."""
         size = self.pixel_size_nm
         card_values = {
             "name": self.name,
@@ -161,9 +161,10 @@ def export_foreign(
     opening: ReadOptions,
     authors: Sequence[str],
 ) -> "models.ModelCard":
-    """Write a model for other programs; gives the card that goes with it.
+    """Export a model for other programs; returns its card.
 
-    `field`: what a network is told of that looks at whole fields.
+    `field`: the image whose statistics are fixed in a network that uses whole-image
+    statistics.
     """
     loaded_model, note = models.load_model(model), ""
     if field is not None:
@@ -177,7 +178,7 @@ def export_foreign(
         is_bundled = model.parent.resolve() == models.WEIGHTS.resolve()
         people = tuple(authors or author_names) or (_OURS if is_bundled else ())
         if not people:
-            msg = "A package of bioimage.io names its authors: give `authors`."
+            msg = "A bioimage.io package must name its authors: give `authors`."
             raise CheckpointError(msg, code="missing-value")
     data = models.export_onnx(loaded_model.module, card)
     if kind == "bioimageio":
@@ -192,23 +193,22 @@ def export_foreign(
 def _told_of(
     model: "models.LoadedModel", field: Image, opening: ReadOptions
 ) -> tuple["models.LoadedModel", str]:
-    """Make the plain network of one field, whose findings its weights then hold.
+    """Make a network for one image, with that image's statistics fixed in its weights.
 
-    Gives also what its file leaves out.
+    Also returns a note on what the file does not contain.
     """
     image, usual = open_image(field, opening), inference.EnhanceOptions()
     module, condition = inference.told_of_field(image, model, usual)
     if condition is None:
         msg = (
-            f"{model.card.name} is told nothing of {name_of(field)}: `field` is for "
-            "networks that look at a whole field, and for fields that are not of one "
-            "grey."
+            f"{model.card.name} cannot use {name_of(field)}: `field` is for networks "
+            "with whole-image statistics, and for images with contrast."
         )
         raise CheckpointError(msg, code="option-without-effect")
     sentence = (
-        f"It is told what ails one field, {image.name}, and is for fields like that "
-        "one: noise and blur are not looked for anew, and haze is not lifted, which "
-        f"{model.card.name} itself does."
+        f"It is fixed to the degradation of one image, {image.name}, and is for "
+        f"similar images: unlike {model.card.name}, it does not estimate noise and "
+        "blur again, and does not remove haze."
     )
     facts = {
         name: round(value, 6) for name, value in zip(FAULTS, condition, strict=True)
@@ -223,7 +223,7 @@ def _told_of(
     return replace(module, card=card), sentence
 
 
-_SPDX = frozenset({  # licences that models and their training data mostly have
+_SPDX = frozenset({  # usual licences of models and training data
     "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC-BY-4.0", "CC-BY-NC-4.0",
     "CC-BY-SA-4.0", "CC0-1.0", "GPL-2.0-only", "GPL-3.0-only", "LGPL-3.0-only", "MIT",
     "MPL-2.0", "Unlicense",
@@ -252,13 +252,12 @@ _PAPERS: Mapping[str, tuple[str, str, str]] = {
     "esrgan": ("X. Wang et al., ECCVW 2018", "url", f"{_ARXIV}1809.00219"),
 }
 _SCALING = (
-    "The package asks for that scaling of the whole image. A program that scales or "
-    "cuts tiles before it, and scales each by itself, gives other results, with seams. "
-    "The result is not brought back to the grey values of the input: napari-semsr does "
-    "that."
+    "The package asks to scale the image as a whole. A program that scales each tile "
+    "separately gives other results, with seams. The result is not scaled back to "
+    "the grey values of the input; napari-semsr does that."
 )
-_TINY = 1e-12  # added to the span by the package's reader: less than float32 notices
-_SPARE = 64  # px of the test field beyond what its borders reach; chosen
+_TINY = 1e-12  # added to the range by the reader of packages: below float32 precision
+_SPARE = 64  # px of the test image beyond the influence of its borders; chosen
 
 
 def _package(
@@ -268,14 +267,14 @@ def _package(
     authors: Sequence[str],
     ours: bytes | None,
 ) -> bytes:
-    """Put a network, its description and a test into a zip; `ours`: its own file."""
+    """Write a network, its description and a test into a zip; `ours`: its own file."""
     card = model.card
     probe_result = models.probe(model.module, stride=card.stride)
     if probe_result.norms or probe_result.halo is None:
         msg = (
-            f"{card.name} takes statistics or context from the whole field, and a "
-            "package of bioimage.io cannot say that it must not be run in tiles: "
-            "export it as ONNX."
+            f"{card.name} uses statistics or context of the whole image, and a "
+            "bioimage.io package cannot forbid running it in tiles: export it as "
+            "ONNX."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     least = round_up(2 * probe_result.halo + card.stride, card.stride)
@@ -291,7 +290,7 @@ def _package(
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         files[f"{name}.npy"] = buffer.getvalue()
-    if ours is not None and card.architecture != "onnx":  # which holds them itself
+    if ours is not None and card.architecture != "onnx":  # which contains them
         files[card.name + SUFFIXES["semsr"]] = ours
     description = _description(
         card, files, authors, least=least, halo=probe_result.halo
@@ -308,7 +307,7 @@ def _package(
 def _test_of(
     model: "models.LoadedModel", side: int
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Draw a field and run it: grey values, what the network sees, its answer."""
+    """Simulate a test image and run it: grey values, network input, network output."""
     import torch
 
     sample = expose(draw_specimen((side, side))).data
@@ -330,7 +329,7 @@ def _test_of(
 
 
 def _cover(network_input: NDArray[Any], test_output: NDArray[Any]) -> bytes:
-    """Draw what goes in beside what comes out, twice as wide as high."""
+    """Draw input and output side by side, twice as wide as high."""
     from PIL import Image as Pictures
 
     side = 256
@@ -351,22 +350,23 @@ def _page(card: "models.ModelCard", note: str, halo: int) -> str:
         low, high = card.pixel_size_nm
         pixels = (
             f"It was trained for pixels of {low:g} to {high:g} nm. napari-semsr "
-            "resamples an image of others first; a package cannot ask for that."
+            "resamples other images first; a package cannot express that."
         )
     facts = json.dumps(card.training, indent=1, ensure_ascii=False)
     parts = (
         f"# {card.name}",
         card.description,
         note and f"**{note}**",
-        "## What it takes and gives",
+        "## Input and output",
         models.scaling_sentence(card),
         _SCALING,
         (
-            f"A result depends on {halo} px on each side; tiles start on multiples of "
-            f"{card.stride} px. One output pixel is 1/{card.scale} of an input pixel."
+            f"Each output pixel depends on {halo} px on each side; tiles start at "
+            f"multiples of {card.stride} px. One output pixel is 1/{card.scale} of an "
+            "input pixel."
         ),
         pixels,
-        f"## Limits\n\n{card.limits or 'None are stated.'}",
+        f"## Limits\n\n{card.limits or 'Not stated.'}",
         f"## Licence\n\n{card.licence}.",
         f"## Training and validation\n\n```json\n{facts}\n```",
     )
@@ -388,13 +388,13 @@ def _description(
 
     if card.licence not in _SPDX:
         msg = (
-            "A package of bioimage.io needs a licence by its SPDX name, such as "
-            f"BSD-3-Clause, and the card of {card.name} says {card.licence!r}."
+            "A bioimage.io package needs an SPDX licence name, such as BSD-3-Clause, "
+            f"but the card of {card.name} has {card.licence!r}."
         )
         raise CheckpointError(msg, code="licence-unknown")
     citations = [{"text": "napari-semsr", "url": _HOME}]
     inner = str(card.options.get("network", card.architecture))
-    if inner in _PAPERS:  # that of the architecture
+    if inner in _PAPERS:  # of the architecture
         text, kind, where = _PAPERS[inner]
         citations.append({"text": text, kind: where})
     return {
@@ -436,7 +436,7 @@ def _description(
 def _axes(
     card: "models.ModelCard", size: dict[str, int] | None, *, halo: int = 0
 ) -> list[dict[str, Any]]:
-    """Say the axes; `size` None: those of the output, which follow the input's."""
+    """Describe the axes; `size` None: those of the output, which follow the input's."""
     scale, unit = 1.0, {}
     if card.pixel_size_nm is not None:
         scale, unit = card.pixel_size_nm[0], {"unit": "nanometer"}
@@ -456,7 +456,7 @@ def _axes(
 
 
 def _preprocessing(card: "models.ModelCard") -> list[dict[str, Any]]:
-    """Say how grey values are scaled, as the specification has it."""
+    """Describe the scaling of grey values in terms of the specification."""
     if card.input_scaling == "levels":
         zero, one = card.input_levels
         gain = 1 / (one - zero)
@@ -474,12 +474,12 @@ def _preprocessing(card: "models.ModelCard") -> list[dict[str, Any]]:
 
 
 def check_no_code(path: Path) -> None:
-    """Refuse a file that can run code of others when it is loaded."""
+    """Refuse a file that can execute code when loaded."""
     kind = _RUNS_CODE.get(path.suffix.lower())
     if kind is not None:
         msg = (
-            f"{path.name} is {kind}, which can run code of others when it is loaded: "
-            "ask for the network as ONNX."
+            f"{path.name} is {kind}, which can execute code when loaded: get the "
+            "network as ONNX."
         )
         raise CheckpointError(msg, code="unsafe-content")
 
@@ -487,7 +487,7 @@ def check_no_code(path: Path) -> None:
 def import_foreign(
     path: Path, options: ImportOptions
 ) -> tuple["nn.Module", "models.ModelCard"]:
-    """Read a network from an ONNX file or a package, and measure it."""
+    """Import a network from an ONNX file or a package, and measure it."""
     if path.suffix.lower() == ".zip":
         return _from_package(path, options)
     data = read_bytes(path, _ONNX_LIMIT)
@@ -497,7 +497,7 @@ def import_foreign(
 
 
 def _plain_name(text: str) -> str:
-    """Make a name that a card may have."""
+    """Return a valid name for a card."""
     return re.sub(r"[^\w.+-]+", "-", text).strip("-")[:100] or "model"
 
 
@@ -509,11 +509,11 @@ def _network_of(
     statements: dict[str, Any],
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:
-    """Check and measure a graph; `start` without a card, `statements` over it."""
+    """Check and measure a graph; `start` holds defaults, `statements` override."""
     from pydantic import ValidationError
 
     graph = models.read_graph(data, name, folder)
-    card_base = {"licence": "as its author says", **start}
+    card_base = {"licence": "as stated by its author", **start}
     card_values: dict[str, Any] = {}
     try:
         if models.CARD_KEY in graph.metadata:
@@ -526,7 +526,7 @@ def _network_of(
                 statements = {
                     **statements,
                     "pixel_size_nm": size,
-                }  # axes say one end alone
+                }  # axes state one end only
         network, probe_result = models.measure_onnx(
             graph.serialise(), stride=card_values.get("stride")
         )
@@ -547,8 +547,8 @@ def _network_of(
         where = ".".join(map(str, first["loc"]))
         sentence = first["msg"].removeprefix("Value error, ")
         msg = (
-            f"What {name} says of itself is not valid at {one_line(where) or 'its top'}"
-            f": {one_line(sentence, _SAID)}."
+            f"The description of {name} is not valid at "
+            f"{one_line(where) or 'its top'}: {one_line(sentence, _SAID)}."
         )
         raise CheckpointError(msg, code="model-damaged") from None
     if card_values.get("receptive_field") != card.receptive_field:  # measured on others
@@ -590,7 +590,7 @@ def _from_package(
     start = {
         "name": _plain_name(str(description.get("name") or path.stem)),
         "description": _text(description.get("description") or "", 2000),
-        "licence": _text(description.get("license") or "as its author says", 200),
+        "licence": _text(description.get("license") or "as stated by its author", 200),
         "grey": "unit",
         "training": {
             "authors": [
@@ -606,13 +606,13 @@ def _from_package(
 
 
 def _text(value: Any, longest: int) -> str:
-    """Take a text for a card; halves of letters that JSON wrote are joined, or lost."""
+    """Clean a text for a card: join surrogate pairs of JSON, drop single ones."""
     whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole[:longest]
 
 
 def _member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
-    """Read one file of a package, and no more of it than is allowed."""
+    """Read one file of a package, up to a limit."""
     with package.open(name) as stream:
         data = stream.read(limit + 1)
     if len(data) > limit:
@@ -628,7 +628,7 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
         n for n in ("bioimageio.yaml", "rdf.yaml", "model.yaml") if n in names
     ]
     if not description_files:
-        msg = f"{name} is no package of bioimage.io: it holds no rdf.yaml."
+        msg = f"{name} is not a bioimage.io package: it has no rdf.yaml."
         raise CheckpointError(msg, code="format-unknown")
     text = _member(package, description_files[0], _TEXT_LIMIT)
     try:
@@ -639,8 +639,8 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
         raise CheckpointError(msg, code="model-damaged") from error
     if count_values(description) > _MOST_VALUES:
         msg = (
-            f"{description_files[0]} in {name} must hold at most {_MOST_VALUES} "
-            "values, with what aliases repeat."
+            f"{description_files[0]} in {name} must have at most {_MOST_VALUES} "
+            "values, aliases expanded."
         )
         raise CheckpointError(msg, code="unsafe-content")
     if not isinstance(description, dict) or description.get("type") != "model":
@@ -648,8 +648,8 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
     version = str(description.get("format_version"))
     if not version.startswith("0.5."):
         msg = (
-            f"{name} is described by format {one_line(version)}, and 0.5 is read: "
-            "update it with `bioimageio update-format`."
+            f"{name} has format {one_line(version)}, but 0.5 is needed: update it "
+            "with `bioimageio update-format`."
         )
         raise CheckpointError(msg, code="other-version")
     return description
@@ -658,15 +658,15 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
 def _weights_of(
     package: zipfile.ZipFile, description: dict[str, Any], name: str
 ) -> tuple[str, bytes]:
-    """Read the ONNX weights of a package; others can run code."""
+    """Read the ONNX weights of a package; other formats can execute code."""
     weights: Any = description.get("weights")
     weights = weights if isinstance(weights, dict) else {}
     entry = weights.get("onnx")
     if not isinstance(entry, dict):
         kinds = one_line(", ".join(sorted(map(str, weights))))
         msg = (
-            f"{name} has weights as {kinds or 'nothing'} alone, "
-            "and only ONNX is read: to load the others runs code that came with them."
+            f"{name} has weights as {kinds or 'nothing'} only, but ONNX is needed: "
+            "loading other formats executes code."
         )
         raise CheckpointError(msg, code="format-unsupported")
     source = str(entry.get("source"))
@@ -674,32 +674,30 @@ def _weights_of(
     place = PurePosixPath(source.replace("\\", "/"))
     if "://" in source or place.is_absolute() or ".." in place.parts:
         msg = (
-            f"The weights of {name} lie at {source_text}, not in it: get the whole "
+            f"The weights of {name} are at {source_text}, not in it: get the complete "
             "package."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     if source not in package.namelist():
         raise CheckpointError(
-            f"{name} lacks its weights {source_text}; copy it again.",
+            f"{name} does not contain its weights {source_text}; copy it again.",
             code="model-damaged",
         )
     data = _member(package, source, _ONNX_LIMIT)
     digest = entry.get("sha256")
     if digest is not None and hashlib.sha256(data).hexdigest() != digest:
-        msg = (
-            f"{source_text} in {name} is not what its description says; copy it again."
-        )
+        msg = f"{source_text} in {name} does not match its checksum; copy it again."
         raise CheckpointError(msg, code="content-changed")
     return source_text, data
 
 
 def _card_values(description: dict[str, Any], name: str) -> dict[str, Any]:
-    """Say what a description tells, by the names of a card."""
+    """Return the values of a description by the names of a card."""
     inputs, outputs = description["inputs"], description["outputs"]
     if len(inputs) != 1 or len(outputs) != 1:
         msg = (
-            f"A network must take one image and give one: {name} takes {len(inputs)} "
-            f"and gives {len(outputs)}."
+            f"A network must have one input and one output: {name} has {len(inputs)} "
+            f"and {len(outputs)}."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     for tensor in (inputs[0], outputs[0]):
@@ -707,8 +705,8 @@ def _card_values(description: dict[str, Any], name: str) -> dict[str, Any]:
     after = [step["id"] for step in outputs[0].get("postprocessing") or ()]
     if set(after) - {"ensure_dtype"}:
         msg = (
-            f"{name} asks for {one_line(', '.join(map(str, after)))} after its "
-            "network, which is not done here."
+            f"{name} needs {one_line(', '.join(map(str, after)))} after its network, "
+            "which is not supported."
         )
         raise CheckpointError(msg, code="model-unsuitable")
     sizes = [
@@ -721,7 +719,7 @@ def _card_values(description: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _check_axes(tensor: dict[str, Any], name: str) -> None:
-    """Refuse all but one grey image, with its batch, channel and two sides."""
+    """Refuse other axes than batch, channel, y and x of one grey image."""
     axes = tensor["axes"]
     kinds = [axis.get("type") for axis in axes]
     sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
@@ -738,7 +736,7 @@ def _check_axes(tensor: dict[str, Any], name: str) -> None:
 
 
 def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Say a package's scaling of grey values, where it is one of ours."""
+    """Translate a package's scaling of grey values, if it is one of ours."""
     real = [s for s in steps if s["id"] != "ensure_dtype"]
     if not real:
         return {"input_scaling": "levels", "input_levels": (0.0, 1.0)}
@@ -760,8 +758,8 @@ def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
             return _levels(zero, zero + 1 / gain)
     step_names = ", ".join(str(s["id"]) for s in real)
     msg = (
-        f"{name} prepares images by {one_line(step_names)} in a way that is not known "
-        "here."
+        f"{name} prepares images by {one_line(step_names)} in a way that is not "
+        "supported."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
@@ -774,5 +772,5 @@ def _levels(zero: float, one: float) -> dict[str, Any]:
 
 
 def _single(value: Any) -> float:
-    """One number, which may stand in a list of one."""
+    """Return a number, also from a list of one."""
     return float(value[0] if isinstance(value, list) and len(value) == 1 else value)

@@ -1,4 +1,4 @@
-"""A figure for a paper, of images and maps as they are read."""
+"""Make a figure for a paper from images and maps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -47,78 +47,77 @@ from napari_semsr.reporting import (
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-_MOST = 12  # images: letters and a page end somewhere
+_MOST = 12  # images; chosen: the letters of a page
 _MM = 25.4
 _TEXT = ".txt"
-_SHADES = 256  # of a colour map, as matplotlib's own have
-_OPACITY = 0.55  # of a map that has none of its own; as the panels show theirs
-_BAND_PX = 1 << 24  # pixels that are read at once; chosen: 128 MB of float64
+_SHADES = 256  # colours of a colour map, as in matplotlib
+_OPACITY = 0.55  # default colours of a map, as in the panels
+_BAND_PX = 1 << 24  # pixels read at once; chosen: 128 MB of float64
 
 
 class FigureOptions(Options):
-    """How a figure looks."""
+    """Options of a figure."""
 
     width_mm: float = option(
         85.0,
         "Width",
-        "Width, 85 a column, 175 a page.",
+        "Width: 85 for a column, 175 for a page.",
         unit="mm",
         ge=20,
         le=400,
     )
-    dpi: int = option(
-        300, "Resolution", "Pixels in an inch.", unit="dpi", ge=50, le=1200
-    )
+    dpi: int = option(300, "Resolution", "Pixels per inch.", unit="dpi", ge=50, le=1200)
     columns: int | None = option(
-        None, "Columns", "Images in a row; automatic if unset.", ge=1, le=_MOST
+        None, "Columns", "Images per row; automatic if unset.", ge=1, le=_MOST
     )
     caption: str = option(
-        "", "Caption", "Text before what every image is.", max_length=2000
+        "", "Caption", "Text before the descriptions of the images.", max_length=2000
     )
     no_caption: bool = option(
         False,
         "No caption",
-        "Leave away what each image is, but for networks that made it.",
+        "Leave out the description of each image, except networks that made it.",
     )
     caption_file: bool = option(
         False,
         "Caption beside",
-        "Put the whole caption into a text file of the figure's name, too.",
+        "Also write the whole caption to a text file with the figure's name.",
     )
     greys: Literal["own", "common"] = option(
         "own",
         "Grey scale",
-        "Grey scale of each image, or one for all that are no maps.",
+        "Grey scale of each image, or one for all except maps.",
         choices={"as on screen": "own", "one for all": "common"},
     )
     overlay: bool = option(
         False,
         "Maps over images",
-        "Lay each map over the image that it measured, with its colour bar, in place "
-        "of beside it.",
+        "Overlay each map on the image that it measured, with its colour bar, "
+        "instead of next to it.",
     )
     inset: tuple[int, int, int, int] | None = option(
         None,
         "",
-        "Rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged below; of the "
-        "others the same place.",
+        "Rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged below; the "
+        "same place of the others.",
         metavar=("Y0", "X0", "Y1", "X1"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FigureMade(Result):
-    """A figure that was written; pixel size of its first image."""
+    """Result: a figure, with the pixel size of its first image."""
 
     path: str
     pixel_size_nm: FloatPair | None
-    shape: tuple[int, int]  # of the picture
-    caption: Annotated[str, Quantity("Caption")]  # in the picture
-    networks: tuple[str, ...]  # that had a hand in the images
+    shape: tuple[int, int]  # of the figure
+    caption: Annotated[str, Quantity("Caption")]  # in the figure
+    networks: tuple[str, ...]  # that made images
     caption_file: Annotated[str | None, Quantity("Caption in")] = None
 
     first_pixel = figure(
-        lambda made: spell_pixel_size(made.pixel_size_nm), "Pixel of the first image"
+        lambda made: spell_pixel_size(made.pixel_size_nm),
+        "Pixel of the first image",
     )
 
 
@@ -145,7 +144,7 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
             part = replace(part, overlay=overlay)
         images_shown.append(part)
     greys = [image for image in images_shown if image.unit is None]
-    if settings.greys == "common" and greys:  # one scale for all that are no maps
+    if settings.greys == "common" and greys:  # one scale for all except maps
         alike = iter(in_one_scale(greys))
         images_shown = [
             next(alike) if image.unit is None else image for image in images_shown
@@ -181,18 +180,18 @@ def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """What stands under one letter."""
+    """One lettered cell of a figure."""
 
     image: Micrograph
-    above: Micrograph | None = None  # a map that is laid over it
+    above: Micrograph | None = None  # overlaid map
 
 
 def _cells(
     images_given: Sequence[Image], images: Sequence[Micrograph], options: FigureOptions
 ) -> Job[list[_Cell]]:
-    """Give each image a letter, but for maps that are to lie over what they measured.
+    """Assign images to cells; overlaid maps share the cell of their image.
 
-    A map without a history lies over the image before it.
+    A map without a history is overlaid on the image before it.
     """
     if not options.overlay:
         return [_Cell(image) for image in images]
@@ -212,7 +211,7 @@ def _cells(
             cells.insert(place + 1, _Cell(under, image))
     if all(cell.above is None for cell in cells):
         msg = (
-            "A map must be among the images to be laid over one (`overlay`), got none; "
+            "An overlay (`overlay`) needs a map among the images, got none; "
             "`frc_map()` makes one."
         )
         raise OptionError(msg, code="map-missing")
@@ -222,7 +221,7 @@ def _cells(
 def _find_measured(
     above: Micrograph, images: Sequence[tuple[Micrograph, InputRecord]]
 ) -> Micrograph | None:
-    """Find the image that a map measured, as its history has it; None without one."""
+    """Find the image that a map measured, by its history; None without one."""
     history = above.provenance
     inputs = () if history is None else history.essence().inputs
     for record in sorted(inputs, key=lambda item: item.role != "enhanced"):
@@ -231,15 +230,15 @@ def _find_measured(
                 return image
     if inputs:
         msg = (
-            f"The map {above.name} is laid over what it measured (`overlay`), and "
-            f"{inputs[0].name} is not among the images: give it, too."
+            f"The map {above.name} is overlaid on the image that it measured "
+            f"(`overlay`), but {inputs[0].name} is not among the images: give it, too."
         )
         raise OptionError(msg, code="image-missing")
     return None
 
 
 def _is_same(one: InputRecord, other: InputRecord) -> bool:
-    """Whether two records are of one image: its values, its history, or its file."""
+    """Whether two records describe one image, by values, history or file."""
     if one.digest is not None and one.digest == other.digest:
         return True
     if one.provenance is not None and other.provenance is not None:
@@ -248,19 +247,19 @@ def _is_same(one: InputRecord, other: InputRecord) -> bool:
 
 
 def _before(images: Sequence[Micrograph], number: int) -> Micrograph:
-    """Give the image before a map whose history names none."""
+    """Return the image before a map whose history names none."""
     if number and not _is_map(images[number - 1]):
         return images[number - 1]
     msg = (
-        "A map can be laid over the image before it (`overlay`), but before "
-        f"{images[number].name} comes {'another map' if number else 'none'}: give an "
-        "image first, and then its map."
+        "A map can be overlaid on the image before it (`overlay`), but "
+        f"{images[number].name} comes after {'another map' if number else 'none'}: "
+        "give an image first, then its map."
     )
     raise OptionError(msg, code="image-missing")
 
 
 def _is_map(image: Micrograph) -> bool:
-    """Tell whether an image has a colour bar."""
+    """Whether an image has a colour bar."""
     look = image.look
     return image.quantity is not None or (look is not None and look.colour_bar)
 
@@ -268,7 +267,7 @@ def _is_map(image: Micrograph) -> bool:
 def _overlay(
     above: Micrograph, image: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateOverlay]:
-    """Reduce a map to what a figure shows of it, and find where it lies."""
+    """Downsample a map for the figure, and find its position."""
     if above.unit != image.unit:
         bare = above if above.pixel_size_nm is None else image
         msg = (
@@ -285,7 +284,7 @@ def _overlay(
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
-        msg = f"The map {above.name} must lie on {image.name}, and lies elsewhere."
+        msg = f"The map {above.name} must be on {image.name}, but is elsewhere."
         raise ShapeError(msg, code="no-overlap")
     opacity = above.look.opacity if above.look is not None else 1.0
     return PlateOverlay(
@@ -301,7 +300,7 @@ def _overlay(
 def caption_of(
     cells: Sequence[_Cell], plates: Sequence[PlateImage], options: FigureOptions
 ) -> str:
-    """Say what every image is; one that a network made is always named as such."""
+    """Return the caption; images made by a network are always marked."""
     sentences = [options.caption.strip()] if options.caption.strip() else []
     bars = words_of_bars(plates)
     for number, (cell, bar) in enumerate(zip(cells, bars, strict=True)):
@@ -319,7 +318,7 @@ def caption_of(
 
 
 def _describe_image(image: Micrograph) -> str:
-    """Name an image, the network that made it, and how it was restored."""
+    """Describe an image, the network that made it, and its restoration."""
     words, networks = [image.name], _networks(image)
     if networks:
         which = "network" if len(networks) == 1 else "networks"
@@ -334,7 +333,7 @@ def _describe_image(image: Micrograph) -> str:
 
 
 def _networks(image: Micrograph) -> list[str]:
-    """Name the networks that made an image, with the beginnings of their digests."""
+    """Return the networks that made an image, with the start of their digests."""
     networks = {} if image.provenance is None else image.provenance.named_networks()
     return [f"{n} ({d.removeprefix('sha256:')[:16]})" for d, n in networks.items()]
 
@@ -342,7 +341,7 @@ def _networks(image: Micrograph) -> list[str]:
 def plate_image(
     image: Micrograph, first: Micrograph, options: FigureOptions, count: int
 ) -> Job[PlateImage]:
-    """Reduce an image to what the figure shows of it, and choose its colours."""
+    """Downsample an image for the figure, and choose its colours."""
     factor = _factor(image, options, count)
     box = None if options.inset is None else _box(options.inset, image, first)
     values = yield from _reduce_squares(image, factor)
@@ -367,7 +366,7 @@ def plate_image(
         is_spectrum=history is not None and history.essence().job == "spectrum",
         colours=colours,
         unit=unit,
-        # its edges in pixels of the reduced image, which they may cut
+        # its edges in pixels of the downsampled image
         box=None
         if box is None
         else (box.y0 / factor, box.x0 / factor, box.y1 / factor, box.x1 / factor),
@@ -377,7 +376,7 @@ def plate_image(
 
 
 def in_one_scale(images: Sequence[PlateImage]) -> list[PlateImage]:
-    """Show equal grey values alike: in one contrast, gamma and colours."""
+    """Use one contrast, gamma and colour map for all."""
     first, ends = images[0], np.array([image.limits for image in images])
     same = all((i.gamma, i.colours) == (first.gamma, first.colours) for i in images)
     gamma, colours = (first.gamma, first.colours) if same else (1.0, "gray")
@@ -386,7 +385,7 @@ def in_one_scale(images: Sequence[PlateImage]) -> list[PlateImage]:
 
 
 def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
-    """Find the colours that an image has on screen; None, and a warning, if unknown."""
+    """Return the colour map of an image on screen; warn and return None if unknown."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap, is_color_like, to_rgba_array
 
@@ -395,12 +394,12 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
         colours = np.clip(look.colours, 0, 1)
     elif colormap in colormaps:
         return colormap
-    elif is_color_like(colormap):  # from black; napari's green is the full one
+    elif is_color_like(colormap):  # from black; napari's green is the full colour
         colours = to_rgba_array(["black", "lime" if colormap == "green" else colormap])
     else:
         warn(
-            f"A figure knows no colours called {colormap}, so {name} has others there: "
-            "give it another colour map.",
+            f"A figure has no colour map named {colormap}, so {name} gets another "
+            "one: choose another colour map.",
             "unknown-value",
         )
         return None
@@ -412,10 +411,10 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
 
 
 def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
-    """Tell how many pixels of an image, along an axis, are averaged to one.
+    """Return how many pixels along an axis are averaged to one.
 
-    Twice as many are left as are drawn: averages of squares fold what is finer than
-    they are, and drawing filters the rest.
+    Twice as many remain as are drawn: block averages alias finer detail, and drawing
+    filters the rest.
     """
     columns = columns_of(count, options.columns, options.width_mm)
     columns_wanted = 2 * round(options.width_mm / _MM * options.dpi / columns)
@@ -423,7 +422,7 @@ def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
 
 
 def _reduce_squares(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
-    """Average squares of pixels; NaN is left away. Rests at the border are cut off."""
+    """Average blocks of pixels, ignoring NaN; incomplete ones are dropped."""
     rows, columns = (n // factor for n in image.shape)
     means = np.full((rows, columns), np.nan)
     step = max(1, _BAND_PX // (image.shape[1] * factor))
@@ -440,7 +439,7 @@ def _reduce_squares(image: Micrograph, factor: int) -> Job[NDArray[np.float64]]:
 
 
 def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph) -> Box:
-    """Find the part to enlarge, which is given in pixels of the first image."""
+    """Return the part to enlarge, given in pixels of the first image."""
     y0, x0, y1, x1 = inset
     if image is not first and image.unit == first.unit:
         away = np.subtract(first.origin, image.origin)
@@ -452,8 +451,9 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
     rows, columns = image.shape
     if not (0 <= y0 < y1 <= rows and 0 <= x0 < x1 <= columns):
         msg = (
-            f"The part to enlarge must lie in every image, got rows {y0} to {y1} and "
-            f"columns {x0} to {x1} of {image.name}, which has {rows} x {columns} px."
+            f"The part to enlarge must be inside every image, got rows {y0} to {y1} "
+            f"and columns {x0} to {x1} of {image.name}, which has {rows} x {columns} "
+            "px."
         )
         raise ShapeError(msg, code="outside-image")
     return Box(y0, y1, x0, x1)

@@ -1,4 +1,4 @@
-"""The sentence about a scan that was out of focus."""
+"""Warning about a scan that was out of focus."""
 
 from napari_semsr.analysis import Falloff
 from napari_semsr.core import (
@@ -10,21 +10,21 @@ from napari_semsr.core import (
 def focus_warning(
     image: Micrograph, place: Falloff | None = None, model: str = ""
 ) -> Message | None:
-    """Describe a scan beyond once the depth of focus; None as far as none is known.
+    """Return a warning if a scan is out of focus by more than the depth of focus.
 
-    `place`: how fine detail falls off where the `model` was trained, if that is known.
+    `place`: falloff of fine detail where the `model` was trained, if known.
     """
     falloff = Falloff.of(image)
     if falloff is None or not falloff.is_out_of_focus(place):
         return None
     less = (
-        "than light shows of sharp edges"
+        "than light shows at sharp edges"
         if place is None
         else f"than the place that {model} was trained on"
     )
     return Message(
-        f"{image.name} has less fine detail {less}, as beyond once the depth of focus: "
-        "scan it in focus, or at several heights (a focal series), which Stitch joins "
-        "to one mosaic.",
+        f"{image.name} has less fine detail {less}, as if out of focus by more than "
+        "the depth of focus: scan it in focus, or at several heights (a focal "
+        "series), which Stitch combines into one mosaic.",
         "out-of-focus",
     )

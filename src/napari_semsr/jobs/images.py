@@ -1,4 +1,4 @@
-"""In and out of every job: images to open, targets to check, results as JSON."""
+"""Inputs and outputs of jobs: open images, check targets, results as JSON."""
 
 import hashlib
 import math
@@ -68,26 +68,26 @@ from napari_semsr.io import (
 T = TypeVar("T")
 
 Image = Micrograph | str | os.PathLike[str]
-"""What a job takes: an image in memory, or the path of one."""
+"""Input of a job: an image in memory, or its path."""
 
 
 def open_image(
     image: Image | Source, options: ReadOptions | None = None, *, blank: bool = False
 ) -> Micrograph:
-    """Open what a job was given, or read a file that was opened before."""
+    """Open the input of a job, or read a file that was opened before."""
     image_opened = _open(image, options or ReadOptions())
     if not blank and image_opened.dtype.kind == "f" and is_empty(image_opened.data):
         name = name_of(image.path if isinstance(image, Source) else image)
         msg = (
-            f"An image needs finite pixels, and {name} has none: see whether it was "
-            "written, or copied, whole."
+            f"An image needs finite pixels, but {name} has none: check that the file "
+            "is complete."
         )
         raise ReadError(msg, code="no-finite-values")
     return image_opened
 
 
 def _open(image: Image | Source, options: ReadOptions) -> Micrograph:
-    """Open an image in memory or a file, whatever its grey values."""
+    """Open an image in memory or a file, with any grey values."""
     if isinstance(image, Micrograph):
         return _computable(_as_read(image, options))
     source = image if isinstance(image, Source) else open_source(image)
@@ -97,15 +97,15 @@ def _open(image: Image | Source, options: ReadOptions) -> Micrograph:
     own, which = which_series(image_opened.metadata, count)
     if own > 1 and options.series is None:
         warn(
-            f"{path.name} holds {own} images, of which {which} is taken: choose one "
-            f"with series 0 to {count - 1}.",
+            f"{path.name} holds {own} images; {which} is used: choose one with series "
+            f"0 to {count - 1}.",
             "several-images",
         )
     return _computable(image_opened)
 
 
 def open_source(image: str | os.PathLike[str]) -> Source:
-    """Open the file of an image, to read it and to record it."""
+    """Open the file of an image, to read and to record it."""
     path = Path(image)
     if not is_there(path):
         raise no_file(path)
@@ -116,22 +116,22 @@ _IN_FILES = ("series", "level", "channel", "time", "z", "plane", "dataset")
 
 
 def _as_read(image: Micrograph, options: ReadOptions) -> Micrograph:
-    """Take an image in memory by the options of reading that have a sense for it."""
+    """Apply reading options to an image in memory."""
     for name in _IN_FILES:
         if getattr(options, name):
             msg = (
-                f"{image.name} is one image in memory, so that no {name} can be chosen "
-                f"in it: leave {name} out, or give the path of its file."
+                f"{image.name} is one image in memory and has no {name} to choose: "
+                f"leave {name} out, or give the path of its file."
             )
             raise OptionError(msg, code="option-without-effect")
     rows, before = options.databar_rows, image.metadata.get(CUT_KEY, 0)
     if rows is not None and rows != before:
         rows_left, has = image.shape[0] - rows, f"{image.shape[0]} rows"
         if before or rows_left < 1:
-            has += f", and {before} rows of data bar were cut off it" if before else ""
+            has += f", and {before} rows of data bar were removed" if before else ""
             msg = (
-                f"{image.name} has {has}, so that its data bar cannot be {rows} rows: "
-                "leave databar_rows out, or give the path of its file."
+                f"{image.name} has {has}, so a data bar of {rows} rows cannot be "
+                "removed: leave databar_rows out, or give the path of its file."
             )
             raise OptionError(msg, code="out-of-range")
         facts = {**image.metadata, CUT_KEY: rows}
@@ -143,10 +143,10 @@ def _as_read(image: Micrograph, options: ReadOptions) -> Micrograph:
 
 
 def size_alike(images: Sequence[Micrograph], options: ReadOptions) -> list[Micrograph]:
-    """Give images that were opened with one typed pixel size each its own.
+    """Correct the pixel sizes of images that were opened with one given size.
 
-    It is that of the pixels in which each tells its spacing, if they differ in it: what
-    was made of an image with half its pixels has half the size.
+    If the images state different spacings, each size is scaled by its spacing: a result
+    with twice the pixels has half the size.
     """
     size, spacings = options.pixel_size_nm, {image.spacing_px for image in images}
     if size is None or len(spacings) < 2:
@@ -159,9 +159,9 @@ def size_alike(images: Sequence[Micrograph], options: ReadOptions) -> list[Micro
 def databar_note(
     name: str, image: Micrograph, reach: float | None = None
 ) -> Message | None:
-    """Say that a file ends in what looks like a data bar, and does not tell of one.
+    """Return a note if a file seems to end in a data bar that it does not state.
 
-    Of its rows the first `reach` count, or all.
+    Only the first `reach` rows are searched, or all.
     """
     has_answer = image.provenance is not None or image.metadata.get(CUT_KEY)
     rows = 0 if has_answer else suggest_databar(image.data, reach)
@@ -169,32 +169,32 @@ def databar_note(
     if not rows:
         return None
     return Message(
-        f"The lowest {rows} rows of {name} look like a data bar and count as sample: "
-        f"leave them away (`databar_rows={rows}`).",
+        f"The lowest {rows} rows of {name} look like a data bar but are used as "
+        f"image: remove them (`databar_rows={rows}`).",
         "databar-suspected",
     )
 
 
-_FEW_LEVELS = 16  # a sixteenth of the range is what the noise of a quick scan has
+_FEW_LEVELS = 16  # a sixteenth of the range is the noise of a fast scan
 
 
 def levels_note(image: Micrograph, dtype: str | None) -> Message | None:
-    """Say that of grey values of a small range an integer type keeps few levels."""
+    """Return a note if an integer dtype keeps few levels of a small grey range."""
     if dtype is None or np.dtype(dtype).kind == "f" or image.dtype.kind != "f":
         return None
     low, high = contrast_limits(image.data)
     if high - low >= _FEW_LEVELS:
         return None
     return Message(
-        f"{dtype} keeps whole numbers alone of the grey values of {image.name}, "
-        f"{low:.3g} to {high:.3g}: leave the type out, or write a .png without it, "
+        f"{dtype} keeps only whole numbers, but the grey values of {image.name} are "
+        f"{low:.3g} to {high:.3g}: leave the dtype out, or write a .png without it, "
         "which is stretched.",
         "values-rounded",
     )
 
 
 def _computable(image: Micrograph) -> Micrograph:
-    """Take grey values beyond computing as missing; of a lazy image when it is read."""
+    """Replace infinite and huge grey values by NaN; in a lazy image on reading."""
     if image.dtype.kind != "f":
         return image
     if image.is_lazy:
@@ -207,7 +207,7 @@ def _computable(image: Micrograph) -> Micrograph:
 
 
 def image_in(store: OmeZarrStore) -> Micrograph:
-    """Read what a store holds, also before it is finished."""
+    """Read a store, even if it is not finished."""
     about = store.record
     return Micrograph(
         store.level0,
@@ -220,12 +220,12 @@ def image_in(store: OmeZarrStore) -> Micrograph:
 
 
 def name_of(image: Image) -> str:
-    """Give the name of an image for messages and records."""
+    """Return the name of an image for messages and records."""
     return image.name if isinstance(image, Micrograph) else Path(image).name
 
 
 def paths_of(*images: Image | None) -> list[Path]:
-    """Give the paths among images."""
+    """Return the images that are paths."""
     return [
         Path(item)
         for item in images
@@ -240,7 +240,7 @@ def input_record(
     *,
     role: str = "image",
 ) -> InputRecord:
-    """Record an input for the provenance of an output, at once."""
+    """Record an input for the provenance of an output, in one go."""
     return run(record_input(image, image_opened, options, role=role))
 
 
@@ -271,15 +271,15 @@ def record_input(
 def add_own_records(
     images: tuple[Micrograph, Micrograph], records: tuple[InputRecord, InputRecord]
 ) -> Job[tuple[Micrograph, Micrograph]]:
-    """Put each of two images itself into its history, whatever is cut of it then.
+    """Add each of two images to its own history, before any crop.
 
-    So `measure_frc` finds an image among those that the other was made of. A file may
-    stand in a history by its own digest or by that of its grey values.
+    So `measure_frc` can find that one image was made from the other. A history may hold
+    the digest of a file or that of its grey values.
     """
     histories = [image.provenance and image.provenance.making() for image in images]
     if histories[0] == histories[1]:
         return images
-    apart = records[0].path != records[1].path  # else planes of one stack, maybe
+    apart = records[0].path != records[1].path  # else possibly planes of one stack
     records_in_order = []
     for image, record in zip(images, records, strict=True):
         values = yield from digest_values(image)
@@ -298,30 +298,30 @@ def add_own_records(
 
 
 def digest_image(path: Path, options: ReadOptions | None = None) -> Job[str]:
-    """Digest a file as the input of a job, with what was chosen of several images."""
+    """Digest an input file, including the choice of an image in it."""
     digest = yield from digest_job(path)
     return digest + _selection(options or ReadOptions())
 
 
 def record_file(path: str | os.PathLike[str], role: str) -> InputRecord:
-    """Record a file that a job goes by: a table, a blur, a transform, a model."""
+    """Record an auxiliary file: a table, a blur, a transform, a model."""
     place = Path(path)
     digest = digest_path(place)
     return InputRecord(role=role, name=place.name, digest=digest, path=path_of(place))
 
 
 def as_guide(record: InputRecord, role: str) -> InputRecord:
-    """Record an image that a job goes by, without its own history."""
+    """Record an auxiliary image, without its own history."""
     return record.model_copy(update={"role": role, "provenance": None})
 
 
-_MOVING = "register", "stitch"  # jobs after which pixels lie elsewhere
+_MOVING = "register", "stitch"  # jobs that move pixels
 
 
 def digests_of(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
-    """Give the digests of an image and of all that it was made of.
+    """Return the digests of an image and of everything it was made from.
 
-    `in_place`: only of what shows the same at the same place, in nm.
+    `in_place`: only images with the same content at the same position, in nm.
     """
     history = record.provenance
     if record.digest is not None:
@@ -335,12 +335,12 @@ def digests_of(record: InputRecord, *, in_place: bool = False) -> Iterator[str]:
 
 
 def path_of(path: str | os.PathLike[str]) -> str:
-    """Say where a file lies, for records."""
+    """Return the path of a file for records."""
     return Path(path).absolute().as_posix()
 
 
 def of_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
-    """Record a file of which all planes were read, by the record of one of them."""
+    """Record a file whose planes were all read, from the record of one plane."""
     whole = (record.digest or "").partition("#")[0] + _selection(options)
     return record.model_copy(update={"digest": whole})
 
@@ -352,7 +352,7 @@ def made_by(
     guides: Iterable[InputRecord] = (),
     part: str | None = None,
 ) -> Provenance:
-    """Compose the provenance of an output, with the versions and device of today."""
+    """Compose the provenance of an output, with current versions and device."""
     return Provenance(
         job=job,
         options=options,
@@ -366,7 +366,7 @@ def made_by(
 
 
 def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Provenance:
-    """Compose the provenance of what is drawn from images without reading them."""
+    """Compose the provenance of a result that uses images without reading them."""
     inputs = [
         InputRecord(
             role=role, name=image.name, provenance=image.provenance, path=image.path
@@ -377,9 +377,9 @@ def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Pro
 
 
 def _selection(options: ReadOptions) -> str:
-    """Say which image of a file was taken, where that is not the first.
+    """Return the choice of an image in a file, if it is not the first.
 
-    The first is not named, as in records of when it was taken without being chosen.
+    The first is left out, as in older records.
     """
     option_values = {
         "series": options.series or None,
@@ -402,7 +402,7 @@ def digest_values(micrograph: Micrograph) -> Job[str]:
     data: Any = micrograph.data
     step = max(1, (1 << 22) // micrograph.shape[1])
     if micrograph.is_lazy and step < data.chunks[0][0] <= 4 * step:
-        step = int(data.chunks[0][0])  # so that no chunk is read twice
+        step = int(data.chunks[0][0])  # so no chunk is read twice
     end, columns = micrograph.shape
     for row in range(0, end, step):
         rows = read_box(data, Box(row, min(row + step, end), 0, columns))
@@ -414,15 +414,15 @@ def digest_values(micrograph: Micrograph) -> Job[str]:
 
 
 def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
-    """Choose the first image that has a pixel size, and warn where one has none."""
+    """Return the first image with a pixel size; warn if one has none."""
     images = [first] if second is None else [first, second]
     sized_images = [image for image in images if image.pixel_size_nm is not None]
     for image in images:
         if image.pixel_size_nm is None:
             what = (
-                f"that of {sized_images[0].name} is taken; check that it fits"
+                f"that of {sized_images[0].name} is used; check that it fits"
                 if sized_images
-                else "there are no results in nm; give one (`pixel_size_nm`)"
+                else "results are not in nm; give one (`pixel_size_nm`)"
             )
             warn(f"{image.name} has no pixel size, so {what}.", "pixel-size-missing")
             break
@@ -430,7 +430,7 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
 
 
 def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
-    """Run a job, and keep what it warns of; it is told on all the same."""
+    """Run a job and collect its warnings, which are still shown."""
     with closing(job):
         while True:
             sentences_heard: list[str] = []
@@ -447,11 +447,11 @@ def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
             yield step
 
 
-# What a job returns, as JSON without NaN.
+# Results of jobs, as JSON without NaN.
 
 
 def jsonable(value: object) -> Any:
-    """Turn a value into what JSON can hold."""
+    """Convert a value for JSON."""
     if isinstance(value, (np.ndarray, np.generic)):
         return jsonable(value.tolist())
     if isinstance(value, BaseModel):
@@ -461,7 +461,7 @@ def jsonable(value: object) -> Any:
         for item in fields(value):
             inner = getattr(value, item.name)
             if item.metadata.get("flat"):
-                record |= jsonable(inner) or {}  # None where nothing was found
+                record |= jsonable(inner) or {}  # None if nothing was found
             elif item.metadata.get("json", True):
                 record[item.name] = jsonable(inner)
         return record
@@ -473,7 +473,7 @@ def jsonable(value: object) -> Any:
 
 
 def _scalar(value: object) -> Any:
-    """Turn one value that holds no others."""
+    """Convert a scalar."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
@@ -483,10 +483,10 @@ def _scalar(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Base of what a job returns."""
+    """Base class of results."""
 
     def to_json(self) -> dict[str, Any]:
-        """Give the record that a command prints."""
+        """Return the record that a command prints."""
         record: dict[str, Any] = jsonable(self)
         if "pixel_size_sd_nm" in record:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
@@ -495,10 +495,10 @@ class Result:
 
 
 SIZES = ("pixel_size_nm", "pixel_size_sd_nm", "pixel_size_basis")
-"""What a record tells of a pixel size."""
+"""Keys of a pixel size in a record."""
 
 
-# Where outputs may go: asked before any work, so that nothing long is done in vain.
+# Checks of output paths, made before any work.
 
 
 def check_image_target(
@@ -508,9 +508,9 @@ def check_image_target(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Refuse a place where an image cannot or must not be written.
+    """Refuse an output path where an image cannot or must not be written.
 
-    One that is made tile by tile may go on there.
+    A store that is written tile by tile may be resumed.
     """
     path = Path(output)
     check_not_input(path, inputs)
@@ -522,30 +522,30 @@ def check_image_target(
 
 @dataclass(frozen=True, slots=True)
 class OverwritePolicy:
-    """What becomes of an output that is there, and of one that is not finished."""
+    """What to do with existing and unfinished outputs."""
 
     overwrite: bool = False
-    resume: bool = False  # go on with what an interrupted run has left
-    keep: bool = False  # what is finished when this run fails or is stopped
+    resume: bool = False  # resume an interrupted run
+    keep: bool = False  # finished parts if this run fails or is stopped
 
     def store_to_resume(self, target: Path) -> Path | None:
-        """Give the store that a later run can go on with; None where none is kept."""
+        """Return the store that a later run can resume; None if none is kept."""
         keeps = self.keep or self.resume
         return filling_store(target, resume=self.resume) if keeps else None
 
     def at(self, place: Path, target: Path) -> dict[str, Any]:
-        """Say it to what makes an output; a hidden place of one is always free."""
+        """Return the options for a writer; a hidden path is always free."""
         return {"overwrite": self.overwrite or place != target, "resume": self.resume}
 
     def store_of(
         self, about: Micrograph, place: Path, target: Path, **how: Any
     ) -> OmeZarrStore:
-        """Make the store of an output, or open the one that is to be resumed."""
+        """Create the store of an output, or open the one to resume."""
         return store_of(about, place, **self.at(place, target), **how)
 
 
 REPLACING = OverwritePolicy(overwrite=True)
-"""What is there is replaced."""
+"""Existing files are replaced."""
 
 
 def check_target_file(
@@ -555,7 +555,7 @@ def check_target_file(
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Refuse a place where a table, page or model cannot or must not be written."""
+    """Refuse a path where a table, page or model cannot or must not be written."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
         suffixes_text = " or ".join(suffixes)
@@ -564,7 +564,7 @@ def check_target_file(
     check_not_input(path, inputs)
     _check_parent(path)
     if path.is_dir():
-        msg = f"{path} is a folder; name a file."
+        msg = f"{path} is a folder; give a file name."
         raise WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
         msg = f"{path} exists; choose another name or give `overwrite`."
@@ -575,16 +575,16 @@ def check_target_file(
 def check_target_folder(
     output: str | os.PathLike[str], *, empty: bool = True, parents: bool = False
 ) -> Path:
-    """Refuse a folder that cannot be, or is not empty; `parents` are made later."""
+    """Refuse an output folder that is not empty or cannot be made."""
     path = Path(output)
-    if path.name in ("", ".."):  # hidden names beside it are made of its own
+    if path.name in ("", ".."):  # hidden names next to it are made from its name
         path = _real(path)
     first = path
     while parents and not first.absolute().parent.exists():
         first = first.absolute().parent
     _check_parent(first)
     if path.exists() and not path.is_dir():
-        msg = f"{path} is a file; name a folder."
+        msg = f"{path} is a file; give a folder."
         raise WriteError(msg, code="output-is-file")
     if path.is_dir() and list_folder(path) and empty:
         msg = f"The folder {path} is not empty; choose another or give `overwrite`."
@@ -593,19 +593,19 @@ def check_target_folder(
 
 
 def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse to write over what is being read."""
+    """Refuse to overwrite an input."""
     for item in inputs:
         source, target = _real(Path(item)), _real(path)
         if source == target:
-            msg = f"The output {path} is the input itself; choose another name."
+            msg = f"The output {path} is the input; choose another name."
             raise WriteError(msg, code="output-is-input")
         if source.suffix == ".zarr" and source in target.parents:
-            msg = f"The output {path} lies inside the input {item}; choose another."
+            msg = f"The output {path} is inside the input {item}; choose another."
             raise WriteError(msg, code="output-is-input")
 
 
 def _real(path: Path) -> Path:
-    """Follow links; those that lead in a circle lead nowhere."""
+    """Resolve links; circular ones are kept."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
@@ -613,12 +613,12 @@ def _real(path: Path) -> Path:
 
 
 def check_apart(target: Path, beside: Path) -> None:
-    """Refuse two outputs of which the second would replace the first."""
+    """Refuse two outputs with the same or nested paths."""
     one, two = _real(target), _real(beside)
     if one == two or one in two.parents or two in one.parents:
         msg = (
-            "Two outputs are written to two places, got "
-            f"{target} and {beside}: choose another for one of them."
+            f"Two outputs need two paths, got {target} and {beside}: choose another "
+            "for one of them."
         )
         raise WriteError(msg, code="outputs-coincide")
 
@@ -627,10 +627,10 @@ def _check_parent(path: Path) -> None:
     """Refuse a folder that is missing or read-only."""
     parent = path.absolute().parent
     if parent.exists() and not parent.is_dir():
-        msg = f"{parent} is a file, so nothing can be written below it; choose another."
+        msg = f"{parent} is a file, not a folder; choose another."
         raise WriteError(msg, code="output-is-file")
     if not parent.is_dir():
-        msg = f"The folder {parent} does not exist; make it first."
+        msg = f"The folder {parent} does not exist; create it first."
         raise WriteError(msg, code="folder-missing")
     if not os.access(parent, os.W_OK):
         msg = f"The folder {parent} cannot be written to; choose another."
@@ -638,16 +638,16 @@ def _check_parent(path: Path) -> None:
 
 
 def rewrite(image: Micrograph, path: Path, **how: Any) -> None:
-    """Write an image in place of what is there."""
+    """Write an image, replacing an existing one."""
     write(image, path, overwrite=True, **how)
 
 
 def write_positions(
     path: Path, places: Mapping[str, Iterable[float] | None], unit: str = "px"
 ) -> None:
-    """Write top-left corners ``(y, x)``, a row for each frame; empty for None.
+    """Write top-left corners ``(y, x)``, one row per frame; empty cells for None.
 
-    In pixels, a file that ends in ``.txt`` is one of Fiji's stitching.
+    In pixels, a file with suffix ``.txt`` has the format of Fiji's stitching.
     """
     if path.suffix.lower() == ".txt":
         write_fiji(path, places)
@@ -659,26 +659,26 @@ def write_positions(
     write_rows(path, [["frame", f"y_{unit}", f"x_{unit}"], *rows])
 
 
-# Write an image that is computed where it is asked for.
+# Write images that are computed on demand.
 
 
 class Pixels(Protocol):
-    """What `write_area` writes: an `Area` of an image, or an image seen `Warped`."""
+    """Input of `write_area`: an `Area` of an image, or a `Warped` image."""
 
     @property
     def grid(self) -> Grid:
-        """Which pixels there are."""
+        """The pixel grid."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of their grey values."""
+        """The dtype of the grey values."""
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Compute some of them."""
+        """Compute the pixels of a box."""
 
 
 class _Window:
-    """Pixels as an array that is read by slices."""
+    """Array-like view of pixels, read by slices."""
 
     ndim = 2
 
@@ -692,7 +692,7 @@ class _Window:
 
 
 def lazy_pixels(pixels: Pixels, chunk: int) -> Any:
-    """Make a dask array of pixels that are computed where they are looked at."""
+    """Make a dask array of pixels that are computed on demand."""
     import dask.array as da
 
     meta = np.empty((0, 0), pixels.dtype)
@@ -710,7 +710,7 @@ def write_area(
 ) -> Job[Written[int]]:
     """Compute an area block by block and write it; `result` counts clipped pixels.
 
-    `about` brings name, calibration and history; its data are not looked at.
+    `about` gives name, calibration and history; its data are not read.
     """
     kind = area.dtype if dtype is None else dtype
     policy = existing or OverwritePolicy()
@@ -729,9 +729,9 @@ def write_area(
     )
 
 
-# Maps that are computed block by block: written so, or kept in memory.
+# Maps that are computed block by block, and written or kept in memory.
 
-_BLOCK = 1024  # pixels along each side of what is mapped at once; chosen: 20 MB
+_BLOCK = 1024  # side in pixels of a block that is mapped at once; chosen: 20 MB
 
 
 def keep_map(
@@ -741,9 +741,9 @@ def keep_map(
     *,
     block: int = _BLOCK,
 ) -> Job[Micrograph | None]:
-    """Write a map block by block, or give it where it has no target.
+    """Write a map block by block, or return it without a target.
 
-    `blocks` computes boxes in their order; of `about` the data are not looked at.
+    `blocks` computes boxes in order; the data of `about` are not read.
     """
     if target is None:
         values = np.empty(about.shape, np.float32)
@@ -756,7 +756,7 @@ def keep_map(
         return about.replace(data=values, look=about.look)
 
     def make(place: Path) -> OmeZarrStore:
-        # no shards, which are larger, so that all sizes take the same memory
+        # no shards, which are larger, so memory does not depend on the size
         how: dict[str, Any] = {"dtype": np.float32, "chunk": block}
         return OverwritePolicy().store_of(about, place, target, **how)
 

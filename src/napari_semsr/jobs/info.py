@@ -1,4 +1,4 @@
-"""Say what a file is."""
+"""Describe a file."""
 
 import math
 from dataclasses import dataclass, field
@@ -22,19 +22,19 @@ from napari_semsr.jobs.images import Result, jsonable
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 
 _DECODED = ("TIFF", "PNG", "JPEG", "BMP")
-_LARGEST_LOOK = 1 << 26  # px; chosen: what is read whole and at once
+_LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
 _MOST_METADATA = 24  # entries in a summary; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Description(Result):
-    """What a file is: ``facts`` hold shape, type, pixel size, vendor and metadata."""
+    """Facts of a file: shape, dtype, pixel size, vendor and metadata."""
 
     path: str
     facts: dict[str, Any] = field(metadata=FLAT)
 
     def figures(self) -> dict[str, Figure]:
-        """Write the facts, and the first of the metadata."""
+        """Return the facts, and the first entries of the metadata."""
         facts = dict(self.facts)
         metadata = facts.pop("metadata", None) or {}
         network = facts.pop("network", None)
@@ -55,7 +55,7 @@ class Description(Result):
 
 
 def _describe(run: Run[Options]) -> Job[Description]:
-    """Look into a file without reading its pixels."""
+    """Describe a file without reading its pixels."""
     path = Path(run.named["path"])
     yield Progress(0, 1, f"reading {path.name}")
     if not path.exists():
@@ -73,9 +73,9 @@ def _describe(run: Run[Options]) -> Job[Description]:
 
 
 def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
-    """Measure a printed scale bar, where the file does not tell a pixel size.
+    """Measure a printed scale bar, if the file states no pixel size.
 
-    Its label is not read: the keys of what it suggests stay, and are null.
+    Its label is not read: the keys for it are null.
     """
     from napari_semsr.analysis import find_scale_bar
 
@@ -90,7 +90,7 @@ def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
     try:
         image = read(path, channel=0, plane=0, crop_databar=False, colour="luminance")
     except ReadError:
-        return nothing  # what can be told of a file is told all the same
+        return nothing  # the rest of the description is still returned
     bar = find_scale_bar(image.data)
     if bar is None:
         return nothing

@@ -1,7 +1,7 @@
-"""Whether a model is judged on what it learnt from: figures are then too good.
+"""Detect leakage: figures of a model on its own training data are too good.
 
-A card keeps digests and areas of the images that its model has learnt from, and so does
-the history of what that model makes.
+A model card keeps digests and areas of the training images, and so does the history of
+the model's results.
 """
 
 from collections.abc import Iterator
@@ -14,18 +14,18 @@ from napari_semsr.io import ReadOptions, Source
 from napari_semsr.jobs.images import Image, digests_of, input_record
 
 LEARNT = "learnt_from"
-"""Where a history says what the model of a step has learnt from."""
+"""Key of the training data of a step's model in a history."""
 
 LIGHT = "mosaic"
-"""Role of an optical image among those that an adapted model was trained on."""
+"""Role of the optical image in the training data of an adapted model."""
 
-_SAMPLES = 64  # places along each side at which an area is looked at; chosen: 2 %
+_SAMPLES = 64  # points along each side at which an area is sampled; chosen: 2 %
 
 
 def tell_learnt(
     images: list[tuple[Image | Source, Micrograph]], opening: ReadOptions | None = None
 ) -> None:
-    """Warn where a model that made one of some images learnt from what they show."""
+    """Warn if the model that made an image was trained on the same area."""
     for _, opened_image in images:
         for name, entries in _models(opened_image.provenance):
             shares = [
@@ -43,10 +43,10 @@ def tell_learnt(
             )
             if share > 0:
                 warn(
-                    f"{opened_image.name} was made by the model {name}, which learnt "
-                    "from "
-                    f"{share:.0%} of the area that is judged here: the figures are too "
-                    "good. Judge it on another place, or on a part that was held out.",
+                    f"{opened_image.name} was made by the model {name}, which was "
+                    f"trained on {share:.0%} of the area evaluated here: the figures "
+                    "are too good. Evaluate it on another place, or on a held-out "
+                    "part.",
                     "not-independent",
                     stacklevel=3,
                 )
@@ -54,7 +54,7 @@ def tell_learnt(
 
 
 def _models(history: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Give the models in a history that say what they learnt from."""
+    """Return the models in a history that state their training data."""
     if history is None:
         return
     if history.options.get(LEARNT):
@@ -69,7 +69,7 @@ def _shares(
     entries: list[dict[str, Any]],
     opening: ReadOptions | None,
 ) -> Iterator[float | None]:
-    """Give shares of an image that was learnt from; None where areas are unknown."""
+    """Return the shares of an image that models were trained on; None if unknown."""
     digests = {*digests_of(input_record(image_given, evaluated_image, opening))}
     for entry in entries:
         if entry["digest"] not in digests:
@@ -82,14 +82,14 @@ def _shares(
 
 
 def learnt_from_light(card: dict[str, Any]) -> set[str]:
-    """List the digests of the optical images that an adapted model was trained on."""
+    """Return the digests of the optical images that an adapted model was trained on."""
     entries = card.get("training", {}).get(LEARNT) or ()
     records = [one for one in entries if isinstance(one, dict)]
     return {str(one.get("digest")) for one in records if one.get("role") == LIGHT}
 
 
 def _covered_share(image: Micrograph, areas: list[list[float]]) -> float:
-    """Share of an image that lies in areas of its plane."""
+    """Return the share of an image that is inside given areas of its plane."""
     grid = Grid.of(image)
     at = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
     y, x = (c + at * (e - c) for c, e in zip(grid.corner, grid.end, strict=True))

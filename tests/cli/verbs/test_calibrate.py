@@ -188,8 +188,8 @@ def test_bars_are_refused_in_one_sentence(refused, barred, grating):
     for words, said in (
         (("--bar", "wide"), "look like '50 um'"),
         (("--bar", "-3"), "look like '50 um'"),
-        (("--bar", "1,000 nm"), "no comma before three digits"),
-        (("--bar", "-o", "b.json"), "needs the bar's printed length"),
+        (("--bar", "1,000 nm"), "without a thousands separator"),
+        (("--bar", "-o", "b.json"), "needs the printed length"),
         (("--bar", "5 um", "--pitch-nm", "3"), "leave pitch_nm out"),
     ):
         assert said in refused("calibrate", str(barred), *words)

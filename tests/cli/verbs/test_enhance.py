@@ -258,5 +258,5 @@ def test_an_image_without_a_finite_pixel_is_refused_by_every_verb_that_reads(
         ("report", "blank.tif", "-o", "a.html"),
         ("register", "blank.tif", "blank.tif", "-o", "a.tif"),
     ):
-        assert "needs finite pixels, and blank.tif has none" in refused(*words)
+        assert "needs finite pixels, but blank.tif has none" in refused(*words)
     assert not list(images.glob("a.*"))
