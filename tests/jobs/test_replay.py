@@ -1,4 +1,4 @@
-"""Outputs made again from their histories, and what is said of those that differ."""
+"""Outputs replayed from their histories, and what is said of those that differ."""
 
 import ast
 import shutil
@@ -140,7 +140,7 @@ def test_gap_is_found_where_there_was_none(place, a):
     zarr.open_group(path, mode="r+")["0"][4, 5] = np.nan
     found = semsr.replay(path)
     assert (found.identical, found.different, found.where) == (False, 1, (4, 5))
-    assert "empty in one alone" in said(found, "pixels")[0]
+    assert "empty in only one" in said(found, "pixels")[0]
 
 
 def test_other_shape_and_calibration_are_told(place, a):
@@ -152,14 +152,14 @@ def test_other_shape_and_calibration_are_told(place, a):
     )
     found = semsr.replay(path)
     assert found.max_abs_difference is None
-    assert "50 x 60 px, made again 60 x 60" in said(found, "pixels")[0]
+    assert "50 x 60 px, but 60 x 60 when replayed" in said(found, "pixels")[0]
     assert "The pixel size is 20, 20 nm as stored" in said(found, "calibration")[0]
 
 
 def test_other_input_is_named_with_both_digests(cut, a):
     spoil(a)
     (sentence,) = said(semsr.replay(cut), "input")
-    assert sentence.startswith("The image a.tif is another: sha256:")
+    assert sentence.startswith("The image a.tif has changed: sha256:")
 
 
 def test_input_is_found_in_a_folder_that_was_moved(place, cut, tmp_path):
@@ -185,7 +185,7 @@ def test_input_is_found_by_its_digest_before_a_wrong_one_of_its_name(cut, a, tmp
 def test_missing_input_is_one_sentence_with_digest_and_remedy(cut, a):
     digest = read(cut).provenance.inputs[0].digest
     a.unlink()
-    with pytest.raises(ReadError, match=f"'a.tif' .{digest}.*give `inputs`"):
+    with pytest.raises(ReadError, match=f"'a.tif' .{digest}.*as `inputs`"):
         semsr.replay(cut)
 
 
@@ -229,7 +229,7 @@ def test_files_of_the_system_are_no_input_of_a_scan(place):
         scan / "frame_001.tif", tifffile.imread(scan / "frame_001.tif") + 1
     )
     [told] = said(semsr.replay(mosaic), "input")
-    assert told.startswith("The frames scan is another")
+    assert told.startswith("The frames scan has changed")
 
 
 def test_digest_of_a_scan_is_one_in_whichever_form_a_disk_stores_names(tmp_path, rng):
@@ -267,7 +267,7 @@ def test_other_version_and_threads_are_named(part):
     found = semsr.replay(part)
     assert found.identical
     assert [item.name for item in found.differs] == ["numpy", "threads"]
-    assert "numpy 1.0, and again with" in said(found, "version")[0]
+    assert "numpy 1.0, replayed with" in said(found, "version")[0]
 
 
 def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
@@ -278,7 +278,7 @@ def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
     assert made.device.startswith("cpu: ")
     retell(path, model_digest="sha256:" + "0" * 64)
     (sentence,) = said(semsr.replay(path), "model")
-    assert "sem-restore is another: sha256:000000000000" in sentence
+    assert "sem-restore has changed: sha256:000000000000" in sentence
     retell(path, model_name="gone", model_digest="sha256:1", guides=())
     with pytest.raises(ReadError, match=r"The model 'gone\.safetensors' .sha256:1"):
         semsr.replay(path)

@@ -162,7 +162,7 @@ def test_microscope_of_a_simulation_tells_the_blur(scene, tmp_path):
     sigma = made.metadata["restore"]["psf"]["sigma_px"]
     assert sigma == pytest.approx([40 / 2.3548 / 10] * 2, rel=1e-3)
     for text, needs in (
-        ("{}", "must hold psf_fwhm_px"),
+        ("{}", "must have psf_fwhm_px"),
         ("[]", "must be a JSON object, got list"),
         ("{", "cannot be read as JSON"),
     ):

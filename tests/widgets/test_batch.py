@@ -226,7 +226,7 @@ def test_a_layer_whose_model_is_gone_is_told_of(model, hold):
     layer = model.add_image(image.array(), **layer_keywords(image))
     panel = hold(BatchPanel(model))
     panel.layer.value = layer
-    assert "neither on the shelf nor where" in panel.plan_note.text()
+    assert "neither in the library nor at" in panel.plan_note.text()
 
 
 @pytest.mark.broad

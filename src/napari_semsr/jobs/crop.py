@@ -554,7 +554,9 @@ CROP = Verb(
     Cropped,
     _crop,
     title="area and cutting",
-    output=Output("file of the result; its suffix sets the format", goes_on=True, kept=True),
+    output=Output(
+        "file of the result; its suffix is the format", goes_on=True, kept=True
+    ),
     outputs=(
         Output(
             "write the same area of the reference here",

@@ -1,4 +1,4 @@
-"""The model store, bundled and imported, and the architectures that can be named."""
+"""The model library, and the list of architectures."""
 
 import inspect
 import os
@@ -45,17 +45,17 @@ from napari_semsr.jobs.verb import FileIn, ImageIn, Output, Run, Verb
 
 @dataclass(frozen=True, slots=True)
 class ArchitectureList(Result):
-    """What can be built: networks that map an image to an image, and discriminators.
+    """The available architectures: image-to-image networks, and discriminators.
 
-    Each has name, summary, weights, and options with their defaults; networks have
-    scale and stride, too.
+    Each has name, summary, number of weights, and options with defaults; networks also
+    have scale and stride.
     """
 
     architectures: tuple[dict[str, Any], ...]
     discriminators: tuple[dict[str, Any], ...]
 
     def figures(self) -> dict[str, Figure]:
-        """Write each in a line."""
+        """Return each as a line."""
         architectures = {}
         for row in (*self.architectures, *self.discriminators):
             facts = [f"{row['weights'] / 1e6:.2f} M weights"]
@@ -74,10 +74,10 @@ def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
 
 
 def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
-    """Say one architecture; its weights are counted and never made."""
+    """Describe an architecture; its weights are counted without allocating them."""
     import torch
 
-    with torch.device("meta"):  # its weights take no memory and no time
+    with torch.device("meta"):  # weights on the meta device take no memory
         network = factory()
     options = inspect.signature(factory).parameters.items()
     row = {
@@ -91,27 +91,27 @@ def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
     return row if scale is None else {**row, "scale": int(scale)}
 
 
-# The model shelf: bundled models, and those that a user imported.
+# The model library: bundled models, and those that a user imported.
 
 DEFAULT_MODEL = "sem-restore"
-_GAINS = ("gain_db", "hidden_db")  # over the input, or over a local mean of it
-MOSAIC_MODEL = "ssum-sem"  # learnt from superlens mosaics
+_GAINS = ("gain_db", "hidden_db")  # over the input, or over its local mean
+MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
 _SUFFIX = ".safetensors"
 
 
 MODEL_IN = FileIn(
     "model",
-    "model on the shelf, or a .safetensors file",
+    "model in the library, or a .safetensors file",
     metavar="MODEL",
     named=True,
     default=DEFAULT_MODEL,
 )
-"""What verbs call the model that they go by."""
+"""Name of a verb's model input."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile(Result):
-    """One model file: where and how large it is, and its card."""
+    """A model file: path, size and card."""
 
     path: Annotated[str, Quantity("Path")]
     bundled: bool
@@ -120,7 +120,7 @@ class ModelFile(Result):
     card: dict[str, Any]
 
     def figures(self) -> dict[str, Figure]:
-        """Write the file, then what its card tells of use and checks."""
+        """Return the file, then the card's use and checks."""
         left_out = {"training", "checks"}
         if self.card.get("pixel_size_nm") is None:
             left_out.add("resample_factors")
@@ -149,9 +149,9 @@ class ModelFile(Result):
 
 @dataclass(frozen=True, slots=True)
 class ModelList(Result):
-    """What is on the shelf: name, origin, architecture and description of each.
+    """The models in the library: name, origin, architecture and description.
 
-    The default model comes first, then the other bundled ones, then those of the folder
+    The default model comes first, then the other bundled ones, then those in the folder
     `shelf`. A file without a valid card is listed with its fault.
     """
 
@@ -159,7 +159,7 @@ class ModelList(Result):
     shelf: str
 
     def figures(self) -> dict[str, Figure]:
-        """Write each in a line."""
+        """Return each as a line."""
         return {
             row["name"]: Figure(
                 row["fault"] or row["description"] or row["architecture"]
@@ -169,7 +169,7 @@ class ModelList(Result):
 
 
 def shelf_folder() -> Path:
-    """Give the folder where imported models are kept."""
+    """Return the folder of imported models."""
     folder_name = os.environ.get("SEMSR_MODELS")
     if folder_name:
         return Path(folder_name)
@@ -177,7 +177,7 @@ def shelf_folder() -> Path:
 
 
 def runs_folder() -> Path:
-    """Give the folder where runs are kept that were given no other."""
+    """Return the default folder of runs."""
     folder_name = os.environ.get("SEMSR_RUNS")
     return Path(folder_name) if folder_name else shelf_folder().parent / "runs"
 
@@ -195,9 +195,9 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def model_that_made(history: Provenance) -> str:
-    """Name the very model that made an image, found by its digest, or give its file.
+    """Return the name or file of the exact model that made an image, by its digest.
 
-    A `CheckpointError` if neither the shelf nor the place of its file has it.
+    Raises `CheckpointError` if neither the library nor its recorded path has it.
     """
     name, digest = history.model_name or "", history.model_digest
     files = (one.path for one in history.guides if one.role == "model")
@@ -207,15 +207,15 @@ def model_that_made(history: Provenance) -> str:
             if digest is None or models.file_digest(path) == digest:
                 return place
     msg = (
-        f"The model {one_line(name)} that made this ({digest}) is neither on the shelf "
-        "nor where its file lay: import that file again (`import_model()`), or name "
-        "the model in a steps file."
+        f"The model {one_line(name)} that made this ({digest}) is neither in the "
+        "library nor at its recorded path: import the file again (`import_model()`), "
+        "or name the model in a steps file."
     )
     raise CheckpointError(msg, code="model-unknown")
 
 
 def on_shelf(name: str) -> str | None:
-    """Tell whether a name is taken."""
+    """Whether a name is used in the library."""
     if name in models.list_bundled():
         return "bundled"
     return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
@@ -253,7 +253,9 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
     check_not_input(target, [path])
     if kind == "semsr":
         if field is not None or authors:
-            msg = "A field and authors belong to exports as ONNX and for bioimage.io."
+            msg = (
+                "A field and authors apply only to exports as ONNX and for bioimage.io."
+            )
             raise OptionError(msg, code="option-without-effect")
         _copy(path, target)
         return _describe(target)
@@ -269,7 +271,7 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
 
 
 def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
-    """Put a model file on the shelf, after reading its card and trying its weights."""
+    """Add a model file to the library, after checking its card and weights."""
     yield Progress(0, 2, "checking")
     path, options = Path(run.named["file"]), run.options
     if not path.is_file():
@@ -278,7 +280,7 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     check_no_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
     if options.changes() and not foreign:
-        msg = f"A name and scaling are given for ONNX files, and {path.name} is none."
+        msg = f"A name and scaling apply only to ONNX files, got {path.name}."
         raise OptionError(msg, code="option-without-effect")
     if foreign:
         module, card = import_foreign(path, options)
@@ -295,7 +297,7 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
 
 
 def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
-    """Find the place of an imported model on the shelf, and make its folder."""
+    """Return the path of an imported model in the library, and create its folder."""
     if name in models.list_bundled():
         msg = (
             f"{path.name} has the name of the bundled model {name}; give it another "
@@ -305,20 +307,20 @@ def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
     folder = shelf_folder()
     target = folder / f"{name}{_SUFFIX}"
     if target.exists() and not run.existing.overwrite:
-        msg = f"The shelf holds a model {name} already; give `overwrite` to replace it."
+        msg = f"The library has a model {name} already; give `overwrite` to replace it."
         raise WriteError(msg, code="name-taken")
     folder.mkdir(parents=True, exist_ok=True)
     return target
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a file so that the target is whole or absent."""
+    """Copy a file so that the target is complete or absent."""
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
 
 
 def _describe(path: Path, card: "models.ModelCard | None" = None) -> ModelFile:
-    """Say a file by its card, which is read where it is not known."""
+    """Describe a model file by its card, which is read if not given."""
     return ModelFile(
         path=str(path),
         bundled=path.parent.resolve() == models.WEIGHTS.resolve(),
@@ -329,7 +331,7 @@ def _describe(path: Path, card: "models.ModelCard | None" = None) -> ModelFile:
 
 
 def _row(path: Path, *, is_bundled: bool) -> dict[str, Any]:
-    """Say one model in the list."""
+    """Describe one model of the list."""
     row: dict[str, Any] = {"name": path.stem, "bundled": is_bundled, "fault": None}
     try:
         card = models.read_card(path)
@@ -345,7 +347,7 @@ def _row(path: Path, *, is_bundled: bool) -> dict[str, Any]:
 
 
 def own_gain_db(card: dict[str, Any]) -> float | None:
-    """Tell what a model gained over its input in the validation of its training."""
+    """Return a model's gain over its input in the validation of its training."""
     validation = (card.get("training") or {}).get("validation")
     gains = (
         [validation.get(name) for name in _GAINS]
@@ -376,8 +378,8 @@ MODELS_EXPORT = Verb(
     (
         ImageIn(
             "field",
-            "for a model that looks at whole fields, which others cannot: write the "
-            "network that is told what ails this one, without the haze",
+            "for a model with whole-image statistics, which other programs cannot "
+            "compute: export it with those of this image, without haze removal",
             optional=True,
             flag="--field",
         ),
@@ -389,14 +391,14 @@ MODELS_EXPORT = Verb(
         MODEL_IN,
         FileIn(
             "authors",
-            "who is named in a package of bioimage.io; may be given several times",
+            "author in a bioimage.io package; may be given several times",
             flag="--author",
             metavar="NAME",
             many=True,
         ),
     ),
     output=Output(
-        "where it goes: .safetensors, or with the extra [onnx] .onnx, or .zip for "
+        "output file: .safetensors, or with the extra [onnx] .onnx, or .zip for "
         "bioimage.io",
         ending=".safetensors",
         also=(".onnx", ".zip"),

@@ -1,4 +1,4 @@
-"""Cut pairs of patches from images or folders into a store, with a contact sheet."""
+"""Cut training pairs of patches from images or folders."""
 
 import fnmatch
 import os
@@ -71,23 +71,23 @@ from napari_semsr.pairing import (
 
 _SHEET = ".png"
 _SKIPPED = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
-# Chosen, since calibrations differ by one or two per cent: how far a ratio of pixel
-# sizes may be from a whole number.
+# How far a ratio of pixel sizes may be from a whole number; chosen, since calibrations
+# differ by one or two per cent.
 _STATED = 0.02
 _MOST = 4  # as `PairOptions.scale`
 
 
 @dataclass(frozen=True, slots=True)
 class PairsMade(Result):
-    """What was cut: numbers of pairs, and of patches that were left out, by reason.
+    """Result: numbers of pairs, and of rejected patches by reason.
 
     `pairing` is ``paired`` or ``unpaired``, `patch` the side of a LOW patch, `scale`
-    the HIGH pixels for each LOW pixel, `scale_note` why this one, and what gives
-    another, where none was asked for. The pixel is that of HIGH; None when unknown, or
-    when images differ in it. `images` has of each pair its ``name``, patches in
-    ``train``, ``validation`` and ``test``, and those ``rejected`` by reason;
-    ``refused`` says why it has none at all. `same_place` lists the images that show one
-    place, by their names; no two sets show it.
+    the HIGH pixels for each LOW pixel, `scale_note` the reason for it, and how to get
+    another, if none was given. The pixel size is that of HIGH; None if unknown or
+    different. `images` has for each pair its ``name``, the patches in ``train``,
+    ``validation`` and ``test``, and those ``rejected`` by reason; ``refused`` is the
+    reason for having none. `same_place` lists the names of images that show one place;
+    it is in one set only.
     """
 
     output: str
@@ -104,27 +104,27 @@ class PairsMade(Result):
     resampled: bool
     scale_note: str | None = None
     map_error_nm: Annotated[
-        float | None, Quantity("Expected error of the map", "nm", ".3g")
+        float | None, Quantity("Expected error of the transform", "nm", ".3g")
     ] = None
     images: list[dict[str, Any]] = field(default_factory=list)
     same_place: list[list[str]] = field(default_factory=list)
 
     @property
     def scaled(self) -> Annotated[str | None, Quantity("Scale")]:
-        """The scale, where it is not 1 or was not asked for, and why this one."""
+        """The scale and its reason, if it is not 1 or was not given."""
         if self.scale == 1 and not self.scale_note:
             return None
         return f"{self.scale} ({self.scale_note})".removesuffix(" (None)")
 
     def figures(self) -> dict[str, Figure]:
-        """Say also what was left out, and what each pair of images gave."""
+        """Return also what was rejected, and the result of each pair of images."""
         rows = declared_figures(self)
         for reason, count in self.rejected.items():
             rows[f"Left out: {reason}"] = Figure(count, "patches", "d")
         for row in self.images if len(self.images) > 1 else ():
             counts_text = [f"{name} {row[name]}" for name in SPLITS if row.get(name)]
             why = row.get("rejected", {}).items()
-            counts_text += [f"left out: {reason} {count}" for reason, count in why]
+            counts_text += [f"rejected: {reason} {count}" for reason, count in why]
             counts_text += [f"left out: {row['refused']}"] if "refused" in row else []
             rows[f"Of {row['name']}"] = Figure(", ".join(counts_text))
         for number, names in enumerate(self.same_place, 1):
@@ -133,7 +133,7 @@ class PairsMade(Result):
 
 
 def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
-    """Cut patches that belong together, and deal them out to three disjoint sets."""
+    """Cut corresponding patches, and divide them into three disjoint sets."""
     target, transform = run.place, run.named["transform"]
     low, high, settings = run.given["low"], run.given["high"], run.options
     lows, highs, folders = _images(low, high)
@@ -174,7 +174,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
             _nothing_left(choice.candidates, choice.rejected, is_paired=is_paired),
             code="nothing-to-train",
         )
-    if is_paired and settings.min_correlation != 0:  # at 0 an image teaches by itself
+    if is_paired and settings.min_correlation != 0:  # with 0 an image is its own target
         _refuse_copies(*images)
     run.options = settings
     provenance = yield from run.history(
@@ -214,7 +214,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
 
 
 def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> None:
-    """Refuse pairs of which every image is its own reference."""
+    """Refuse pairs in which every image is its own reference."""
     if all(
         low.shape == high.shape and np.array_equal(low.array(), high.array())
         for low, high in zip(lows, highs, strict=True)
@@ -229,25 +229,25 @@ def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> N
 def _nothing_left(
     candidates: int, rejections: dict[str, int], *, is_paired: bool
 ) -> str:
-    """Say why no patch can be learnt from."""
+    """Make the error if no patch is usable."""
     why = ", ".join(f"{reason} {n}" for reason, n in rejections.items())
-    show = "images show one field" if is_paired else "sets show equally much pattern"
+    show = "images show one field" if is_paired else "sets have equal structure"
     return (
-        f"None of {candidates} patches can be learnt from ({why or 'no fit'}): "
-        f"check that both {show}, or lower `patch`."
+        f"None of {candidates} patches is usable ({why or 'no fit'}): check that both "
+        f"{show}, or lower `patch`."
     )
 
 
-# Two scans of one place, brought together.
+# Alignment of two scans of one place.
 
-_GREY_SIGMA_PX = 4.0  # chosen: the noise that is left is small beside the structure
+_GREY_SIGMA_PX = 4.0  # chosen: the remaining noise is small against the structure
 _STRETCHED = 0.1  # of the numbers of pixels; chosen: what registration searches
 
 
 def _align_pairs(
     images: list[list[Micrograph]], scale: int
 ) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, Any]]]]:
-    """Bring each HIGH onto its LOW; say which pairs could be, and which not and why."""
+    """Align each HIGH with its LOW; report the pairs that could not be, and why."""
     indices, images_found, refusals = [], [], []
     error: RegistrationError | None = None
     for number, (low, high) in enumerate(zip(*images, strict=True)):
@@ -265,12 +265,12 @@ def _align_pairs(
 def _brought_onto(
     low: Micrograph, high: Micrograph, scale: int
 ) -> Job[tuple[Micrograph, Micrograph]]:
-    """Bring HIGH onto LOW, place and grey levels; keep of both what both show.
+    """Align HIGH with LOW in place and grey levels; crop both to the common area.
 
-    HIGH is what is resampled: LOW goes into the network as it is.
+    HIGH is resampled, since LOW is the input of the network.
     """
     coarse, fine = low.pixel_size_nm, high.pixel_size_nm
-    if coarse is None:  # what is not known follows from the other
+    if coarse is None:  # an unknown size follows from the other
         y, x = fine or (1.0, 1.0)
         coarse = PixelSize((y * scale, x * scale))
     fine = fine or PixelSize((coarse[0] / scale, coarse[1] / scale))
@@ -286,7 +286,7 @@ def _brought_onto(
     fixed_image, moving = (
         one.replace(
             pixel_size_nm=size,
-            # where neither says where it lies, their outer corners coincide
+            # without positions, their first corners coincide
             origin=(size[0] / 2, size[1] / 2) if without_origin else one.origin,
         )
         for one, size in ((low, coarse), (high, fine))
@@ -294,7 +294,7 @@ def _brought_onto(
     registration = yield from REGISTER.job(
         moving, fixed_image, options=RegisterOptions(model="elastic")
     )
-    yield Progress(0, 0, f"bringing {high.name} onto {low.name}")
+    yield Progress(0, 0, f"aligning {high.name} with {low.name}")
     grid = Grid.of(fixed_image)
     rows, columns = (n * scale for n in low.shape)
     target_grid = Grid(
@@ -324,9 +324,9 @@ def _brought_onto(
 
 
 def _known_box(is_known: BoolArray) -> Box:
-    """Leave lines out at the borders, those that lack most first, until none lacks.
+    """Crop lines at the borders, those with most missing pixels first.
 
-    Gaps inside are left to the patches.
+    Gaps inside are handled by the patches.
     """
     y0, x0 = 0, 0
     y1, x1 = is_known.shape
@@ -342,7 +342,7 @@ def _known_box(is_known: BoolArray) -> Box:
 
 
 def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
-    """Gain and offset that give an image the contrast and the mean of another."""
+    """Return gain and offset that give an image the contrast and mean of another."""
     finite = np.isfinite(image) & np.isfinite(other)
     soft = [
         ndimage.gaussian_filter(
@@ -358,10 +358,10 @@ def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
 def _map_error_nm(
     transform_file: StoredTransform | None, records: Iterable[InputRecord]
 ) -> float | None:
-    """Find how far off the map from LOW to HIGH is expected to be, if that is told."""
+    """Return the expected error of the transform from LOW to HIGH, if it is stated."""
     if transform_file is not None:
         error = transform_file.quality.get("error_nm")
-    else:  # one that was registered before
+    else:  # an image that was registered before
         steps = (record.provenance for record in records if record.provenance)
         option_sets = (step.options for step in steps if step.job == "register")
         error = next(option_sets, {}).get("error_nm")
@@ -371,7 +371,7 @@ def _map_error_nm(
 # Chosen: with three patches along the shorter side, half a patch apart, there are 25
 # places, enough for three sets; smaller patches are mostly border.
 _ACROSS = 3
-_LEAST_PATCH = 32  # side down to which patches are halved for that
+_LEAST_PATCH = 32  # smallest side to which patches are halved for that
 LEAST_SIDE = _ACROSS * _LEAST_PATCH
 """Pixels along the shorter side of the smallest image that three sets are cut from."""
 
@@ -385,10 +385,10 @@ def fitting_options(
     scale: int | None = None,
     trained_sizes: "inference.TrainedPixelSizes | None" = None,
 ) -> PairOptions:
-    """Choose how to cut pairs for a model, where it is not said.
+    """Choose the options for cutting pairs for a model, as far as not given.
 
-    Fields are brought to the pixel that a model was `trained_sizes` for where they are
-    when it is applied.
+    Images are resampled to the pixel size that a model was trained for
+    (`trained_sizes`) if they are when it is applied.
     """
     options_given = options or PairOptions()
     names_given, factor = (
@@ -424,7 +424,7 @@ def fitting_options(
 def _with_scale(
     options: PairOptions, images: list[list[Micrograph]], *, is_paired: bool
 ) -> tuple[PairOptions, str | None]:
-    """Choose the scale that the images state, where none was asked for."""
+    """Choose the scale that the images state, if none was given."""
     if options.scale is not None:
         return options, None
     both = list(zip(*images, strict=True)) if is_paired else []
@@ -443,16 +443,16 @@ def _with_scale(
     if options_scaled.factor == 1:
         return (
             options_scaled,
-            f"{reason}; both are brought to one pixel (`scale` keeps N to 1)",
+            f"{reason}; both are resampled to one pixel size (`scale` keeps N to 1)",
         )
-    return options_scaled, f"{reason} (`scale=1` brings both to one pixel)"
+    return options_scaled, f"{reason} (`scale=1` resamples both to one pixel size)"
 
 
 def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
-    """Tell how many HIGH pixels a LOW pixel has, 1 to 4, by what both images say.
+    """Return the number of HIGH pixels per LOW pixel, 1 to 4, from both images.
 
-    That is by the pixel sizes, or by the numbers of pixels where neither has one; None
-    where it is no whole number.
+    It follows from the pixel sizes, or from the numbers of pixels if neither has one;
+    None if it is not a whole number.
     """
     sizes = low.pixel_size_nm, high.pixel_size_nm
     if sizes == (None, None):
@@ -467,7 +467,7 @@ def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
 
 
 def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
-    """List the images of both sides, and tell whether they come from folders."""
+    """List the images of both sides, and whether they come from folders."""
     first, second = _list_side(low), _list_side(high)
     many = isinstance(first, list)
     if many != isinstance(second, list):
@@ -480,7 +480,7 @@ def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
 
 
 def _list_side(side: Any) -> Any:
-    """Turn a folder into its files, in name order."""
+    """List the files of a folder, sorted by name."""
     if isinstance(side, (list, tuple)):
         return list(side)
     pattern = Path(side).name if _is_pattern(side) else _ANY
@@ -507,19 +507,19 @@ def _list_side(side: Any) -> Any:
 def _by_name(
     low: tuple[Any, list[Image]], high: tuple[Any, list[Image]], options: PairOptions
 ) -> tuple[list[Image], list[Image]]:
-    """Bring images of one name together, of folders, patterns or lists."""
+    """Match images of folders, patterns or lists by name."""
     left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
     sides = [list(zip(_keys(*side), side[1], strict=True)) for side in (low, high)]
     keys = {key for side in sides for key, _ in side}
     left_out = {key if key in keys else normalize("NFC", key) for key in left_out}
     if lacking := sorted(left_out - keys):
         msg = (
-            f"`leave_out` must name images that are there, got {lacking[0]}; there are "
+            f"`leave_out` must name existing images, got {lacking[0]}; known are "
             f"{', '.join(sorted(keys))}."
         )
         raise OptionError(msg, code="unknown-value")
     if left_out == keys:
-        msg = f"`leave_out` must leave some images, got all {len(keys)} names."
+        msg = f"`leave_out` must not name all images, got all {len(keys)} names."
         raise OptionError(msg, code="nothing-to-train")
     names = [_distinct(side, left_out) for side in sides]
     alone = sorted(set(names[0]) ^ set(names[1]))
@@ -536,7 +536,7 @@ def _by_name(
 
 
 def _keys(side: Any, images: list[Image]) -> list[str]:
-    """Names without suffixes, what a pattern's * stands for, or numbers."""
+    """Return names without suffixes, the text matched by a pattern's *, or numbers."""
     names = [name_of(image) for image in images]
     composed_names = [normalize("NFC", name) for name in names]
     if len(set(composed_names)) == len(set(names)):  # unless both forms are there
@@ -545,7 +545,7 @@ def _keys(side: Any, images: list[Image]) -> list[str]:
         before, after = normalize("NFC", Path(side).name).split(_ANY)
         return [name.removeprefix(before).removesuffix(after) for name in names]
     in_memory = all(isinstance(image, Micrograph) for image in images)
-    if in_memory and len(names) > len(set(names)) == 1:  # as all arrays are called
+    if in_memory and len(names) > len(set(names)) == 1:  # as arrays are named
         return [str(number) for number, _ in enumerate(names, 1)]
     return [display_name(name) for name in names]
 
@@ -553,14 +553,14 @@ def _keys(side: Any, images: list[Image]) -> list[str]:
 def _distinct(
     images_by_key: list[tuple[str, Image]], left_out: set[str]
 ) -> dict[str, Image]:
-    """Give the images that are not left out by their names; refuse two of one."""
+    """Return the remaining images by name; refuse duplicate names."""
     images: dict[str, Image] = {}
     for key, image in images_by_key:
         if key in left_out:
             continue
         if key in images:
             msg = (
-                "Images that are matched by name need a name of their own, got "
+                "Images that are matched by name need unique names, got "
                 f"{name_of(images[key])} and {name_of(image)} for {key}: rename one, "
                 f"or leave both out with `leave_out={key}`."
             )
@@ -587,7 +587,7 @@ def _open_each(
 ) -> Iterator[tuple[InputRecord, Micrograph, bool]]:
     """Open, calibrate and prepare the images of one side.
 
-    Beside each whether it had another pixel size.
+    Also returns for each whether it had another pixel size.
     """
     size = options.low_pixel_nm if role == "low" else options.high_pixel_nm
     for image in images:
@@ -607,12 +607,12 @@ PAIRS = Verb(
     (
         ImageIn(
             "low",
-            "the image to be improved, or a folder or '*_low.png' of such",
+            "the image to improve, or a folder or pattern ('*_low.png') of such images",
             takes=Sequence[Micrograph],
         ),
         ImageIn(
             "high",
-            "what it should look like, or a folder or '*_high.png' of such",
+            "the target image, or a folder or pattern ('*_high.png') of such images",
             takes=Sequence[Micrograph],
         ),
     ),
@@ -623,14 +623,14 @@ PAIRS = Verb(
     files=(
         FileIn(
             "transform",
-            "map from LOW (moving) to HIGH (fixed), kept by `register()`",
+            "transform from LOW (moving) to HIGH (fixed), written by `register()`",
             flag="--transform",
             metavar="JSON",
             takes=StoredTransform,
         ),
     ),
     output=Output(
-        "store of the pairs, .zarr; a contact sheet goes beside it",
+        "store of the pairs, .zarr; a contact sheet is written next to it",
         ending=".zarr",
         beside=(_SHEET,),
     ),

@@ -1,4 +1,4 @@
-"""Enhance a small box wherever the user points, again and again, until told to stop."""
+"""Live preview: enhance a small box at the pointer until the job is closed."""
 
 import os
 import threading
@@ -12,36 +12,36 @@ from napari_semsr.core import Box, Job, Progress
 from napari_semsr.jobs.images import Image, open_image
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 
-_PATIENCE_S = 0.1  # between two looks for a request; chosen
+_PATIENCE_S = 0.1  # s between two checks for a request; chosen
 Answer = tuple[Box, NDArray[Any]]
 
 
 class PreviewDesk:
-    """Where a box is asked for, and its pixels are fetched; only the latest counts."""
+    """Exchange of requests and results of a preview; only the latest counts."""
 
     def __init__(self) -> None:
         self._wishes: deque[Box] = deque(maxlen=1)
         self._answers: deque[Answer] = deque(maxlen=1)
         self._request = threading.Event()
-        self.blur_px: float | None = None  # What the model goes by, once it has looked
+        self.blur_px: float | None = None  # measured by the model
 
     def ask(self, box: Box) -> None:
-        """Ask for a box; an older wish is forgotten."""
+        """Request a box, replacing an older request."""
         self._wishes.append(box)
         self._request.set()
 
     def take(self) -> Answer | None:
-        """Fetch what was enhanced last."""
+        """Return the latest result."""
         return self._answers.pop() if self._answers else None
 
     def next_wish(self) -> Box | None:
-        """Wait a moment for a wish."""
+        """Wait briefly for a request."""
         self._request.wait(_PATIENCE_S)
         self._request.clear()
         return self._wishes.pop() if self._wishes else None
 
     def put(self, answer: Answer) -> None:
-        """Leave the pixels of a box."""
+        """Store the pixels of a box."""
         self._answers.append(answer)
 
 
@@ -52,7 +52,7 @@ def preview_job(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     options: inference.EnhanceOptions | None = None,
 ) -> Job[None]:
-    """Enhance the boxes that are asked for; it ends when it is closed."""
+    """Enhance the requested boxes until the job is closed."""
     yield Progress(0, 0, "preparing the preview")
     path = find_model(model)
     source = open_image(image)

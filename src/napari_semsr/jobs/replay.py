@@ -1,4 +1,4 @@
-"""Make an output again from its history, and compare the two."""
+"""Replay the history of an output, and compare the results."""
 
 import os
 import tempfile
@@ -57,21 +57,21 @@ from napari_semsr.jobs.plan import (
 )
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 
-_BLOCK = 1024  # pixels along each side of what is compared at once; chosen: 8 MB each
-_ROUNDING = 1e-9  # of a pixel size or origin; chosen: what a text of 10 digits loses
+_BLOCK = 1024  # side in pixels of a block that is compared at once; chosen: 8 MB each
+_ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: that of 10 digits
 
 
-# Find again what an output was made of: where it was, or by its digest.
+# Find the inputs of an output: at their recorded paths, or by their digests.
 
-_ABOVE = 4  # folders above an output below which inputs are sought; chosen
-_LONGEST = 1000  # letters of a path that a sentence shows; chosen: any true one
-_SHOWN = 12  # hexadecimal digits of a digest that a sentence shows; chosen
+_ABOVE = 4  # levels above an output at which inputs are searched; chosen
+_LONGEST = 1000  # characters of a path in a message; chosen: any real path
+_SHOWN = 12  # hexadecimal digits of a digest in a message; chosen
 _STORES = (".zarr",)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that is not as it was.
+    """Something that differs from the record.
 
     A version is that of a package, a device, a precision or a number of threads.
     """
@@ -85,15 +85,15 @@ class Difference:
 
 @dataclass(eq=False)
 class InputSearch:
-    """Finds inputs, and remembers what differed."""
+    """Finds inputs, and collects differences."""
 
-    output: Path  # Next to it inputs are sought
-    inputs: Path | None = None  # A folder in which they are sought by digest
+    output: Path  # inputs are searched next to it
+    inputs: Path | None = None  # folder in which they are searched by digest
     found: list[Difference] = field(default_factory=list)
     _digests: dict[tuple[Path, Digest], str | None] = field(default_factory=dict)
 
     def find(self, call: Call, role: str, one: Input) -> Job[Input]:
-        """Find the file of an input; what a call can make again may be gone."""
+        """Find the file of an input; it may be missing if a call recreates it."""
         file = one.file if isinstance(one, CallOutput) else one
         if not isinstance(file, File):
             return one
@@ -107,18 +107,18 @@ class InputSearch:
         return File(path=str(path))
 
     def compare(self, call: Call, role: str, file: File, now: str | None) -> None:
-        """Remember, once, that an input is another one."""
+        """Record once that an input differs."""
         unknown = file.digest is None and role != "model"
         if unknown or now == file.digest:
             return
         then, there = _short(file.digest), f"{_short(now)} is there"
         if role == "model":
             name = PurePosixPath(file.name).stem
-            sentence = f"The model {name} is another: {then} made the output, {there}."
+            sentence = f"The model {name} has changed: {then} made the output, {there}."
             difference = Difference("model", name, file.digest, now, sentence)
         else:
             what = f"{_role_of(call, role)} {file.name}"
-            sentence = f"The {what} is another: {then} was read, {there}."
+            sentence = f"The {what} has changed: {then} was read, {there}."
             difference = Difference("input", file.name, file.digest, now, sentence)
         if difference not in self.found:
             self.found.append(difference)
@@ -126,7 +126,7 @@ class InputSearch:
     def _locate(
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
-        """Find a file that has the digest of a record, else one in its place."""
+        """Find a file with the digest of a record, else one at its path."""
         item = known_verb(call.verb).arguments.get(role)
         folders = isinstance(item, FileIn) and item.digest is not None
         near = [
@@ -159,7 +159,7 @@ class InputSearch:
         return (model_path, now) if path is None else (path, other)
 
     def _near(self, file: File) -> Iterator[Path]:
-        """List existing places: relative to the output, then the recorded one."""
+        """List existing paths: relative to the output, then as recorded."""
         parts = PurePosixPath(file.path).parts[1:]
         folder = self.output.absolute().parent
         bases = [folder, *folder.parents][: _ABOVE + 1]
@@ -173,7 +173,7 @@ class InputSearch:
                 yield place
 
     def _files_in_inputs(self, file: File, *, folders: bool) -> Iterator[Path]:
-        """List what is in the folder of inputs, what has the name before others."""
+        """List the files in the folder of inputs, those of the recorded name first."""
         if self.inputs is None:
             return
         name = PurePosixPath(file.name)
@@ -185,7 +185,7 @@ class InputSearch:
         yield from sorted(_below(self.inputs, folders=folders), key=unlike)
 
     def _digest(self, path: Path, digest: Digest) -> Job[str | None]:
-        """Digest a file once; None where it cannot be read so."""
+        """Digest a file once; None if it cannot be read."""
         key = path, digest
         if key not in self._digests:
             yield Progress(0, 0, f"comparing {path.name}")
@@ -197,7 +197,7 @@ class InputSearch:
 
 
 def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
-    """List files and stores below a folder, and on request folders with itself."""
+    """List files and stores below a folder, optionally also folders and itself."""
     for place, names, files in os.walk(folder):
         here = Path(place)
         if folders:
@@ -210,7 +210,7 @@ def _below(folder: Path, *, folders: bool) -> Iterator[Path]:
 
 
 def _short(digest: str | None) -> str:
-    """Give a digest as a sentence shows it."""
+    """Shorten a digest for a message."""
     if digest is None:
         return "none"
     kind, _, value = digest.rpartition(":")
@@ -219,33 +219,32 @@ def _short(digest: str | None) -> str:
 
 
 def _role_of(call: Call, name: str) -> str:
-    """Name an input as histories do."""
+    """Return the name of an input in histories."""
     item = known_verb(call.verb).arguments.get(name)
     return getattr(item, "role", "") or name.replace("_", " ")
 
 
 def _missing(call: Call, role: str, file: File) -> ReadError:
-    """Report that an input is nowhere, and what to do."""
-    where = "at no place that is recorded"
+    """Make the error for a missing input."""
+    where = "at no recorded path"
     if file.path:
         where = f"not at {one_line(file.path, _LONGEST)}"
     digest = file.digest or "without a digest"
     return ReadError(
-        f"The {_role_of(call, role)} {file.name!r} ({digest}), of which {call.verb} "
-        f"made this, is {where}, nor next to the output: give `inputs`, in "
-        "which it is found by its digest.",
+        f"The {_role_of(call, role)} {file.name!r} ({digest}), an input of "
+        f"{call.verb}, is {where}, nor next to the output: give its folder as "
+        "`inputs`, to find it by its digest.",
         code="file-missing",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayReport(Result):
-    """Whether an output, made again, is what is stored.
+    """Result: whether a replayed output equals the stored one.
 
-    `identical` is whether every pixel is equal where it is finite, and finite in both
-    or neither; `differs` is what is not as it was: pixels, calibration, inputs, model,
-    versions; `where` is the place of the largest difference, in a stack with its plane
-    before.
+    `identical` is whether all pixels are equal or not finite in both; `differs` lists
+    all differences: pixels, calibration, inputs, model, versions; `where` is the place
+    of the largest difference, in a stack after its plane.
     """
 
     output: Annotated[str, Quantity("Output")]
@@ -259,22 +258,22 @@ class ReplayReport(Result):
     shape: tuple[int, ...]
 
     def figures(self) -> dict[str, Figure]:
-        """List below what was compared what differs."""
+        """Return what was compared, then the differences."""
         differs = {item.what.capitalize(): Figure(item.said) for item in self.differs}
         return {**declared_figures(self), **differs}
 
 
 def _replay(run: Run[Options]) -> Job[ReplayReport]:
-    """Make an output again from its history, and compare the two.
+    """Replay the history of an output, and compare the results.
 
-    It is made in the system's folder for temporary files; nothing else is written.
+    It is made in the system's temporary folder; nothing else is written.
     """
     path, inputs = Path(run.named["output"]), run.named["inputs"]
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The folder of inputs must be a folder, got {folder}."
         raise ReadError(msg, code="folder-missing")
-    # outputs are grey: an image in colour is refused below, since it has no history
+    # outputs are grey: a colour image is refused below, since it has no history
     plane = 0 if _planes(path) > 1 else None
     stored_image = open_image(
         path, ReadOptions(plane=plane, colour="luminance"), blank=True
@@ -282,14 +281,14 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     stored_history = stored_image.provenance
     if stored_history is None:
         msg = (
-            f"{path.name} does not state what made it, so that it cannot be made "
-            "again: outputs of this package do, except figures, tables and reports."
+            f"{path.name} has no history, so it cannot be replayed: outputs of this "
+            "package have one, except figures, tables and reports."
         )
         raise ReadError(msg, code="history-missing")
     search, history = InputSearch(path, folder), read_history(stored_history, path)
     size = stored_image.shape[0] * stored_image.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
-        # the first run has warned of the same
+        # the first run gave the same warnings
         job = _run_again(history, search, Path(scratch), size)
         again = yield from retell(job, within=_SILENCE)
         differences = yield from _compare(path, again)
@@ -315,7 +314,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
 
 
 def _planes(path: Path) -> int:
-    """Count planes; 1 of what is not a file, which its reader refuses."""
+    """Count planes; 1 for a missing file, which its reader refuses."""
     return count_planes(path) if path.is_file() else 1
 
 
@@ -327,14 +326,14 @@ _SILENCE = partial(warnings.catch_warnings, action="ignore", category=UserWarnin
 
 @dataclass(slots=True)
 class _Pixels:
-    """What a comparison has found so far."""
+    """Differences of pixels so far."""
 
     planes: int = 1
     shape: tuple[int, ...] = ()
     other: tuple[int, ...] = ()
     pixels: int = 0
     different: int = 0
-    empty: int = 0  # of the different ones, those that are finite in one alone
+    empty: int = 0  # of the different ones, those that are finite in one image only
     largest: float | None = 0.0
     place: tuple[int, ...] | None = None
     values: tuple[float, float] = field(default=(0.0, 0.0))
@@ -365,19 +364,19 @@ class _Pixels:
             self.place = corner if self.planes == 1 else (plane, *corner)
 
     def difference(self, name: str) -> Difference:
-        """Describe what differs."""
+        """Describe the differences."""
         if self.shape != self.other:
             old, new = (" x ".join(map(str, item)) for item in (self.shape, self.other))
-            sentence = f"{name} has {old} px, made again {new}."
+            sentence = f"{name} has {old} px, but {new} when replayed."
             return Difference("pixels", name, old, new, sentence)
         names = ("plane", "row", "column")[-len(self.place or ()) :]
         pairs = zip(names, self.place or (), strict=False)
         where = ", ".join(f"{name} {number}" for name, number in pairs)
         then, now = (f"{value:.9g}" for value in self.values)
         share = f"{self.different} of {self.pixels} pixels differ"
-        gaps = f", {self.empty} of them empty in one alone" if self.empty else ""
+        gaps = f", {self.empty} of them empty in only one" if self.empty else ""
         most = f"by up to {self.largest:.6g}, " if self.largest else ""
-        sentence = f"{share}{gaps}, {most}at {where}: {then} stored, {now} again."
+        sentence = f"{share}{gaps}, {most}at {where}: {then} stored, {now} replayed."
         return Difference("pixels", name, then, now, sentence)
 
 
@@ -414,14 +413,14 @@ def _compare_planes(
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), f"comparing {first.name}")
         one, two = (read_box(image.data, box) for image in (first, second))
-        if two.dtype != one.dtype:  # it was saved in another type than it was made in
+        if two.dtype != one.dtype:  # it was saved with another dtype
             two = to_dtype(two, one.dtype)[0]
         pixels.add(plane, box, one, two)
-        return_free_memory()  # of chunks that were decoded
+        return_free_memory()  # of decoded chunks
     yield Progress(len(boxes), len(boxes), f"comparing {first.name}")
 
 
-# What else is not as it was.
+# Other differences.
 
 
 def _calibration(stored_image: Micrograph, again: Micrograph) -> Iterator[Difference]:
@@ -442,12 +441,12 @@ def _calibration(stored_image: Micrograph, again: Micrograph) -> Iterator[Differ
             "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
             for v in (one, two)
         )
-        sentence = f"The {name} is {then} as stored, {now} made again."
+        sentence = f"The {name} is {then} as stored, {now} when replayed."
         yield Difference("calibration", name, then, now, sentence)
 
 
 def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
-    """Compare packages, device, precision and threads, where they were recorded."""
+    """Compare packages, device, precision and threads, if recorded."""
     if now is None:
         return
     pairs = [
@@ -462,25 +461,25 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
     for name, before, after in pairs:
         if before is None or before == after:
             continue
-        sentence = f"The output was made with {name} {before}, and again with {after}."
+        sentence = f"The output was made with {name} {before}, replayed with {after}."
         yield Difference("version", name, str(before), str(after), sentence)
 
 
-# Bring a plan to where its files are now, and bound what it draws.
+# Update the paths of a plan, and limit what it simulates.
 #
-# A history may come from anyone. What it names is read, but what is made is written to
-# a separate folder, is compared from there alone, and is no larger than an output of
-# that size can ask for.
+# A history may come from anyone. The files that it names are read, but outputs are
+# written to a separate folder only, and their size is limited by that of the stored
+# output.
 
-_MOST_THREADS = 1024  # chosen: no machine of a user has more
-_DRAWN = 1 << 22  # pixels that may be drawn for any output; our samples have 2^19
-_SCENE = 256  # drawn pixels for each of a frame; chosen: a scan of 8 x 8 takes 190
-_LARGE = 1 << 26  # pixels of a scene that a frame alone can ask for; chosen: 3 GB
-_BYTES = 110  # for each drawn pixel; measured: 108 for a specimen, 55 for a scan
+_MOST_THREADS = 1024  # chosen: no user's machine has more
+_DRAWN = 1 << 22  # pixels that may be simulated for any output; our samples have 2^19
+_SCENE = 256  # simulated pixels per pixel of a frame; chosen: a scan of 8 x 8 needs 190
+_LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
+_BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan
 
 
 def _bind(plan: Plan, search: InputSearch) -> Job[Plan]:
-    """Find the files that a plan reads; calls stay whose outputs are not found."""
+    """Find the files that a plan reads; keep the calls whose outputs are missing."""
     names_needed = {plan.result.call} if plan.result else set()
     calls: list[Call] = []
     for call in reversed(plan.calls):
@@ -504,7 +503,7 @@ def _bind(plan: Plan, search: InputSearch) -> Job[Plan]:
 
 
 def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
-    """Refuse to draw more than an output of this size is made of."""
+    """Refuse to simulate more than an output of this size can need."""
     for call in plan.calls:
         options = known_verb(call.verb).parse(call.options)["options"]
         if not hasattr(options, "drawn_pixels"):
@@ -516,7 +515,7 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
             most = max(pixels, _DRAWN)
         free = psutil.virtual_memory().available // _BYTES
         if pixels_to_draw > min(most, free):
-            why = "memory holds" if pixels_to_draw > free else "its size can ask for"
+            why = "memory holds" if pixels_to_draw > free else "its size can need"
             msg = (
                 f"The history of {name} needs {pixels_to_draw} simulated pixels, more "
                 f"than {why}, {min(most, free)}."
@@ -525,7 +524,7 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
 
 
 def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
-    """Set the device and the precision of before, where they are available."""
+    """Set the original device and precision, if available."""
     calls = []
     for call in history.plan.calls:
         record, arguments = history.records[call.name], known_verb(call.verb).arguments
@@ -544,7 +543,7 @@ def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
 
 @contextmanager
 def _threads(record: Provenance, path: Path) -> Iterator[None]:
-    """Let torch compute on as many threads as before."""
+    """Set the original number of torch threads."""
     import torch
 
     count = record.threads
@@ -565,7 +564,7 @@ def _threads(record: Provenance, path: Path) -> Iterator[None]:
 
 
 def _named_as(plan: Plan, stored_path: Path) -> Plan:
-    """Write the output of the last call in the format of the stored one."""
+    """Set the output of the last call to the format of the stored one."""
     call = plan.calls[-1]
     output = known_verb(call.verb).output
     if output is None or not output.is_image:
@@ -579,7 +578,7 @@ def _named_as(plan: Plan, stored_path: Path) -> Plan:
 def _run_again(
     history: RecordedPlan, search: InputSearch, folder: Path, size: int
 ) -> Job[Path]:
-    """Carry out the plan that made an output in another folder; give the new output."""
+    """Execute the plan of an output in another folder; return the new output."""
     path = search.output
     plan = _named_as(_on_same_machine(history, path), path)
     plan = yield from _bind(plan, search)
@@ -608,7 +607,7 @@ def _run_again(
     if output_made is None:
         msg = (
             f"By its history {path.name} is {one_line(repr(part))} of {last.verb}, "
-            "which makes no such image: the history is damaged or forged."
+            "which does not make such an image: the history is damaged or forged."
         )
         raise ReadError(msg, code="history-damaged")
     return output_made
@@ -629,8 +628,7 @@ REPLAY = Verb(
         ),
         FileIn(
             "inputs",
-            "folder in which inputs are sought by their digests, when they are not "
-            "where they were",
+            "folder in which inputs are searched by their digests, if they were moved",
             flag="--inputs",
             metavar="DIR",
         ),

@@ -1,4 +1,4 @@
-"""Restore a plane by a classical method, tile by tile, into a store or a file."""
+"""Restore an image by a classical method, tile by tile."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -48,14 +48,14 @@ from napari_semsr.restoration import (
     parse_psf,
 )
 
-# The blur that a file tells: the image of a point, or a simulated microscope.
+# Blur from a file: a point-spread function, or a simulated microscope.
 
 _FWHM_PER_SIGMA = 2.354820045
-_REACH = 3.0  # of a lens's rings, in widths; chosen: 95 % of its light
+_REACH = 3.0  # radius of a lens's rings, in widths; chosen: 95 % of its light
 
 
 def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
-    """Read the file of a blur: the option, with the width that a JSON file tells."""
+    """Read the file of a blur; a JSON file gives its width."""
     choice = parse_psf(text)
     if choice.kind != "file":
         return text, None
@@ -75,10 +75,10 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
         "pupil",
     ):
         msg = (
-            "The file of a microscope must hold psf_fwhm_px, a pixel_size_nm that is "
-            "known, and optics of pupil or gaussian, as truth/microscope.json of a "
-            f"calibrated simulation does; {choice.path} does not: give the width of "
-            "the blur, such as `psf=1.3px`."
+            "The file of a microscope must have psf_fwhm_px, a known pixel_size_nm, "
+            "and optics pupil or gaussian, as truth/microscope.json of a calibrated "
+            f"simulation; {choice.path} does not: give the width of the blur, such as "
+            "`psf=1.3px`."
         )
         raise OptionError(msg, code="missing-value")
     if kernel_record.get("optics") != "pupil":
@@ -90,15 +90,15 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
 def _of_pupil(
     record: dict[str, Any], size: FloatPair, pixel_nm: float, name: str
 ) -> Micrograph:
-    """Give what the lens of a simulation makes of a point, in focus and in its middle.
+    """Return the point-spread function of a simulated lens, in focus and at its centre.
 
-    `size`: pixel of the image to restore; `pixel_nm`: of the camera.
+    `size`: pixel size of the image to restore; `pixel_nm`: of the camera.
     """
     from napari_semsr.simulation import OPTICS, MicroscopeOptions, point_spread
 
     optics = MicroscopeOptions.parse({k: record[k] for k in OPTICS if k in record})
     if not np.isclose(*size):
-        msg = f"The microscope's pixels are square, got {size[0]:g} x {size[1]:g} nm."
+        msg = f"A microscope needs square pixels, got {size[0]:g} x {size[1]:g} nm."
         raise OptionError(msg, code="pixels-not-square")
     side = 2 * int(np.ceil(_REACH * optics.fwhm_nm / size[0])) + 1
     kernel = point_spread(
@@ -108,9 +108,10 @@ def _of_pupil(
 
 
 _TILES = "Restoring tiles"
-_ESTIMATED = (  # without its width, which differs between planes: it is said once
-    "The blur was estimated, which cannot tell blur from a soft sample; give `psf` "
-    "when it is known, or use Richardson-Lucy, which errs less."
+_ESTIMATED = (  # without its width, which differs between planes: it is given once
+    "The blur was estimated, which cannot distinguish blur from a smooth sample; "
+    "give `psf` if it is known, or use Richardson-Lucy, which is less sensitive to "
+    "it."
 )
 
 
@@ -124,11 +125,12 @@ METHOD_CALLED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestoredFile(ImageMade):
-    """What was restored, and how.
+    """Result of a restoration.
 
     `parameters` are the method's numbers: the blur, the noise, iterations, the halo,
-    and whether tiles equal the whole (`exact`) or by how much they may differ
-    (`tolerance`, over the range of grey values); of a stack, those of its first plane.
+    and whether tiles equal the untiled result (`exact`), or by how much they may differ
+    (`tolerance`, relative to the range of grey values); for a stack, those of its first
+    plane.
     """
 
     method: str
@@ -139,34 +141,34 @@ class RestoredFile(ImageMade):
 
     @property
     def called(self) -> Annotated[str, Quantity("Method")]:
-        """What the method is called."""
+        """Name of the method."""
         return METHOD_CALLED[self.method]
 
     @property
     def blur(self) -> Annotated[str, Quantity("Blur")]:
-        """How the blur was told, and its standard deviation."""
+        """Source of the blur, and its standard deviation."""
         y, x = self.parameters["psf"]["sigma_px"]
         width = f"{y:.2f} px" if y == x else f"{y:.2f} px down, {x:.2f} px across"
         return f"{self.parameters['psf']['kind']}, {width}"
 
     @property
     def noise(self) -> Annotated[float | None, Quantity("Noise", LEVELS, ".3g")]:
-        """Its standard deviation, where the method goes by it."""
+        """Standard deviation of the noise, if the method uses it."""
         return self.parameters.get("noise_std")
 
     @property
     def iterations(self) -> Annotated[int | None, Quantity("Iterations")]:
-        """How many there were, if any."""
+        """Number of iterations, if any."""
         return self.parameters.get("iterations")
 
     @property
     def halo_px(self) -> Annotated[int, Quantity("Halo of a tile", "px")]:
-        """Pixels around a tile that it was made of."""
+        """Context margin of a tile in pixels."""
         return int(self.parameters["halo_px"])
 
     @property
     def against_whole(self) -> Annotated[str, Quantity("Tiles against whole")]:
-        """By how much tiles may differ from the whole."""
+        """By how much tiles may differ from the untiled result."""
         parameters = self.parameters
         return (
             "equal"
@@ -175,13 +177,13 @@ class RestoredFile(ImageMade):
         )
 
     def figures(self) -> dict[str, Figure]:
-        """Write the change, and how it was made."""
+        """Return the change, and the parameters."""
         change = {} if self.change is None else figures_of(self.change)
         return change | declared_figures(self)
 
 
 def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
-    """Undo the blur of one plane, in memory where it has no place to go."""
+    """Restore one plane, in memory if it has no output."""
     restorer, parameters, provenance = yield from _prepare(run)
     source, target = run.images["image"], run.target
     plan, dtype = restorer.plan(source.shape), np.dtype(run.options.dtype or np.float32)
@@ -239,7 +241,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
 def _prepare(
     run: Run[RestoreOptions],
 ) -> Job[tuple[Restorer, dict[str, Any], Provenance]]:
-    """Open an image and measure what its restoration needs."""
+    """Open an image and measure blur and noise."""
     options = run.options
     yield Progress(0, 0, f"reading {name_of(run.given['image'])}")
     run.open()
@@ -253,7 +255,7 @@ def _prepare(
     guides: list[InputRecord] = []
     more: dict[str, Any] = {}
     if parse_psf(options.psf).kind == "file":
-        # no input: two images do not share a source by it
+        # not an input: it does not make two images related
         guides.append(record_file(options.psf, "psf"))
         more["psf_digest"] = guides[0].digest
     provenance = yield from run.history(*guides, **more)
@@ -262,7 +264,7 @@ def _prepare(
 
 
 def _sum_up(results: Sequence[RestoredFile]) -> dict[str, Any]:
-    """Sum up what was made of the planes of a stack."""
+    """Combine the results of the planes of a stack."""
     return {
         "tiles": sum(item.tiles for item in results),
         "clipped": sum(item.clipped for item in results),
@@ -278,7 +280,7 @@ RESTORE = Verb(
     _restore_plane,
     title="restoration",
     output=Output(
-        "where the result goes; its suffix names the format", goes_on=True, kept=True
+        "file of the result; its suffix is the format", goes_on=True, kept=True
     ),
     opens=False,
     resumes=True,

@@ -1,4 +1,4 @@
-"""Sample images, drawn and never downloaded: the truth is known."""
+"""Simulated sample images with known ground truth; nothing is downloaded."""
 
 from typing import Any, Literal
 
@@ -10,16 +10,16 @@ from napari_semsr.core import Micrograph, Options, parse_pixel_size
 from napari_semsr.jobs.convert import verb_that_saves
 from napari_semsr.jobs.images import derived_from, made_by
 
-# All chosen: large enough to show what is meant, small enough to be drawn at once.
+# All chosen: large enough for a demonstration, small enough to simulate quickly.
 _PIXEL_NM = 10.0
 _SHAPE = (640, 896)  # of the degraded sample; chosen
 _PITCH_PX = 13.0  # of its grating; chosen
 _GOLD_PX = 320  # side of the gold sample; chosen
-_SHOWN_GOLD = 100_000  # far from the fields that compare models
+_SHOWN_GOLD = 100_000  # far from the seeds of fields that compare models
 
 
 class SpecimenOptions(Options):
-    """Which specimen is simulated."""
+    """Options of a simulated specimen."""
 
     shape: tuple[PositiveInt, PositiveInt] = _SHAPE
     seed: NonNegativeInt = 0
@@ -30,26 +30,26 @@ class SpecimenOptions(Options):
 
 
 class ExposureOptions(Options):
-    """How an electron image of a known specimen is taken."""
+    """Options of a simulated SEM image of a known specimen."""
 
-    kind: Literal["blur", "fog", "hybrid"] = "fog"  # as `simulation.degrade` does it
-    # per pixel at white; their counting noise is added
+    kind: Literal["blur", "fog", "hybrid"] = "fog"  # of `simulation.degrade`
+    # electrons per pixel at white, which set the shot noise
     electrons: float = Field(default=1000.0, gt=0, le=1e12)
-    # standard deviation of the detector's, of 255 levels
+    # standard deviation of the detector noise, of 255 levels
     read_noise: float = Field(default=2.0, ge=0)
     seed: NonNegativeInt = 0
     noise_seed: NonNegativeInt = 0
 
 
 class GoldPairOptions(Options):
-    """Which sample of gold is simulated, and which of its two images."""
+    """Options of the gold sample, and which of its two images."""
 
     part: Literal["coarse", "fine"] = "coarse"
     seed: NonNegativeInt = 0
 
 
 def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Micrograph:
-    """Draw a wiring layer that meets a cracked film, as a sharp 8-bit image."""
+    """Simulate a wiring layer next to a cracked film, as a sharp 8-bit image."""
     wiring = simulation.draw("circuit", shape, seed=seed, pitch_px=_PITCH_PX)
     film = simulation.draw("fracture", shape, seed=seed + 1)
     rows, columns = np.indices(shape)
@@ -65,7 +65,7 @@ def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Microgra
 
 
 def expose(truth: Micrograph, *, name: str = "exposure", **options: Any) -> Micrograph:
-    """Take a blurred, hazy, noisy image of a specimen, by `ExposureOptions`."""
+    """Simulate a blurred, hazy, noisy image of a specimen, by `ExposureOptions`."""
     settings = ExposureOptions.parse(options)
     blurred_truth = simulation.degrade_plane(
         truth.array(), settings.kind, seed=settings.seed
@@ -80,7 +80,7 @@ def expose(truth: Micrograph, *, name: str = "exposure", **options: Any) -> Micr
 
 
 def gold_pair(*, seed: int = 0) -> tuple[Micrograph, Micrograph]:
-    """Make the sample "gold on carbon at two magnifications"."""
+    """Simulate the sample "gold on carbon at two magnifications"."""
     rng = simulation.gold_rng("judging", _SHOWN_GOLD + seed)
     pair = simulation.random_gold_pair(_GOLD_PX, rng)
     history = made_by("gold", {"side": _GOLD_PX, "seed": seed})

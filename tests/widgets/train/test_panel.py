@@ -368,7 +368,7 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
     ("wrong", "needs"),
     [
         ("same", "two layers, got soft"),
-        ("foreign", "patches can be learnt from (uncorrelated"),
+        ("foreign", "patches is usable (uncorrelated"),
         ("small", "lower 'Patch (px)'"),
         ("no-store", "store of pairs must be chosen"),
         ("bundled", "a model sem-restore already"),
