@@ -86,7 +86,7 @@ def test_a_thin_image_is_restored_with_a_kernel_that_is_larger(scene):
 
 def test_integers_are_rounded_and_clipped(scene, tmp_path):
     how = {"psf": "1px", "dtype": "uint8"}
-    with pytest.warns(UserWarning, match="uint8 keeps whole numbers alone"):
+    with pytest.warns(UserWarning, match="uint8 keeps only whole numbers"):
         made = napari_semsr.restore(scene.first, tmp_path / "a.tif", **how)
     assert made.dtype == "uint8"
     assert napari_semsr.read(made.output).dtype == np.uint8
