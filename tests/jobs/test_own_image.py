@@ -54,7 +54,7 @@ def test_one_image_makes_a_model_that_says_whose_it_is(
     assert made.comparison is None
     assert np.isfinite(made.validation["hidden_db"])
     card = load_model(made.model).card
-    assert card.description == "Denoises. Learnt from scan 1."
+    assert card.description == "Denoises. Trained on scan 1."
     assert card.training["learnt_from"] == []  # it never saw what is right
     assert card.pixel_size_nm is None
     store = open_pairs(tmp_path / "run-pairs.zarr")
@@ -76,7 +76,7 @@ def test_run_goes_on_with_the_images_that_it_was_begun_with(
     train(recipe, image=_noisy(1), **begun)
     for same in (_noisy(1), tmp_path / "one.tif"):
         train(recipe, image=same, resume=True, **begun)
-    with pytest.raises(CheckpointError, match="begun with the image scan 1, got scan"):
+    with pytest.raises(CheckpointError, match="started with the image scan 1, got scan"):
         train(recipe, image=_noisy(2), resume=True, **begun)
 
 
@@ -109,7 +109,7 @@ def test_second_scan_is_registered_and_learnt_from(
     made = run(TRAIN.job(recipe, tmp_path / "run", cut=OwnImage(_noisy(1), darker)))
     card = load_model(made.model).card
     assert card.training["recipe"]["kind"] == "supervised"
-    assert "Learnt from scan 1 and scan 2" in card.description
+    assert "Trained on scan 1 and scan 2" in card.description
     assert card.pixel_size_nm is None
     assert set(made.comparison["rows"]) == {"input", "linear filter", "trained"}
     store = open_pairs(tmp_path / "run-pairs.zarr")
@@ -128,9 +128,9 @@ def test_second_scan_is_registered_and_learnt_from(
         (
             np.full((128, 128), np.nan),
             ReadError,
-            "needs finite pixels, and mine has none",
+            "needs finite pixels, but mine has none",
         ),
-        (np.full((128, 128), 7), OptionError, "mine has no two pixels that"),
+        (np.full((128, 128), 7), OptionError, "mine has no two different"),
     ],
     ids=["small", "unknown", "flat"],
 )
@@ -170,7 +170,7 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
         run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
     with refused(OptionError, "recipe-unsuitable"):
         run(TRAIN.job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
-    with refused(OptionError, "missing-value", match=r"one image; give it by `image`"):
+    with refused(OptionError, "missing-value", match=r"one image; give it as `image`"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

@@ -193,7 +193,7 @@ def test_option_of_a_phantom_is_told_to_change_nothing_of_an_image(
     tmp_path, rng, option
 ):
     sizes = {"frames_grid": (1, 1), "frame_px": 32, option: 50.0}
-    with pytest.warns(UserWarning, match=f"{option} changes nothing where an image"):
+    with pytest.warns(UserWarning, match=f"{option} has no effect on the scan"):
         napari_semsr.simulate(tmp_path / "scan", rng.random((100, 100)), **sizes)
     told = json.loads((tmp_path / "scan" / "truth" / "microscope.json").read_text())
     assert told["options"][option] == SimulateOptions.model_fields[option].default
@@ -227,8 +227,8 @@ def test_stopped_work_leaves_nothing(tmp_path):
     ("options", "said"),
     [
         ({"phantom": "pits"}, "Give `phantom` or `image`, not both"),
-        ({"sem": True}, "needs a drawn sample"),
-        ({"sem_view": True}, "needs a drawn sample"),
+        ({"sem": True}, "needs a simulated sample"),
+        ({"sem_view": True}, "needs a simulated sample"),
         ({"view_mirror": True}, "give it as well"),
         ({"focal_series": 1}, "at least 2"),
     ],

@@ -198,8 +198,8 @@ def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
         ({}, "none", None, ""),
         ({}, 0.04, "option", ""),
         ({}, 0.05, "option", "0.05 as given, though the calibration has 0.0400"),
-        ({"shape": None}, None, "overlaps", "so that it is not used"),
-        ({"distortion": 0.02}, "auto", "overlaps", "The overlaps tell a distortion"),
+        ({"shape": None}, None, "overlaps", "so it is not used"),
+        ({"distortion": 0.02}, "auto", "overlaps", "The overlaps show a distortion"),
         ({"distortion": None}, None, "overlaps", ""),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_calibration_of_a_smaller_picture_is_doubted(bent_scan, tmp_path):
                                     distortion_sd=0.001, shape=[SIDE // 4] * 2),
         )  # fmt: skip
     made = napari_semsr.stitch(bent_scan, tmp_path / "m.ome.tif", calibration=path)
-    assert "does not reach to the rim" in made.warnings[0]
+    assert "does not reach the rim" in made.warnings[0]
 
 
 @pytest.fixture
@@ -303,8 +303,8 @@ def test_existing_outputs_are_kept(scan, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
-        ({"output": "scan/mosaic.ome.zarr"}, WriteError, "among the frames"),
-        ({"flat_field": "scan/frame_000.tif"}, WriteError, "among the frames"),
+        ({"output": "scan/mosaic.ome.zarr"}, WriteError, "in the folder of the frames"),
+        ({"flat_field": "scan/frame_000.tif"}, WriteError, "in the folder of the frames"),
         ({"flat_field": "missing.tif"}, ReadError, "no file"),
         ({"grid": "2x2"}, OptionError, "2x2 needs 4 frames, got 9"),
         ({"grid": "many"}, OptionError, "such as 4x5"),

@@ -1,4 +1,4 @@
-"""Simulate a scan: a folder of superlens frames whose truth is known."""
+"""Simulate a scan: a folder of superlens frames with known ground truth."""
 
 import json
 import time
@@ -53,7 +53,7 @@ from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 from napari_semsr.simulation import OPTICS, ObjectOptions, ScanOptions, ViewOptions
 
 _MARK = Path("truth") / "microscope.json"
-"""A file by which a simulated scan is known."""
+"""A file that identifies a simulated scan."""
 _OURS = (
     "positions.csv",
     "scan.json",
@@ -64,20 +64,20 @@ _OURS = (
     "sem",
 )
 _OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # of a focal series
-_MOST_HEIGHTS = 1000  # that three digits count
+_MOST_HEIGHTS = 1000  # limit of three digits
 _OF_PHANTOMS = (
     *ObjectOptions.model_fields,
     "objective",
     "microsphere",
     "camera_pixel_um",
 )
-"""Options of what is drawn, and of its pixel: an image has its own."""
+"""Options of a phantom and its pixel size, which an image has already."""
 _FRAME_BYTES = 2  # uint16
-_SCENE_BYTES = 8  # sharp and blurred, in float32; drawing takes more for a while
+_SCENE_BYTES = 8  # bytes per pixel: sharp and blurred, in float32
 
 
 class SimulateOptions(ScanOptions, ViewOptions):
-    """A scan, and what is taken and written beside it."""
+    """Options of a scan, and of what is simulated and written with it."""
 
     positions: Literal["px", "nm", "none"] = Field(
         default="px",
@@ -87,54 +87,53 @@ class SimulateOptions(ScanOptions, ViewOptions):
         default=0.0,
         gt=-0.5,
         lt=0.5,
-        description="how far the pixel size said in scan.json and in the frames is "
-        "off, as a share",
+        description="relative error of the pixel size stated in scan.json and in the "
+        "frames",
     )
     exposures: int = Field(
-        default=0, ge=0, description="repeated exposures of the middle field"
+        default=0, ge=0, description="repeated exposures of the central field"
     )
     focal_series: int = Field(
         default=0,
         ge=0,
         le=_MOST_HEIGHTS,
-        description="scans with the focal plane at so many heights, in folders z_000 "
-        "and on",
+        description="number of heights of the focal plane, in folders z_000 and "
+        "following",
     )
     focal_fields: Literal["all", "middle"] = Field(
         default="all",
-        description="whether a focal series is of every field, or of the middle one "
-        "alone, in the folder focal",
+        description="focal series of all fields, or only of the central one, in the "
+        "folder focal",
     )
     focal_shift_px: float = Field(
         default=1.5,
         ge=0,
-        description="greatest sideways shift of a height of a focal series, on each "
-        "axis",
+        description="largest lateral shift between heights of a focal series, per axis",
     )
     sem: bool = Field(
-        default=False, description="an electron image of the whole area, of a phantom"
+        default=False, description="also an SEM image of the whole area of a phantom"
     )
     sem_view: bool = Field(
         default=False,
-        description="an electron image of a phantom as an instrument gives it: with "
-        "pixel, field, turn, drift and noise of its own",
+        description="also a realistic SEM image of a phantom: with its own pixel "
+        "size, field, rotation, drift and noise",
     )
 
     live: float | None = Field(
         default=None,
         gt=0,
-        description="seconds for each frame, which is written as an instrument does: "
-        "in parts, with a table that grows",
+        description="seconds per frame; frames are written like by an instrument: in "
+        "parts, with a growing table",
     )
     live_faults: bool = Field(
         default=False,
-        description="with `live`: write one frame twice, exchange two, blacken one and "
-        "lose one",
+        description="with `live`: write one frame twice, swap two, make one black "
+        "and lose one",
     )
 
     @property
     def lean_px(self) -> float:
-        """Sideways shift that the scene must leave room for."""
+        """Lateral shift that the scene must leave room for."""
         return self.focal_shift_px if self.has_heights else 0.0
 
     def drawn_pixels(self) -> int:
@@ -146,16 +145,16 @@ class SimulateOptions(ScanOptions, ViewOptions):
 
     @property
     def has_heights(self) -> bool:
-        """Whether every field is taken at several heights."""
+        """Whether every field is imaged at several heights."""
         return self.focal_series > 0 and self.focal_fields == "all"
 
 
 @dataclass(frozen=True, slots=True)
 class SimulatedScan(Result):
-    """What was simulated, and where it is.
+    """Result of a simulation.
 
-    `pixel_size_nm` is the true one; `bad_frames` are blank or foreign, `extra` folders
-    of further acquisitions.
+    `pixel_size_nm` is the true one; `bad_frames` are blank or foreign, `extra` are
+    folders of further acquisitions.
     """
 
     frames: int
@@ -169,7 +168,7 @@ class SimulatedScan(Result):
 
     @property
     def scan(self) -> Annotated[str, Quantity("Scan")]:
-        """How many frames of what size there are."""
+        """Number and size of the frames."""
         rows, columns = self.grid
         size = spell_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
@@ -227,7 +226,7 @@ def _report_simulation(
     scan: "simulation.Scan",
     extra: tuple[str, ...],
 ) -> SimulatedScan:
-    """Report what was simulated."""
+    """Make the result."""
     return SimulatedScan(
         frames=len(scan.frames),
         truth=str(target / "truth"),
@@ -240,33 +239,33 @@ def _report_simulation(
     )
 
 
-# Whether a scan can be simulated: asked before anything is drawn or written.
+# Checks before anything is simulated or written.
 
 
 def _check_scan(
     target: Path, image: Micrograph | None, options: SimulateOptions
 ) -> None:
-    """Refuse a folder of other things, and what cannot be had."""
+    """Refuse a folder with other files, and impossible options."""
     if image is not None and "phantom" in options.model_fields_set:
         msg = "Give `phantom` or `image`, not both."
         raise OptionError(msg, code="options-contradict")
     stranger = target.is_dir() and list_folder(target)
     if stranger and not (target / _MARK).is_file():
         msg = (
-            f"The folder {target} holds other things than a simulated scan, so it is "
-            "not replaced; choose another."
+            f"The folder {target} has files that are not of a simulated scan, so it "
+            "is not replaced; choose another."
         )
         raise WriteError(msg, code="foreign-files")
     if (options.sem or options.sem_view) and image is not None:
-        msg = "An electron image needs a drawn sample (`phantom`), got an image."
+        msg = "An SEM image needs a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="options-contradict")
     usual = ViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
-        msg = "Options `view_…` shape what `sem_view` takes: give it as well."
+        msg = "Options `view_…` need `sem_view`: give it as well."
         raise OptionError(msg, code="option-without-effect")
     if options.live_faults and options.live is None:
-        msg = "Faults of a scan that runs (`live_faults`) need `live`."
+        msg = "Faults of a live scan (`live_faults`) need `live`."
         raise OptionError(msg, code="option-without-effect")
     if options.live_faults and options.frames < _LIVE_FAULTS:
         msg = f"`live_faults` need {_LIVE_FAULTS} frames or more, got {options.frames}."
@@ -277,7 +276,7 @@ def _check_scan(
 
 
 def _fit_options(image: Micrograph, options: SimulateOptions) -> SimulateOptions:
-    """Give frames the binning and the pixel size that follow from their image's."""
+    """Set binning and pixel size of the frames from those of the image."""
     usual = SimulateOptions()
     idle = {
         name: getattr(usual, name)
@@ -286,14 +285,14 @@ def _fit_options(image: Micrograph, options: SimulateOptions) -> SimulateOptions
     }
     for name in idle:
         warn(
-            f"{name} changes nothing where an image is scanned, only with `phantom`.",
+            f"{name} has no effect on the scan of an image, only with `phantom`.",
             "option-without-effect",
         )
     binning = options.fit_binning(image.shape)
     if options.image_binning is None and binning < 1:
         msg = (
-            f"The image of {image.shape[0]} x {image.shape[1]} px is small for this "
-            f"scan and is enlarged {1 / binning:.3g} times."
+            f"The image of {image.shape[0]} x {image.shape[1]} px is too small for "
+            f"this scan and is enlarged {1 / binning:.3g} times."
         )
         warn(msg, "resampled")
     options = options.replace(image_binning=binning, **idle)
@@ -301,30 +300,27 @@ def _fit_options(image: Micrograph, options: SimulateOptions) -> SimulateOptions
         y, x = (v * binning for v in image.pixel_size_nm)
         options = options.replace(pixel_size_nm=(y, x))
     if options.positions == "nm" and options.pixel_size_nm is None:
-        msg = (
-            "Positions in nm need an image whose pixel size is known; give "
-            "`pixel_size_nm`."
-        )
+        msg = "Positions in nm need an image with a pixel size; give `pixel_size_nm`."
         raise OptionError(msg, code="pixel-size-missing")
     return options
 
 
 def _too_large(options: SimulateOptions, need: str) -> DeviceMemoryError:
-    """Say which options make a scan smaller."""
+    """Make the error for a scan that is too large."""
     rows, columns = options.frames_grid
     msg = (
-        f"A scan of {rows} x {columns} frames of {options.frame_px} px takes {need}: "
-        "take fewer or smaller ones (`frames_grid`, `frame_px`, `oversampling`)."
+        f"A scan of {rows} x {columns} frames of {options.frame_px} px needs {need}: "
+        "use fewer or smaller ones (`frames_grid`, `frame_px`, `oversampling`)."
     )
     return DeviceMemoryError(msg, code="memory")
 
 
-# A simulated scan on disk: frames, tables, truth, and what was taken beside it.
+# A simulated scan on disk: frames, tables, ground truth, and further images.
 
 
 @contextmanager
 def _whole_folder(target: Path) -> Iterator[Path]:
-    """Write into a hidden folder beside the target, and swap when it is whole."""
+    """Write into a hidden folder next to the target, and swap both when complete."""
     with writing(target), scratch(target) as place:
         place.mkdir()
         yield place
@@ -334,7 +330,7 @@ def _whole_folder(target: Path) -> Iterator[Path]:
 
 
 def _clear(target: Path) -> None:
-    """Make the folder of a scan, without what an earlier one left in it."""
+    """Create the folder of a scan, without the files of an earlier one."""
     target.mkdir(exist_ok=True)
     ours = (target / name for name in _OURS)
     files = (*target.glob("frame_*.tif"), *target.glob(_OUR_FOLDERS))
@@ -347,17 +343,17 @@ class _ScanWriter:
     """Writes one scan into a folder."""
 
     place: Path  # The folder
-    scan: "simulation.Scan"  # What is written
-    options: SimulateOptions  # How it was made, and what is wanted beside it
-    inputs: tuple[InputRecord, ...]  # The image that was scanned, if any
-    opening: ReadOptions  # How it was read
+    scan: "simulation.Scan"  # the scan
+    options: SimulateOptions  # its options
+    inputs: tuple[InputRecord, ...]  # the scanned image, if any
+    opening: ReadOptions  # its reading options
 
     def _image(
         self, data: Any, path: Path, *, on_frames: bool = True, fine: bool = False
     ) -> None:
         """Write one image on the grid of the frames, or of the scene.
 
-        Frames tell the pixel size that is said, truth tells the true one.
+        Frames state the nominal pixel size, the ground truth the true one.
         """
         scene, size = self.scan.scene, self.scan.pixel_size_nm
         finer, share = scene.oversampling if fine else 1, 1.0
@@ -367,7 +363,7 @@ class _ScanWriter:
         if fine:
             origin = (scene.origin_px[0] * down, scene.origin_px[1] * right)
         options = self.options.model_dump(mode="json")
-        if self.inputs:  # its pixel size is that of the frames, in the options
+        if self.inputs:  # its pixel size is that of the frames in the options
             sizes = {"pixel_size_nm", "pixel_size_sd_nm"}
             options["reading"] = self.opening.model_dump(mode="json", exclude=sizes)
         part = path.relative_to(self.place).as_posix()
@@ -395,7 +391,7 @@ class _ScanWriter:
             self._image(frame, self.place / f"{name}.tif")
 
     def tables(self, folder: Path | None = None) -> None:
-        """Write nominal positions and what the microscope says of itself."""
+        """Write the nominal positions and the microscope's description."""
         place = folder or self.place
         options, size = self.options, self.scan.pixel_size_nm
         nominal = self.scan.nominal_px
@@ -423,7 +419,7 @@ class _ScanWriter:
         _write_json(place / "scan.json", record)
 
     def truth(self) -> None:
-        """Write positions, object, illumination and every parameter."""
+        """Write true positions, object, illumination and all parameters."""
         scan, folder = self.scan, self.place / "truth"
         folder.mkdir()
         places = dict(zip(self._files, scan.true_px, strict=True))
@@ -438,7 +434,7 @@ class _ScanWriter:
         options = self.options
         per_photon = options.full_scale / options.photons if options.photons else None
         good = [i for i in range(len(scan.names)) if i not in scan.bad]
-        # everything that shaped the frames, asked for or drawn
+        # everything that determined the frames, given or random
         parameters = {
             "options": options.model_dump(mode="json"),
             "source": self.inputs[0].name if self.inputs else options.phantom,
@@ -451,7 +447,7 @@ class _ScanWriter:
             "counts_per_photon": per_photon,
             "object_oversampling": scene.oversampling,
             "object_origin_px": scene.origin_px,
-            # of the mosaic of all good frames: where a stitched one has 0, 0
+            # origin of the mosaic of all good frames: 0, 0 of a stitched one
             "mosaic_origin_px": scan.true_px[good or slice(None)].min(axis=0),
             "image_offset_px": scene.image_offset_px,
             "gains": dict(zip(scan.names, scan.gains, strict=True)),
@@ -461,7 +457,7 @@ class _ScanWriter:
         _write_json(folder / "microscope.json", parameters)
 
     def more(self) -> Job[tuple[str, ...]]:
-        """Take and write what was asked for beside the scan."""
+        """Simulate and write the further images."""
         parts = []
         if self.options.exposures:
             yield Progress(0, 0, "repeating exposures")
@@ -481,13 +477,13 @@ class _ScanWriter:
                 self._image(step.frame, self.place / "focal" / name)
             parts.append("focal")
         if self.options.sem:
-            yield Progress(0, 0, "taking an electron image")
+            yield Progress(0, 0, "simulating the SEM image")
             picture = self.scan.electron_image()
             path = self.place / "sem" / "sem.ome.tif"
             self._image(picture, path, on_frames=False, fine=True)
             parts.append("sem")
         if self.options.sem_view:
-            yield Progress(0, 0, "taking a view with an electron microscope")
+            yield Progress(0, 0, "simulating the realistic SEM image")
             self._view()
             parts += [] if self.options.sem else ["sem"]
         return tuple(parts)
@@ -511,7 +507,7 @@ class _ScanWriter:
         return names
 
     def _view(self) -> None:
-        """Write what an instrument gives, and the map from it to the scan."""
+        """Write the realistic SEM image, and the transform from it to the scan."""
         view = simulation.take_view(self.scan, self.options)
         path = self.place / "sem" / "view.tif"
         path.parent.mkdir(exist_ok=True)
@@ -527,26 +523,26 @@ class _ScanWriter:
         write_transform(self.place / "truth" / "view.json", transform_file)
 
 
-# A scan as an instrument writes it: frame by frame, each in parts, in its own time.
+# A live scan, written like by an instrument: frame by frame, each in parts.
 
-_LIVE_FAULTS = 10  # frames; chosen: four have faults, and others are between them
-_FIRST_PART, _PAUSE = 0.4, 0.2  # of a file, and of the time of a frame; chosen
-_STEP_S = 0.1  # chosen: so soon a simulation that is cancelled ends
-_AGAIN_AFTER = 2  # frames; chosen: a following program has taken it by then
+_LIVE_FAULTS = 10  # frames; chosen: four with faults, and others between them
+_FIRST_PART, _PAUSE = 0.4, 0.2  # parts of a file, and of the time of a frame; chosen
+_STEP_S = 0.1  # s; chosen: a cancelled simulation ends within it
+_AGAIN_AFTER = 2  # frames; chosen: a following program has read it by then
 
 
 @dataclass(frozen=True, slots=True)
 class _LiveFaults:
-    """Numbers of the frames that are not written as they should be; -1 for none."""
+    """Numbers of the frames with faults; -1 for none."""
 
-    twice: int = -1  # first with the pixels of another, then again
-    late: int = -1  # after the frame that follows it
+    twice: int = -1  # first with another frame's pixels, then correctly
+    late: int = -1  # after its successor
     black: int = -1
-    lost: int = -1  # has a row in the table, and no file
+    lost: int = -1  # has a row in the table, but no file
 
     @classmethod
     def draw(cls, options: SimulateOptions) -> "_LiveFaults":
-        """Choose frames that are not next to each other, if faults are wanted."""
+        """Choose frames that are not adjacent, if faults are wanted."""
         if not options.live_faults:
             return cls()
         rng = np.random.default_rng([options.seed, 26])
@@ -554,7 +550,7 @@ class _LiveFaults:
         return cls(*odd[:4].tolist())
 
     def put_into(self, scan: "simulation.Scan") -> "simulation.Scan":
-        """Blacken a frame of a scan, and record what is wrong."""
+        """Make a frame of a scan black, and record the faults."""
         if self.black < 0:
             return scan
         frames, options = scan.frames.copy(), scan.options
@@ -568,9 +564,9 @@ class _LiveFaults:
 def _write_live(
     target: Path, options: SimulateOptions, writer: "_ScanWriter", faults: _LiveFaults
 ) -> Job[tuple[str, ...]]:
-    """Write a scan frame by frame; give what was written with it.
+    """Write a scan frame by frame; return the further files.
 
-    It is whole in the hidden folder of the writer before the first frame comes.
+    It is complete in the writer's hidden folder before the first frame is written.
     """
     yield from writer.frames()
     writer.tables()
@@ -589,9 +585,9 @@ def _write_live(
         order[faults.late] += 1
         order[faults.late + 1] -= 1
     for done_count, number in enumerate(order):
-        words = f"the microscope takes {names[number]}"
+        words = f"the microscope acquires {names[number]}"
         step = partial(Progress, done_count, len(order), words)
-        # first what was in the buffer of the instrument
+        # first the previous content of the instrument's buffer
         name_written = names[number - 1 if number == faults.twice else number]
         if number == faults.lost:
             yield from _wait(seconds * _PAUSE, step)

@@ -1,4 +1,4 @@
-"""Stitch a folder of frames: read, place, fuse, write, tell how far to trust it."""
+"""Stitch a folder of frames: read, place, fuse, write, and report the errors."""
 
 import hashlib
 import time
@@ -92,7 +92,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.verb import FileIn, Output, Run, Verb, size_figure
 from napari_semsr.stitching import StitchOptions
 
-# A frames folder as the services see it: opened by options, digested for records.
+# Open a folder of frames by options, and digest it for records.
 
 
 def open_scan(
@@ -101,7 +101,7 @@ def open_scan(
     positions: Path | None = None,
     options: "StitchFolderOptions | None" = None,
 ) -> Job[Acquisition]:
-    """Open the frames of a scan with what the user says of it."""
+    """Open the frames of a scan with the user's options."""
     yield Progress(0, 0, f"opening the frames of {folder.name}")
     names = (*FRAMES_OPTIONS, "other_frames")
     values = {} if options is None else {n: getattr(options, n) for n in names}
@@ -109,11 +109,11 @@ def open_scan(
 
 
 def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
-    """Digest the files that are read of a scan: frames, texts beside them, tables."""
+    """Digest the files that are read from a scan: frames, side texts and tables."""
     if not acquisition.files:
         return (yield from digest_job(folder))
     whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
-    # in one order, in whichever form a disk stores names
+    # sorted independently of how a disk stores names
     named_files = [
         (Path(normalize("NFC", str(item.relative_to(folder)))), item)
         for item in acquisition.files
@@ -125,14 +125,14 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
 
 
 def digest_of_digests(digests: Sequence[str]) -> str:
-    """Digest all that is read of a folder by the digests of its parts."""
+    """Digest a folder by the digests of its parts."""
     if len(digests) == 1:
         return digests[0]
     return f"sha256:{hashlib.sha256(' '.join(digests).encode()).hexdigest()}"
 
 
 def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
-    """Digest what a call reads of a folder: a scan, or those of its heights."""
+    """Digest what a call reads from a folder: a scan, or the scans of its heights."""
     options = StitchFolderOptions.recall(values)
     table_given = values.get("positions")
     positions, digests = None if table_given is None else Path(table_given), []
@@ -148,21 +148,21 @@ def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
 
 
 def _parts(mosaic: Path) -> dict[str, Path]:
-    """List the paths of the images next to a mosaic, by their parts."""
+    """Return the paths of the images next to a mosaic, by part."""
     halves = dict(zip(("half-a", "half-b"), half_paths(mosaic), strict=True))
     height, coverage = beside_path(mosaic, "height"), label_path(mosaic, COVERAGE)
     return {**halves, HEIGHT: height, COVERAGE: coverage}
 
 
-# A planned mosaic onto the disk: block by block, whole or not at all.
+# Write a planned mosaic block by block, completely or not at all.
 #
-# Everything is written under hidden names beside the output, and renamed at the end, so
-# that a run that fails or is cancelled leaves nothing, unless it is to be resumed.
+# Everything is written under hidden names next to the output and renamed at the end, so
+# a failed or cancelled run leaves nothing, unless it can be resumed.
 
 HEIGHT = "height"
-"""Part of a run: the height at which each place is sharpest."""
+"""Name of the map of the height at which each place is sharpest."""
 HALF = "half"
-"""Where the history of a half says which one it is, and of which frames."""
+"""Key in the history of a half: which one it is, and its frames."""
 
 
 def _write_mosaic(
@@ -172,11 +172,11 @@ def _write_mosaic(
     run: "_Stitching",
     power: int,
 ) -> Job[Written[int]]:
-    """Compute a mosaic block by block and write it; heights or halves go beside it.
+    """Compute and write a mosaic block by block, with its heights or halves.
 
-    Its grey values were multiplied by 2 to this `power`, which is taken back. The
-    result counts the covered pixels that had no place in the type of the output.
-    Blocks of a mosaic that is corrected are copied where nothing moved.
+    Its grey values were multiplied by 2 to this `power`, which is undone. The result
+    counts the covered pixels that did not fit the output dtype. Blocks of a corrected
+    mosaic are copied if nothing in them moved.
     """
     copy_block = _block_copier(plan, run)
     dtype, existing = run.options.dtype, run.existing
@@ -188,7 +188,7 @@ def _write_mosaic(
     def fill(store: OmeZarrStore) -> Job[int]:
         parts = [stack.enter_context(_store_beside(*one, run)) for one in beside]
         for part in parts:
-            store.repeat(part.pending())  # such as those that were damaged
+            store.repeat(part.pending())  # such as damaged ones
         uncovered_counts: list[int] = []  # pixels, by block
 
         def fuse() -> Iterator[NDArray[Any]]:
@@ -214,7 +214,7 @@ def _write_mosaic(
         for part in parts:
             if not part.complete:
                 yield from part.finish()
-        # what no frame covers is NaN, which an integer type has no place for
+        # uncovered pixels are NaN, which integer dtypes lack
         return (
             clipped_count - sum(uncovered_counts)
             if np.dtype(dtype).kind in "ui"
@@ -222,20 +222,20 @@ def _write_mosaic(
         )
 
     kept_store = existing.store_to_resume(run.place)
-    with ExitStack() as stack:  # all get their names when all are whole
+    with ExitStack() as stack:  # all are renamed when all are complete
         return (yield from write_blocks(run.place, make, fill, kept_store=kept_store))
 
 
 def _block_copier(
     plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
 ) -> Callable[[Box], tuple[NDArray[Any], NDArray[Any]] | None]:
-    """Make what copies blocks, and their coverage, of the mosaic that is corrected.
+    """Return a function that copies blocks and coverage of the corrected mosaic.
 
     It returns None for a block in which something moved.
     """
     former = _mosaic_to_correct(run)
     if former is None or np.dtype(former.dtype).kind != "f":
-        return lambda _: None  # of integers it is not known what was clipped
+        return lambda _: None  # for integers the clipped pixels are unknown
     before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
     old_mosaic = open_image(place) if place.exists() and label.exists() else None
     if old_mosaic is None or old_mosaic.provenance != former.provenance:
@@ -256,7 +256,7 @@ def _block_copier(
 
 
 def _mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
-    """Give the mosaic of which a run only changes the corrections."""
+    """Return the mosaic if a run changes only its corrections."""
     mosaic_file: StitchedFile | None = run.named.get("again")
     return mosaic_file
 
@@ -267,7 +267,7 @@ def _beside(
     about: Micrograph,
     run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
-    """Say what is written beside the mosaic: heights or halves, where, how large."""
+    """Return what is written with the mosaic: heights or halves, with path and size."""
     history = about.provenance
     height_path = _height_path(run)
     if height_path is not None and isinstance(plan, stitching.FocusPlan):
@@ -294,7 +294,7 @@ def _beside(
 def _store_beside(
     values: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
 ) -> Iterator[OmeZarrStore]:
-    """Give a store that is kept or goes as that of the mosaic; NaN where nothing is."""
+    """Open a store that is kept or removed with the mosaic's; empty pixels are NaN."""
     existing = run.existing
     # integers have no NaN
     dtype = np.result_type(run.options.dtype, np.float32)
@@ -313,7 +313,7 @@ def _store_beside(
 
 
 class StitchFolderOptions(StitchOptions):
-    """How a folder of frames becomes a calibrated mosaic."""
+    """Options of stitching a folder of frames."""
 
     pixel_size_nm: TypedSize = Field(
         default=None,
@@ -322,37 +322,37 @@ class StitchFolderOptions(StitchOptions):
     focus: Literal["max", "none"] = option(
         "none",
         "Heights",
-        "max: join the heights that heights.csv names, each place from where it is "
-        "sharpest, with a map of heights; none: the folder's own frames alone",
+        "max: combine the heights listed in heights.csv, each place from the "
+        "sharpest one, with a map of heights; none: only the folder's own frames",
         choices={"all, where sharpest": "max", "the folder's frames": "none"},
         group="Frames",
     )
     pixel_size_sd_nm: TypedSize = Field(
         default=None,
-        description="standard deviation of that pixel size in nm, as a calibration "
-        "tells it",
+        description="standard deviation of that pixel size in nm, as stated by a "
+        "calibration",
     )
-    # `_choose_distortion` puts another in the place of None before frames are solved
+    # `_choose_distortion` replaces None before frames are solved
     distortion: float | Literal["auto", "none"] | None = Field(  # type: ignore[assignment]
         default=None,
-        description="displacement at the rim along the radius, over that radius; auto: "
-        "from the overlaps, taken back where it is beyond doubt; none; by default that "
-        "of the calibration, without one auto",
+        description="radial displacement at the rim, over the radius; auto: from the "
+        "overlaps, corrected if significant; none; default: that of the "
+        "calibration, else auto",
     )
     halves: bool = option(
         False,
         "Two halves for FRC",
-        "also write two mosaics, each of half of the frames, from which frc-map and "
-        "frc tell the resolution of the mosaic; they take as long to write as it does",
+        "also write two mosaics of half of the frames each, from which frc-map and "
+        "frc measure the resolution; writing them takes as long as writing the mosaic",
         group="Mosaic",
     )
     known_distortion: FieldDistortion | None = Field(
-        default=None, description="distortion of the field, as a calibration tells it"
+        default=None, description="distortion of the field, as stated by a calibration"
     )
     databar_rows: int | None = option(
         None,
         "Data bar",
-        "rows of data bar to cut off every frame, whatever the headers say",
+        "rows of data bar to remove from every frame, regardless of the headers",
         unit="rows",
         ge=0,
     )
@@ -360,31 +360,31 @@ class StitchFolderOptions(StitchOptions):
     series: int | None = option(
         None,
         "Series",
-        "image of frames whose files hold several, or scene of a CZI; the first is 0, "
-        "and without it all scenes are joined, which must touch",
+        "image in frames with several, or scene of a CZI; the first is 0; default: "
+        "all scenes, which must touch",
         ge=0,
     )
     channel: int | None = ReadOptions.model_fields["channel"]  # type: ignore[assignment]
     dtype: Literal["float32", "float64", "uint8", "uint16"] = Field(
         default="float32",
-        description="type of the grey values; integers are rounded and clipped, and "
-        "hold 0 where no frame reaches",
+        description="dtype of the grey values; integers are rounded and clipped, and "
+        "are 0 where there is no frame",
     )
     other_frames: Literal["refuse", "leave-out"] = Field(
         default="refuse",
-        description="frames whose shape or type is not that of most: refuse the scan, "
+        description="frames with another shape or dtype than most: refuse the scan, "
         "or leave them out, as `follow` does",
     )
     follow: bool = option(
         False,
-        description="take frames that are still being written, and place and fuse each "
-        "one as it comes; Ctrl-C, `until` or `idle` end this, and all frames are then "
-        "solved once more",
+        description="follow a scan that is running: place and fuse each frame as it "
+        "arrives; Ctrl-C, `until` or `idle` end this, and all frames are "
+        "then solved once more",
         by_person=True,
     )
     until: int | None = option(
         None,
-        description="end `follow` after so many frames",
+        description="end `follow` after this many frames",
         by_person=True,
         when={"follow": [True]},
         ge=2,
@@ -406,8 +406,8 @@ class StitchFolderOptions(StitchOptions):
 
     corrections: stitching.Corrections | None = option(
         None,
-        description="what was corrected by hand: overlaps to strike, frames to drop or "
-        "to place, shifts to join by",
+        description="corrections by hand: overlaps to reject, frames to drop or "
+        "place, shifts to use",
         metavar="JSON",
     )
 
@@ -438,26 +438,26 @@ class StitchFolderOptions(StitchOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchedFile(Result):
-    """A mosaic that was written, and how its frames were placed.
+    """Result: a mosaic, and the positions of its frames.
 
     `coverage` is the path of the number of frames at each pixel, `height` that of the
-    height in nm at which each is sharpest. `halves` has ``output, frames`` of each,
-    `heights` ``folder, z_nm, y_px, x_px, scatter_px`` of each that was joined: its
-    shift off the one that was solved, null where it was left out; `positions` ``frame,
-    y_px, x_px`` of every frame. The pixel size is the one stated, else that estimated
-    from the stage: stage nanometres over solved pixels. `pairs_used` are joints that
-    the positions rest on; `residual_px` is the RMS distance between their own shifts
-    and the positions, each by its information, `residual_median_px` and
-    `residual_worst_px` the median and the largest, all null where joints form no loop
-    and nothing can contradict them. `distortion` is the displacement at the rim over
-    its radius that was taken back from every frame; 0 where there is none beyond doubt,
-    or was not to be. `stage_to_camera` has ``angle_deg, scale, shear`` of the map from
-    stated positions to camera pixels: a step of the stage along x is seen turned by the
-    angle, clockwise on the screen, and scaled; shear is the tangent by which its axes
-    depart from a right angle. It is null without positions, and so are values that
-    the frames do not determine. `remaining_shading_percent` is the RMS difference of
-    corrected frames where they overlap in the mosaic, noise left out, in % of the mean.
-    Where frames without positions found no place, `likely_grids` has ``grid, order,
+    map of the sharpest height in nm. `halves` has ``output, frames`` of each, `heights`
+    ``folder, z_nm, y_px, x_px, scatter_px`` of each that was joined: its shift off the
+    one that was solved, null where it was left out; `positions` ``frame, y_px, x_px``
+    of every frame. The pixel size is the one stated, else that estimated from the
+    stage: stage nanometres over solved pixels. `pairs_used` are joints that the
+    positions rest on; `residual_px` is the RMS distance between their own shifts and
+    the positions, each by its information, `residual_median_px` and `residual_worst_px`
+    the median and the largest, all null where joints form no loop and nothing can
+    contradict them. `distortion` is the displacement at the rim over its radius that
+    was taken back from every frame; 0 where there is none beyond doubt, or was not to
+    be. `stage_to_camera` has ``angle_deg, scale, shear`` of the map from stated
+    positions to camera pixels: a step of the stage along x is seen turned by the angle,
+    clockwise on the screen, and scaled; shear is the tangent by which its axes depart
+    from a right angle. It is null without positions, and so are values that the frames
+    do not determine. `remaining_shading_percent` is the RMS difference of corrected
+    frames where they overlap in the mosaic, noise left out, in % of the mean. Where
+    frames without positions found no place, `likely_grids` has ``grid, order,
     neighbours, of`` of those that the overlaps fit: `of` neighbours that many match.
     """
 
@@ -522,13 +522,13 @@ class StitchedFile(Result):
 
     @property
     def joined(self) -> str:
-        """What to think of the mosaic."""
+        """A short verdict on the mosaic."""
         if not self.solution.most_placed:
-            return "too few to be believed: the warnings say what to check or give"
+            return "too few to be reliable: see the warnings"
         if self.left_out:
-            return "look at what was left out, and why"
+            return "check the frames left out, and the reasons"
         if self.residual_median_px is None or self.residual_worst_px is None:
-            return "nothing checks them: their joints form no loop"
+            return "not verified: the overlaps form no loop"
         return (
             f"overlaps miss by {self.residual_median_px:.2g} px in the median, by "
             f"{self.residual_worst_px:.2g} px at most"
@@ -538,7 +538,7 @@ class StitchedFile(Result):
     def placed(
         self,
     ) -> Annotated[str, Quantity("Frames", verdict="joined", large=True)]:
-        """How many frames are in the mosaic."""
+        """Number of frames in the mosaic."""
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
     joints = figure(
@@ -556,7 +556,7 @@ class StitchedFile(Result):
     ) -> Annotated[
         float | None, Quantity("RMS stage error", "px", ".3g", also="stage_error_nm")
     ]:
-        """How far frames lie from their nominal places, if there are such."""
+        """Distance of frames from their nominal positions, if given."""
         stage = self.solution.stage
         has_both = stage is not None and self.solution.nominal_px is not None
         return float(stage.scatter_px) if stage is not None and has_both else None
@@ -568,7 +568,7 @@ class StitchedFile(Result):
 
     @property
     def stage_axes(self) -> Annotated[str | None, Quantity("Stage to camera")]:
-        """How the stage's axes lie in the images, if positions are stated."""
+        """Orientation of the stage axes in the images, if positions are given."""
         axes = self.stage_to_camera
         if axes is None:
             return None
@@ -579,7 +579,7 @@ class StitchedFile(Result):
         return ", ".join(parts)
 
     def figures(self) -> dict[str, Figure]:
-        """Say also the distortion, halves, heights and what was left out."""
+        """Return also distortion, halves, heights and frames left out."""
         rows = {**declared_figures(self), "Distortion": self._distortion()}
         for name, half in zip("ab", self.halves, strict=False):
             rows[f"Half {name}"] = Figure(
@@ -588,14 +588,14 @@ class StitchedFile(Result):
         for item in self.heights:
             lies = "left out"
             if item["y_px"] is not None:
-                lies = f"off by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
+                lies = f"shifted by ({item['y_px']:+.2f}, {item['x_px']:+.2f}) px"
             rows[f"Height {item['folder']}"] = Figure(item["z_nm"], "nm", note=lies)
         for fault in self.left_out:
             rows[f"Left out: {fault.frame}"] = Figure(fault.reason)
         return rows
 
     def _distortion(self) -> Figure:
-        """Say what was taken back, and how sure it is."""
+        """Return the corrected distortion, with its error."""
         share, sd = 100 * self.distortion, self.distortion_sd
         if sd is None and not share:
             return Figure("not looked for")
@@ -608,13 +608,13 @@ class StitchedFile(Result):
 
 
 def _in_nm(px: float | None, size: FloatPair | None) -> float | None:
-    """Give a distance in nm, where that is known."""
+    """Return a distance in nm, if known."""
     if px is None or size is None or not np.isfinite(px):
         return None
     return px * float(np.mean(size))
 
 
-_FOLLOWING = ("follow", "until", "idle")  # of no effect on what is made
+_FOLLOWING = ("follow", "until", "idle")  # without effect on the result
 
 _Stitching = Run[StitchFolderOptions]
 
@@ -624,13 +624,13 @@ def _folder(run: _Stitching) -> Path:
 
 
 def _table(run: _Stitching) -> Path | None:
-    """Give the table of positions, where there is one."""
+    """Return the table of positions, if any."""
     table = run.named["positions"]
     return None if table is None else Path(table)
 
 
 def _is_focused(run: _Stitching) -> bool:
-    """Whether several heights are joined."""
+    """Whether several heights are combined."""
     return run.options.focus == "max"
 
 
@@ -660,14 +660,17 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
 
 
 def _follow(run: _Stitching) -> Job[Followed]:
-    """Take the frames of a scan that is still running, if it is to be followed."""
+    """Follow a scan that is still running, if asked for."""
     options = run.options
     if not options.follow:
         if run.existing.resume:
             _take_up(run)
         return Followed()
     if _is_focused(run):
-        msg = "Heights are joined when all are there: leave `follow` or `focus` out."
+        msg = (
+            "Heights can be combined only when all exist: leave `follow` or `focus` "
+            "out."
+        )
         raise OptionError(msg, code="options-contradict")
     folder = frame_folder(_folder(run), _table(run), options)
     flat = _flat_path(run)
@@ -685,9 +688,9 @@ def _follow(run: _Stitching) -> Job[Followed]:
 
 
 def _take_up(run: _Stitching) -> None:
-    """Make way for a scan that was killed while it was followed, or written after it.
+    """Prepare to continue a scan that was interrupted while followed, or after it.
 
-    Its frames are there.
+    Its frames exist.
     """
     place = filling_store(run.place, resume=True)
     if is_live(place):
@@ -705,7 +708,7 @@ def _solve_and_write(
     positions_out: Path | None,
     start: float,
 ) -> Job[StitchedFile]:
-    """Solve the frames that are there, and write their mosaic."""
+    """Solve the frames, and write their mosaic."""
     former = _mosaic_to_correct(run)
     scans = former.scans if former else (yield from _open_scans(run))
     acquisition, corrections = scans.solved_scan, run.options.corrections
@@ -720,7 +723,7 @@ def _solve_and_write(
     yield Progress(0, 0, "recording the frames")
     provenance = yield from _provenance(run, scans, records)
     correction = _choose_distortion(run.options, acquisition.frame_shape)
-    # the layout has been settled when the scan was opened
+    # the layout was determined when the scan was opened
     options_used = correction.options.replace(
         grid=None, order=None, first=None, overlap=None
     )
@@ -793,9 +796,9 @@ def _found_values(
     solution: "stitching.StitchSolution",
     correction: "_DistortionCorrection",
 ) -> dict[str, Any]:
-    """List what the history records of the solution: distortion, pixel size's origin.
+    """Return the distortion and the source of the pixel size for the history.
 
-    Each only if it was found and not typed.
+    Each only if it was estimated, not given.
     """
     values: dict[str, Any] = {}
     if solution.distortion_sd is not None and solution.distortion:
@@ -815,7 +818,7 @@ def _found_values(
 def _height_rows(
     scans: "_Scans", shifts: Sequence["stitching.HeightShift"]
 ) -> tuple[dict[str, Any], ...]:
-    """List each height with its shift, null if it was left out."""
+    """Return each height with its shift, null if it was left out."""
     return tuple(
         {
             "folder": path.name,
@@ -837,7 +840,7 @@ _OF_SOLUTION = (
 
 
 def _solved_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
-    """Take from a solution what the result repeats, in JSON types."""
+    """Return the values of a solution that the result repeats, in JSON types."""
     axes = solution.stage_to_camera
     return {
         **{name: getattr(solution, name) for name in _OF_SOLUTION},
@@ -847,22 +850,22 @@ def _solved_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
     }
 
 
-# Which scans are joined: that of the folder, or those of its heights.
+# Choose the scans: that of the folder, or those of its heights.
 
 
 @dataclass(frozen=True, slots=True)
 class _Scans:
-    """Frames that are joined, at one height or at several."""
+    """Frames of one height or of several."""
 
-    folders: tuple[Path, ...]  # One for each height, rising; none for one scan
+    folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
     z_nm: tuple[float, ...]
     opened: tuple[Acquisition, ...]
-    number: int = 0  # The height that is solved
-    power: int = 0  # Of 2, by which the grey values are multiplied
+    number: int = 0  # the height that is solved
+    power: int = 0  # exponent of 2; grey values are multiplied by this power
 
     @property
     def solved_scan(self) -> Acquisition:
-        """The frames that are placed by themselves."""
+        """The frames that are solved."""
         return self.opened[self.number]
 
 
@@ -875,8 +878,8 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         scenes = scan.metadata.get(SCENES_KEY, 0)
         if scenes and scan.nominal_px is not None:
             msg = (
-                f"{_folder(run)} has {scenes} scenes that do not all touch, so that "
-                f"no mosaic joins them: choose one (`series`, 0 to {scenes - 1})."
+                f"{_folder(run)} has {scenes} scenes that do not all touch, so they "
+                f"make no single mosaic: choose one (`series`, 0 to {scenes - 1})."
             )
             raise ReadError(msg, code="several-images")
         [in_float32], power = stitching.within_float32([scan])
@@ -899,7 +902,7 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
 
 
 def table_of_height(folder: Path, top: Path, table: Path | None) -> Path | None:
-    """Choose the positions of a height: those given, its own, or those of all."""
+    """Choose the positions of a height: those given, its own, or the common ones."""
     own, shared_table = folder / "positions.csv", top / "positions.csv"
     return (
         shared_table
@@ -913,7 +916,7 @@ def _same_frames(scans: list[Acquisition]) -> list[Acquisition]:
     shapes = {scan.frame_shape for scan in scans}
     if len(shapes) > 1 or len(common) < 2:
         msg = (
-            "Each height must hold the same frames, by name and shape, got "
+            "Each height must have the same frames, by name and shape, got "
             f"{len(common)} common names of {len(scans[0])} and shapes "
             f"{', '.join(f'{y}x{x}' for y, x in sorted(shapes))}."
         )
@@ -930,7 +933,7 @@ def _plan(
         tuple["stitching.HalfPlan", ...],
     ]
 ]:
-    """Plan the mosaic of one height and its halves, or of several heights."""
+    """Plan the mosaic of one height with its halves, or of several heights."""
     if scans.folders:
         heights = scans.opened, scans.z_nm, scans.number
         focus_plan, shifts = yield from stitching.plan_focus(
@@ -947,13 +950,13 @@ def _plan(
 
 
 def _check(run: _Stitching, positions_out: Path | None) -> None:
-    """Refuse outputs that cannot be made, or that would be taken for frames."""
+    """Refuse impossible outputs, and ones that would be mistaken for frames."""
     if _table(run) is not None and run.options.grid is not None:
         msg = "Give `grid` or `positions`, not both."
         raise OptionError(msg, code="options-contradict")
     if _is_focused(run) and run.options.halves:
         msg = (
-            "Halves are of one height, so `halves` and `focus=max` do not go together: "
+            "Halves need one height, so `halves` and `focus=max` exclude each other: "
             "stitch the folder of one height with `halves`."
         )
         raise OptionError(msg, code="options-contradict")
@@ -961,8 +964,8 @@ def _check(run: _Stitching, positions_out: Path | None) -> None:
         above = None if path is None else path.absolute().parent.resolve()
         if above == _folder(run).resolve():
             msg = (
-                f"The {what} must not lie among the frames in {_folder(run)}, where "
-                "it would be taken for one: choose a place outside that folder."
+                f"The {what} must not be in the folder of the frames, {_folder(run)}, "
+                "where it would be mistaken for one: choose another folder."
             )
             raise WriteError(msg, code="output-is-input")
     paths = (_folder(run), _table(run), _flat_path(run))
@@ -981,7 +984,7 @@ def _check(run: _Stitching, positions_out: Path | None) -> None:
 def _provenance(
     run: _Stitching, scans: _Scans, more: Sequence[InputRecord]
 ) -> Job[Provenance]:
-    """Record what makes the mosaic."""
+    """Record the provenance of the mosaic."""
     former = _mosaic_to_correct(run)
     if former is not None:  # the frames are those that were solved
         update = {"options": _record_options(run)}
@@ -1009,10 +1012,10 @@ def _provenance(
 
 
 def _record_options(run: _Stitching) -> dict[str, Any]:
-    """Give the options as a history has them."""
+    """Return the options in the form of a history."""
     options = {k: v for k, v in jsonable(run.options).items() if k not in _FOLLOWING}
     if options["other_frames"] == "refuse":
-        del options["other_frames"]  # as in histories from before this option
+        del options["other_frames"]  # as in histories older than this option
     flat_path = _flat_path(run)
     if flat_path is not None:
         options["flat_field"] = flat_path.name
@@ -1021,7 +1024,7 @@ def _record_options(run: _Stitching) -> dict[str, Any]:
     return options
 
 
-# Which distortion is taken back: what is asked for, else that of the calibration.
+# Choose the distortion to correct: the one asked for, else the calibration's.
 
 # standard deviations, as where the overlaps find one
 _BEYOND_DOUBT = 4.0
@@ -1029,20 +1032,22 @@ _BEYOND_DOUBT = 4.0
 
 @dataclass(frozen=True, slots=True)
 class _DistortionCorrection:
-    """What is to be taken back of the field's distortion."""
+    """The distortion to correct."""
 
-    options: StitchFolderOptions  # With a word or a number for it
-    told: FieldDistortion | None = None  # The calibration's, at the rim of a frame
+    options: StitchFolderOptions  # with a word or a number for it
+    told: FieldDistortion | None = (
+        None  # that of the calibration, at the rim of a frame
+    )
     warnings: tuple[str, ...] = ()
 
     @property
     def field_distortion(self) -> FieldDistortion | None:
-        """The calibration's, where it is that which is taken back."""
+        """That of the calibration, if it is the corrected one."""
         return self.told if self.source == "calibration" else None
 
     @property
     def source(self) -> Literal["overlaps", "calibration", "option"] | None:
-        """What tells it."""
+        """Source of the distortion."""
         distortion = self.options.distortion
         if isinstance(distortion, str):
             return "overlaps" if distortion == "auto" else None
@@ -1052,14 +1057,12 @@ class _DistortionCorrection:
 def _choose_distortion(
     options: StitchFolderOptions, shape: IntPair
 ) -> _DistortionCorrection:
-    """Choose what is taken back of frames of some shape."""
+    """Choose the distortion to correct for frames of a shape."""
     distortion, field_distortion = options.distortion, options.known_distortion
     if field_distortion is None or field_distortion.shape is None:
         shapeless = field_distortion and Message(
-            f"The calibration tells a distortion of {field_distortion.amount:.4g}, but "
-            "not the "
-            "shape of the picture that it was found in, so that it is not used: "
-            "calibrate again.",
+            f"The calibration states a distortion of {field_distortion.amount:.4g}, "
+            "but not the shape of its image, so it is not used: calibrate again.",
             "calibration-incomplete",
         )
         settings = options.replace(
@@ -1081,15 +1084,15 @@ def _choose_distortion(
     picture, frame = (f"{y} x {x} px" for y, x in (field_distortion.shape, shape))
     if abs(at_rim.amount) > MOST_DISTORTION:
         msg = (
-            f"The calibration's distortion, of a picture of {picture}, would be "
-            f"{at_rim.amount:.2g} at the rim of frames of {frame}: calibrate by a "
-            "picture of that size, or give `distortion=auto`."
+            f"The calibration's distortion, from an image of {picture}, would be "
+            f"{at_rim.amount:.2g} at the rim of frames of {frame}: calibrate with an "
+            "image of that size, or give `distortion=auto`."
         )
         raise OptionError(msg, code="distortion-too-large")
     beyond = Message(
-        f"The calibration's picture of {picture} does not reach to the rim of frames "
-        f"of {frame}, where its distortion is a guess: calibrate by a picture of that "
-        "size.",
+        f"The calibration's image of {picture} does not reach the rim of frames of "
+        f"{frame}, where its distortion is extrapolated: calibrate with an image of "
+        "that size.",
         "distortion-extrapolated",
     )
     return _DistortionCorrection(
@@ -1100,21 +1103,20 @@ def _choose_distortion(
 def _disagreement(
     solution: "stitching.StitchSolution", correction: _DistortionCorrection
 ) -> tuple[str, ...]:
-    """Say where the overlaps contradict a calibration that was not asked."""
+    """Return a warning if the overlaps contradict an unused calibration."""
     at_rim, error = correction.told, solution.distortion_sd
     if at_rim is None or correction.source != "overlaps" or error is None:
         return ()
     doubt = _BEYOND_DOUBT * float(np.hypot(error, at_rim.sd))
-    # what counts as none may be as much as that
+    # a distortion that counts as none may be this large
     doubt += 0 if solution.distortion else _BEYOND_DOUBT * error
     if abs(solution.distortion - at_rim.amount) <= doubt:
         return ()
     overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
     warning = Message(
-        f"The overlaps tell a distortion of {overlaps_show} +- {error:.1g} at the rim, "
-        "the "
-        f"calibration {at_rim.amount:.4f} +- {at_rim.sd:.1g}: see that its picture was "
-        "taken through the same sphere, with the same part of the camera.",
+        f"The overlaps show a distortion of {overlaps_show} +- {error:.1g} at the "
+        f"rim, the calibration states {at_rim.amount:.4f} +- {at_rim.sd:.1g}: check "
+        "that it was made with the same sphere and the same part of the camera.",
         "distortion-contradicts",
     )
     return (warning,)
@@ -1123,7 +1125,7 @@ def _disagreement(
 def _corners_by_name(
     acquisition: Acquisition, solution: "stitching.StitchSolution"
 ) -> dict[str, tuple[float, float] | None]:
-    """Solved corner of every frame by name, in the order of the folder."""
+    """Return the solved corners by frame name, in the order of the folder."""
     corners: dict[str, tuple[float, float] | None] = {
         name: (float(y), float(x)) if np.isfinite((y, x)).all() else None
         for name, (y, x) in zip(solution.names, solution.positions_px, strict=True)
@@ -1138,7 +1140,7 @@ def _warnings(
     written_file: Written[int],
     shifts: Sequence["stitching.HeightShift"],
 ) -> tuple[str, ...]:
-    """Collect what the user must know."""
+    """Collect the warnings."""
     acquisition = scans.solved_scan
     warnings: list[str] = [
         Message(f"Frame {f.frame} is left out: {f.reason}.", "frames-left-out")
@@ -1147,8 +1149,8 @@ def _warnings(
     warnings += solution.warnings
     warnings += [
         Message(
-            f"Height {folder.name} is left out: it shows nothing of what the sharpest "
-            "one shows.",
+            f"Height {folder.name} is left out: it does not correlate with the "
+            "sharpest one.",
             "heights-left-out",
         )
         for folder, shift in zip(scans.folders, shifts, strict=True)
@@ -1162,12 +1164,12 @@ def _warnings(
         warnings.append(Message(unknown, "pixel-size-missing"))
     elif acquisition.pixel_size_nm is None:
         size = float(np.mean(solution.pixel_size_nm))
-        stage = f"No pixel size is stated: {size:.4g} nm follows from the stage alone."
+        stage = f"No pixel size is stated: {size:.4g} nm follows from the stage only."
         warnings.append(Message(stage, "pixel-size-from-stage"))
     if written_file.result:
         clipped_note = (
-            f"{written_file.result} pixels had no place in {written_file.dtype} and "
-            "were clipped."
+            f"{written_file.result} pixels did not fit {written_file.dtype} and were "
+            "clipped."
         )
         warnings.append(Message(clipped_note, "clipped"))
     return tuple(warnings)
@@ -1183,7 +1185,7 @@ STITCH = Verb(
     files=(
         FileIn(
             "folder",
-            "folder of frames, or one file of many pages",
+            "folder of frames, or one multi-page file",
             optional=False,
             metavar="FRAMES_DIR",
             role="frames",
@@ -1193,13 +1195,13 @@ STITCH = Verb(
             "positions",
             "nominal top-left corners, header frame,y_px,x_px or frame,y_nm,x_nm, or "
             "those of Fiji (TileConfiguration.txt) or Micro-Manager (metadata.txt, "
-            ".pos) (default: what is in the folder, positions.csv first)",
+            ".pos) (default: a table in the folder, positions.csv first)",
             flag="--positions",
             metavar="CSV",
         ),
     ),
     output=Output(
-        "where the mosaic goes; its suffix names the format",
+        "file of the mosaic; its suffix is the format",
         ending=".ome.zarr",
         goes_on=True,
         parts=_parts,

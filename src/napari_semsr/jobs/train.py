@@ -1,4 +1,4 @@
-"""Train a model from a recipe, in a folder that keeps what is needed to go on."""
+"""Train a model from a recipe, in a folder from which training can be resumed."""
 
 import os
 import shutil
@@ -51,94 +51,92 @@ from napari_semsr.pairing import PairOptions, open_pairs
 
 
 class TrainOptions(Options):
-    """What is trained otherwise than the recipe says."""
+    """Options that replace those of the recipe."""
 
     steps: int | None = option(
-        None, "Steps", "Train this long; the recipe's schedule is stretched.", ge=1
+        None, "Steps", "Number of steps; the recipe's schedule is stretched.", ge=1
     )
-    name: str | None = option(
-        None, "Name", "Name of the model, which lists call it by."
-    )
+    name: str | None = option(None, "Name", "Name of the model in lists.")
     patch: int | None = option(
         None,
         "Patch",
-        "Side of the patches to learn from, no larger than those of the pairs; smaller "
-        "ones give more of them.",
+        "Side of the training patches, no larger than those of the pairs; smaller "
+        "ones are more numerous.",
         unit="px",
     )
     from_scratch: bool = option(
         False,
         "From scratch",
-        "Begin with fresh weights although the recipe names a model; its network is "
-        "kept.",
+        "Start with random weights even if the recipe names a model; its "
+        "architecture is kept.",
     )
 
 
 class TrainingPlace(Options):
-    """Where a training runs: a person says so, and no recipe."""
+    """Where a training runs; given by the user, not by a recipe."""
 
     bank_folder: str | None = option(
         None,
         "",
-        "Where scenes are kept that a recipe makes ahead (data.bank), to be shared by "
-        "several runs; by default in the folder of the run.",
+        "Folder of scenes that a recipe makes in advance (data.bank), to be shared "
+        "by several runs; default: in the folder of the run.",
         by_person=True,
     )
     device: str = device_option(
-        "Where to train: auto (a CUDA card, else the CPU), cpu, cuda or mps; cuda:1 is "
-        "the second card.",
+        "Device: auto (a CUDA GPU, else the CPU), cpu, cuda or mps; cuda:1 is the "
+        "second GPU.",
         trains=True,
     )
     devices: int | None = option(
         None,
         "",
-        "Cards, or processes on a CPU, of this machine that train together, each on "
+        "GPUs, or processes on a CPU, of this machine that train together, each on "
         "its own batches.",
         by_person=True,
     )
     nodes: int | None = option(
-        None, "", "Machines that learn together.", by_person=True
+        None, "", "Machines that train together.", by_person=True
     )
 
     def several(self) -> dict[str, int | None]:
-        """Say how many learn together, as a recipe names it."""
+        """Return the numbers of devices and machines, by the names of a recipe."""
         return {"devices": self.devices, "nodes": self.nodes}
 
     @field_validator("bank_folder", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
-        """Take a path, too."""
+        """Accept a path, too."""
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
-# The recipes that come with the package, and what a recipe says of itself.
+# The bundled recipes, and the facts of a recipe.
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-"""Folder of the recipes that learn from a store of pairs."""
+"""Folder of the recipes that train on a store of pairs."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecipeFacts(Result):
-    """What a recipe says of itself."""
+    """Facts of a recipe."""
 
-    name: str  # that it gives its model
+    name: str  # of its model
     path: str
     description: str
     kind: str  # of training
     architecture: str  # ``same``: that of `start_from`
     steps: int
     patch_px: int
-    scale: int  # clear pixels for each degraded one
-    start_from: str | None  # bundled model or file whose weights it begins with
+    scale: int  # clear pixels per degraded pixel
+    start_from: str | None  # bundled model or file with the initial weights
 
 
 def bundled_recipes() -> list[str]:
-    """Name the recipes that come with the package."""
+    """Return the names of the bundled recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
-    """Find a recipe: a file, or one that comes with the package."""
+    """Find a recipe: a file, or a bundled one."""
     path = Path(name_or_path)
     if path.is_file():
         return path
@@ -152,7 +150,7 @@ def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
-    """Read what a recipe says of itself; torch is not needed for that."""
+    """Read the facts of a recipe, without importing torch."""
     path = _find_recipe(name_or_path)
     recipe = training.load_recipe(path)
     names = ("name", "description", "kind", "architecture", "steps", "start_from")
@@ -165,7 +163,7 @@ def recipe_facts(name_or_path: str | os.PathLike[str]) -> RecipeFacts:
 
 
 def _scale(recipe: "training.Recipe") -> int:
-    """Clear pixels for each degraded one."""
+    """Return the clear pixels per degraded pixel."""
     card = _start_card(recipe)
     if recipe.architecture == training.SAME and card is not None:
         return card.scale
@@ -173,35 +171,35 @@ def _scale(recipe: "training.Recipe") -> int:
 
 
 def _start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
-    """Read the card of the model that a recipe begins with."""
+    """Read the card of the model that a recipe starts from."""
     start = recipe.start_from
     return None if start is None else models.read_card(models.resolve(start))
 
 
-_LEAST_PAIRS = 2  # that a store must hold to train on; chosen
+_LEAST_PAIRS = 2  # pairs that a store must have for training; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class CutRequest:
-    """Two images of one place that pairs are cut from, to train on.
+    """Two images of one place, from which training pairs are cut.
 
-    Patch, step, scale and pixel are made to fit the recipe, its model and the images
-    where `options` do not set them.
+    Patch, step, scale and pixel size are chosen for the recipe, its model and the
+    images unless `options` set them.
     """
 
-    low: Image  # what is to be improved
-    high: Image  # what it should look like
-    # from LOW, the moving image, to HIGH; None where both lie on one grid
+    low: Image  # image to be improved
+    high: Image  # target image
+    # from LOW, the moving image, to HIGH; None if both are on one grid
     transform: StoredTransform | str | os.PathLike[str] | None = None
     options: PairOptions = field(default_factory=PairOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """A noisy image to learn from by itself, or by a second scan of the same place."""
+    """A noisy image to train on, alone or with a second scan of the same place."""
 
-    image: Image  # that the model is for
-    second: Image | None = None  # by the same instrument; it is registered first
+    image: Image  # image that the model is for
+    second: Image | None = None  # from the same instrument; it is registered first
 
 
 def images_to_cut(
@@ -212,7 +210,7 @@ def images_to_cut(
     image: Image | None = None,
     second: Image | None = None,
 ) -> CutRequest | OwnImage | None:
-    """Take the images that a user gave to train on, in either of the two ways."""
+    """Return the training images that a user gave, a pair or one image."""
     if (low is None) != (high is None) or (low is None and transform is not None):
         msg = "Training on a pair of images needs `low` and `high`; give both."
         raise OptionError(msg, code="missing-value")
@@ -220,7 +218,7 @@ def images_to_cut(
         msg = "A second scan needs the first one: give `image`, too."
         raise OptionError(msg, code="missing-value")
     if image is not None and low is not None:
-        msg = "Give `low` and `high`, or `image` to learn from it alone, not both."
+        msg = "Give `low` and `high`, or `image` alone, not both."
         raise OptionError(msg, code="options-contradict")
     if image is not None:
         return OwnImage(image, second)
@@ -237,10 +235,10 @@ HELD_OUT = {
     "alike_rows_px": Quantity("Noise alike from line to line, up to", "px", ".0f"),
     "alike_columns_px": Quantity("Noise alike along a line, up to", "px", ".0f"),
 }
-"""What a validation measures, by its keys."""
+"""Labels of the validation measures."""
 
 _JUDGED = {
-    "input": "Low as it is",
+    "input": "Unprocessed low image",
     "linear filter": "Best linear filter",
     "untouched": "Model before training",
     "trained": "Trained model",
@@ -250,7 +248,7 @@ _ROW["frc_per_px"] = "FRC to {:.3f} per px"
 
 
 def held_out_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
-    """Write what a validation measured."""
+    """Return the measures of a validation."""
     quantities = {key: HELD_OUT.get(key, Quantity(key)) for key in validation}
     return {
         q.label: Figure(validation[key], q.unit, q.form)
@@ -259,7 +257,7 @@ def held_out_figures(validation: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
-    """Write what models came to on held-out pairs, as `Trained` has it."""
+    """Return the figures of models on held-out pairs, as in `Trained`."""
     if comparison is None:
         return {}
     rows, off_nm = comparison["rows"], comparison.get("map_error_nm")
@@ -277,24 +275,26 @@ def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
     if off_nm is not None:
         px = comparison.get("map_error_px")
         beside = "" if px is None else f"({px:.2g} px)"
-        figures["Expected error of the map"] = Figure(off_nm, "nm", ".3g", beside)
+        figures["Expected error of the transform"] = Figure(off_nm, "nm", ".3g", beside)
     return figures
 
 
 @dataclass(frozen=True, slots=True)
 class Trained(Result):
-    """What a training run came to: steps, figures that were held out, the best model.
+    """Result of a training: steps, held-out figures, the best model.
 
-    `comparison` is made on held-out pairs, which nothing learnt from: ``rows`` with
+    `comparison` is made on held-out pairs, not used for training: ``rows`` with
     ``psnr_db``, ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``,
     ``untouched`` and ``trained``; the ``set``, its number of ``pairs``, and
     ``begun_with``, the name of the untouched model; ``map_error_nm`` and
-    ``map_error_px``, by which the pairs are expected to be off. None where there are no
-    pairs. `kept` tells whether the trained model is better there than the untouched
-    one; if not, the file is the untouched one.
+    ``map_error_px``, the expected misalignment of the pairs. None without pairs. `kept`
+    is whether the trained model is better there than the untouched one; if not, the
+    file is the untouched one.
     """
 
-    steps: Annotated[int, Quantity("Steps", form="d")]  # those before a resume, too
+    steps: Annotated[
+        int, Quantity("Steps", form="d")
+    ]  # including those before a resume
     validation: Any
     model: Annotated[str, Quantity("Model")]
     run_dir: str
@@ -302,12 +302,12 @@ class Trained(Result):
     kept: bool = True
 
     def figures(self) -> dict[str, Figure]:
-        """Write what was held out, and what the comparison tells."""
+        """Return the held-out figures, and the comparison."""
         held_out = held_out_figures(self.validation or {})
         return declared_figures(self) | held_out | compared_figures(self.comparison)
 
     def gain_over(self, which: str) -> float | None:
-        """Tell by how much the trained model is better on held-out pairs."""
+        """Return the gain of the trained model on held-out pairs."""
         rows = (self.comparison or {}).get("rows", {})
         if which not in rows:
             return None
@@ -315,10 +315,10 @@ class Trained(Result):
 
 
 def _train(run: Run[TrainOptions]) -> Job[Trained]:
-    """Train a model; with images, the whole way to what a fine-tuned one gained.
+    """Train a model; with images, also cut pairs and compare the result.
 
-    `cut`: what pairs are cut from, in place of images; they lie beside the folder of
-    the run, and a run that is resumed takes those.
+    `cut`: what pairs are cut from, instead of images; the pairs are next to the folder
+    of the run, and are used again by a resumed run.
     """
     settings, files_named, folder = run.options, run.named, run.place
     existing, resume = run.existing, run.existing.resume
@@ -335,7 +335,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     plan = training.load_recipe(path)
     place = _choose_place(plan, files_named.get("place") or TrainingPlace())
     if resume and existing.overwrite:
-        msg = "Give `resume` to go on or `overwrite` to start anew, not both."
+        msg = "Give `resume` to continue or `overwrite` to start again, not both."
         raise OptionError(msg, code="options-contradict")
     if settings.from_scratch and start_from is not None:
         msg = "Give `start_from` (a model) or `from_scratch` (none), not both."
@@ -348,7 +348,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         and beside.is_dir()
     ):
         yield from _check_images(folder, beside, cut)
-        pairs, cut = beside, None  # which were cut for this run
+        pairs, cut = beside, None  # cut for this run
     if cut is not None:
         if pairs is not None:
             msg = "Give `pairs` for a store, or `low` and `high` for images, not both."
@@ -376,9 +376,9 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         )
     if pairs is None and is_packaged:
         learns = (
-            "learns from one image; give it by `image`."
+            "trains on one image; give it as `image`."
             if plan.blind
-            else "of the package learns from pairs; give `pairs`, or two images by "
+            else "of the package trains on pairs; give `pairs`, or two images as "
             "`low` and `high`."
         )
         raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
@@ -395,9 +395,9 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     comparison = fit_result.comparison
     if comparison is not None and not comparison.kept:
         warn(
-            f"Training made nothing better than {comparison.begun_with} on "
-            f"{comparison.pairs} held-out pairs, which is kept as it is: cut more "
-            "pairs, or see that they fit.",
+            f"Training gave no model better than {comparison.begun_with} on "
+            f"{comparison.pairs} held-out pairs, which is kept unchanged: cut more "
+            "pairs, or check their alignment.",
             "no-gain",
         )
     return Trained(
@@ -411,14 +411,14 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
 
 
 def _choose_place(plan: "training.Recipe", place: TrainingPlace) -> TrainingPlace:
-    """Choose the device, so that its refusal comes first and its warning once."""
+    """Choose the device first, so that it is refused early and warned of once."""
     counts = {k: n for k, n in place.several().items() if n is not None}
     device = training.training_device(plan.replace(**counts), place.device)
     return place.replace(device=str(device))
 
 
 def _change_plan(plan: "training.Recipe", changes: dict[str, Any]) -> "training.Recipe":
-    """Put what the user gave in place of what the recipe says."""
+    """Replace options of the recipe by those of the user."""
     changes_given = {key: value for key, value in changes.items() if value is not None}
     from_scratch = changes_given.pop("from_scratch")
     if "steps" in changes_given:
@@ -439,35 +439,33 @@ def _change_plan(plan: "training.Recipe", changes: dict[str, Any]) -> "training.
     plan = plan.replace(**changes_given) if changes_given else plan
     if plan.blind and plan.data.pairs is not None:
         plan = _of_own_image(plan, Path(plan.data.pairs))
-    if from_scratch:  # the network is kept, the weights it would begin with are not
+    if from_scratch:  # the architecture is kept, the initial weights are not
         plan = plan.settle().replace(start_from=None, local_from=None)
     return plan
 
 
 def _of_own_image(plan: "training.Recipe", path: Path) -> "training.Recipe":
-    """Learn from two scans where there are two, and say from which image."""
+    """Train on two scans if there are two, and describe the images."""
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
     both = bool(record["options"].get("second_scan"))
-    sentence = f" Learnt from {' and '.join(names if both else names[:1])}."
-    description = (
-        plan.description.removesuffix(sentence) + sentence
-    )  # of a run that goes on
+    sentence = f" Trained on {' and '.join(names if both else names[:1])}."
+    description = plan.description.removesuffix(sentence) + sentence  # of a resumed run
     if not both:
         return plan.replace(description=description)
-    # what one scan shows is the best that can be said of the other but for its noise
+    # each scan is the best target for the other, except for noise
     return plan.replace(
         kind="supervised", loss="mse", measure="gain_db", description=description
     )
 
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:
-    """Tell of a judge that flatters; refuse a store that teaches nothing."""
+    """Warn of leakage between sets; refuse a store without usable pairs."""
     if common := plan.data.learnt_and_judged():
         warn(
-            f"{', '.join(common)} stands in more than one of train, scans, validation "
-            "and held_out, so that the model is judged by what it learnt from: its "
-            "gain may be none elsewhere.",
+            f"{', '.join(common)} is in more than one of train, scans, validation and "
+            "held_out, so the model is evaluated on training data: elsewhere it may "
+            "have no gain.",
             "not-independent",
         )
     if plan.data.pairs is None:
@@ -478,36 +476,36 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     counts = store.counts
     if counts["train"] < _LEAST_PAIRS:
         msg = (
-            f"Training needs at least {_LEAST_PAIRS} pairs to learn from, got "
-            f"{counts['train']} in {path.name}; cut smaller patches (`patch`), or let "
-            "them overlap (`step`)."
+            f"Training needs at least {_LEAST_PAIRS} training pairs, got "
+            f"{counts['train']} in {path.name}; cut smaller patches (`patch`), or "
+            "overlapping ones (`step`)."
         )
         raise OptionError(msg, code="too-few-pairs")
     if store.paired and not counts["validation"]:
         msg = (
-            "Training needs pairs for validation, which choose the model, got none in "
-            f"{path.name}; leave some for it (`validation`)."
+            "Training needs validation pairs to select the model, got none in "
+            f"{path.name}; reserve some (`validation`)."
         )
         raise OptionError(msg, code="too-few-pairs")
     _tell_pixel(plan, store.record)
     off_nm, off_px = store.map_error or (None, None)
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
-            f"The map that the pairs were cut by is expected to be {off_px:.2g} px "
-            f"({in_digits(off_nm)} nm) off. Those that are held out are off as well, "
-            "so that a gain on them may be a loss: register again first, with "
-            "landmarks or an elastic map.",
+            f"The transform of the pairs has an expected error of {off_px:.2g} px "
+            f"({in_digits(off_nm)} nm). Held-out pairs have it, too, so a gain on "
+            "them may be a loss: register again, with landmarks or an elastic "
+            "transform.",
             "map-imprecise",
         )
 
 
 def _trained_for(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
-    """Take what a model's card says of pixel sizes."""
+    """Return the pixel sizes on a model's card."""
     return inference.TrainedPixelSizes.from_card(card.model_dump())
 
 
 def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
-    """Warn where a model goes on with pixels that it was not trained for."""
+    """Warn if a model is trained further at another pixel size."""
     card, fine = _start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
         return
@@ -515,8 +513,8 @@ def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
     if fine is None:
         warn(
             f"The pairs have no pixel size, or several, and {card.name} was trained "
-            f"for {pixel_size.sentence()}, which they are taken to have: give their "
-            "sizes (`low_pixel_nm`, `high_pixel_nm`), and train on those of one size.",
+            f"for {pixel_size.sentence()}, which is assumed: give the sizes "
+            "(`low_pixel_nm`, `high_pixel_nm`), and train on pairs of one size.",
             "pixel-size-missing",
         )
         return
@@ -525,19 +523,19 @@ def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
     if fit.steps is None and not fit.beyond:
         return
     remedy = (
-        "take a model for such pixels, or a recipe without one."
+        "choose a model for this pixel size, or a recipe without one."
         if fit.beyond
-        else "cut them at that pixel size, or learn from the two images, which are "
-        "brought to it."
+        else "cut them at that pixel size, or train on the two images, which are "
+        "resampled to it."
     )
     warn(
-        f"The pairs have pixels of {size:.4g} nm and {card.name} was trained for "
-        f"{pixel_size.sentence()}, so that it begins with the wrong sizes: {remedy}",
+        f"The pairs have pixels of {size:.4g} nm, but {card.name} was trained for "
+        f"{pixel_size.sentence()}, so it starts at the wrong scale: {remedy}",
         "pixel-size-unsuitable",
     )
 
 
-# Pairs that are cut for a run lie beside its folder.
+# Pairs that are cut for a run are next to its folder.
 
 
 def with_pairs(
@@ -550,19 +548,19 @@ def with_pairs(
     patch: int | None = None,
     existing: OverwritePolicy,
 ) -> Job[Trained]:
-    """Cut pairs as a recipe and its model want them, and train on them.
+    """Cut pairs for a recipe and its model, and train on them.
 
-    Pairs that were cut for a run which never began are removed; an earlier run that was
-    to be replaced then has its own again.
+    Pairs of a run that never started are removed; an earlier run that was to be
+    replaced keeps its own.
     """
     folder = check_target_folder(run_dir, empty=False, parents=True)
     store, before = _pairs_beside(folder), _stamp(folder)
     plan = training.load_recipe(_find_recipe(recipe))
     if isinstance(cut, OwnImage):
         cut = yield from _own_pairs(cut, plan, patch)
-    elif plan.blind:  # which would never look at the clear one
+    elif plan.blind:  # which would not use the clear image
         msg = (
-            "The recipe own-image never looks at a clear image; take fine-tune for a "
+            "The recipe own-image does not use a clear image; choose fine-tune for a "
             "noisy and a clear one, or give two noisy scans as image and second scan."
         )
         raise OptionError(msg, code="recipe-unsuitable")
@@ -587,7 +585,7 @@ def with_pairs(
                 if (store / _sheet_of(store).name).is_file():
                     move(store / _sheet_of(store).name, _sheet_of(store))
         for one in above:
-            with suppress(OSError):  # the run began, or another has come
+            with suppress(OSError):  # the run started, or another one did
                 one.rmdir()
         raise
     finally:
@@ -599,7 +597,7 @@ def with_pairs(
 def _check_images(
     folder: Path, store: Path, cut: CutRequest | OwnImage | None
 ) -> Job[None]:
-    """Refuse to go on with other images than those that pairs were cut from."""
+    """Refuse to resume with other images than those that pairs were cut from."""
     if isinstance(cut, OwnImage):
         cut = CutRequest(cut.image, cut.image if cut.second is None else cut.second)
     history = open_pairs(store).record.get("provenance")
@@ -610,29 +608,29 @@ def _check_images(
             r["digest"]: r["name"] for r in history["inputs"] if r["role"] == role
         }
         image_opened = open_image(image)
-        for one in (image, image_opened):  # what is a file now may have been in memory
+        for one in (image, image_opened):  # a file may have been in memory before
             if (yield from record_input(one, image_opened)).digest in names_by_digest:
                 break
         else:
             first = next(iter(names_by_digest.values()))
             msg = (
-                f"The run in {folder} was begun with the image {first}, got "
-                f"{name_of(image)}, of other contents. Give what it was begun with, or "
-                "start anew with `overwrite`."
+                f"The run in {folder} was started with the image {first}, got "
+                f"{name_of(image)} with other content. Give the original image, or "
+                "start again with `overwrite`."
             )
             raise CheckpointError(msg, code="other-run")
 
 
-_MOST_PLACES = 1000  # chosen: patches of a larger image overlap no more
+_MOST_PLACES = 1000  # chosen: patches of larger images do not overlap
 
 
 def _own_pairs(
     own: OwnImage, plan: "training.Recipe", patch: int | None
 ) -> Job[CutRequest]:
-    """Pair an image with itself, or with a second scan that is to be aligned."""
+    """Pair an image with itself, or with a second scan to align."""
     if own.second is None and not plan.blind:
         msg = (
-            f"The recipe {plan.name} cannot learn from one image; take own-image, or "
+            f"The recipe {plan.name} cannot train on one image; choose own-image, or "
             "give a second scan."
         )
         raise OptionError(msg, code="recipe-unsuitable")
@@ -641,20 +639,20 @@ def _own_pairs(
     if min(image.shape) < LEAST_SIDE:
         rows, columns = image.shape
         msg = (
-            f"Learning from one image needs at least {LEAST_SIDE} x {LEAST_SIDE} "
-            f"pixels, got {rows} x {columns} in {image.name}; take a larger image."
+            f"Training on one image needs at least {LEAST_SIDE} x {LEAST_SIDE} "
+            f"pixels, got {rows} x {columns} in {image.name}; use a larger image."
         )
         raise ShapeError(msg, code="image-too-small")
     darkest, brightest = field_range(image.data, 0, 100)
     if darkest == brightest:
         msg = (
-            f"{image.name} has no two pixels that are finite and differ, so that there "
-            "is nothing to learn from it; take another image."
+            f"{image.name} has no two different finite pixels, so it cannot be "
+            "trained on; use another image."
         )
         raise OptionError(msg, code="image-blank")
-    # a flat place has noise to learn from, too, and noise looks like nothing
+    # flat places also train the noise model
     options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
-    # cut anew from these at every step
+    # cut from these at every step
     options = fitting_options(image, image, options, patch_px=2 * plan.data.patch_px)
     if patch is not None and patch > options.patch:
         options = options.replace(patch=patch, step=max(4, patch // 2))
@@ -670,7 +668,7 @@ def _own_pairs(
 def _fit_options(
     cut: CutRequest, plan: "training.Recipe", patch: int | None
 ) -> PairOptions:
-    """Choose how to cut, where it is not said, by recipe, model and images."""
+    """Choose options for cutting that were not given, by recipe, model and images."""
     card, options = _start_card(plan), cut.options
     if patch is not None:
         option_values = options.model_dump(exclude_unset=True)
@@ -687,22 +685,20 @@ def _fit_options(
 
 
 def _pairs_beside(run_dir: str | os.PathLike[str]) -> Path:
-    """Where the pairs that were cut for a run lie."""
+    """Return the path of the pairs that were cut for a run."""
     folder = Path(run_dir)
-    named_folder = (
-        folder if folder.name else folder.absolute()
-    )  # "." has no name of its own
+    named_folder = folder if folder.name else folder.absolute()  # "." has no name
     return named_folder.with_name(f"{named_folder.name}-pairs.zarr")
 
 
 def _stamp(folder: Path) -> int | None:
-    """When a run last began in a folder."""
+    """Return when a run last started in a folder."""
     file = folder / "recipe.yaml"
     return file.stat().st_mtime_ns if file.is_file() else None
 
 
 def _set_aside(store: Path) -> Path | None:
-    """Keep the pairs of an earlier run until the new one has begun."""
+    """Keep the pairs of an earlier run until the new one has started."""
     if not store.is_dir():
         return None
     aside = store.with_name(f".{store.name}.earlier")
@@ -715,7 +711,7 @@ def _set_aside(store: Path) -> Path | None:
 
 
 def _sheet_of(store: Path) -> Path:
-    """Where pairs have their contact sheet."""
+    """Return the path of the contact sheet of pairs."""
     return store.with_suffix(".png")
 
 
@@ -724,27 +720,27 @@ TRAIN = Verb(
     (
         ImageIn(
             "low",
-            "cut pairs from this image, the one to be improved, and from `high`; they "
-            "are cut as model and recipe want them, and lie beside the run",
+            "image to be improved; pairs are cut from it and `high` for the model "
+            "and recipe, and are written next to the run",
             optional=True,
             flag="--low",
         ),
         ImageIn(
             "high",
-            "what `low` should look like: the same place",
+            "target for `low`: an image of the same place",
             optional=True,
             flag="--high",
         ),
         ImageIn(
             "image",
-            "learn from this noisy image alone, as the recipe own-image does",
+            "train on this noisy image alone, with the recipe own-image",
             optional=True,
             flag="--image",
         ),
         ImageIn(
             "second",
-            "another scan of the place that `image` shows, by the same instrument; it "
-            "is registered, and each is learnt from the other",
+            "another scan of the place of `image`, by the same instrument; it is "
+            "registered, and each is the target of the other",
             optional=True,
             flag="--second",
         ),
@@ -755,7 +751,7 @@ TRAIN = Verb(
     files=(
         FileIn(
             "recipe",
-            "what to train, and how: a YAML file, or a recipe of the package "
+            "recipe of the training: a YAML file, or a bundled one "
             f"({', '.join(bundled_recipes())})",
             optional=False,
             metavar="RECIPE",
@@ -763,21 +759,21 @@ TRAIN = Verb(
         ),
         FileIn(
             "pairs",
-            "learn from these pairs, made by `pairs()`, instead of the images",
+            "train on these pairs, made by `pairs()`, instead of the images",
             flag="--pairs",
             metavar="PAIRS.zarr",
         ),
         FileIn(
             "transform",
-            "map from `low` to `high` that `register()` has kept, if they lie on two "
-            "grids",
+            "transform from `low` to `high` written by `register()`, if they are on "
+            "different grids",
             flag="--transform",
             metavar="JSON",
             takes=StoredTransform,
         ),
         FileIn(
             "start_from",
-            "begin with the weights of a model: a name, or a model file",
+            "start with the weights of a model: a name, or a model file",
             flag="--start-from",
             metavar="MODEL",
             named=True,

@@ -1,9 +1,8 @@
-"""Train in a process of its own, so that a viewer stays free and gives nothing away.
+"""Train in a separate process, so that a viewer stays responsive and isolated.
 
-The memory of the GPU, too, is free again when that process ends, and what an optimiser
-imports stays out of the viewer's: torch's compiler brings triton, whose LLVM clashes
-with that of OpenGL. `train_to_shelf` cuts pairs before that, and puts the model on the
-shelf after it.
+GPU memory is released when that process ends, and imports of the optimiser stay out of
+the viewer: torch's compiler loads triton, whose LLVM conflicts with that of OpenGL.
+`train_to_shelf` cuts pairs first, and adds the model to the library afterwards.
 """
 
 import contextlib
@@ -50,20 +49,20 @@ from napari_semsr.jobs.train import (
 
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
-_LISTEN_S = 0.25  # between two looks for a message of the child; chosen
-_LAST_WORDS = 2000  # characters of its last output that are reported; chosen
-_KILL_S = 5.0  # longest wait for a child to end; chosen
+_LISTEN_S = 0.25  # s between two checks for a message of the child; chosen
+_LAST_WORDS = 2000  # characters of its last output in a message; chosen
+_KILL_S = 5.0  # s, longest wait for a child to end; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class TrainRequest:
-    """What to train; the arguments of `TRAIN`."""
+    """A request: the arguments of `TRAIN`."""
 
     recipe: str
     run_dir: str
     resume: bool = False
     overwrite: bool = False
-    # In place of the recipe's; None leaves that as it is
+    # replaces the recipe's; None keeps it
     pairs: str | None = None
     start_from: str | None = None
     steps: int | None = None
@@ -73,11 +72,12 @@ class TrainRequest:
 
     @classmethod
     def resumed(cls, run_dir: str | os.PathLike[str]) -> Self:
-        """Ask for a run to go on, as its folder says."""
+        """Return the request that resumes a run, from its folder."""
         recipe = Path(run_dir) / _RECIPE
         if not recipe.is_file():
             msg = (
-                f"There is no run to resume in {run_dir}; choose its folder, or train."
+                f"There is no run to resume in {run_dir}; choose the folder of a "
+                "run, or train."
             )
             raise CheckpointError(msg, code="run-missing")
         return cls(str(recipe), str(run_dir), resume=True)
@@ -85,9 +85,9 @@ class TrainRequest:
 
 @dataclass(frozen=True, slots=True)
 class TrainStep(Progress):
-    """How far a training has come."""
+    """Progress of a training."""
 
-    loss: float | None = None  # of the last step that was told
+    loss: float | None = None  # of the last reported step
 
 
 def train_to_shelf(
@@ -96,8 +96,8 @@ def train_to_shelf(
     *,
     device: str = "auto",
 ) -> Job[Trained]:
-    """Cut pairs where images are given, train, and put the model on the shelf."""
-    models.find_training_device(device)  # before pairs are cut for minutes
+    """Cut pairs if images are given, train, and add the model to the library."""
+    models.find_training_device(device)  # before minutes of cutting pairs
 
     def train(store: Path | None = None) -> Job[Trained]:
         pairs = request.pairs if store is None else str(store)
@@ -124,9 +124,9 @@ def train_to_shelf(
 def train_in_subprocess(
     request: TrainRequest, *, device: str = "auto", patience_s: float = 60.0
 ) -> Job[Trained]:
-    """Train in a separate process; closing the job stops it with its state kept.
+    """Train in a separate process; closing the job stops it and keeps its state.
 
-    An `OptionError` if no model can be trained on such a device.
+    Raises `OptionError` if no model can be trained on the device.
     """
     device_name = TrainingPlace.parse({"device": device}).device
     child = Child(_MODULE, {**asdict(request), "device": device_name})
@@ -145,9 +145,9 @@ def train_in_subprocess(
 
 
 class Child:
-    """A training in another process, what it reports, and how it is stopped.
+    """A training in another process: its reports, and how to stop it.
 
-    `module` is run, and ends in `serve`; `request` is what its function receives.
+    `module` is run, and calls `serve`; `request` is the argument of its function.
     """
 
     def __init__(self, module: str, request: dict[str, Any]) -> None:
@@ -155,12 +155,12 @@ class Child:
         self._messages: queue.Queue[bytes | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
-            # it imports nothing from where it is
+            # nothing is imported from the working directory
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            start_new_session=True,  # Ctrl-C in a terminal is for the viewer
+            start_new_session=True,  # Ctrl-C in a terminal must reach only the viewer
             creationflags=windows,
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
@@ -168,7 +168,7 @@ class Child:
         self._tell(json.dumps(request).encode())
 
     def _tell(self, line: bytes) -> None:
-        """Write a line; a process that is gone already is noticed elsewhere."""
+        """Write a line; a process that has ended is handled elsewhere."""
         stream = self._process.stdin
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -181,7 +181,7 @@ class Child:
         self._messages.put(None)
 
     def hear(self) -> Iterator[tuple[str, Any]]:
-        """Give steps and the result since the last time, waiting a little for one.
+        """Return new steps and the result, waiting briefly for one.
 
         Its warnings are issued here, and its errors raised.
         """
@@ -198,8 +198,8 @@ class Child:
                         raise getattr(core, kind, SemsrError)(message, code=code)
                     elif key == "ended":
                         msg = (
-                            "The training was stopped from outside; its state is kept, "
-                            "resume it."
+                            "The training was stopped by another process; its state "
+                            "is kept: resume it."
                         )
                         raise SemsrError(msg, code="interrupted")
                     else:
@@ -209,15 +209,15 @@ class Child:
             return
 
     def _death(self) -> SemsrError:
-        """Say how it ended without a word."""
+        """Make the error for a process that ended without a message."""
         code = self._process.wait()
         self._errors.seek(0)
         words = self._errors.read()[-_LAST_WORDS:].decode(errors="replace").split("\n")
         lines = [line.strip() for line in words if line.strip()]
         if code == -9 or not lines:
             return DeviceMemoryError(
-                f"The training process died (exit code {code}), most likely because "
-                "memory ran out: lower batch or patch size, then resume.",
+                f"The training process died (exit code {code}), most likely out of "
+                "memory: lower batch or patch size, then resume.",
                 code="memory",
             )
         return SemsrError(
@@ -226,7 +226,7 @@ class Child:
         )
 
     def stop(self, patience_s: float) -> None:
-        """Let it save its state and end; kill it if it does not."""
+        """Let it save its state and end; kill it if it does not end."""
         self._tell(b"stop")
         stdin = self._process.stdin
         if stdin is not None:
@@ -247,27 +247,24 @@ class Child:
         self._errors.close()
 
 
-# A training in a process of its own: ``python -m napari_semsr.jobs.train_process``.
+# A training in a separate process: ``python -m napari_semsr.jobs.train_process``.
 #
-# The first line on stdin is a JSON object with the arguments of
-# `TRAIN`. Another line, or the end of stdin (which comes
-# when the other process dies, too), ends the training with its state kept. Every line
-# on stdout is a JSON object with one key:
+# The first line on stdin is a JSON object with the arguments of `TRAIN`. Another line,
+# or the end of stdin (also when the other process dies), ends the training and keeps
+# its state. Every line on stdout is a JSON object with one key:
 #
-# ==========  ==========================================================================
-# ``step``    ``[done, total, message, loss]``; the loss is null until there is one
-# ``warned``  ``[sentence, code]`` of a warning
-# ``result``  what `train` returned
-# ``failed``  ``[class, sentence, code]`` of an error
-# ``ended``   true: it was stopped
-# ==========  ==========================================================================
+# ========== ==========================================================================
+# ``step`` ``[done, total, message, loss]``; the loss is null at first ``warned``
+# ``[sentence, code]`` of a warning ``result`` what `train` returned ``failed``
+# ``[class, sentence, code]`` of an error ``ended`` true: it was stopped ==========
+# ==========================================================================
 #
-# Where several devices learn together, Lightning starts the same command again for each
-# of the others. Those take the request from the environment, say nothing, and stop with
-# the first.
+# If several devices train together, Lightning starts the same command for each of the
+# others. These read the request from the environment, print nothing, and stop with the
+# first.
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_REPORT_EVERY_S = 0.05  # between two of its reports; chosen
+_REPORT_EVERY_S = 0.05  # s between two reports; chosen
 _PARENT = "napari_semsr"
 _REQUEST = "SEMSR_TRAIN_REQUEST"
 _RANK = "LOCAL_RANK"
@@ -276,9 +273,9 @@ Say = Callable[[str, Any], None]
 
 
 def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
-    """Train as the process at the other end asks; the exit status."""
+    """Train on request of the parent process; return the exit status."""
     source, say = _take_over_streams()
-    # A process started in the background may have been told to ignore it.
+    # A process in the background may ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if _RANK in os.environ and _REQUEST in os.environ:
         request, say = os.environ[_REQUEST], lambda *_: None
@@ -303,7 +300,7 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
     except Exception as error:  # noqa: BLE001 - told to the other process
         traceback.print_exc(file=sys.stderr)
         kind, sentence = type(error).__name__, str(error)
-        if not isinstance(error, SemsrError):  # ours are sentences already
+        if not isinstance(error, SemsrError):  # our errors are sentences already
             what = " ".join(sentence.split()) or "no message"
             kind, sentence = (
                 "SemsrError",
@@ -315,7 +312,7 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
 
 
 def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Run the service, and tell its steps, not too many of them."""
+    """Run the training and report its steps, at a limited rate."""
     options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
     place = TrainingPlace(device=request.pop("device"))
@@ -333,10 +330,10 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
 
 
 def _take_over_streams() -> tuple[int, Say]:
-    """Keep stdin and stdout to ourselves: what libraries print goes to stderr.
+    """Reserve stdin and stdout for messages; prints of libraries go to stderr.
 
-    Workers that are forked later close their `sys.stdin`; a thread that waits in it
-    would hold its lock, so the stream is read by its number, without a buffer.
+    Workers that are forked later close their `sys.stdin`; a thread waiting in it would
+    hold its lock, so the stream is read by its descriptor, unbuffered.
     """
     source, speech = os.dup(_STDIN), os.dup(_STDOUT)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -351,14 +348,14 @@ def _take_over_streams() -> tuple[int, Say]:
             while line:
                 try:
                     line = line[os.write(speech, line) :]
-                except OSError:  # nobody listens any more; stdin ends it
+                except OSError:  # the parent has ended; stdin will end this process
                     return
 
     return source, say
 
 
 def _first_line(source: int) -> tuple[bytes, bytes]:
-    """Read the request; also give what was read beyond it."""
+    """Read the request; also return what was read beyond it."""
     line_read = b""
     while b"\n" not in line_read:
         part = os.read(source, 1 << 16)
@@ -370,7 +367,7 @@ def _first_line(source: int) -> tuple[bytes, bytes]:
 
 
 def _await_stop(source: int, rest: bytes) -> None:
-    """Wait for a second line or the end, then interrupt the training once."""
+    """Wait for a second line or the end of stdin, then interrupt the training once."""
     if not rest:
         os.read(source, 1)
     interrupt_main()
