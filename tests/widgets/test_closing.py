@@ -311,7 +311,7 @@ def test_figure_for_a_paper_names_the_network(opened, tmp_path, choose, finish):
     for other in viewer.layers:
         other.visible = False
     saver.figure_button.click()
-    assert "must be visible" in saver.status.text()
+    assert "visible image layer" in saver.status.text()
     layer.visible = True
     saver.window().centralWidget().setFixedWidth(2)  # as docks may squeeze it
     saver.extent.value = "canvas"

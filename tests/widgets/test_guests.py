@@ -62,7 +62,7 @@ def test_a_layer_in_colour_is_taken_by_one_click(model, hold, qtbot, many):
     photo = model.add_image(levels, rgb=True, multiscale=many, name="photo")
     panel = hold(MetricsPanel(model))
     panel.show()
-    assert "photo is in colour" in panel.grey_button.text()
+    assert "photo is a colour image" in panel.grey_button.text()
     press(qtbot, panel.grey_button)
     grey = panel.image.value
     assert (grey.name, grey.rgb, photo.visible) == (

@@ -384,7 +384,7 @@ def test_panels_compute_one_after_another(two, qtbot, counting):
 def test_a_run_that_waits_is_taken_out_of_the_queue(two, finish, counting):
     (first, second), (shown, jobs) = two, counting
     second.cancel_button.click()
-    assert "Taken out of the queue" in second.status.text()
+    assert "Removed from the queue" in second.status.text()
     assert not second.busy
     assert second.run_button.text() == "Transform"
     jobs[0].go_on.set()
@@ -398,7 +398,7 @@ def test_the_same_panel_queues_what_is_typed_now(model, qtbot, finish, counting)
     panel.run_button.click()
     qtbot.waitUntil(says(panel, "half of 0"), timeout=LIMIT_MS)
     panel.run_button.click()
-    assert "being run already" in panel.status.text()
+    assert "active already" in panel.status.text()
     panel.form.set_values(bins=32)
     panel.run_button.click()
     assert panel.status.text().startswith("Queued with the settings as they are now")

@@ -57,9 +57,9 @@ def test_panels_say_which_plane_is_taken(module, model, qtbot, stack):
     panel = make(module, model, qtbot)
     if isinstance(panel, SpectrumPanel):
         panel.layers.value = [stack]
-    assert "lane t = 3 of 3 of series is taken" in panel.plane.text()
+    assert "lane t = 3 of 3 of series is used" in panel.plane.text()
     model.dims.set_point(0, 2)
-    assert "lane t = 2 of 3 of series is taken" in panel.plane.text()
+    assert "lane t = 2 of 3 of series is used" in panel.plane.text()
     model.layers.remove(stack)
     assert panel.plane.text() == ""
 
@@ -177,7 +177,7 @@ def test_all_planes_are_offered_for_stacks_alone(panel, model, stack):
     tick = panel.all_planes
     assert tick.native.isVisibleTo(panel)
     tick.value = True
-    assert panel.plane.text() == "All planes of series are taken."
+    assert panel.plane.text() == "All planes of series are used."
     flat = model.add_image(np.zeros((64, 64)), name="flat", units=("nm", "nm"))
     panel.layer.value = flat
     assert not tick.native.isVisibleTo(panel)

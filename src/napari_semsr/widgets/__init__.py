@@ -2,4 +2,4 @@
 
 from napari_semsr.widgets.host import check_napari
 
-check_napari()  # whatever of the plugin is asked for: panels, readers, commands
+check_napari()  # imported for every part of the plugin: panels, readers, commands

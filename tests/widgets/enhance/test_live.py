@@ -107,7 +107,7 @@ def test_what_is_being_enhanced_is_not_queued_by_what_is_compared(
     qtbot.waitUntil(lambda: panel.look.right.value is panel.live.layer)
     panel.look.left.value = panel.live.layer
     panel.run_button.click()
-    assert "being run already" in panel.status.text()
+    assert "active already" in panel.status.text()
     assert not panel.runner.waiting
     cancel(panel, finish, computed)
 

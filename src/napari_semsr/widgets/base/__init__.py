@@ -1,4 +1,4 @@
-"""What all panels share: forms, runner, results, plots."""
+"""Shared parts of panels: forms, runner, results, plots."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Docks of ours lie over each other as tabs; stacked, each is a strip."""
+"""Dock our panels as tabs; stacked docks would be too small."""
 
 from importlib import import_module
 from typing import Any
@@ -12,7 +12,7 @@ from napari_semsr.widgets.base.runner import is_alive
 _OURS = "semsr dock"
 _PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
 VERB_PANELS = {title: f"measure.verb_panel:{name}" for title, name in PANELS.items()}
-"""Panels that a verb's value alone makes: places, with its name for a class."""
+"""Panels made from a verb: their places, with the verb's name for a class."""
 ASIDE = {
     "Batch": "batch:BatchPanel",
     "Check model": "enhance.models:CheckPanel",
@@ -26,24 +26,25 @@ ASIDE = {
     "Train": "train.panel:TrainPanel",
     **VERB_PANELS,
 }
-"""Panels that the plugin menu has not: a list in the window, other panels and the
-palette open them. Modules behind ``napari_semsr.widgets``, and classes."""
+"""Panels that are not in the plugin menu: the window's list, other panels and the
+command palette open them. Modules below ``napari_semsr.widgets``, and classes.
+"""
 
 
 def lay_as_tab(widget: QWidget, title: str) -> None:
-    """Lay the dock of a widget that is shown first over one of ours, and name its tab.
+    """Tabify the dock of a newly shown widget with one of ours, and name its tab.
 
-    Later the user may put it where he likes.
+    The user may move it later.
     """
     dock = widget.parentWidget()
     if isinstance(dock, QDockWidget) and not dock.property(_OURS):
         dock.setProperty(_OURS, "shown")
         dock.setWindowTitle(title)
-        # napari 0.9.0 takes from what it docks the wish to fill the side of the window
+        # napari 0.9.0 removes the expanding size policy of docked widgets
         policy = widget.sizePolicy()
         policy.setVerticalPolicy(QSizePolicy.Policy.Expanding)
         widget.setSizePolicy(policy)
-        # napari sets the sizes of the docks after it has shown this one
+        # napari resizes the docks after showing this one
         QTimer.singleShot(0, lambda: _tabify(dock))
 
 
@@ -64,7 +65,7 @@ def _tabify(dock: QDockWidget) -> None:
 
 
 def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
-    """Show another panel: in the window of all steps if this one is there."""
+    """Show another panel, in the window of all steps if this one is in it."""
     holder = panel.parentWidget()
     while holder is not None:
         panel_shown: QWidget | None = getattr(holder, "show_panel", lambda _: None)(
@@ -77,7 +78,7 @@ def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
 
 
 def find_panel(viewer: Any, name: str, title: str) -> Any:
-    """Show a panel in the window of all steps, by its title there, or by its name."""
+    """Show a panel by its title in the window of all steps, or by its name."""
     for widget in viewer.window.dock_widgets.values():
         panel = getattr(widget, "show_panel", lambda _: None)(title)
         if panel is not None:
@@ -86,15 +87,15 @@ def find_panel(viewer: Any, name: str, title: str) -> Any:
 
 
 def make_panel(viewer: Any, place: str) -> Any:
-    """Import a panel, from a module behind ``napari_semsr.widgets``, and make it."""
+    """Import a panel from a module below ``napari_semsr.widgets``, and create it."""
     module, name = place.split(":")
     return getattr(import_module(f"napari_semsr.widgets.{module}"), name)(viewer)
 
 
 def open_panel(viewer: Any, name: str) -> QWidget:
-    """Show a panel by its name in the menu, in the dock that it has or a new one."""
+    """Show a panel by its menu name, in its dock or a new one."""
     widgets = viewer.window.dock_widgets
-    # what follows the name depends on how it was opened
+    # the text after the name depends on how it was opened
     titles = [title for title in widgets if title.startswith(f"{name} (")]
     panel: QWidget
     if titles:

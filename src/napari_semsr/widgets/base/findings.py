@@ -1,4 +1,4 @@
-"""What a panel found, as data: numbers and curves that are copied and saved."""
+"""Results of a panel as data: numbers and curves to copy and save."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,36 +25,38 @@ MADE_BY = "made by the network"
 
 
 Numbers = Mapping[str, Figure | str]
-"""What was found by its name; words where it is no number."""
+"""Results by name: numbers, or text."""
 Columns = Mapping[str, Iterable[Any]]
-"""Columns of a curve or table by their heads, which end in the unit in brackets."""
+"""Columns of a curve or table by their headers, which end in the unit in brackets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a panel found."""
+    """Results of a panel."""
 
     title: str
-    origin: Sequence[str] = ()  # what it was found of, and what made that
+    origin: Sequence[str] = ()  # source of the results, and what made it
     numbers: Numbers = field(default_factory=dict)
     curves: Mapping[str, Columns] = field(default_factory=dict)
     plot: "PlotCanvas | None" = None
-    tables: Mapping[str, Columns] = field(default_factory=dict)  # copied with numbers
+    tables: Mapping[str, Columns] = field(
+        default_factory=dict
+    )  # copied with the numbers
 
     @property
     def caption(self) -> str:
-        """What a plot of it must say, wherever it goes."""
+        """Caption that every plot of the results must have."""
         return "; ".join(line for line in self.origin if MADE_BY in line)
 
     def text(self) -> str:
-        """Write the numbers, or the curves where there are none, with tabs."""
+        """Return the numbers, or the curves if there are none, separated by tabs."""
         rows = self._number_rows() if self.numbers else self._curve_rows()
         marks = [[self.caption]] if self.caption else []
         return join_with_tabs([*rows, *self._table_rows(), *marks])
 
     def write(self, path: Path) -> None:
         """Write the numbers, and the curves below them, as CSV."""
-        # with its mark, else Excel takes µ for other letters
+        # with a byte-order mark, else Excel misreads µ
         with (
             replacing(path) as place,
             place.open(
@@ -62,7 +64,7 @@ class Findings:
             ) as stream,
         ):
             lines = (f"{self.title} by napari-semsr {__version__}", *self.origin)
-            for line in lines:  # not quoted: what skips comments looks for the mark
+            for line in lines:  # not quoted: readers skip comments by the mark
                 stream.write(f"# {' '.join(line.split())}\r\n")
             heads = [["quantity", "value", "unit", "note"]] if self.numbers else []
             curves = [[], *self._curve_rows()] if self.curves else []
@@ -83,7 +85,7 @@ class Findings:
         ]
 
     def _table_rows(self) -> list[list[str]]:
-        """Each table below an empty line."""
+        """Yield the rows of each table, after an empty line."""
         rows: list[list[str]] = []
         for columns in self.tables.values():
             cells = [list(map(_cell, values)) for values in columns.values()]
@@ -91,7 +93,7 @@ class Findings:
         return rows
 
     def _curve_rows(self) -> list[list[str]]:
-        """All columns of all curves beside each other; a short one ends in nothing."""
+        """Yield all columns of all curves side by side; short ones are padded."""
         columns = [
             [f"{name}: {head}", *map(_cell, values)]
             for name, columns in self.curves.items()
@@ -101,20 +103,20 @@ class Findings:
 
 
 def _cell(value: Any) -> str:
-    """Write a number in full, and nothing for none."""
+    """Format a number in full, and None as empty."""
     if value is None or value != value:
         return ""
     return str(value) if isinstance(value, str | bool | np.bool_) else f"{value:.10g}"
 
 
 def join_with_tabs(rows: Iterable[Iterable[object]]) -> str:
-    """Write rows with tabs, as spreadsheets take them; nothing for None."""
+    """Join rows with tabs for spreadsheets; None becomes empty."""
     cells = (["" if cell is None else str(cell) for cell in row] for row in rows)
     return "\n".join("\t".join(map(guarded_cell, row)) for row in cells)
 
 
 def copy_text(text: str) -> str:
-    """Copy a text; give what is to be said of it."""
+    """Copy a text; return the message to show."""
     clipboard = QApplication.clipboard()
     if clipboard is not None:
         clipboard.setText(text)
@@ -122,7 +124,7 @@ def copy_text(text: str) -> str:
 
 
 class RowTable(QTableWidget):
-    """Rows to look at; which of those that were filled in is chosen, it tells."""
+    """A read-only table with a selected row."""
 
     def __init__(self, tooltip: str, height: int) -> None:
         super().__init__()
@@ -134,7 +136,7 @@ class RowTable(QTableWidget):
             rows.setVisible(False)
 
     def fill(self, columns: Columns, *, sorts: bool = False) -> None:
-        """Show columns by their heads; numbers are sorted by size where it `sorts`."""
+        """Show columns by their headers; numbers sort numerically if it `sorts`."""
         self.setSortingEnabled(False)
         self.clear()
         cells = [list(column) for column in columns.values()]
@@ -150,6 +152,6 @@ class RowTable(QTableWidget):
         self.setSortingEnabled(sorts)
 
     def chosen_row(self) -> int | None:
-        """Give the number of the row that is chosen, as it was filled in."""
+        """Return the index of the selected row, in the order of filling."""
         items = self.selectedItems()
         return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None

@@ -1,4 +1,4 @@
-"""Widgets that fit a narrow dock and any font: texts wrap or elide, rows break."""
+"""Widgets that fit a narrow dock and any font: text wraps or is elided, rows break."""
 
 import html
 import math
@@ -50,30 +50,32 @@ from napari_semsr.widgets.base.manual import open_manual
 _RESTYLED = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
 _REBREAKING = _RESTYLED | {QEvent.Type.Resize}
 _RESIZED = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
-_PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # of a spin box in napari's style
+_PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # padding of a spin box in napari's style
 _LEAST_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 TEXTS = "other_texts"
-"""Property of a button: all that it may say, for which it keeps room."""
-_LEAST_LETTERS = 7  # of a name in a list or a field: the rest is elided or scrolled
+"""Property of a button: all its possible labels, for which it keeps room."""
+_LEAST_LETTERS = (
+    7  # characters of a name in a list or field: the rest is elided or scrolled
+)
 
 _RIGHT = "\N{BLACK RIGHT-POINTING SMALL TRIANGLE}"
 _DOWN = "\N{BLACK DOWN-POINTING SMALL TRIANGLE}"
 
-# of plots; every eye tells them apart
+# colours of plots, safe for colour-blind users
 COLOURS = ("#4ca3dd", "#e69f00", "#786900", "#c34b78", "#a5d296", "#1e5af0")
-# Each has a contrast above 4.5 on its theme's background.
+# Each has a contrast ratio above 4.5 on its theme's background.
 _ON_DARK = {".problem": "#ff8370", ".warning": "#e3b617", "a": "#6cb6ff"}
 _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}
 _MIDDLE = 128
 
 
 class RichLabel(QTextBrowser):
-    """Text that wraps, within words where it must, as high as its width asks for.
+    """Text that wraps, within words if necessary, with a height that fits its width.
 
-    Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which
-    are coloured as the theme asks for. Links open in the web browser; one that is no
-    address is a place of the manual.
+    Rich text may mark a part with ``class="problem"`` or ``class="warning"``, which are
+    coloured by the theme. Links open in the web browser; one that is not an address is
+    a section of the manual.
     """
 
     def __init__(self, text: str = "") -> None:
@@ -102,11 +104,11 @@ class RichLabel(QTextBrowser):
         self.setText(text)
 
     def text(self) -> str:
-        """Return what was said, as it was given."""
+        """Return the text as it was given."""
         return self._text
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
-        """Show another text; all of it is marked as of a `kind`, if one is given."""
+        """Show another text, marked as a `kind` if one is given."""
         self.setVisible(bool(text))
         if (text or "", kind, []) == (self._text, self._kind, self._links):
             return
@@ -114,7 +116,7 @@ class RichLabel(QTextBrowser):
         self._write()
 
     def add_link(self, label: str, target: str) -> None:
-        """Put a link behind a marked text, to an address or a place of the manual."""
+        """Add a link after the text, to an address or a section of the manual."""
         self._links.append((label, target))
         self._write()
 
@@ -140,12 +142,12 @@ class RichLabel(QTextBrowser):
         self._fit()
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802
-        """Take the height that the new width asks for."""
+        """Fit the height to the new width."""
         super().resizeEvent(event)
         self._fit()
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Take the colours and the height that another theme or font asks for."""
+        """Fit colours and height to another theme or font."""
         super().changeEvent(event)
         if event is not None and event.type() in _RESTYLED:
             self._write()
@@ -155,21 +157,21 @@ class RichLabel(QTextBrowser):
         height = math.ceil(self._page.size().height()) if self._text else 0
         if height != self.maximumHeight():
             self.setFixedHeight(height)
-            # lays the inside out; while it is being shown, Qt forgets to
+            # lays out the content, which Qt omits while showing
             self.setViewportMargins(0, 0, 0, 0)
 
 
 def link_to(label: str, target: str) -> str:
-    """Write a link as rich text, to be broken before it and not within."""
+    """Return a link as rich text that does not break within."""
     words = html.escape(label).replace(" ", "&nbsp;")
     return f'<a href="{html.escape(target)}">{words}</a>'
 
 
 class ScrollBox(QScrollArea):
-    """Shows widgets below each other at a height of its own, whatever they hold.
+    """Shows widgets below each other at a fixed height, whatever their content.
 
-    Where they are higher, a button in the corner folds the box open, up to
-    `most_lines`; more scrolls. Nothing else moves when a text comes or goes.
+    If they are higher, a button in the corner unfolds the box, up to `most_lines`; more
+    scrolls. Nothing else moves when a text appears or disappears.
     """
 
     def __init__(self, *widgets: QWidget, lines: int, most_lines: int) -> None:
@@ -181,7 +183,7 @@ class ScrollBox(QScrollArea):
         fit_scroll_area(self, content)
         self.unfolding = QPushButton(_RIGHT, self)
         self.unfolding.setCheckable(True)
-        self.unfolding.setToolTip("Show all that is written here, or a few lines.")
+        self.unfolding.setToolTip("Show the whole text, or a few lines.")
         self.unfolding.setStyleSheet(
             "QPushButton, QPushButton:checked "
             "{ background: transparent; padding: 0px; }"
@@ -191,7 +193,7 @@ class ScrollBox(QScrollArea):
         self._fit()
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Follow the height of what is shown."""
+        """Follow the height of the content."""
         if event is not None and event.type() in _RESIZED:
             self._fit()
         return super().eventFilter(source, event)
@@ -205,13 +207,13 @@ class ScrollBox(QScrollArea):
         content = self.widget()
         if content is None:
             return
-        # the button's, whose font follows napari's size of letters
+        # the button's, whose font follows napari's font size
         line = self.unfolding.fontMetrics().lineSpacing()
         least, most = (number * line for number in self._lines)
         whole = max(0, content.minimumSizeHint().height())
         is_open = self.unfolding.isChecked()
         height = min(max(whole, least), most) if is_open else least
-        # as needed, Qt leaves a bar that was needed before the height followed
+        # "as needed" would keep a bar from before the height followed
         kinds = Qt.ScrollBarPolicy
         bar_policy = (
             kinds.ScrollBarAsNeeded if whole > height else kinds.ScrollBarAlwaysOff
@@ -221,7 +223,7 @@ class ScrollBox(QScrollArea):
             self.setFixedHeight(height)
         hint = self.unfolding.minimumSizeHint()
         side = max(line, hint.width(), hint.height())
-        self.setViewportMargins(0, 0, side, 0)  # always: else lines would break anew
+        self.setViewportMargins(0, 0, side, 0)  # always: else lines would break again
         self.unfolding.setVisible(whole > least)
         self.unfolding.setText(_DOWN if is_open else _RIGHT)
         left = self.viewport().geometry().right() + 1  # type: ignore[union-attr]
@@ -229,7 +231,7 @@ class ScrollBox(QScrollArea):
 
 
 def lay_below(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
-    """Lay widgets below each other in one that holds them, without margins."""
+    """Lay out widgets below each other in a parent, without margins."""
     column = QVBoxLayout(holder)
     column.setContentsMargins(0, 0, 0, 0)
     for widget in widgets:
@@ -238,18 +240,18 @@ def lay_below(holder: QWidget, *widgets: QWidget) -> QVBoxLayout:
 
 
 def fit_scroll_area(area: QScrollArea, content: QWidget) -> None:
-    """Let a scroll area show a widget that is as wide as itself, without a frame."""
+    """Set up a scroll area for a widget of its own width, without a frame."""
     area.setWidgetResizable(True)
-    area.setStyleSheet("QScrollArea { border: 0px; }")  # napari draws one of its own
+    area.setStyleSheet("QScrollArea { border: 0px; }")  # napari draws one
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     area.setWidget(content)
 
 
 class _TextFold(QObject):
-    """Breaks the text of a button or tick box where it is wider than the control."""
+    """Wraps the text of a button or tick box that is wider than the control."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Break anew where width or font change."""
+        """Wrap again when width or font change."""
         must_break = event is not None and event.type() in _REBREAKING
         if must_break and isinstance(source, QAbstractButton):
             metrics, room = source.fontMetrics(), source.width() - _chrome(source)
@@ -272,18 +274,18 @@ def fold_text(button: QAbstractButton) -> None:
 
 
 def _chrome(button: QAbstractButton) -> int:
-    """Width of all but the text."""
+    """Return the width of everything except the text."""
     metrics, lines = button.fontMetrics(), button.text().split("\n")
     widest = max(metrics.horizontalAdvance(line) for line in lines)
     return button.sizeHint().width() - widest
 
 
 class _Eliding(QObject):
-    """Draws a long entry of a combo box with an ellipsis; its tooltip has it whole."""
+    """Draws a long entry of a combo box with an ellipsis, and a full tooltip."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Take the painting over, and the tooltip where something is left out."""
-        # Others come from a box that is being destroyed, which no longer can be asked.
+        """Handle painting, and the tooltip of an elided entry."""
+        # Other events come from a box that is being destroyed.
         is_ours = isinstance(event, QPaintEvent | QHelpEvent)
         if not is_ours or not isinstance(source, QComboBox):
             return super().eventFilter(source, event)
@@ -303,7 +305,7 @@ class _Eliding(QObject):
 
 
 def _elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
-    """Give how a combo box is drawn, and as much of its entry as there is room for."""
+    """Return the style option of a combo box, and its elided text."""
     option = QStyleOptionComboBox()
     option.initFrom(box)
     style = box.style()
@@ -319,7 +321,7 @@ def _elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
 
 
 def fold_combo(box: QComboBox) -> None:
-    """Let a combo box be narrower than its entries, which it elides."""
+    """Let a combo box be narrower than its entries, which are elided."""
     box.setSizeAdjustPolicy(box.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     box.setMinimumContentsLength(_LEAST_LETTERS)
     view = box.view()
@@ -329,13 +331,13 @@ def fold_combo(box: QComboBox) -> None:
 
 
 def elide_items(view: QAbstractItemView) -> None:
-    """Let long entries of a list lose their middle, rather than be scrolled to."""
+    """Elide long entries of a list in the middle, instead of scrolling."""
     view.setTextElideMode(Qt.TextElideMode.ElideMiddle)
     view.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
 
 def shorten_number(box: QDoubleSpinBox) -> None:
-    """Let a spin box with many decimals show only those that say something."""
+    """Hide trailing zeros in a spin box with many decimals."""
     shortening = _Shortening(box)
     box.textChanged.connect(shortening.follow)
     box.editingFinished.connect(shortening.shorten)
@@ -343,10 +345,10 @@ def shorten_number(box: QDoubleSpinBox) -> None:
 
 
 def take_either_mark(box: QDoubleSpinBox) -> None:
-    """Let a dot and a comma both be the decimal point, typed or pasted.
+    """Accept both dot and comma as the decimal point, typed or pasted.
 
-    Qt takes one of them for a mark between thousands, which our numbers have not, and
-    reads 0.25 as 25 where numbers have a comma.
+    Qt takes one of them for a thousands separator, which our numbers do not have, and
+    reads 0.25 as 25 in locales with a decimal comma.
     """
     line, marks = box.lineEdit(), _Marks(box)
     box.installEventFilter(marks)
@@ -356,10 +358,10 @@ def take_either_mark(box: QDoubleSpinBox) -> None:
 
 
 class _Marks(QObject):
-    """Puts the point that a spin box knows in the place of the other mark."""
+    """Replaces the other mark by the decimal point of a spin box."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Let either key type the point."""
+        """Let either key enter the decimal point."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             box, line, point = _parts_of(self)
             if event.text() in (".", ",") and event.text() != point and box.decimals():
@@ -368,7 +370,7 @@ class _Marks(QObject):
         return super().eventFilter(source, event)
 
     def follow(self, text: str) -> None:
-        """Do so in what was pasted, when there is one mark, and it is the other."""
+        """Replace the mark in pasted text, if it has exactly one."""
         box, line, point = _parts_of(self)
         other = "." if point == "," else ","
         if box.decimals() and point not in text and text.count(other) == 1:
@@ -378,14 +380,14 @@ class _Marks(QObject):
 
 
 class _Shortening(QObject):
-    """Takes the idle zeros away whenever a spin box has written itself.
+    """Removes trailing zeros whenever a spin box has updated its text.
 
-    It keeps nothing but Qt's own: Python's collector may empty what it finds here
-    while Qt still has events for the box.
+    It keeps only Qt objects: Python's garbage collector may clear its attributes while
+    Qt still has events for the box.
     """
 
     def shorten(self) -> None:
-        """Leave out what says nothing."""
+        """Remove trailing zeros."""
         box, line, point = _parts_of(self)
         text = line.text()
         short = text.rstrip("0").removesuffix(point) if point in text else text
@@ -394,15 +396,15 @@ class _Shortening(QObject):
             box.updateGeometry()
 
     def follow(self, _: str) -> None:
-        """Do the same after a change, unless it is being typed."""
+        """Do so after a change, unless the user is typing."""
         line = _parts_of(self)[1]
         if not (line.isModified() and line.hasFocus()):
             self.shorten()
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Shorten soon after the box is shown, or has another style."""
+        """Shorten soon after the box is shown or its style changes."""
         if event is not None and event.type() in _RESTYLED:
-            self.startTimer(0)  # when Qt is done with the event
+            self.startTimer(0)  # after Qt has processed the event
         return super().eventFilter(source, event)
 
     def timerEvent(self, event: QTimerEvent | None) -> None:  # noqa: N802
@@ -413,7 +415,7 @@ class _Shortening(QObject):
 
 
 def _parts_of(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
-    """Give the spin box that a helper is made for, its field and its decimal point."""
+    """Return the spin box of a helper, its line edit and its decimal point."""
     box = helper.parent()
     assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
     line = box.lineEdit()
@@ -422,15 +424,17 @@ def _parts_of(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
 
 
 def least_width(widget: QWidget) -> int:
-    """Width below which a control would be cut off; of a name some letters suffice."""
+    """Return the width below which a control would be cut off; names may be elided."""
     metrics = widget.fontMetrics()
-    if isinstance(widget, QAbstractSpinBox):  # which asks for the longest it could say
+    if isinstance(
+        widget, QAbstractSpinBox
+    ):  # which reserves room for its longest label
         prefix = getattr(widget, "prefix", str)()
         texts = (widget.specialValueText(), prefix + _LEAST_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
         widest = max(map(metrics.horizontalAdvance, texts))
         return widest + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
-    if isinstance(widget, QPushButton | QCheckBox):  # whose text may be broken now
+    if isinstance(widget, QPushButton | QCheckBox):  # whose text may wrap now
         text, others = " ".join(widget.text().split()), widget.property(TEXTS)
         if others:
             return max(_button_width(widget, each) for each in (text, *others))
@@ -442,7 +446,7 @@ def least_width(widget: QWidget) -> int:
 
 
 def _button_width(button: QWidget, text: str) -> int:
-    """Width that a button asks for when it says something else."""
+    """Return the width of a button with another label."""
     option, style, metrics = QStyleOptionButton(), button.style(), button.fontMetrics()
     assert style is not None  # noqa: S101 - every widget has one
     option.initFrom(button)
@@ -453,14 +457,14 @@ def _button_width(button: QWidget, text: str) -> int:
 
 
 class _Lines(QFlowLayout):
-    """Fills each line with as many widgets as fit, and shares out what is left."""
+    """Fills each line with as many widgets as fit, and distributes the rest."""
 
     def heightForWidth(self, width: int) -> int:  # noqa: N802 - Qt's name
-        """Say how high the lines are together."""
+        """Return the height of all lines."""
         return self._lay(QRect(0, 0, width, 0), test=True)
 
     def setGeometry(self, rect: QRect) -> None:  # noqa: N802 - Qt's name
-        """Lay the widgets out."""
+        """Lay out the widgets."""
         QLayout.setGeometry(self, rect)
         self._lay(rect)
 
@@ -472,11 +476,11 @@ class _Lines(QFlowLayout):
         return QSize(width + gaps, self.heightForWidth(_ANY_WIDTH))
 
     def minimumSize(self) -> QSize:  # noqa: N802 - Qt's name
-        """Ask for the widest widget; the text of a button may break."""
+        """Ask for the widest widget; the text of a button may wrap."""
         return QSize(_NARROW_PX, self.heightForWidth(_ANY_WIDTH))
 
     def _break_lines(self, room: int) -> list[list[tuple[QWidget, int]]]:
-        """Give the widgets of each line with the width that each needs."""
+        """Return the widgets of each line with their widths."""
         items = (self.itemAt(number) for number in range(self.count()))
         parts = [item.widget() for item in items if item and not item.isEmpty()]
         lines: list[list[tuple[QWidget, int]]] = []
@@ -493,7 +497,7 @@ class _Lines(QFlowLayout):
         return lines
 
     def _lay(self, rect: QRect, *, test: bool = False) -> int:
-        """Lay the widgets out, unless it is a test; give the height."""
+        """Lay out the widgets, unless only measuring; return the height."""
         top = rect.top()
         for line in self._break_lines(rect.width()):
             fixed_policy = QSizePolicy.Policy.Fixed
@@ -515,7 +519,7 @@ class _Lines(QFlowLayout):
 
 
 class FoldingRow(QWidget):
-    """Widgets beside each other, on as many lines as their texts need."""
+    """Widgets side by side, on as many lines as their texts need."""
 
     def __init__(self, *widgets: QWidget) -> None:
         super().__init__()
@@ -526,7 +530,7 @@ class FoldingRow(QWidget):
             self._lines.addWidget(widget)
 
     def insert(self, place: int, widget: QWidget) -> None:
-        """Add a widget at a place."""
+        """Add a widget at an index."""
         after = range(self._lines.count() - place)
         items = [self._lines.takeAt(place) for _ in after]
         self._lines.addWidget(widget)
@@ -535,7 +539,7 @@ class FoldingRow(QWidget):
 
 
 class Folded(QWidget):
-    """Widgets that are hidden behind a title until they are asked for."""
+    """Widgets that are folded below a title."""
 
     def __init__(self, title: str, tooltip: str, *widgets: QWidget) -> None:
         super().__init__()
@@ -560,6 +564,6 @@ class Folded(QWidget):
         self.content.setVisible(on)
 
     def unfold_for(self, value: object) -> None:
-        """Show the widgets because of a value that goes with them."""
+        """Show the widgets because one of their values is set."""
         if value:
             self.unfold()

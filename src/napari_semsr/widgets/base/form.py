@@ -1,7 +1,7 @@
-"""Forms: magicgui widgets made from a frozen pydantic option set, one row each.
+"""Forms: magicgui widgets for the fields of a pydantic option set, one row each.
 
-A label stands above its control where the dock is too narrow for both, every control
-has a tooltip, and an optional number shows *automatic* at the low end of its range.
+A label is above its control if the dock is too narrow for both, every control has a
+tooltip, and an optional number shows *automatic* at the low end of its range.
 """
 
 import re
@@ -52,23 +52,23 @@ from napari_semsr.widgets.base.folding import (
 from napari_semsr.widgets.base.places import begin_at
 
 Labels = Mapping[str, tuple[str, Mapping[str, str]]]
-"""What a panel calls an option, and each of the option's values, by their names."""
+"""A panel's label of an option, and of each of its values, by name."""
 
 _AUTOMATIC = "automatic"
-_MORE_TOLD = "Settings that few need."
+_MORE_TOLD = "Settings that few users need."
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
-# napari's own are hardly told from the others, in either theme; text is read on this
+# napari's selection is hardly visible in either theme; text is readable on this
 _CHOSEN = "QListView::item:selected { background-color: rgba(80, 110, 230, 150); }"
-_GAP_PX = 6  # of a label from its control
-_LARGEST_INT = 1_000_000  # in a box without a bound; chosen
+_GAP_PX = 6  # distance of a label from its control
+_LARGEST_INT = 1_000_000  # bound of a box without one; chosen
 _LARGEST_FLOAT = 1e9
 
 
 class _WheelGuard(QObject):
-    """Leaves the wheel to the panel, unless a control was clicked first."""
+    """Passes the wheel to the panel, unless a control has the focus."""
 
     def eventFilter(self, control: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Pass the wheel on where the control has no focus."""
+        """Pass the wheel on if the control has no focus."""
         if (
             isinstance(event, QWheelEvent)
             and isinstance(control, QWidget)
@@ -80,7 +80,7 @@ class _WheelGuard(QObject):
 
 
 def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushButton:
-    """Make a button that calls something."""
+    """Make a button that calls a function."""
     button = QPushButton(text)
     button.setToolTip(tooltip)
     fold_text(button)
@@ -89,7 +89,7 @@ def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushBu
 
 
 def _choose(edit: FileEdit) -> None:
-    """Ask for a path: beside the one that is typed, else beside the data."""
+    """Ask for a path, starting at the one entered, else at the data."""
     text = edit.line_edit.value.strip()
     path_typed = Path(text).expanduser().absolute()
     begin = path_typed if text and path_typed.parent.is_dir() else begin_at()
@@ -122,11 +122,11 @@ class Form(QWidget):
     def add(self, control: Any) -> None:
         """Add one row: a magicgui widget with its label, or a Qt widget alone.
 
-        Both bring their tooltip; a tick box has its text beside it.
+        Both have a tooltip; a tick box has its text next to it.
         """
         native = getattr(control, "native", control)
         tooltip = getattr(control, "tooltip", None) or native.toolTip()
-        native.setToolTip(tooltip)  # magicgui gives that of a slider to a part of it
+        native.setToolTip(tooltip)  # magicgui sets that of a slider on a part of it
         if isinstance(native, QAbstractSpinBox | QComboBox):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
@@ -140,10 +140,10 @@ class Form(QWidget):
         grows = QSizePolicy.Policy.Expanding
         if isinstance(native, QAbstractButton):
             fold_text(native)
-            grows = QSizePolicy.Policy.Ignored  # its text breaks where it must
+            grows = QSizePolicy.Policy.Ignored  # its text wraps
         if isinstance(control, FileEdit):  # "Choose directory" leaves no room for one
             control.choose_btn.text = "Choose…"
-            control.choose_btn.changed.disconnect()  # it begins where napari was called
+            control.choose_btn.changed.disconnect()  # starts in the working directory
             control.choose_btn.changed.connect(partial(_choose, control))
         native.setSizePolicy(grows, native.sizePolicy().verticalPolicy())
         label = "" if isinstance(control, CheckBox) else getattr(control, "label", "")
@@ -152,7 +152,7 @@ class Form(QWidget):
             self._layout.addRow(native)
         elif not isinstance(control, FileEdit) and native.findChild(FoldingRow) is None:
             self._layout.addRow(text, native)
-        else:  # a path needs the whole width, and so does what breaks its lines
+        else:  # paths and wrapping texts need the whole width
             self._layout.addRow(text)
             self._layout.addRow(native)
         if text is not None:
@@ -162,10 +162,10 @@ class Form(QWidget):
         self._rows[name], self._controls_by_name[name] = (native, text), control
 
     def event(self, event: QEvent | None) -> bool:
-        """Give controls the room that their texts need now.
+        """Give controls the room that their texts need.
 
-        It is the same for all, since Qt looks at one row alone when it decides whether
-        a label stands beside its control.
+        It is the same for all, since Qt decides by a single row whether a label is next
+        to its control.
         """
         was_handled = super().event(event)
         if event is not None and event.type() in _REFITTING:
@@ -177,7 +177,7 @@ class Form(QWidget):
         return was_handled
 
     def labels(self) -> Labels:
-        """Tell what the rows and their entries are called, by the options' names."""
+        """Return the labels of rows and entries, by option name."""
         all_labels = {}
         for name, control in self._controls_by_name.items():
             label = getattr(control, "text", "") or getattr(control, "label", "")
@@ -189,7 +189,7 @@ class Form(QWidget):
         return all_labels
 
     def relabel(self, name: str, label: str, tooltip: str) -> None:
-        """Say what the control of a row is for now."""
+        """Change the label of a row."""
         native, text = self._rows[name]
         native.setToolTip(tooltip)
         if text is not None:
@@ -204,7 +204,7 @@ class Form(QWidget):
 
 
 def _kind_of(annotation: Any) -> tuple[Any, bool]:
-    """Give the type, such as that of a `FiniteFloat`, and whether None may be, too."""
+    """Return the type, such as that of a `FiniteFloat`, and whether None is allowed."""
     union = get_origin(annotation) in (Union, types.UnionType)
     parts = get_args(annotation) if union else (annotation,)
     kind = next(part for part in parts if part is not type(None))
@@ -213,7 +213,7 @@ def _kind_of(annotation: Any) -> tuple[Any, bool]:
 
 
 def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
-    """Range of a spin box from the bounds of a pydantic field."""
+    """Return the range of a spin box from the bounds of a pydantic field."""
     least: float = 0 if kind is int else -_LARGEST_FLOAT
     most: float = _LARGEST_INT if kind is int else _LARGEST_FLOAT
     for item in field.metadata:
@@ -225,7 +225,7 @@ def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
 
 
 def _entries_of(field: FieldInfo) -> dict[str, Any]:
-    """Give the values of an option by the entries that a panel shows for them."""
+    """Return the values of an option by the entries that a panel shows."""
     kind, _ = _kind_of(field.annotation)
     values = get_args(kind) if get_origin(kind) is Literal else ()
     entries = {_AUTOMATIC if value == "auto" else str(value): value for value in values}
@@ -233,7 +233,7 @@ def _entries_of(field: FieldInfo) -> dict[str, Any]:
 
 
 class _Control:
-    """One option's widget, and the value it stands for."""
+    """The widget of an option, and its value."""
 
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.kind, self.optional = _kind_of(field.annotation)
@@ -266,7 +266,7 @@ class _Control:
             return create_widget(
                 value=default, annotation=self.kind, name=name, options=options
             )
-        # An index may be 0, so that "automatic" stands one below it.
+        # An index may be 0, so "automatic" is one below it.
         zero = any(getattr(item, "ge", None) == 0 for item in field.metadata)
         self._none = -1 if self.kind is int and zero else 0
         options["min"] = self._none
@@ -279,7 +279,7 @@ class _Control:
 
     @property
     def value(self) -> Any:
-        """Value of the option; None where *automatic* is shown."""
+        """Value of the option; None if *automatic* is shown."""
         value = self.widget.value
         if self.optional and self.kind in (int, float):
             return None if value == self._none else self.kind(value)
@@ -327,10 +327,10 @@ _UNKNOWN = "\0"
 
 
 def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
-    """Name options and verbs in a sentence as panels do.
+    """Replace names of options and verbs in a sentence by the labels of panels.
 
-    `read` gives what the panel that shows it calls its options, when that is needed.
-    Advice in brackets on what no panel has a row for is left out.
+    `read` returns the labels of the panel that shows the sentence. Advice in brackets
+    on options that no panel has is left out.
     """
     if "`" not in text and not _OPTION.match(text):
         return text
@@ -350,7 +350,7 @@ def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
 def _name_in_panel(
     labels: Labels, verb: str, option: str, value: str, unknown: str = ""
 ) -> str:
-    """Name a verb's panel, or the row of an option and the entry to be chosen."""
+    """Return the name of a verb's panel, or the row and entry of an option."""
     value = "" if value == "…" else value
     if verb:
         verb = FUNCTIONS.get(verb, verb)
@@ -368,7 +368,7 @@ def _name_in_panel(
 
 
 def _row(option: str, value: str, labels: Labels) -> str:
-    """Name the row of a panel and the entry to be chosen; of no row, nothing."""
+    """Return the row of a panel and the entry to choose; empty if there is none."""
     names = (option, *_OTHER_NAMES.get(option, ()))
     label, choices = next((labels[name] for name in names if name in labels), ("", {}))
     entries = (value, *_ENTRIES.get(option, ()))
@@ -379,7 +379,7 @@ def _row(option: str, value: str, labels: Labels) -> str:
 
 @contextmanager
 def errors_in_panel_words() -> Iterator[None]:
-    """Let errors that napari itself shows name options as panels do."""
+    """Let errors that napari shows use the labels of panels."""
     try:
         yield
     except SemsrError as error:
@@ -388,12 +388,12 @@ def errors_in_panel_words() -> Iterator[None]:
 
 
 def option_widget(model: type[Options], name: str) -> Any:
-    """Make the control of one option, for a place of its own."""
+    """Make the control of one option, outside a form."""
     return _Control(name, model.model_fields[name]).widget
 
 
 def labels_of_verbs(names: Iterable[str]) -> Labels:
-    """Give what panels call the options of verbs, by the options' names."""
+    """Return the panels' labels of the options of verbs, by option name."""
     labels: Labels = {}
     for verb in filter(None, map(verb_of, names)):
         labels = {**labels, **_labels_of(*(one.options for one in verb.sets))}
@@ -401,7 +401,7 @@ def labels_of_verbs(names: Iterable[str]) -> Labels:
 
 
 def _labels_of(*models: type[Options]) -> Labels:
-    """Give rows and entries of options by their names."""
+    """Return rows and entries of options by name."""
     fields = [item for model in models for item in model.model_fields.items()]
     return {
         name: (words_of(info).row, {str(v): k for k, v in _entries_of(info).items()})
@@ -411,7 +411,7 @@ def _labels_of(*models: type[Options]) -> Labels:
 
 
 class OptionsForm(Form):
-    """A form over those fields of an option set that bear a label, of one frame."""
+    """A form for the labelled fields of an option set that belong to one frame."""
 
     def __init__(self, model: type[Options], *, group: str = "") -> None:
         groups: dict[str, list[str]] = {group: [], MORE: []}
@@ -439,38 +439,38 @@ class OptionsForm(Form):
 
     @property
     def names(self) -> Sequence[str]:
-        """Options that are shown."""
+        """Names of the options that are shown."""
         return tuple(self._controls)
 
     def widget(self, name: str) -> Any:
-        """Look up the magicgui widget of one option."""
+        """Return the magicgui widget of one option."""
         return self._controls[name].widget
 
     @property
     def by_person(self) -> frozenset[str]:
-        """Options that a person alone gives, never a file."""
+        """Options that only the user sets, never a file."""
         return persons_options(self._model)
 
     def values(self) -> dict[str, Any]:
-        """Read what is typed now."""
+        """Return the current values."""
         return {name: control.value for name, control in self._controls.items()}
 
     def set_values(self, **values: Any) -> None:
-        """Type values into the form."""
+        """Set values in the form."""
         for name, value in values.items():
             self._controls[name].value = value
             if name in self._more and value != self._model.model_fields[name].default:
                 self._fold.unfold()
 
     def show_row(self, name: str, visible: bool) -> None:
-        """Show or hide one row with its label, among the folded ones as well."""
+        """Show or hide one row with its label, also among the folded ones."""
         if name in self._more:
             self._folded.show_row(name, visible)
         else:
             super().show_row(name, visible)
 
     def _has_part(self, name: str) -> bool:
-        """Whether an option matters with what is typed in the other rows."""
+        """Whether an option has an effect with the values of the other rows."""
         when = self._when.get(name, {}).items()
         return all(
             self._controls[other].value in allowed_values
@@ -482,18 +482,18 @@ class OptionsForm(Form):
             self.show_row(name, self._has_part(name))
 
     def options(self, **more: Any) -> Any:
-        """Validate what is typed; what has no part is left at its default."""
+        """Validate the values; options without effect keep their defaults."""
         values = {k: v for k, v in self.values().items() if self._has_part(k)}
         return self._model.parse(values | more)
 
     def on_change(self, name: str, call: Callable[[Any], None]) -> None:
-        """Call something when one option changes."""
+        """Call a function when one option changes."""
         control = self._controls[name]
         control.widget.changed.connect(lambda _: call(control.value))
 
 
 def frames_of(model: type[Options]) -> dict[str, OptionsForm]:
-    """Make a form for each further frame that options of a set stand in."""
+    """Make a form for each further frame of an option set."""
     words = map(words_of, model.model_fields.values())
     groups = dict.fromkeys(one.group for one in words if one.label)
     return {
@@ -512,7 +512,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def preference(category: str, name: str) -> Any:
-    """Read what the user set under Preferences."""
+    """Return a value that the user set under Preferences."""
     default = DEFAULTS[category][name]
     try:
         from napari.settings import get_plugin_settings

@@ -1,4 +1,4 @@
-"""Layers that leave a viewer: the last removal can be taken back."""
+"""Undo the last removal of layers from a viewer."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,33 +16,33 @@ MADE_KEY = "semsr made"
 """Entry of a layer's metadata: title of the panel that made it."""
 
 _Removed = list[tuple[int, Layer]]
-"""Layers, first removed first, and where they were in the list at that time."""
+"""Removed layers in order, and their indices in the list at that time."""
 
 
 class RemovedLayers:
-    """The layers that were removed last from a viewer, until others are removed."""
+    """The layers that were removed last from a viewer."""
 
     changed = Signal()
     removed = Signal(str)
-    """Emits the name of a layer whose removal can be taken back."""
+    """Emits the name of a layer whose removal can be undone."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
         self._last: _Removed = []
         self._text = ""
-        self._removing = False  # whether the next removal belongs to the last
+        self._removing = False  # whether the next removal belongs to the last one
         self._quiet = False
         viewer.layers.events.removed.connect(self._on_removed)
         finalize(viewer, _forget, self._last, []).atexit = False
 
     @property
     def layers(self) -> list[Layer]:
-        """Layers of the viewer, for callers that must not hold it."""
+        """Layers of the viewer, for callers that must not keep it alive."""
         viewer = self._viewer()
         return [] if viewer is None else list(viewer.layers)
 
     def remove(self, layers: Sequence[Layer]) -> None:
-        """Remove those of some layers that are still there."""
+        """Remove those of the given layers that still exist."""
         viewer = self._viewer()
         for layer in layers:
             if viewer is not None and layer in viewer.layers:
@@ -50,11 +50,11 @@ class RemovedLayers:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether what is removed now is removed for good, by a panel."""
+        """Whether removals are final now, since a panel makes them."""
         return self._quiet
 
     def remove_along(self, layer: Layer, others: Sequence[Layer]) -> None:
-        """Remove what belongs to a layer that was removed; both come back together."""
+        """Remove layers that belong to a removed one; undo restores all."""
         for item in filter(self.layers.__contains__, others):
             if self.holds(layer):
                 self._last.append((self.layers.index(item), item))
@@ -62,22 +62,22 @@ class RemovedLayers:
                 self.remove([item])
 
     def holds(self, layer: Layer | None) -> bool:
-        """Whether the removal of a layer can be taken back."""
+        """Whether the removal of a layer can be undone."""
         return any(item is layer for _, item in self._last)
 
     def end_removal(self) -> None:
-        """Keep the next removal apart from the last."""
+        """End the current removal, so that the next one is undone separately."""
         self._removing = False
 
     @property
     def text(self) -> str:
-        """What can be taken back, as in "removal of mosaic"; empty for nothing."""
+        """What can be undone, such as "removal of mosaic"; empty if nothing."""
         there = self.layers
         is_gone = self._viewer() and any(item not in there for _, item in self._last)
         return self._text if is_gone else ""
 
     def undo(self) -> str:
-        """Put back what was removed last, and return its text; empty for nothing."""
+        """Restore the layers removed last, and return the text; empty if none."""
         text, viewer = self.text, self._viewer()
         if text and viewer is not None:
             for index, layer in reversed(self._last):
@@ -102,14 +102,14 @@ class RemovedLayers:
             self._quiet = before
 
     def _on_removed(self, event: Any) -> None:
-        """Note that a layer was removed; all that go at once come back at once."""
+        """Note a removed layer; layers removed together are restored together."""
         layer, viewer = event.value, self._viewer()
         if viewer is None:
             return
         if (
             self._quiet
-            or layer.metadata.get(HELPER_KEY) is True  # which was there for a moment
-            or layer.metadata.get(LIVE_KEY)  # what is done of it is gone with its run
+            or layer.metadata.get(HELPER_KEY) is True  # which was only temporary
+            or layer.metadata.get(LIVE_KEY)  # its results were removed with its run
         ):
             drop_store(layer, viewer.layers)
         else:
@@ -124,13 +124,13 @@ class RemovedLayers:
 
 
 def _forget(removal: _Removed, others: Sequence[Layer]) -> None:
-    """Make a removal final; stores that other layers show stay."""
+    """Make a removal final; stores that other layers show are kept."""
     while removal:
         drop_store(removal.pop()[1], others)
 
 
 def bare(viewer: ViewerModel) -> ViewerModel:
-    """Give the viewer itself: napari hands a proxy to panels, each time another."""
+    """Return the viewer behind the proxies that napari gives to panels."""
     return getattr(viewer, "__wrapped__", viewer)
 
 
@@ -138,7 +138,7 @@ _histories: WeakKeyDictionary[Any, RemovedLayers] = WeakKeyDictionary()
 
 
 def history_of(viewer: ViewerModel) -> RemovedLayers:
-    """Give what was removed last from a viewer."""
+    """Return the removed layers of a viewer."""
     viewer = bare(viewer)
     if viewer not in _histories:
         _histories[viewer] = RemovedLayers(viewer)

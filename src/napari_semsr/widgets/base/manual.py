@@ -1,4 +1,4 @@
-"""The manual: which page tells of what, opened in the web browser."""
+"""Open pages of the manual in the web browser."""
 
 import re
 from functools import cache
@@ -10,24 +10,24 @@ from qtpy.QtGui import QDesktopServices
 
 _PACKAGE = Path(__file__).parents[2]
 _TROUBLES = "troubleshooting.md"
-_BUILT = "_build/html"  # where `make docs` puts it
+_BUILT = "_build/html"  # output of `make docs`
 _ON_THE_WEB = "https://github.com/napari-semsr/napari-semsr/blob/main/docs"
 
 
 def manual_folder() -> Path:
-    """Folder of the pages: in the package, or beside the source that it is run from."""
+    """Return the folder of the pages: in the package, or in the source tree."""
     package_docs = _PACKAGE / "docs"
     return package_docs if package_docs.is_dir() else _PACKAGE.parents[1] / "docs"
 
 
 def slug(heading: str) -> str:
-    """Anchor of a heading, as the built manual and GitHub have it."""
+    """Return the anchor of a heading, as in the built manual and on GitHub."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
 @cache
 def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Pattern and place of each entry of the page on messages, from its headings."""
+    """Return pattern and section of each entry of the troubleshooting page."""
     try:
         text = (manual_folder() / _TROUBLES).read_text("utf-8")
     except OSError:
@@ -41,16 +41,16 @@ def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def advice_on(message: str) -> str | None:
-    """Place of the manual that tells what to do about a message, if it has one.
+    """Return the section of the manual about a message, if there is one.
 
-    `message`: as the job said it, in the words of commands.
+    `message`: as given by the job, in the words of commands.
     """
     places = (place for pattern, place in _troubles() if pattern.search(message))
     return next(places, None)
 
 
 def manual_url(place: str) -> QUrl:
-    """Address of ``page.md#heading``: in the manual that was built, or on the web."""
+    """Return the address of ``page.md#heading``, in the built manual or on the web."""
     page, _, heading = place.partition("#")
     built_page = manual_folder() / _BUILT / Path(page).with_suffix(".html")
     url = QUrl.fromLocalFile(str(built_page))
@@ -61,12 +61,12 @@ def manual_url(place: str) -> QUrl:
 
 
 def show_file(path: str | Path) -> None:
-    """Show a page or a folder in the program that the system has for it."""
+    """Open a page or folder with the system's default program."""
     QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
 
 
 def open_manual(place: str) -> None:
-    """Open the manual in the web browser, or say where it is."""
+    """Open the manual in the web browser, or show its address."""
     url = manual_url(place)
     if not QDesktopServices.openUrl(url):
-        show_info(f"The manual tells of it at {url.toString()}")
+        show_info(f"See the manual at {url.toString()}")

@@ -1,4 +1,4 @@
-"""What every panel has: a form that scrolls, Run and Cancel, progress, status."""
+"""Base of all panels: a scrolling form, Run and Cancel, progress, status."""
 
 import html
 import importlib
@@ -148,27 +148,27 @@ HIDE, FLIP = "Ctrl+Shift+H", "Ctrl+Shift+B"
 def bind_key(
     widget: QWidget, key: str, call: Callable[[], object], *, anywhere: bool = False
 ) -> QShortcut:
-    """Call something by a key: where a widget has the focus, or while it is in view."""
+    """Bind a key: while a widget has the focus, or while it is visible."""
     context = Qt.ShortcutContext.WidgetWithChildrenShortcut
-    if anywhere:  # the canvas has the focus of those who look at a result
+    if anywhere:  # the canvas has the focus while the user looks at a result
         context = Qt.ShortcutContext.WindowShortcut
     shortcut = QShortcut(QKeySequence(key), widget)
     shortcut.setContext(context)
     shortcut.activated.connect(call)
-    shortcut.activatedAmbiguously.connect(call)  # two panels are in view
+    shortcut.activatedAmbiguously.connect(call)  # two panels are visible
     return shortcut
 
 
 class ResultSwitch:
-    """Hides what a panel added, and shows it again as it was."""
+    """Hides the layers that a panel added, and restores them."""
 
     def __init__(self, viewer: ViewerModel, panel: str) -> None:
         self._viewer, self._panel = viewer, panel
-        self.under: Any = None  # the layer that they were made of, or layers
+        self.under: Any = None  # the layer or layers that they were made from
         self._before: dict[Layer, bool] = {}
 
     def flip(self) -> None:
-        """Show in its place what it was made of, though hidden before, or go back."""
+        """Show the input in place of the result, or go back."""
         self.toggle(self.under if isinstance(self.under, Layer) else None)
 
     def toggle(self, under: Layer | None = None) -> None:
@@ -195,12 +195,12 @@ class ResultSwitch:
 
 _MINIMUM_WIDTH = 320  # of a panel; chosen
 _PLOTS = "napari_semsr.widgets.base.plots"
-_LINES = 4  # of messages that are in view; chosen: most are shorter
-_MOST_LINES = 12  # of messages that are folded open; more scrolls
-_LOOK_MS = 500  # between two looks whether the cause of an error has gone; chosen
-# Between two drawings of progress. Each draws the whole window, which takes 14 ms of a
-# core where there is no GPU. napari's own bar is not used: its sign of work moves 27
-# times a second, and cost eight times as much as the stitching that it reported on.
+_LINES = 4  # lines of messages that are visible; chosen: most are shorter
+_MOST_LINES = 12  # lines of unfolded messages; more scrolls
+_LOOK_MS = 500  # ms between two checks whether the cause of an error is gone; chosen
+# ms between two updates of progress. Each repaints the whole window, which takes 14 ms
+# of a core without a GPU. napari's bar is not used: its animation repaints 27 times a
+# second, and cost eight times as much as the stitching that it reported.
 _STEP_MS = 250
 _QUEUE, _CANCEL_QUEUED = "Queue", "Cancel queued"
 _WHAT_TO_DO = "What to do"
@@ -223,26 +223,26 @@ _Planes = dict[Image, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What Run starts; all but the job may be generators.
+    """What Run starts; all parts except the job may be generators.
 
-    The window is drawn, and answers, at each ``yield`` of theirs.
+    The window repaints and responds at each ``yield``.
     """
 
-    make: _Make  # gives the job
-    show: _Show  # is called with its result
-    begin: _Begin | None = None  # is called when its turn has come
+    make: _Make  # returns the job
+    show: _Show  # called with its result
+    begin: _Begin | None = None  # called before the job starts
 
 
 def plots_ready() -> bool:
-    """Whether what plots need has been imported."""
+    """Whether the imports of plots are done."""
     return _PLOTS in sys.modules
 
 
 def _with_plots(make: _Make) -> Job[Any]:
-    """Import in the thread of a job what its result is shown with, and try it.
+    """Import and warm up in the job's thread what shows its result.
 
-    matplotlib takes a second or more, and so does what napari imports with the first
-    layer that has labels or features.
+    matplotlib takes a second or more, and so do napari's imports for the first layer
+    with labels or features.
     """
     if not plots_ready():
         yield Progress(0, 0, "Starting matplotlib (once after napari starts)")
@@ -252,7 +252,7 @@ def _with_plots(make: _Make) -> Job[Any]:
 
 
 def _when_changed(path: str) -> int | None:
-    """When a file or folder was last changed, in ns; None where there is none."""
+    """Return when a path was last changed, in ns; None if it does not exist."""
     try:
         return Path(path).stat().st_mtime_ns
     except (OSError, ValueError):
@@ -260,7 +260,7 @@ def _when_changed(path: str) -> int | None:
 
 
 class FindingsBar(FoldingRow):
-    """Buttons that copy and save what a panel found."""
+    """Buttons that copy and save a panel's results."""
 
     def __init__(self, panel: "Panel") -> None:
         super().__init__()
@@ -268,7 +268,7 @@ class FindingsBar(FoldingRow):
         self.copy_button = push_button(
             "Copy",
             self.copy,
-            "Copy the numbers, ready to be pasted into a spreadsheet.",
+            "Copy the numbers, to paste into a spreadsheet.",
         )
         self.save_button = push_button(
             "Save numbers…",
@@ -283,14 +283,15 @@ class FindingsBar(FoldingRow):
         self.figure_button = push_button(
             "Save figure…",
             panel.save_figure,
-            "Save all images that are visible as one picture for a paper, with scale "
-            "bar, colour bar and caption.",
+            "Save all visible images as one figure for a paper, with scale bar, "
+            "colour bar and caption.",
         )
         self.page_button = push_button(
             "Report…",
             panel.report_found,
-            "Measure the layers anew, by all that tells of them, and write a page to "
-            "print: pictures, numbers with their methods, text for a Methods section.",
+            "Measure the layers again with all suitable methods, and write a "
+            "printable page: images, numbers with their methods, text for a Methods "
+            "section.",
         )
         sharing = self.copy_button, self.save_button, self.plot_button
         pages = self.figure_button, self.page_button
@@ -298,7 +299,7 @@ class FindingsBar(FoldingRow):
             self.insert(place, button)
 
     def refresh(self) -> None:
-        """Offer what there is."""
+        """Enable the buttons for which there are results."""
         findings = self._panel.findings()
         self.setVisible(bool(findings.numbers or findings.curves))
         self.plot_button.setVisible(findings.plot is not None)
@@ -309,12 +310,12 @@ class FindingsBar(FoldingRow):
         self._panel.show_status(copy_text(self._panel.findings().text()))
 
     def save_numbers(self) -> None:
-        """Ask for a name, and write numbers and curves."""
+        """Ask for a file name, and write numbers and curves."""
         findings = self._panel.findings()
         self._panel.save_file("Save numbers", findings.title, _TABLES, findings.write)
 
     def save_plot(self) -> None:
-        """Ask for a name, and draw the plot into it."""
+        """Ask for a file name, and save the plot."""
         findings = self._panel.findings()
         if findings.plot is not None:
             write = partial(
@@ -324,9 +325,9 @@ class FindingsBar(FoldingRow):
 
 
 def _list_again(box: CategoricalWidget[Any]) -> None:
-    """List the layers of a viewer anew; what is chosen stays, though it be renamed.
+    """Update a list of layers; the choice is kept, even if it was renamed.
 
-    magicgui knows the chosen one by its name.
+    magicgui identifies the choice by its name.
     """
     before, many = box.value, isinstance(box, Select)
     with box.changed.blocked():
@@ -343,32 +344,32 @@ def _list_again(box: CategoricalWidget[Any]) -> None:
 _in_view: set[QWidget] = set()
 """Panels that are shown without a dock.
 
-A script may keep no reference to one. Python would destroy it while Qt paints it, since
-what is drawn in Python looks for garbage too, and Qt does not survive that.
+A script may keep no reference to one. Python could then destroy it during a garbage
+collection while Qt paints it, and Qt crashes.
 """
 
 
 class Panel(QWidget):
-    """Base of the panels."""
+    """Base class of the panels."""
 
     plots = False
     """Whether a result is plotted."""
     reports = True
-    """Whether a report on its layers is offered; not where it writes one of its own."""
-    help_place = "panels.md"  # page of the manual, and heading, that tells of it
+    """Whether a report on its layers is offered; not if the panel writes its own."""
+    help_place = "panels.md"  # page and heading of the manual
 
     @property
     def asks(self) -> bool:
-        """Whether what Run found leaves a question open, so that it is not done."""
+        """Whether the result asks the user a question, so the step is not finished."""
         return False
 
     ran = QtSignal()
-    """Emitted when what Run started has ended well and is shown."""
+    """Emitted when the result of Run is shown."""
     closed = QtSignal()
-    """Emitted when the panel is taken out of its dock."""
+    """Emitted when the panel is removed from its dock."""
 
     queue: str | None = "computing"
-    """Of the jobs that Run starts: those of one queue are done one after another."""
+    """Queue of the jobs that Run starts: jobs of one queue run one after another."""
 
     def __init__(self, viewer: Viewer, title: str, run_label: str = "Run") -> None:
         super().__init__()
@@ -377,22 +378,22 @@ class Panel(QWidget):
         self.setMinimumWidth(_MINIMUM_WIDTH)
         self._boxes: list[CategoricalWidget[Any]] = []
         self._input: CategoricalWidget[Any] | None = None
-        self._active: Layer | None = None  # the last one that was looked at
+        self._active: Layer | None = None  # the last active one
         self._adding = False
-        self._layers_shown: list[Layer] = []  # by what is being shown
-        self.unread: list[QWidget] = []  # parts of the form by which nothing is run
+        self._layers_shown: list[Layer] = []  # while a result is being shown
+        self.unread: list[QWidget] = []  # parts of the form without effect on a run
         self._results_title = ""
-        self._folds = False  # whether the numbers can be folded, below a large one
+        self._folds = False  # whether the numbers below the large one can be folded
         self._run_label, self._cancel_label = run_label, "Cancel"
         self.after_cancel = "no layer was added"
         self.plot: PlotCanvas | None = None
         self._findings = Findings(title)
-        self._layers_read: _Planes = {}  # of layers that the form was read of
-        self._measured: _Planes = {}  # of those that the result is of
+        self._layers_read: _Planes = {}  # planes of the layers that were read
+        self._measured: _Planes = {}  # planes of the layers of the result
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
         self._runners = self.runner, self.saver, self.looker
         self._follow_jobs()
-        self.made: list[Image] = []  # by this panel, and still in the viewer
+        self.made: list[Image] = []  # layers made by this panel that are in the viewer
         self._switch = ResultSwitch(viewer, title)
         self.all_planes: CheckBox | None = None
         self._build()
@@ -417,9 +418,9 @@ class Panel(QWidget):
         self.saver.cancelled.connect(self._show_not_saved)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Cancel the job when the panel is taken out of its dock, and destroy it then.
+        """Cancel the job and destroy the panel when it is removed from its dock.
 
-        Closing a dock does not destroy what it held: it only loses its parent.
+        Closing a dock does not destroy its content, which only loses its parent.
         """
         parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
         if parent_changed and self.parent() is None:
@@ -428,23 +429,23 @@ class Panel(QWidget):
         super().changeEvent(event)
 
     def leave(self) -> None:
-        """Cancel all jobs, and take those that wait out of the queue."""
+        """Cancel all jobs, and remove waiting ones from the queue."""
         for runner in self._runners:
             runner.cancel()
         self.closed.emit()
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Lie over other docks of ours, and be known to the session."""
+        """Tabify with our other docks, and register with the session."""
         super().showEvent(event)
         if self.isWindow():
             _in_view.add(self)
         lay_as_tab(self, self.title)
         self.session.watch(self)
-        self._show_databar()  # what it works on may be known by now to have one
+        self._show_databar()  # its input may have one by now
         self._show_offers()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Let go of a panel that stands in no dock."""
+        """Release a panel that is in no dock."""
         super().hideEvent(event)
         _in_view.discard(self)
 
@@ -457,22 +458,25 @@ class Panel(QWidget):
         self.databar_button = push_button(
             "Crop the data bar",
             self.crop_databar,
-            "Cut off the rows that look like a data bar.",
+            "Remove the rows that look like a data bar.",
         )
         self.size_button = push_button(
-            "Take the stated pixel size",
+            "Use the stated pixel size",
             self.take_sizes,
-            "Give the layers that are chosen the pixel sizes that their files state.",
+            (
+                "Set the pixel sizes of the selected layers to those that their "
+                "files state."
+            ),
         )
         self.grey_button = push_button(
             "Take the luminance",
             self.take_luminance,
-            "Add the layer that is chosen as a grey one, by its luminance.",
+            "Add the luminance of the selected layer as a grey layer.",
         )
         self.offers = self.databar_button, self.size_button, self.grey_button
         for button in self.offers:
             button.setVisible(False)
-            # its text breaks where it must, and never widens the panel
+            # its text wraps and never widens the panel
             vertical = button.sizePolicy().verticalPolicy()
             button.setSizePolicy(QSizePolicy.Policy.Ignored, vertical)
             self.body.addWidget(button)
@@ -486,12 +490,10 @@ class Panel(QWidget):
         foot = QVBoxLayout()
         tooltip = f"{self.title}: start with the settings above ({RUN})."
         self.run_button = push_button(self._run_label, self.run, tooltip)
-        tooltip = f"Stop after the step that is being done ({CANCEL})."
+        tooltip = f"Stop after the current step ({CANCEL})."
         self.cancel_button = push_button(self._cancel_label, self.cancel, tooltip)
         self.cancel_button.setEnabled(False)
-        tooltip = (
-            "Save the layer that was made here, as it is, in a format of your choice."
-        )
+        tooltip = "Save the layer that was made here, in a format of your choice."
         self.save_button = push_button("Save…", self.save, tooltip)
         self.save_button.setVisible(False)
         tooltip = (
@@ -509,7 +511,10 @@ class Panel(QWidget):
         self.progress_bar = QProgressBar()
         self.progress_bar.setTextVisible(True)
         self.progress_bar.setVisible(False)
-        for part in (self.progress_bar, self.save_button):  # nothing moves for them
+        for part in (
+            self.progress_bar,
+            self.save_button,
+        ):  # fixed height: nothing moves
             policy = part.sizePolicy()
             policy.setRetainSizeWhenHidden(True)
             part.setSizePolicy(policy)
@@ -518,9 +523,11 @@ class Panel(QWidget):
         texts = (self.status, self.warned, self.unsaved, self.plane)
         self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MOST_LINES)
         self._mending = new_timer(self, self._look_for_mended, _LOOK_MS)
-        self._causes: tuple[object, ...] | None = None  # of the error that is shown
+        self._causes: tuple[object, ...] | None = (
+            None  # causes of the error that is shown
+        )
         self._stepping = new_timer(self, self._draw_messages, _STEP_MS, once=True)
-        # above the buttons, which stay where they are when it is folded open
+        # above the buttons, which do not move when it is unfolded
         for row in (self.notes, self.progress_bar, self.buttons):
             foot.addWidget(row)
         return foot
@@ -532,12 +539,12 @@ class Panel(QWidget):
         bind_key(self, HIDE, self._switch.toggle, anywhere=True)
         bind_key(self, FLIP, self._switch.flip, anywhere=True)
         self._escape = bind_key(self, CANCEL, self.cancel_button.click)
-        self._escape.setEnabled(False)  # Escape has other uses when nothing runs
+        self._escape.setEnabled(False)  # Escape has other uses when nothing is running
 
-    # -- pieces for the panels ---------------------------------------------
+    # -- parts for the panels ---------------------------------------------
 
     def add_group(self, title: str, *widgets: QWidget) -> QGroupBox:
-        """Add a titled frame to the scrolling part."""
+        """Add a titled group to the scrolling part."""
         group = QGroupBox(title)
         lay_below(group, *widgets).setContentsMargins(8, 12, 8, 8)
         self.body.insertWidget(self.body.count() - 1, group)
@@ -551,14 +558,14 @@ class Panel(QWidget):
         ticks: Sequence[QWidget] = (),
         below: Sequence[QWidget] = (),
     ) -> None:
-        """Add the group of results, hidden until there are some: widgets, figures.
+        """Add the group of results, hidden until there are some.
 
-        `helpers` is what is written at the tick that shows the panel's helper layers,
-        which stands with other `ticks` above the buttons that all panels have.
+        `helpers` is the label of the tick box for the panel's helper layers, which is
+        above the common buttons, with other `ticks`.
         """
         self.headline, self.remarks = RichLabel(), RichLabel()
         self.figures, self._results_title = RichLabel(), title
-        tooltip = "All numbers of the result, and how each was found."
+        tooltip = "All numbers of the result, with their methods."
         self.all_figures = Folded("All numbers", tooltip, self.figures)
         self.helpers = CheckBox(
             text=helpers,
@@ -587,12 +594,12 @@ class Panel(QWidget):
         path: Path | None = None,
         leader: Layer | None = None,
     ) -> Iterator[list[Layer]]:
-        """Add layers of inputs within, in place of those of an earlier run on them.
+        """Context in which added layers replace those of an earlier run on the inputs.
 
-        Gives the earlier ones, to be taken away first. What the user renamed or saved
-        stays, but for a layer of the very store `path`. The order of layers and the
-        view are kept. `leader`: a result beside those of earlier runs, which the added
-        ones explain.
+        Yields the earlier ones, to be removed first. Layers that the user renamed or
+        saved are kept, except one of the store `path`. The order of layers and the view
+        are kept. `leader`: a result next to those of earlier runs, which the added
+        layers explain.
         """
         layers = self.viewer.layers
         names = [one if isinstance(one, str) else identity_of(one) for one in of]
@@ -611,7 +618,7 @@ class Panel(QWidget):
         center, zoom = camera.center, camera.zoom
         layers_placed = (
             self._layers_shown if self._adding else layers
-        )  # at once, or a part at a time
+        )  # in one go, or in parts
         before = list(layers_placed)
         yield [layers[name] for name in places]
         layers_added = [
@@ -621,7 +628,9 @@ class Panel(QWidget):
             item.metadata[RUN_KEY] = run | {"name": item.name}
         if leader is not None:
             for item in layers:
-                if item.metadata.get(RUN_KEY) == run:  # what explained it is replaced
+                if (
+                    item.metadata.get(RUN_KEY) == run
+                ):  # the layers that explained it are replaced
                     del item.metadata[RUN_KEY]
             leader.metadata[RUN_KEY] = run
         for item in sorted(layers_added, key=lambda item: places.get(item.name, 0)):
@@ -633,7 +642,9 @@ class Panel(QWidget):
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
-        elif active is None or active in layers:  # what explains is not worked on next
+        elif (
+            active is None or active in layers
+        ):  # explaining layers are not the next input
             layers.selection.active = active
 
     def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:
@@ -646,7 +657,7 @@ class Panel(QWidget):
     def clear_plot(
         self, *, rows: int = 1, height: int = 240, place: int = 0
     ) -> "PlotCanvas":
-        """Give the empty plot of the results, made when it is first asked for."""
+        """Return the empty plot of the results, created on first use."""
         if self.plot is None:
             from napari_semsr.widgets.base.plots import PlotCanvas
 
@@ -666,12 +677,11 @@ class Panel(QWidget):
         network: str | None = None,
         reveal: bool = True,
     ) -> None:
-        """Write numbers and rich text below the results, and say how it went.
+        """Show numbers and rich text in the results, and set the status.
 
-        The first of the large numbers stands so, and all of them are folded away.
-        `curves` are what was drawn: they are saved with the numbers, which say what
-        `network` made the result; `tables` are shown and copied too. What follows a
-        mouse does not `reveal` the results.
+        The first number is shown large, and all of them are folded. `curves` are saved
+        with the numbers, which state the `network` that made the result; `tables` are
+        shown and copied, too. Results that follow the mouse do not `reveal` the group.
         """
         planes_measured = self._measured.items()
         networks_known = {
@@ -690,7 +700,9 @@ class Panel(QWidget):
         numbers = {
             name: self.translate(number) if isinstance(number, str) else number
             for name, number in numbers.items()
-            if not (name == "Store" and is_temporary(str(number)))  # it moves, or goes
+            if not (
+                name == "Store" and is_temporary(str(number))
+            )  # it moves, or disappears
         }
         first = _first_of(numbers)
         large = "" if first is None else self.translate(_headline(*first))
@@ -714,11 +726,11 @@ class Panel(QWidget):
         self.show_status(sentence)
 
     def findings(self) -> Findings:
-        """Give what was found last, to be copied and saved."""
+        """Return the latest results, to copy and save."""
         return self._findings
 
     def reveal(self) -> None:
-        """Show the group of results, scrolling to its top."""
+        """Show the group of results, scrolled to its top."""
         self.results.setVisible(True)
         self.helpers.native.setVisible(bool(self._helper_layers()))
         self.sharing.refresh()
@@ -737,9 +749,9 @@ class Panel(QWidget):
         layers: Callable[[], Sequence[Layer]] | None = None,
         none: str | None = None,
     ) -> ComboBox:
-        """Make a list of layers that follows the viewer; of grey ones, if not told.
+        """Make a list of layers that follows the viewer; by default of grey ones.
 
-        The last image comes first, and is proposed; maps, if there are, come last.
+        The last image is first and is proposed; maps are last.
         """
         viewer = self.viewer
 
@@ -768,11 +780,11 @@ class Panel(QWidget):
     def new_layer_list(
         self, tooltip: str, height: int, *, name: str = "layers", label: str = ""
     ) -> Select:
-        """Make a list of grey layers of which several can be chosen."""
+        """Make a list of grey layers with multiple selection."""
         rows = Select(
             name=name,
             label=label or None,
-            tooltip=f"{tooltip}; hold Ctrl to choose several.",
+            tooltip=f"{tooltip}; hold Ctrl to select several.",
             choices=lambda _: [
                 (item.name, item) for item in reversed(grey_layers(self.viewer))
             ],
@@ -790,7 +802,7 @@ class Panel(QWidget):
         self._show_plane()
 
     def _on_layers(self, event: Any = None) -> None:
-        """Bring the lists up to date; napari holds this panel only weakly."""
+        """Update the lists; napari keeps only a weak reference to this panel."""
         if is_alive(self):
             if self._adding and event.type == "inserted":
                 about = event.value.metadata
@@ -808,27 +820,27 @@ class Panel(QWidget):
     # -- stacks --------------------------------------------------------------
 
     def new_planes_box(self) -> CheckBox:
-        """Make a tick for all planes of the input, shown while that is a stack."""
+        """Make a tick box for all planes of the input, shown if that is a stack."""
         self.all_planes = CheckBox(
             name="all_planes",
             text="All planes",
-            tooltip="Do one plane after another, to a stack; else only the plane that "
-            "is shown.",
+            tooltip="Process all planes, giving a stack; else only the plane that is "
+            "shown.",
         )
         self.all_planes.changed.connect(self._show_plane)
         return self.all_planes
 
     def takes_stack(self) -> bool:
-        """Whether all planes of the input are asked for."""
+        """Whether all planes of the input are to be processed."""
         takes_all = self.all_planes is not None and bool(self.all_planes.value)
         return takes_all and bool(self._stacks())
 
     def _stacks(self) -> list[Image]:
-        """Chosen layers with more than one plane."""
+        """Return the chosen layers with more than one plane."""
         if not is_alive(self):
             return []
         boxes = self._boxes
-        if self.all_planes is not None:  # other lists are of layers to be looked at
+        if self.all_planes is not None:  # other lists are of layers that are only shown
             boxes = [] if self._input is None else [self._input]
         values = [box.value for box in boxes]
         layers = [
@@ -845,18 +857,20 @@ class Panel(QWidget):
             self.all_planes.native.setVisible(bool(stacks))
         dims = self.viewer.dims
         planes = {item.name: say_plane(item, plane_at(item, dims)) for item in stacks}
-        sentences = [f"{plane} of {name} is taken" for name, plane in planes.items()]
+        sentences = [f"{plane} of {name} is used" for name, plane in planes.items()]
         if self.takes_stack():
-            sentences = [f"all planes of {stacks[0].name} are taken"]
+            sentences = [f"all planes of {stacks[0].name} are used"]
         text = "; ".join(sentences)
         self.plane.setText(f"{text[:1].upper()}{text[1:]}." if text else "")
 
     # -- the active layer ----------------------------------------------------
 
     def take_input(self, box: CategoricalWidget[Any]) -> None:
-        """Choose the active layer in a box, now and whenever another becomes active."""
+        """Select the active layer in a box, now and whenever it changes."""
         self._input = box
-        box.changed.connect(self._show_databar)  # but for its last choice that goes
+        box.changed.connect(
+            self._show_databar
+        )  # except when its last choice is removed
         self.viewer.layers.events.removed.connect(self._show_databar)
         self.viewer.layers.selection.events.active.connect(self._take_active)
         self._take_active()
@@ -867,13 +881,13 @@ class Panel(QWidget):
         self._show_plane()
 
     def _with_databar(self) -> Layer | None:
-        """Give the image that is chosen whose lowest rows look like a data bar."""
+        """Return the selected image if its lowest rows look like a data bar."""
         layer_chosen = None if self._input is None else self._input.value
         layers = layer_chosen if isinstance(layer_chosen, list) else [layer_chosen]
         return next((item for item in layers if databar_of(item)), None)
 
     def _show_databar(self, _: object = None) -> None:
-        """Offer to crop what looks like a data bar of the image that is chosen."""
+        """Offer to crop a data bar of the selected image."""
         if is_alive(self):
             layer = self._with_databar()
             self.databar_button.setVisible(layer in self.viewer.layers)
@@ -881,7 +895,7 @@ class Panel(QWidget):
                 self.databar_button.setText(f"{say_databar(layer)}: crop it")
 
     def crop_databar(self) -> None:
-        """Take the image that is chosen without its data bar."""
+        """Replace the selected image by one without its data bar."""
         layer = self._with_databar()
         if layer is not None:
             with self.showing_errors():
@@ -890,7 +904,7 @@ class Panel(QWidget):
     # -- layers of other readers ----------------------------------------------
 
     def _chosen_layers(self) -> list[Layer]:
-        """List the layers that are chosen and open."""
+        """Return the selected layers that are in the viewer."""
         values = [box.value for box in self._boxes]
         layers_chosen = [
             item
@@ -902,7 +916,7 @@ class Panel(QWidget):
         ]
 
     def _show_offers(self, _: object = None) -> None:
-        """Offer what the chosen layers lack: a stated pixel size, their luminance."""
+        """Offer what the selected layers lack: a stated pixel size, their luminance."""
         if not is_alive(self):
             return
         layers_chosen = self._chosen_layers()
@@ -921,19 +935,19 @@ class Panel(QWidget):
         self.grey_button.setVisible(colour_layer is not None)
         if colour_layer is not None:
             self.grey_button.setText(
-                f"{colour_layer.name} is in colour: take its luminance"
+                f"{colour_layer.name} is a colour image: use its luminance"
             )
 
     def take_sizes(self) -> None:
-        """Calibrate the chosen layers by what their files state."""
+        """Set the pixel sizes of the selected layers from their files."""
         for layer in self._chosen_layers():
             take_stated_size(self.viewer, layer)
-        for box in self._boxes:  # what is proposed may depend on it
+        for box in self._boxes:  # the proposed layers may depend on it
             box.changed.emit(box.value)
-        self.session.changed.emit()  # what was saved before is not any longer
+        self.session.changed.emit()  # it has unsaved changes now
 
     def take_luminance(self) -> None:
-        """Choose the luminance of the first chosen layer that is in colour."""
+        """Select the luminance of the first selected colour layer."""
         colour_layer = next(filter(is_coloured, self._chosen_layers()), None)
         if not isinstance(colour_layer, Image):
             return
@@ -943,21 +957,21 @@ class Panel(QWidget):
             box.value = layer_made
 
     def takes(self, layer: Layer) -> bool:
-        """Whether a layer of the list is chosen when it becomes active."""
+        """Whether a layer of the list is selected when it becomes active."""
         return not layer.metadata.get(LIVE_KEY)
 
     def choose_input(self, layer: Layer) -> None:
-        """Choose a layer as what the panel works on, of several alone."""
+        """Select a layer as the panel's only input."""
         if self._input is not None:
             many = isinstance(self._input, Select)
             self._input.value = [layer] if many else layer
 
     def _take_active(self, event: object = None) -> None:
-        """Choose the layer that has become active, while nothing runs."""
+        """Select the layer that became active, if nothing is running."""
         if not is_alive(self) or self._input is None or self.busy or self._adding:
             return
         active = self.viewer.layers.selection.active
-        if active is None or active == self._active:  # napari gives a new proxy
+        if active is None or active == self._active:  # napari passes a new proxy
             return
         if active in self._input.choices and self.takes(active):
             self._active = active
@@ -966,9 +980,9 @@ class Panel(QWidget):
     def micrograph(
         self, layer: Image | None, *, is_unturned: bool = False, colour: bool = False
     ) -> Micrograph:
-        """Read a layer at the plane that is shown, perhaps as if it were not turned.
+        """Read a layer at the plane that is shown, optionally ignoring its rotation.
 
-        Where `colour` may be, what has it is read as its luminance.
+        With `colour`, colour layers are read as their luminance.
         """
         dims = self.viewer.dims
         if layer is not None:
@@ -983,9 +997,9 @@ class Panel(QWidget):
 
     @contextmanager
     def _making(self) -> Iterator[None]:
-        """Remember the images that are added within."""
+        """Context that records the added images."""
         before = list(self._layers_shown)
-        self._adding = True  # what is made here is not what to work on next
+        self._adding = True  # results are not the next input
         try:
             yield
         finally:
@@ -999,7 +1013,7 @@ class Panel(QWidget):
         self._show_unsaved()
 
     def _in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
-        """Do what adds layers, with a turn of the event loop after each part."""
+        """Run a function that adds layers; the event loop turns after each part."""
         self._layers_shown.clear()
         with self._making():
             parts = act() or iter(())
@@ -1012,7 +1026,7 @@ class Panel(QWidget):
         self._layers_shown.clear()
 
     def _show_unsaved(self) -> None:
-        """Say which layers go when napari ends, and offer to save them."""
+        """List the layers that are lost when napari closes, and offer to save them."""
         if not is_alive(self):
             return
         self.made = [item for item in self.made if item in self.viewer.layers]
@@ -1021,7 +1035,7 @@ class Panel(QWidget):
         self.unsaved.setText(describe_unsaved(names))
 
     def save(self) -> None:
-        """Ask where to save the active layer, or the last one made, and do so."""
+        """Ask where to save the active layer or the last result, and save it."""
         active = self.viewer.layers.selection.active
         left = [item for item in self.made if is_unsaved(item)] or self.made
         layer = active if active in self.made else left[-1]
@@ -1035,7 +1049,7 @@ class Panel(QWidget):
         write: Callable[[Path], object],
         sentence: str = "Saved as {}.",
     ) -> None:
-        """Ask for a name, write there, and say so; the path stands for ``{}``."""
+        """Ask for a file name, write it, and report; ``{}`` becomes the path."""
         path = ask_file(self, title, name, kinds)
         if path is not None:
             with self.showing_errors():
@@ -1043,7 +1057,7 @@ class Panel(QWidget):
                 self.show_status(sentence.format(path))
 
     def save_as(self, layer: Image) -> None:
-        """Ask where to save a layer, all planes of a stack, and do so."""
+        """Ask where to save a layer, with all planes of a stack, and save it."""
         with self.showing_errors():
             look, stack = look_of(layer), layer.ndim > 2
             planes = planes_of(layer) if stack else [self.micrograph(layer)]
@@ -1069,11 +1083,11 @@ class Panel(QWidget):
     # -- figures -------------------------------------------------------------
 
     def save_figure(self) -> None:
-        """Ask for a name, and draw the visible images as a figure for a paper."""
+        """Ask for a file name, and save the visible images as a figure for a paper."""
         with self.showing_errors():
             images = [item for item in image_layers(self.viewer) if item.visible]
             if not images:
-                msg = "An image layer must be visible to be a figure; show one first."
+                msg = "A figure needs a visible image layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
             path = ask_file(self, "Save figure", f"{images[-1].name} figure", _PAPERS)
             if path is not None:
@@ -1085,18 +1099,18 @@ class Panel(QWidget):
                 )
 
     def figure_options(self) -> FigureOptions | None:
-        """Give how a figure is drawn; None to lay maps over what they measured."""
+        """Return the options of a figure; None overlays maps on the measured images."""
         return None
 
     # -- reports -------------------------------------------------------------
 
     def report_found(self) -> None:
-        """Ask for a name, and write a report on what was measured last."""
+        """Ask for a file name, and write a report on the latest measurement."""
         layers_shown = [item for item in self._measured if item in self.viewer.layers]
         layers = [item for item in image_layers(self.viewer) if item in layers_shown]
         layers.sort(key=layers_shown.index)
         reference = getattr(getattr(self, "reference", None), "value", None)
-        layers.sort(key=lambda item: item is not reference)  # the reference comes first
+        layers.sort(key=lambda item: item is not reference)  # the reference is first
         findings = self.findings()
         rows = tuple((name, str(value)) for name, value in findings.numbers.items())
         panel_findings = PanelFindings(
@@ -1112,7 +1126,7 @@ class Panel(QWidget):
     def write_report(
         self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
     ) -> None:
-        """Ask for a name, and write a report on layers; two that fit are a pair."""
+        """Ask for a file name, and write a report on layers; two may be a pair."""
         with self.showing_errors():
             images: list[Any] = [self.as_shown(layer) for layer in layers]
             name = f"{layers[0].name if layers else self.title} report"
@@ -1134,9 +1148,9 @@ class Panel(QWidget):
         )
 
     def as_shown(self, layer: Image) -> Micrograph:
-        """Read a layer, with the contrast and colours that it has on screen.
+        """Read a layer, with its contrast and colours on screen.
 
-        Of a stack, the plane that was measured, or else the one that is shown.
+        From a stack, the plane that was measured, or else the one that is shown.
         """
         without_cache(layer)
         plane = self._measured.get(layer) or plane_at(layer, self.viewer.dims)
@@ -1157,7 +1171,7 @@ class Panel(QWidget):
 
     @property
     def busy(self) -> bool:
-        """Whether something is being made, saved or looked into."""
+        """Whether a job of this panel is running or saving."""
         return any(runner.busy for runner in self._runners)
 
     def job(self) -> Work:
@@ -1165,24 +1179,25 @@ class Panel(QWidget):
         raise NotImplementedError
 
     def writes(self) -> Path | None:
-        """Give the path that was chosen for what Run makes."""
+        """Return the path chosen for the output."""
         return None
 
     def run(self) -> None:
-        """Start the job with what the form says, or queue it, or say why not."""
+        """Start or queue the job with the values of the form, or report why not."""
         request = self._typed_in()
         if self.queue is None and self.runner.busy:
             self.show_status(_RUNNING)
         elif self.runner.is_asked(request):
             self.show_status(
-                "These settings are being run already; change one to queue another run."
+                "A run with these settings is active already; change one to "
+                "queue another run."
             )
         else:
             with self.showing_errors():
                 self._run(request)
 
     def _typed_in(self) -> tuple[Any, ...]:
-        """Read all that is typed and chosen for a run, at the place that is shown."""
+        """Read everything that determines a run, including the plane that is shown."""
 
         def parts(kind: type[_Part]) -> list[_Part]:
             return [
@@ -1221,11 +1236,11 @@ class Panel(QWidget):
             sentence = (
                 f"Queued with the settings as they are now: {self.runner.waiting}"
             )
-            self.show_status(f"{sentence} after the one that runs.")
+            self.show_status(f"{sentence} after the current one.")
         self._show_buttons()
 
     def start(self, make: _Make, on_result: _Show, title: str | None = None) -> bool:
-        """Start any job of this panel at once, or say that one is running."""
+        """Start a job of this panel immediately, or report that one is running."""
         make = partial(_with_plots, make) if self.plots else make
         finish = partial(self._finish, on_result, is_run=title is None)
         reads = tuple(self._layers_read)
@@ -1238,7 +1253,7 @@ class Panel(QWidget):
     def _begin(
         self, under: Any, read: _Planes, prepare: _Begin | None
     ) -> Iterator[None]:
-        """Get ready for a job whose turn has come."""
+        """Prepare for a job that is about to start."""
         self._measured = read
         self._switch.under = under
         self._forget_warnings()
@@ -1249,12 +1264,12 @@ class Panel(QWidget):
             yield from self._in_parts(prepare)
 
     def note_origin(self, layers: Sequence[Image]) -> None:
-        """Remember what a result is of, and at which planes that was read."""
+        """Record the layers of a result, and their planes."""
         read, dims = self._layers_read, self.viewer.dims
         self._measured = {item: read.get(item, plane_at(item, dims)) for item in layers}
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
-        """Look into something, in the place of what is being looked into."""
+        """Start an inspection job, replacing a running one."""
         self.looker.cancel()
         self.looker.start(
             title, make, JobRequest(f"looks of {id(self)}", show=on_result)
@@ -1265,9 +1280,9 @@ class Panel(QWidget):
             self.show_status("Looking was cancelled.")
 
     def cancel(self) -> None:
-        """Take the last job that waits out of the queue, or stop the running one."""
+        """Remove the last waiting job from the queue, or stop the running one."""
         if self.runner.withdraw():
-            self.show_status("Taken out of the queue; nothing of it was done.")
+            self.show_status("Removed from the queue; nothing was done.")
             self._show_buttons()
         else:
             self.stop()
@@ -1290,7 +1305,7 @@ class Panel(QWidget):
                 self.ran.emit()
 
     def _show_step(self, step: Progress) -> None:
-        """Say what is being done; it is drawn now, or with those that follow soon."""
+        """Show a progress step now, or together with the steps that follow soon."""
         soon = self._stepping.isActive()
         self._draw_messages(on=not soon)
         self.progress_bar.setVisible(self.runner.running or not self.runner.busy)
@@ -1310,10 +1325,10 @@ class Panel(QWidget):
             layout = self.layout()
             if layout is not None:
                 layout.activate()
-            self.status.repaint()  # what follows may keep the main thread for a moment
+            self.status.repaint()  # the next call may block the main thread briefly
 
     def _show_buttons(self, _: object = None) -> None:
-        """Enable what can be pressed now, and say what it would do."""
+        """Enable and label the buttons for the current state."""
         runner = self.runner
         queues = runner.busy and self.queue is not None
         self.run_button.setText(_QUEUE if queues else self._run_label)
@@ -1328,12 +1343,12 @@ class Panel(QWidget):
             self._fill_bar(0, 0)
 
     def _fill_bar(self, done_count: int, total: int) -> None:
-        """Show how much is done; empty where nobody knows how much there is.
+        """Show how much is done; empty if the total is unknown.
 
-        Qt's bar for that moves all the time, and draws the whole window with it.
+        Qt's indeterminate bar is animated, and repaints the whole window.
         """
         bar, is_drawn = self.progress_bar, self.progress_bar.updatesEnabled()
-        bar.setUpdatesEnabled(False)  # drawn once, and not at each of these
+        bar.setUpdatesEnabled(False)  # painted once, not at each of these
         bar.setTextVisible(total > 0)
         bar.setRange(0, total or 1)
         bar.setValue(done_count if total else 0)
@@ -1345,11 +1360,11 @@ class Panel(QWidget):
     # -- saying ----------------------------------------------------------------
 
     def show_help(self) -> None:
-        """Open the manual where it tells of this panel."""
+        """Open the manual page of this panel."""
         open_manual(self.help_place)
 
     def show_status(self, text: str) -> None:
-        """Say how it goes, in the place of what was said before."""
+        """Show a status message, replacing the last one."""
         self._draw_messages()
         self._say(text)
 
@@ -1358,10 +1373,10 @@ class Panel(QWidget):
         self.status.setText(self.translate(text))
 
     def show_problem(self, text: str) -> None:
-        """Say in the panel and as a notification what went wrong.
+        """Show an error in the panel and as a notification.
 
-        It leaves the panel when something is typed or chosen, a layer comes, goes or
-        gets another size, or a file that is named in the form comes or goes.
+        It is removed when a value changes, a layer is added, removed or resized, or a
+        file named in the form appears or disappears.
         """
         sentence, place = self.translate(text), advice_on(text)
         self._causes = self._find_causes()
@@ -1373,12 +1388,12 @@ class Panel(QWidget):
         show_error(sentence)
 
     def _show_job_problem(self, text: str) -> None:
-        """Show why a job failed; what the panel clears away by then is no mending."""
+        """Show why a job failed; clean-up by the panel does not clear the error."""
         self.show_problem(text)
         self._causes = None
 
     def _find_causes(self) -> tuple[object, ...]:
-        """Read what an error may be due to: the form, its files, layers of others."""
+        """Return what an error may depend on: the form, its files, other layers."""
         *typed_values, _ = self._typed_in()
         files = [_when_changed(text) for text in typed_values[0] if os.sep in text]
         layers = [
@@ -1389,7 +1404,7 @@ class Panel(QWidget):
         return typed_values, files, layers
 
     def leave_mended(self) -> None:
-        """Take an error away whose cause may have gone."""
+        """Clear an error whose cause may be gone."""
         has_causes = self._mending.isActive() and self._causes is not None
         if has_causes and self._causes != self._find_causes():
             self.show_status("")
@@ -1400,11 +1415,11 @@ class Panel(QWidget):
         self.leave_mended()
 
     def _show_logged(self, path: str) -> None:
-        """Offer the log of jobs that failed."""
+        """Offer the log of failed jobs."""
         self.status.add_link("Open the log", QUrl.fromLocalFile(path).toString())
 
     def show_warning(self, text: str) -> None:
-        """Say what a result must be taken with; it stays until the next run."""
+        """Show a warning about a result, until the next run."""
         sentence, place = self.translate(text), advice_on(text)
         link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
@@ -1417,24 +1432,24 @@ class Panel(QWidget):
         self.warned.setText("")
 
     def labels(self) -> Labels:
-        """Tell what rows and their entries are called, by the options' names."""
+        """Return the labels of rows and entries, by option name."""
         labels_by_form = [form.labels() for form in self.findChildren(Form)]
         return {name: label for one in labels_by_form for name, label in one.items()}
 
     def translate(self, text: str) -> str:
-        """Say what a job says in the words of this panel."""
+        """Rephrase a job's message in the words of this panel."""
         return in_panel_words(text, self.labels)
 
     @contextmanager
     def showing_errors(self) -> Iterator[None]:
-        """Say what goes wrong within, and end it."""
+        """Context that shows errors and ends."""
         try:
             yield
         except SemsrError as error:
             self.show_problem(str(error))
 
     def notify(self, text: str) -> None:
-        """Say something good in the panel, or as a notification where it is hidden."""
+        """Show a success message in the panel, or as a notification if it is hidden."""
         self.show_status(text)
         if not self.isVisible():
             show_info(text)
@@ -1444,16 +1459,16 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "\N{EN DASH}"
 
 
-_LARGE = 20  # points of the number of a result; chosen: twice those of other text
-_ABREAST = 36  # letters of a table's row with its gaps; chosen: 320 px
-_GAP = 2  # letters' widths from one column to the next
-_MOST_SHOWN = 20  # rows of a table; chosen: it is copied and saved whole
+_LARGE = 20  # font size of the large number; chosen: twice that of other text
+_ABREAST = 36  # characters of a table row with gaps; chosen: 320 px
+_GAP = 2  # character widths between columns
+_MOST_SHOWN = 20  # rows shown of a table; chosen: copy and save give all
 
 
 def _sheet(title: str, columns: Columns) -> str:
-    """Write a table with its heads as rich text, a wide one in parts below each other.
+    """Return a table with its headers as rich text, a wide one in parts.
 
-    Each part begins with the first column.
+    Each part starts with the first column.
     """
     cells, widths = {}, {}
     for head, column in columns.items():
@@ -1461,7 +1476,7 @@ def _sheet(title: str, columns: Columns) -> str:
             str(item) if isinstance(item, str | int) else str(Figure(item))
             for item in column
         ]
-        # heads and sentences break at spaces
+        # headers and sentences wrap at spaces
         words = [word for text in (head, *cells[head]) for word in text.split()]
         widths[head] = max(map(len, words), default=0) + _GAP
     first, *others = cells
@@ -1479,7 +1494,7 @@ def _sheet(title: str, columns: Columns) -> str:
 
 
 def _part(columns: Mapping[str, Sequence[str]]) -> str:
-    """Write a few columns side by side."""
+    """Return a few columns side by side."""
     gap = "&nbsp;" * _GAP
     heads = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in columns)
     rows = "".join(
@@ -1490,7 +1505,7 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
 
 
 def _first_of(numbers: Numbers) -> tuple[str, Figure] | None:
-    """Find the number that stands large: the first that there is."""
+    """Return the number to show large: the first one."""
     large_figures = [
         (k, v) for k, v in numbers.items() if isinstance(v, Figure) and v.large
     ]
@@ -1499,7 +1514,7 @@ def _first_of(numbers: Numbers) -> tuple[str, Figure] | None:
 
 
 def _headline(name: str, figure: Figure) -> str:
-    """Write a number large, with its unit and what is to be thought of it."""
+    """Return a number in large type, with its unit and verdict."""
     beside = " ".join(filter(None, (figure.spread, figure.unit)))
     number = f"<b>{html.escape(figure.text)}</b>"
     lines = [
@@ -1512,7 +1527,7 @@ def _headline(name: str, figure: Figure) -> str:
 
 
 def legend(colours: Mapping[str, str]) -> str:
-    """Write squares in some colours, and what each means, as rich text."""
+    """Return a legend of coloured squares as rich text."""
     rows = (
         f'<span style="color:{colour}">\N{BLACK SQUARE}</span> {html.escape(text)}'
         for colour, text in colours.items()
@@ -1521,7 +1536,7 @@ def legend(colours: Mapping[str, str]) -> str:
 
 
 def table(rows: Mapping[str, object], *, strong: bool = True) -> str:
-    """Write names and values as rich text."""
+    """Return names and values as rich text."""
     left, right = ("<b>", "</b>") if strong else ("", "")
     cells = "".join(
         f"<tr><td>{name}&nbsp;&nbsp;</td><td>{left}{value}{right}</td></tr>"

@@ -1,4 +1,4 @@
-"""Where dialogs of files begin: beside the data, or where was chosen last for them."""
+"""Start folders of file dialogs: next to the data, or the last choice for them."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.layers import file_of
 
-_chosen: dict[Path, Path] = {}  # where results of data in a folder went last
+_chosen: dict[Path, Path] = {}  # last output folder of data in a folder
 
 
 def begin_at() -> Path:
-    """Give the folder in which a dialog begins: that of the data, or its last choice.
+    """Return the start folder of a dialog: that of the data, or its last choice.
 
-    Frames have a folder of their own, beside which their results go.
+    Frames have their own folder; their results go next to it.
     """
     data = _data_folder()
     if data is None:
@@ -25,7 +25,7 @@ def begin_at() -> Path:
 
 
 def _data_folder() -> Path | None:
-    """Find the folder of the topmost layer that shows a file of the user's."""
+    """Return the folder of the topmost layer that shows a user's file."""
     viewer = current_viewer()
     for layer in reversed([] if viewer is None else list(viewer.layers)):
         folder = layer.metadata.get(FOLDER_KEY) or file_of(layer)
@@ -35,7 +35,7 @@ def _data_folder() -> Path | None:
 
 
 def note_chosen(path: Path) -> None:
-    """Remember where something was saved, for what is saved of the same data."""
+    """Remember an output folder, for later results of the same data."""
     update_save_history(str(path))
     data = _data_folder()
     if data is not None:

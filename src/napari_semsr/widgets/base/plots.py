@@ -1,4 +1,4 @@
-"""A matplotlib canvas that follows napari's theme, and what its plots share."""
+"""A matplotlib canvas that follows napari's theme, and shared parts of plots."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,14 +26,14 @@ from napari_semsr.widgets.base.runner import is_alive
 _DPI = 90  # of plots; chosen
 _PRINT_DPI = 300
 _INK = "#222222"
-_NO_ROOM = 1e-3  # of a row: the layout wants some
-_WIDTH_IN, _ROW_IN = 6.0, 3.4  # of a saved plot: a column and a half of a page
-_ABREAST = 38  # letters of two names beside each other; chosen: in a panel of 320 px
-_ABOVE_TICKS = 4.2  # letters' heights, above an upper axis; chosen
+_NO_ROOM = 1e-3  # height of an empty row: the layout needs some
+_WIDTH_IN, _ROW_IN = 6.0, 3.4  # size of a saved plot: one and a half columns of a page
+_ABREAST = 38  # characters of two names side by side; chosen: for a panel of 320 px
+_ABOVE_TICKS = 4.2  # character heights above an upper axis; chosen
 
 
 def draw_for_nobody() -> None:
-    """Draw what a plot has, so that the first one in a window has fonts at hand."""
+    """Draw a plot off screen, to load the fonts for the first one in a window."""
     figure = Figure(dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -44,30 +44,30 @@ def draw_for_nobody() -> None:
 
 
 class _Canvas(FigureCanvasQTAgg):
-    """Draws when it is painted: once however often it was asked, never while hidden."""
+    """Draws only on paint events: once for many requests, never while hidden."""
 
     def __init__(self, figure: Figure) -> None:
         super().__init__(figure)  # type: ignore[no-untyped-call]
         self._stale = True
         self._moving: Sequence[Line2D] = ()
-        self._behind: Any = None  # all but the moving lines, as it was drawn last
+        self._behind: Any = None  # background: everything except the moving lines
 
     def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Leave the wheel to the panel, which scrolls; matplotlib would take it."""
+        """Pass the wheel to the panel, which scrolls; matplotlib would consume it."""
         event.ignore()
 
     def draw_idle(self) -> None:
-        """Draw when the window is painted next."""
+        """Draw at the next paint event."""
         self._stale = True
         self.update()
 
     def move_lines(self, lines: Sequence[Line2D]) -> None:
-        """Draw animated lines anew, over what else was drawn."""
+        """Redraw animated lines over the background."""
         self._moving = lines
         self.update()
 
     def paintEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
-        """Draw what has changed, and put it into the window."""
+        """Draw changes, and paint the widget."""
         if self._stale:
             self._stale, self._behind = False, None
             self.draw()  # type: ignore[no-untyped-call]
@@ -103,13 +103,13 @@ class PlotCanvas(QWidget):
         self.refresh()
 
     def follow_theme(self, event: Any = None) -> None:
-        """Take the colours of the theme that was chosen."""
+        """Use the colours of the selected theme."""
         self._theme = str(getattr(event, "value", self._theme))
         if is_alive(self):
             self.refresh()
 
     def move_lines(self, lines: Sequence[Line2D]) -> None:
-        """Draw animated lines anew; axes and all else stay as they were drawn."""
+        """Redraw animated lines; axes and everything else are kept."""
         self.canvas.move_lines(lines)
 
     def clear(self) -> None:
@@ -121,7 +121,7 @@ class PlotCanvas(QWidget):
                 child.remove()
 
     def refresh(self) -> None:
-        """Colour everything by the theme and draw; empty axes take no room."""
+        """Colour everything by the theme and draw; empty axes are collapsed."""
         axes_in_use = [axes for axes in self.axes if axes.has_data()]
         for axes in self.axes:
             axes.set_visible(axes in axes_in_use)
@@ -136,9 +136,9 @@ class PlotCanvas(QWidget):
         self.canvas.draw_idle()
 
     def save(self, path: Path, origin: Sequence[str] = (), caption: str = "") -> None:
-        """Draw the plot into a PNG or SVG, dark on white, at one size for all docks.
+        """Save the plot as PNG or SVG, dark on white, whatever the dock's size.
 
-        `origin` goes into the file's own title, `caption` below the plot.
+        `origin` becomes the file's title, `caption` is below the plot.
         """
         wide, high = self.figure.get_size_inches()
         rows = sum(axes.get_visible() for axes in self.axes)
@@ -161,21 +161,21 @@ class PlotCanvas(QWidget):
             self.refresh()
 
     def png(self) -> bytes:
-        """Draw the plot, dark on white."""
+        """Return the plot as PNG, dark on white."""
         with TemporaryDirectory() as folder:
             path = Path(folder) / "plot.png"
             self.save(path)
             return path.read_bytes()
 
     def _ink(self, text: str, plane: str) -> None:
-        """Colour what is drawn, and the plane behind it."""
+        """Set the colours of text and background."""
         for axes in self.axes:
             for part in (axes, *axes.child_axes):
                 _colour(part, text, plane)
 
 
 def _colour(axes: Any, text: str, plane: str) -> None:
-    """Colour one pair of axes; a secondary axis has no plane of its own."""
+    """Set the colours of one pair of axes; a secondary axis has no background."""
     axes.set_facecolor(plane)
     axes.title.set(color=text, fontsize=9)
     axes.tick_params(colors=text, which="both", labelsize=8)
@@ -190,7 +190,7 @@ def _colour(axes: Any, text: str, plane: str) -> None:
 
 
 def show_legend(axes: Axes) -> None:
-    """Name the curves above the axes, where the names cover none of them."""
+    """Add a legend above the axes, where it covers no curve."""
     handles, labels = axes.get_legend_handles_labels()
     if not labels:
         return
@@ -213,7 +213,7 @@ def show_legend(axes: Axes) -> None:
 
 
 def short_label(text: str, length: int = 34) -> str:
-    """Cut a long name in its middle."""
+    """Shorten a long name in its middle."""
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-half:]}"
 
@@ -222,7 +222,7 @@ _PEN = Pen(COLOURS)
 
 
 def draw_plot(axes: Axes, plot: Plot) -> None:
-    """Draw curves with their legend above, as panels name things."""
+    """Draw curves with their legend above, with the labels of panels."""
     lines = (replace(line, label=short_label(line.label)) for line in plot.lines)
     draw_curves(axes, replace(plot, lines=tuple(lines)), _PEN)
     for part in (axes, *axes.child_axes):
@@ -234,5 +234,5 @@ def draw_plot(axes: Axes, plot: Plot) -> None:
 
 
 def as_label(text: str) -> str:
-    """Write what an axis is called as a panel does."""
+    """Return an axis label in the style of panels."""
     return f"{text[:1].upper()}{text[1:]}"
