@@ -100,13 +100,9 @@ def _write_small(name, folder):
     return str(path)
 
 
-def test_verbs_without_a_network_import_no_compiler(images, monkeypatch):
-    _run(images, monkeypatch, WITHOUT_NETWORK)
-
-
-def test_a_deep_network_runs_without_a_compiler(images, monkeypatch):
+def test_neither_other_verbs_nor_a_deep_network_import_a_compiler(images, monkeypatch):
     line = ("enhance", "first.tif", "-o", "a.tif", "--model", "ssum-sem", *CPU)
-    _run(images, monkeypatch, [line])
+    _run(images, monkeypatch, [*WITHOUT_NETWORK, line])
 
 
 @pytest.mark.broad
