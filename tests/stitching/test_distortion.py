@@ -101,7 +101,8 @@ def test_a_scan_without_distortion_stays_as_it_was(still):
 @pytest.mark.broad
 def test_overlaps_that_contradict_a_calibration_are_told(bent):
     (message,) = calibrated(bent[1], 0.02).warnings
-    (found,) = re.findall(r"The overlaps tell a distortion of (\S+) \+- 0\.000", message)
+    told = r"The overlaps tell a distortion of (\S+) \+- 0\.000"
+    (found,) = re.findall(told, message)
     assert float(found) == pytest.approx(0.03, rel=0.05)
     assert "the calibration 0.0200 +- 0.0003, which is taken" in message
     assert not calibrated(bent[1], 0.03).warnings
