@@ -33,11 +33,10 @@ _FOREIGN = (
     *("QT_FONT_DPI", "QT_SCALE_FACTOR", "QT_STYLE_OVERRIDE", "TORCHELASTIC_RUN_ID"),
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
 )
+# These tell the tests themselves where pictures of panels go, and what the kit made.
+_OURS = ("SEMSR_ARTEFACTS", "SEMSR_KIT_RESULTS")
 for _name in list(os.environ):
-    # Where pictures of panels are to be kept is asked of the tests themselves.
-    if _name in _FOREIGN or (
-        _name.startswith(_PREFIXES) and _name != "SEMSR_ARTEFACTS"
-    ):
+    if _name in _FOREIGN or (_name.startswith(_PREFIXES) and _name not in _OURS):
         del os.environ[_name]
 if "PYTEST_XDIST_WORKER" in os.environ:
     for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

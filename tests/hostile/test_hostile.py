@@ -19,7 +19,7 @@ from tests.hostile.play import play
 from tests.hostile.watch import WATCH, Watched
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW, MANY = 25, 5000  # of files; of the lines of each verb:
+FEW, MANY = 12, 5000  # of files; of the lines of each verb:
 FEW_LINES, MANY_LINES = 2, 500
 WELL_FORMED, MANY_WELL_FORMED = "well-formed-", 2000  # kinds of whole files
 SMOKE = ("png", "transform", "semsr-convert")  # one of each kind, in the quick tests

@@ -132,7 +132,7 @@ def test_area_lies_where_both_show_something(judged):
 
 def test_linear_filter_undoes_a_blur(job_of):
     rng = np.random.default_rng(0)
-    clear = ndimage.gaussian_filter(rng.random((160, 160)), 1.2)
+    clear = ndimage.gaussian_filter(rng.random((128, 128)), 1.2)
     blurred = ndimage.gaussian_filter(clear, 1.5) + rng.normal(0, 1e-4, clear.shape)
     size = (10.0, 10.0)
     optical, sem = (

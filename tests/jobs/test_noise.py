@@ -9,7 +9,7 @@ import napari_semsr as semsr
 
 @pytest.fixture
 def scene(rng):
-    smooth = ndimage.gaussian_filter(rng.normal(size=(384, 400)), 12)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(288, 304)), 9)
     smooth = 120 + 40 * smooth / smooth.std()
     smooth[100:200, 50:90] += 60  # an edge
     return smooth

@@ -218,7 +218,7 @@ def _texture(seed, shape):
     return 128 + 40 * field / field.std()
 
 
-_PLACE, _OTHERS = _texture(3, (230, 270)), [_texture(n, (200, 240)) for n in (5, 6, 7)]
+_PLACE, _OTHERS = _texture(3, (230, 270)), [_texture(n, (200, 240)) for n in (5, 6)]
 _VIEWS = {
     "as-it-is": lambda seen: seen[:200, :240],
     "bits": lambda seen: np.round(seen[:200, :240] * 256).clip(0, 65535).astype("u2"),
@@ -232,10 +232,13 @@ _VIEWS = {
 }
 
 
-@pytest.mark.parametrize("paired", [True, False], ids=["paired", "unpaired"])
-@pytest.mark.parametrize("view", _VIEWS.values(), ids=_VIEWS)
-def test_no_two_sets_show_one_place(cut, view, paired):
+@pytest.mark.parametrize(
+    ("name", "paired"),
+    [*((name, True) for name in _VIEWS), ("gain", False), ("turned", False)],
+)
+def test_no_two_sets_show_one_place(cut, name, paired):
     """The second image shows what the first does, in another way."""
+    view = _VIEWS[name]
     highs = [_PLACE[:200, :240], view(_PLACE), *_OTHERS]
     rng = np.random.default_rng(8)
     lows = [high + 0.1 * high.std() * rng.normal(size=high.shape) for high in highs]
@@ -249,13 +252,13 @@ def test_no_two_sets_show_one_place(cut, view, paired):
     assert store.record["same_place"] == made.same_place
     for side in ("low", "high"):
         homes: dict[tuple, set[str]] = {}
-        for name in SPLITS:
-            for source, y, x in store.group[f"{name}/{side}_places"][:].tolist():
+        for split in SPLITS:
+            for source, y, x in store.group[f"{split}/{side}_places"][:].tolist():
                 here = (0,) if source < 2 else (source, y, x)
                 # images that fit pixel by pixel may share theirs place by place
-                fits = view in [_VIEWS[k] for k in list(_VIEWS)[:5]]
+                fits = name in list(_VIEWS)[:5]
                 homes.setdefault((0, y, x) if fits and source < 2 else here, set()).add(
-                    name
+                    split
                 )
         assert all(len(names) == 1 for names in homes.values())
 

@@ -254,9 +254,9 @@ def test_pixel_size_of_a_registered_image_is_that_of_the_other(
 
 @pytest.mark.broad
 def test_several_images_stand_in_one_table(scene, tmp_path: Path) -> None:
-    images = [scene.first.replace(name=f"image-{n}") for n in range(5)]
+    images = [scene.first.replace(name=f"image-{n}") for n in range(3)]
     result, page, _ = made_of(images, tmp_path)
-    assert result.images == tuple(f"image-{n}" for n in range(5))
+    assert result.images == tuple(f"image-{n}" for n in range(3))
     assert "Side by side" in page.text
     assert "All images have one grey scale." in page.text
     own, page, _ = made_of(images, tmp_path, options=ReportOptions(greys="own"))

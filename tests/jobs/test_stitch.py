@@ -18,7 +18,7 @@ from napari_semsr.stitching.fuse import FusionPlan
 from tests.refusals import refused
 from tests.stopping import stop_at
 
-SIDE = 128
+SIDE = 96
 
 
 @pytest.fixture(scope="module")

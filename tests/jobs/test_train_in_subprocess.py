@@ -177,14 +177,6 @@ def test_a_device_that_cannot_train_is_refused_before_a_process_starts(monkeypat
 
 
 @pytest.mark.broad
-def test_a_device_that_is_not_there_is_refused_before_anything(request_of, tmp_path):
-    missing = "cuda" if not torch.cuda.is_available() else "mps"
-    with pytest.raises(OptionError, match=f"Device {missing} needs"):
-        run(train_in_subprocess(request_of, device=missing))
-    assert not Path(request_of.run_dir).exists()
-
-
-@pytest.mark.broad
 def test_errors_of_the_training_come_through(tmp_path):
     (tmp_path / "wrong.yaml").write_text("name: a\nstepz: 3\n")
     asked = TrainRequest(str(tmp_path / "wrong.yaml"), str(tmp_path / "run"))

@@ -9,7 +9,7 @@ from napari_semsr.restoration import RestoreOptions, choose
 from napari_semsr.restoration.method import DetailError
 from napari_semsr.restoration.structure import has_structure
 
-SIZE = 256
+SIZE = 192
 
 
 def background(kind: str, seed: int) -> np.ndarray:
@@ -44,8 +44,9 @@ KINDS = ["0", "1", "2", "3", "4", "gradient", "counts", "counts under shading"]
 KINDS += ["lines", "correlated and white", "dust", "median"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", ["wiener", "blind"])
+@pytest.mark.parametrize(
+    ("kind", "method"), [*((kind, "wiener") for kind in KINDS), ("dust", "blind")]
+)
 def test_no_blur_is_estimated_from_background(kind, method):
     image = Micrograph(background(kind, 5), name="resin")
     with pytest.raises(DetailError, match="cannot be estimated from resin") as found:

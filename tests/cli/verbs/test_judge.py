@@ -32,17 +32,6 @@ def test_summary_is_a_table_and_json_is_that_of_the_file(semsr, pair):
     assert said.record["registration"]["searched"] == "stored"
 
 
-def test_refusal_is_one_object_and_exit_2(semsr, pair):
-    tifffile.imwrite(pair / "blank.tif", np.full((90, 90), 7, np.uint8))
-    line = ("judge", "blank.tif", "sem.tif", "-o", "page.html")
-    said = semsr(*line, "--moving-pixel-size-nm", 20, "--json")
-    assert said.code == 2
-    assert said.record["reason"] == "no-structure"
-    assert said.record["rivals"] == []
-    assert said.record["message"] in said.err
-    assert not list(pair.glob("*page*"))
-
-
 def test_bad_input_is_refused_in_one_line(refused, pair):
     tifffile.imwrite(pair / "bare.tif", np.eye(90, dtype=np.uint8))
     wrong = ("judge", "bare.tif", "sem.tif", "-o", "page.html", "--models", "none")

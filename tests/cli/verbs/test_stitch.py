@@ -50,13 +50,3 @@ def test_grid_alone_and_summary(semsr, scan):
     assert "RMS residual" in said.out
     assert "% at the rim, none found" in said.out
     assert (scan.parent / "mosaic.coverage.tif").is_file()
-
-
-def test_left_out_frame_is_warned_of(semsr, scan):
-    path = scan / "frame_003.tif"
-    path.write_bytes(path.read_bytes()[:3000])
-    said = semsr("stitch", "scan", "-o", "mosaic.ome.tif", "--json")
-    assert said.code == 0, said.err
-    assert any("frame_003.tif" in text for text in said.record["warnings"])
-    assert "warning: " in said.err
-    assert said.record["positions"][3]["y_px"] is None

@@ -59,10 +59,10 @@ def table_of(report):
 
 def test_every_image_has_a_row_of_what_each_step_found(scans, save, batch, tmp_path):
     report = batch(save())
-    assert (report.done, report.failed, report.ran, report.kept) == (12, 0, 36, 0)
+    assert (report.done, report.failed, report.ran, report.kept) == (6, 0, 18, 0)
     sheet = read_sheet(tmp_path / "made" / "table.csv", "images")
     rows = [dict(zip(sheet.names, row, strict=True)) for _, row in sheet.rows]
-    assert [row["name"] for row in rows] == [f"s{number}" for number in range(12)]
+    assert [row["name"] for row in rows] == ["s0", "s1", "s2", "s3", "s10", "s11"]
     assert all(float(row["metrics_psnr_db"]) > 10 for row in rows)
     assert all(row["frc_criterion"] == "1/7" for row in rows)
     assert {row["error"] for row in rows} == {""}
@@ -74,16 +74,16 @@ def test_what_is_finished_is_not_run_again(scans, save, batch, tmp_path):
     steps = save()
     first, before = table_of(batch(steps)), times(tmp_path / "made")
     again = batch(steps)
-    assert (again.ran, again.kept) == (0, 36)
+    assert (again.ran, again.kept) == (0, 18)
     assert table_of(again) == first
     assert times(tmp_path / "made") == before
     anew = batch(steps, overwrite=True)
-    assert (anew.ran, anew.kept) == (36, 0)
+    assert (anew.ran, anew.kept) == (18, 0)
     assert table_of(anew) == first
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("done", [1, 14, 35])
+@pytest.mark.parametrize("done", [1, 8, 17])
 def test_table_after_a_stop_says_what_waits_and_is_then_that_of_a_run_without(
     scans, save, batch, whole, tmp_path, done
 ):
@@ -93,10 +93,10 @@ def test_table_after_a_stop_says_what_waits_and_is_then_that_of_a_run_without(
     sheet = read_sheet(tmp_path / "made" / "table.csv", "images")
     errors = [row[sheet.names.index("error")] for _, row in sheet.rows]
     finished = done // 3
-    assert errors == [""] * finished + ["not run yet"] * (12 - finished)
+    assert errors == [""] * finished + ["not run yet"] * (6 - finished)
     report = batch(steps)
     assert report.kept >= done - 1
-    assert report.ran == 36 - report.kept
+    assert report.ran == 18 - report.kept
     assert table_of(report) == whole
 
 
@@ -116,14 +116,14 @@ def test_table_after_a_kill_is_that_of_a_run_without(
         process.wait(LIMIT_S)
     report = batch(steps)
     assert report.kept >= 2
-    assert report.done == 12
+    assert report.done == 6
     assert table_of(report) == whole
 
 
 @pytest.mark.broad
 def test_two_workers_give_the_same_table(scans, save, batch, whole):
     report = batch(save(), workers=2)
-    assert (report.done, report.ran) == (12, 36)
+    assert (report.done, report.ran) == (6, 18)
     assert table_of(report) == whole
     assert batch(save()).ran == 0
 
@@ -154,23 +154,23 @@ def test_a_failing_image_does_not_stop_the_others(
     scans, save, batch, tmp_path, workers
 ):
     (scans / "s3.tif").write_bytes((scans / "s3.tif").read_bytes()[:300])
-    with pytest.warns(UserWarning, match=r"1 of 12 images failed .*degrade: "):
+    with pytest.warns(UserWarning, match=r"1 of 6 images failed .*degrade: "):
         report = batch(save(), workers=workers)
-    assert (report.done, report.failed) == (11, 1)
+    assert (report.done, report.failed) == (5, 1)
     errors = {row["name"]: row["error"] for row in report.rows if row["error"]}
     assert list(errors) == ["s3"]
     assert "cut" in errors["s3"]
     good = Micrograph(np.eye(64, dtype=np.uint8), (5, 5), "s3")
     write(good, scans / "s3.tif", overwrite=True)
     mended = batch(save())
-    assert (mended.done, mended.ran, mended.kept) == (12, 3, 33)
+    assert (mended.done, mended.ran, mended.kept) == (6, 3, 15)
 
 
 @pytest.mark.broad
 def test_where_no_image_goes_through_the_sentence_says_why(scans, save, batch):
     for path in scans.iterdir():
         path.write_bytes(b"nothing")
-    with pytest.raises(SemsrError, match=r"None of 12 images went .* degrade: "):
+    with pytest.raises(SemsrError, match=r"None of 6 images went .* degrade: "):
         batch(save())
 
 
@@ -183,32 +183,32 @@ def test_a_changed_step_redoes_only_what_depends_on_it(scans, save, batch, tmp_p
     batch(save(steps))
     changed = [*steps[:2], {"metrics": {"reference": "{input}", "match": "affine"}}]
     last = batch(save(changed))
-    assert (last.ran, last.kept) == (12, 24)
+    assert (last.ran, last.kept) == (6, 12)
     first = batch(save([{"degrade": {"seed": 2}}, *changed[1:]]))
-    assert (first.ran, first.kept) == (24, 12)
+    assert (first.ran, first.kept) == (12, 6)
 
 
 @pytest.mark.broad
 def test_what_was_changed_or_taken_away_is_made_again(scans, save, batch, tmp_path):
     batch(save())
-    other = Micrograph(np.eye(64, dtype=np.uint8), (5, 5), "s7")
-    write(other, scans / "s7.tif", overwrite=True)
+    other = Micrograph(np.eye(64, dtype=np.uint8), (5, 5), "s1")
+    write(other, scans / "s1.tif", overwrite=True)
     report = batch(save())
-    assert (report.ran, report.kept) == (3, 33)
+    assert (report.ran, report.kept) == (3, 15)
     made = tmp_path / "made" / "degrade"
     (made / "s2.ome.tif").unlink()
-    (made / "s5.ome.tif").write_bytes(b"other")
+    (made / "s3.ome.tif").write_bytes(b"other")
     report = batch(save())
-    assert (report.ran, report.kept) == (2, 34)
-    assert read(made / "s5.ome.tif").shape == (72, 64)
+    assert (report.ran, report.kept) == (2, 16)
+    assert read(made / "s3.ome.tif").shape == (72, 64)
 
 
-@pytest.mark.parametrize("name", ["s7.txt", "s7-tif.hdr", "s7.half-a.ome.zarr"])
+@pytest.mark.parametrize("name", ["s2.txt", "s2-tif.hdr", "s2.half-a.ome.zarr"])
 def test_what_goes_with_an_image_is_noticed(scans, save, batch, name):
-    steps = save(["decorrelation"], inputs="scans/s[78].tif")
+    steps = save(["decorrelation"], inputs="scans/s[23].tif")
     assert (batch(steps).ran, batch(steps).kept) == (2, 2)
     if name.endswith("zarr"):
-        write(read(scans / "s8.tif"), scans / name)
+        write(read(scans / "s3.tif"), scans / name)
     else:
         (scans / name).write_text("[SemImageFile]\nPixelSize=5\n")
     assert (batch(steps).ran, batch(steps).kept) == (1, 2)
@@ -224,7 +224,7 @@ def test_a_kernel_lies_beside_the_steps_and_is_noticed(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     tifffile.imwrite(name, np.eye(9, dtype=np.uint8))
-    steps = save(["metrics", {"restore": {"psf": name}}], inputs="scans/s[78].tif")
+    steps = save(["metrics", {"restore": {"psf": name}}], inputs="scans/s[23].tif")
     assert (batch(steps).ran, batch(steps).kept) == (4, 4)
     kernel[4, 4] = 3
     tifffile.imwrite(tmp_path / name, kernel)
@@ -247,7 +247,7 @@ def test_a_damaged_state_begins_its_image_anew(
     batch(save())
     (tmp_path / "made" / ".batch" / "s0.json").write_text(text)
     report = batch(save())
-    assert (report.ran, report.kept) == (3, 33)
+    assert (report.ran, report.kept) == (3, 15)
     assert table_of(report) == whole
 
 
@@ -307,19 +307,19 @@ def test_a_list_a_glob_and_flags_reach_the_verb(scans, save, batch, tmp_path):
 @pytest.mark.broad
 def test_outputs_among_the_inputs_of_a_glob_are_none(scans, save, batch, tmp_path):
     steps = save(inputs="**/*.tif", output="scans/made")
-    assert batch(steps).done == 12
-    assert batch(steps).kept == 36
+    assert batch(steps).done == 6
+    assert batch(steps).kept == 18
 
 
 @pytest.mark.broad
 def test_report_is_made_once_and_has_all(scans, save, batch, tmp_path):
-    steps = save(["metrics"], inputs="scans/s?.tif", report={"title": "Ten scans"})
+    steps = save(["metrics"], inputs="scans/s?.tif", report={"title": "Four scans"})
     report = batch(steps)
     page = tmp_path / "made" / "report.html"
     assert report.report == (str(page),)
     text = page.read_text("utf-8")
-    assert "Ten scans" in text
-    assert all(f"s{number}" in text for number in range(10))
+    assert "Four scans" in text
+    assert all(f"s{number}" in text for number in range(4))
     before = page.stat().st_mtime_ns
     batch(steps)
     assert page.stat().st_mtime_ns == before
@@ -331,7 +331,7 @@ def test_a_folder_of_other_files_is_left_alone(scans, save, batch, tmp_path):
     (tmp_path / "made" / "mine.txt").write_text("mine")
     with refused(WriteError, "foreign-files"):
         batch(save())
-    assert batch(save(), overwrite=True).done == 12
+    assert batch(save(), overwrite=True).done == 6
     assert (tmp_path / "made" / "mine.txt").read_text() == "mine"
 
 
