@@ -75,6 +75,20 @@ def test_a_frame_of_another_place_is_named_once(scan):
     assert "is not placed" in doubt
 
 
+@pytest.mark.parametrize("kind", ["repeats itself", "shows nothing"])
+def test_a_frame_whose_place_its_images_leave_open_is_not_named(kind):
+    scene = scans.texture((460, 460), seed=4)
+    # the place of frame 8, the first of its row, and of what it overlaps
+    part = np.s_[160:330, :130]
+    if kind == "repeats itself":
+        scene[part] = scans.lattice(scene[part].shape, 11, seed=3, disorder=0.04)
+    else:
+        scene[part] = scene.mean()
+    flat = scans.square_flat(112)
+    scan = scans.cut_scan(scene, grid=(3, 4), side=112, flat=flat, seed=11)
+    assert named(scan, unplaced=True) == {}
+
+
 def test_lost_contact_is_named_once_and_at_once(scan):
     found = named(scan, lost)
     assert list(found) in ([FROM], [FROM + 1])
