@@ -12,6 +12,7 @@ out of focus.
 
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,9 @@ _EVIDENT = 0.3  # times the noise; chosen: less detail is not compared
 # Error of the logarithm of a pair's contrast, before there are pairs to tell: 0.04 for
 # 2000 px, as of the clean scans of the record, and the number of pairs that it is worth
 _PRIOR, _WORTH = 0.04**2 * 2000, 8
+# Of a frame's side, by which stated positions are tried to err; chosen: half of what
+# their images are searched by at first
+_STAGE = 0.05
 _FLOOR = 1e-3  # of the contrast; below it is noise
 _BEHIND = 8  # frames compared again after a solution, for each new one; chosen
 _DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
@@ -259,11 +263,25 @@ class _Details:
     def _change(self, pair: IntPair) -> tuple[float, float] | None:
         """Logarithm of the second frame's contrast over the first's, and its weight.
 
-        None where the first one shows hardly any.
+        None where the first one shows hardly any. At stated positions two frames do not
+        show quite one place there: what differs within the stage's error counts less.
         """
+        y, x = whole_shift(self._placement.positions, pair)
+        if not self._placement.provisional & {*pair}:
+            return self._change_at(pair, (y, x))
+        rows, columns = (round(_STAGE * side) for side in self._prepared.frame_shape)
+        around = product((y - rows, y, y + rows), (x - columns, x, x + columns))
+        changes = [self._change_at(pair, shift) for shift in around]
+        known = np.array([change for change in changes if change is not None])
+        if len(known) < len(changes):
+            return None
+        change, weight = known.mean(axis=0)
+        varies = known[:, 0].var(ddof=1) / _PRIOR
+        return float(change), float(1 / (1 / weight + varies))
+
+    def _change_at(self, pair: IntPair, shift: IntPair) -> tuple[float, float] | None:
         frame_data = self._prepared
-        shape = frame_data.frame_shape
-        boxes = overlap_boxes(shape, whole_shift(self._placement.positions, pair))
+        boxes = overlap_boxes(frame_data.frame_shape, shift)
         if boxes is None:
             return None
         if self._inside is None:
