@@ -38,6 +38,7 @@ _HELD_BY = 2  # neighbours; as of the positions that are believed
 # Of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of nine
 # scans: none fits so badly, and 258 do where the frame is one of another place
 _MISFIT = 0.5
+_LATEST = 64  # misfits that are looked at again; chosen: neighbours are a row away
 _UNPLACED = (
     "Frame {} is not placed: its image fits nowhere among its neighbours, so that it "
     "is shown where the stage states."
@@ -159,7 +160,7 @@ class ScanWatch:
         if solution is None or len(solution.positions_px) <= _FIRST:
             return messages
         side = np.array(placement.prepared.frame_shape)
-        for index in sorted(placement.misfits - self._named_unplaced):
+        for index in sorted(placement.misfits - self._named_unplaced)[-_LATEST:]:
             near = [i for i in _near(placement, index) if placement.has_place[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
