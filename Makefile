@@ -42,9 +42,9 @@ test: $(STAMP)  ## the quick tests, on two processes and a virtual screen
 	@scripts/system_packages.sh
 	@$(WITH_DISPLAY) $(PYTEST) -m "not slow and not broad" tests
 
-test-all: $(STAMP)  ## broad tests too: products, hostile input, packaging, manual
+test-all: $(STAMP)  ## the broad tests: products, hostile input, packaging, manual
 	@scripts/system_packages.sh
-	@$(WITH_DISPLAY) $(PYTEST) -m "not slow"
+	@$(WITH_DISPLAY) $(PYTEST) -m "broad and not slow"
 
 # Processors round differently: a test that holds on one may fail on another.
 test-avx2: $(STAMP)  ## the quick tests of networks and BLAS, as on a processor with AVX2 alone

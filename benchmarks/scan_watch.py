@@ -86,6 +86,7 @@ def known(scan: Any) -> dict[int, list[str]]:
         prepared=CorrectedFrames(Acquisition(scan.frames, names), flat),
         names=names,
         blank=set[int](),
+        provisional=set[int](),
         solution=None,
         positions=np.full(scan.true_px.shape, np.nan),
     )

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import run
-from napari_semsr.simulation import draw
+from napari_semsr.core import Acquisition, run
+from napari_semsr.simulation import ScanOptions, draw, simulate_scan
 from napari_semsr.stitching import UnplacedError, solve_mosaic
 from napari_semsr.stitching.bridges import JointPlace, nearest_place
 from napari_semsr.stitching.flat_field import first_flat
@@ -88,6 +88,17 @@ def test_a_repeating_sample_of_which_most_frames_fit_nowhere_is_refused():
         solved(
             "circuit", 24.28317942407566, 7040, grid=(3, 4), known="positions", **how
         )
+
+
+def test_a_cut_may_take_the_place_of_frames_at_the_ends_of_later_joints():
+    how = {"frames_grid": "3x5", "frame_px": 128, "seed": 35}
+    taken = run(simulate_scan(ScanOptions(phantom="circuit", **how)))
+    names = tuple(map(str, taken.names))
+    scan = Acquisition(np.stack(taken.frames), names, nominal_px=taken.nominal_px)
+    solution = run(solve_mosaic(scan))
+    assert not solution.has_place.all()
+    error, _ = scans.errors(solution.positions_px, taken.true_px)
+    assert np.nanmax(np.abs(error)) < 1
 
 
 def test_a_place_of_small_overlap_is_found_next_to_one_of_a_larger_overlap():

@@ -75,6 +75,16 @@ def test_a_frame_of_another_place_is_named_once(scan):
     assert "is not placed" in doubt
 
 
+def test_frames_whose_place_their_images_leave_open_are_not_named():
+    scene = scans.texture((460, 460), seed=4)
+    # the places of frames 8 and 11, at both ends of the last row
+    scene[160:330, :130] = scans.lattice((170, 130), 11, seed=3, disorder=0.04)
+    scene[160:330, 250:] = scene.mean()
+    flat = scans.square_flat(112)
+    scan = scans.cut_scan(scene, grid=(3, 4), side=112, flat=flat, seed=11)
+    assert named(scan, unplaced=True) == {}
+
+
 def test_lost_contact_is_named_once_and_at_once(scan):
     found = named(scan, lost)
     assert list(found) in ([FROM], [FROM + 1])
@@ -120,6 +130,7 @@ class Known:
         field = replace(no_flat(flat.shape, dark, "none"), flat=flat)
         self.prepared = CorrectedFrames(Acquisition(frames, names), field)
         self.names, self.blank, self.solution = names, set(), None
+        self.provisional = set()
         self.positions = positions
 
     def __len__(self):

@@ -108,11 +108,24 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
     write_rows(path, [list(columns), *zip(*columns.values(), strict=True)])
 
 
-def write_rows(path: Path, rows: Iterable[Iterable[Cell]]) -> None:
-    """Write rows as CSV, whole or not at all; the first names the columns."""
+def write_rows(
+    path: Path, rows: Iterable[Iterable[Cell]], *, append: bool = False
+) -> None:
+    """Write rows as CSV, whole or not at all; the first names the columns.
+
+    `append`: add the rows to those of the file instead.
+    """
     text = csv_text(rows)
-    with replacing(path) as place:  # names of files need be no UTF-8
-        place.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    # names of files need be no UTF-8
+    how: dict[str, Any] = {
+        "encoding": "utf-8", "errors": "backslashreplace", "newline": "",
+    }  # fmt: skip
+    if append:
+        with path.open("a", **how) as stream:
+            stream.write(text)
+        return
+    with replacing(path) as place:
+        place.write_text(text, **how)
 
 
 def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:

@@ -643,20 +643,26 @@ def rewrite(image: Micrograph, path: Path, **how: Any) -> None:
 
 
 def write_positions(
-    path: Path, places: Mapping[str, Iterable[float] | None], unit: str = "px"
+    path: Path,
+    places: Mapping[str, Iterable[float] | None],
+    unit: str = "px",
+    *,
+    append: bool = False,
 ) -> None:
     """Write top-left corners ``(y, x)``, one row per frame; empty cells for None.
 
-    In pixels, a file with suffix ``.txt`` has the format of Fiji's stitching.
+    In pixels, a file with suffix ``.txt`` has the format of Fiji's stitching. `append`:
+    add the rows to those of the file, which has this unit.
     """
     if path.suffix.lower() == ".txt":
         write_fiji(path, places)
         return
-    rows = (
+    rows = [
         [name, *(("", "") if corner is None else (f"{v:.6f}" for v in corner))]
         for name, corner in places.items()
-    )
-    write_rows(path, [["frame", f"y_{unit}", f"x_{unit}"], *rows])
+    ]
+    header = [] if append else [["frame", f"y_{unit}", f"x_{unit}"]]
+    write_rows(path, header + rows, append=append)
 
 
 # Write images that are computed on demand.

@@ -107,6 +107,7 @@ class LiveMosaic:
         self._files: FrameFolder = frame_folder(self.folder, None, self.options)
         self._scan = LiveScan(self._place, self._files.read, self.options)
         self._stated: dict[str, FloatPair | None] = {}
+        self._has_table = False  # with the positions of all frames so far
         for frame in self._left():
             corner = self._files.corner(frame.name)
             self._stated[frame.name] = corner
@@ -196,8 +197,9 @@ class LiveMosaic:
         path = self.folder / file_name
         write(Micrograph(pixels, size, path.stem), path, overwrite=True)
         self._files.kind = kind
+        is_new = file_name not in self._stated
         self._stated[file_name] = corner
-        self._write_table()
+        self._write_table(file_name, is_new=is_new)
         return self._take(file_name, pixels, corner)
 
     def _take(
@@ -212,10 +214,14 @@ class LiveMosaic:
                 break
         return tuple(doubts)
 
-    def _write_table(self) -> None:
+    def _write_table(self, name: str, *, is_new: bool) -> None:
         """Write the stated positions, if every frame has one."""
-        path = self.folder / _TABLE
-        if None not in self._stated.values():
+        path, corner = self.folder / _TABLE, self._stated[name]
+        if self._has_table and is_new and corner is not None:
+            write_positions(path, {name: corner}, "nm", append=True)
+            return
+        self._has_table = None not in self._stated.values()
+        if self._has_table:
             write_positions(path, self._stated, "nm")
         else:
             path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from scipy.sparse import csgraph
 from scipy.spatial.distance import cdist
 
 from napari_semsr.core import BoolArray, FloatArray, IntPair, Job, Progress
+from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import (
     CERTAIN,
     TOLERANCE_PX,
@@ -51,7 +52,7 @@ class JointPlace:
 
 
 def joint_place(
-    state: State,
+    frames: CorrectedFrames,
     pairs: Sequence[IntPair],
     positions: FloatArray,
     move: IntPair = (0, 0),
@@ -61,11 +62,52 @@ def joint_place(
     for pair in pairs:
         y, x = whole_shift(positions, pair)
         overlaps.append((pair, (y + move[0], x + move[1])))
-    ncc, score, _ = common_coefficient(state.prepared, overlaps)
+    ncc, score, _ = common_coefficient(frames, overlaps)
     fit = float(np.arctanh(np.clip(ncc, -0.999, 0.999)))
     # the score counts details: so many have such a coefficient
     doubt = float(np.sqrt(-2 * np.log(1 / np.cosh(fit)))) / max(score, 1e-9)
     return JointPlace(move, score, fit, doubt)
+
+
+def compare_places(
+    frames: CorrectedFrames,
+    group: Sequence[int],
+    positions: FloatArray,
+    reach: IntPair,
+    centre: IntPair = (0, 0),
+    *,
+    is_placed: bool = False,
+    proposals: Sequence[IntPair] = (),
+) -> list[JointPlace]:
+    """Compare the places of a group that all of its overlaps propose, best first.
+
+    `positions` (N, 2): of the group and of those it is compared with, NaN of others;
+    places are searched within `reach` of the move `centre`; `is_placed`: whether the
+    group may stay as well; `proposals`: more moves to try. Empty without an overlap.
+    """
+    moved_positions = positions.copy()
+    moved_positions[list(group)] += centre
+    correlation = correlate_group(frames, group, moved_positions, reach)
+    if correlation is None:
+        return []
+    moves = {(0, 0), *proposals} if is_placed else {*proposals}
+    peaks = (
+        highest_peaks(plane, None) for plane in (correlation.score, correlation.height)
+    )
+    for y, x in chain.from_iterable(peaks):
+        move = (int(y + centre[0]) - reach[0], int(x + centre[1]) - reach[1])
+        if max(map(abs, move)) > PEAK_PX or not is_placed:
+            moves.add(move)
+    places: list[JointPlace] = []
+    places_tried = [
+        joint_place(frames, correlation.pairs, positions, move)
+        for move in sorted(moves)
+    ]
+    for place in sorted(places_tried, key=lambda place: -place.fit):
+        # both planes have peaks, which may be a few pixels apart and are one place then
+        if all(np.abs(np.subtract(place.move, p.move)).max() > PEAK_PX for p in places):
+            places.append(place)
+    return places
 
 
 def possible_places(
@@ -80,36 +122,16 @@ def possible_places(
 ) -> list[JointPlace]:
     """Find where a group fits the placed frames above chance, and as well as anywhere.
 
-    `positions` (N, 2): of the group and of those it is compared with, NaN of others;
     `middle` (2,): move of the group at which it is expected, with a standard deviation
-    of `spread` px along each axis; `is_placed`: whether it may stay as well;
-    `proposals`: moves to try besides those that all overlaps together propose.
+    of `spread` px along each axis; the others as of `compare_places`.
     """
-    centre = np.round(middle).astype(int)
-    moved_positions = positions.copy()
-    moved_positions[list(group)] += centre
-    correlation = correlate_group(state.prepared, group, moved_positions, state.reach)
-    if state.chance is None or correlation is None:
+    if state.chance is None:
         return []
-    moves = {(0, 0), *proposals} if is_placed else {*proposals}
-    peaks = (
-        highest_peaks(plane, None) for plane in (correlation.score, correlation.height)
-    )
-    for y, x in chain.from_iterable(peaks):
-        move = (
-            int(y + centre[0]) - state.reach[0],
-            int(x + centre[1]) - state.reach[1],
-        )
-        if max(map(abs, move)) > PEAK_PX or not is_placed:
-            moves.add(move)
-    places: list[JointPlace] = []
-    places_tried = [
-        joint_place(state, correlation.pairs, positions, move) for move in sorted(moves)
-    ]
-    for place in sorted(places_tried, key=lambda place: -place.fit):
-        # both planes have peaks, which may be a few pixels apart and are one place then
-        if all(np.abs(np.subtract(place.move, p.move)).max() > PEAK_PX for p in places):
-            places.append(place)
+    y, x = np.round(middle).astype(int)
+    places = compare_places(
+        state.prepared, group, positions, state.reach, (int(y), int(x)),
+        is_placed=is_placed, proposals=proposals,
+    )  # fmt: skip
     around = _NEAR * spread
     near = state.threshold
     if np.isfinite(around):
@@ -337,7 +359,13 @@ def _check_cut(
         return False  # what the joints that hold them leave is the finer measure
     best = nearest_place(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
-    across = [j for j in joints if (j.first in group) != (j.second in group)]
+    # a former cut may have taken the place from other frames with joints
+    placed = set(np.flatnonzero(state.has_place).tolist())
+    across = [
+        j
+        for j in joints
+        if (j.first in group) != (j.second in group) and {j.first, j.second} <= placed
+    ]
     if len(places_found) > 1:
         if (best is not None) == state.is_stated:  # the stage decides, or is asked
             state.ambiguous |= {(j.first, j.second) for j in across}

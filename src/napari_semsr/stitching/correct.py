@@ -279,7 +279,7 @@ class _Solver:
             )
             if (min(other, members[row]), max(other, members[row])) not in by_hand
         ]
-        place = joint_place(self.state, pairs, self.positions)
+        place = joint_place(self.state.prepared, pairs, self.positions)
         self.positions = before
         return place
 

@@ -34,6 +34,7 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
 )
+from napari_semsr.stitching.bridges import JointPlace, compare_places
 from napari_semsr.stitching.discovery import match_frames
 from napari_semsr.stitching.flat_field import no_flat
 from napari_semsr.stitching.frames import CorrectedFrames
@@ -413,15 +414,41 @@ class LivePlacement:
         place = self._expect_place(index)
         if place is None:
             return self._search_everywhere(index)
-        rows, columns = self._stack.frame_shape
         for share in _REACHES:
-            reach = (
-                max(_LEAST_REACH, round(share * rows)),
-                max(_LEAST_REACH, round(share * columns)),
-            )
-            if (corner := self._among(index, place, reach)) is not None:
+            if (corner := self._among(index, place, self._reach(share))) is not None:
                 return corner
         return None
+
+    def _reach(self, share: float) -> IntPair:
+        rows, columns = self._stack.frame_shape
+        return (
+            max(_LEAST_REACH, round(share * rows)),
+            max(_LEAST_REACH, round(share * columns)),
+        )
+
+    def _near(self, index: int, place: FloatArray, reach: IntPair) -> FloatArray:
+        """Take the corners of frames placed within reach of one, (N, 2); NaN of others.
+
+        Frames elsewhere take no part, however many there are.
+        """
+        side = np.array(self._stack.frame_shape) + reach
+        with np.errstate(invalid="ignore"):
+            near = (np.abs(self.positions - place) < side).all(axis=1) & self.has_place
+        near[index] = False
+        return np.where(near[:, None], self.positions, np.nan)
+
+    def best_fit(self, index: int) -> JointPlace | None:
+        """Find where a frame fits best among those placed; None without an overlap.
+
+        Searched as far from where it is expected as `place` does.
+        """
+        place, reach = self._expect_place(index), self._reach(_REACHES[-1])
+        if place is None:
+            return None
+        positions = self._near(index, place, reach)
+        positions[index] = place
+        places = compare_places(self.prepared, [index], positions, reach)
+        return places[0] if places else None
 
     def _among(
         self, index: int, expected_place: FloatArray, reach: IntPair
@@ -431,17 +458,12 @@ class LivePlacement:
             return None
         shift_count, significance = shifts_within(reach), self.options.significance
         threshold, _ = self._chance.threshold(shift_count, significance)
-        # frames elsewhere take no part, however many there are
-        around = np.where(self.has_place[:, None], self.positions, np.nan)
-        side = np.array(self._stack.frame_shape) + reach
-        with np.errstate(invalid="ignore"):
-            near = np.asarray((np.abs(around - expected_place) < side).all(axis=1))
-        if not near.any():
+        around = self._near(index, expected_place, reach)
+        if not _are_known(around).any():
             return None
         place_found = place_among(
-            self.prepared, index, expected_place, np.where(near[:, None], around,
-            np.nan), reach, threshold,
-        )  # fmt: skip
+            self.prepared, index, expected_place, around, reach, threshold
+        )
         return None if place_found is None else place_found.position
 
     def _search_everywhere(self, index: int) -> FloatArray | None:

@@ -360,7 +360,8 @@ class Resampled:
         self.corners = self.corners.astype(np.int64)
         self.parts = np.nan_to_num(positions - self.corners)
         self.margin = int(np.ceil(2.0 * sigma)) + 1
-        self._inside: dict[int, tuple[NDArray[np.bool_], NDArray[np.bool_]]] = {}
+        # mask of the light of one frame, which most others share, and its inner part
+        self._inside: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
         self._cache = BoundedCache(_CACHE_BYTES)
 
     def frame(self, index: int) -> tuple[Float32Array, ...]:
@@ -387,15 +388,10 @@ class Resampled:
 
     def _inner(self, weight: Float32Array) -> Float32Array:
         """Weight without the rim that smoothing has mixed with what lies beyond."""
-        pixels_in_light = int(np.count_nonzero(weight))
-        if (
-            pixels_in_light not in self._inside
-        ):  # frames without missing pixels share one mask
-            self._inside[pixels_in_light] = (weight > 0, self._erode(weight > 0))
-        mask, inside = self._inside[pixels_in_light]
-        if not np.array_equal(mask, weight > 0):
-            inside = self._erode(weight > 0)
-        return np.where(inside, weight, np.float32(0))
+        mask, known = weight > 0, self._inside
+        if known is None or not np.array_equal(known[0], mask):
+            known = self._inside = mask, self._erode(mask)
+        return np.where(known[1], weight, np.float32(0))
 
     def _erode(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Take as much off a mask as smoothing reaches."""
