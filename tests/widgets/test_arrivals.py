@@ -97,7 +97,7 @@ def test_what_has_no_pixel_size_is_no_speck_and_is_told(viewer, tmp_path, said):
     assert len(said) == 1  # it is asked for once
     assert notice.message.startswith("Not to scale: bare has no pixel size")
     ((text, give),) = notice.actions
-    assert text == "Give its pixel size"
+    assert text == "Set its pixel size"
     window = StepsWindow(viewer)
     viewer.window.add_dock_widget(window)
     window.show_step(2)

@@ -88,7 +88,7 @@ def test_scale_from_a_grating(panel, model, finish, tmp_path, choose):
     path = tmp_path / "scope.json"
     choose(path.with_suffix(""), ".json")
     group.save_button.click()
-    assert "which Stitch mosaic takes" in panel.status.text()
+    assert "use it as Calibration" in panel.status.text()
     size, _, bent = read_calibration(path)
     assert size == pytest.approx((20, 20), 1e-3)
     assert bent.shape == (160, 200)
@@ -254,7 +254,7 @@ def test_a_size_waits_for_the_job_that_has_read_the_image(model, hold, finish):
     for button in (group.apply_button, group.undo_button):
         opener.show_status("")
         button.click()
-        assert "Restore works on field" in opener.status.text()
+        assert "Restore uses field" in opener.status.text()
         assert sizes(model) == {"field": (4.0, 4.0)}
     finish(restore)
     group.layer.value, group.pixel_size.value = model.layers["field"], (5.0, 5.0)
@@ -284,10 +284,10 @@ def test_what_was_made_since_goes_back_with_a_size(model, hold, run_panel):
     assert sizes(model)["field · wiener"] is None
     assert tuple(model.layers["field · wiener"].scale) == (1, 1)
     assert not plane.visible
-    assert f"make it anew: {plane.name}." in opener.status.text()
+    assert f"make again: {plane.name}." in opener.status.text()
     apply(5.0)
     assert sizes(model)["field · wiener"] == (5.0, 5.0)
-    assert f"make it anew: {plane.name}." in opener.status.text()
+    assert f"make again: {plane.name}." in opener.status.text()
 
 
 def test_what_was_saved_without_its_size_is_told(
@@ -383,7 +383,7 @@ def test_line_on_another_grid_is_refused(panel, model):
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (lambda group: group.apply(), "pixel size must be typed"),
+        (lambda group: group.apply(), "Type a pixel size"),
         (lambda group: group.measure(), "above 0;"),
     ],
     ids=["no size", "no distance"],
@@ -396,7 +396,7 @@ def test_missing_numbers_are_told(panel, act, said):
 def test_missing_line_is_told(panel):
     panel.calibrate.distance.value = 10
     panel.calibrate.measure()
-    assert "line must be drawn over" in panel.status.text()
+    assert "line over the known distance" in panel.status.text()
     panel.calibrate.draw()
     panel.calibrate.measure()
     assert "press Draw a line" in panel.status.text()
@@ -462,7 +462,7 @@ def test_pressing_draw_for_another_image_begins_with_no_line(panel, model):
     group.layer.value = other
     group.draw()
     group.measure()
-    assert "A line must be drawn" in panel.status.text()
+    assert "A line over the known" in panel.status.text()
     assert not is_calibrated(other)
     model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [0.0, 40.0]]))
     other.visible = True
@@ -481,7 +481,7 @@ def test_line_under_another_image_or_off_its_own_is_asked_about(panel, model):
         model.layers["Scale line"].data = []
         model.layers["Scale line"].add_lines(np.array(ends, dtype=float))
         group.measure()
-        assert "ends outside of field" in panel.status.text()
+        assert "ends outside field" in panel.status.text()
     assert not is_calibrated(model.layers["field"])
     assert not is_calibrated(other)
 

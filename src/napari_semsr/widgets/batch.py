@@ -1,4 +1,4 @@
-"""Batch: every image of a folder or table through steps, to one table."""
+"""Batch: run steps on every image of a folder or table."""
 
 from typing import Any
 
@@ -46,31 +46,31 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import image_layers, provenance_of
 
 _TABLE_HEIGHT = 220  # px; chosen: eight rows
-_MOST_ROWS = 500  # that are shown; chosen: a table of more is opened elsewhere
+_MOST_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
 _PATTERN = frozenset("*?[")
-_FIRST = ("name", "error", "warnings")  # columns that are looked for first
+_FIRST = ("name", "error", "warnings")  # columns that are shown first
 _ABOUT = (
-    "The same steps for every image of a folder: those that a layer was made by, or "
-    "those of a steps file. Run again after a stop, or with more images: what is "
-    "finished is kept."
+    "The same steps for every image of a folder: those of a layer's history, or of a "
+    "steps file. Run again after a stop, or with more images: finished results are "
+    "kept."
 )
 _FILE = "no layer: a steps file"
 _YAML = {"Steps (*.yaml)": ".yaml"}
 
 
 class BatchPanel(Panel):
-    """Runs steps over many images, and shows their table."""
+    """Runs steps on many images, and shows their table."""
 
     reports = False
     help_place = "batch.md#in-napari"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Batch", "Run the steps")
-        self.after_cancel = "what is finished is kept, run again to go on"
+        self.after_cancel = "finished results are kept, run again to continue"
         self.layer = self.new_layer_box(
             "layer",
             "Do the same as to",
-            "The steps that this layer was made by are done to every image.",
+            "The steps of this layer's history are applied to every image.",
             layers=self._with_steps,
             none=_FILE,
         )
@@ -90,15 +90,16 @@ class BatchPanel(Panel):
         self.inputs = FileEdit(
             name="inputs",
             label="Images",
-            tooltip="A folder of images; a glob such as scans/*.tif, or a table (CSV) "
-            "with the column image, can be typed. Empty takes those of the steps.",
+            tooltip="A folder of images; a glob such as scans/*.tif, or a table "
+            "(CSV) with the column image, can be typed. Empty: the images of "
+            "the steps file.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
         self.output = FileEdit(
             name="output",
             label="Output folder",
-            tooltip="A new folder, or that of an earlier run, which goes on. Empty "
-            "takes that of the steps.",
+            tooltip="A new folder, or that of an earlier run, to continue it. Empty: "
+            "the folder of the steps file.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
         self.workers = option_widget(BatchOptions, "workers")
@@ -106,10 +107,10 @@ class BatchPanel(Panel):
         self.overwrite = CheckBox(
             name="overwrite",
             label="Begin anew",
-            tooltip="Run finished steps again, and write between files of others.",
+            tooltip="Run finished steps again, and write next to other files.",
         )
-        self._output_proposed = typed_path(self.output)  # none yet; what is typed stays
-        tooltip = "The table in the output folder, a column each number."
+        self._output_proposed = typed_path(self.output)  # none yet; typed text is kept
+        tooltip = "The table in the output folder, one column per number."
         self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.report: BatchReport | None = None
         self.report_button = push_button(
@@ -121,7 +122,7 @@ class BatchPanel(Panel):
             push_button(
                 "Copy the table",
                 self.copy_table,
-                "Copy all rows and columns as text with tabs, for a spreadsheet.",
+                "Copy all rows and columns as tab-separated text, for a spreadsheet.",
             ),
             push_button(
                 "Open the folder",
@@ -147,7 +148,7 @@ class BatchPanel(Panel):
         return [layer for layer in images if verbs_of_layer(layer)]
 
     def _read_plan(self) -> dict[str, Any]:
-        """Read what is done to which images, as a steps file has it."""
+        """Read steps and images in the form of a steps file."""
         inputs, output = typed_path(self.inputs), typed_path(self.output)
         if inputs is None or output is None:
             what = "images" if inputs is None else "output folder"
@@ -161,19 +162,19 @@ class BatchPanel(Panel):
         }
 
     def _propose_output(self, _: object = None) -> None:
-        """Propose a folder beside that of the images, until one is typed."""
+        """Propose a folder next to that of the images, until one is typed."""
         inputs, output = typed_path(self.inputs), typed_path(self.output)
         if self.layer.value is None or output != self._output_proposed or not inputs:
             return
         place = inputs
         while _PATTERN & set(str(place)):
             place = place.parent
-        if place.name:  # neither the root nor the folder of the program
+        if place.name:  # not the root or the working directory
             self._output_proposed = place.with_name(f"{place.stem} results")
             self.output.value = self._output_proposed
 
     def _show_plan(self, _: object = None) -> None:
-        """Say which steps a layer has, and how many images they will be done to."""
+        """Show the steps of a layer, and the number of images."""
         if not is_alive(self):
             return
         layer = self.layer.value
@@ -186,7 +187,7 @@ class BatchPanel(Panel):
         try:
             steps, before = steps_of_layer(layer)
             if before:
-                lines = [f"What made the first image ({before}) is left out."]
+                lines = [f"The step that made the first image ({before}) is left out."]
             lines += [f"{n}. {say_step(step)}" for n, step in enumerate(steps, 1)]
             count = len(plan_batch(self._read_plan()).images)
             lines.append(f"To {count} image{'' if count == 1 else 's'}.")
@@ -195,12 +196,12 @@ class BatchPanel(Panel):
         self.plan_note.setText("\n".join(lines))
 
     def labels(self) -> Labels:
-        """Tell what the options of the steps are called in panels of their own."""
+        """Return the labels of the steps' options in their panels."""
         names = verbs_of_layer(self.layer.value) or VERBS
         return {**labels_of_verbs(names), **super().labels()}
 
     def save_steps(self) -> None:
-        """Ask for a name, and write the steps file."""
+        """Ask for a file name, and write the steps file."""
         with self.showing_errors():
             plan = self._read_plan()
             path = ask_file(self, "Save the steps", "steps", _YAML)
@@ -228,7 +229,7 @@ class BatchPanel(Panel):
         return Work(make, self.show_outcome)
 
     def show_outcome(self, report: BatchReport) -> None:
-        """Show the table, and say how many images are done."""
+        """Show the table, and the number of finished images."""
         self.report = report
         self.rows.fill(_rows_shown(report))
         self.report_button.setVisible(bool(report.report))
@@ -258,19 +259,19 @@ class BatchPanel(Panel):
 
 
 def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, Any]], str]:
-    """Take the steps that a layer was made by, and the verb before them, if any."""
+    """Return the steps of a layer's history, and the verb before them, if any."""
     history = None if layer is None else provenance_of(layer)
     return ([], "") if history is None else steps_of(history)
 
 
 def verbs_of_layer(layer: Layer | None) -> list[str]:
-    """Name the verbs of those steps."""
+    """Return the verbs of those steps."""
     history = None if layer is None else provenance_of(layer)
     return [] if history is None else verbs_of(history)
 
 
 def say_step(step: dict[str, Any]) -> str:
-    """Write a step as a line: its verb, and what of its options is not as usual."""
+    """Return a step as a line: its verb, and the options that are not defaults."""
     ((verb, options),) = step.items()
     options_text = (
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
@@ -280,7 +281,7 @@ def say_step(step: dict[str, Any]) -> str:
 
 
 def _rows_shown(report: BatchReport) -> Columns:
-    """Give the first rows, without columns in which nothing stands."""
+    """Return the first rows, without empty columns."""
     rows = report.rows[:_MOST_ROWS]
     columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
     heads = [name for name in _FIRST if name in columns]
@@ -289,7 +290,7 @@ def _rows_shown(report: BatchReport) -> Columns:
 
 
 def _cell_text(cell: object) -> str:
-    """Write a cell; five digits are enough to look at."""
+    """Format a cell with five digits."""
     if cell is None:
         return ""
     return f"{cell:.5g}" if isinstance(cell, float) else str(cell)

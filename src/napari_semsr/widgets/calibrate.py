@@ -1,4 +1,4 @@
-"""Give a layer its pixel size: typed, from a line of known length, or a grating."""
+"""Set the pixel size of a layer: typed, from a line of known length, or a grating."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -71,16 +71,16 @@ from napari_semsr.widgets.layers import (
 )
 
 _UNITS_NM = {"pm": 1e-3, "Å": 0.1, "nm": 1.0, "µm": 1e3, "mm": 1e6}
-"""Nanometres in each unit that is offered."""
+"""Nanometres per unit."""
 _DECIMALS = 6  # of a pixel size; chosen
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _CALIBRATIONS = {"Calibration (*.json)": ".json"}
 
 
 class PixelSizeEdit(QWidget):
-    """Controls for a pixel size; zero stands for unknown.
+    """Controls for a pixel size; zero means unknown.
 
-    Changing the unit keeps the numbers: that is how a wrong unit is corrected.
+    Changing the unit keeps the numbers, which corrects a wrong unit.
     """
 
     changed = Signal()
@@ -135,7 +135,7 @@ class PixelSizeEdit(QWidget):
         numbers = [round(n / _UNITS_NM[unit], _DECIMALS) for n in size or (0.0, 0.0)]
         controls = (self.height_box, self.width_box, self.unit_box)
         for control, value_shown in zip(controls, (*numbers, unit), strict=True):
-            if control.value == value_shown:  # else Qt writes it with all its zeros
+            if control.value == value_shown:  # else Qt shows all decimals
                 continue
             with control.changed.blocked():
                 control.value = value_shown
@@ -153,9 +153,7 @@ class PixelSizeEdit(QWidget):
 
     def _on_change(self) -> None:
         size = self.value
-        text = (
-            "How large is a pixel? Unknown: results are in pixels." if not size else ""
-        )
+        text = "Pixel size unknown: results are in pixels." if not size else ""
         self.note.setText(text or f"= {spell_pixel_size(size)} per pixel")
         self.changed.emit()
 
@@ -164,19 +162,19 @@ _LINE_LAYER = "Scale line"
 _GRID = ("units", "scale", "translate", "affine")
 _Facts = dict[Layer, dict[str, Any]]
 _FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
-"""A layer that was sized, grids and origins of sizes before, and what was hidden."""
-_MOST_SIZES = 10  # chosen: more former sizes are forgotten, as each keeps its layers
+"""A calibrated layer, earlier grids and origins, and layers that were hidden."""
+_MOST_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
 
 
 def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
-    """Scale and translation in the units that layers share, which the camera has."""
+    """Return scale and translation in the common unit, which the camera uses."""
     linear, shift = shown_by(layer)
     return np.array([np.diag(linear), shift]) * to_shared_units(viewer, layer)[-2:]
 
 
 @contextmanager
 def _view_kept(viewer: Viewer, layer: Layer) -> Iterator[None]:
-    """Keep the same pixels of a layer in view while its grid changes."""
+    """Context that keeps the same pixels of a layer in view while its grid changes."""
     old, start = _grid_seen(viewer, layer)
     yield
     new, corner = _grid_seen(viewer, layer)
@@ -187,20 +185,20 @@ def _view_kept(viewer: Viewer, layer: Layer) -> Iterator[None]:
 
 
 def mixed_text(viewer: Viewer) -> str:
-    """Say why there is no scale bar, where layers have no unit in common."""
+    """Return why there is no scale bar, if layers have no common unit."""
     if viewer.layers.units is not None:
         return ""
     bare = [item.name for item in grey_layers(viewer) if not is_calibrated(item)]
     whose = bare[-1] if bare else "another layer"
     return (
-        f" There is no scale bar, since {whose} has no pixel size and others have: it "
-        "is shown at the size of the field in view. Give it one under Calibrate a "
-        "layer, or remove it."
+        f" There is no scale bar, since {whose} has no pixel size but others have: it "
+        "is shown at the size of the field in view. Set one under Calibrate a layer, "
+        "or remove it."
     )
 
 
 def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
-    """Length of the last line of a Shapes layer.
+    """Return the length of the last line of a Shapes layer.
 
     `line`: its last shape is a line; vertices are pixels of the image below.
     """
@@ -213,26 +211,26 @@ def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
 
 
 def _last_line(line: Shapes | None) -> NDArray[np.float64]:
-    """Find both ends ``(y, x)`` of the last line of a Shapes layer, (2, 2)."""
+    """Return both ends ``(y, x)`` of the last line of a Shapes layer, (2, 2)."""
     shapes = [] if line is None else line.data
     lines = [np.asarray(d, dtype=float)[:, -2:] for d in shapes if len(d) == 2]
     if not lines:
-        msg = "A line must be drawn over the known distance first; press Draw a line."
+        msg = "A line over the known distance is needed; press Draw a line."
         raise OptionError(msg, code="line-missing")
     return lines[-1]
 
 
 def _lies_on(item: Layer, layer: Layer) -> bool:
-    """Whether vertices, or pixels, of the one are pixels of the other."""
+    """Whether vertices or pixels of one layer are pixels of the other."""
     pairs = zip(shown_by(item), shown_by(layer), strict=True)
     alike = tuple(item.units[-2:]) == tuple(layer.units[-2:])
     return alike and all(np.allclose(one, other) for one, other in pairs)
 
 
 def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
-    """List what explains an image, or marks something in it or in a part of it.
+    """Return the layers that explain or mark an image or a part of it.
 
-    Of what names no image that is open, all that lies on its pixels.
+    If they name no open image, all layers on its pixels.
     """
     own = explaining(viewer, image)
     names = {name for item in viewer.layers for name in (item.name, identity_of(item))}
@@ -251,13 +249,13 @@ def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
 
 
 def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
-    """List the images that were made of one and lie on its pixels as they were made.
+    """Return the images that were made from one and are on its pixels.
 
-    One that was registered lies on those of another. Maps whose lengths were computed
-    with the pixel size of before are listed apart, whichever input it was.
+    A registered image is on the pixels of another. Maps with lengths from the earlier
+    pixel size are returned separately, for either input.
     """
     own, layers_found, layers_outdated = provenance_of(source), [], []
-    path = file_of(source)  # of what was read from files, by which alone it is known
+    path = file_of(source)  # of layers read from files, which identify them
     identities = identity_of(source), path and (source.name, path)
     for layer in image_layers(viewer):
         history = provenance_of(layer)
@@ -286,7 +284,7 @@ def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
 
 
 class CalibrateGroup(Form):
-    """Controls that calibrate a layer which is open already."""
+    """Controls that calibrate an open layer."""
 
     def __init__(self, panel: Panel, layer: ComboBox) -> None:
         super().__init__()
@@ -296,13 +294,13 @@ class CalibrateGroup(Form):
         self._history = history_of(viewer)
         self._sizes: list[_FormerSize] = []
         self.pixel_size = PixelSizeEdit(
-            "Pitch of the layer's pixels, kept in nm; every length follows from it."
+            "Pixel size of the layer, in nm; every length follows from it."
         )
         self.apply_button = push_button(
-            "Apply pixel size", self.apply, "Give the layer the pixel size above."
+            "Apply pixel size", self.apply, "Set the pixel size above for the layer."
         )
         self.undo_button = push_button(
-            "Undo", self.undo, "Give the pixel size back that was replaced last."
+            "Undo", self.undo, "Restore the previous pixel size."
         )
         line, grating = self._build_line(), self._build_grating()
         for row in (
@@ -320,7 +318,7 @@ class CalibrateGroup(Form):
         self.distance = FloatSpinBox(
             name="distance",
             label="Known distance",
-            tooltip="True length of the line drawn, for example of the scale bar.",
+            tooltip="True length of the drawn line, for example of the scale bar.",
             value=0,
             min=0,
             max=1e9,
@@ -344,8 +342,8 @@ class CalibrateGroup(Form):
         self.bar_button = push_button(
             "Find the printed bar",
             self.find_bar,
-            "Look for the microscope's scale bar and lay the line over it; type what "
-            "its label says as the known distance.",
+            "Find the microscope's scale bar and place the line over it; type its "
+            "label as the known distance.",
         )
         self.measure_button = push_button(
             "Set scale from line",
@@ -365,8 +363,8 @@ class CalibrateGroup(Form):
         self.pitch = FloatSpinBox(
             name="pitch",
             label="Grating period (nm)",
-            tooltip="Known period of a grating that the layer shows: lines, or dots on "
-            "a square or hexagonal lattice.",
+            tooltip="Known period of a grating in the layer: lines, or dots on a "
+            "square or hexagonal lattice.",
             value=0,
             min=0,
             max=1e9,
@@ -376,15 +374,15 @@ class CalibrateGroup(Form):
         self.grating_button = push_button(
             "Calibrate from a grating",
             self.measure_grating,
-            "Find the pixel size by the grating that fills the layer, with its error, "
-            "and skew and distortion of the field.",
+            "Measure the pixel size from the grating that fills the layer, with its "
+            "error, and skew and distortion of the field.",
         )
         self.grating = RichLabel()
         self.save_button = push_button(
             "Save calibration…",
             self.save,
-            "Write pixel size, skew and distortion with their errors, as Stitch mosaic "
-            "takes them.",
+            "Write pixel size, skew and distortion with their errors, for Stitch "
+            "mosaic.",
         )
         return [self.pitch, self.grating_button, self.grating, self.save_button]
 
@@ -398,7 +396,7 @@ class CalibrateGroup(Form):
         self._show_length()
 
     def _show_length(self, event: object = None) -> None:
-        """Say how long the last line is; its layer holds this group only weakly."""
+        """Show the length of the last line; its layer keeps a weak reference."""
         if not is_alive(self):
             return
         line, size, text = self._line_layer(), self.pixel_size.value, ""
@@ -410,7 +408,9 @@ class CalibrateGroup(Form):
         self.length.setText(text)
 
     def _line_layer(self) -> Shapes | None:
-        """Find the layer of scale lines: that of the chosen image, else the topmost."""
+        """Return the layer of scale lines: that of the selected image, else the
+        topmost.
+        """
         layers = [
             item
             for item in reversed(list(self._viewer.layers))
@@ -425,10 +425,10 @@ class CalibrateGroup(Form):
         return next(iter(own or layers), None)
 
     def apply(self) -> None:
-        """Give the chosen layer the pixel size that is typed."""
+        """Set the typed pixel size for the selected layer."""
         with self._panel.showing_errors():
             if self.pixel_size.value is None:
-                msg = "A pixel size must be typed first: both numbers above zero."
+                msg = "Type a pixel size first: both numbers above zero."
                 raise OptionError(msg, code="missing-value")
             self._calibrate(self.pixel_size.value)
 
@@ -459,9 +459,9 @@ class CalibrateGroup(Form):
     def _along(
         self, layer: Image
     ) -> tuple[dict[Layer, NDArray[np.float64]], list[Image]]:
-        """Find what a new size goes along to, with its pixels over those of the layer.
+        """Return the layers that get the new size, too, with their pixel ratios.
 
-        The layer itself comes first; what the size outdates is listed apart.
+        The layer is first; layers that become outdated are returned separately.
         """
         line, (layers_made, layers_outdated) = (
             self._line_layer(),
@@ -477,7 +477,7 @@ class CalibrateGroup(Form):
         return ratios, layers_outdated
 
     def undo(self) -> None:
-        """Take the last change back."""
+        """Undo the last change."""
         with self._panel.showing_errors():
             there = self._viewer.layers
             at = [n for n, size in enumerate(self._sizes) if size[0] in there]
@@ -493,10 +493,10 @@ class CalibrateGroup(Form):
         errors: _Facts,
         layers_hidden: Sequence[Layer],
     ) -> None:
-        """Give layers the grids that they had when the pixels of `layer` were sized.
+        """Restore the grids that layers had at an earlier size of `layer`.
 
-        What was made of it since goes along, or is outdated; what was `layers_hidden`
-        is not.
+        Later results change with it or become outdated; `layers_hidden` are not
+        outdated any more.
         """
         before = micrograph_from_layer(layer)
         ratios, layers_outdated = self._along(layer)
@@ -528,20 +528,20 @@ class CalibrateGroup(Form):
         self.layer.value = layer
         self._show_size(layer)
         show_scale_bar(self._viewer)
-        self._panel.session.changed.emit()  # what was saved before is not any longer
+        self._panel.session.changed.emit()  # it has unsaved changes now
         now, mixed_note = self.pixel_size.value, mixed_text(self._viewer)
         names = ", ".join(item.name for item in others)
-        along = f" What was made of it goes along: {names}." if others else ""
+        along = f" Also applied to its results: {names}." if others else ""
         if layers_outdated:
             names = ", ".join(item.name for item in layers_outdated)
-            along += f" Outdated and hidden, make it anew: {names}."
+            along += f" Outdated and hidden, make again: {names}."
         self._panel.show_status(
             f"{layer.name}: pixel size {spell_pixel_size(before)} → "
             f"{spell_pixel_size(now)}.{along}{mixed_note}"
         )
 
     def _show_undo(self, event: object = None) -> None:
-        """Offer the undo while the layer is there."""
+        """Offer the undo while the layer exists."""
         if is_alive(self):
             there, history = self._viewer.layers, self._history
             self._sizes = [
@@ -552,7 +552,7 @@ class CalibrateGroup(Form):
             self.undo_button.setEnabled(any(size[0] in there for size in self._sizes))
 
     def draw(self) -> None:
-        """Add the layer to draw on, and pick its line tool."""
+        """Add the layer to draw on, and select its line tool."""
         with self._panel.showing_errors():
             self._draw()
 
@@ -583,7 +583,7 @@ class CalibrateGroup(Form):
         )
 
     def find_bar(self) -> None:
-        """Lay the line over the scale bar that is printed into the layer."""
+        """Place the line over the scale bar that is printed in the layer."""
         with self._panel.showing_errors():
             layer = self.layer.value
             image, options = micrograph_from_layer(layer), CalibrateOptions(bar=True)
@@ -593,9 +593,9 @@ class CalibrateGroup(Form):
             )
 
     def _choose(self, layer: Layer) -> None:
-        """Choose the layer again that was looked at, if it is still there."""
+        """Select the inspected layer again, if it still exists."""
         if layer not in self._viewer.layers:
-            msg = "The layer is gone; open it again and calibrate it."
+            msg = "The layer was removed; open it again and calibrate it."
             raise OptionError(msg, code="layer-missing")
         self.layer.value = layer
 
@@ -610,12 +610,13 @@ class CalibrateGroup(Form):
         line.add_lines(np.array([[y, x - half], [y, x + half]]))
         line.mode = "pan_zoom"
         self._panel.show_status(
-            f"The printed bar is {report.bar_px:g} px long: check that the line lies "
-            "over it and type what its label says, then press Set scale from line."
+            f"The printed bar is {report.bar_px:g} px long: check that the line is "
+            "over it and type the length on its label, then press Set scale from "
+            "line."
         )
 
     def measure_grating(self) -> None:
-        """Find the pixel size of the layer by the grating that it shows."""
+        """Measure the pixel size of the layer from its grating."""
         with self._panel.showing_errors():
             layer: Any = self.layer.value
             image = micrograph_from_layer(layer)
@@ -628,7 +629,7 @@ class CalibrateGroup(Form):
             self._panel.start(make, show, "Calibrate from a grating")
 
     def _show_grating(self, layer: Layer, report: CalibrationReport) -> None:
-        """Give the layer its pixel size, and say how sure that is."""
+        """Set the pixel size of the layer, and report its error."""
         calibration = report.calibration
         self._choose(layer)
         how = f"from a grating with a period of {self.pitch.value:g} nm"
@@ -638,13 +639,13 @@ class CalibrateGroup(Form):
         self._show_found(calibration, "\n".join(lines))
 
     def _show_found(self, calibration: Calibration | None, sentence: str = "") -> None:
-        """Say what a grating tells, which can then be saved."""
+        """Show the result of a grating, which can then be saved."""
         self._calibration = calibration
         self.grating.setText(sentence)
         self.save_button.setVisible(calibration is not None)
 
     def save(self) -> None:
-        """Ask for a name, and write what the grating tells."""
+        """Ask for a file name, and write the calibration."""
         calibration = self._calibration
         if calibration is not None:
             self._panel.save_file(
@@ -652,11 +653,11 @@ class CalibrateGroup(Form):
                 "calibration",
                 _CALIBRATIONS,
                 lambda path: write_calibration(path, calibration),
-                "Saved {}, which Stitch mosaic takes as Calibration.",
+                "Saved {}; use it as Calibration in Stitch mosaic.",
             )
 
     def measure(self) -> None:
-        """Turn the line and the known distance into a pixel size."""
+        """Compute the pixel size from the line and the known distance."""
         with self._panel.showing_errors():
             y, x = micrograph_from_layer(self.layer.value).scale
             if self.distance.value <= 0:
@@ -672,7 +673,7 @@ class CalibrateGroup(Form):
             self._calibrate((y * k, x * k), how=how)
 
     def _check_line(self, line: Shapes, layer: Image) -> None:
-        """Refuse a line that may be meant for another image."""
+        """Refuse a line that may belong to another image."""
         if not _lies_on(line, layer):
             msg = "The line is on the grid of another layer; press Draw a line again."
             raise OptionError(msg, code="line-of-other-image")
@@ -683,38 +684,38 @@ class CalibrateGroup(Form):
         if owner is None or owner is not layer:
             whose = "for no image" if owner is None else f"for {owner.name}"
             more = (
-                "" if owner is None else f"choose {owner.name} to calibrate that, or "
+                "" if owner is None else f"select {owner.name} to calibrate that, or "
             )
             msg = (
-                f"The line was drawn {whose} and calibrates no other: {more}press Draw "
-                f"a line to draw one for {layer.name}."
+                f"The line was drawn {whose} and cannot calibrate another: "
+                f"{more}press Draw a line to draw one for {layer.name}."
             )
             raise OptionError(msg, code="line-of-other-image")
         ends = _last_line(line)
         most = layer.extent.data[1][-2:]
         if (ends < -1).any() or (ends > most + 1).any():
             msg = (
-                f"The line ends outside of {layer.name}: draw it from end to end of "
-                "the known distance, within the image."
+                f"The line ends outside {layer.name}: draw it from end to end of the "
+                "known distance, within the image."
             )
             raise OptionError(msg, code="outside-image")
         cover = self._covering(line, layer)
         if cover is not None:
             msg = (
                 f"The line was drawn for {layer.name}, but {cover.name} covers it "
-                f"there: hide {cover.name} and check the line, or choose {cover.name} "
+                f"there: hide {cover.name} and check the line, or select {cover.name} "
                 "and press Draw a line."
             )
             raise OptionError(msg, code="ambiguous")
 
     def _owner_of(self, line: Shapes) -> Image | None:
-        """Find the image that a line was drawn for, if it is still open."""
+        """Return the image that a line was drawn for, if it is still open."""
         of = line.metadata.get(MARK_KEY)
         images = image_layers(self._viewer)
         return next((i for i in images if of and of == identity_of(i)), None)
 
     def _covering(self, line: Shapes, layer: Image) -> Image | None:
-        """Find the image that hides another where a line is; none made of that."""
+        """Return the image that hides another at a line, unless made from that."""
         viewer, dims = self._viewer, self._viewer.dims
         places = np.tile(np.array(dims.point, dtype=float), (2, 1))
         ends = np.array([line.data_to_world(end)[-2:] for end in _last_line(line)])

@@ -1,4 +1,4 @@
-"""Where results go, and how what was written is opened again and shown."""
+"""Paths of results, and how written results are opened and shown."""
 
 import atexit
 import shutil
@@ -88,16 +88,16 @@ from napari_semsr.widgets.layers import (
 )
 
 _GIB = 2**30
-_PYRAMID = 4 / 3  # of a store over its finest level; 1/(1 - 1/4)
+_PYRAMID = 4 / 3  # size of a store over its finest level; 1/(1 - 1/4)
 _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
 _given: set[Path] = set()
-"""Paths at which there was nothing before this process wrote there, links resolved."""
+"""Paths that this process created, links resolved."""
 
 
 def cache_folder() -> Path:
-    """Make the folder at its first use; it is removed when napari ends."""
+    """Create the cache folder on first use; it is removed when napari closes."""
     if not _folder or not _folder[0].is_dir():
         parent = str(preference("storage", "cache_folder")).strip() or None
         try:
@@ -114,17 +114,17 @@ def cache_folder() -> Path:
 
 
 def remove_cache() -> None:
-    """Remove the folder and all that is in it."""
+    """Remove the folder with its content."""
     for folder in _folder:
         shutil.rmtree(folder, ignore_errors=True)
     _folder.clear()
 
 
 def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
-    """Remove the store of a layer that was taken out of its viewer for good.
+    """Remove the store of a layer whose removal is final.
 
-    One that another layer shows, or a job may read, stays until napari ends; one in a
-    project stays while the project lists it. What this process did not make stays.
+    A store that another layer shows, or a job may read, is kept until napari closes;
+    one in a project while the project lists it. Stores of other processes are kept.
     """
     path = layer.metadata.get(STORE_KEY)
     is_shared = any(
@@ -138,13 +138,13 @@ def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
 
 
 def remove_own(path: Path) -> None:
-    """Remove a store that this process made, and nothing else."""
+    """Remove a store, if this process made it."""
     if path.resolve() in _given:
         shutil.rmtree(path.resolve(), ignore_errors=True)
 
 
 def _is_left_over(path: Path) -> bool:
-    """Whether a store lies in the open project, which lists it no more."""
+    """Whether a store is in the open project but no longer listed."""
     if path.parent not in _project:
         return False
     try:
@@ -155,14 +155,14 @@ def _is_left_over(path: Path) -> bool:
 
 
 def keep_results_in(folder: Path | None) -> None:
-    """Let new results go into a project; None: into a temporary folder again."""
+    """Write new results into a project; None: into a temporary folder again."""
     _project[:] = [] if folder is None else [folder.resolve()]
 
 
 def is_unsaved(layer: Layer) -> bool:
-    """Whether a finished layer is nowhere but in memory and temporary folders.
+    """Whether a finished layer is only in memory and temporary folders.
 
-    One that was given its pixel size since is, but for an open project that keeps it.
+    Also if its pixel size changed since, unless an open project keeps it.
     """
     metadata = layer.metadata
     store = (
@@ -176,10 +176,10 @@ def is_unsaved(layer: Layer) -> bool:
 
 
 def is_sized_anew(layer: Layer) -> bool:
-    """Whether a layer has another pixel size than where it was written."""
+    """Whether the pixel size of a layer differs from that of its file."""
     about, has_size = record_of(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
-        return has_size and SIZE_ERROR_KEY in about  # typed here, error known or not
+        return has_size and SIZE_ERROR_KEY in about  # set here, error known or not
     recorded_size = about["pixel_size_nm"]
     if recorded_size is None or not has_size:
         return has_size or recorded_size is not None
@@ -187,7 +187,7 @@ def is_sized_anew(layer: Layer) -> bool:
 
 
 def is_kept(layer: Layer) -> bool:
-    """Whether the user has a layer in a place of their own choice."""
+    """Whether the user saved a layer in a place of their choice."""
     paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
     return any(
         path != Path() and not is_temporary(str(path)) and path.parent not in _project
@@ -196,13 +196,13 @@ def is_kept(layer: Layer) -> bool:
 
 
 def new_store_path(name: str, suffix: str = ".ome.zarr") -> Path:
-    """Give a path in the open project, or the cache folder, that no job was given."""
+    """Return an unused path in the open project, or the cache folder."""
     there = [folder for folder in _project if folder.is_dir()]
     return free_path(there[0] if there else cache_folder(), name, suffix)
 
 
 def free_path(folder: Path, name: str, suffix: str) -> Path:
-    """Give a path in a folder that does not exist, and that no job was given."""
+    """Return an unused path in a folder."""
     stem = file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
     while path.resolve() in _given or path.exists() or path.is_symlink():
@@ -230,20 +230,21 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a result goes."""
+    """Output path of a result."""
 
     path: Path  # a store, or a TIFF of a stack
-    existing: str = "refuse"  # what to do with a store that is there already
-    temporary: bool = False  # removed when the run does not end
+    existing: str = "refuse"  # what to do with an existing store
+    temporary: bool = False  # removed if the run does not finish
 
 
 def store_edit(what: str = "result") -> FileEdit:
-    """Ask for the store of a result, which may be left open."""
+    """Make the field for the store of a result, which may be empty."""
     return FileEdit(
         name="output",
         label="Save as",
-        tooltip=f"A store, NAME.ome.zarr; empty keeps the {what} in a temporary folder "
-        "that is removed when napari ends. Save… gives TIFF or PNG afterwards.",
+        tooltip=f"A store, NAME.ome.zarr; empty keeps the {what} in a temporary "
+        "folder that is removed when napari closes. Save… writes TIFF or PNG "
+        "afterwards.",
         mode=FileDialogMode.OPTIONAL_FILE,
         filter="*.ome.zarr",
     )
@@ -277,9 +278,9 @@ def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
         return path
     if ending in _IMAGES:
         msg = (
-            "A result is written as a store first, NAME.ome.zarr: leave the suffix of "
-            f"{path.name} out under Save as, and press Save… when it is made to have "
-            "it in another format, too."
+            "A result is first written as a store, NAME.ome.zarr: remove the suffix "
+            f"of {path.name} under Save as, and press Save… afterwards for another "
+            "format."
         )
         raise OptionError(msg, code="suffix-unknown")
     stem = path.stem if ending == ".zarr" else path.name
@@ -295,7 +296,7 @@ def store_target(
     *,
     planes: int = 0,
 ) -> Target:
-    """Say where a result goes: as typed, or kept for a while where there is room.
+    """Return the output of a result: as typed, or a temporary one if there is room.
 
     `scale`: output pixels per input pixel along each axis; `planes`: of a stack, which
     goes into one TIFF.
@@ -308,22 +309,22 @@ def store_target(
     return Target(new_store_path(name, suffix), temporary=True)
 
 
-_FACTOR = 4  # of a coarse level over the one before
+_FACTOR = 4  # factor of a coarse level over the previous one
 STRIP_PX = 1 << 24  # pixels that are averaged at once; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was opened."""
+    """An opened image."""
 
     micrograph: Micrograph  # the finest level asked for
     levels: tuple[Micrograph, ...]  # finest first; one entry without a pyramid
     path: Path | None = None  # of the file or store
-    options: ReadOptions = field(default_factory=ReadOptions)  # as it was asked for
+    options: ReadOptions = field(default_factory=ReadOptions)  # as requested
 
 
 def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Opened]:
-    """Open an image and, from level 0, the whole pyramid that is stored with it.
+    """Open an image and, for level 0, the pyramid that is stored with it.
 
     `options`: which image of it, its pixel size and its data bar.
     """
@@ -356,12 +357,12 @@ def open_store(path: str | Path) -> Job[Opened]:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a job wrote, opened again."""
+    """Output of a job, opened again."""
 
-    made: Any  # what the job returned
+    made: Any  # result of the job
     opened: Opened
     beside: Opened | None = None  # a second image that it wrote
-    planes: tuple[Micrograph, ...] = ()  # of a stack; the first is what was opened
+    planes: tuple[Micrograph, ...] = ()  # of a stack; the first is the opened one
 
 
 def write_outcome(
@@ -371,9 +372,9 @@ def write_outcome(
     beside: Path | None = None,
     keep: Callable[[], object] = lambda: False,
 ) -> Job[Outcome]:
-    """Do a job that writes a store, a second one `beside`, or a stack, and open those.
+    """Run a job that writes a store, a second one `beside`, or a stack; open them.
 
-    Temporary ones are removed if the job does not end, unless `keep` says so.
+    Temporary ones are removed if the job does not finish, unless `keep` is true.
     """
     stack = target.path.suffix.lower() != ".zarr"
     try:
@@ -397,10 +398,10 @@ def write_outcome(
 
 
 def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
-    """Shrink a lazy image strip by strip, to levels in memory of down to 2048 px.
+    """Downsample a lazy image strip by strip, to levels in memory down to 2048 px.
 
     napari computes every chunk of a single-scale lazy layer when it is added. With
-    coarse levels made beforehand, in the thread, it reads only what is looked at.
+    coarse levels made in the job's thread, it reads only what is visible.
     """
     rows, columns = micrograph.shape
     step = max(1, STRIP_PX // (columns * _FACTOR)) * _FACTOR
@@ -426,7 +427,7 @@ def _compute(part: Any) -> NDArray[Any]:
 
 
 def _shrink(part: NDArray[Any]) -> NDArray[Any]:
-    """Mean of blocks of `_FACTOR` by `_FACTOR` pixels, in the image's own type."""
+    """Return means of blocks of `_FACTOR` by `_FACTOR` pixels, in the image's dtype."""
     rows, columns = (n // _FACTOR for n in part.shape)
     cut = part[: rows * _FACTOR, : columns * _FACTOR]
     blocks = cut.reshape(rows, _FACTOR, columns, _FACTOR)
@@ -438,7 +439,7 @@ def _shrink(part: NDArray[Any]) -> NDArray[Any]:
 
 
 def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Image:
-    """Show a stack that was made plane by plane, along the axes of its source."""
+    """Add a stack that was made plane by plane, with the axes of its source."""
     planes, lead = outcome.planes, source.ndim - 2
     keywords = layer_keywords(planes[0], name=name)
     for key, values in {
@@ -457,7 +458,7 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
 
 
 def add_opened(viewer: Viewer, opened_store: Opened, **keywords: Any) -> Image:
-    """Show what was opened as a calibrated layer, with its pyramid."""
+    """Add an opened image as a calibrated layer, with its pyramid."""
     data = [item.data for item in opened_store.levels]
     many = len(data) > 1
     image = opened_store.micrograph
@@ -478,29 +479,29 @@ def add_opened(viewer: Viewer, opened_store: Opened, **keywords: Any) -> Image:
     return layer
 
 
-# What belongs to the images that come in: bars, a place among others, a cut.
+# Handling of added images: scale bar, view, data bar.
 
 _watched: WeakSet[Any] = WeakSet()
 _asked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 _stated: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = WeakKeyDictionary()
 _coloured: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
 _OURS = "napari-semsr"
-_LOOK_PX = 1000  # along a side of what is looked at for colour; chosen
+_LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-_SAME_SIDE = 0.02  # of a side; chosen: rounding of a scaled image's size
+_SAME_SIDE = 0.02  # relative, of a side; chosen: rounding of a scaled image's size
 
 
 def watch_images(viewer: ViewerModel) -> None:
-    """Show with each image that comes in what belongs to it: bars, and a place.
+    """Set up scale bar, view and data bar for each added image.
 
-    The first that is calibrated switches the scale bar on. What was read from a file
-    fills the view. One without a pixel size would be a speck next to others that have
-    one, or hide them: it is shown at the size of the field in view, which changes
-    nothing of it, and its pixel size is asked for. Where its lowest rows look like a
-    data bar, they are offered to be cropped. Where pixels are replaced, and of the
-    parts that napari takes of it, its files are forgotten.
+    The first calibrated image switches the scale bar on. Images from files fill the
+    view. One without a pixel size would be a speck next to others that have one, or
+    hide them: it is displayed at the size of the field in view, without changing its
+    data, and its pixel size is requested. Where its lowest rows look like a data bar,
+    they are offered to be cropped. Where pixels are replaced, and of the parts that
+    napari takes of it, its files are forgotten.
     """
-    viewer = getattr(viewer, "__wrapped__", viewer)  # napari may hand out a proxy
+    viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
     if viewer in _watched:
         return
     _watched.add(viewer)
@@ -513,7 +514,7 @@ def watch_images(viewer: ViewerModel) -> None:
             _show_inserted(model, event.value)
             event.value.events.visible.connect(show)
             if isinstance(event.value, Image):
-                # once all others know of it
+                # after all other callbacks
                 QTimer.singleShot(0, partial(_raise_drawings, of_viewer))
         elif model is not None:
             if event.type == "removed":
@@ -529,7 +530,7 @@ def watch_images(viewer: ViewerModel) -> None:
 
 
 def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
-    """Bring what is drawn on, such as the scale line, above images that came later."""
+    """Move drawing layers, such as the scale line, above later images."""
     viewer = of_viewer()
     if viewer is None:
         return
@@ -541,11 +542,11 @@ def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
 
 
 PIXEL_EVENTS = ("data", "paint", "labels_update")
-"""Events of images and labels after which they have other pixels."""
+"""Events after which images and labels have other pixels."""
 
 
 def _follow_pixels(layer: Layer) -> None:
-    """Forget files that hold other pixels than an image has, now and from now on."""
+    """Forget files whose pixels differ from those of an image, now and later."""
     if isinstance(layer, Image | Labels):
         _note_shape(layer)
         for name in PIXEL_EVENTS:
@@ -554,23 +555,23 @@ def _follow_pixels(layer: Layer) -> None:
 
 
 def _on_pixels(event: Any) -> None:
-    """Forget the files of replaced pixels, and say in their history that they are."""
+    """Forget the files of replaced pixels, and note that in the history."""
     layer = event.source
     note_edit(layer)
     _forget_files(layer)
 
 
 def _note_shape(layer: Image | Labels) -> None:
-    """Note the shape of an image; one that has another's is a part or projection."""
+    """Record the shape of an image, to recognise crops and projections of it."""
     shape = finest(layer).shape
     if layer.metadata.setdefault(SHAPE_KEY, shape) != shape:
         _forget_files(layer)
 
 
 def _forget_files(layer: Image | Labels) -> None:
-    """Forget the files that hold other pixels than an image has by now.
+    """Forget the files whose pixels differ from those of an image now.
 
-    It may still be drawn from them.
+    It may still be displayed from them.
     """
     about = layer.metadata
     if store := about.pop(STORE_KEY, None):
@@ -581,7 +582,7 @@ def _forget_files(layer: Image | Labels) -> None:
 
 
 def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
-    """Show bars with an image, and the image among others."""
+    """Show the bars of an image, and place it among others."""
     identities = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
     if (
         identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
@@ -608,7 +609,7 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
-    """Fill the view with an image that was opened, unless it is fitted to the view."""
+    """Fill the view with an opened image, unless it is fitted to the view."""
     others = [item for item in grey_layers(viewer) if item is not layer]
     if others and fit_of(layer)[0] == 1:
         fill_view(viewer, layer)
@@ -617,9 +618,9 @@ def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
-    """Show what has no pixel size at the size of the field in view, if others have one.
+    """Display uncalibrated images at the size of the field in view, if others have one.
 
-    What was made of an image that is fitted, or explains it, is shown where that is.
+    Results and explaining layers of a fitted image are displayed at its place.
     """
     if layer.ndim < 2 or is_calibrated(layer) or fit_of(layer)[0] != 1:
         return
@@ -633,9 +634,9 @@ def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def _is_laid_on(layer: Layer, image: Layer) -> bool:
-    """Whether a layer has the places of an image: by its history or mark, or its size.
+    """Whether a layer has the position of an image: by history, mark or size.
 
-    A layer that is being enhanced has no history yet.
+    A layer that is still being enhanced has no history.
     """
     if layer.metadata.get(MARK_KEY) == identity_of(image):
         return True
@@ -648,7 +649,7 @@ def _is_laid_on(layer: Layer, image: Layer) -> bool:
 
 
 def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
-    """Fit images without a pixel size to the field of those that have one, together."""
+    """Fit images without a pixel size to the field of those with one, together."""
     sized_layers = [item for item in grey_layers(viewer) if is_calibrated(item)]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
     if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
@@ -667,7 +668,7 @@ def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
 
 
 def _field_of(viewer: ViewerModel, layers: Sequence[Layer]) -> NDArray[np.float64]:
-    """Find the part of layers that is in view, or the view if none of them is."""
+    """Return the visible part of layers, or the view if none is visible."""
     camera = host.camera(viewer)
     half = host.viewbox_size(viewer) / camera.zoom / 2
     middle = np.array(camera.center[-2:])
@@ -681,7 +682,7 @@ def _field_of(viewer: ViewerModel, layers: Sequence[Layer]) -> NDArray[np.float6
 
 
 def _release_guests(viewer: ViewerModel) -> None:
-    """Show images by their own pixels again where none has a pixel size any more."""
+    """Display images in pixels again if none has a pixel size any more."""
     images = grey_layers(viewer)
     if any(is_calibrated(item) for item in images):
         return
@@ -693,7 +694,7 @@ def _release_guests(viewer: ViewerModel) -> None:
 
 
 def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
-    """Ask once for the pixel size of an image that has none while others have."""
+    """Ask once for the pixel size of an image without one, if others have one."""
     layers_asked = _asked.setdefault(viewer, set())
     if layer.name in layers_asked:
         return
@@ -709,17 +710,17 @@ def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
         f"Not to scale: {layer.name} has no pixel size, and is shown at the size of "
         "the field in view."
     )
-    offer(question, "Give its pixel size", give)
+    offer(question, "Set its pixel size", give)
 
 
 def offer(text: str, label: str, call: Callable[[], object]) -> None:
-    """Notify of something that can be done by a button."""
+    """Show a notification with a button."""
     actions = ((label, lambda _: call()),)
     notification_manager.dispatch(_Offer(text, "info", actions=actions))
 
 
 class _Offer(Notification):
-    """A notice with a button, beside which napari writes where it comes from."""
+    """A notification with a button, for which napari shows the source."""
 
     @property
     def source(self) -> str:
@@ -728,9 +729,9 @@ class _Offer(Notification):
 
 
 def stated_size(layer: Layer | None) -> PixelSize | None:
-    """Read the pixel size that the file of a layer states, and that the layer lacks.
+    """Return the pixel size that a layer's file states and the layer lacks.
 
-    Of layers that napari's own readers opened: in nm, (y, x); None for others.
+    For layers opened by napari's readers: in nm, (y, x); None for others.
     """
     if not isinstance(layer, Image | Labels) or is_calibrated(layer):
         return None
@@ -746,17 +747,17 @@ def stated_size(layer: Layer | None) -> PixelSize | None:
 
 
 def _size_in(path: Path, columns: int) -> PixelSize | None:
-    """Read the pixel size of a file whose one image has so many columns."""
+    """Read the pixel size of a file with one image of this many columns."""
     try:
         facts = describe(path)
     except (SemsrError, OSError, ValueError):
-        return None  # napari could read it all the same
+        return None  # napari could still read it
     one = facts.series == 1 and facts.shape[-1] == columns
     return facts.pixel_size_nm if one else None
 
 
 def take_stated_size(viewer: ViewerModel, layer: Layer) -> None:
-    """Calibrate a layer by what its file states."""
+    """Set the pixel size of a layer to that of its file."""
     size = stated_size(layer)
     if size is not None:
         origin = size_origin(f"by the file {Path(layer.source.path or '').name}", size)
@@ -768,7 +769,7 @@ def take_stated_size(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def is_coloured(layer: Layer | None) -> bool:
-    """Whether an image layer is in colour, and not grey that is stored as colour."""
+    """Whether an image layer is coloured, and not grey stored as RGB."""
     if not (isinstance(layer, Image) and layer.rgb):
         return False
     if layer not in _coloured:
@@ -780,7 +781,7 @@ def is_coloured(layer: Layer | None) -> bool:
 
 
 def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
-    """Add the luminance of a layer in colour as a grey one, which becomes active."""
+    """Add the luminance of a colour layer as a grey one, which becomes active."""
     colours = layer.data if layer.multiscale else [layer.data]
     levels = [luminance(one[..., :3]) for one in colours]
     layer_made: Image = viewer.add_image(
@@ -797,17 +798,17 @@ def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
 
 
 def databar_of(layer: Layer | None) -> int:
-    """Count the lowest rows of a layer that look like a data bar; 0 for none."""
+    """Return the number of lowest rows that look like a data bar."""
     return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
 
 
 def say_databar(layer: Layer) -> str:
-    """Say where a data bar begins."""
+    """Return a sentence on where a data bar begins."""
     return f"Data bar below row {finest(layer).shape[-2] - databar_of(layer)}"
 
 
 def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
-    """Show a layer without its data bar, in its place and else as it was."""
+    """Replace a layer by one without its data bar, otherwise unchanged."""
     rows = databar_of(layer)
     if layer not in viewer.layers or not rows:
         return

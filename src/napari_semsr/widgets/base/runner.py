@@ -1,4 +1,4 @@
-"""Run services in threads, one after another where they are heavy, without leaks.
+"""Run jobs in threads, heavy ones one after another, without leaks.
 
 A service is a generator of `Progress`. Qt generator workers swallow `RuntimeError`
 and leave the generator open when they are stopped, so a *function* worker drives
@@ -47,21 +47,23 @@ from napari_semsr.core import (
 from napari_semsr.io import note_error
 
 _log = logging.getLogger(__name__)
-_REPORT_EVERY_S = 0.05  # between two signals of progress; chosen
-_RETURN_EVERY_S = 1.0  # between two returns of freed memory; chosen
-_LAST_STEP_S = 60.0  # chosen: no step between two looks at a cancel takes longer
-_THREAD_END_MS = 1000  # chosen: a thread needs microseconds after its job has returned
-_BREATH_MS = 10  # from one part to the next: Qt asks a window to draw within 5 ms
+_REPORT_EVERY_S = 0.05  # s between two signals of progress; chosen
+_RETURN_EVERY_S = 1.0  # s between two returns of freed memory; chosen
+_LAST_STEP_S = 60.0  # s; chosen: no step between two checks for a cancel takes longer
+_THREAD_END_MS = (
+    1000  # s; chosen: a thread needs microseconds after its job has returned
+)
+_BREATH_MS = 10  # ms from one part to the next: Qt asks a window to paint within 5 ms
 
 Parts = Iterator[None] | None
-"""What is left to be done, a part in each turn of the event loop; None: nothing."""
+"""Remaining parts, one per turn of the event loop; None: nothing."""
 
 
 def is_alive(item: QObject | None) -> bool:
-    """Tell whether Qt has not destroyed an object yet.
+    """Return whether Qt has not destroyed an object yet.
 
-    A slot of ours on ``destroyed`` would do, but PyQt calls it after Python's
-    collector has emptied it, and dies.
+    A slot on ``destroyed`` is not usable: PyQt calls it after Python's collector has
+    cleared it, and crashes.
 
     `item`: the object; None counts as destroyed.
     """
@@ -75,7 +77,7 @@ def new_timer(
     *,
     once: bool = False,
 ) -> QTimer:
-    """Make a timer that calls something while it runs, or `once` when it is started."""
+    """Make a timer that calls a function repeatedly, or `once`."""
     timer = QTimer(parent)
     timer.setInterval(milliseconds)
     timer.setSingleShot(once)
@@ -96,21 +98,23 @@ def _threads() -> QThreadPool:
 
 @dataclass(frozen=True, slots=True)
 class JobRequest:
-    """Where a job stands among the others, and what tells it from them."""
+    """How a job is queued, and how it is identified."""
 
-    queue: str | None = None  # without one it waits for none, and is refused meanwhile
-    begin: Callable[[], Parts] = _nothing  # called in the main thread at its turn
-    show: Callable[[Any], Parts] = _nothing  # and this with what it has returned
+    queue: str | None = (
+        None  # without one it does not wait, and is refused while another runs
+    )
+    begin: Callable[[], Parts] = _nothing  # called in the main thread before it starts
+    show: Callable[[Any], Parts] = _nothing  # called in the main thread with its result
     writes: Path | None = None
-    asked: object = None  # equal for two jobs that would do the same
-    reads: tuple[Any, ...] = ()  # layers, as they were when it was asked for
+    asked: object = None  # equal for two identical jobs
+    reads: tuple[Any, ...] = ()  # layers, as they were at the request
 
 
 _AT_ONCE = JobRequest()
 
 
 class _Run:
-    """One job on its way: the thread calls it, napari prints it."""
+    """One job: called by the thread, printed by napari."""
 
     def __init__(
         self,
@@ -139,12 +143,12 @@ class _Run:
 
     @property
     def owner(self) -> "JobRunner | None":
-        """What asked for it; None once Qt has destroyed that."""
+        """The requesting object; None once Qt has destroyed it."""
         owner_found = self._owner()
         return owner_found if is_alive(owner_found) else None
 
     def __call__(self) -> None:
-        """Drive the job to its end, or until the cancel event is set."""
+        """Run the job to its end, or until the cancel event is set."""
         make, self._make = self._make, None
         if make is None:
             return
@@ -169,7 +173,7 @@ class _Run:
             while not self.cancel.is_set() and self.owner is not None:
                 step = pace.add_time_left(next(job))
                 now = time.monotonic()
-                # steps must not pile up where the main thread is busy
+                # steps must not pile up if the main thread is busy
                 if self.shown and now - last_report >= _REPORT_EVERY_S:
                     last_report, self.shown = now, False
                     _queue().stepped.emit(self, step)
@@ -188,10 +192,10 @@ class _Worker(FunctionWorker[None]):
     """A function worker whose `quit` reaches the job."""
 
     def run(self) -> None:
-        """Do the job, which raises nothing.
+        """Run the job, without raising.
 
-        superqt swaps the hook and the filters of Python's warnings meanwhile. They are
-        those of all threads: after two jobs that overlap no warning reaches anybody.
+        superqt replaces hook and filters of Python's warnings meanwhile, for all
+        threads: after two overlapping jobs no warning would be shown.
         """
         self.started.emit()
         self._running = True
@@ -207,9 +211,9 @@ class _Worker(FunctionWorker[None]):
 
 
 class _Queue(QObject):
-    """All jobs of the session, waiting and running, in the order of asking.
+    """All jobs of the session, waiting and running, in the order of requests.
 
-    It outlives the panels, so that a job whose panel is gone still makes room.
+    It outlives the panels, so a job without a panel still frees its slot.
     """
 
     stepped = QtSignal(object, object)
@@ -219,8 +223,8 @@ class _Queue(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[_Run] = []
-        self.shown: list[_Run] = []  # those that have ended and are being shown
-        self._left: list[QWidget] = []  # to be destroyed when their jobs have ended
+        self.shown: list[_Run] = []  # jobs that have ended and are being shown
+        self._left: list[QWidget] = []  # to destroy when their jobs have ended
         self._windows: WeakSet[QMainWindow] = WeakSet()
         self._collecting = new_timer(self, gc.collect, 0, once=True)
         self.stepped.connect(self._on_step)
@@ -232,11 +236,11 @@ class _Queue(QObject):
         return [run for run in (*self.shown, *self.runs) if run.owner is owner]
 
     def watch_windows(self) -> None:
-        """Collect here, in the main thread, what closed windows have left.
+        """Collect the garbage of closed windows here, in the main thread.
 
-        The canvas of napari keeps a context of OpenGL and its surface in a circle of
-        references. Python collects in whichever thread allocates, and Qt does not
-        survive that they are destroyed in that of a job.
+        napari's canvas keeps an OpenGL context and its surface in a reference cycle.
+        Python collects in any thread that allocates, and Qt crashes if they are
+        destroyed in a job's thread.
         """
         for window in QApplication.topLevelWidgets():
             if isinstance(window, QMainWindow) and window not in self._windows:
@@ -246,7 +250,7 @@ class _Queue(QObject):
             gc.collect()
 
     def destroy(self, widget: QWidget) -> None:
-        """Destroy a widget that has left its dock, when its jobs have ended."""
+        """Destroy an undocked widget when its jobs have ended."""
         self._left.append(widget)
         QTimer.singleShot(0, self._destroy_left)
 
@@ -260,7 +264,7 @@ class _Queue(QObject):
                     widget.deleteLater()
 
     def advance(self) -> None:
-        """Begin what need not wait any longer, and tell the others where they stand."""
+        """Start jobs that need not wait any longer, and update the others' messages."""
         self.runs = [run for run in self.runs if run.begun or run.owner is not None]
         for run in list(self.runs):
             if run in self.runs and not run.begun:
@@ -275,11 +279,11 @@ class _Queue(QObject):
                         owner.stepped.emit(Waiting(0, 0, sentence))
                     continue
                 begin, run.begun = run.request.begin, True
-                run.request = replace(run.request, begin=_nothing)  # lets it go
+                run.request = replace(run.request, begin=_nothing)  # releases it
                 self._go_on(run, _parts(begin), partial(self._work, run))
 
     def _before(self, run: _Run) -> list[_Run]:
-        """Jobs that must end before one begins; one that waits for a user need not."""
+        """Return the jobs that must end before one starts."""
         place = self.runs.index(run)
         others = [o for n, o in enumerate(self.runs) if o.begun or n < place]
         runs_shown = [other for other in self.shown if other.owner is run.owner]
@@ -297,11 +301,11 @@ class _Queue(QObject):
         ]
 
     def _work(self, run: _Run, error: Exception | None) -> None:
-        """Start the thread of a job that is ready, unless it could not be made so."""
+        """Start the thread of a job, unless its preparation failed."""
         if error is None:
             self.watch_windows()
-            # who waits for whom is settled here: Qt has a thread for each core, so that
-            # on one core a job that waits for its user would hold up all others
+            # waiting is decided here: Qt has a thread per core, so on one core a job
+            # that waits for its user would block all others
             _threads().releaseThread()
             create_worker(run, _worker_class=_Worker).start()
         else:
@@ -311,9 +315,9 @@ class _Queue(QObject):
     def _go_on(
         self, run: _Run, parts: Iterator[None], end: Callable[[Exception | None], None]
     ) -> None:
-        """Do the next part, and leave the rest to later turns of the event loop.
+        """Run the next part, and leave the rest to later turns of the event loop.
 
-        The window is drawn and answers between two parts.
+        The window repaints and responds between two parts.
         """
         if run.owner is None:
             end(None)
@@ -358,12 +362,12 @@ class _Queue(QObject):
         )
 
     def _end(self, run: _Run, error: Exception | None) -> None:
-        """Take away a job whose result is shown."""
+        """Remove a job whose result is shown."""
         self.shown.remove(run)
         self._leave(run, error)
 
     def _leave(self, run: _Run, error: BaseException | None) -> None:
-        """Say how a job ended, and let the next one begin."""
+        """Report how a job ended, and start the next one."""
         owner, run.request = run.owner, _AT_ONCE
         if owner is not None:
             owner.tell(run, error)
@@ -373,14 +377,14 @@ class _Queue(QObject):
 
 
 def _parts(act: Callable[[], Parts]) -> Iterator[None]:
-    """Do something, and what it leaves for later."""
+    """Run a function, and yield its remaining parts."""
     yield from act() or ()
 
 
 @cache
 def _queue() -> _Queue:
-    """Give the line of the session, made in the main thread by the first runner."""
-    # zarr ends its own threads in atexit, for which a job would wait in vain
+    """Return the queue of the session, created in the main thread on first use."""
+    # zarr ends its threads in atexit; a job would wait for them forever
     getattr(threading, "_register_atexit", atexit.register)(_end_all)
     return _Queue()
 
@@ -388,8 +392,8 @@ def _queue() -> _Queue:
 def _end_all() -> None:
     """Cancel the jobs that still run when Python ends, and wait for them.
 
-    A thread that outlives Qt aborts Python. Workers and windows of others are left
-    alone: their windows may be destroyed by now, and napari ends its own workers.
+    A thread that outlives Qt aborts Python. Workers and windows of other plugins are
+    not touched: they may be destroyed already, and napari ends its workers.
     """
     runs = [run for run in _queue().runs if run.begun]
     for run in runs:
@@ -401,12 +405,12 @@ def _end_all() -> None:
 
 
 def destroy_after_jobs(widget: QWidget) -> None:
-    """Destroy a widget that was taken out of its dock, once its jobs have ended.
+    """Destroy a widget that was removed from its dock, once its jobs have ended.
 
-    Python would do so, for its controls refer to each other in circles, in whichever
-    thread looks for garbage; Qt survives it in the main thread alone.
+    Python would destroy it, since its controls form reference cycles, in any thread
+    that collects garbage; Qt allows it only in the main thread.
 
-    `widget`: a panel, or what holds panels; it stays if it has a parent again by then.
+    `widget`: a panel, or a container of panels; kept if it has a parent again by then.
     """
     _queue().destroy(widget)
 
@@ -417,7 +421,7 @@ def any_busy() -> bool:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a path that a job which waits or runs is going to write."""
+    """Refuse a path that a waiting or running job will write."""
     for run in _queue().runs:
         if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
@@ -425,35 +429,35 @@ def check_free(path: Path) -> None:
 
 
 def check_unread(layers: Iterable[Any]) -> None:
-    """Refuse another size of layers that a job has read and still works on."""
+    """Refuse a new pixel size of layers that a running job has read."""
     layers_wanted = list(layers)
     for run in (*_queue().runs, *_queue().shown):
         read = [item for item in run.request.reads if item in layers_wanted]
         if read and not run.cancel.is_set():
             msg = (
-                f"{run.title} works on {read[0].name} with the pixel size that it has; "
-                "wait until that has ended, or cancel it, then change the size."
+                f"{run.title} uses {read[0].name} with its present pixel size; wait "
+                "until it has ended, or cancel it, then change the size."
             )
             raise OptionError(msg, code="layer-in-use")
 
 
 class JobRunner(QObject):
-    """Runs services for one panel, one at a time."""
+    """Runs jobs for one panel, one at a time."""
 
     stepped = QtSignal(object)
     """Emits `Progress` in the main thread, at most 20 times a second."""
     warned = QtSignal(str)
-    """Emits each warning of ours in the main thread, once in a run."""
+    """Emits each of our warnings in the main thread, once per run."""
     returned = QtSignal(object)
-    """Emits what the job returned."""
+    """Emits the result of the job."""
     failed = QtSignal(str)
     """Emits the error as one sentence."""
     logged = QtSignal(str)
-    """Emits, after that, the log that the error was written to."""
+    """Then emits the log file of the error."""
     cancelled = QtSignal()
     """Emitted when a cancelled job has really ended."""
     busy_changed = QtSignal(bool)
-    """Emits True when the first job is taken on and False when the last has ended."""
+    """Emits True when the first job is accepted and False when the last has ended."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -471,7 +475,7 @@ class JobRunner(QObject):
 
     @property
     def waiting(self) -> int:
-        """How many jobs have yet to begin."""
+        """Number of jobs that have not started."""
         return sum(not run.begun for run in _queue().of(self))
 
     @property
@@ -496,7 +500,7 @@ class JobRunner(QObject):
         return True
 
     def is_asked(self, request: object) -> bool:
-        """Whether a job that would do the same is waiting or running."""
+        """Whether an identical job is waiting or running."""
         return any(
             run.request.asked == request and not run.cancel.is_set()
             for run in _queue().runs
@@ -510,13 +514,13 @@ class JobRunner(QObject):
                 run.cancel.set()
 
     def cancel(self) -> None:
-        """Stop the running job, and take out what waits."""
+        """Stop the running job, and remove the waiting ones."""
         while self.withdraw():
             pass
         self.stop()
 
     def withdraw(self) -> bool:
-        """Take out the last job that waits; tell whether there was one."""
+        """Remove the last waiting job; return whether there was one."""
         queue = _queue()
         left = [run for run in queue.of(self) if not run.begun]
         if not left:
@@ -528,7 +532,7 @@ class JobRunner(QObject):
         return True
 
     def tell(self, run: _Run, error: BaseException | None) -> None:
-        """Say how a job ended; it is no longer in the line."""
+        """Report how a job ended; it is no longer in the queue."""
         if not self.busy:
             self.busy_changed.emit(False)
         if error is None:
@@ -537,7 +541,7 @@ class JobRunner(QObject):
             self.cancelled.emit()
         else:
             _log.debug("%s failed", run.title, exc_info=error)
-            sentence = str(error)  # ours are sentences
+            sentence = str(error)  # our errors are sentences
             if not isinstance(error, SemsrError):
                 sentence = " ".join(sentence.split()) or "no message"
                 sentence = (

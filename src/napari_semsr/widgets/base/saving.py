@@ -1,4 +1,4 @@
-"""How a layer is saved: by a panel, or by napari, which calls the writers below."""
+"""Saving of layers, by panels or by napari, which calls the writers below."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -43,7 +43,7 @@ _FILTERS = {
     "OME-Zarr, calibrated (*.ome.zarr)": ".ome.zarr",
     "OME-TIFF, calibrated (*.ome.tif)": ".ome.tif",
     "TIFF for ImageJ, calibrated (*.tif)": ".tif",
-    "PNG, 8-bit for looking (*.png)": ".png",
+    "PNG, 8-bit for viewing (*.png)": ".png",
 }
 _STACK_FILTERS = {
     text: suffix for text, suffix in _FILTERS.items() if suffix.endswith(".tif")
@@ -51,7 +51,7 @@ _STACK_FILTERS = {
 
 
 def ask_path(parent: QWidget, layer: Layer) -> Path | None:
-    """Ask where to save a layer; None when the user says no."""
+    """Ask where to save a layer; None if the user cancels."""
     filters = _FILTERS if layer.ndim == 2 else _STACK_FILTERS
     return ask_file(parent, f"Save {layer.name}", layer.name, filters)
 
@@ -59,7 +59,7 @@ def ask_path(parent: QWidget, layer: Layer) -> Path | None:
 def ask_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
-    """Ask for a file of some kinds, by their suffixes; None when the user says no."""
+    """Ask for a file of some kinds, by suffix; None if the user cancels."""
     place = begin_at() / file_stem(name)
     path_typed, filter_chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
@@ -75,7 +75,7 @@ def ask_file(
 
 
 def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | None:
-    """Ask for a file that is there; None when the user says no."""
+    """Ask for an existing file; None if the user cancels."""
     path_chosen, _ = QFileDialog.getOpenFileName(
         parent, title, str(begin_at()), ";;".join(filters)
     )
@@ -83,7 +83,7 @@ def ask_existing(parent: QWidget, title: str, filters: Iterable[str]) -> Path | 
 
 
 def ask_new_project(parent: QWidget | None) -> Path | None:
-    """Ask where a new project goes; None when the user says no."""
+    """Ask for the path of a new project; None if the user cancels."""
     place = begin_at() / f"project{PROJECT_SUFFIX}"
     path_typed, _ = QFileDialog.getSaveFileName(
         parent, "New project", str(place), f"Project (*{PROJECT_SUFFIX})"
@@ -100,7 +100,7 @@ def ask_new_project(parent: QWidget | None) -> Path | None:
 
 
 def _names_format(path: Path, filters: Mapping[str, str]) -> bool:
-    """Whether a name ends in a suffix that can be written."""
+    """Whether a name has a suffix that can be written."""
     if not filters.keys() <= _FILTERS.keys():
         return path.suffix.lower() in filters.values()
     try:
@@ -116,10 +116,10 @@ def _settle(
     parent: QWidget | None = None,
     filters: Mapping[str, str] = _FILTERS,
 ) -> Path | None:
-    """Add a suffix where none is typed; None when something is not to be replaced.
+    """Add a suffix if none is typed; None if an existing file is not to be replaced.
 
-    A dialog asks about the name that was typed. It goes into a store that is chosen,
-    so that a name in a store stands for the store.
+    A dialog confirms only the name that was typed. It descends into a chosen store, so
+    a name in a store means the store.
     """
     stores = [item for item in path.parents if item.name.endswith(".ome.zarr")]
     target = stores[-1] if stores else path
@@ -134,17 +134,17 @@ def _settle(
 
 
 def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
-    """Refuse to save a layer over the store that it is drawn from."""
+    """Refuse to save a layer over the store that it is displayed from."""
     if image.is_lazy and metadata.get(STORE_KEY) == str(path.resolve()):
         msg = (
-            f"Layer {image.name!r} is drawn from {path.name}, which saving would "
+            f"Layer {image.name!r} is displayed from {path.name}, which saving would "
             "replace; choose another name."
         )
         raise OptionError(msg, code="output-is-input")
 
 
 def note_saved(metadata: dict[str, Any], saved_file: Converted) -> None:
-    """Note in a layer's metadata where it was saved; a picture has not all of it."""
+    """Record in a layer's metadata where it was saved; a PNG lacks some of it."""
     if output_kind(Path(saved_file.output)) != "png":
         metadata[SAVED_KEY] = saved_file.output
         about = metadata.get("micrograph")
@@ -157,10 +157,10 @@ def note_saved(metadata: dict[str, Any], saved_file: Converted) -> None:
 
 @errors_in_panel_words()
 def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save a layer under a name whose suffix, or this one, names the format."""
+    """Save a layer in the format of its name's suffix, or of this one."""
     kind = "image" if "contrast_limits" in attributes else "labels"
     layer = cast("Image | Labels", Layer.create(data, attributes, kind))
-    show_colour_bar(layer)  # napari hands over all but this
+    show_colour_bar(layer)  # napari passes everything except this
     first, *more = planes_of(layer)
     image = first.replace(look=look_of(layer))
     target = _settle(Path(path), suffix)
@@ -178,9 +178,9 @@ def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> lis
 def write_figure(
     path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]
 ) -> list[str]:
-    """Draw the visible images of several layers as one figure.
+    """Save the visible images of several layers as one figure.
 
-    A map is laid over the image that it measured, if that is among them.
+    A map is overlaid on the image that it measured, if that is among them.
     """
     images = [
         micrograph_from_layer(layer, colour=True).replace(look=look_of(layer))
@@ -197,9 +197,9 @@ def write_figure(
 def draw_figure(
     images: Sequence[Micrograph], path: Path, options: FigureOptions | None = None
 ) -> Job[Any]:
-    """Draw a figure, in place of a former one.
+    """Save a figure, replacing an earlier one.
 
-    Without options, maps are laid over what they measured, if that is among the images.
+    Without options, maps are overlaid on the measured images, if these are given.
     """
     if options is None:
         try:
@@ -212,19 +212,19 @@ def draw_figure(
 
 
 def check_stack(layer: Layer, path: Path) -> None:
-    """Refuse to save a stack as what holds none: planes are the pages of a TIFF."""
+    """Refuse to save a stack in a format without planes."""
     if layer.ndim > 3:
         msg = (
-            f"Layer {layer.name!r} has {layer.ndim} axes, of which a TIFF would lose "
-            "the first: take Split Stack from its menu in the list of layers, and save "
-            "the stacks one by one."
+            f"Layer {layer.name!r} has {layer.ndim} axes, but a TIFF has no room for "
+            "the first: use Split Stack in its menu in the layer list, and save the "
+            "stacks one by one."
         )
         raise OptionError(msg, code="too-many-axes")
     if layer.ndim > 2 and output_kind(path) not in ("ome-tiff", "tiff"):
         msg = (
-            f"Layer {layer.name!r} is a stack, which is saved as .ome.tif or .tif, got "
-            f"{path.name}: choose one of these, or take Split Stack from its menu in "
-            "the list of layers and save one plane."
+            f"Layer {layer.name!r} is a stack, which is saved as .ome.tif or .tif, "
+            f"got {path.name}: choose one of these, or use Split Stack in its menu in "
+            "the layer list and save one plane."
         )
         raise OptionError(msg, code="suffix-unknown")
 

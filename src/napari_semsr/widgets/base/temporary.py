@@ -1,4 +1,4 @@
-"""Temporary folders of sessions: marked while one lives, swept when it has died."""
+"""Temporary folders of sessions: marked while in use, removed when the session died."""
 
 import json
 import os
@@ -12,14 +12,14 @@ import psutil
 
 _PREFIX = "napari-semsr-"
 _MARK = "session.json"
-_OLD_S = 30 * 24 * 3600  # chosen: no session elsewhere writes nothing for a month
+_OLD_S = 30 * 24 * 3600  # s; chosen: every session elsewhere writes within a month
 _made: set[Path] = set()
 
 
 def make_temporary(parent: Path | None) -> Path:
-    """Make a folder for this process; what dead ones left beside it is removed.
+    """Create a folder for this process; folders of dead processes are removed.
 
-    `parent`: where; None takes the system's folder.
+    `parent`: parent folder; None is the system's.
     """
     for folder in Path(parent or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         if folder.is_dir() and not folder.is_symlink() and _is_dead(folder):
@@ -32,12 +32,12 @@ def make_temporary(parent: Path | None) -> Path:
 
 
 def is_temporary(path: str) -> bool:
-    """Whether something lies where all goes when napari ends."""
+    """Whether a path is in the folder that is removed when napari closes."""
     return not _made.isdisjoint(Path(path).resolve().parents)
 
 
 def _machine() -> str:
-    """Name where process numbers mean the same: a host, or a container on it."""
+    """Return a name for the host or container to which process numbers refer."""
     try:
         return f"{platform.node()} {Path('/proc/self/ns/pid').readlink()}"
     except OSError:
@@ -45,9 +45,9 @@ def _machine() -> str:
 
 
 def _is_dead(folder: Path) -> bool:
-    """Whether nobody uses a folder: its process is gone, or it is old and from afar.
+    """Whether a folder is unused: its process ended, or it is old and foreign.
 
-    A number that another process has by now keeps the folder till that ends.
+    A reused process number keeps the folder until that process ends.
     """
     try:
         mark = json.loads((folder / _MARK).read_text("utf-8"))
