@@ -408,9 +408,7 @@ class CalibrateGroup(Form):
         self.length.setText(text)
 
     def _line_layer(self) -> Shapes | None:
-        """Return the layer of scale lines: that of the selected image, else the
-        topmost.
-        """
+        """Return the layer of lines of the selected image, else the topmost."""
         layers = [
             item
             for item in reversed(list(self._viewer.layers))
