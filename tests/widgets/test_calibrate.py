@@ -219,7 +219,7 @@ def test_what_was_made_of_a_layer_takes_its_pixel_size(model, hold, run_panel):
             "other": None,
         }
         assert part.translate == pytest.approx(corners[0] * size, abs=size)
-    assert f"along: {sharp.name}, {part.name}, finer." in opener.status.text()
+    assert f"results: {sharp.name}, {part.name}, finer." in opener.status.text()
     group.undo_button.click()
     group.undo_button.click()
     assert set(sizes(model).values()) == {None}
