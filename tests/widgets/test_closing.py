@@ -129,7 +129,7 @@ def test_what_is_being_made_is_asked_for(opened, closings, finish, tmp_path):
     viewer.layers[-1].metadata["semsr saved"] = str(tmp_path / "somewhere.ome.zarr")
     panel.run()
     panel.window().close()
-    assert asked == [["what Restore is making"]]
+    assert asked == [["the unfinished result of Restore"]]
     assert closings.count == 0
     panel.cancel_button.click()
     finish(panel)
@@ -221,7 +221,7 @@ def test_closing_by_a_script_leaves_the_project_as_it_was(
     viewer.window.add_dock_widget(saver, name="Save")
     choose(path)
     saver.run_button.click()
-    qtbot.waitUntil(lambda: "All is kept" in saver.status.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "Everything is saved" in saver.status.text(), timeout=LIMIT_MS)
     store = Path(viewer.layers[-1].metadata["semsr store"])
     before = (path / "project.json").read_text()
     viewer.close()
@@ -242,7 +242,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     host.camera(viewer).zoom = 7.5
     choose(path)
     saver.run_button.click()
-    qtbot.waitUntil(lambda: "All is kept" in saver.status.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "Everything is saved" in saver.status.text(), timeout=LIMIT_MS)
     other = make_napari_viewer(show=True)
     again = SavePanel(other)
     other.window.add_dock_widget(again, name="Save")
@@ -250,7 +250,7 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     qtbot.waitUntil(lambda: again.session.folder == path, timeout=LIMIT_MS)
     assert [item.name for item in other.layers] == [item.name for item in viewer.layers]
     assert host.camera(other).zoom == 7.5
-    assert "saved as you go on" in again.about.text()
+    assert "saved continuously" in again.about.text()
 
 
 @pytest.mark.broad

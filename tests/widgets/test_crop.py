@@ -25,7 +25,7 @@ def _shown(model, name) -> Micrograph:
 
 def test_two_layers_are_cut_alike(panel, model, run_panel):
     assert (panel.layer.value.name, panel.like.value.name) == ("part", "wide")
-    assert "Cut part to 220 × 220 px." in run_panel(panel)  # noqa: RUF001
+    assert "Cropped part to 220 × 220 px." in run_panel(panel)  # noqa: RUF001
     one, two = (_shown(model, f"{name} · crop") for name in ("part", "wide"))
     assert one.origin == two.origin == (370, 500)
     np.testing.assert_array_equal(two.array(), WIDE[37:257, 50:270])
@@ -154,5 +154,5 @@ def test_a_rectangle_is_drawn_at_the_press_of_a_button(
 def test_without_an_image_no_rectangle_is_drawn(model, hold):
     panel = hold(CropPanel(model))
     panel.draw_button.click()
-    assert "An image layer must be chosen" in panel.status.text()
+    assert "Choose an image layer" in panel.status.text()
     assert not model.layers

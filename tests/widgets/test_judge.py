@@ -82,7 +82,7 @@ def test_figures_are_shown_and_the_report_is_kept(
 def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):
     panel.networks.value = []
     panel.placed.value = "stored"
-    assert "A transform must be chosen" in run_panel(panel)
+    assert "Choose a transform" in run_panel(panel)
     write_transform(tmp_path / "map.json", stored)
     panel.transform.value = tmp_path / "map.json"
     assert not panel.form.isHidden()

@@ -155,9 +155,9 @@ def test_colour_layer_of_equal_channels_is_taken_as_its_grey(wrap):
 @pytest.mark.parametrize(
     ("layer", "match"),
     [
-        (None, "image layer must be chosen"),
+        (None, "Choose an image layer"),
         (Image(COLOUR, rgb=True), "Split RGB"),
-        (Image(IMAGE, rotate=10), "not be rotated"),
+        (Image(IMAGE, rotate=10), "while it is rotated"),
         (Image(IMAGE, shear=[0.1]), "sheared"),
         (Image(IMAGE, scale=(-1, 1)), "flipped"),
         (Image(IMAGE, affine=np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1]])), "rotated"),

@@ -118,7 +118,7 @@ def test_an_error_leaves_when_its_folder_has_come(panel, qtbot, tmp_path):
     panel.leave_mended()
     assert panel.status.text()
     (tmp_path / "missing").mkdir()
-    qtbot.waitUntil(lambda: "must be chosen" not in panel.status.text())
+    qtbot.waitUntil(lambda: "Choose" not in panel.status.text())
 
 
 def sized_anew(panel):

@@ -185,7 +185,7 @@ def test_controls_say_what_they_are_and_take_either_point(
 def test_run_says_which_layers_it_takes(module, model, qtbot):
     panel = make(module, model, qtbot)
     panel.run()
-    assert "image layer must be chosen" in panel.status.text()
+    assert "Choose an image layer" in panel.status.text()
     samples = np.arange(4800, dtype=np.uint8).reshape(40, 40, 3)
     layer = model.add_image(samples, rgb=True, name="photo")
     assert panel.status.text() == ""
@@ -194,7 +194,7 @@ def test_run_says_which_layers_it_takes(module, model, qtbot):
     model.layers.remove(layer)
     model.add_image(np.zeros((40, 40)), rotate=20, name="turned")
     panel.run()
-    assert "'turned' must not be rotated" in panel.status.text()
+    assert "'turned' cannot be measured" in panel.status.text()
     assert not panel.runner.busy
 
 

@@ -84,7 +84,7 @@ def save_into(panel, qtbot, choose, path):
     panel.run_button.click()
     wait(panel, qtbot)
     assert panel.session.folder == path, panel.status.text()
-    assert "All is kept" in panel.status.text()
+    assert "Everything is saved" in panel.status.text()
 
 
 def reopen(save_panel, qtbot, choose, path):
@@ -436,7 +436,7 @@ def test_what_lies_over_layers_while_they_are_compared_is_not_kept(
     assert names[-1] == "before"
     panel = project.save(model)
     assert [layer.name for layer in read_project(project.path).layers] == names[:-1]
-    assert "Not kept" not in panel.status.text()
+    assert "Not saved" not in panel.status.text()
 
 
 @pytest.mark.broad
@@ -905,7 +905,7 @@ def test_a_layer_that_is_described_wrongly_is_said_and_the_rest_opens(
         content["window"] |= {"zoom": "x", "center": None, "point": [1]}
     viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
-    assert "Layer 'field' was left out, since project.json" in panel.status.text()
+    assert "Layer 'field' was left out, since its description" in panel.status.text()
     project.save_again(panel)
     assert {item["name"] for item in listed(project.path)["layers"]} == {
         "field",

@@ -303,6 +303,6 @@ def test_other_viewers_find_window_and_colour_in_a_store(tmp_path, model, grey_r
 @pytest.mark.parametrize("turn", [{"rotate": 5}, {"shear": [0.1]}, {"scale": (-1, 1)}])
 def test_turned_layers_are_refused_in_a_sentence(model, tmp_path, grey_ramp, turn):
     layer = model.add_image(grey_ramp, name="field", **turn)
-    with pytest.raises(Exception, match="must not be rotated, sheared or flipped"):
+    with pytest.raises(Exception, match="rotated, sheared or flipped"):
         layer.save(str(tmp_path / "field.ome.zarr"), plugin=PLUGIN)
     assert list(tmp_path.iterdir()) == []

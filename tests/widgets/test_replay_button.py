@@ -39,4 +39,4 @@ def test_saved_layer_is_made_again_and_compared(panel, model, tmp_path, rng, qtb
 def test_layer_that_is_not_saved_says_so(panel, model):
     model.layers.selection.active = model.add_image(np.zeros((8, 8)))
     panel.replay()
-    assert "must be saved" in panel.status.text()
+    assert "Only a saved layer" in panel.status.text()

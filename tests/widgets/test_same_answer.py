@@ -70,7 +70,7 @@ def by_project(viewer, layer, folder, qtbot, choose):
     choose(folder / "p.semsr")
     panel.run_button.click()
     wait(panel, qtbot)
-    assert "All is kept" in panel.status.text()
+    assert "Everything is saved" in panel.status.text()
     again.open_button.click()
     wait(again, qtbot)
     assert "Opened" in again.status.text()

@@ -1,7 +1,7 @@
-"""Input and result of a panel compared: what was changed, and how it looks.
+"""Compare the input and result of a panel.
 
-Left of a line lies the input, or both lie side by side, or their difference is a layer;
-and a result is shown, measured and saved at any strength between its input and itself.
+The input is shown left of a line, or both side by side, or their difference as a layer;
+a result can be shown, measured and saved at any strength between its input and itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,24 +61,26 @@ from napari_semsr.widgets.layers import (
     without_cache,
 )
 
-_LATER_MS = 60  # from the last move of the view to a new cover of its left part; chosen
+_LATER_MS = (
+    60  # ms from the last move of the view to an update of its left part; chosen
+)
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
-_DIVERGING = "PiYG"  # less is magenta, more is green, nothing is white
+_DIVERGING = "PiYG"  # less is magenta, more is green, no difference is white
 _MINUS = " \N{MINUS SIGN} "
 
 
 def told_of_change(change: Change | None) -> str:
-    """Say in a sentence that hardly anything was changed, if that is so."""
+    """Return a sentence if hardly anything was changed."""
     return f" {change.verdict}" if change is not None and change.hardly else ""
 
 
 _FOLLOWS = {"scale", "translate", "affine", "contrast_limits", "colormap", "gamma"}
-"""What of its look an overlying layer takes over when it is drawn again."""
+"""Attributes of an overlay that are kept when it is drawn again."""
 
 
 class OverLayer(QObject):
-    """A layer that lies over another for a while, in no list of the panels."""
+    """A temporary layer over another, which is not listed in panels."""
 
     def __init__(self, viewer: ViewerModel, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -86,7 +88,7 @@ class OverLayer(QObject):
         self.layer: Image | None = None
 
     def put(self, pixels: Any, look: dict[str, Any]) -> None:
-        """Show pixels at their place, above everything else."""
+        """Show pixels at their position, above everything else."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = pixels
             for name in _FOLLOWS & look.keys():
@@ -102,7 +104,7 @@ class OverLayer(QObject):
         self._viewer.layers.selection = layers_chosen
 
     def remove(self) -> None:
-        """Take the layer away."""
+        """Remove the layer."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self._viewer.layers.remove(self.layer)
         self.layer = None
@@ -126,7 +128,7 @@ class BeforeAfter(OverLayer):
         self.draw()
 
     def draw(self) -> None:
-        """Copy what is covered, or take the layer away."""
+        """Copy the covered part, or remove the layer."""
         source = self._source
         if source is None or self._share <= 0 or source not in self._viewer.layers:
             self.remove()
@@ -152,7 +154,9 @@ class BeforeAfter(OverLayer):
         lead = plane_at(source, self._viewer.dims)
         pixels = np.asarray(levels[level][(*lead, *box.slices)])
         first = (np.array([box.y0, box.x0]) + 0.5) * factor - 0.5
-        pitch = np.asarray(source.scale[-2:])  # all else, such as a turn, is `affine`
+        pitch = np.asarray(
+            source.scale[-2:]
+        )  # everything else, such as a rotation, is `affine`
         linear, shift = shown_by(source)
         affine = np.eye(3)
         affine[:2, :2], affine[:2, 2] = linear / pitch, shift
@@ -176,22 +180,22 @@ class BeforeAfter(OverLayer):
 
 
 class Alone:
-    """Some layers shown without all others, which come back as they were."""
+    """Shows some layers without the others, which are restored afterwards."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = viewer
         self._before: dict[Layer, bool] = {}
 
     def show(self, *layers: Layer) -> None:
-        """Show these, and hide all others but what lies over them."""
+        """Show these, and hide all others except overlays."""
         of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
-        for item in of:  # before one hides others, which explain it
+        for item in of:  # before hiding one also hides its explaining layers
             self._before.setdefault(item, item.visible)
         for item in sorted(of, key=layers.__contains__, reverse=True):
             item.visible = item in layers
 
     def end(self) -> None:
-        """Show again what was shown."""
+        """Restore the visible layers."""
         for item, visible in self._before.items():
             if item in self._viewer.layers:
                 item.visible = visible
@@ -204,29 +208,29 @@ _RESULTS = ("enhance", "restore")
 
 @dataclass(eq=False)
 class _Blend:
-    """A result, and what it was made of; it goes with the layer."""
+    """A result with its input; kept with the layer."""
 
     layer: Image
-    image: Micrograph  # the input, as it was read; of a stack its first plane
+    image: Micrograph  # the input; of a stack its first plane
     result: Micrograph  # likewise
     after: list[Any]  # levels of the result, or one of all planes
-    prepare: Callable[[], Job[list[Any]]]  # draws the input in the result's pixels
-    stores: list[str]  # that the input is drawn from
+    prepare: Callable[[], Job[list[Any]]]  # resamples the input to the result's pixels
+    stores: list[str]  # of the input
     before: list[Any] = field(default_factory=list)  # the input in the result's pixels
-    saved: str | None = None  # where the whole result was saved
+    saved: str | None = None  # path of the full-strength result
     mixed: Provenance | None = None
 
     @property
     def strength(self) -> float:
-        """Share of the result in what is shown."""
+        """Share of the result in the mixture."""
         return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
 
     def show(self, strength: float) -> None:
-        """Show a mixture, and say in the layer's metadata that it is one."""
+        """Show a mixture, and record it in the layer's metadata."""
         about = self.layer.metadata
         levels, record = blend_levels(self.before, self.after, strength), dict(about)
         self.layer.data = levels if self.layer.multiscale else levels[0]
-        about.update(record)  # its store has it at full strength
+        about.update(record)  # its store has full strength
         without_cache(self.layer)
         if self.strength >= 1:
             self.saved = about.get(SAVED_KEY)
@@ -258,7 +262,7 @@ def _stores_of(source: Layer | None) -> list[str]:
 def _draw_planes(
     images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
 ) -> Job[list[Any]]:
-    """Draw all planes of an input in the pixels of the results, as one array."""
+    """Resample all planes of an input to the pixels of the results."""
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
         yield Progress(number, len(images), f"drawing {image.name}")
@@ -269,7 +273,7 @@ def _draw_planes(
 def _blend_of(
     layer: Image, source: Image | None, image: Micrograph, outcome: Outcome
 ) -> _Blend:
-    """Take a result with what it was made of, all planes of a stack."""
+    """Return a result with its input, with all planes of a stack."""
     draw: Callable[[], Job[list[Any]]]
     if outcome.planes and source is not None:
         images, planes = planes_of(source), outcome.planes
@@ -286,7 +290,7 @@ def _blend_of(
 
 
 class CompareControls(Form):
-    """Controls for comparing two layers; they work before, during and after a run."""
+    """Controls for comparing two layers, usable before, during and after a run."""
 
     def __init__(self, panel: Panel) -> None:
         super().__init__()
@@ -294,10 +298,10 @@ class CompareControls(Form):
         self._panel, self._viewer = panel, viewer
         panel.unread.append(self)
         self._alone = Alone(viewer)
-        self._pair: tuple[Layer, ...] = ()  # what is being compared
+        self._pair: tuple[Layer, ...] = ()  # the compared layers
         self.before = BeforeAfter(viewer, self)
         self._make_controls()
-        self._ticks = [self.beside]  # ways of showing both, one at a time
+        self._ticks = [self.beside]  # display modes, one at a time
         for box in (self.left, self.right):
             box.changed.connect(self._again)
         self.right.changed.connect(self._show_strength)
@@ -312,16 +316,16 @@ class CompareControls(Form):
         panel, viewer = self._panel, self._viewer
         both: dict[str, Any] = {"layers": lambda: image_layers(viewer)}
         self.left = panel.new_layer_box(
-            "left", "Left", "What is shown left: the input, or any other layer.", **both
+            "left", "Left", "Left layer: the input, or any other.", **both
         )
         self.right = panel.new_layer_box(
-            "right", "Right", "What is shown right: the result, or any other.", **both
+            "right", "Right", "Right layer: the result, or any other.", **both
         )
         self.split = Slider(
             name="split",
             label="Before | after",
-            tooltip="Drag to cover the left part of the view with the left layer; the "
-            "right one is shown alone beside it.",
+            tooltip="Drag to cover the left part of the view with the left layer; "
+            "the right layer is shown next to it.",
             value=0,
             min=0,
             max=100,
@@ -330,14 +334,14 @@ class CompareControls(Form):
         self.beside = CheckBox(
             name="beside",
             text="Side by side",
-            tooltip="Show these two layers beside each other; they move together. All "
-            "others are hidden meanwhile.",
+            tooltip="Show both layers side by side; they move together. All others "
+            "are hidden meanwhile.",
         )
         self.strength = Slider(
             name="strength",
             label="Strength (%)",
-            tooltip="Mix the right layer with what it was made of: 0 is the input, 100 "
-            "the result. What you see is what is measured and saved.",
+            tooltip="Mix the right layer with its input: 0 is the input, 100 the "
+            "result. What you see is what is measured and saved.",
             value=100,
             min=0,
             max=100,
@@ -356,7 +360,7 @@ class CompareControls(Form):
     # -- which layers ---------------------------------------------------------
 
     def compare(self, left: Layer | None, right: Layer | None = None) -> None:
-        """Choose what is compared; the other one stays."""
+        """Select a layer to compare; the other one stays."""
         for box, layer in ((self.left, left), (self.right, right)):
             if layer is not None and layer in box.choices:
                 box.value = layer
@@ -372,7 +376,7 @@ class CompareControls(Form):
     ) -> None:
         """Compare a result with its input from now on, at any strength.
 
-        `apart`: it cannot be mixed, since its grey levels are its own.
+        `apart`: it cannot be mixed, since its grey levels differ.
         """
         if apart:
             setattr(layer, _APART, True)
@@ -382,12 +386,12 @@ class CompareControls(Form):
         self._show_strength()
 
     def _on_removed(self, event: Any) -> None:
-        """Show all layers again when one of those that are compared is removed."""
+        """Show all layers again if a compared layer is removed."""
         if is_alive(self) and event.value in self._pair:
             self.end()
 
     def _again(self, _: Any = None) -> None:
-        """Show other layers as the ones before, unless one of these was removed."""
+        """Compare other layers, unless one of them was removed."""
         if any(item not in self._viewer.layers for item in self._pair):
             self.end()
         elif self.split.value:
@@ -398,13 +402,13 @@ class CompareControls(Form):
                 tick.value = True
 
     def _untick(self, but: CheckBox | None = None) -> None:
-        """Take all ticks away, since layers are shown in one way at a time."""
+        """Clear all ticks, since only one display mode is active."""
         for tick in self._ticks:
             if tick is not but:
                 tick.value = False
 
     def _two(self) -> tuple[Image, Image] | None:
-        """Give both layers; where they are not two, say so."""
+        """Return both layers; report if they are not two."""
         left, right = self.left.value, self.right.value
         if left is right or None in (left, right):
             self._panel.show_status("Choose two different layers to compare.")
@@ -427,7 +431,7 @@ class CompareControls(Form):
         self.before.show_part(left, percent / 100)
 
     def _choose_two(self, tick: CheckBox) -> bool:
-        """Show what is compared, and nothing else; untick where it is not two."""
+        """Show only the compared layers; untick if they are not two."""
         both = self._two()
         if both is None:
             tick.value = False
@@ -453,7 +457,7 @@ class CompareControls(Form):
         camera.center, camera.zoom = view
 
     def end(self) -> None:
-        """Show all layers as they were before they were compared."""
+        """Restore all layers as before the comparison."""
         self._pair = ()
         self.split.value = 0
         self._untick()
@@ -461,11 +465,11 @@ class CompareControls(Form):
     # -- strength ---------------------------------------------------------------
 
     def _blend(self) -> _Blend | None:
-        """Take the right layer as a result, if its input is known."""
+        """Use the right layer as a result, if its input is known."""
         return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: Any = None) -> None:
-        """Show how strong the right layer is, where that can be chosen."""
+        """Show the strength of the right layer, if it can be chosen."""
         blend = self._blend()
         self.strength.enabled = blend is not None
         with self.strength.changed.blocked():
@@ -473,29 +477,29 @@ class CompareControls(Form):
         self._say_strength(blend)
 
     def _say_strength(self, blend: _Blend | None) -> None:
-        """Say that a mixture is shown, or why none of a result can be."""
+        """Report that a mixture is shown, or why that is impossible."""
         if blend is None or blend.strength >= 1:
             self.note.setText("" if blend else self._say_unmixed())
             return
         part = f"{blend.strength:.0%}"
         self.note.setText(
-            f"{blend.layer.name} is shown, measured and saved at {part}: the rest of "
-            f"it is {blend.image.name}."
+            f"{blend.layer.name} is shown, measured and saved at {part}: the rest is "
+            f"{blend.image.name}."
         )
 
     def _say_unmixed(self) -> str:
-        """Say why the right layer, a result, has no strength."""
+        """Report why the right layer, a result, has no strength."""
         layer = self.right.value
         if layer is None or step_before(layer) not in _RESULTS:
             return ""
         if getattr(layer, _APART, False):
             return (
-                f"{layer.name} has no strength: the grey levels that its model gives "
-                "are not those of the input, so a mixture of both would mean nothing."
+                f"{layer.name} has no strength: the grey levels of its model are not "
+                "those of the input, so a mixture of both would be meaningless."
             )
         return (
-            f"{layer.name} has a strength only in the session in which it was made; "
-            f"make it again to choose one."
+            f"{layer.name} has a strength only in the session that made it; run it "
+            "again to choose one."
         )
 
     def _set_strength(self, percent: int) -> None:
@@ -512,7 +516,7 @@ class CompareControls(Form):
             self._show_strength()
 
     def _begin(self, blend: _Blend, before: list[Any]) -> None:
-        """Take the prepared input, and go to where the slider is now."""
+        """Use the prepared input, and apply the present slider position."""
         blend.before = before
         self._panel.show_status("")
         if self._blend() is blend:
@@ -539,7 +543,7 @@ class CompareControls(Form):
             )
 
     def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
-        """Draw the difference of two images, a large one with an overview."""
+        """Compute the difference of two images, with an overview if it is large."""
         difference = difference_of(first, second)
         if max(difference.shape) <= SINGLE_PX or not difference.is_lazy:
             difference = difference.replace(data=difference.array())
@@ -550,7 +554,7 @@ class CompareControls(Form):
     def _add_difference(
         self, opened_store: Opened, layers: tuple[Layer, Layer]
     ) -> None:
-        """Show a difference around zero, which has no colour."""
+        """Show a difference centred on zero, which is white."""
         low, high = contrast_limits([item.data for item in opened_store.levels])
         most = max(abs(low), abs(high))
         left, right = layers

@@ -1,4 +1,4 @@
-"""Crop: cut a layer to a drawn rectangle, or to what another layer shows."""
+"""Crop a layer to a drawn rectangle, or to the area of another layer."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -44,8 +44,8 @@ def _drawn_box(
     indices = shapes_in_view(shapes, dims)
     if not indices:
         msg = (
-            f"Layer {shapes.name!r} must hold a rectangle in the plane in view; draw "
-            "one first."
+            f"Layer {shapes.name!r} needs a rectangle in the plane in view; draw one "
+            "first."
         )
         raise ShapeError(msg, code="rectangle-missing")
     points = np.asarray(shapes.data[indices[-1]])
@@ -58,8 +58,8 @@ def _drawn_box(
         return CropOptions.parse({"box_nm": corners})
     if any(nm_per_unit(unit) for unit in shapes.units[-2:]):
         msg = (
-            f"Layer {image.name!r} must have a pixel size, since {shapes.name!r} was "
-            "drawn in nm; give it one in Open mosaic, under Calibrate a layer."
+            f"Layer {image.name!r} needs a pixel size, since {shapes.name!r} was "
+            "drawn in nm; set one in Open mosaic, under Calibrate a layer."
         )
         raise ShapeError(msg, code="pixel-size-missing")
     origin, pitch = np.array(image.origin), np.array(image.scale)
@@ -70,39 +70,38 @@ def _drawn_box(
 
 
 class CropPanel(Panel):
-    """Cuts a layer to a drawn rectangle, or to the area and grid of another."""
+    """Crops a layer to a drawn rectangle, or to the area and grid of another."""
 
     help_place = "crop.md#in-napari"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Crop", "Crop")
-        self.layer = self.new_layer_box("layer", "Layer", "The grey image to cut.")
+        self.layer = self.new_layer_box("layer", "Layer", "The grey image to crop.")
         self.like = self.new_layer_box(
             "like",
             "To the area of",
-            "An image: both are cut to what they have in common, on its pixels. Or a "
-            "Shapes layer: the layer is cut to the last rectangle drawn there in the "
-            "plane in view. None: it is cut to the largest rectangle in which no pixel "
-            "is empty.",
+            "An image: both are cropped to their common area, on its pixels. Or a "
+            "Shapes layer: crop to its last rectangle in the plane in view. None: "
+            "crop to the largest rectangle without empty pixels.",
             layers=lambda: [*drawn_layers(viewer, Shapes), *grey_layers(viewer)],
             none="none: leave empty places out",
         )
         self.draw_button = push_button(
             "Draw rectangle",
             self.draw,
-            "Adds a Shapes layer, or takes the chosen one, and its rectangle tool: "
-            "drag over what is to be kept.",
+            "Adds or selects a Shapes layer with its rectangle tool: drag over the "
+            "area to keep.",
         )
         self.form = OptionsForm(CropOptions)
         self.keep = CheckBox(
             name="keep",
-            text="Hide the layers that were cut",
-            tooltip="Only the parts stay in view.",
+            text="Hide the cropped layers",
+            tooltip="Only the crops stay visible.",
         )
         which = Form(self.layer, self.like, self.draw_button)
         self.add_group("Area", which, self.form, Form(self.keep))
         self.add_results("Result")
-        # not magicgui's signal, which keeps None to itself
+        # not magicgui's signal, which does not report None
         self.like.native.currentIndexChanged.connect(self._show_rows)
         self.form.on_change("align", self._show_rows)
         self._layer_offered: Layer | None = None
@@ -112,23 +111,23 @@ class CropPanel(Panel):
         self._show_rows()
 
     def draw(self) -> None:
-        """Take the rectangle tool, on a layer of shapes over the image to cut."""
+        """Select the rectangle tool, on a Shapes layer over the image to crop."""
         with self.showing_errors():
-            self.micrograph(self.layer.value)  # refused where it could not be cut
+            self.micrograph(self.layer.value)  # refused if it cannot be cropped
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
                 shapes = draw_over(self.viewer, self.layer.value, _DRAWN_LAYER)
                 self.like.value = shapes
             self.viewer.layers.selection.active = shapes
             shapes.mode = "add_rectangle"
-            self.show_status("Drag over what is to be kept, then press Crop.")
+            self.show_status("Drag over the area to keep, then press Crop.")
 
     def _propose(self, _: object = None) -> None:
-        """Offer another image that was opened, unless the user has chosen one."""
+        """Propose another opened image, unless the user has chosen one."""
         layer, like = self.layer.value, self.like.value
         if like is self._layer_offered or like is layer:
             layers_opened = [x for x in grey_layers(self.viewer) if x not in self.made]
-            # images without a pixel size cannot be brought together
+            # images without a pixel size cannot be aligned
             fit = [x for x in layers_opened if is_calibrated(x)]
             others = [x for x in fit if x is not layer and layer in fit]
             self._layer_offered = others[-1] if others else None
@@ -148,9 +147,9 @@ class CropPanel(Panel):
         reference = None
         if like is layer:
             msg = (
-                f"Layer {layer.name!r} cannot be cut to its own area: choose another "
-                "image, a Shapes layer with a rectangle, or 'none: leave empty places "
-                "out'."
+                f"Layer {layer.name!r} cannot be cropped to its own area: choose "
+                "another image, a Shapes layer with a rectangle, or 'none: leave "
+                "empty places out'."
             )
             raise ShapeError(msg, code="same-image")
         if like is None:
@@ -182,7 +181,7 @@ class CropPanel(Panel):
     def show_outcome(
         self, layer: Layer, like: Layer | None, cut: Outcome
     ) -> Iterator[None]:
-        """Add the parts as layers, and say where they lie."""
+        """Add the crops as layers, and report their positions."""
         result: Cropped = cut.made
         pairs = [(cut.opened, layer)]
         if like is not None and cut.beside is not None:
@@ -200,7 +199,7 @@ class CropPanel(Panel):
             yield
         for source in sources if self.keep.value else ():
             source.visible = False
-        sentence = f"Cut {layer.name} to {spell_shape(result.shape)}."
+        sentence = f"Cropped {layer.name} to {spell_shape(result.shape)}."
         if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
             sentence = f"Copied {layer.name}: it has no empty places."
         figures = figures_of(result)

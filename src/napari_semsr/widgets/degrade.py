@@ -1,4 +1,4 @@
-"""Degrade: make a layer worse as an instrument would, to try models and methods."""
+"""Degrade a layer as an instrument would, to test models and methods."""
 
 from napari.viewer import Viewer
 
@@ -19,9 +19,9 @@ class DegradePanel(VerbPanel):
         (self.effects,) = self.frames.values()
 
     def step(self, options: DegradeOptions) -> str:
-        """Name the degradation."""
+        """Return the name of the degradation."""
         return "degraded" if options.kind == "none" else options.kind
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Say what was degraded."""
+        """Return a sentence on the degradation."""
         return f"Degraded {outcome.images[0].name}."

@@ -1,4 +1,4 @@
-"""Demonstration: the whole way on drawn samples, ending in layers and a report."""
+"""Demonstration: the whole workflow on simulated samples, with layers and a report."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,14 +29,13 @@ from napari_semsr.widgets.layers import free_name, result_name
 _NAME = "demonstration"
 _MOSAIC, _SEM = "mosaic", "SEM image"
 _ABOUT = (
-    "Frames are drawn and stitched. A network is trained for a minute on the area that "
-    "an SEM image shows too, evaluated on a part of it that was held out, and tried on "
-    "another sample, where it must not be used. The images become layers; the report "
-    "has all figures."
+    "Simulated frames are stitched. A network is trained for a minute on the area of "
+    "an SEM image, evaluated on a held-out part of it, and tried on another sample, "
+    "where it must not be used. The images become layers; the report has all figures."
 )
 
 
-# what becomes layers, from the bottom to the top
+# images that become layers, from bottom to top
 _SHOWN = ("mosaic", "place_sem", "enhanced")
 
 
@@ -62,14 +61,14 @@ class DemoPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Keep it in",
-            tooltip="A folder, in which it gets one of its own; empty keeps it in a "
-            "temporary folder that is removed when napari ends.",
+            tooltip="Parent of the demonstration's folder; empty: a temporary folder "
+            "that is removed when napari closes.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
         self.report_button = push_button(
             "Open the report",
             self.open_report,
-            "Show the report in the web browser; it needs no network.",
+            "Show the report in the web browser.",
         )
         self.report = ""
         self.add_group("What it does", RichLabel(_ABOUT))
@@ -89,7 +88,7 @@ class DemoPanel(Panel):
     def show_outcome(
         self, outcome: tuple[DemoResult, dict[str, Opened]]
     ) -> Iterator[None]:
-        """Add the images as layers, and write what was found."""
+        """Add the images as layers, and show the results."""
         demo_result, stores = outcome
         self.report = demo_result.report
         name = free_name(self.viewer, _MOSAIC)

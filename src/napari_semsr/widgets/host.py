@@ -1,4 +1,4 @@
-"""What differs between the versions of napari that the panels run in.
+"""Differences between supported versions of napari.
 
 napari 0.9 moved camera, grid and scale bar from the viewer to `viewer.scene` and
 `viewer.canvas`; before, the size of the canvas was private.
@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 LOWEST_NAPARI = "0.7"
 """The lowest version; a test compares README, manual and packaging with it."""
-_LARGEST_STRIDE = 50  # that napari takes
-_UNIT_OF_LAYERS = (0, 7, 1)  # from which on the scale bar takes its unit from them
+_LARGEST_STRIDE = 50  # accepted by napari
+_UNIT_OF_LAYERS = (0, 7, 1)  # from which the scale bar uses the layers' unit
 
 
 def check_napari(context: object = None) -> None:
-    """Refuse a napari that is too old, in one sentence that says what to do.
+    """Refuse a napari that is too old, with advice.
 
-    The plugin engine calls this when it activates the plugin. Without napari, in
-    programs that only read files, nothing is refused.
+    The plugin engine calls this on activation. Programs without napari, which only read
+    files, are not refused.
 
     Raises
     ------
@@ -48,24 +48,24 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def camera(viewer: Any) -> Any:
-    """Camera of a viewer."""
+    """Return the camera of a viewer."""
     return getattr(viewer, "scene", viewer).camera
 
 
 def grid(viewer: Any) -> Any:
-    """Grid in which a viewer shows layers beside each other."""
+    """Return the grid in which a viewer shows layers side by side."""
     return getattr(viewer, "canvas", viewer).grid
 
 
 def show_beside(viewer: Any, left: int, right: int) -> None:
-    """Show two layers, by their places in the list, side by side; others are hidden.
+    """Show two layers, by index, side by side; others are hidden.
 
-    Hidden layers take cells of the grid before napari 0.9. There, cells are counted
-    modulo the columns: the fewest columns are taken that bring the left layer left.
+    Before napari 0.9, hidden layers occupy grid cells, counted modulo the columns: the
+    fewest columns that place the left layer on the left are used.
     """
     cells, count = grid(viewer), len(viewer.layers)
     if hasattr(viewer, "canvas"):
-        # the lowest layer comes first, with a negative stride the highest
+        # the lowest layer is first, with a negative stride the highest
         cells.stride = 1 if left < right else -1
     else:
         cells.shape, cells.stride = next(
@@ -85,7 +85,7 @@ def _column(index: int, count: int, stride: int, columns: int) -> int:
 
 
 def show_over(viewer: Any) -> None:
-    """Show layers over each other again."""
+    """Show layers on top of each other again."""
     cells = grid(viewer)
     cells.enabled, cells.stride = False, 1
     if not hasattr(viewer, "canvas"):
@@ -93,20 +93,20 @@ def show_over(viewer: Any) -> None:
 
 
 def scale_bar(viewer: Any) -> Any:
-    """Scale bar of a viewer."""
+    """Return the scale bar of a viewer."""
     canvas = getattr(viewer, "canvas", None)
     return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
 
 
 def label_scale_bar(viewer: Any) -> None:
-    """Give the scale bar the unit of the layers, where napari does not."""
+    """Set the unit of the scale bar to that of the layers, if napari does not."""
     if () < _running() < _UNIT_OF_LAYERS:
         units = viewer.layers.units
         scale_bar(viewer).unit = None if units is None else str(units[-1])
 
 
 def viewbox_size(viewer: Any) -> NDArray[np.float64]:
-    """Height and width of the part of the canvas that shows a layer, in its pixels."""
+    """Return height and width of the view of a layer, in screen pixels."""
     canvas = getattr(viewer, "canvas", None)
     if canvas is not None:
         return np.array(canvas.viewbox_size(viewer.layers), dtype=float)
@@ -116,7 +116,7 @@ def viewbox_size(viewer: Any) -> NDArray[np.float64]:
 
 
 def is_seen(viewer: Any) -> bool:
-    """Whether some of the canvas is on a screen; so, too, without a window."""
+    """Whether part of the canvas is on a screen; True without a window."""
     model = getattr(viewer, "__wrapped__", viewer)
     if not hasattr(model, "window"):
         return True
@@ -125,7 +125,7 @@ def is_seen(viewer: Any) -> bool:
 
 
 def on_resize(viewer: Any, call: Callable[[Any], None]) -> None:
-    """Call a method when the canvas gets another size; it is not kept alive."""
+    """Call a method when the canvas is resized; it is not kept alive."""
     canvas = getattr(viewer, "canvas", None)
     model = getattr(viewer, "__wrapped__", viewer)
     if canvas is not None:

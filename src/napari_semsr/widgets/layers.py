@@ -1,4 +1,4 @@
-"""Between napari layers and micrographs: calibration travels both ways."""
+"""Convert between napari layers and micrographs, with calibration."""
 
 import itertools
 import re
@@ -43,29 +43,29 @@ from napari_semsr.io import (
 )
 from napari_semsr.widgets import host
 
-_EDIT = "edit"  # a step of another program's, in whatever way
+_EDIT = "edit"  # a step of another program
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
 _DRAWN = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
-NO_IMAGE = "An image layer must be chosen; open one with Open mosaic or a sample."
-"""What a panel says where none is."""
-_TOLERANCE = 1e-6  # by which scales are equal; chosen
-_FILLED = 0.95  # of the canvas, as napari's own button fills it
-_MOST_CLASSES = 256  # chosen: a record of some kilobytes
+NO_IMAGE = "Choose an image layer; open one with Open mosaic or a sample."
+"""Message of a panel without an image."""
+_TOLERANCE = 1e-6  # relative tolerance of equal scales; chosen
+_FILLED = 0.95  # share of the canvas, as with napari's Home button
+_MOST_CLASSES = 256  # chosen: a record of a few kilobytes
 
 
 _DOT = " \N{MIDDLE DOT} "
 _LEFT_OUT = "\N{HORIZONTAL ELLIPSIS}"
-_LAST = 2  # steps that a name tells, with the image that all began with
+_LAST = 2  # steps in a name, after the original image
 
 
 def result_name(viewer: ViewerModel, source: str, step: str) -> str:
-    """Name what a step makes of a layer, as no layer is named yet.
+    """Return an unused name for the result of a step on a layer.
 
-    A model or method follows the name of the source (``mosaic · ssum-sem``), then a
-    number from 2 where there is such a layer. Of many steps the last two are told; the
-    history of a layer has all.
+    A model or method is appended to the source's name (``mosaic · ssum-sem``), then a
+    number from 2 if the name exists. Only the last two steps are named; the history of
+    a layer has all.
     """
     first, *steps = f"{source}{_DOT}{step}".split(_DOT)
     if len(steps) > _LAST:
@@ -74,7 +74,7 @@ def result_name(viewer: ViewerModel, source: str, step: str) -> str:
 
 
 def free_name(viewer: ViewerModel, name: str) -> str:
-    """Give a name that no layer has: this one, or with a number from 2."""
+    """Return an unused layer name: this one, or with a number from 2."""
     names_in_use = {item.name for item in viewer.layers}
     names = itertools.chain([name], (f"{name} {n}" for n in itertools.count(2)))
     return next(item for item in names if item not in names_in_use)
@@ -83,7 +83,7 @@ def free_name(viewer: ViewerModel, name: str) -> str:
 def nm_per_unit(unit: object) -> float | None:
     """Convert a layer's unit to nanometres.
 
-    Gives nanometres in one unit; None when it is no length (``pixel``).
+    Returns nanometres per unit; None if it is not a length (``pixel``).
     """
     import pint
 
@@ -95,12 +95,12 @@ def nm_per_unit(unit: object) -> float | None:
 
 
 def nm_of(layer: Layer) -> NDArray[np.float64]:
-    """Give the nm in one unit of a layer along y and x; 1 where that is no length."""
+    """Return nm per unit of a layer along y and x; 1 if that is not a length."""
     return np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
 
 
 def gain_of(layer: Layer) -> NDArray[Any]:
-    """How many times as large as its scale says pixels are, by napari's transform."""
+    """Return by how much napari's transform enlarges pixels."""
     gain: NDArray[Any] = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
     return gain / fit_of(layer)[0]
 
@@ -110,10 +110,11 @@ _FIT_KEY = "semsr fit to the field"
 
 
 def fit_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
-    """Enlarge and move a layer without a pixel size for the eye alone.
+    """Enlarge and move an uncalibrated layer, for display only.
 
-    Its place is ``factor * place + shift`` in the units of the world. No size, place or
-    measure of the layer changes: they are read by `placed_by` and `gain_of`.
+    Its displayed position is ``factor * position + shift`` in world units. Size,
+    position and measurements of the layer do not change: they are read by `placed_by`
+    and `gain_of`.
     """
     release_fit(layer)
     layer.affine = _enlarging(layer, factor, shift) @ layer.affine.affine_matrix
@@ -121,7 +122,7 @@ def fit_to_field(layer: Layer, factor: float, shift: ArrayLike) -> None:
 
 
 def release_fit(layer: Layer) -> None:
-    """Show a layer by its own pixels again."""
+    """Display a layer in its own pixels again."""
     factor, shift = fit_of(layer)
     if layer.metadata.pop(_FIT_KEY, None) is not None:
         fit = _enlarging(layer, factor, shift)
@@ -129,9 +130,9 @@ def release_fit(layer: Layer) -> None:
 
 
 def fit_of(layer: Layer) -> tuple[float, NDArray[np.float64]]:
-    """Factor and shift (y, x) by which `fit_to_field` shows a layer; 1 and 0 if none.
+    """Return factor and shift (y, x) of `fit_to_field`; 1 and 0 if none.
 
-    What napari's button *Reset transform* resets is not fitted any more.
+    A layer reset by napari's button *Reset transform* is not fitted any more.
     """
     fit = layer.metadata.get(_FIT_KEY)
     plain = np.array_equal(layer.affine.affine_matrix, np.eye(layer.ndim + 1))
@@ -149,7 +150,7 @@ def _enlarging(layer: Layer, factor: float, shift: ArrayLike) -> NDArray[np.floa
 
 
 def fitted_as(layer: Layer) -> dict[str, Any]:
-    """Keywords of a plane that is shown where a layer is, fitted or not."""
+    """Return keywords of a plane at the place of a layer, fitted or not."""
     if fit_of(layer)[0] == 1:
         return {}
     fit = layer.metadata[_FIT_KEY]
@@ -159,34 +160,34 @@ def fitted_as(layer: Layer) -> dict[str, Any]:
 
 
 def own_places(layer: Layer, world: ArrayLike) -> NDArray[np.float64]:
-    """Turn places (N, 2) of the world into those of a layer as if it was not fitted."""
+    """Convert world positions (N, 2) to those of a layer as if it were not fitted."""
     factor, shift = fit_of(layer)
     return (np.asarray(world, dtype=float) - shift) / factor
 
 
 def world_places(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
-    """Turn places (N, 2) of a layer back into those of the world it is shown in."""
+    """Convert positions (N, 2) of a layer to world positions."""
     factor, shift = fit_of(layer)
     return np.asarray(own, dtype=float) * factor + shift
 
 
 def placed_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Map from the pixels of a plane to its own places: (2, 2) and (2,).
+    """Return matrix (2, 2) and offset (2,) from pixels of a plane to its own positions.
 
-    It is `shown_by` but for what `fit_to_field` did.
+    It is `shown_by` without `fit_to_field`.
     """
     linear, shift = shown_by(layer)
     return linear / fit_of(layer)[0], own_places(layer, shift)
 
 
 def pitch_of(layer: Layer) -> NDArray[Any]:
-    """Pixel size of a layer in nm, or in the pixels that it counts in."""
+    """Return the pixel size of a layer in nm, or in its pixel unit."""
     pitch: NDArray[Any] = layer.scale[-2:] * gain_of(layer) * nm_of(layer)
     return pitch
 
 
 def image_layers(viewer: ViewerModel) -> list[Image]:
-    """Image layers but for our helpers, in the order of the list."""
+    """Return image layers except helpers, in the order of the list."""
     return [
         item
         for item in viewer.layers
@@ -195,67 +196,67 @@ def image_layers(viewer: ViewerModel) -> list[Image]:
 
 
 def grey_layers(viewer: ViewerModel) -> list[Image]:
-    """Image layers that are to be measured: no spectra and maps of images."""
+    """Return image layers to measure: no spectra or maps."""
     return [item for item in image_layers(viewer) if not is_map(item)]
 
 
 def is_map(layer: Layer) -> bool:
     """Whether a layer is a map of an image, or its spectrum.
 
-    Its history tells, which goes with it into every file.
+    Determined from its history, which is saved in every file.
     """
     history = provenance_of(layer) if isinstance(layer, Image) else None
     return history is not None and history.quantity("nm") is not None
 
 
 def step_before(layer: Layer) -> str | None:
-    """Name the job that a layer comes from, but for crops and copies."""
+    """Return the job that made a layer, ignoring crops and copies."""
     history = provenance_of(layer)
     return None if history is None else history.essence().job
 
 
 def jobs_of(layer: Layer) -> set[str]:
-    """Name the jobs that made a layer of what was taken, but for crops and copies."""
+    """Return the jobs that made a layer, ignoring crops and copies."""
     history = provenance_of(layer)
     jobs = set() if history is None else {step.job for step in history.steps()}
     return jobs - {"crop", "convert"}
 
 
 def is_stitched(layer: Layer) -> bool:
-    """Whether a layer, or what it was made of, was blended from frames."""
+    """Whether a layer, or its input, was stitched from frames."""
     history = provenance_of(layer)
     return history is not None and any(step.job == "stitch" for step in history.steps())
 
 
 def is_superlens(layer: Layer) -> bool:
-    """Whether a layer shows what frames of a superlens show, however it was moved.
+    """Whether a layer is a superlens image, possibly transformed.
 
-    What a network made of that is another kind of image.
+    Results of a network are not.
     """
     return is_stitched(layer) and network_of(layer) is None
 
 
 def is_truth(layer: Layer) -> bool:
-    """Whether a layer is what others are to be compared with, by name or history."""
+    """Whether a layer is a ground truth, by name or history."""
     return step_before(layer) == _DRAWN or bool(_TRUTH.search(layer.name))
 
 
 def is_exposure(layer: Layer) -> bool:
-    """Whether a layer was taken, and not made of another one or drawn."""
+    """Whether a layer was acquired, not computed or simulated."""
     is_derived = step_before(layer) in _MADE_OF_ANOTHER or layer.metadata.get(LIVE_KEY)
     return not is_derived and not is_truth(layer)
 
 
 def on_one_grid(first: Layer, second: Layer) -> bool:
-    """Whether two layers have the same pixels at the same place, as they are shown."""
+    """Whether two layers have the same pixel grid as displayed."""
     sizes = (layer.extent.data[:, -2:] for layer in (first, second))
     return np.array_equal(*sizes) and on_one_place(first, second, _TOLERANCE)
 
 
 def on_one_place(first: Layer, second: Layer, near: float) -> bool:
-    """Whether two layers cover the same area, whatever their pixels.
+    """Whether two layers cover the same area, with any pixel size.
 
-    `near`: by which share of a side corners that lie on each other may differ.
+    `near`: tolerance of corners, as a share of a side.
     """
     places, others = map(_corners, (first, second))
     apart = np.abs(places - others).max()
@@ -264,7 +265,7 @@ def on_one_place(first: Layer, second: Layer, near: float) -> bool:
 
 
 def _corners(layer: Layer) -> NDArray[Any]:
-    """Find where three outer corners of a plane are shown, (3, 2)."""
+    """Return the displayed positions of three outer corners of a plane, (3, 2)."""
     ends = np.zeros((3, layer.ndim))
     ends[1:, -2:] = np.diag(layer.extent.data[1][-2:] + 1)
     ends[:, -2:] -= 0.5
@@ -272,14 +273,14 @@ def _corners(layer: Layer) -> NDArray[Any]:
 
 
 def shown_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Map from the pixels of a plane to where they are shown: (2, 2) and (2,)."""
+    """Return matrix (2, 2) and offset (2,) from a plane's pixels to the world."""
     shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
     ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)[-2:]]
     return np.stack(ends, axis=1)[-2:] - shift[-2:, None], shift[-2:]
 
 
 def is_turned(layer: Layer) -> bool:
-    """Whether a layer is shown turned, sheared or flipped."""
+    """Whether a layer is displayed rotated, sheared or flipped."""
     linear, _ = shown_by(layer)
     scale = np.diag(linear)
     off = np.abs(linear - np.diag(scale)).max()
@@ -287,13 +288,13 @@ def is_turned(layer: Layer) -> bool:
 
 
 def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scale and translation of a layer, unless it is turned, sheared or flipped."""
+    """Return scale and translation; refuse a rotated, sheared or flipped layer."""
     if is_turned(layer):
         msg = (
-            f"Layer {layer.name!r} must not be rotated, sheared or flipped to be "
-            "measured or saved, since its pixels do not lie where they are shown: "
-            "choose it as Moving in Register to SEM and press Take it as it is shown, "
-            "or reset its transform."
+            f"Layer {layer.name!r} cannot be measured or saved while it is rotated, "
+            "sheared or flipped, since its pixels are not where they are displayed: "
+            "choose it as Moving in Register to SEM and press Take it as it is "
+            "shown, or reset its transform."
         )
         raise ShapeError(msg, code="layer-turned")
     linear, shift = placed_by(layer)
@@ -306,12 +307,12 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def finest(layer: Layer) -> Any:
-    """Level 0 of a layer, of one that has no levels its data."""
+    """Return level 0 of a layer, or its data if it has no levels."""
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
 def pixels_at(layer: Layer, places: Any, dims: Dims) -> NDArray[Any]:
-    """Give the pixels of a layer at places of its viewer, in the units all share."""
+    """Return the pixels of a layer at positions of its viewer, in common units."""
     import pint
 
     points, own = np.array(places, dtype=float)[:, -layer.ndim :], layer.units
@@ -324,7 +325,7 @@ def pixels_at(layer: Layer, places: Any, dims: Dims) -> NDArray[Any]:
 
 
 def _place_shown(layer: Layer, dims: Dims | None) -> NDArray[Any]:
-    """Where a viewer stands along the leading axes of a layer; 0 where unknown."""
+    """Return a viewer's indices along the leading axes of a layer; 0 if unknown."""
     lead = layer.ndim - 2
     if dims is None or dims.ndim < layer.ndim:
         return np.zeros(lead, dtype=int)
@@ -333,16 +334,16 @@ def _place_shown(layer: Layer, dims: Dims | None) -> NDArray[Any]:
 
 
 def plane_at(layer: Image | Labels, dims: Dims | None) -> tuple[int, ...]:
-    """Place of the plane of a layer that a viewer shows, of the first where unknown."""
+    """Return the index of the displayed plane of a layer; the first if unknown."""
     if layer.ndim < 2:
-        msg = f"Layer {layer.name!r} must be an image of two or more axes, got one."
+        msg = f"Layer {layer.name!r} must have two or more axes, got one."
         raise ShapeError(msg, code="axis-missing")
     last = np.array(finest(layer).shape[: layer.ndim - 2], dtype=int) - 1
     return tuple(np.clip(_place_shown(layer, dims), 0, last).tolist())
 
 
 def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
-    """Give the indices of shapes on the plane in view; flat ones lie on all."""
+    """Return the indices of shapes on the plane in view; flat ones are on all."""
     place = _place_shown(shapes, dims)
     return [
         index
@@ -352,7 +353,7 @@ def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
 
 
 def say_plane(layer: Image, place: Sequence[int]) -> str:
-    """Name a plane of a stack, such as ``plane t = 3 of 10``; no other layer's."""
+    """Name the plane of a stack, such as ``plane t = 3 of 10``; else empty."""
     counts = finest(layer).shape[: layer.ndim - 2]
     places_text = ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
@@ -362,25 +363,25 @@ def say_plane(layer: Image, place: Sequence[int]) -> str:
 
 
 def named_with_plane(layer: Image, place: Sequence[int]) -> str:
-    """Name a layer and, of a stack, its plane."""
+    """Return the name of a layer and, for a stack, of its plane."""
     return ", ".join(filter(None, (layer.name, say_plane(layer, place))))
 
 
 def _grey(layer: Layer, plane: Any) -> Any:
-    """Take a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; refuse colour."""
+    """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; refuse colour."""
     grey = as_grey(plane)
     if grey is None:
         msg = (
-            f"Layer {layer.name!r} must be a grey image, got colour; right-click it in "
-            "the list of layers and take Split RGB, or open its file with Open mosaic "
-            "and take its luminance there."
+            f"Layer {layer.name!r} must be a grey image, got colour; right-click it "
+            "in the layer list and choose Split RGB, or open its file with Open "
+            "mosaic and use its luminance."
         )
         raise ShapeError(msg, code="colour-image")
     return grey
 
 
 class _Luminance:
-    """Luminance of a plane ``(Y, X, S)``, of the parts of it that are read."""
+    """Luminance of a plane ``(Y, X, S)``, computed for the parts that are read."""
 
     def __init__(self, samples: Any) -> None:
         self._samples = samples
@@ -388,7 +389,7 @@ class _Luminance:
 
     @property
     def chunks(self) -> Any:
-        """Chunks of both axes; None where it has none."""
+        """Chunks of both axes; None if there are none."""
         chunks = getattr(self._samples, "chunks", None)
         return None if chunks is None else chunks[:2]
 
@@ -397,21 +398,21 @@ class _Luminance:
 
 
 def record_of(layer: Layer) -> dict[str, Any]:
-    """Read what a layer carries of the image that it shows; of others' layers nothing.
+    """Return the record of the image in a layer; empty for layers of other programs.
 
-    Another program may have put anything there.
+    Another program may have written anything there.
     """
     record = layer.metadata.get("micrograph")
     return record if isinstance(record, dict) else {}
 
 
 def vendor_of(layer: Layer) -> str | None:
-    """Name the maker of the electron microscope, where a layer's file did."""
+    """Return the maker of the electron microscope, if the layer's file states it."""
     return record_of(layer).get("vendor")
 
 
 def inputs_of(layer: Layer) -> set[str]:
-    """Names of the images that a layer was made of."""
+    """Return the names of the images that a layer was made from."""
     history = provenance_of(layer)
     return (
         set() if history is None else {item.name for item in history.essence().inputs}
@@ -419,7 +420,7 @@ def inputs_of(layer: Layer) -> set[str]:
 
 
 def provenance_of(layer: Layer) -> Provenance | None:
-    """Read the history that a layer carries."""
+    """Return the history of a layer."""
     record = record_of(layer).get("provenance")
     if isinstance(record, Provenance) or record is None:
         return record
@@ -430,10 +431,10 @@ def provenance_of(layer: Layer) -> Provenance | None:
 
 
 def note_edit(layer: Layer, *, of: Layer | None = None) -> None:
-    """Say in the history of an image that its pixels were replaced by another.
+    """Record in the history of an image that its pixels were replaced.
 
-    Our own results write theirs afterwards. `of`: the layer that they were made of, if
-    it is another one.
+    Our results write their history afterwards. `of`: the layer that they were made
+    from, if it is another one.
     """
     source = layer if of is None else of
     history = provenance_of(source)
@@ -451,7 +452,7 @@ def note_edit(layer: Layer, *, of: Layer | None = None) -> None:
 
 
 def network_of(layer: Layer) -> str | None:
-    """Name the model that made a layer, or anything upstream of it; None if none."""
+    """Return the model that made a layer or one of its inputs; None if none."""
     history = provenance_of(layer)
     network = None if history is None else history.network()
     if network is not None:
@@ -461,7 +462,7 @@ def network_of(layer: Layer) -> str | None:
 
 
 def planes_of(layer: Image | Labels) -> list[Micrograph]:
-    """Read all planes of a layer, one after another."""
+    """Yield all planes of a layer."""
     counts = finest(layer).shape[: layer.ndim - 2]
     return [micrograph_from_layer(layer, plane=place) for place in np.ndindex(counts)]
 
@@ -474,11 +475,11 @@ def micrograph_from_layer(
     is_unturned: bool = False,
     colour: bool = False,
 ) -> Micrograph:
-    """Read a layer as it is shown: its plane, its calibration, its history.
+    """Read a layer as displayed: its plane, calibration and history.
 
-    Gives level 0, lazy when the layer is; uncalibrated when the layer's units are
-    pixels. `is_unturned`: by scale and translation alone, whatever else is done to it;
-    `colour`: one in colour as its luminance, which is read in parts.
+    Returns level 0, lazy if the layer is; uncalibrated if the layer's unit is the
+    pixel. `is_unturned`: ignore everything except scale and translation; `colour`: read
+    a colour layer as its luminance, in parts.
     """
     if layer is None:
         raise ShapeError(NO_IMAGE, code="missing-value")
@@ -513,9 +514,9 @@ def micrograph_from_layer(
 
 
 def size_facts_of(layer: Layer) -> dict[str, Any]:
-    """Read the error of a layer's pixel size and what stated it.
+    """Return the error of a layer's pixel size and its source.
 
-    Another program, or napari's own controls, may have given it a scale since.
+    Another program, or napari's controls, may have changed its scale since.
     """
     about = record_of(layer)
     facts = {k: about[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in about}
@@ -530,7 +531,7 @@ def size_facts_of(layer: Layer) -> dict[str, Any]:
 
 
 def file_of(layer: Layer) -> str | None:
-    """File that a layer shows as it is, if there is one that stays."""
+    """Return the file with exactly the pixels of a layer, if it is not temporary."""
     about = layer.metadata
     store_opened = about.get(STORE_KEY) if READ_KEY in about else None
     file_name = about.get(SAVED_KEY) or store_opened
@@ -549,9 +550,9 @@ def apply_pixel_size(
     *,
     origin: dict[str, Any] | None = None,
 ) -> None:
-    """Calibrate a layer in place; layers over it must be calibrated alike.
+    """Calibrate a layer in place; layers over it need the same calibration.
 
-    `origin`: what stated the size, as of `size_origin`; typed here if not given.
+    `origin`: source of the size, as in `size_origin`; default: typed by the user.
     """
     share = None if error_nm is None else np.divide(error_nm, size_nm).tolist()
     size = np.asarray(size_nm, dtype=float)
@@ -561,10 +562,10 @@ def apply_pixel_size(
 
 
 def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
-    """Give a layer pixels of a size in some units; its first one keeps its place."""
+    """Set the pixel size of a layer in some unit; its first pixel is fixed."""
     fit = layer.metadata.get(_FIT_KEY)
     release_fit(layer)
-    if fit is not None:  # has no effect with a pixel size; undoing the size needs it
+    if fit is not None:  # without effect with a pixel size; undoing the size needs it
         layer.metadata[_FIT_KEY] = fit
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
@@ -578,7 +579,7 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
 
 
 def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
-    """Note how sure a layer's pixel size is and what stated it, or nothing of both."""
+    """Record error and source of a layer's pixel size, or remove both."""
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     known = {k: v for k, v in record_of(layer).items() if k not in keys}
     layer.metadata["micrograph"] = known | facts
@@ -587,7 +588,7 @@ def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
 def layer_keywords(
     micrograph: Micrograph, *, levels: Sequence[Any] | None = None, **extra: Any
 ) -> dict[str, Any]:
-    """Keywords with which ``viewer.add_image`` shows a micrograph calibrated."""
+    """Return keywords for ``viewer.add_image`` that show a calibrated micrograph."""
     keywords = layer_attributes(micrograph)
     data = micrograph.data if levels is None else list(levels)
     if any(hasattr(item, "dask") for item in levels or [micrograph.data]):
@@ -599,7 +600,7 @@ def layer_keywords(
 
 
 def look_of(layer: Image | Labels) -> DisplaySettings:
-    """Read how a layer is shown."""
+    """Return how a layer is displayed."""
     if isinstance(layer, Labels):
         return _look_of_labels(layer)
     from napari.utils.colormaps import ALL_COLORMAPS, Colormap
@@ -622,13 +623,13 @@ def look_of(layer: Image | Labels) -> DisplaySettings:
 
 
 def _look_of_labels(layer: Labels) -> DisplaySettings:
-    """Read colours and meanings of the values that a layer has."""
+    """Return colours and names of the values of a layer."""
     values = np.unique(np.asarray(layer.data))
     if len(values) > _MOST_CLASSES:
         msg = (
-            f"Layer {layer.name!r} must have up to {_MOST_CLASSES} values to be saved "
-            f"with their colours, got {len(values)}; right-click it and take Convert "
-            "to Image."
+            f"Layer {layer.name!r} can have up to {_MOST_CLASSES} values to be saved "
+            f"with their colours, got {len(values)}; right-click it and choose "
+            "Convert to Image."
         )
         raise OptionError(msg, code="too-many-values")
     features = layer.features.drop(columns="index", errors="ignore")
@@ -652,13 +653,13 @@ def _look_of_labels(layer: Labels) -> DisplaySettings:
 
 
 def show_colour_bar(layer: Layer) -> None:
-    """Show the bar of a layer that is read by one, and above it its name and unit."""
+    """Show the colour bar of a map, with its name and unit above."""
     for _ in colour_bar_parts(layer):
         pass
 
 
 def colour_bar_parts(layer: Layer) -> Iterator[None]:
-    """Do the same in two parts: napari draws each letter anew when it is first used."""
+    """Show the colour bar in two parts: napari renders each letter on first use."""
     if isinstance(layer, Image) and layer.metadata.get(BAR_KEY):
         layer.colorbar.visible = True
         yield
@@ -667,7 +668,7 @@ def colour_bar_parts(layer: Layer) -> Iterator[None]:
 
 
 def settle_colour_bars(viewer: ViewerModel) -> None:
-    """Show the bar of the topmost map in view alone: they lie in one corner."""
+    """Show only the bar of the topmost visible map: all are in one corner."""
     maps = [
         item
         for item in viewer.layers
@@ -682,9 +683,9 @@ def settle_colour_bars(viewer: ViewerModel) -> None:
 
 
 def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
-    """Hide the maps that lie where one is shown; through each other none is read."""
+    """Hide other maps at the same place, since overlapping maps are unreadable."""
     low, high = layer_shown.extent.world[:, -2:]
-    # napari may hand out proxies, alike but not the same
+    # napari may pass proxies, equal but not identical
     for item in image_layers(viewer):
         if item != layer_shown and item.visible and is_map(item):
             start, end = item.extent.world[:, -2:]
@@ -693,26 +694,26 @@ def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
 
 
 def without_cache(layer: Layer) -> None:
-    """Let a lazy layer be computed in a thread while napari draws it.
+    """Allow a lazy layer to be computed in a thread while napari draws it.
 
     napari keeps computed chunks in a dask cache that two threads corrupt (dask issue
-    10396: `KeyError` in both); from now on the layer is drawn without it.
+    10396: `KeyError` in both); the layer is drawn without it from now on.
     """
     if hasattr(finest(layer), "dask"):
         layer.dask_optimized_slicing = nullcontext
 
 
 def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
-    """Find what of a layer is on the canvas, whatever units other layers have.
+    """Return the part of a layer that is on the canvas, for any units of other layers.
 
-    In pixels of its finest level; None when it is off the canvas.
+    In pixels of its finest level; None if it is off the canvas.
     """
     dims, camera = viewer.dims, host.camera(viewer)
     half = host.viewbox_size(viewer) / camera.zoom / 2
     corners = np.tile(np.array(dims.point, dtype=float), (4, 1))
     signs = np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
     corners[:, list(dims.displayed[-2:])] = camera.center[-2:] + signs * half
-    # a pixel ends half a pixel from its middle, but for the last digits
+    # a pixel ends half a pixel from its centre, up to rounding
     ends = pixels_at(layer, corners, dims)[:, -2:] + 0.5
     low = np.floor(ends.min(axis=0) + _TOLERANCE)
     high = np.ceil(ends.max(axis=0) - _TOLERANCE)
@@ -721,7 +722,7 @@ def field_in_view(viewer: ViewerModel, layer: Image) -> Box | None:
 
 
 def fill_view(viewer: ViewerModel, layer: Layer) -> None:
-    """Fill the view with a layer, wherever the others lie."""
+    """Fill the view with a layer, regardless of the others."""
     viewer.reset_view()
     if layer.ndim != viewer.dims.ndim or viewer.dims.ndisplay != 2:
         return
@@ -735,17 +736,16 @@ def fill_view(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def to_shared_units(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
-    """Factors from the units of a layer to those that layers share, as the camera."""
+    """Return factors from the units of a layer to the common units of the camera."""
     units = (viewer.layers.units or layer.units)[-layer.ndim :]
     pairs = zip(layer.units, units, strict=True)
     return np.array([(nm_per_unit(u) or 1) / (nm_per_unit(v) or 1) for u, v in pairs])
 
 
 def show_scale_bar(viewer: ViewerModel) -> None:
-    """Switch the scale bar on; napari takes its unit from the layers.
+    """Switch the scale bar on; napari uses the unit of the layers.
 
-    One that is switched on here lies where notifications do not: they cover its usual
-    corner.
+    It is placed where notifications do not cover it.
     """
     bar = host.scale_bar(viewer)
     if not bar.visible:
@@ -756,46 +756,46 @@ def show_scale_bar(viewer: ViewerModel) -> None:
 
 
 def settle_scale_bar(viewer: ViewerModel) -> bool:
-    """Take the scale bar away while images have no unit in common; tell whether so."""
+    """Remove the scale bar while images have no common unit; return whether so."""
     is_mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
-    # not hidden: vispy crashes where that comes before it is drawn
+    # not hidden: vispy crashes if that happens before it is drawn
     host.scale_bar(viewer).opacity = float(not is_mixed)
     host.label_scale_bar(viewer)
     return is_mixed
 
 
 def is_calibrated(layer: Layer) -> bool:
-    """Tell whether a layer's pixels have a length."""
+    """Whether a layer has a pixel size."""
     return all(nm_per_unit(unit) is not None for unit in layer.units[-2:])
 
 
 MARK_KEY = "semsr landmarks"
-"""Entry of a layer's metadata: the image on whose pixels it marks something.
+"""Entry of a layer's metadata: the image that it marks or explains.
 
-Its identity; its name where an earlier version wrote it.
+Its identity; its name if written by an earlier version.
 """
 IDENTITY_KEY = "semsr identity"
-"""Entry of a layer's metadata: what tells it from all others."""
+"""Entry of a layer's metadata: its unique identity."""
 SOURCES_KEY = "semsr sources"
-"""Entry of a layer's metadata: what it was made of, by the names in its history."""
+"""Entry of a layer's metadata: its inputs, by the names in its history."""
 
 
 def identity_of(layer: Layer) -> str:
-    """Tell a layer from all others, whatever they are called; a project keeps it."""
+    """Return the unique identity of a layer, which a project keeps."""
     return str(layer.metadata.setdefault(IDENTITY_KEY, uuid.uuid4().hex))
 
 
 def sources_of(layers: Collection[Layer]) -> dict[str, str]:
-    """Give the identities of layers, and of what they were made of, by their names."""
+    """Return the identities of layers and of their inputs, by name."""
     before = [layer.metadata.get(SOURCES_KEY, {}) for layer in layers]
     sources = {name: source for one in before for name, source in one.items()}
     return sources | {layer.name: identity_of(layer) for layer in layers}
 
 
 def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
-    """Keywords of a layer that lies over an image, and explains a panel's result.
+    """Return keywords of a layer over an image that explains a panel's result.
 
-    `of`: the layer that shows the image, or that it is a part of.
+    `of`: the layer of the image, or one that contains it.
     """
     fit = fitted_as(of)
     return {
@@ -813,7 +813,7 @@ def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
 
 
 def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
-    """Layers of some kinds that the user drew; none that explains a result."""
+    """Return layers of some kinds that the user drew, without explaining layers."""
     return [
         item
         for item in viewer.layers
@@ -822,11 +822,11 @@ def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
 
 
 DRAWING_KEY = "semsr drawing"
-"""Entry of a layer's metadata: it is drawn on, and stays above images that come."""
+"""Entry of a layer's metadata: a drawing layer, which stays above new images."""
 
 
 def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Shapes:
-    """Add a layer that lines are drawn on."""
+    """Add a layer for drawing lines."""
     lines: Shapes = viewer.add_shapes(
         None,
         ndim=2,
@@ -842,7 +842,7 @@ def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Sha
 
 
 def draw_over(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
-    """Add a layer to draw on, in the viewer's plane and the unit of an image."""
+    """Add a drawing layer, in the viewer's plane and the unit of an image."""
     linear, _ = shown_by(image)
     pitch = float(np.sqrt(abs(np.linalg.det(linear))))
     width = (float(np.max(image.extent.data[1][-2:])) + 1) / 400
@@ -851,9 +851,9 @@ def draw_over(viewer: ViewerModel, image: Layer, name: str) -> Shapes:
 
 
 def nm_of_drawn(layer: Layer, image: Layer) -> NDArray[np.float64]:
-    """Factors that turn places of a drawn layer into nm, or px of the viewer.
+    """Return factors from positions of a drawn layer to nm, or px of the viewer.
 
-    napari shows what has no length unit by its bare numbers, as if it had the image's.
+    napari displays layers without a length unit as if they had the image's.
     """
     theirs = [nm_per_unit(unit) for unit in image.units[-2:]]
     own = [nm_per_unit(unit) for unit in layer.units[-2:]]
@@ -863,13 +863,13 @@ def nm_of_drawn(layer: Layer, image: Layer) -> NDArray[np.float64]:
 
 
 def same_unit(micrographs: Sequence[Micrograph]) -> str:
-    """Find the unit that images to be compared share: ``"nm"`` or ``"pixel"``."""
+    """Return the common unit of images to compare: ``"nm"`` or ``"pixel"``."""
     units = {item.unit for item in micrographs}
     if len(units) > 1:
         bare = [item.name for item in micrographs if item.unit == "pixel"]
         msg = (
             f"Layers shown together must all be calibrated or none, but {bare[0]!r} "
-            "has no pixel size; give it one in Open mosaic, under Calibrate a layer."
+            "has no pixel size; set one in Open mosaic, under Calibrate a layer."
         )
         raise OptionError(msg, code="pixel-size-missing")
     return units.pop()

@@ -1,4 +1,4 @@
-"""How one image lies on another: as it was registered, by a file, or otherwise."""
+"""Position of one image on another: as registered, from a file, or otherwise."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ _FOUND, _STORED = "found", "stored"
 
 
 class PlacementRows:
-    """Two rows of a form, and the map that they stand for.
+    """Two rows of a form, and the transform that they select.
 
-    `otherwise`: how the images lie without a map, as the list says it, by its value;
-    `remedy`: the same in a message.
+    `otherwise`: entries for positions without a transform, by value; `remedy`: the same
+    for messages.
     """
 
     def __init__(
@@ -42,8 +42,8 @@ class PlacementRows:
         self.transform = FileEdit(
             name="transform",
             label="Transform",
-            tooltip=f"A .json that Register to SEM has saved, {moving} its moving "
-            f"image and {fixed_box} its fixed one.",
+            tooltip=f"A .json saved by Register to SEM, with {moving} as moving and "
+            f"{fixed_box} as fixed image.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.json",
             nullable=True,
@@ -54,9 +54,9 @@ class PlacementRows:
         self.show_rows()
 
     def show_rows(self, _: object = None, *, is_asked: bool | None = None) -> None:
-        """Show what is to be chosen, where it is `is_asked` how the images lie.
+        """Show the rows if the position of the images is needed (`is_asked`).
 
-        None: where it was asked before.
+        None: as before.
         """
         self._is_asked = self._is_asked if is_asked is None else is_asked
         is_stored = self.placed.value == _STORED
@@ -65,11 +65,11 @@ class PlacementRows:
 
     @property
     def has_map(self) -> bool:
-        """Whether there is a map, found before or stored."""
+        """Whether there is a transform, found before or stored."""
         return self.placed.value in (_FOUND, _STORED)
 
     def take(self, transform_file: StoredTransform) -> None:
-        """Choose a map that was found just now."""
+        """Choose a transform that was just found."""
         self._map_given = transform_file
         label = (
             f"as registered: {transform_file.moving.name} on "
@@ -79,14 +79,14 @@ class PlacementRows:
         self.placed.value = _FOUND
 
     def map(self) -> StoredTransform | Path | None:
-        """Give the map; None where there is none."""
+        """Return the transform; None if there is none."""
         if self.placed.value != _STORED:
             return self._map_given if self.has_map else None
         path_typed = typed_path(self.transform)
         if path_typed is None:
             msg = (
-                "A transform must be chosen, a .json that Register to SEM has saved; "
-                f"or {self._remedy}."
+                "Choose a transform, a .json saved by Register to SEM; or "
+                f"{self._remedy}."
             )
             raise OptionError(msg, code="missing-value")
         return path_typed

@@ -1,4 +1,4 @@
-"""Save: a project of all that is open, single layers, figures, and a step back."""
+"""Save: the project, single layers, figures, and undo."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,12 +33,12 @@ from napari_semsr.widgets.base import (
 )
 from napari_semsr.widgets.layers import file_of, image_layers, step_before
 
-_LARGEST_PX = 4096  # chosen: side of a figure that a page or a slide can use
-_LEAST_PX = 16  # of a canvas that is a figure: docks may leave it less
+_LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
+_LEAST_PX = 16  # minimum width of a canvas for a figure
 _LIST_HEIGHT = 120
 _NO_PROJECT = (
-    "No project is open. A project is a folder NAME.semsr that keeps every layer, how "
-    "it is shown, and the settings of the panels; it is saved as you go on."
+    "No project is open. A project is a folder NAME.semsr that keeps every layer, "
+    "its display settings, and the settings of the panels; it is saved continuously."
 )
 _NEW = "Save all into a project…"
 
@@ -47,78 +47,78 @@ _PAPER = "paper"
 
 
 class SavePanel(Panel):
-    """Saves layers, figures and the project, and takes steps back."""
+    """Saves layers, figures and the project, and undoes removals."""
 
     help_place = "projects.md"
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Save", _NEW)
         self.run_button.setToolTip(
-            "Keep all that is open in a folder NAME.semsr; results go there from now "
-            "on, and nothing is lost when napari is closed."
+            "Save everything in a folder NAME.semsr; results are written there from "
+            "now on, and nothing is lost when napari is closed."
         )
         self.about = RichLabel(_NO_PROJECT)
         self.recent = ComboBox(
             name="recent",
             label="Recent",
-            tooltip="Open a project that was open lately.",
+            tooltip="Open a recent project.",
             choices=_recent_choices,
         )
         self.open_button = push_button(
             "Open project…",
             self.open_project,
-            "Open a folder NAME.semsr in place of what is open.",
+            "Open a folder NAME.semsr, replacing the open layers.",
         )
         self.new_button = push_button(
             "Save as another project…",
             self.new_project,
-            "Save all into another folder NAME.semsr, and go on with that.",
+            "Save everything into another folder NAME.semsr, and continue with that.",
         )
         self.made_list = QListWidget()
-        self.made_list.setToolTip("Images that were made here; a click chooses one.")
+        self.made_list.setToolTip("Images that were made here; click one to select it.")
         self.made_list.setFixedHeight(_LIST_HEIGHT)
         elide_items(self.made_list)
         self.layer_button = push_button(
             "Save layer…",
             self.save_layer,
-            "Save the layer that is chosen in a format of your choice.",
+            "Save the selected layer in a format of your choice.",
         )
         self.replay_button = push_button(
             "Make again and compare",
             self.replay,
-            "Make the saved file of the chosen layer again from its history, and say "
-            "whether it is the same; nothing is changed.",
+            "Make the saved file of the selected layer again from its history, and "
+            "compare both; nothing is changed.",
         )
         self.folder_button = push_button(
             "Do the same to a folder…",
             self.do_the_same,
-            "Do the steps that the chosen layer was made by to every image of a folder "
-            "or a table.",
+            "Apply the steps of the selected layer's history to every image of a "
+            "folder or table.",
         )
         self.extent = ComboBox(
             name="extent",
             label="Figure of",
-            tooltip="What the figure shows.",
+            tooltip="Content of the figure.",
             choices=[
                 ("images, for a paper", _PAPER),
                 ("the canvas as shown", "canvas"),
-                ("all that is visible, in full", "full"),
+                ("all visible layers, in full", "full"),
             ],
         )
         self.paper = OptionsForm(FigureOptions)
         self.figure_button = push_button(
             "Save figure…",
             self.save_figure,
-            "Save a picture with scale bar, which says when a network made the image.",
+            "Save a figure with scale bar, which states if a network made the image.",
         )
         self.page_button = push_button(
             "Save report…",
             self.save_report,
-            "Measure all images that are visible, and write a page to print: pictures, "
-            "numbers with their methods, text for a Methods section.",
+            "Measure all visible images, and write a printable page: images, numbers "
+            "with their methods, text for a Methods section.",
         )
         self.undo_button = push_button(
-            "Undo", self.undo, "Bring back the layers that were removed last."
+            "Undo", self.undo, "Restore the layers that were removed last."
         )
         self._build_groups()
         self._connect()
@@ -161,7 +161,7 @@ class SavePanel(Panel):
         return super().busy or self.session.runner.busy
 
     def _show_saving(self, busy: bool) -> None:
-        """Say that a project is being saved or opened, and no longer when it is."""
+        """Show that a project is being saved or opened."""
         self._show_buttons()
         if busy:
             self._show_busy(busy)
@@ -169,7 +169,7 @@ class SavePanel(Panel):
             self.show_status("")
 
     def run(self) -> None:
-        """Save all into the project that is open, or into a new one."""
+        """Save everything into the open project, or into a new one."""
         if self.session.folder is None:
             self.new_project()
         else:
@@ -177,34 +177,34 @@ class SavePanel(Panel):
             self.session.save(self._show_all_saved)
 
     def new_project(self) -> None:
-        """Ask where a new project goes, and save all into it."""
+        """Ask for the path of a new project, and save everything into it."""
         with self.showing_errors():
             folder = ask_new_project(self)
             if folder is not None:
                 self.session.begin(folder, self._show_all_saved)
 
     def _show_failed(self, text: str) -> None:
-        """Say in the panel what a notification says, too."""
+        """Show a notification in the panel, too."""
         self.status.setText(text, "problem")
 
     def _show_all_saved(self) -> None:
         folder, left = self.session.folder, self.session.left_out()
-        sentence = "" if folder is None else f"All is kept in {folder.name}."
+        sentence = "" if folder is None else f"Everything is saved in {folder.name}."
         if left:
             sentence += (
-                f" Not kept: {', '.join(left)}; a layer is kept once it is finished, "
-                "unless it is of a kind that projects do not hold."
+                f" Not saved: {', '.join(left)}; a layer is saved once it is "
+                "finished, unless projects do not support its kind."
             )
         self.notify(sentence)
         self.ran.emit()
 
     def cancel(self) -> None:
-        """Ask what is running to stop."""
+        """Stop the running job."""
         self.session.runner.cancel()
         super().cancel()
 
     def open_project(self) -> None:
-        """Ask for a project, and open it in place of what is open."""
+        """Ask for a project, and open it, replacing the open layers."""
         path_chosen = QFileDialog.getExistingDirectory(
             self, "Open project NAME.semsr", str(begin_at())
         )
@@ -212,7 +212,7 @@ class SavePanel(Panel):
             self._open(Path(path_chosen))
 
     def _open(self, path: Path) -> None:
-        """Open a project, unless what is not saved is to be kept."""
+        """Open a project, unless the user wants to keep unsaved content."""
         names = self.session.unsaved_names()
         if names:
             answer = self.session.ask(self, names)
@@ -221,21 +221,23 @@ class SavePanel(Panel):
             if answer != "discard":
                 return
         if not self.session.open(path):
-            self.show_status("A project is being saved; try again when it is done.")
+            self.show_status(
+                "A project is being saved; try again when it has finished."
+            )
 
     def _open_recent(self, path: Path | None) -> None:
         if path is not None:
             self._open(path)
 
     def _show_project(self) -> None:
-        """Say what project is open, and list the recent ones anew."""
+        """Show the open project, and update the list of recent ones."""
         if not is_alive(self):
             return
         folder = self.session.folder
         label = _NEW if folder is None else "Save project now"
         self.run_button.setText(label)
         sentence = (
-            f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
+            f"{folder} is open and saved continuously." if folder else _NO_PROJECT
         )
         if folder and self.session.failing:
             sentence = f"{folder} is open, but its last changes are not saved."
@@ -247,7 +249,7 @@ class SavePanel(Panel):
         self.about.setText(sentence)
         self.new_button.setVisible(folder is not None)
         with self.recent.changed.blocked():
-            self.recent.native.clear()  # else new ones come last
+            self.recent.native.clear()  # else new ones are last
             self.recent.reset_choices()
             self.recent.value = None
         self._show_made()
@@ -255,7 +257,7 @@ class SavePanel(Panel):
     # -- layers ----------------------------------------------------------------
 
     def _show_unsaved(self) -> None:
-        """List what was made here, and name all that is not saved."""
+        """List the results, and show what is not saved."""
         self._show_made()
 
     def _show_made(self, event: object = None) -> None:
@@ -281,7 +283,7 @@ class SavePanel(Panel):
         )
 
     def chosen_layer(self) -> Layer | None:
-        """Give the active layer, or what was made last."""
+        """Return the active layer, or the latest result."""
         active = self.viewer.layers.selection.active
         images_made = self.session.images_made()
         return (
@@ -294,38 +296,40 @@ class SavePanel(Panel):
             self.viewer.layers.selection.active = self.viewer.layers[name]
 
     def save_layer(self) -> None:
-        """Ask where to save the chosen layer, and do so."""
+        """Ask where to save the selected layer, and save it."""
         layer: Any = self.chosen_layer()
         self.save_as(layer)
 
     def replay(self) -> None:
-        """Make the file of the chosen layer again, and say whether it is the same."""
+        """Replay the file of the selected layer, and compare both."""
         with self.showing_errors():
             layer = self.chosen_layer()
             path = None if layer is None else file_of(layer)
             if path is None:
-                msg = "A layer must be saved to be made again; save it first."
+                msg = "Only a saved layer can be made again; save it first."
                 raise OptionError(msg, code="layer-not-saved")
             title = "Make again"
             self.start(lambda: REPLAY.job(path), self._show_replayed, title)
 
     def labels(self) -> Labels:
-        """Tell what the options of the job behind a layer are called in its panel."""
+        """Return the panel's labels of the options of a layer's job."""
         layer = self.chosen_layer()
         before = None if layer is None else step_before(layer)
         return {**labels_of_verbs([before] if before else []), **super().labels()}
 
     def do_the_same(self) -> None:
-        """Open Batch with the steps of the chosen layer."""
+        """Open Batch with the steps of the selected layer."""
         layer = self.chosen_layer()
         panel: Any = go_to_panel(self, self.viewer, "Batch")
         if layer in panel.layer.choices:
             panel.layer.value = layer
         else:
-            panel.show_status("This layer was made by no step of one image.")
+            panel.show_status(
+                "The history of this layer has no step on a single image."
+            )
 
     def _show_replayed(self, report: ReplayReport) -> None:
-        """Say what the replay has found."""
+        """Show the result of a replay."""
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
         sentence = f"{name} is {same} when it is made again ({report.job})."
@@ -334,14 +338,14 @@ class SavePanel(Panel):
     # -- figures ---------------------------------------------------------------
 
     def save_figure(self) -> None:
-        """Save what is shown as a picture, with what must be said of it."""
+        """Save the view as a figure, with its caption."""
         if self.extent.value == _PAPER:
             super().save_figure()
             return
         with self.showing_errors():
             layers_shown = [item for item in self.viewer.layers if item.visible]
             if not layers_shown:
-                msg = "A layer must be visible to be a figure; show one first."
+                msg = "A figure needs a visible layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
             name = f"{layers_shown[-1].name} figure"
             path = ask_file(self, "Save figure", name, {"PNG (*.png)": ".png"})
@@ -356,26 +360,26 @@ class SavePanel(Panel):
             self.notify(f"The figure is saved as {path}.")
 
     def figure_options(self) -> FigureOptions:
-        """Read how the figure is drawn."""
+        """Return the options of the figure."""
         options: FigureOptions = self.paper.options()
         return options
 
     def save_report(self) -> None:
-        """Ask for a name, and write a report on all images that are visible."""
+        """Ask for a file name, and write a report on all visible images."""
         with self.showing_errors():
             images = [item for item in image_layers(self.viewer) if item.visible]
             if not images:
-                msg = "An image layer must be visible for a report; show one first."
+                msg = "A report needs a visible image layer; show one first."
                 raise OptionError(msg, code="nothing-visible")
             self.write_report(images)
 
     def _require_canvas(self) -> None:
-        """Refuse a picture of a canvas that docks have squeezed to nothing."""
+        """Refuse a screenshot of a canvas that is too narrow."""
         window = self.window()
         canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
         if canvas is not None and min(canvas.width(), canvas.height()) < _LEAST_PX:
             msg = (
-                f"The canvas must be at least {_LEAST_PX} px wide to be a figure, got "
+                f"The canvas must be at least {_LEAST_PX} px wide for a figure, got "
                 f"{canvas.width()} px; make the window wider."
             )
             raise OptionError(msg, code="canvas-too-small")
@@ -386,7 +390,7 @@ class SavePanel(Panel):
     # -- removed layers --------------------------------------------------------
 
     def undo(self) -> None:
-        """Bring back the layers that were removed last."""
+        """Restore the layers that were removed last."""
         with self.showing_errors():
             self.show_status(f"Took back: {self.history.undo()}.")
 
@@ -399,12 +403,12 @@ class SavePanel(Panel):
 
 
 def _recent_choices(_: object) -> list[tuple[str, Path | None]]:
-    """Projects that were open lately, after a line that names none."""
+    """Return recent projects, after an empty entry."""
     return [("choose one", None), *((path.name, path) for path in recent_projects())]
 
 
 def network_lines(layers: list[Layer]) -> list[str]:
-    """Say of each layer that a network made which one."""
+    """Return a line for each layer that a network made."""
     networks = {
         item.name: str(item.metadata[NETWORK_KEY]["model"])
         for item in layers
@@ -414,7 +418,7 @@ def network_lines(layers: list[Layer]) -> list[str]:
 
 
 def _picture(viewer: Viewer, *, full: bool) -> Any:
-    """Take a picture of the canvas, or of the whole extent of what is visible."""
+    """Take a screenshot of the canvas, or of the whole extent of visible layers."""
     with _without_handles(viewer):
         if not full:
             return np.asarray(viewer.screenshot(canvas_only=True, flash=False))
@@ -426,7 +430,7 @@ def _picture(viewer: Viewer, *, full: bool) -> Any:
 
 @contextmanager
 def _without_handles(viewer: Viewer) -> Iterator[None]:
-    """Take away what napari draws around what is chosen: boxes and their handles."""
+    """Hide napari's selection boxes and handles."""
     before = []
     for layer in viewer.layers:
         selection = set(getattr(layer, "selected_data", ()))

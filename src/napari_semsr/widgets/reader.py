@@ -1,4 +1,4 @@
-"""What the plugin engine calls to read files, with napari or without it."""
+"""Reader functions for the plugin engine, with or without napari."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,22 +7,22 @@ from typing import Any
 
 from napari_semsr.io import get_reader as read_files, is_ours
 
-Reader = Callable[[Any], list[Any]]  # of paths, into layers
+Reader = Callable[[Any], list[Any]]  # from paths to layers
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
-    """Offer to read what is ours; what must be shown with it is shown when added.
+    """Return a reader for our files; colour bars are shown when layers are added.
 
-    Of other folders, colour images, more than three axes and complex values, which
-    napari reads itself, it is None.
+    Returns None for other folders, colour images, more than three axes and complex
+    values, which napari reads.
     """
     read = read_files(path) if is_ours(path) else None
-    # The engine reads for programs that have no napari, too; nothing is shown there.
+    # The engine also reads for programs without napari, where nothing is shown.
     return partial(_read, read) if read and sys.modules.get("napari") else read
 
 
 def _read(read: Reader, path: Any) -> list[Any]:
-    """Read layers; no keyword of theirs asks for a colour bar or a scale bar."""
+    """Read layers, without keywords for colour bar and scale bar."""
     from napari_semsr.core import code_of, hear_warnings, warn
     from napari_semsr.widgets.base import errors_in_panel_words, in_panel_words
     from napari_semsr.widgets.samples import watch_viewer

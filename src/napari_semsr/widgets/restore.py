@@ -1,4 +1,4 @@
-"""Restore: undo a layer's blur by a classical method, into a calibrated store."""
+"""Restore a layer by a classical method, into a calibrated store."""
 
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
@@ -21,13 +21,13 @@ class RestorePanel(VerbPanel):
         self.layer = self.boxes["image"]
 
     def add_groups(self) -> None:
-        """Let two layers be compared."""
+        """Add the comparison of two layers."""
         self.look = CompareControls(self)
         self.add_group("Compare", self.look)
         self.boxes["image"].changed.connect(self.look.compare)
 
     def step(self, options: RestoreOptions) -> str:
-        """Name the method."""
+        """Return the name of the method."""
         return options.method
 
     def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
@@ -36,7 +36,7 @@ class RestorePanel(VerbPanel):
             self.look.finish(layer, source, outcome.images[0], outcome.written)
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Say what was restored, and whether that shows more than noise."""
+        """Return a sentence on the result, and whether it has more than noise."""
         report: RestoredFile = outcome.report
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name

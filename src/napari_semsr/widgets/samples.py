@@ -6,7 +6,7 @@ LayerData = tuple[Any, dict[str, Any], str]
 
 
 def watch_viewer() -> None:
-    """Let the viewer, if there is one, show with what comes in what belongs to it."""
+    """Set up the viewer, if there is one, for the new layers."""
     from napari import current_viewer
 
     viewer = current_viewer()
@@ -24,7 +24,7 @@ def _layers(*micrographs: Any) -> list[LayerData]:
 
 
 def degraded_and_truth() -> list[LayerData]:
-    """Make an SEM-like image and its degraded twin: blurred, hazy and noisy."""
+    """Simulate an SEM-like image and a degraded copy: blurred, hazy and noisy."""
     from napari_semsr.jobs import draw_specimen, expose
 
     truth = draw_specimen()
@@ -32,7 +32,7 @@ def degraded_and_truth() -> list[LayerData]:
 
 
 def two_exposures() -> list[LayerData]:
-    """Make two exposures of one field with independent noise, as FRC needs them."""
+    """Simulate two exposures of one field with independent noise, as FRC needs them."""
     from napari_semsr.jobs import draw_specimen, expose
 
     truth, names = draw_specimen(), ("first exposure", "second exposure")
@@ -42,7 +42,7 @@ def two_exposures() -> list[LayerData]:
 
 
 def gold_pair() -> list[LayerData]:
-    """Make gold on carbon at two magnifications, one over the other."""
+    """Simulate gold on carbon at two magnifications, one over the other."""
     from napari_semsr.jobs import gold_pair as draw_gold_pair
 
     return _layers(*reversed(draw_gold_pair()))
@@ -51,7 +51,7 @@ def gold_pair() -> list[LayerData]:
 def superlens_scan() -> list[LayerData]:
     """Simulate a superlens scan into a temporary folder, and show its frames.
 
-    They are round and vignetted; their truth lies beside them.
+    They are round and vignetted; the ground truth is next to them.
     """
     from napari_semsr.core import run
     from napari_semsr.io import open_frames, scan_layers
@@ -72,10 +72,10 @@ def superlens_scan() -> list[LayerData]:
 
 
 def optical_and_sem(seed: int = 0) -> list[LayerData]:
-    """Show one place by light and by electrons: a stitched scan and an SEM image.
+    """Simulate one place in both microscopes: a stitched scan and an SEM image.
 
-    The SEM image has a pixel, a field and a turn of its own, and is not registered: the
-    true map lies in the scan's folder.
+    The SEM image has its own pixel size, field and rotation, and is not registered: the
+    true transform is in the scan's folder.
     """
     from napari_semsr.core import run
     from napari_semsr.io import STORE_KEY, read

@@ -123,7 +123,7 @@ def test_a_chosen_width_is_looked_at_and_what_is_found_is_told(panel, model, qtb
 def test_a_preview_of_nothing_is_refused_in_a_sentence(panel, model):
     model.layers.clear()
     panel.look.pointing.value = True
-    assert "An image layer must be chosen" in panel.status.text()
+    assert "Choose an image layer" in panel.status.text()
     assert not panel.look.preview.runner.busy
 
 

@@ -205,7 +205,7 @@ def test_two_layers_are_cut_by_a_stored_transform(
     low, high, true = two_instruments(add, model)
     panel.pairs.low.value, panel.pairs.high.value = low, high
     panel.pairs.placed.value = "stored"
-    assert "A transform must be chosen" in run_panel(panel)
+    assert "Choose a transform" in run_panel(panel)
     panel.pairs.transform.value = stored_map(folder, low, high, true)
     low.rotate = 30  # the map tells where it lies, not how it is shown
     run_panel(panel)

@@ -1,4 +1,4 @@
-"""What a viewer has open, kept in a project as one goes, and what is not kept yet."""
+"""Session of a viewer: its content, saved in a project, and what is unsaved."""
 
 import atexit
 from collections.abc import Callable, Iterable, Iterator
@@ -77,8 +77,8 @@ from napari_semsr.widgets.layers import (
     without_cache,
 )
 
-_SETTLE_MS = 1500  # chosen: a dragged slider is saved once
-_ARRAY = ".zarr"  # all that a project holds pixels in
+_SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
+_ARRAY = ".zarr"  # folders with pixels in a project
 _STORE = f".ome{_ARRAY}"
 _KEPT = {
     "": (
@@ -101,7 +101,7 @@ _KEPT = {
         *("tail_width", "tail_length", "head_length"),
     ),
 }
-"""Keywords of layers that are kept, besides name, metadata and features."""
+"""Layer attributes that are saved, besides name, metadata and features."""
 
 _VERTICES = (Shapes, Points, Vectors, Tracks)
 _MOST_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
@@ -112,22 +112,22 @@ _NO_ONE = ("offscreen", "minimal")
 
 
 def _passes(layer: Layer) -> bool:
-    """Whether a layer lies over others for a moment, as while two are compared."""
+    """Whether a layer is a temporary overlay, as while two layers are compared."""
     return layer.metadata.get(HELPER_KEY) is True
 
 
 @dataclass(slots=True, eq=False)
 class _RemovedLayer:
-    """A layer that was removed, and that the project holds until the user saves."""
+    """A removed layer, which the project keeps until the user saves."""
 
-    index: int  # in the list of layers, when it was removed
-    layer: Callable[[], Layer | None]  # a reference
+    index: int  # its index in the layer list when it was removed
+    layer: Callable[[], Layer | None]  # a weak reference
     record: ProjectLayer | None = None  # once its pixels are in the project
-    unsaved: Layer | None = None  # until then
+    unsaved: Layer | None = None  # before that
 
 
 def _has_typed_size(layer: Layer) -> bool:
-    """Whether a layer has a pixel size that was typed, and that no file has."""
+    """Whether a layer has a typed pixel size that is in no file."""
     if not isinstance(layer, Image):
         return False
     opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
@@ -137,7 +137,7 @@ def _has_typed_size(layer: Layer) -> bool:
 
 
 class LayerSource(NamedTuple):
-    """Where the pixels of a layer are in a project."""
+    """Where a project has the pixels of a layer."""
 
     store: str | None = None
     input: str | None = None
@@ -145,17 +145,17 @@ class LayerSource(NamedTuple):
 
 
 _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
-"""Brings pixels into a project; gives where they are and what metadata say then."""
+"""Writes pixels into a project; returns their place and the new metadata."""
 
 
 def describe_unsaved(names: list[str]) -> str:
-    """Write a sentence of what is not saved; nothing if all is."""
-    sentence = f"Not saved, and gone when napari is closed: {', '.join(names)}."
+    """Return a sentence on what is not saved; empty if everything is."""
+    sentence = f"Not saved, and lost when napari is closed: {', '.join(names)}."
     return sentence if names else ""
 
 
 def ask_unsaved(parent: QWidget, names: list[str]) -> str:
-    """Ask what becomes of results: ``"save"``, ``"discard"`` or ``"cancel"``."""
+    """Ask what to do with results: ``"save"``, ``"discard"`` or ``"cancel"``."""
     if QGuiApplication.platformName() in _NO_ONE:
         return "discard"
     kinds = QMessageBox.StandardButton
@@ -171,14 +171,14 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
 
 
 class Session(QObject):
-    """Keeps what one viewer has open, and asks before it is lost."""
+    """Saves the content of a viewer, and asks before it is lost."""
 
     changed = QtSignal()
     """Emitted when something was saved, or a project opened."""
     said = QtSignal(str)
-    """Emits a sentence about how it went."""
+    """Emits a status message."""
     failed = QtSignal(str)
-    """Emits a sentence about what went wrong."""
+    """Emits an error message."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__(QCoreApplication.instance())
@@ -192,19 +192,17 @@ class Session(QObject):
         self.runner.cancelled.connect(self._fail_cancelled)
         self._changed_layers: WeakSet[Layer] = (
             WeakSet()
-        )  # since their pixels were taken
+        )  # layers changed since their pixels were saved
         self._edited_layers: WeakSet[Layer] = (
             WeakSet()
-        )  # by hand, since they were written
-        self._filed_layers: WeakSet[Layer] = (
-            WeakSet()
-        )  # not in the project, and not since
+        )  # layers changed by hand since they were written
+        self._filed_layers: WeakSet[Layer] = WeakSet()  # layers not in the project
         self._forget()
         self._panels: WeakSet[Any] = WeakSet()
-        self._steps_window: Callable[[], Any] = lambda: None  # a reference, later
+        self._steps_window: Callable[[], Any] = lambda: None  # a weak reference, later
         self._opening = False
         self._then: list[Callable[[], object]] = []
-        self._window: Any = None  # a reference, once there is one
+        self._window: Any = None  # a weak reference, once there is one
         self._timer = new_timer(self, self._save_changes, _SETTLE_MS, once=True)
         self._history = history_of(viewer)
         self._history.removed.connect(self._on_removed)
@@ -225,7 +223,7 @@ class Session(QObject):
             self._look_for_project(layer)
 
     def _forget(self) -> None:
-        """Forget what belongs to the project that was open before."""
+        """Forget the project that was open before."""
         self._kept_sources: WeakKeyDictionary[Layer, LayerSource] = WeakKeyDictionary()
         self._inputs: dict[str, ProjectInput] = {}
         self._adopted_paths: dict[Path, Path] = {}
@@ -234,20 +232,20 @@ class Session(QObject):
         self._removed_layers: list[_RemovedLayer] = []
         self._lost_layers: tuple[ProjectLayer, ...] = ()
         self._options: dict[str, dict[str, Any]] = {}
-        self._steps: dict[str, Any] = {}  # what the window of all steps shows
+        self._steps: dict[str, Any] = {}  # state of the window of all steps
         self._project_written: Project | None = None
-        self.failing = False  # to save, which is not to be told at every change
+        self.failing = False  # reasons not to save, each reported once
 
     @property
     def viewer(self) -> ViewerModel:
-        """The viewer, which must not be kept by what it keeps."""
+        """The viewer, held by a weak reference."""
         viewer = self._viewer()
         if viewer is None:
             msg = "The viewer is closed."
             raise WriteError(msg, code="viewer-closed")
         return viewer
 
-    # -- what is there -----------------------------------------------------------
+    # -- content -----------------------------------------------------------
 
     def images_made(self) -> list[Image]:
         """Images that panels made, bottom first."""
@@ -260,12 +258,12 @@ class Session(QObject):
         ]
 
     def unsaved_names(self) -> list[str]:
-        """Names of what was made, drawn or typed, and what is nowhere but here."""
+        """Return names of results, drawings and sizes that are not saved."""
         if self._viewer() is None:
             return []
         images_made = self.images_made()
         names = [item.name for item in images_made if is_unsaved(item)]
-        if self.folder is None:  # a project keeps all that follows
+        if self.folder is None:  # a project saves the following
             layers_drawn = drawn_layers(self.viewer, Labels, Points, Shapes)
             names += [item.name for item in layers_drawn if self._is_drawn(item)]
             names += [
@@ -276,7 +274,7 @@ class Session(QObject):
         return names
 
     def _is_drawn(self, layer: Layer) -> bool:
-        """Whether a layer holds what was drawn or marked, and no file does."""
+        """Whether a layer has drawings or marks that are in no file."""
         if layer in self._filed_layers or SAVED_KEY in layer.metadata:
             return False
         read = layer.source.path or {STORE_KEY, READ_KEY} & {*layer.metadata}
@@ -286,7 +284,7 @@ class Session(QObject):
         return bool(np.any(finest(layer)) if pixels else len(layer.data))
 
     def note_filed(self, layers: Iterable[Layer]) -> None:
-        """Note that what is drawn in layers was written to a file."""
+        """Record that the drawings of layers were written to a file."""
         for layer in layers:
             self._filed_layers.add(layer)
             self._edited_layers.discard(layer)
@@ -295,7 +293,7 @@ class Session(QObject):
     # -- following -----------------------------------------------------------------
 
     def watch(self, panel: Any) -> None:
-        """Keep the form of a panel, and ask before its window is closed."""
+        """Save the form of a panel, and ask before its window is closed."""
         if panel not in self._panels:
             self._panels.add(panel)
             if panel.title in self._options:
@@ -312,7 +310,7 @@ class Session(QObject):
             self._window = ref(window)
 
     def watch_steps(self, window: Any) -> None:
-        """Keep what a window of steps shows: it has `state` and `show_state`."""
+        """Save the state of a window of steps: it has `state` and `show_state`."""
         self._steps_window = ref(window)
         window.moved.connect(self._touch)
         if self._steps:
@@ -327,12 +325,12 @@ class Session(QObject):
         self._touch()
 
     def _look_for_project(self, layer: Layer) -> None:
-        """Go on with a project that napari itself reads, when all of it is there."""
+        """Continue with a project that napari opened, once all layers exist."""
         if self.folder is None and PROJECT_KEY in layer.metadata:
             self._taking.start()
 
     def _take_read(self) -> None:
-        """Go on with the project whose layers, and no others, are open."""
+        """Continue with the project whose layers are exactly the open ones."""
         if self.folder is not None or self._viewer() is None:
             return
         layers = list(self.viewer.layers)
@@ -343,17 +341,17 @@ class Session(QObject):
         try:
             project = read_project(folder)
         except SemsrError:
-            return  # which napari has said already
+            return  # which napari has reported already
         names = {item.name for item in layers}
         layers_lost = [item for item in project.layers if item.name not in names]
         self._go_on(folder, project, tuple(layers_lost))
         self.save()
-        self.said.emit(f"{folder.name} is open, and saved as you go on.")
+        self.said.emit(f"{folder.name} is open, and saved continuously.")
 
     def _go_on(
         self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
     ) -> None:
-        """Let a project whose layers are open be the one that is saved."""
+        """Use a project whose layers are open as the one to save."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
@@ -366,9 +364,9 @@ class Session(QObject):
         self._use(folder)
 
     def _on_layer(self, event: Any) -> None:
-        """Note a change of a layer; its pixels have to be written anew."""
+        """Record a change of a layer, whose pixels must be written again."""
         layer, kind = event.source, event.type
-        # all that napari tells of an undone stroke, and of much else
+        # napari's only event for an undone stroke, among others
         is_drawn = kind == "set_data" and isinstance(layer, Labels)
         undone = is_drawn and isinstance(layer.data, np.ndarray)
         if not is_alive(self) or not (undone or kind in _EVENTS):
@@ -378,11 +376,11 @@ class Session(QObject):
             self._filed_layers.discard(layer)
             if layer not in self._edited_layers:
                 self._edited_layers.add(layer)
-                self.changed.emit()  # what was saved before is not any longer
+                self.changed.emit()  # it has unsaved changes now
         self._touch()
 
     def _on_layer_removed(self, event: Any) -> None:
-        """Keep in the project what a person removes, until they save."""
+        """Keep layers that the user removes in the project until the next save."""
         layer = event.value
         quiet = self._history.is_quiet and not self._history.holds(layer)
         passes = _passes(layer) or layer.metadata.get(LIVE_KEY)
@@ -393,7 +391,7 @@ class Session(QObject):
         self._touch()
 
     def _on_removed(self, name: str) -> None:
-        """Offer soon to take removals back, unless the window is closed by then."""
+        """Offer to undo removals soon, unless the window is closed by then."""
         self._removed_names.append(name)
         if len(self._removed_names) == 1:
             self._offer.start()
@@ -405,13 +403,13 @@ class Session(QObject):
         if self._is_open():
 
             def undo() -> None:
-                if self._history.text == text:  # unless something was done since
+                if self._history.text == text:  # unless something changed since
                     self._history.undo()
 
             offer(f"Removed {', '.join(names)}.", "Undo", undo)
 
     def _is_open(self) -> bool:
-        """Whether there is a window that shows the viewer."""
+        """Whether a window shows the viewer."""
         window: Any = None if self._window is None else self._window()
         return is_alive(window) and bool(window.isVisible())
 
@@ -421,7 +419,7 @@ class Session(QObject):
             self._timer.start()
 
     def _save_changes(self) -> None:
-        """Save, unless the viewer was closed and emptied meanwhile."""
+        """Save, unless the viewer was closed meanwhile."""
         if self._window is not None and not self._is_open():
             return
         if self.folder is None or self._viewer() is None or self.failing:
@@ -431,7 +429,7 @@ class Session(QObject):
     # -- saving ----------------------------------------------------------------------
 
     def begin(self, folder: Path, then: Callable[[], object] = lambda: None) -> None:
-        """Save all into a new project, which stays open."""
+        """Save everything into a new project, which stays open."""
         if is_project(folder) and folder.exists():
             msg = f"{folder} is a project already: open it, or choose another name."
             raise WriteError(msg, code="output-exists")
@@ -447,9 +445,9 @@ class Session(QObject):
         note_recent(self.folder)
 
     def save(self, then: Callable[[], object] | None = None) -> None:
-        """Save what is open; pixels first, in a thread, then the list of layers.
+        """Save the session: pixels first, in a thread, then the list of layers.
 
-        Layers that were removed stay in the project: see `leave_out_removed`.
+        Removed layers stay in the project: see `leave_out_removed`.
         """
         if then is not None:
             self._then.append(then)
@@ -468,7 +466,7 @@ class Session(QObject):
             self._write()
 
     def leave_out_removed(self) -> None:
-        """Let the next save leave out the layers that were removed, as a user asks."""
+        """Leave out removed layers in the next save, on the user's request."""
         if self.folder is not None:
             stores = [
                 self.folder / item.record.store
@@ -480,7 +478,7 @@ class Session(QObject):
         self._removed_layers.clear()
 
     def removed_names(self) -> list[str]:
-        """Names of layers that were removed, and that the project still holds."""
+        """Return the names of removed layers that the project still has."""
         return [
             item.record.name for item in self._removed_layers if item.record is not None
         ]
@@ -493,18 +491,18 @@ class Session(QObject):
         return partial(self._settle, results)
 
     def _settle(self, results: list[tuple[Layer, LayerSource, dict[str, str]]]) -> None:
-        """Note where pixels are now, and write the list."""
+        """Record where pixels are now, and write the list."""
         for layer, source, now in results:
             self._kept_sources[layer] = source
             layer.metadata.update(now)
-            if SAVED_KEY in now:  # written here, in place of what was before
+            if SAVED_KEY in now:  # written here, replacing earlier pixels
                 if layer in self._own:
                     self._outdated_paths.append(self._own[layer])
                 self._own[layer] = Path(now[SAVED_KEY])
         self._write()
 
     def _write(self) -> None:
-        """Write the list of layers, if it says anything new."""
+        """Write the list of layers, if it changed."""
         if self.folder is None:
             return
         try:
@@ -513,7 +511,7 @@ class Session(QObject):
                 write_project(self.folder, project)
                 self._project_written = project
                 stores_listed = {layer.store for layer in project.layers}
-                for path in self._outdated_paths:  # written anew since
+                for path in self._outdated_paths:  # written again since
                     if path.name not in stores_listed:
                         remove_own(path)
                 self._outdated_paths.clear()
@@ -535,12 +533,12 @@ class Session(QObject):
     def _fail(self, text: str) -> None:
         self._then.clear()
         self.failing, self._opening = not self._opening, False
-        show_error(text)  # even where no panel tells it
+        show_error(text)  # even if no panel shows it
         self.failed.emit(text)
         self.changed.emit()
 
     def _project(self) -> Project:
-        """Describe what is open."""
+        """Describe the open project."""
         layers_kept = [item for item in self.viewer.layers if self._is_kept(item)]
         layers = [
             describe_layer(item, self._kept_sources.get(item)) for item in layers_kept
@@ -562,9 +560,9 @@ class Session(QObject):
         )
 
     def _put_in_removed(self, layers: list[ProjectLayer]) -> None:
-        """Describe removed layers too, each where it was in the list.
+        """Describe removed layers too, each at its index in the list.
 
-        A file that is opened again, or cropped, replaces what was read of it before.
+        A file that is opened again, or cropped, replaces its earlier layer.
         """
         read = {(one.kind, one.name, one.input) for one in layers if one.input}
         for item in reversed(list(self._removed_layers)):
@@ -573,7 +571,9 @@ class Session(QObject):
                 if self._is_kept(layer):
                     item.record = describe_layer(layer, self._kept_sources.get(layer))
                     item.unsaved = None
-                elif not isinstance(layer, Image | Labels):  # of no kind that is kept
+                elif not isinstance(
+                    layer, Image | Labels
+                ):  # of a kind that is not saved
                     self._removed_layers.remove(item)
             one = item.record
             if one is not None and (one.kind, one.name, one.input) in read:
@@ -582,20 +582,20 @@ class Session(QObject):
                 layers.insert(item.index, one)
 
     def _is_kept(self, layer: Layer) -> bool:
-        """Whether a project can hold a layer as it is now."""
+        """Whether a project can save a layer in its present state."""
         if isinstance(layer, Vectors | Tracks):
             return bool(np.size(layer.data) <= _MOST_NUMBERS)
         return isinstance(layer, _VERTICES) or layer in self._kept_sources
 
     def left_out(self) -> list[str]:
-        """Names of layers that the project does not hold."""
+        """Return the names of layers that the project does not have."""
         layers = (item for item in self.viewer.layers if not _passes(item))
         return [item.name for item in layers if not self._is_kept(item)]
 
-    # -- where pixels go -----------------------------------------------------------
+    # -- pixels -----------------------------------------------------------
 
     def _bring(self, layer: Layer) -> _Bring | None:
-        """Say how the pixels of a layer come into the project, if they must."""
+        """Return how the pixels of a layer get into the project, if necessary."""
         has_changed = layer in self._changed_layers
         if has_changed:
             self._changed_layers.discard(layer)
@@ -614,7 +614,7 @@ class Session(QObject):
         if not isinstance(layer, Image | Labels):
             return None
         path = Path(layer.metadata.get(STORE_KEY) or "")
-        # its store has a mixture at full strength
+        # its store has the result at full strength
         own = STRENGTH_KEY in layer.metadata or layer in self._own
         is_painted = isinstance(layer, Labels) and (
             has_changed or path.parent != folder
@@ -627,7 +627,7 @@ class Session(QObject):
         return self._bring_stored(layer, folder, path)
 
     def _bring_stored(self, layer: Image, folder: Path, path: Path) -> _Bring:
-        """Say how pixels come into the project that are stored elsewhere."""
+        """Return how pixels stored elsewhere get into the project."""
         temporary = is_temporary(str(path))
         if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
 
@@ -644,7 +644,7 @@ class Session(QObject):
     def _note_input(
         self, folder: Path, path: Path, read: dict[str, Any]
     ) -> tuple[LayerSource, dict[str, str]]:
-        """Name what pixels are read from, such as frames."""
+        """Record what pixels are read from, such as frames."""
         place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
         frames = "frames" in read
         digest, input_noted = note_input(folder, place, self._inputs, frames=frames)
@@ -653,7 +653,7 @@ class Session(QObject):
         return LayerSource(input=digest, read=read), now
 
     def _adopt(self, path: Path) -> Path:
-        """Give what lies elsewhere a place in the project, one for all its layers."""
+        """Move a store from elsewhere into the project, once for all its layers."""
         if path not in self._adopted_paths:
             name = path.name.removesuffix(_STORE)
             suffix = path.name.removeprefix(name)
@@ -663,7 +663,7 @@ class Session(QObject):
         return self._adopted_paths[path]
 
     def _writing(self, layer: Image | Labels) -> _Bring:
-        """Write pixels that are only in memory, or were read by another reader."""
+        """Write pixels that are only in memory, or were opened by another reader."""
         without_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
@@ -692,9 +692,9 @@ class Session(QObject):
     # -- opening ---------------------------------------------------------------------
 
     def open(self, path: Path, then: Callable[[], object] = lambda: None) -> bool:
-        """Open a project in place of what is open; False while another job runs.
+        """Open a project, replacing the open content; False while another job runs.
 
-        What was changed last in the one that is open is saved first.
+        Recent changes of the open project are saved first.
         """
         if self.runner.busy:
             return False
@@ -714,11 +714,11 @@ class Session(QObject):
         return True
 
     def _show(self, project_opened: OpenedProject, then: Callable[[], object]) -> None:
-        """Show the layers of a project, where they were and as they were."""
+        """Show the layers of a project as they were."""
         viewer = self.viewer
         self._opening = False
         layers_made, layers_lost, sentences = _make_layers(project_opened)
-        self.folder = None  # the one that was open is not to lose its layers
+        self.folder = None  # the project that was open must not lose its layers
         self._forget()
         with self._history.quiet():
             viewer.layers.clear()
@@ -747,10 +747,10 @@ class Session(QObject):
     # -- closing ---------------------------------------------------------------------
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Ask before a window is closed that shows what is not saved."""
+        """Ask before closing a window with unsaved content."""
         if event is not None and event.type() == QEvent.Type.Close:
             window: Any = source
-            # a script empties the list or hides the canvas
+            # a script may empty the list or hide the canvas
             centre = window.centralWidget()
             inside = [] if centre is None else centre.findChildren(QWidget)
             by_user = event.spontaneous() or any(item.isVisible() for item in inside)
@@ -760,7 +760,7 @@ class Session(QObject):
         return super().eventFilter(source, event)
 
     def destroy_panels(self) -> None:
-        """Destroy the panels, and ask nothing any more."""
+        """Destroy the panels, and do not ask any more."""
         window: Any = None if self._window is None else self._window()
         if is_alive(window):
             window.removeEventFilter(self)
@@ -770,17 +770,19 @@ class Session(QObject):
 
     def _may_close(self, window: QMainWindow) -> bool:
         names = self.unsaved_names()
-        if self.folder is None:  # in a project Enhance goes on; others begin anew
+        if (
+            self.folder is None
+        ):  # in a project, Enhance can be resumed; others start again
             running = (p.title for p in self._panels if is_alive(p) and p.runner.busy)
-            names += [f"what {title} is making" for title in sorted(running)]
+            names += [f"the unfinished result of {title}" for title in sorted(running)]
         elif self.failing:
             names.append(f"the last changes of {self.folder.name}")
         if not names:
             if self.folder is not None:
                 self._timer.stop()
                 self.save()
-                if self.runner.busy:  # with pixels: it closes when they are written
-                    show_info(f"Saving {self.folder.name}; napari closes then.")
+                if self.runner.busy:  # with pixels: it closes once they are written
+                    show_info(f"Saving {self.folder.name}; then napari closes.")
                     self._then.append(window.close)
                     return False
             return not self.failing
@@ -790,7 +792,7 @@ class Session(QObject):
         return answer == "discard"
 
     def _save_and_close(self, window: QMainWindow) -> None:
-        """Save into a project, asking for its place where none is open."""
+        """Save into a project, asking for its path if none is open."""
         from napari_semsr.widgets.base.saving import ask_new_project
 
         if self.folder is not None:
@@ -808,7 +810,7 @@ class Session(QObject):
 def _make_layers(
     project_opened: OpenedProject,
 ) -> tuple[list[tuple[ProjectLayer, Layer]], tuple[ProjectLayer, ...], tuple[str, ...]]:
-    """Make the layers of a project; tell which its file describes wrongly."""
+    """Make the layers of a project; report those with an invalid description."""
     layers_made, layers_lost, sentences = (
         [],
         list(project_opened.lost),
@@ -821,14 +823,14 @@ def _make_layers(
             layers_lost.append(record)
             why = " ".join(str(error).split())
             sentences.append(
-                f"Layer {record.name!r} was left out, since project.json describes it "
-                f"wrongly ({why}); copy the project again."
+                f"Layer {record.name!r} was left out, since its description in "
+                f"project.json is invalid ({why}); copy the project again."
             )
     return layers_made, tuple(layers_lost), tuple(sentences)
 
 
 def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
-    """Say what a layer is, and how it is shown."""
+    """Describe a layer, and how it is displayed."""
     _, attributes, kind = layer.as_layer_data_tuple()
     names = (*_KEPT[""], *_KEPT[kind], "metadata", "features")
     attributes_kept = {name: attributes[name] for name in names if name in attributes}
@@ -860,7 +862,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
 
 
 def _keep_pen(layer: Shapes | Points, pens: dict[str, Any]) -> None:
-    """Keep what is drawn with next, where nothing is drawn yet."""
+    """Save the drawing colours and sizes of an empty layer."""
     for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
         pens.pop(name, None)
     for name in ("edge_color", "face_color", "edge_width", "border_color"):
@@ -882,13 +884,13 @@ def _window_state(viewer: ViewerModel) -> dict[str, Any]:
 
 
 def _views(viewer: ViewerModel) -> list[tuple[Any, str]]:
-    """List what holds the view, and by which name, in the order of being set."""
+    """Return the objects that define the view, by name, in the order of setting."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
     return dims + [(host.camera(viewer), n) for n in ("angles", "center", "zoom")]
 
 
 def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
-    """Look at what was looked at; a value that does not fit is passed over."""
+    """Restore the view; invalid values are ignored."""
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
             viewer.layers.selection.active = viewer.layers[state["active"]]
@@ -906,10 +908,10 @@ def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
 
 
 def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
-    """Forms and single controls of a panel by their names.
+    """Return forms and single controls of a panel by name.
 
-    They are attributes of it, or of a part that says by `has_settings` it has some, or
-    named in its `settings`.
+    They are attributes of it, or of a part with `has_settings`, or named in its
+    `settings`.
     """
     for name, item in {**vars(panel), **getattr(panel, "settings", {})}.items():
         if name.startswith("_"):
@@ -921,23 +923,23 @@ def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _on_change(item: Any, call: Callable[..., None]) -> None:
-    """Call something when a form or control changes."""
+    """Call a function when a form or control changes."""
     if isinstance(item, OptionsForm):
         for name in item.names:
             item.on_change(name, call)
         return
     item.changed.connect(call)
-    if isinstance(item.native, QComboBox):  # magicgui keeps None to itself
+    if isinstance(item.native, QComboBox):  # magicgui does not report None
         item.native.currentIndexChanged.connect(call)
 
 
 def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
-    """Leave out what a person alone gives, and no file."""
+    """Leave out options that only the user sets."""
     return {k: v for k, v in values.items() if k not in form.by_person}
 
 
 def form_values(panel: Any) -> dict[str, Any]:
-    """Read what is typed in a panel; a layer by its name."""
+    """Return the values of a panel; layers by name."""
     values = {}
     for name, item in _controls(panel):
         form = isinstance(item, OptionsForm)
@@ -950,7 +952,7 @@ def form_values(panel: Any) -> dict[str, Any]:
 
 
 def set_form(panel: Any, values: dict[str, Any]) -> None:
-    """Type what was typed before, where that is still possible."""
+    """Restore values of a form, as far as possible."""
     layers = {item.name: item for item in panel.viewer.layers}
     for name, item in list(_controls(panel)):
         value = values.get(name)
@@ -967,7 +969,7 @@ _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
 
 
 def session_of(viewer: ViewerModel) -> Session:
-    """Give the session of a viewer."""
+    """Return the session of a viewer."""
     viewer = bare(viewer)
     if viewer not in _sessions:
         _sessions[viewer] = Session(viewer)
@@ -976,11 +978,11 @@ def session_of(viewer: ViewerModel) -> Session:
 
 @atexit.register
 def _destroy_panels() -> None:
-    """Destroy panels whose window is left open when Python ends, before PyQt does.
+    """Destroy panels whose window is open when Python ends, before PyQt does.
 
-    PyQt goes through a list of all that it destroys, which every Python method that
-    answers an event of Qt may change: PyQt may die of it, and controls of panels answer
-    a thousand.
+    PyQt iterates over a list of objects to destroy, which Python methods called by Qt
+    events may change: PyQt may crash, and controls of panels have a thousand such
+    methods.
     """
     for session in list(_sessions.values()):
         session.destroy_panels()
