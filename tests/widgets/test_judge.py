@@ -60,7 +60,7 @@ def test_figures_are_shown_and_the_report_is_kept(
     panel.take_registered(*opened.layers, stored)
     panel.networks.value = []
     said = run_panel(panel)
-    assert "Judged moving by fixed" in said
+    assert "Evaluated moving against fixed" in said
     told = panel.figures.text()
     for words in ("3 nm", "PSNR, input", "PSNR, linear filter", "Agrees down to"):
         assert words in told
@@ -86,7 +86,7 @@ def test_saved_transform_is_taken(panel, stored, run_panel, tmp_path):
     write_transform(tmp_path / "map.json", stored)
     panel.transform.value = tmp_path / "map.json"
     assert not panel.form.isHidden()
-    assert "Judged moving by fixed" in run_panel(panel)
+    assert "Evaluated moving against fixed" in run_panel(panel)
 
 
 @pytest.mark.broad
@@ -127,7 +127,7 @@ def test_refusal_is_said_and_leaves_no_report(panel, opened, add, run_panel):
 def test_layer_is_not_judged_by_itself(panel, opened):
     panel.optical.value = opened.layers["fixed"]
     panel.run()
-    assert "cannot be judged by itself" in panel.status.text()
+    assert "cannot be its own reference" in panel.status.text()
 
 
 @pytest.mark.broad
@@ -151,5 +151,5 @@ def test_register_goes_on_to_judge(
     panel.networks.value = []
     panel.run_button.click()
     finish(panel)
-    assert "Judged moving by fixed" in panel.status.text()
+    assert "Evaluated moving against fixed" in panel.status.text()
     assert "expected to be off" in panel.figures.text()

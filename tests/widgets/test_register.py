@@ -538,7 +538,7 @@ def test_pairs_are_cut_from_what_was_registered(
     choose(tmp_path / "own.zarr")
     panel.pairs_button.click()
     finish(panel)
-    assert "training pairs" in panel.status.text()
+    assert "pairs to learn from" in panel.status.text()
     assert (tmp_path / "own.zarr").is_dir()
 
 

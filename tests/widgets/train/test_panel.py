@@ -172,7 +172,7 @@ def test_model_that_is_no_better_is_not_listed_and_what_it_lost_to_is_shown(
     }
     panel.name.value = "mine"
     said = run_panel(panel)
-    assert "nothing better than sem-restore on held-out pairs" in said
+    assert "no model better than sem-restore on held-out pairs" in said
     assert not list(folder.glob("models/*"))
     shown = panel.view.figures.text()
     for words in ("6 pairs of the test set", "Best linear filter", "24.25 dB, SSIM"):
@@ -322,7 +322,7 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     assert "Time left" in panel.view.figures.text()
     panel.cancel_button.click()
     assert "saving the state" in panel.status.text()
-    qtbot.waitUntil(lambda: "Resume goes on" in panel.status.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: "Resume continues" in panel.status.text(), timeout=LIMIT_MS)
     finish(panel)
     assert training.closed == 1
     assert (folder / "models" / "mine.safetensors").is_file()
@@ -343,7 +343,7 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
     qtbot.waitUntil(lambda: panel.reached > 0, timeout=LIMIT_MS)
     panel.cancel_button.click()
     finish(panel)
-    assert "before a step was done" in panel.status.text()
+    assert "before the first step" in panel.status.text()
     assert not (folder / "models").exists()
 
 
@@ -370,11 +370,11 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ("same", "two layers, got soft"),
         ("foreign", "patches is usable (uncorrelated"),
         ("small", "lower 'Patch (px)'"),
-        ("no-store", "store of pairs must be chosen"),
-        ("bundled", "a model sem-restore already"),
+        ("no-store", "Choose a store of pairs"),
+        ("bundled", "model sem-restore exists already"),
         ("no-name", "needs a name"),
         ("bad-name", "got '../mine'"),
-        ("in-use", "holds other files, choose another name, or give 'Replace an ear"),
+        ("in-use", "has other files; choose another name, or give 'Replace an ear"),
         ("taken", "or give 'Replace an earlier one'"),
     ],
 )
@@ -572,7 +572,7 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
         ),
         ("step,loss\n500,1\n", {"step": 500}, [], None),
     ],
-    ids=["hidden pixels", "other measure", "expected", "none better", "no truth"],
+    ids=["hidden pixels", "other measure", "expected", "none better", "no ground truth"],
 )
 def test_the_best_is_the_model_that_is_kept(
     model, folder, hold, curve, best, told, marked

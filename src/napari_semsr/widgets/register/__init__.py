@@ -1,1 +1,1 @@
-"""The Register to SEM panel, its landmarks, and how it compares what it brought."""
+"""The Register to SEM panel, with landmarks and comparison."""

@@ -1,4 +1,4 @@
-"""Train on SEM: a model of one's own place, and the mosaic that it enhances."""
+"""Train on SEM: train a model on one's own sample, and enhance the mosaic."""
 
 import shutil
 from collections.abc import Iterator
@@ -53,8 +53,8 @@ from napari_semsr.widgets.register.panel import find_pair
 
 _PAGES = {"Report (*.html)": ".html"}
 _LIST_HEIGHT = 70
-_GAP_PX = 4  # between the three images of the held-out part
-_FAR = 0.04  # of the width of all layers, between them and the held-out part
+_GAP_PX = 4  # px between the three images of the held-out part
+_FAR = 0.04  # of the width of all layers, distance to the held-out part
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class _Outcome:
 
 
 def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
-    """Adapt, put the model into the library, and open the enhanced mosaic."""
+    """Train, add the model to the library, and open the enhanced mosaic."""
     adaptation = yield from ADAPT.job(*images, folder, fit=fit_in_process, **how)
     yield from MODELS_IMPORT.anew(Path(adaptation.model))
     return _Outcome(
@@ -99,7 +99,7 @@ class AdaptPanel(Panel):
             "sem", "SEM image", "An SEM image of a place that the mosaic shows."
         )
         self.more = self.new_layer_list(
-            "SEM images of further places of the mosaic, which are trained on too",
+            "SEM images of further places of the mosaic, also for training",
             _LIST_HEIGHT,
             name="more",
             label="Further SEM images",
@@ -109,8 +109,8 @@ class AdaptPanel(Panel):
         self._map = PlacementRows(
             where,
             "Registration",
-            "How Mosaic lies on SEM image. 'Train on SEM' in Register to SEM brings "
-            "what was found there, with landmarks.",
+            "Position of Mosaic on SEM image. The button 'Train on SEM' in Register "
+            "to SEM selects its result here, with landmarks.",
             images=("Mosaic", "SEM image"),
             otherwise=("by the images", "search"),
             remedy="let the images be registered",
@@ -130,7 +130,7 @@ class AdaptPanel(Panel):
         self.report_button = push_button(
             "Open the report",
             self.open_report,
-            "Show the page in the web browser; it needs no network.",
+            "Show the page in the web browser.",
         )
         self.keep_button = push_button(
             "Save report…",
@@ -142,7 +142,7 @@ class AdaptPanel(Panel):
         self.layer: Image | None = None  # the held-out part
         self._view: tuple[Any, ...] = ()  # when it was added
         self._folder: Path | None = None
-        self._request: tuple[Any, ...] | None = None  # what that folder is for
+        self._request: tuple[Any, ...] | None = None  # request of that folder
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
         self._layers_offered: tuple[Layer | None, ...] = ()
@@ -153,7 +153,7 @@ class AdaptPanel(Panel):
     # -- which layers -------------------------------------------------------------
 
     def _on_layers(self, event: Any = None) -> None:
-        """Propose what is opened, too."""
+        """Also propose newly opened layers."""
         super()._on_layers(event)
         if not self.busy:
             self._propose()
@@ -174,12 +174,12 @@ class AdaptPanel(Panel):
     def _show_rows(self, _: object = None) -> None:
         for name in ("model", "search"):
             self.form.show_row(name, not self._map.has_map)
-        # one SEM image is the ordinary case; a registration is of one
+        # usually one SEM image; a registration has one
         more = len(self.sem.choices) > 2 or bool(self.more.value)
         self.images.show_row("more", more and not self._map.has_map)
 
     def _sems(self) -> list[Layer]:
-        """List the SEM images, that of the registration alone if one is given."""
+        """Return the SEM images; only that of the registration, if given."""
         more = () if self._map.has_map else self.more.value
         return [self.sem.value, *(one for one in more if one is not self.sem.value)]
 
@@ -188,7 +188,7 @@ class AdaptPanel(Panel):
     ) -> None:
         """Train on two layers that were registered."""
         self.mosaic.value, self.sem.value = mosaic, sem
-        self._layers_offered = (None, None)  # they were chosen
+        self._layers_offered = (None, None)  # chosen by the user
         self._map.take(transform_file)
 
     # -- running --------------------------------------------------------------------
@@ -209,9 +209,9 @@ class AdaptPanel(Panel):
             raise ShapeError(msg, code="same-image")
         options = self.form.options()
         if transform is not None:
-            options = options.replace(model="affine", search="near")  # are not asked
-        labels = self.labels()  # now: the job runs in a thread
-        # of layers that are as they were; a longer training resumes a shorter one
+            options = options.replace(model="affine", search="near")  # not used
+        labels = self.labels()  # read now: the job runs in a thread
+        # of unchanged layers; a longer training resumes a shorter one
         request = (
             tuple((id(one), id(one.data)) for one in (mosaic, *sems)),
             tuple(image.pixel_size_nm for image in images),
@@ -236,12 +236,12 @@ class AdaptPanel(Panel):
         return Work(make, partial(self.show_outcome, mosaic), watch)
 
     def translate(self, text: str) -> str:
-        """Say what a job says in this panel's words; landmarks are not set here."""
+        """Rephrase messages for this panel; landmarks are not set here."""
         place = "as landmarks in Register to SEM, then press 'Train on SEM' there"
         return super().translate(text).replace("as landmarks", place)
 
     def _watch(self, folder: Path, request: tuple[Any, ...]) -> None:
-        """Get ready to show a training; one that is resumed keeps curve and layer."""
+        """Prepare to show a training; a resumed one keeps curve and layer."""
         if folder != self._folder:
             self._curve.clear()
             self.layer = None
@@ -275,7 +275,7 @@ class AdaptPanel(Panel):
             self.show_status("Ending the training with the present model …")
 
     def _show_held_out(self, planes: tuple[Any, ...]) -> None:
-        """Show the held-out part as it was, as it is now, and by SEM, side by side."""
+        """Show the held-out part side by side: light, model, SEM."""
         finite = np.concatenate([plane.ravel() for plane in planes])
         gap = np.full((planes[0].shape[0], _GAP_PX), finite.min())
         parts = [part for plane in planes for part in (plane, gap)][:-1]
@@ -298,7 +298,7 @@ class AdaptPanel(Panel):
         self._view = self._camera()
 
     def _remove_held_out(self) -> None:
-        """Remove it after the training, and its place from a view that nobody moved."""
+        """Remove it after the training; reset the view unless the user moved it."""
         if self.layer in self.viewer.layers:
             self.viewer.layers.remove(self.layer)
             if self._camera() == self._view:
@@ -310,7 +310,7 @@ class AdaptPanel(Panel):
         return camera.center, camera.zoom
 
     def _draw(self) -> None:
-        """Draw the gain over the time trained, and the linear filter's."""
+        """Plot the gain over training time, and that of the linear filter."""
         if not plots_ready() or len(self._curve) < 1:
             return
         plot = self.clear_plot(height=170)
@@ -326,7 +326,7 @@ class AdaptPanel(Panel):
         plot.refresh()
 
     def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
-        """Add the enhanced mosaic, and write what the model gains and invents."""
+        """Add the enhanced mosaic, and show the model's gain and invented objects."""
         adaptation = outcome.made
         self._request = None  # it is finished
         self._remove_held_out()
@@ -373,7 +373,7 @@ class AdaptPanel(Panel):
             show_file(self.report)
 
     def save_report(self) -> None:
-        """Ask for a name, and save page and numbers."""
+        """Ask for a file name, and save page and numbers."""
         report = self.report
         if report is None:
             return

@@ -1,4 +1,4 @@
-"""Judge by SEM: what an image, and what networks make of it, are worth by electrons."""
+"""Judge by SEM: evaluate an image, and results of networks, against an SEM image."""
 
 import shutil
 from functools import partial
@@ -46,7 +46,7 @@ _PAGES = {"Report (*.html)": ".html"}
 
 
 def _judge(*images: Any, **how: Any) -> Job[Judged | RegistrationRefused]:
-    """Judge; a refusal is a result, so that what fits as well can be listed."""
+    """Evaluate; a refusal is a result, so that alternative positions can be listed."""
     try:
         return (yield from JUDGE.job(*images, **how))
     except RegistrationRefused as refused:
@@ -54,7 +54,7 @@ def _judge(*images: Any, **how: Any) -> Job[Judged | RegistrationRefused]:
 
 
 class JudgePanel(Panel):
-    """Registers a layer to its SEM image, enhances it, and measures all on one page."""
+    """Registers a layer to its SEM image, enhances it, and reports all figures."""
 
     reports = False
     help_place = "judge.md#in-napari"
@@ -66,8 +66,8 @@ class JudgePanel(Panel):
         self.networks = Select(
             name="networks",
             label="Networks",
-            tooltip="What enhances the optical image; none of them is fine, too. The "
-            "image itself and the best linear filter are always judged.",
+            tooltip="Models that enhance the optical image; may be empty. The image "
+            "itself and the best linear filter are always evaluated.",
             choices=lambda _: listed_models(),
         )
         self.networks.native.setMaximumHeight(110)
@@ -75,11 +75,11 @@ class JudgePanel(Panel):
         self._map = PlacementRows(
             where,
             "Registration",
-            "How Optical lies on SEM. 'Judge by SEM' in Register to SEM brings what "
-            "was found there.",
+            "Position of Optical on SEM. The button 'Judge by SEM' in Register to "
+            "SEM selects its result here.",
             images=("Optical", "SEM"),
             otherwise=("found anew", "search"),
-            remedy="let the map be found anew",
+            remedy="register again",
         )
         self.placed, self.transform = self._map.placed, self._map.transform
         self.form = OptionsForm(JudgeOptions)
@@ -89,12 +89,12 @@ class JudgePanel(Panel):
         self.report_button = push_button(
             "Open the report",
             self.open_report,
-            "Show the page in the web browser; it needs no network.",
+            "Show the page in the web browser.",
         )
         self.keep_button = push_button(
             "Save report…",
             self.save_report,
-            "Keep the page, and beside it a .json with every number.",
+            "Save the page, and a .json with all numbers next to it.",
         )
         self.add_results("Judged", FoldingRow(self.report_button, self.keep_button))
         self.report: Path | None = None
@@ -108,20 +108,20 @@ class JudgePanel(Panel):
     # -- which layers -------------------------------------------------------------
 
     def _on_layers(self, event: Any = None) -> None:
-        """Offer what is opened, too."""
+        """Also propose newly opened layers."""
         super()._on_layers(event)
         if not self.busy:
             self._propose()
 
     def _propose(self) -> None:
-        """Offer a mosaic and an electron image, unless the user has chosen."""
+        """Propose a mosaic and an SEM image, unless the user has chosen."""
         boxes = self.optical, self.sem
         if self._layers_offered and self._layers_offered != tuple(
             box.value for box in boxes
         ):
             return
         pair = find_pair(self.viewer, self.made)
-        if pair is None:  # without pixel sizes; a layer cannot be judged by itself
+        if pair is None:  # without pixel sizes; a layer cannot be its own reference
             left = [item for item in self.optical.choices if item is not self.sem.value]
             if self.optical.value is not self.sem.value or not left:
                 return
@@ -130,7 +130,7 @@ class JudgePanel(Panel):
         self._layers_offered = pair
 
     def _propose_model(self, _: object = None) -> None:
-        """Choose the network that suits the layer."""
+        """Select the network that suits the layer."""
         layer = self.optical.value
         is_vendor_file = layer is not None and vendor_of(layer)
         name = DEFAULT_MODEL if is_vendor_file else MOSAIC_MODEL
@@ -143,7 +143,7 @@ class JudgePanel(Panel):
     def take_registered(
         self, optical: Layer, sem: Layer, transform_file: StoredTransform
     ) -> None:
-        """Judge two layers that were registered."""
+        """Evaluate two registered layers."""
         self.optical.value, self.sem.value = optical, sem
         self._layers_offered = (None, None)  # they were chosen
         self._map.take(transform_file)
@@ -156,14 +156,14 @@ class JudgePanel(Panel):
         images = self.micrograph(optical), self.micrograph(sem)
         if optical is sem:
             msg = (
-                f"Layer {images[0].name!r} cannot be judged by itself: open the SEM "
+                f"Layer {images[0].name!r} cannot be its own reference: open the SEM "
                 "image of its place, and choose it under SEM."
             )
             raise ShapeError(msg, code="same-image")
         transform, options = self._map.map(), self.form.options()
         if transform is not None:
-            options = options.replace(model="affine", search="near")  # are not asked
-        labels = self.labels()  # now: the job runs in a thread
+            options = options.replace(model="affine", search="near")  # not used
+        labels = self.labels()  # read now: the job runs in a thread
         make = partial(
             _judge,
             *images,
@@ -176,12 +176,12 @@ class JudgePanel(Panel):
         return Work(make, self.show_outcome)
 
     def translate(self, text: str) -> str:
-        """Say what a job says in this panel's words; landmarks are not set here."""
+        """Rephrase messages for this panel; landmarks are not set here."""
         place = "as landmarks in Register to SEM"
         return super().translate(text).replace("as landmarks", place)
 
     def show_outcome(self, result: Judged | RegistrationRefused) -> None:
-        """Say what the page says first."""
+        """Show the main results of the page."""
         has_result = not isinstance(result, RegistrationRefused)
         for button in (self.report_button, self.keep_button):
             button.setEnabled(has_result)
@@ -191,8 +191,8 @@ class JudgePanel(Panel):
         self.report = Path(result.output)
         self.show_result(
             figures_of(result),
-            f"Judged {result.optical} by {result.sem}. The report, with the pictures, "
-            "is gone when napari is closed: Save report… keeps it.",
+            f"Evaluated {result.optical} against {result.sem}. The report is removed "
+            "when napari is closed: Save report… keeps it.",
             curves={
                 f"{item.name} and SEM": {
                     "frequency (1/px)": item.frc.frequency_per_px,
@@ -211,7 +211,7 @@ class JudgePanel(Panel):
             show_file(self.report)
 
     def save_report(self) -> None:
-        """Ask for a name, and keep page and numbers."""
+        """Ask for a file name, and save page and numbers."""
         report = self.report
         if report is None:
             return
@@ -221,5 +221,5 @@ class JudgePanel(Panel):
                 with replacing(path.with_suffix(suffix)) as place:
                     shutil.copyfile(report.with_suffix(suffix), place)
 
-        sentence = "The report is saved as {}, its numbers beside it."
+        sentence = "The report is saved as {}, its numbers next to it."
         self.save_file("Save report", report.stem, _PAGES, keep, sentence)

@@ -1,4 +1,4 @@
-"""Train: make or fine-tune a model in a process of its own, and watch it learn."""
+"""Train: train or fine-tune a model in a separate process, and watch its progress."""
 
 import csv
 import re
@@ -87,15 +87,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _LOSS, _BEST, _GAIN = COLOURS[:3]
-_SMOOTH_SHARE = 25  # part of the curve over which it is smoothed; chosen
+_SMOOTH_SHARE = 25  # share of the curve over which it is smoothed; chosen
 
 
 def _draw_loss(
     axes: "Axes", losses: NDArray[np.float64], curve: dict[str, np.ndarray]
 ) -> None:
-    """Draw every loss that was told, pale, and its running mean.
+    """Draw every reported loss, pale, and its running mean.
 
-    Before the first of them, in a run that was resumed, those of the validations.
+    Before the first of them, in a resumed run, draw those of the validations.
     """
     axes.set_ylabel("Loss")
     first_step = np.inf
@@ -111,7 +111,7 @@ def _draw_loss(
         axes.plot(curve["step"][early], curve["loss"][early], "o", color=_LOSS, ms=3.5)
 
 
-_GAINS = {  # by columns of the curve, over what they are
+_GAINS = {  # labels by column of the curve
     "hidden_db": ("Hidden pixels", "neighbours' mean"),
     "gain_db": ("Held-out gain", "degraded"),
     "expected_gain_db": ("Expected gain", "degraded"),
@@ -121,13 +121,13 @@ _GAINS = {  # by columns of the curve, over what they are
 def _draw_gain(
     axes: "Axes", curve: dict[str, np.ndarray], best: dict[str, float]
 ) -> None:
-    """Draw the gain at each validation, and mark that of the model that is kept."""
+    """Draw the gain at each validation, and mark that of the best model."""
     keys = [key for key in _GAINS if np.isfinite(curve.get(key, np.zeros(0))).any()]
     key = keys[0] if keys else "gain_db"
     label, base = _GAINS[key]
     axes.set_ylabel(f"{label} ({DB})")
     if not keys:
-        title = "no truth to judge by" if curve else "not yet judged"
+        title = "no ground truth" if curve else "not yet judged"
         axes.text(0.5, 0.5, title, ha="center", color=_BEST, transform=axes.transAxes)
         axes.set_yticks([])
         return
@@ -140,11 +140,11 @@ def _draw_gain(
 
 _CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
 _GAP_SHARE = 0.04  # between images; chosen
-_MOST_POINTS = 4000  # of a drawn curve; chosen
+_MOST_POINTS = 4000  # points of a drawn curve; chosen
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
-    """Read the curve of a run, as far as it has been written."""
+    """Read the curve of a run, as far as it was written."""
     try:
         with path.open(newline="", encoding="utf-8") as stream:
             rows = [row for row in csv.DictReader(stream) if row.get("step")]
@@ -159,7 +159,7 @@ def read_curve(path: Path) -> dict[str, np.ndarray]:
 
 
 def _number(text: str | None) -> float:
-    """Read a cell; one that is cut short or empty is NaN."""
+    """Read a cell; truncated or empty ones are NaN."""
     try:
         return float(text or "nan")
     except ValueError:
@@ -167,7 +167,7 @@ def _number(text: str | None) -> float:
 
 
 def read_best(path: Path) -> dict[str, float]:
-    """Read the step and the figures of a run's best model, none where none is kept."""
+    """Read step and figures of a run's best model, if there is one."""
     try:
         best = {name: float(it) for name, it in yaml.safe_load(read_text(path)).items()}
     except (OSError, SemsrError, yaml.YAMLError, AttributeError, TypeError, ValueError):
@@ -185,7 +185,7 @@ class TrainView(QWidget):
         self.layer: Image | None = None
         self.figures = RichLabel()
         self.look_button = push_button(
-            "Look at the preview",
+            "Show the preview",
             self.look,
             "Fill the view with a held-out patch: degraded, restored, truth.",
         )
@@ -196,7 +196,7 @@ class TrainView(QWidget):
         self._stamps_seen: dict[str, int] = {}
         self._left: float | None = None
         self._dirty = False
-        self.comparison: Any = None  # of the run that has ended, as `Trained` has it
+        self.comparison: Any = None  # of the finished run, as in `Trained`
 
     @property
     def curve(self) -> dict[str, np.ndarray]:
@@ -209,7 +209,7 @@ class TrainView(QWidget):
         return {} if self._run is None else read_best(self._run / _BEST_FIGURES)
 
     def watch(self, run_dir: Path, *, is_resumed: bool = False) -> None:
-        """Begin to watch a run, or go on with the one that was watched last."""
+        """Start to watch a run, or continue with the last one."""
         self._dirty = True
         if is_resumed and run_dir == self._run:
             return
@@ -220,9 +220,9 @@ class TrainView(QWidget):
         self.layer = None
 
     def add_step(self, step: TrainStep) -> None:
-        """Take note of a step."""
+        """Record a step."""
         self._left = step.seconds_left
-        late = self._losses and step.done <= self._losses[-1][0]  # events may nest
+        late = self._losses and step.done <= self._losses[-1][0]  # events may be nested
         if step.loss is None or late:
             return
         if len(self._losses) >= _MOST_POINTS:
@@ -231,12 +231,12 @@ class TrainView(QWidget):
         self._dirty = True
 
     def settle(self) -> None:
-        """Show the last of a run that has ended."""
+        """Show the final state of a finished run."""
         self._left, self._dirty = None, True
         self.poll()
 
     def poll(self) -> None:
-        """Show what is new in the folder of the run and among the steps."""
+        """Show new files of the run and new steps."""
         if self._run is None:
             return
         if self._is_new(_PREVIEW):
@@ -246,7 +246,7 @@ class TrainView(QWidget):
             self._draw()
 
     def _is_new(self, name: str) -> bool:
-        """Whether a file of the run changed since it was last looked at."""
+        """Whether a file of the run changed since the last check."""
         assert self._run is not None  # noqa: S101 - poll has looked
         try:
             stamp = (self._run / name).stat().st_mtime_ns
@@ -257,10 +257,10 @@ class TrainView(QWidget):
         return has_changed
 
     def _draw(self) -> None:
-        """Write the figures, and draw the curves once matplotlib is there."""
+        """Show the figures, and draw the curves once matplotlib is imported."""
         curve = self.curve
         self.figures.setText(table(self._rows()))
-        if not plots_ready():  # the job imports it, in its thread
+        if not plots_ready():  # the job imports it in its thread
             self._dirty = True
             return
         from napari_semsr.widgets.base import PlotCanvas
@@ -281,7 +281,7 @@ class TrainView(QWidget):
         self.plot.refresh()
 
     def findings(self, title: str) -> Findings:
-        """Give figures and curves as far as the run has come."""
+        """Return figures and curves of the run so far."""
         curve = self.curve
         step, loss = np.array(self._losses).reshape(-1, 2).T
         curves = {"training": {"step": step, "loss": loss}} if len(step) else {}
@@ -291,7 +291,7 @@ class TrainView(QWidget):
         return Findings(title, (str(self._run),), numbers, curves, self.plot)
 
     def _rows(self) -> dict[str, Figure | str]:
-        """Say the best validation, and the time left."""
+        """Return the best validation, and the time left."""
         rows: dict[str, Figure | str] = {}
         best = self.best
         figures = {name: best[name] for name in HELD_OUT if name in best}
@@ -307,10 +307,10 @@ class TrainView(QWidget):
     # -- the preview -----------------------------------------------------------
 
     def _show_preview(self, path: Path) -> None:
-        """Add the preview as a layer, or renew it; one that was removed stays away."""
+        """Add or update the preview layer, unless the user removed it."""
         try:
             picture = read(path)
-        except SemsrError:  # it is being replaced; the next look finds it
+        except SemsrError:  # it is being replaced; the next check finds it
             self._stamps_seen.pop(_PREVIEW, None)
             return
         data = np.asarray(picture.array(), dtype=np.float32)
@@ -321,7 +321,7 @@ class TrainView(QWidget):
             self.layer.name = self._title()
 
     def _title(self) -> str:
-        """Name the preview after the step that it was made at."""
+        """Return the name of the preview, with its step."""
         curve = self.curve
         parts = ["low", "output"] + ["truth"] * ("gain_db" in curve)
         steps = curve.get("step", np.zeros(0))
@@ -349,29 +349,29 @@ class TrainView(QWidget):
             fill_view(self.viewer, self.layer)
 
 
-_POLL_MS = 700  # between two looks at a run's folder; chosen
-_LONGEST = 10_000_000  # steps that can be typed; chosen
+_POLL_MS = 700  # ms between two checks of a run's folder; chosen
+_LONGEST = 10_000_000  # largest number of steps; chosen
 _STATE = "last.ckpt"
 _RECIPE = "recipe.yaml"
 _STORE, _LAYERS, _OWN = "store", "layers", "recipe"
 _ALONE, _SCANS = "alone", "scans"
 _SOURCES = [
-    ("a soft and a sharp layer", _LAYERS),
+    ("a blurred and a sharp layer", _LAYERS),
     ("one noisy layer alone", _ALONE),
     ("two scans of one place", _SCANS),
     ("a store of pairs", _STORE),
-    ("what the recipe names", _OWN),
+    ("the data of the recipe", _OWN),
 ]
 _FILE = "a YAML file …"
-_AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # no names of models
+_AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # not names of models
 _FIRST = "fine-tune"
 _BY_ITSELF = "own-image"
-_NAMED = {  # what the two lists of layers are for, by where pairs come from
+_NAMED = {  # labels of the two layer lists, by the source of pairs
     _LAYERS: (
-        ("Image to improve", "The image to be improved."),
+        ("Image to improve", "The image to improve."),
         (
             "Better image",
-            "What it should look like: the same field, on the same grid or registered.",
+            "The target: the same field, on the same grid or registered.",
         ),
     ),
     _ALONE: (("Image", "The noisy image that the model is for."),) * 2,
@@ -379,15 +379,18 @@ _NAMED = {  # what the two lists of layers are for, by where pairs come from
         ("Image", "The noisy image that the model is for."),
         (
             "Second scan",
-            "The same place once more, by the same microscope; it is registered first.",
+            (
+                "A second scan of the same place with the same microscope; it is "
+                "registered first."
+            ),
         ),
     ),
 }
-_LARGEST_PATCH = 2048  # that can be typed; chosen
+_LARGEST_PATCH = 2048  # largest value; chosen
 
 
 def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
-    """Make a box for a number that the recipe knows, too."""
+    """Make a box for a number with a default in the recipe."""
     box: FloatSpinBox = option_widget(TrainOptions, name)
     box.max, box.step = most, step
     box.native.setSpecialValueText("as the recipe says")
@@ -402,7 +405,7 @@ class PairsForm(Form):
         self.source = ComboBox(
             name="source",
             label="Learn from",
-            tooltip="Where the pairs come from.",
+            tooltip="Source of the pairs.",
             choices=_SOURCES,
         )
         low, high = _NAMED[_LAYERS]
@@ -413,17 +416,18 @@ class PairsForm(Form):
         self.lies = PlacementRows(
             self,
             "They lie",
-            "How Low lies on High. Images of two instruments are registered first, in "
-            "Register to SEM; 'Train on these' there brings its result here.",
+            "Position of Low on High. Images of two instruments are registered "
+            "first, in Register to SEM; its button 'Train on these' selects the "
+            "result here.",
             images=("Low", "High"),
             otherwise=("on one grid", "grid"),
-            remedy="say that Low and High lie on one grid",
+            remedy="choose that Low and High are on one grid",
         )
         self.placed, self.transform = self.lies.placed, self.lies.transform
         self.store = FileEdit(
             name="store",
             label="Store",
-            tooltip="A .zarr of pairs that were cut before; the manual tells how.",
+            tooltip="A .zarr of pairs that were cut before (see the manual).",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
@@ -443,7 +447,7 @@ class PairsForm(Form):
         self.show_row("store", self.source.value == _STORE)
 
     def take(self, low: Layer, high: Layer, transform_file: StoredTransform) -> None:
-        """Learn from two layers that were registered."""
+        """Train on two layers that were registered."""
         self.source.value = _LAYERS
         self.low.value, self.high.value = low, high
         self.lies.take(transform_file)
@@ -455,29 +459,29 @@ class PairsForm(Form):
 
     @property
     def own(self) -> bool:
-        """Whether a noisy image is learnt from, alone or with a second scan."""
+        """Whether to train on a noisy image, alone or with a second scan."""
         return self.source.value in (_ALONE, _SCANS)
 
     def learn_by(self, kind: str) -> None:
-        """Propose what a recipe of a kind learns from, where it cannot from this."""
+        """Propose a source of pairs that suits a kind of recipe."""
         if kind == "blind-spot" and not self.own:
             self.source.value = _ALONE
         elif kind != "blind-spot" and self.source.value == _ALONE:
             self.source.value = _LAYERS
 
     def store_path(self) -> str | None:
-        """Give the path of the store."""
+        """Return the path of the store."""
         if self.source.value == _OWN:
             return None
         path_typed = typed_path(self.store)
         if path_typed is None:
-            msg = "A store of pairs must be chosen, a .zarr; or learn from two layers."
+            msg = "Choose a store of pairs, a .zarr, or train on two layers."
             raise OptionError(msg, code="missing-value")
         return str(path_typed)
 
 
 class RecipeForm(Form):
-    """List of recipes, what the chosen one says, and what training begins with."""
+    """List of recipes, facts of the selected one, and initial weights."""
 
     changed = Signal()
 
@@ -485,25 +489,25 @@ class RecipeForm(Form):
         super().__init__()
         self.facts: RecipeFacts | None = None
         self.fault = ""
-        self._start_proposed = _AS_IT_SAYS  # to begin with, until the user chooses
+        self._start_proposed = _AS_IT_SAYS  # proposed, until the user chooses
         self.box = ComboBox(
             name="recipe",
             label="Recipe",
-            tooltip="How the model is made.",
+            tooltip="Recipe of the training.",
             choices=[*bundled_recipes(), _FILE],
             value=_FIRST,
         )
         self.file = FileEdit(
             name="file",
             label="File",
-            tooltip="A recipe of your own.",
+            tooltip="Your own recipe.",
             mode=FileDialogMode.EXISTING_FILE,
             filter="*.yaml *.yml",
         )
         self.start = ComboBox(
             name="start",
             label="Begin with",
-            tooltip="Fine-tune a model, or start with fresh weights.",
+            tooltip="Fine-tune a model, or start with random weights.",
             choices=[],
         )
         self.text = RichLabel()
@@ -516,18 +520,18 @@ class RecipeForm(Form):
 
     @property
     def value(self) -> str:
-        """Name or path of the chosen recipe."""
+        """Name or path of the selected recipe."""
         return str(self.file.value if self.box.value == _FILE else self.box.value)
 
     def _renew(self) -> None:
-        """List a model that came to the shelf."""
+        """Add a new model to the list."""
         if is_alive(self):
             self._list_starts(self.start.value)
 
     def _list_starts(self, start_chosen: str) -> None:
-        """List anew, in this order: a list that is changed keeps what it had first."""
+        """Fill the list again, in order: a changed list keeps its first entries."""
         own = self.facts.start_from if self.facts else None
-        rows = [("fresh weights, as the recipe says", _AS_IT_SAYS)]
+        rows = [("random weights, as in the recipe", _AS_IT_SAYS)]
         if own is not None:
             first = (f"{Path(own).stem} (recipe)", _AS_IT_SAYS)
             rows = [first, ("fresh weights", _FRESH)]
@@ -536,7 +540,7 @@ class RecipeForm(Form):
         self.start.value = self._start_proposed = start_chosen
 
     def refresh(self) -> None:
-        """Read the chosen recipe."""
+        """Read the selected recipe."""
         self.show_row("file", self.box.value == _FILE)
         self.facts, self.fault = None, ""
         if self.box.value != _FILE or Path(self.value).is_file():
@@ -545,12 +549,12 @@ class RecipeForm(Form):
             except SemsrError as error:
                 self.fault = Message(str(error), code_of(error))
         else:
-            fault = "A recipe must be chosen, a YAML file."
+            fault = "Choose a recipe, a YAML file."
             self.fault = Message(fault, "missing-value")
         text = self.fault
         if self.facts is not None:
             own = self.facts.architecture == "same"
-            network = "the model's own network" if own else self.facts.architecture
+            network = "the model's architecture" if own else self.facts.architecture
             text = (
                 f"<p>{self.facts.description or 'No description.'}</p>"
                 f"<p>{self.facts.kind}, {network}, {self.facts.steps} steps, patches "
@@ -561,21 +565,21 @@ class RecipeForm(Form):
         self.changed.emit()
 
     def require_facts(self) -> RecipeFacts:
-        """Give the facts of the chosen recipe."""
+        """Return the facts of the selected recipe."""
         if self.facts is None:
             raise OptionError(self.fault)
         return self.facts
 
     def begins(self) -> dict[str, Any]:
-        """Give what training begins with, as `train` takes it."""
+        """Return the initial weights, as an argument of `train`."""
         start_chosen = self.start.value
         model = None if start_chosen in (_AS_IT_SAYS, _FRESH) else str(start_chosen)
         return {"start_from": model, "from_scratch": start_chosen == _FRESH}
 
     def propose_start(self, model: str | None) -> None:
-        """Propose what a recipe that fine-tunes begins with; None: what it names.
+        """Propose the model that a recipe fine-tunes; None: the one it names.
 
-        What the user has chosen stays.
+        The user's choice is kept.
         """
         tunes = self.facts is not None and self.facts.start_from is not None
         if self.start.value != self._start_proposed or not tunes:
@@ -585,21 +589,21 @@ class RecipeForm(Form):
         self.start.value = self._start_proposed
 
     def begin_with(self, model: str) -> None:
-        """Fine-tune a model, where it is among those that are listed."""
+        """Select a model to fine-tune, if it is listed."""
         self.box.value = _FIRST
         if model in self.start.choices:
             self.start.value = model
 
 
 class TrainPanel(Panel):
-    """Trains a model on pairs, in a process of its own.
+    """Trains a model on pairs, in a separate process.
 
-    Closing the panel or the viewer stops the training with its state kept.
+    Closing the panel or the viewer stops the training and keeps its state.
     """
 
     plots = True
     help_place = "training.md#the-panel-train"
-    queue = "training"  # for hours, and beside what the panels compute
+    queue = "training"  # runs for hours, in parallel with jobs of the panels
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Train", "Train")
@@ -610,15 +614,15 @@ class TrainPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
-            tooltip="Where state, curve and model are kept; empty takes a folder of "
-            "this name among your runs.",
+            tooltip="Folder of state, curve and model; empty: a folder of this name "
+            "among your runs.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
         )
         self.replace = CheckBox(
             name="replace",
             text="Replace an earlier one",
-            tooltip="Otherwise a run or a model of this name is left alone.",
+            tooltip="Otherwise an existing run or model of this name is kept.",
         )
         self.view = TrainView(viewer)
         self._request: TrainRequest | None = None
@@ -627,20 +631,20 @@ class TrainPanel(Panel):
         self._left = False
         self._clock = new_timer(self, self.view.poll, _POLL_MS)
         source_tooltip = (
-            "Make a sharp layer worse as an instrument would, to learn from the two."
+            "Degrade a sharp layer as an instrument would, to train on both."
         )
         self.degrade_button = push_button(
             "Degrade a layer…", self._show_degrade, source_tooltip
         )
         self.add_group("Pairs", self.pairs, self.degrade_button)
         self.add_group("Recipe", self.recipe)
-        tooltip = "Side of the patches and place of the run; few runs need them."
+        tooltip = "Patch size and folder of the run; seldom needed."
         more = Form(self.pairs.patch, self.folder)
         self.advanced = Folded("Advanced", tooltip, more)
         where = Form(self.name, self.steps, self.replace)
         self.add_group("Run", where, self.advanced)
         self.add_results("Training", self.view)
-        self._results_title = ""  # what is shown is always of this run
+        self._results_title = ""  # the figures are always of this run
         self.recipe.changed.connect(self._follow_recipe)
         self.pairs.source.changed.connect(self._follow_source)
         self.name.changed.connect(lambda _: self._show_folder())
@@ -657,26 +661,28 @@ class TrainPanel(Panel):
         open_panel(self.viewer, "Degrade")
 
     def _propose_start(self, _: object = None) -> None:
-        """Propose the model that is for such images."""
+        """Propose the model for such images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
         fits = low is not None and is_superlens(low)
         self.recipe.propose_start(MOSAIC_MODEL if fits else None)
 
     def takes(self, layer: Layer) -> bool:
-        """Leave it to High to show what images should look like."""
+        """Use ground truth and SEM images as High only."""
         is_better = is_truth(layer)
-        if vendor_of(layer) and not self.pairs.own:  # electrons next to light
+        if (
+            vendor_of(layer) and not self.pairs.own
+        ):  # an SEM image next to an optical one
             images = filter(is_exposure, grey_layers(self.viewer))
             is_better = is_better or not all(map(vendor_of, images))
         return super().takes(layer) and not is_better
 
     def _choose_high(self, _: object = None) -> None:
-        """Propose another layer than the low one: the truth or SEM, if there is one."""
+        """Propose another layer than Low: ground truth or SEM, if there is one."""
         low, high = self.pairs.low.value, self.pairs.high.value
         others = [item for item in grey_layers(self.viewer) if item is not low]
         unfit = high is low
-        if self.pairs.own:  # a layer that shows what is right is no second scan
+        if self.pairs.own:  # a ground truth is not a second scan
             others = [item for item in others if not is_truth(item)]
             unfit = unfit or (bool(others) and is_truth(high))
         if unfit and others:
@@ -687,14 +693,14 @@ class TrainPanel(Panel):
     def _build_foot(self) -> QVBoxLayout:
         foot = super()._build_foot()
         self._cancel_label = "Stop and keep"
-        self.cancel_button.setText(self._cancel_label)  # which is longer than Cancel
+        self.cancel_button.setText(self._cancel_label)  # a longer label than Cancel
         self.cancel_button.setToolTip(
-            "Stop after this step. State and best model are kept, and Resume goes on."
+            "Stop after this step. State and best model are kept for Resume."
         )
         self.resume_button = push_button(
             "Resume",
             self.resume,
-            "Go on with a run that was stopped: that of this panel, or of a folder.",
+            "Resume a stopped run: that of this panel, or of a folder.",
         )
         self.buttons.insert(1, self.resume_button)
         return foot
@@ -702,14 +708,14 @@ class TrainPanel(Panel):
     # -- reading the form ------------------------------------------------------
 
     def _follow_recipe(self) -> None:
-        """Ask for what the chosen recipe learns from."""
+        """Show the inputs of the selected recipe."""
         if self.recipe.facts is not None:
             self.pairs.learn_by(self.recipe.facts.kind)
         self._propose()
         self._propose_start()
 
     def _follow_source(self, _: object = None) -> None:
-        """Choose the recipe for noisy images where they are to be learnt from."""
+        """Select the recipe for noisy images if they are the source."""
         if self.pairs.own:
             self.recipe.box.value = _BY_ITSELF
         elif self.recipe.box.value == _BY_ITSELF and self.pairs.cuts:
@@ -717,7 +723,7 @@ class TrainPanel(Panel):
         self._choose_high()
 
     def _propose(self) -> None:
-        """Propose a name that is not taken, unless one was typed."""
+        """Propose an unused name, unless one was typed."""
         facts = self.recipe.facts
         if facts is None or self.name.value not in ("", self._start_proposed):
             return
@@ -730,12 +736,12 @@ class TrainPanel(Panel):
         self._show_folder()
 
     def _show_folder(self) -> None:
-        """Say where the run would go."""
+        """Show the folder of the run."""
         default = str(runs_folder() / str(self.name.value))
         self.folder.line_edit.native.setPlaceholderText(default)
 
     def writes(self) -> Path:
-        """Give the folder of the run."""
+        """Return the folder of the run."""
         return typed_path(self.folder) or runs_folder() / str(self.name.value)
 
     def job(self) -> Work:
@@ -762,24 +768,24 @@ class TrainPanel(Panel):
         return Work(make, self.show_outcome, partial(self._watch, request))
 
     def _check_name(self, name: str, *, replace: bool) -> None:
-        """Refuse a name under which the model could not be put on the shelf."""
+        """Refuse a name that is invalid in the model library."""
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
                 "The model needs a name of letters, digits, '_', '-', '+' and '.', "
-                f"under which it is listed, got {name!r}."
+                f"got {name!r}."
             )
             raise OptionError(msg, code="name-invalid")
         name_is_taken = on_shelf(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
-            msg = f"There is a model {name} already; choose another name" + (
+            msg = f"The model {name} exists already; choose another name" + (
                 "." if name_is_taken == "bundled" else ", or give `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
 
     def _cut(self) -> CutRequest | OwnImage:
-        """Read the layers to learn from: two, or a noisy one, perhaps scanned twice."""
+        """Read the training layers: two, or a noisy one, perhaps with a second scan."""
         pairs, own = self.pairs, self.pairs.own
-        # a map, known or to be found, tells how one lies on the other
+        # a transform, known or to be found, relates both
         low = self.micrograph(
             pairs.low.value, is_unturned=not own and pairs.lies.has_map
         )
@@ -791,13 +797,13 @@ class TrainPanel(Panel):
             if own:
                 msg = (
                     f"The second scan must be another layer, got {low.name} for both; "
-                    "to learn from it by itself, choose 'one noisy layer alone'."
+                    "to train on it alone, choose 'one noisy layer alone'."
                 )
             raise OptionError(msg, code="same-image")
         return OwnImage(low, high) if own else CutRequest(low, high, pairs.lies.map())
 
     def take_noisy(self, layer: Layer | None) -> None:
-        """Get ready to train a denoiser on one noisy layer alone."""
+        """Prepare to train a denoiser on one noisy layer alone."""
         self.pairs.source.value = _ALONE
         if layer is None or layer not in self.pairs.low.choices:
             self.show_status("Choose the noisy image, then press Train.")
@@ -809,7 +815,7 @@ class TrainPanel(Panel):
     def take_registered(
         self, low: Layer, high: Layer, transform_file: StoredTransform
     ) -> None:
-        """Get ready to fine-tune on two layers that were registered."""
+        """Prepare to fine-tune on two registered layers."""
         self.pairs.take(low, high, transform_file)
         self.recipe.begin_with(MOSAIC_MODEL)
         self.show_status(
@@ -818,7 +824,7 @@ class TrainPanel(Panel):
         )
 
     def _watch(self, request: TrainRequest) -> None:
-        """Get ready to watch a run."""
+        """Prepare to watch a run."""
         self._request, self.reached, self._left = request, 0, False
         self.view.watch(Path(request.run_dir), is_resumed=request.resume)
         self.view.poll()
@@ -826,14 +832,14 @@ class TrainPanel(Panel):
         self._clock.start()
 
     def resume(self) -> None:
-        """Go on with the run of this name or folder, or ask for one."""
+        """Resume the run of this name or folder, or ask for one."""
         if self.runner.busy:
             self.show_status("A training is running; stop it first.")
             return
         run_dir = self.writes()
         if not (run_dir / _STATE).is_file() and typed_path(self.folder) is None:
             path_chosen = QFileDialog.getExistingDirectory(
-                self, "Folder of the run to go on with", str(runs_folder())
+                self, "Folder of the run to resume", str(runs_folder())
             )
             if not path_chosen:
                 return
@@ -848,7 +854,7 @@ class TrainPanel(Panel):
     # -- watching ----------------------------------------------------------------
 
     def findings(self) -> Findings:
-        """Give figures and curves as far as the run has come."""
+        """Return figures and curves of the run so far."""
         return self.view.findings(self.title)
 
     def _show_busy(self, busy: bool) -> None:
@@ -869,13 +875,13 @@ class TrainPanel(Panel):
         self.view.settle()
 
     def show_outcome(self, outcome: Trained) -> None:
-        """Say how good the model is, and tell the lists of models."""
+        """Report the model's figures, and update the lists of models."""
         self.view.comparison = outcome.comparison
         self._settle()
         if not outcome.kept:
             self.show_status(
-                f"Training made nothing better than {_start_of(outcome)} on held-out "
-                "pairs, so nothing is added to the list of Enhance."
+                f"Training gave no model better than {_start_of(outcome)} on held-out "
+                "pairs, so none is added to the list of Enhance."
             )
             return
         NEWS.changed.emit()
@@ -887,14 +893,14 @@ class TrainPanel(Panel):
     # -- stopping ----------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Ask the training to stop after its present step."""
+        """Stop the training after its present step."""
         stops = self.runner.running and not self.runner.waiting
         super().cancel()
         if stops:
             self.show_status("Stopping after this step, and saving the state …")
 
     def leave(self) -> None:
-        """Take note of leaving the dock; the panel then only stops."""
+        """Record that the panel left its dock; it then only stops."""
         super().leave()
         self._left = True
 
@@ -902,29 +908,29 @@ class TrainPanel(Panel):
         self._settle()
         run_dir = None if self._request is None else Path(self._request.run_dir)
         if run_dir is None or not self.reached or not (run_dir / _STATE).is_file():
-            self.show_status("Stopped before a step was done; nothing has changed.")
+            self.show_status("Stopped before the first step; nothing has changed.")
             return
         name = recipe_facts(run_dir / _RECIPE).name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
             self.show_status(
-                f"Stopped after step {self.reached}, before a model was judged; "
-                "Resume goes on from there."
+                f"Stopped after step {self.reached}, before the first validation; "
+                "Resume continues from there."
             )
             return
         self.start(lambda: MODELS_IMPORT.anew(model), self._describe_stopped, "Keep")
 
     def _describe_stopped(self, model: ModelFile) -> None:
-        """Say what the stopped run has given."""
+        """Report the result of the stopped run."""
         NEWS.changed.emit()
         self.show_status(
             f"Stopped after step {self.reached}. The best {model.card['name']} so far "
-            "is in the list of Enhance, and Resume goes on from here."
+            "is in the list of Enhance; Resume continues from here."
         )
 
 
 def _told_gain(outcome: Trained) -> str:
-    """Say what training gained where nothing was learnt from, if that is known."""
+    """Return the gain of training on held-out data, if known."""
     over, linear = (outcome.gain_over(n) for n in ("untouched", "linear filter"))
     if over is not None and linear is not None:
         pairs = outcome.comparison["pairs"]
@@ -941,24 +947,24 @@ def _told_gain(outcome: Trained) -> str:
 
 
 def _start_of(outcome: Trained) -> str:
-    """Name the model that training began with."""
+    """Return the name of the initial model."""
     comparison = outcome.comparison or {}
-    return str(comparison.get("begun_with") or "the model it began with")
+    return str(comparison.get("begun_with") or "the initial model")
 
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Refuse a folder with something in it, before anything is cut."""
+    """Refuse a folder that is not empty, before pairs are cut."""
     if not replace and run_dir.is_dir() and list_folder(run_dir):
         contents = (
             "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         )
         msg = (
-            f"The folder {run_dir} holds {contents}, choose another name, or give "
+            f"The folder {run_dir} has {contents}; choose another name, or give "
             "`overwrite`."
         )
         raise WriteError(msg, code="output-exists")
     try:
         run_dir.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        msg = f"The folder {run_dir.parent} cannot be made: {error.strerror}."
+        msg = f"The folder {run_dir.parent} cannot be created: {error.strerror}."
         raise WriteError(msg) from error

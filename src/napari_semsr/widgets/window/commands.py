@@ -1,4 +1,4 @@
-"""Commands of the palette: each opens a panel that the plugin menu has not."""
+"""Commands of the palette: each opens a panel that is not in the plugin menu."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ _PANELS = {
 
 
 def __getattr__(name: str) -> Callable[[], None]:
-    """Give the command that opens a panel: ``open_`` and what it is of."""
+    """Return the command that opens a panel: ``open_`` and the verb's name."""
     title = _PANELS.get(name.removeprefix("open_"))
     if title is None:
         msg = f"module {__name__!r} has no attribute {name!r}"

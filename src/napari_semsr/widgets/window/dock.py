@@ -1,4 +1,4 @@
-"""The window *Superlens SEM*: all steps in their order, each ready to run."""
+"""The window *Superlens SEM*: all steps in order."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,23 +43,23 @@ from napari_semsr.widgets.layers import grey_layers
 
 @dataclass(frozen=True, slots=True)
 class WorkStep:
-    """What is done together, in one of several panels."""
+    """A step of the work, with one or more panels."""
 
     key: str
-    title: str  # of its button, short: several stand in 320 px
+    title: str  # label label of its button, short: several fit into 320 px
     hint: str  # one line
-    # by the titles of the buttons that choose them, short: module behind
-    # `napari_semsr.widgets`, imported when it is first shown, and class
+    # by short titles of their buttons: module below `napari_semsr.widgets`, imported on
+    # first use, and class
     panels: Mapping[str, str]
-    images: int = 0  # Next passes it over where fewer are open
+    images: int = 0  # images that it needs; Next skips it if fewer are open
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample of the manifest that a newcomer may begin with."""
+    """A sample of the manifest for newcomers."""
 
     key: str  # under `sample_data`
-    title: str  # of its button, short
+    title: str  # label of its button, short
     tooltip: str
 
 
@@ -67,35 +67,34 @@ SAMPLES = (
     Sample(
         "degraded",
         "SEM image",
-        "A drawn electron image, blurred, hazy and noisy, and its truth: for Enhance "
-        "and Metrics.",
+        "A simulated SEM image, blurred, hazy and noisy, with its ground truth: for "
+        "Enhance and Metrics.",
     ),
     Sample(
         "exposures",
         "Two exposures",
-        "One field twice, with noise of its own each time: for FRC map.",
+        "One field twice, with independent noise: for FRC map.",
     ),
     Sample(
         "scan",
         "Superlens scan",
-        "16 simulated frames to be joined to a mosaic; takes some seconds.",
+        "16 simulated frames to stitch; takes some seconds.",
     ),
     Sample(
         "place",
         "Optical and SEM",
-        "A mosaic and an electron image of its place, to be registered; takes some "
-        "seconds.",
+        "A mosaic and an SEM image of its place, to register; takes some seconds.",
     ),
 )
 
 FRAMES = "Frames"
-"""Where the steps begin when frames are open."""
+"""First step if frames are open."""
 
 STEPS = (
     WorkStep(
         "open",
         "Open",
-        "Open an image, or join frames to a mosaic.",
+        "Open an image, or stitch frames to a mosaic.",
         {
             "Image": "open_mosaic:OpenMosaicPanel",
             FRAMES: "stitch.panel:StitchMosaicPanel",
@@ -115,7 +114,7 @@ STEPS = (
     WorkStep(
         "enhance",
         "Enhance",
-        "Take blur and noise away.",
+        "Remove blur and noise.",
         {
             "Network": "enhance.panel:EnhancePanel",
             "Classical": "restore:RestorePanel",
@@ -140,7 +139,7 @@ STEPS = (
     WorkStep(
         "save",
         "Save",
-        "Keep layers, figures and the project; do the same with a whole folder.",
+        "Save layers, figures and the project; process a whole folder.",
         {"Save": "project:SavePanel", "Batch": ASIDE["Batch"]},
     ),
 )
@@ -148,16 +147,16 @@ STEPS = (
 
 TITLE = "Superlens SEM"
 _DONE = "\N{CHECK MARK} "
-_MARGIN, _WIDTH = 6, 320  # as those of the panels
-_LETTERS = (1, 0.9, 0.8, 0.7)  # of the usual size; chosen: the last can be read
-_OPENS = 400  # px; chosen: rows of buttons fold once, plots can be read
+_MARGIN, _WIDTH = 6, 320  # like those of the panels
+_LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
+_OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
 
 
 class ButtonRow(FoldingRow):
-    """Buttons of which one is down, on as many lines as they need."""
+    """Exclusive buttons, on as many lines as they need."""
 
     chosen = QtSignal(int)
-    """Emits the place of the button that was pressed."""
+    """Emits the index of the button that was pressed."""
 
     def __init__(self, texts: Sequence[tuple[str, str]]) -> None:
         super().__init__()
@@ -175,20 +174,20 @@ class ButtonRow(FoldingRow):
         self.chosen.emit(self._group.checkedId())
 
     def check(self, number: int) -> None:
-        """Press one down without calling anything."""
+        """Check one button without emitting."""
         self.buttons[number].setChecked(True)
 
 
 class StepRow(ButtonRow):
-    """Buttons on one line, in smaller letters where the dock is too narrow for it."""
+    """Buttons on one line, with a smaller font if the dock is too narrow."""
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Choose letters anew."""
+        """Choose the font size again."""
         super().resizeEvent(event)
         self.fit()
 
     def fit(self) -> None:
-        """Take the largest letters that leave all buttons on one line."""
+        """Use the largest font size that keeps all buttons on one line."""
         points = self.font().pointSizeF()
         for share in _LETTERS:
             style = f"QPushButton {{ font-size: {share * points:.1f}pt; }}"
@@ -200,7 +199,7 @@ class StepRow(ButtonRow):
 
 
 def _with_margins(*widgets: QWidget) -> QVBoxLayout:
-    """Lay widgets below each other, as far from the edges as panels lay theirs."""
+    """Lay out widgets below each other, with the margins of panels."""
     column = QVBoxLayout()
     column.setContentsMargins(_MARGIN, 0, _MARGIN, 0)
     for widget in widgets:
@@ -209,10 +208,10 @@ def _with_margins(*widgets: QWidget) -> QVBoxLayout:
 
 
 class Beginning(QWidget):
-    """What is offered while nothing is open: samples, and the manual's first steps."""
+    """Start page while nothing is open: samples, and the manual's first steps."""
 
     frames_chosen = QtSignal(object)
-    """Emits a folder of frames that was chosen."""
+    """Emits the selected folder of frames."""
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
@@ -220,14 +219,14 @@ class Beginning(QWidget):
         note = RichLabel(
             "Nothing is open: choose a file below, a folder of frames, or a sample."
         )
-        tooltip = "Choose a folder of frames, to be joined to a mosaic."
+        tooltip = "Choose a folder of frames to stitch."
         self.frames_button = push_button("Folder of frames…", self._ask_frames, tooltip)
         self.buttons = [
             push_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
         tooltip = "The manual: ten minutes with a sample, from opening to saving."
         self.help_button = push_button("First steps", self._show_help, tooltip)
-        tooltip = "Go the whole way on drawn samples, to layers and a report."
+        tooltip = "Run the whole workflow on simulated samples, to layers and a report."
         self.demo_button = push_button("Demonstration", self._show_demo, tooltip)
         buttons = (*self.buttons, self.help_button, self.demo_button)
         lay_below(self, note, FoldingRow(self.frames_button, *buttons))
@@ -253,7 +252,7 @@ class Beginning(QWidget):
 
 
 class StepPage(QWidget):
-    """The panels of one step, each made when it is shown first."""
+    """The panels of one step, each created on first use."""
 
     moved = QtSignal()
     """Emitted when another panel is shown."""
@@ -263,7 +262,7 @@ class StepPage(QWidget):
     def __init__(self, viewer: Viewer, step: WorkStep) -> None:
         super().__init__()
         self.step = step
-        self.panels: dict[str, Panel] = {}  # that were shown, by their titles
+        self.panels: dict[str, Panel] = {}  # panels that were shown, by title
         self._viewer = viewer
         self.titles = list(step.panels)
         texts = [(title, f"{step.title}: {title}") for title in self.titles]
@@ -277,18 +276,18 @@ class StepPage(QWidget):
 
     @property
     def panel(self) -> Panel | None:
-        """The panel that is shown; None before the first."""
+        """The current panel; None before the first."""
         widget = self.stack.currentWidget()
         return widget if isinstance(widget, Panel) else None
 
     @property
     def kind(self) -> str | None:
-        """Title of the panel that is shown; None before the first."""
+        """Title of the current panel; None before the first."""
         titles = (title for title, panel in self.panels.items() if panel is self.panel)
         return next(titles, None)
 
     def show_kind(self, title: str | None = None) -> None:
-        """Show a panel; without a choice the one that was shown last."""
+        """Show a panel; by default the last one."""
         if title is None:
             if self.panel is not None:
                 return
@@ -310,7 +309,7 @@ class StepPage(QWidget):
 
 
 class StepsWindow(QWidget):
-    """Leads through the steps: each panel has its layers from the step before."""
+    """Guides through the steps: each panel gets its layers from the step before."""
 
     moved = QtSignal()
     """Emitted when another step or panel is shown."""
@@ -318,7 +317,7 @@ class StepsWindow(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.setMinimumWidth(_WIDTH)
-        # else napari adds a stretch below, a larger one for each window of a session
+        # else napari adds a stretch below, larger for each window of a session
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self.viewer = viewer
         self._ran: set[str] = set()
@@ -329,9 +328,9 @@ class StepsWindow(QWidget):
         self.beginning = Beginning(viewer)
         self.beginning.frames_chosen.connect(self._show_frames)
         self.next_button = push_button(
-            "Next", self.show_next, "Go on with what this step has made."
+            "Next", self.show_next, "Continue with the result of this step."
         )
-        tip = "Save all images that are visible as one picture for a paper."
+        tip = "Save all visible images as one figure for a paper."
         self.figure_button = push_button("Save figure…", self._save_figure, tip)
         self.others = QPushButton("Other panels")
         self.others.setToolTip("Panels that napari's menu does not list.")
@@ -341,7 +340,7 @@ class StepsWindow(QWidget):
         menu.triggered.connect(self._show_chosen)
         self.others.setMenu(menu)
         self.pages = [StepPage(viewer, step) for step in STEPS]
-        holder = QWidget()  # napari looks for widgets in what it docks
+        holder = QWidget()  # napari looks for widgets in its docks
         self.stack = QStackedLayout(holder)
         for page in self.pages:
             self.stack.addWidget(page)
@@ -366,7 +365,7 @@ class StepsWindow(QWidget):
 
     @property
     def page(self) -> StepPage:
-        """The step that is shown."""
+        """The current step."""
         return self.pages[self.stack.currentIndex()]
 
     def show_step(self, number: int) -> None:
@@ -379,7 +378,7 @@ class StepsWindow(QWidget):
         self.moved.emit()
 
     def show_panel(self, title: str) -> Panel | None:
-        """Show a panel of a title, wherever it is; None where no step has it."""
+        """Show a panel by title, in any step; None if no step has it."""
         for number, page in enumerate(self.pages):
             if title in page.titles:
                 page.show_kind(title)
@@ -391,7 +390,7 @@ class StepsWindow(QWidget):
         self.show_other(action.text())
 
     def show_other(self, title: str) -> QWidget:
-        """Show a panel of `ASIDE`: in its step, or in a dock where no step has it."""
+        """Show a panel of `ASIDE`: in its step, or in a dock if no step has it."""
         return self.show_panel(title) or open_panel(self.viewer, title)
 
     def _save_figure(self) -> None:
@@ -399,12 +398,12 @@ class StepsWindow(QWidget):
             self.page.panel.save_figure()
 
     def _show_frames(self, folder: Path) -> None:
-        """Show a folder of frames where it is stitched."""
+        """Show a folder of frames in the stitching step."""
         panel: Any = self.show_panel(FRAMES)
         panel.folder.value = folder
 
     def state(self) -> dict[str, Any]:
-        """Say which step is shown, in each that was shown which panel, what is done."""
+        """Return the current step, the panel of each step, and the finished steps."""
         panels_shown = {
             page.step.key: page.step.panels[page.kind]
             for page in self.pages
@@ -414,12 +413,12 @@ class StepsWindow(QWidget):
         return {"step": self.page.step.key, "panels": panels_shown, "done": steps_done}
 
     def show_state(self, state: dict[str, Any]) -> None:
-        """Show what `state` said; what is there no more is passed over."""
+        """Restore a `state`; unknown entries are ignored."""
         panels = state.get("panels") or {}
         for page in self.pages:
             places = page.step.panels.items()
             names = {place.partition(":")[2]: title for title, place in places}
-            # a project may be older than the module that has the panel now
+            # a project may be older than the panel's present module
             name = str(panels.get(page.step.key)).partition(":")[2]
             if name in names:
                 page.show_kind(names[name])
@@ -434,18 +433,18 @@ class StepsWindow(QWidget):
         self.show_step(min([*self._later(), len(STEPS) - 1]))
 
     def _later(self) -> list[int]:
-        """List the steps after this one that have enough images."""
+        """Return the later steps that have enough images."""
         opened_count = len(self._images_opened())
         later = range(self.stack.currentIndex() + 1, len(STEPS))
         return [number for number in later if STEPS[number].images <= opened_count]
 
     def _images_opened(self) -> list[Image]:
-        """Images that are no frames."""
+        """Return images that are not frames."""
         grey = grey_layers(self.viewer)
         return [layer for layer in grey if FOLDER_KEY not in layer.metadata]
 
     def _on_inserted(self, event: Any) -> None:
-        """Go to the frames when some are opened; what is opened ends the first step."""
+        """Go to the stitching step if frames are opened; the first step is done."""
         layer = event.value
         frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched before
         if frames and is_alive(self):
@@ -461,7 +460,7 @@ class StepsWindow(QWidget):
         self.moved.emit()
 
     def _mark(self, _: object = None) -> None:
-        """Show which steps are done, and which comes next."""
+        """Show which steps are done, and which is next."""
         if not is_alive(self):
             return
         has_opened, later = bool(self._images_opened()), self._later()
@@ -481,21 +480,21 @@ class StepsWindow(QWidget):
     # -- in its dock ---------------------------------------------------------------
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Leave most of the window to the image, however many buttons a row has."""
+        """Leave most of the window to the image."""
         hint = super().sizeHint()
         return QSize(min(hint.width(), _OPENS), hint.height())
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's name
-        """Let rows of buttons fold; a layout takes no hint below this one."""
+        """Let rows of buttons fold; layouts ignore smaller hints."""
         return QSize(_WIDTH, super().minimumSizeHint().height())
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Lie over other docks of ours."""
+        """Tabify with our other docks."""
         super().showEvent(event)
         lay_as_tab(self, TITLE)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Cancel all jobs when the window is taken out of its dock, and destroy it."""
+        """Cancel all jobs and destroy the window when it is removed from its dock."""
         parent_changed = event is not None and event.type() == QEvent.Type.ParentChange
         if parent_changed and self.parent() is None:
             for page in self.pages:
