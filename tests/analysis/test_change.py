@@ -22,7 +22,7 @@ def test_nothing_done_is_hardly_changed(before):
     found = run(measure_change(before, before))
     assert (found.mean, found.largest, found.share) == (0, 0, 0)
     assert found.hardly
-    assert "finds nothing to do here" in found.beside_noise
+    assert "has no effect here" in found.beside_noise
     assert found.noise == pytest.approx(4, rel=0.1)
 
 

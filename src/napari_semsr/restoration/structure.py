@@ -1,4 +1,4 @@
-"""Whether an area shows structure, from which a blur can be estimated.
+"""Test whether an area shows structure from which a blur can be estimated.
 
 The blur of background is that of its noise: how far neighbouring pixels are alike. Two
 properties tell structure from a gradient under stationary noise, whatever the noise's
@@ -54,9 +54,9 @@ _FEW_LEVELS = 8  # of masks and drawings
 
 
 def has_structure(blocks: list[FloatArray]) -> bool:
-    """Tell whether blocks (N, N) of an image show more than noise and a gradient.
+    """Check whether blocks (N, N) of an image show more than noise and a gradient.
 
-    Of blocks too small to tell, below 64 px, it is assumed.
+    True for blocks below 64 px, which are too small for the test.
     """
     if max(float(np.ptp(block)) for block in blocks) == 0:
         return False
@@ -76,7 +76,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
 
 
 def _without_gradient(block: FloatArray) -> FloatArray:
-    """Take off the surface of second order that fits a block best."""
+    """Subtract the best-fitting second-order surface from a block."""
     line = np.linspace(-1, 1, block.shape[0])
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
     terms = np.stack([np.ones_like(x), y, x, x * x, x * y, y * y], axis=1)
@@ -85,7 +85,7 @@ def _without_gradient(block: FloatArray) -> FloatArray:
 
 
 def _without_dust(block: FloatArray) -> FloatArray:
-    """Put the median in place of few pixels that are far from it, and of those beside.
+    """Replace a few pixels far from the median, and their neighbours, by the median.
 
     Where they are more than a few, they are what the image shows.
     """
@@ -99,7 +99,7 @@ def _without_dust(block: FloatArray) -> FloatArray:
 
 
 def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
-    """Whether power has lines, or falls from the coarsest rings on."""
+    """Check whether power has lines, or falls from the coarsest rings on."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
@@ -139,7 +139,7 @@ def _grey_step(block: FloatArray) -> float:
 def _differs_from_surrogates(
     blocks: list[FloatArray], levels: list[FloatArray], rounding: float
 ) -> bool:
-    """Whether bands differ from fields of random phases, by contrast or by skewness.
+    """Check whether bands differ from fields of random phases.
 
     `levels`: the blocks with their gradient, since noise of counts grows with them;
     `rounding`: variance that grey steps leave.
@@ -248,7 +248,7 @@ def _moments(
 
 
 def _gumbel_tail(draws: int) -> float:
-    """Deviations beyond which one of the largest values lies by chance.
+    """Return the number of deviations that a maximum rarely exceeds by chance.
 
     Their width is known by so many draws alone, as of Student's t.
     """
@@ -259,7 +259,7 @@ def _gumbel_tail(draws: int) -> float:
 
 
 def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
-    """Find the share of power (N, N/2 + 1) in rings that is not white noise."""
+    """Estimate the share of power (N, N/2 + 1) in rings that is not white noise."""
     side = len(power)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     ring = np.rint(np.hypot(y, x) * side).astype(int)
@@ -273,7 +273,7 @@ def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
 
 
 def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
-    """Transform a block less the smooth part by which opposite borders differ [2]_."""
+    """Transform a block minus the smooth part by which opposite borders differ [2]_."""
     jumps = np.zeros_like(block)
     for values, away in ((block, jumps), (block.T, jumps.T)):
         away[0] += values[-1] - values[0]
@@ -285,14 +285,14 @@ def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
 
 
 def _in_cells(values: FloatArray) -> FloatArray:
-    """Average a block in its 8 x 8 cells; gives (64,)."""
+    """Average a block in its 8 x 8 cells; returns (64,)."""
     cell = values.shape[0] // _CELLS
     cut = values[: cell * _CELLS, : cell * _CELLS]
     return np.asarray(cut.reshape(_CELLS, cell, _CELLS, cell).mean((1, 3)).ravel())
 
 
 def _slopes(block: FloatArray) -> FloatArray:
-    """Give what contrast of noise may follow, a surface and the mean; (64, 7)."""
+    """Return regressors of the noise's contrast: a surface and the mean; (64, 7)."""
     line = np.linspace(-1, 1, _CELLS)
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
     mean = _in_cells(block)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the submodules are loaded lazily
 from scipy import ndimage
 
 from napari_semsr.analysis.profile.fits import (
@@ -103,7 +103,7 @@ Verdict = Literal["resolved", "not resolved", "undecided"]
 
 @dataclass(frozen=True, slots=True)
 class LineReading:
-    """One line: a peak of the profile, or a dip of a dark one; lengths in px."""
+    """A line: a peak of the profile, or a dip if dark; lengths in px."""
 
     model: str  # "gaussian" or "box"; "none" where no fit was found
     place: Estimate | None  # None where no fit was found
@@ -114,7 +114,7 @@ class LineReading:
 
     @property
     def at(self) -> float:
-        """Where it lies, plainly where no fit was found."""
+        """Position by the fit, else the plain one."""
         return self.place.value if self.place else self.plain_place
 
 
@@ -139,12 +139,12 @@ class PairReading:
     plain_dip: float
     rayleigh: Verdict
     sparrow: Verdict
-    reason: str | None  # Why the dip, or the distance too, is not told
+    reason: str | None  # Reason why the dip, or also the distance, is unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Readings:
-    """What a profile says."""
+    """Lines, edge and pairs measured in a profile."""
 
     lines: tuple[LineReading, ...]  # In the order of the line, as pairs are
     pairs: tuple[PairReading, ...]
@@ -154,7 +154,7 @@ class Readings:
     noise: Annotated[float, record_quantity("Noise s.d.", LEVELS)]
     background: Annotated[float, record_quantity("Background", LEVELS)]
     level: float  # That of the highest line or the upper end
-    reason: str | None  # Why there is neither line nor edge
+    reason: str | None  # Reason why there is neither line nor edge
     # Places and values, (K,) each, of the models that were fitted
     curves: tuple[tuple[FloatArray, FloatArray], ...]
 
@@ -166,11 +166,11 @@ class Readings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Found:
-    """A curve, the same way up for dark lines, and its peaks."""
+    """A curve, inverted for dark lines, and its peaks."""
 
     place: FloatArray
-    level: FloatArray  # NaN in gaps, turned over where lines are dark
-    filled: FloatArray  # straight lines in gaps
+    level: FloatArray  # NaN in gaps, inverted if lines are dark
+    filled: FloatArray  # gaps interpolated linearly
     smooth: FloatArray
     smooth_px: float
     peaks: tuple[int, ...]
@@ -186,13 +186,13 @@ def measure_profile(
     prominence: float = 0.1,
     pixel: Literal["area", "point"] = "area",
 ) -> Readings:
-    """Read widths, edge and pairs off a profile; without any there is a reason.
+    """Measure line widths, edge and pairs of a profile, or state why there are none.
 
     `prominence` is the least rise of a line above its surroundings, over the profile's
-    range. A pixel averages over its area, which fits take off widths, or not.
+    range. A pixel averages over its area, which fits correct for, or is a point.
 
-    A `ReadError` for a curve without any change, and for a line or an edge that is
-    clipped (overexposed, or cut at black).
+    Raises a `ReadError` for a constant curve, and for a line or an edge that is clipped
+    (overexposed, or cut at black).
 
     References
     ----------
@@ -215,7 +215,7 @@ def measure_profile(
     features = _find(profile, noise, dark=dark, prominence=prominence)
     step = _step(profile, features, noise)
     if polarity == "auto" and step is None and (dark or not features.peaks):
-        # a line that fills more than half of the profile passes for what is around
+        # a line that fills more than half of the profile is taken for the background
         other = _find(profile, _SURER * noise, dark=not dark, prominence=prominence)
         if other.peaks and not (features.peaks and _is_dark_line(features, other)):
             features, dark = other, not dark
@@ -249,14 +249,14 @@ def _noise(profile: Profile) -> float:
 
 
 def _is_dark(profile: Profile) -> bool:
-    """Whether most of a profile is nearer to its highest than to its lowest levels."""
+    """Check whether most of a profile is closer to its highest levels."""
     finite = profile.intensity[np.isfinite(profile.intensity)]
     low, middle, high = np.percentile(finite, (2, 50, 98))
     return bool(high - middle < middle - low)
 
 
 def _is_dark_line(dark: _Found, bright: _Found) -> bool:
-    """Whether a profile that has both crosses dark lines, not bright ones.
+    """Decide whether a profile with both kinds crosses dark lines, not bright ones.
 
     A gap between bright objects, or next to one, is as deep as these are high, or
     deeper where the ground is uneven. So dark lines are those that are far deeper than
@@ -290,7 +290,7 @@ def _is_dark_line(dark: _Found, bright: _Found) -> bool:
 def _require_unclipped(
     profile: Profile, features: _Found, step: FloatPair | None
 ) -> None:
-    """Refuse lines that are clipped or on clipped ground, and edges with such sides."""
+    """Raise an error for clipped lines and edges, or a clipped background."""
     at, bright = profile.place_px, not features.turned_over
     level = np.interp(at, features.place, features.filled)
     if step is not None:
@@ -326,7 +326,7 @@ def _refuse_clipped(
     *,
     white: bool,
 ) -> None:
-    """Refuse a profile if too many pixels of a part are clipped at white or black."""
+    """Raise an error if too many pixels of a part are clipped at white or black."""
     values = profile.value[part]
     if not values.size:
         return
@@ -352,7 +352,7 @@ def _refuse_clipped(
 
 
 def _varies_elsewhere(profile: Profile, level: float) -> bool:
-    """Whether noise shows, though not in the pixels that have one grey value."""
+    """Check for noise outside the pixels that have one grey value."""
     apart = np.where(are_level(profile.intensity, level), np.nan, profile.intensity)
     bends = np.diff(apart, 2)
     turns = bends[1:] * bends[:-1]
@@ -367,7 +367,7 @@ def _varies_elsewhere(profile: Profile, level: float) -> bool:
 
 
 def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
-    """Whether gentle flanks end abruptly at a grey value.
+    """Check whether gentle flanks end abruptly at a grey value.
 
     Of the highest pixels at each place, or the lowest where `white` is false, unless
     rounding alone sets them off: a part of the band may be clipped, and the rest not.
@@ -425,7 +425,7 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
 def _crossing(
     place: FloatArray, level: FloatArray, start: int, half: float, way: int
 ) -> float | None:
-    """Where a curve first falls to a level on one side of a sample."""
+    """Find where a curve first falls to a level on one side of a sample."""
     end = len(level) if way > 0 else -1
     for i in range(start + way, end, way):
         if not math.isfinite(level[i]):
@@ -440,7 +440,7 @@ def _crossing(
 def _width_at_half(
     place: FloatArray, level: FloatArray, peak: int, base: float
 ) -> tuple[float | None, float | None]:
-    """Half-maximum crossings on both sides of a peak."""
+    """Find the half-maximum crossings on both sides of a peak."""
     if level[peak] <= base:  # of the unsmoothed curve
         return None, None
     half = (float(level[peak]) + base) / 2
@@ -449,7 +449,7 @@ def _width_at_half(
 
 
 def _ends(features: _Found, level: FloatArray, peak: int) -> FloatPair | None:
-    """Half-maximum crossings of a line, unless another line lies between them."""
+    """Find a line's half-maximum crossings, unless another line lies between them."""
     left, right = _width_at_half(features.place, level, peak, features.base)
     if left is None or right is None:
         return None
@@ -459,7 +459,7 @@ def _ends(features: _Found, level: FloatArray, peak: int) -> FloatPair | None:
 
 
 def _rough(features: _Found, peak: int) -> FloatPair:
-    """Place and width of a line to begin with, of a curve smoothed by a quarter of it.
+    """Estimate a line's position and width on a curve smoothed by a quarter of it.
 
     The peak of a broad line may be a bump anywhere on it: its place is the middle.
     """
@@ -496,7 +496,7 @@ def _rough(features: _Found, peak: int) -> FloatPair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
-    """Neighbouring lines that were fitted together, and where."""
+    """Neighbouring lines fitted together, and their range."""
 
     start: float
     end: float
@@ -505,7 +505,7 @@ class _Group:
 
     @property
     def shows_background(self) -> bool:
-        """Whether its lines leave it at both ends, or well before one of them."""
+        """Whether background is visible at both ends, or well before one of them."""
         ends = np.array([0, self.end - self.start])
         left = np.abs(self.fit.curve(ends, background=False)).max()
         lines = self.fit.lines
@@ -520,7 +520,7 @@ class _Group:
         return self.fit.estimate(lambda p: float(p[at]) + self.start)
 
     def fwhm_of(self, number: int) -> Estimate | None:
-        """How wide a line is; None where nobody knows."""
+        """Return a line's full width at half maximum; None if unknown."""
         width = _fwhm(self.fit, number)
         if self.other is not None:
             other = _fwhm(self.other, number)
@@ -529,7 +529,7 @@ class _Group:
         return width if width.sd <= _MOST_SD * width.value else None
 
     def model_curve(self) -> tuple[FloatArray, FloatArray]:
-        """Places and values of the model, ten to a pixel up to 2000."""
+        """Sample the model at ten positions per pixel, at most 2000."""
         count = min(_DRAWN, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
         return places + self.start, self.fit.curve(places)
@@ -550,7 +550,7 @@ _Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
 def _fit_groups(
     profile: Profile, features: _Found, area: float, sign: float
 ) -> list[_Owner]:
-    """Fit lines whose surroundings meet together."""
+    """Fit lines with overlapping surroundings together."""
     places, widths = zip(
         *(_rough(features, peak) for peak in features.peaks), strict=True
     )
@@ -578,7 +578,7 @@ def _fit_group(
     area: float,
     sign: float,
 ) -> _Group | None:
-    """Fit a group of lines, again where its surroundings turn out to be others."""
+    """Fit a group of lines, and again if its surroundings change."""
     peaks = [features.peaks[number] for number in numbers]
     places, widths = (list(part) for part in zip(*begin, strict=True))
     heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
@@ -611,7 +611,7 @@ def _surroundings(
     places: Sequence[float],
     widths: Sequence[float],
 ) -> tuple[float, float]:
-    """Where a group of lines is fitted: up to the saddle to whatever is next."""
+    """Return the fit range of a group of lines, up to the saddles beside it."""
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
     low = max(low, _foot(features, features.peaks[numbers[0]], -1))
@@ -624,7 +624,7 @@ def _surroundings(
 
 
 def _foot(features: _Found, peak: int, way: int) -> float:
-    """Place of the lowest point on one side of a line, before the curve rises again.
+    """Find the lowest point on one side of a line, before the curve rises again.
 
     That is above half of the line's height, as where the profile ends on an object: it
     has no peak, and is no ground.
@@ -639,7 +639,7 @@ def _foot(features: _Found, peak: int, way: int) -> float:
 
 
 def _saddle(features: _Found, first: int) -> float:
-    """Place of the lowest point between a peak and the next."""
+    """Find the lowest point between a peak and the next."""
     one, two = features.peaks[first], features.peaks[first + 1]
     return float(features.place[one + int(np.argmin(features.smooth[one : two + 1]))])
 
@@ -658,7 +658,7 @@ def _models(
 
 
 def _is_box(fit: ModelFit) -> bool:
-    """Whether every box is told from its blur."""
+    """Check that every box is distinguishable from its blur."""
     return all(
         size_of(line[3]) > _LEAST_BOX * math.hypot(size_of(line[2]), fit.area_px)
         for line in fit.lines
@@ -666,7 +666,7 @@ def _is_box(fit: ModelFit) -> bool:
 
 
 def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
-    """Whether every line kept its side and lies where it was fitted."""
+    """Check that every line kept its sign and lies in the fit range."""
     return all(
         line[0] * start[0] > 0
         and 0 <= line[1] <= length
@@ -685,7 +685,7 @@ _BLUR_PX = 2.0
 def _read_lines(
     owners: Sequence[_Owner], features: _Found, sign: float
 ) -> tuple[LineReading, ...]:
-    """Read every line, plainly too."""
+    """Measure every line, by fit and plainly."""
     read = []
     place: Estimate | None
     fwhm: Estimate | None
@@ -749,7 +749,7 @@ def _distance(group: _Group, first: int) -> Estimate:
 
 
 def _dip(group: _Group, first: int) -> Estimate:
-    """Dip between two lines of one fit, over the lower of both."""
+    """Estimate the dip between two lines of one fit, over the lower of both."""
     at, other = group.fit.place(first), group.fit.place(first + 1)
 
     def dip(p: FloatArray) -> float:
@@ -764,7 +764,7 @@ def _dip(group: _Group, first: int) -> Estimate:
 
 
 def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
-    """Dip between lines of two fits, which leave next to nothing between them."""
+    """Compute the dip between lines of two fits, which hardly overlap."""
     ends = one.place_of(last).value, two.place_of(0).value
     places = np.linspace(*ends, _FINE + 1)
     levels = [
@@ -778,7 +778,7 @@ def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
 
 
 def _verdict(dip: Estimate | None, least: float) -> Verdict:
-    """Judge a dip: its whole interval must lie on one side."""
+    """Decide on a dip: its whole interval must lie on one side."""
     if dip is None or dip.low <= least < dip.high:
         return "undecided"
     return "resolved" if dip.low > least else "not resolved"
@@ -788,7 +788,7 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 
 
 def _step(profile: Profile, features: _Found, noise: float) -> FloatPair | None:
-    """Levels before and after an edge; None where the profile is none."""
+    """Return the levels before and after an edge; None if there is no edge."""
     level = -features.filled if features.turned_over else features.filled
     count = max(2, round(_ENDS * len(level)))
     before, after = float(level[:count].mean()), float(level[-count:].mean())
@@ -838,9 +838,9 @@ def _read_edge(
 def _fit_edge(
     profile: Profile, begin: tuple[float, float, float, float], area: float
 ) -> list[ModelFit]:
-    """Fit an edge where it is, so that what lies further off makes it no wider.
+    """Fit an edge in its neighbourhood, so that distant structures do not widen it.
 
-    Gives the model of level sides and that of sloping ones, the better one first.
+    Returns the models with level and with sloping sides, the better one first.
     """
     places, values = profile.place_px, profile.value
     before, step, place, sigma = begin
@@ -871,7 +871,7 @@ def _fit_edge(
 
 
 def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
-    """Width from 10 to 90 % by both models of an edge."""
+    """Estimate the 10 to 90 % width by both models of an edge."""
     best, *others = (
         fit.estimate(lambda p: EDGE_10_90 * size_of(p[3]), positive=True)
         for fit in fits[:2]
@@ -885,7 +885,7 @@ def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
 def _crosses(
     place: FloatArray, share: FloatArray, least: float, near: float | None
 ) -> float | None:
-    """Where an edge has come so far: the middle crossing, or the one nearest to it."""
+    """Find where an edge crosses a level: the middle crossing, or the nearest to it."""
     up = np.flatnonzero((share[:-1] < least) & (share[1:] >= least))
     if not up.size:
         return None
