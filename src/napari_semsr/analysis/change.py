@@ -55,7 +55,7 @@ class Change:
         Quantity(
             *("Mean change", LEVELS, ".3g"),
             also="mean_of_noise",
-            verdict="beside_noise",
+            verdict="noise_comparison",
             large=True,
         ),
     ]
@@ -85,7 +85,7 @@ class Change:
         return self.largest / self.noise if self.noise else None
 
     @property
-    def beside_noise(self) -> str:
+    def noise_comparison(self) -> str:
         """Assessment of the mean change, as a clause."""
         if self.hardly:
             return "hardly changed: the method has no effect here"

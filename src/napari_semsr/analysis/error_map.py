@@ -48,10 +48,10 @@ from napari_semsr.core import (
 
 _WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
 _SIDE = 1024  # side of the blocks sampled from a larger field; chosen: 2 s
-_FITTED = 8  # number of blocks, evenly spaced; chosen
+_FIT_BLOCKS = 8  # number of blocks, evenly spaced; chosen
 _LEAST = 16  # least side of a gap-free part for fitting the blur; chosen
 _PART = 1024  # side in px of the parts that are mapped at once; chosen: 0.1 GB
-_COUNTED = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
+_SUM_PIXELS = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
 _REACH = 4.0  # standard deviations at which a Gaussian is truncated, as in SciPy
 _WIDEST_PX = 16.0  # of the reference: the largest sigma; chosen, a blur of 38 px
 _STEPS = 12  # values of sigma tried before the best is refined; chosen
@@ -61,7 +61,9 @@ _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
 _LEAST_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
 _SEARCH = {False: 8, True: 16}  # px, of an enhanced image and of two scans; chosen
-_TELLS_NOISE = 8  # px, side of the smallest window whose noise is known to 20 %; chosen
+_LEAST_WINDOW = (
+    8  # px, side of the smallest window whose noise is known to 20 %; chosen
+)
 
 
 class ErrorMapOptions(Options):
@@ -125,9 +127,9 @@ class ErrorMapOptions(Options):
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
-        if self.part == "rest" and self.window < _TELLS_NOISE:
+        if self.part == "rest" and self.window < _LEAST_WINDOW:
             msg = (
-                f"window must be {_TELLS_NOISE} px or more to tell noise from the "
+                f"window must be {_LEAST_WINDOW} px or more to tell noise from the "
                 f"rest, got {self.window}; choose a larger one, or map all."
             )
             raise ValueError(msg)
@@ -364,7 +366,7 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
     whole = Box.of(pair.shape)
     boxes = [whole]
     if max(pair.shape) * pair.factor > _WHOLE:
-        boxes = spread_boxes(whole, _FITTED, max(_LEAST, _SIDE // pair.factor))
+        boxes = spread_boxes(whole, _FIT_BLOCKS, max(_LEAST, _SIDE // pair.factor))
     blocks: list[_Block] = []
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "fitting blur and grey levels")
@@ -452,7 +454,7 @@ class ErrorTally:
 
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
         """Add the pixels known in both the reference and the degraded image."""
-        step = max(1, _COUNTED // fixed.shape[1])
+        step = max(1, _SUM_PIXELS // fixed.shape[1])
         for row in range(0, fixed.shape[0], step):  # little is held in double precision
             both = fixed[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])

@@ -46,7 +46,7 @@ _PEAK = 6.0
 _SECOND = 0.25
 # Squared periods across the field, of which a lattice's own peaks fill what is around
 # one: three of 20 values among 1.26 times the square. Chosen: a fifth is never filled
-_FILLED, _BARE = 48.0, 0.2
+_FILL_PERIODS, _BARE = 48.0, 0.2
 _ORDERS = 24  # highest peaks that are looked at; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
@@ -73,7 +73,7 @@ _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hex
 _MOST_SKEW = 15.0
 _MOST_OBLONG = 1.3
 _ROWS = 96  # most rows and columns of phases; chosen: more add little
-_COVERED = 0.9  # of the smoothing; chosen: less is led by the border of the field
+_LEAST_COVER = 0.9  # of the smoothing; chosen: less is led by the border of the field
 
 
 # Parameters fitted in addition to waves and distortion
@@ -217,7 +217,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     waves_found = []
     for row, column in zip(rows[order], columns[order], strict=True):
         around = np.abs(radius / radius[row, column] - 1) < 0.2
-        bare = max(1 - _FILLED / radius[row, column] ** 2, _BARE)
+        bare = max(1 - _FILL_PERIODS / radius[row, column] ** 2, _BARE)
         if amplitude[row, column] > _PEAK * np.quantile(amplitude[around], bare / 2):
             waves_found.append((amplitude[row, column], y[row, column], x[row, column]))
     if not waves_found:
@@ -400,7 +400,7 @@ def _refine(
     down, along = at[0][:, None], at[1]
     away = grid - _middle(grid, shape)
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
-    in_fit = (cover > _COVERED) & in_light[down, along] & (radius < widening)
+    in_fit = (cover > _LEAST_COVER) & in_light[down, along] & (radius < widening)
     moves = _moves(grid[:, down, along][:, in_fit], fit, free, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []

@@ -50,8 +50,8 @@ def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | 
     return cut_off_nm or (None if history is None else history.optical_cut_off_nm())
 
 
-GUESSED = "what agrees there was guessed"
-PRETENDED = "noise or a network imitates it"
+CAUSE_WITH_REFERENCE = "what agrees there was guessed"
+CAUSE_WITHOUT_REFERENCE = "noise or a network imitates it"
 """Other causes of a resolution beyond the cut-off, with and without a reference."""
 
 

@@ -137,7 +137,7 @@ def measure_histogram(
 
 
 RangeSource = Literal["given", "file", "type", "values"]
-_GIVEN: RangeSource = "given"
+_USER_SOURCE: RangeSource = "given"
 """Source of a data range: the user, the bit depth in a file, the type, the values."""
 
 # Window of SSIM: 11 x 11 px, sigma 1.5 px (Wang et al. 2004, cited below).
@@ -588,7 +588,7 @@ def measure_metrics(
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values, target = _planes(image, reference, cut_off_nm)
-    span, source = options.data_range, _GIVEN
+    span, source = options.data_range, _USER_SOURCE
     if span is None:
         span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:

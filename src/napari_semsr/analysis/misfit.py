@@ -41,14 +41,17 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 
-_SIDE, _FITTED = 256, 16  # of the blocks that are fitted, evenly spread; chosen: 1 s
+_SIDE, _FIT_BLOCKS = (
+    256,
+    16,
+)  # of the blocks that are fitted, evenly spread; chosen: 1 s
 _RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more leave hardly less
 _SLOW_PX = 51  # of a box mean, beyond which a change is shading; chosen
 _BORDER = 32  # pixels whose blur or mean reaches beyond what was read
 _PERCENTILES = (0.5, 99.5)
 _RIDGE = 1e-5  # of the mean power of a ramp, so that ramps that are alike share
 _LEAST = 2.0  # ratio of contrast to noise variance from which a misfit can be measured
-_BINNED = 4  # pixels of the field along a side of one of the map; chosen
+_MAP_BIN = 4  # pixels of the field along a side of one of the map; chosen
 _AROUND = 5  # pixels of the map that are averaged along each axis; chosen
 
 
@@ -91,7 +94,7 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)
     blocks: list[tuple[FloatArray, FloatArray]] = []
-    boxes = spread_boxes(field, _FITTED, _SIDE) if field else []
+    boxes = spread_boxes(field, _FIT_BLOCKS, _SIDE) if field else []
     for number, box in enumerate(boxes):
         yield Progress(number, 2 * len(boxes), "blurring the result again")
         both = [
@@ -142,7 +145,7 @@ def map_misfit(
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)
     assert field is not None  # noqa: S101 - something was measured there
-    rows, columns = (n // _BINNED for n in field.shape)
+    rows, columns = (n // _MAP_BIN for n in field.shape)
     squares = np.full((rows, columns), np.nan)
     boxes = spread_boxes(field, None, _SIDE)
     for number, box in enumerate(boxes):
@@ -164,8 +167,8 @@ def map_misfit(
         ):
             left = left - weight * ramp  # unreliable near the border
         square = np.where(finite, left**2, np.nan)
-        means = block_means(square[box.within(wide_box).slices], _BINNED)
-        y, x = (v // _BINNED for v in (box.y0 - field.y0, box.x0 - field.x0))
+        means = block_means(square[box.within(wide_box).slices], _MAP_BIN)
+        y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
         squares[y : y + means.shape[0], x : x + means.shape[1]] = means
     finite = np.isfinite(squares)
     local_mean = ndimage.uniform_filter(np.where(finite, squares, 0.0), _AROUND)
@@ -181,11 +184,11 @@ def _as_map(
 ) -> Micrograph:
     has_size = before.pixel_size_nm is not None
     # the first pixel's centre is that of 4 x 4 of the grid
-    away = [(_BINNED - 1) / 2 * pitch for pitch in grid.pitch]
+    away = [(_MAP_BIN - 1) / 2 * pitch for pitch in grid.pitch]
     y, x = (o + a for o, a in zip(grid.centre(field), away, strict=True))
     return Micrograph(
         percent.astype(np.float32),
-        parse_pixel_size([_BINNED * pitch for pitch in grid.pitch])
+        parse_pixel_size([_MAP_BIN * pitch for pitch in grid.pitch])
         if has_size
         else None,
         f"misfit of {before.name} (%)",

@@ -324,13 +324,13 @@ class RepeatTally:
     compared: RepeatField
     _sums: FloatArray = field(default_factory=lambda: np.zeros(4))
     _counts: FloatArray = field(default_factory=lambda: np.zeros(_BINS.size + 1))
-    _mapped: FloatArray = field(default_factory=lambda: np.zeros(2))
+    _map_sums: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     def add(self, part: RepeatPart) -> None:
         """Count the pixels of a part of the map."""
         self._sums += part.sums
         finite = part.values[np.isfinite(part.values)].astype(np.float64)
-        self._mapped += [finite.size, finite.sum()]
+        self._map_sums += [finite.size, finite.sum()]
         places = np.searchsorted(_BINS, finite / self.compared.match.contrast)
         self._counts += np.bincount(places, minlength=self._counts.size)
 
@@ -362,7 +362,7 @@ class RepeatTally:
     @property
     def mean(self) -> float:
         """Mean of the map, grey levels."""
-        return float(self._mapped[1] / max(self._mapped[0], 1.0))
+        return float(self._map_sums[1] / max(self._map_sums[0], 1.0))
 
     @property
     def p95(self) -> float:

@@ -41,7 +41,7 @@ _REFUSALS = (  # what constructors and readers raise at values that they cannot 
 _LARGEST_REACH = 65536  # pixels; as on the card
 _BESIDE = "beside/"  # before the weights of networks that a model was trained with
 # What a file may hold beside what can be trained
-_LOADED = {**ARCHITECTURES, "onnx": OnnxNetwork}
+_CARD_ARCHITECTURES = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
@@ -123,7 +123,9 @@ def _build_within(
     It is built without values first, so that huge sizes cost nothing.
     """
     if card.architecture not in ARCHITECTURES:  # a graph, which brings its own bounds
-        return _make(_LOADED, "architecture", card.architecture, card.options)
+        return _make(
+            _CARD_ARCHITECTURES, "architecture", card.architecture, card.options
+        )
     weight_count = sum(weights.numel() for weights in state.values())
     most = _SPARE + 2 * weight_count  # for what is made and then replaced
     try:

@@ -79,7 +79,7 @@ def find_device(name: str = "auto") -> Device:
     count, index = device_count(kind), int(number or 0)
     if count == 0:
         msg = (
-            f"Device {name} needs {_CARDS[kind]}, and PyTorch finds none "
+            f"Device {name} needs {_CARDS[kind]}, and PyTorch sees none "
             f"({_reason_of_none(kind)}): use `device=cpu`."
         )
         raise OptionError(msg, code="device-missing")

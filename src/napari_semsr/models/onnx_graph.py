@@ -20,7 +20,7 @@ from napari_semsr.io import is_there
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
 _SAID = 300  # letters of what a file or a library says in a message; chosen
 _STANDARD = ("", "ai.onnx")
-_DRAWN = frozenset({
+_RANDOM_OPERATORS = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 })  # fmt: skip
@@ -250,7 +250,7 @@ def _check_nodes(model: Any, name: str) -> None:
             why = "is not in the ONNX standard and needs external code"
         elif inner:
             why = "contains a subgraph that may run endlessly"
-        elif node.op_type in _DRAWN:
+        elif node.op_type in _RANDOM_OPERATORS:
             why = "uses random numbers, so that tiles would not agree"
         else:
             continue

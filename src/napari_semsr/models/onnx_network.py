@@ -33,7 +33,7 @@ from napari_semsr.models.probing import Probe, probe, smallest_side
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks halve, or do not
 _EQUAL = 1e-5  # of the range; rounding leaves 1e-6, a grid that is off 4e-5 and more
-_COMPARED = 32  # px at the least that are compared; chosen
+_LEAST_CORE = 32  # px at the least that are compared; chosen
 _LARGEST_SCALE = 8  # as a card may say
 _GROWTH = 8.0  # of layers on twice the side: 4 in proportion, 16 where each sees all
 _TRIED_SIDE = 32  # px
@@ -240,8 +240,8 @@ def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
     Strips do, as for the reach: their long borders are the same for both.
     """
     halo, stride, scale = probe_result.halo or 0, network.stride, network.scale
-    side = 2 * halo + probe_result.smallest + round_up(_COMPARED, stride)
-    across = round_up(max(probe_result.smallest, _COMPARED), stride)
+    side = 2 * halo + probe_result.smallest + round_up(_LEAST_CORE, stride)
+    across = round_up(max(probe_result.smallest, _LEAST_CORE), stride)
     strip = torch.rand(
         1, 1, side + stride, across, generator=torch.Generator().manual_seed(0)
     )
@@ -270,7 +270,7 @@ def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
 CARD_KEY = "semsr_card"
 OPSET = 17  # chosen: what ONNX Runtime of 2022 and deepImageJ's read
 _SPAN = 1e-5  # of the range, by which ONNX Runtime may differ from torch
-_TRIED = ((0, 0), (5, 0), (1, 11))  # pixels beyond the side that was traced
+_TEST_MARGINS = ((0, 0), (5, 0), (1, 11))  # pixels beyond the side that was traced
 
 
 class _AnySize(nn.Module):
@@ -384,7 +384,7 @@ def _check_same(data: bytes, whole: nn.Module, card: ModelCard) -> None:
     """Compare ONNX Runtime with torch on fields of several sizes."""
     network = OnnxNetwork(card.scale, card.stride, data=data).eval()
     side, rng = _side(card.stride), torch.Generator().manual_seed(0)
-    for rows, columns in _TRIED:
+    for rows, columns in _TEST_MARGINS:
         field = torch.rand(1, 1, side + rows, side + columns, generator=rng)
         with torch.no_grad():
             ours, theirs = whole(field).numpy(), network(field).numpy()

@@ -67,7 +67,7 @@ from napari_semsr.restoration.structure import has_structure
 _BLOCK = 256
 _SMALLEST = 32  # side of a block; chosen
 _ACROSS = 4  # at most so many blocks along each axis
-_SKIPPED = 3  # rings that the window smears
+_WINDOW_RINGS = 3  # rings that the window smears
 
 # Where the fit looks; chosen: exponents around 2.4, where it starts, since exponent and
 # blur can stand for each other; blurs of up to 8 px, from starts of every width.
@@ -158,7 +158,7 @@ class RadialPower:
 
     def fit(self, kernel: FloatArray | None = None) -> Grain:
         """Fit the model; `kernel` (N, M)."""
-        keep = np.arange(self.frequency.size) >= _SKIPPED
+        keep = np.arange(self.frequency.size) >= _WINDOW_RINGS
         f, power = self.frequency[keep], np.maximum(self.power[keep], 1e-300)
         log_power, share = np.log(power), np.sqrt(f)
         log_transfer = np.zeros_like(f)

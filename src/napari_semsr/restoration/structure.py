@@ -42,12 +42,14 @@ _CELLS = 8  # along each side of a block, in which contrast is measured
 _SCALES = (0.7, 1.4, 2.8)  # px, of the bands that are measured
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
 _SURROGATES = 16, 64  # more where fewer do not decide; chosen: within a second
-_SEEN = 1e-14  # share of the power below which rings hold rounding of floats alone
+_ROUNDING_SHARE = (
+    1e-14  # share of the power below which rings hold rounding of floats alone
+)
 _CLEAR = 1.2  # times the floor of noise, from which a ring is used
 _FEWEST = 1.0  # skewness of counts of one a pixel, the fewest that are allowed for
 _LEFT = 1.3  # times the skewness that filtered counts keep
 _FLAT = 0.15  # of a fourth moment below a normal one, which rounding to a few steps has
-_PEAKED = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
+_LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
 _TOGETHER = 0.04  # correlation of bands that grey steps and medians leave
 _MOST_BLOCKS = 4  # that are compared with surrogates, those with most contrast
 _FEW_LEVELS = 8  # of masks and drawings
@@ -168,7 +170,7 @@ def _differs_from_surrogates(
         ]
     )
     counts = _LEFT * min(skewness / left[0, 0], _FEWEST) * left[1:]
-    counts[0, 1] = max(counts[0, 1], _PEAKED)
+    counts[0, 1] = max(counts[0, 1], _LEAST_PEAKEDNESS)
     rng = np.random.default_rng(0)
     surrogates: list[FloatArray] = []
     for draws in _SURROGATES:
@@ -268,7 +270,7 @@ def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
     mean = ndimage.gaussian_filter1d(mean, 1.0)
     floor = max(float(mean[3 * side // 8 : side // 2].mean()), _ABOVE * rounding)
     share = np.clip(1 - _CLEAR * floor / np.maximum(mean, 1e-300), 0, 1)
-    share[mean <= _SEEN * mean.max()] = 0
+    share[mean <= _ROUNDING_SHARE * mean.max()] = 0
     return np.asarray(share[ring])
 
 

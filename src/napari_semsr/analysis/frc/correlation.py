@@ -26,8 +26,8 @@ from napari_semsr.analysis.frc.independence import (
 )
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
-    GUESSED,
-    PRETENDED,
+    CAUSE_WITH_REFERENCE,
+    CAUSE_WITHOUT_REFERENCE,
     CutOff,
     beside_cut_off,
     beyond_cut_off,
@@ -240,8 +240,11 @@ class FrcResult:
     def beyond_cut_off(self) -> str:
         """Warning if the resolution is finer than the optical cut-off, else empty."""
         resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
+        cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
         return beyond_cut_off(
-            *resolution, end, GUESSED if self.reference else PRETENDED
+            *resolution,
+            end,
+            CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE,
         )
 
     def line(

@@ -344,14 +344,14 @@ _FEWEST = 5  # inner rings that always count; chosen: three parameters need more
 # 0.003 in ln S is a tenth of the 3 % that the model cannot know.
 _STEPS = 12
 _STRIDE = 3.0
-_SETTLED = 3e-3
+_CONVERGENCE = 3e-3
 
 _LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflows
 
 # The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen, so
 # that a curve without slope has one answer too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
-_HELD = 1e9  # that on c where c is held at 0
+_ZERO_PENALTY = 1e9  # that on c where c is held at 0
 
 # Under a lens b is an object's alone, 0 to 3, and blur besides the lens is the
 # exception: the penalty on b has a deviation of 2, and c costs in proportion. Chosen on
@@ -360,7 +360,7 @@ _RIDGE_OF_LENS = np.array([1e-4, 0.25, 4e-3])
 _COST_OF_BLUR = np.array([0.0, 0.0, 0.25])
 # Of the log-likelihood that the end of a lens may cost before something is seen beyond
 # it, and the curve is read without; chosen: by chance in fewer than one of a thousand
-_LOST = 6.0
+_MOST_LOSS = 6.0
 _FAR = 0.4  # of the end, where T is smooth and the fit without it as right; chosen
 
 _LEAST = 1e-2  # of u, where ln u ends; chosen: rings count from 0.08 of the pilot on
@@ -523,7 +523,7 @@ def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
         better = trial.value >= state.value[active]
         state.adopt(trial, active, better)
         damping[active] *= np.where(better, 0.1, 10.0)
-        going = np.flatnonzero(np.abs(step).max(axis=1) >= _SETTLED)
+        going = np.flatnonzero(np.abs(step).max(axis=1) >= _CONVERGENCE)
         if not going.size:
             break
         if going.size < active.size:
@@ -536,7 +536,7 @@ def _fit(problem: _CrossingFit, theta: FloatArray) -> _FitState:
     best = _maximise(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
     if rising.size:
-        fixed_theta = np.array([*problem.ridge[:2], _HELD])
+        fixed_theta = np.array([*problem.ridge[:2], _ZERO_PENALTY])
         straight = replace(problem.only(rising), ridge=fixed_theta)
         theta = best.theta[rising] * [1.0, 1.0, 0.0]
         best.adopt(_maximise(straight, theta), rising, np.ones(rising.size, bool))
@@ -599,7 +599,7 @@ def fit_crossing(
     ends = np.full(len(curve), np.inf)
     if end is not None:
         under = _fit_under_lens(problem, frequency[first:last], nodes, end)
-        ends_earlier = (under.value >= best.value - _LOST) & (pilot > _FAR * end)
+        ends_earlier = (under.value >= best.value - _MOST_LOSS) & (pilot > _FAR * end)
         best.adopt(under, np.arange(len(curve)), ends_earlier)
         ends[ends_earlier] = end
     inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)

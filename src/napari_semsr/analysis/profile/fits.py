@@ -31,7 +31,7 @@ _LEAST_AREA_PX = 0.01  # chosen: keeps the slope of a step finite
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
 _NUDGE = 1e-2  # of a parameter's deviation: step of the numerical derivative; chosen
 _ROUNDS = 60  # evaluations for each parameter; chosen: ten are usual
-_SETTLED = (1, 2, 3, 4)  # MINPACK's codes of convergence
+_SUCCESS_CODES = (1, 2, 3, 4)  # MINPACK's codes of convergence
 _SINGULAR = (
     1e-10  # of the largest singular value; chosen: smaller ones are undetermined
 )
@@ -222,7 +222,7 @@ def _fit(
         maxfev=most,
         full_output=True,
     )
-    if not np.isfinite(solution).all() or status not in _SETTLED:
+    if not np.isfinite(solution).all() or status not in _SUCCESS_CODES:
         return None
     slopes = model_and_slope(solution)[1] / unit
     squares = float((details["fvec"] ** 2).sum()) * unit**2

@@ -69,8 +69,8 @@ _STEP = 0.5  # of the range from end to end is an edge; chosen
 _EDGE_REACH, _LEAST_REACH_PX = 6.0, 12.0
 _LEAST_BOX = 0.5  # of the blur: a smaller box is seen as a Gaussian; chosen
 _TURNS = 3  # fits of a group, in surroundings of its own width; chosen: two are usual
-_SETTLED = 0.2  # change of a width, relative; chosen: from there on the fit stays
-_DRAWN = 2000  # places of a model's curve; chosen: more than a plot is wide
+_CONVERGENCE = 0.2  # change of a width, relative; chosen: from there on the fit stays
+_CURVE_SAMPLES = 2000  # places of a model's curve; chosen: more than a plot is wide
 _FINE = 200  # places between two lines where their saddle is looked for; chosen
 _MOST_SD = 1.0  # of a width: what is less sure is no width; chosen
 # Of the lowest line, which lines leave where background shows: those of 0.4 of a period
@@ -165,7 +165,7 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Found:
+class _Features:
     """A curve, inverted for dark lines, and its peaks."""
 
     place: FloatArray
@@ -255,7 +255,7 @@ def _is_dark(profile: Profile) -> bool:
     return bool(high - middle < middle - low)
 
 
-def _is_dark_line(dark: _Found, bright: _Found) -> bool:
+def _is_dark_line(dark: _Features, bright: _Features) -> bool:
     """Decide whether a profile with both kinds crosses dark lines, not bright ones.
 
     A gap between bright objects, or next to one, is as deep as these are high, or
@@ -288,7 +288,7 @@ def _is_dark_line(dark: _Found, bright: _Found) -> bool:
 
 
 def _require_unclipped(
-    profile: Profile, features: _Found, step: FloatPair | None
+    profile: Profile, features: _Features, step: FloatPair | None
 ) -> None:
     """Raise an error for clipped lines and edges, or a clipped background."""
     at, bright = profile.place_px, not features.turned_over
@@ -319,7 +319,7 @@ def _require_unclipped(
 
 def _refuse_clipped(
     profile: Profile,
-    features: _Found,
+    features: _Features,
     part: BoolArray,
     share: float,
     name: str,
@@ -394,7 +394,9 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
     return False
 
 
-def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _Found:
+def _find(
+    profile: Profile, noise: float, *, dark: bool, prominence: float
+) -> _Features:
     """Find peaks; smoothing doubles until one stands out of the noise."""
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
@@ -417,7 +419,7 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
     # of the surroundings: the median of what is below the middle of the range
     base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
     peak_places = tuple(int(peak) for peak in peaks if not gaps[peak])
-    return _Found(
+    return _Features(
         place, level, without_gaps, smooth, width, peak_places, float(base), step, dark
     )
 
@@ -448,7 +450,7 @@ def _width_at_half(
     return left, _crossing(place, level, peak, half, 1)
 
 
-def _ends(features: _Found, level: FloatArray, peak: int) -> FloatPair | None:
+def _ends(features: _Features, level: FloatArray, peak: int) -> FloatPair | None:
     """Find a line's half-maximum crossings, unless another line lies between them."""
     left, right = _width_at_half(features.place, level, peak, features.base)
     if left is None or right is None:
@@ -458,7 +460,7 @@ def _ends(features: _Found, level: FloatArray, peak: int) -> FloatPair | None:
     return None if is_merged else (left, right)
 
 
-def _rough(features: _Found, peak: int) -> FloatPair:
+def _rough(features: _Features, peak: int) -> FloatPair:
     """Estimate a line's position and width on a curve smoothed by a quarter of it.
 
     The peak of a broad line may be a bump anywhere on it: its place is the middle.
@@ -530,7 +532,7 @@ class _Group:
 
     def model_curve(self) -> tuple[FloatArray, FloatArray]:
         """Sample the model at ten positions per pixel, at most 2000."""
-        count = min(_DRAWN, int(10 * (self.end - self.start)) + 2)
+        count = min(_CURVE_SAMPLES, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
         return places + self.start, self.fit.curve(places)
 
@@ -548,7 +550,7 @@ _Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
 
 
 def _fit_groups(
-    profile: Profile, features: _Found, area: float, sign: float
+    profile: Profile, features: _Features, area: float, sign: float
 ) -> list[_Owner]:
     """Fit lines with overlapping surroundings together."""
     places, widths = zip(
@@ -572,7 +574,7 @@ def _fit_groups(
 
 def _fit_group(
     profile: Profile,
-    features: _Found,
+    features: _Features,
     begin: Sequence[FloatPair],
     numbers: Sequence[int],
     area: float,
@@ -599,14 +601,14 @@ def _fit_group(
             for one, width in zip(read, widths, strict=True)
         ]
         change = float(np.abs(np.log(np.divide(widths_told, widths))).max())
-        if change < _SETTLED:
+        if change < _CONVERGENCE:
             break
         widths = widths_told
     return best
 
 
 def _surroundings(
-    features: _Found,
+    features: _Features,
     numbers: Sequence[int],
     places: Sequence[float],
     widths: Sequence[float],
@@ -623,7 +625,7 @@ def _surroundings(
     return max(low, 0.0), min(high, float(features.place[-1]))
 
 
-def _foot(features: _Found, peak: int, way: int) -> float:
+def _foot(features: _Features, peak: int, way: int) -> float:
     """Find the lowest point on one side of a line, before the curve rises again.
 
     That is above half of the line's height, as where the profile ends on an object: it
@@ -638,7 +640,7 @@ def _foot(features: _Found, peak: int, way: int) -> float:
     return float(features.place[peak + way * int(np.argmin(side[: again[0]]))])
 
 
-def _saddle(features: _Found, first: int) -> float:
+def _saddle(features: _Features, first: int) -> float:
     """Find the lowest point between a peak and the next."""
     one, two = features.peaks[first], features.peaks[first + 1]
     return float(features.place[one + int(np.argmin(features.smooth[one : two + 1]))])
@@ -683,7 +685,7 @@ _BLUR_PX = 2.0
 
 
 def _read_lines(
-    owners: Sequence[_Owner], features: _Found, sign: float
+    owners: Sequence[_Owner], features: _Features, sign: float
 ) -> tuple[LineReading, ...]:
     """Measure every line, by fit and plainly."""
     read = []
@@ -711,7 +713,7 @@ def _read_lines(
 
 
 def _read_pairs(
-    owners: Sequence[_Owner], lines: Sequence[LineReading], features: _Found
+    owners: Sequence[_Owner], lines: Sequence[LineReading], features: _Features
 ) -> tuple[PairReading, ...]:
     pairs = []
     distance: Estimate | None
@@ -787,7 +789,7 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 # Edges.
 
 
-def _step(profile: Profile, features: _Found, noise: float) -> FloatPair | None:
+def _step(profile: Profile, features: _Features, noise: float) -> FloatPair | None:
     """Return the levels before and after an edge; None if there is no edge."""
     level = -features.filled if features.turned_over else features.filled
     count = max(2, round(_ENDS * len(level)))
@@ -803,7 +805,7 @@ def _step(profile: Profile, features: _Found, noise: float) -> FloatPair | None:
 
 
 def _read_edge(
-    profile: Profile, features: _Found, levels: FloatPair, noise: float, area: float
+    profile: Profile, features: _Features, levels: FloatPair, noise: float, area: float
 ) -> Readings:
     before, after = levels
     step = after - before
@@ -829,7 +831,9 @@ def _read_edge(
     fit, width = fits[0], _edge_width(fits)
     at = fit.estimate(lambda p: float(p[2]))
     sure = width if width.sd <= _MOST_SD * width.value else None
-    places = np.linspace(0, features.place[-1], min(_DRAWN, 10 * len(features.place)))
+    places = np.linspace(
+        0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))
+    )
     edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
     curves = ((places, fit.curve(places)),)
     return Readings((), (), edge, False, noise, low, high, None, curves)
@@ -858,7 +862,7 @@ def _fit_edge(
             break
         former, best = best, sorted(sound, key=lambda fit: fit.criterion)
         low, rise, place, log, *slope = best[0].parameters.tolist()
-        if former and abs(former[0].parameters[3] - log) < _SETTLED:
+        if former and abs(former[0].parameters[3] - log) < _CONVERGENCE:
             break
         sigma = size_of(log)
         reach = max(_EDGE_REACH * math.hypot(sigma, area), _LEAST_REACH_PX)

@@ -40,7 +40,7 @@ _JITTER = 1e-9  # of the variance, far below the rounding
 _SLOPES = (1.0, 4.0)  # p; images of edges have 2 to 3, smooth ones more
 _ROUNDING = 1e-5  # variance of 8 bits of which a third is used, over the range squared
 _USUAL_SLOPE, _DOUBT = 2.5, 0.02
-_DEBLUR, _DOUBTED = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # of the three filters
+_DEBLUR, _WIDTH_DOUBT = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # of the three filters
 # deviations, and their weights, by which a normal distribution is averaged over
 _NODES = tuple(part.tolist() for part in np.polynomial.hermite_e.hermegauss(7))
 _LEAST_LEFT = 0.02  # of a ring's power that is the image's, whatever the noise
@@ -54,13 +54,13 @@ _LEAST_SHARE = 0.3  # of the least that is seen; the rest may be the image
 _LEAST_FLOOR = 1.28e-6  # variance, over the range squared, of 8 bits that fill it
 _TOLD = 0.3  # times the noise: above it the image's power is what is seen
 _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
-_SMEARED = 3  # rings that the window smears
+_WINDOW_RINGS = 3  # rings that the window smears
 _SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
 # times its ring's median, above which a frequency is one of what repeats: at least, and
 # by the scatter of noise, of which one frequency in a million is beyond it in one block
 _LINE, _LINE_SCATTER = 4.0, 13.0
 _RISES = 6  # first ring held to lower ones, which are of few frequencies
-_RISEN = 0.2  # log of power, above what true widths give
+_MOST_RISE = 0.2  # log of power, above what true widths give
 _STEP_PX = 0.1  # between widths that are tried
 
 
@@ -84,7 +84,7 @@ def wiener_taps(
     prior = prior.clamp_max(_MOST_POWER)
     exponent = _blur_exponent(y, x, blur)
     likeness, targets = [], []
-    for share, doubt in zip(_DEBLUR, _DOUBTED, strict=True):
+    for share, doubt in zip(_DEBLUR, _WIDTH_DOUBT, strict=True):
         transmission, power_transmission = _mean_transmission(
             share**2 * exponent, doubt
         )
@@ -174,7 +174,7 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     floor = white_floor(spectra) if noise_floor is None else noise_floor
     floor = floor[:, None, None].expand_as(spectra)
     log_ratio = _measured_power(spectra, floor, lets, away).risen
-    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _RISEN + log_ratio[0]
+    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MOST_RISE + log_ratio[0]
     # of wide ones too little is measured: as the widest of which there is enough
     bears = torch.where(
         noise_floor, bears, bears[noise_floor][-1] if noise_floor.any() else True
@@ -329,12 +329,12 @@ def _measured_power(
     log_power = above.clamp_min(1e-12).log() - transmission.clamp_min(1e-30).log()
     number = torch.arange(count, device=away.device)[None]
     is_usable = (above > _TOLD * noise) & (transmission > _LEAST_PASSED)
-    is_usable = (is_usable | (number < _SMEARED)).float()
+    is_usable = (is_usable | (number < _WINDOW_RINGS)).float()
     last = is_usable.cumprod(1).sum(1, keepdim=True).long() - 1
     log_f = (number.clamp_min(1) / _SIDE).log().expand_as(log_power)
     around = functional.pad(log_power[:, None], (1, 1), mode="replicate")
     smooth = functional.avg_pool1d(around, 3, 1)[:, 0]
-    inside = (number >= _SMEARED) & (number < last)
+    inside = (number >= _WINDOW_RINGS) & (number < last)
     log_power = torch.where(inside, smooth, log_power)
     weight = ((number >= (last // 2).clamp_min(2)) & (number <= last)).float()
     weight = weight / weight.sum(1, keepdim=True)
@@ -348,8 +348,8 @@ def _measured_power(
     below_noise = log_power.gather(1, last) - fall
     log_power = torch.where(number > last, below_noise, log_power)
     # means of all kinds occur, also where one image has little of them, as gratings
-    strongest = log_power.amax(1, keepdim=True).expand(-1, _SMEARED)
-    log_power = torch.cat([strongest, log_power[:, _SMEARED:]], dim=1)
+    strongest = log_power.amax(1, keepdim=True).expand(-1, _WINDOW_RINGS)
+    log_power = torch.cat([strongest, log_power[:, _WINDOW_RINGS:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
     part = place.clamp_max(count - 1.001) - below
     falling = _falling(log_power, measured_rings)
