@@ -241,11 +241,7 @@ class FrcResult:
         """Warning if the resolution is finer than the optical cut-off, else empty."""
         resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
         cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
-        return beyond_cut_off(
-            *resolution,
-            end,
-            CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE,
-        )
+        return beyond_cut_off(*resolution, end, cause)
 
     def line(
         self, label: str, colour: int | None = None, *, with_crossing: bool = True
