@@ -22,7 +22,7 @@ def test_nothing_done_is_hardly_changed(before):
     found = run(measure_change(before, before))
     assert (found.mean, found.largest, found.share) == (0, 0, 0)
     assert found.hardly
-    assert "finds nothing to do here" in found.beside_noise
+    assert "has no effect here" in found.noise_comparison
     assert found.noise == pytest.approx(4, rel=0.1)
 
 
@@ -41,7 +41,7 @@ def test_what_was_added_is_found(before):
     assert found.largest == pytest.approx(20, rel=1e-3)
     assert found.share == pytest.approx(0.1)
     assert not found.hardly
-    assert "nothing to do" not in found.beside_noise
+    assert "nothing to do" not in found.noise_comparison
     data = before.data.copy()
     data[::20, ::20] += 60  # a few pixels, much
     found = run(measure_change(before, before.replace(data=data)))

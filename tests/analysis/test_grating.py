@@ -120,7 +120,7 @@ def texture():
     ids=["even", "nothing", "noise", "an edge", "a texture", "a quarter of one"],
 )
 def test_what_is_no_grating_is_refused(image):
-    with pytest.raises(RegistrationError, match="No grating is seen"):
+    with pytest.raises(RegistrationError, match="No grating found"):
         measured(image)
 
 

@@ -227,7 +227,7 @@ BAD = {
     "half a pixel": (_one("AveragePool", **HALF), "makes 128 x 128"),
     "custom": (
         _one("Strange", domain="com.evil"),
-        "com.evil.Strange, which is not of the ONNX standard",
+        "com.evil.Strange, which is not in the ONNX standard",
     ),
     "loop": (_one("Loop", "", "", "x", body=BRANCH), "Loop, which holds a graph"),
     "dice": (_one("RandomNormalLike"), "random numbers"),

@@ -101,7 +101,7 @@ def test_scale_from_a_grating(panel, model, finish, tmp_path, choose):
     assert group.save_button.isHidden()
     group.grating_button.click()
     finish(panel)
-    assert "No grating is seen" in panel.status.text()
+    assert "No grating found" in panel.status.text()
 
 
 @pytest.mark.quick(1)

@@ -62,8 +62,8 @@ from .grating import (
     measure_grating as measure_grating,
 )
 from .light import (
-    GUESSED as GUESSED,
-    PRETENDED as PRETENDED,
+    CAUSE_WITH_REFERENCE as CAUSE_WITH_REFERENCE,
+    CAUSE_WITHOUT_REFERENCE as CAUSE_WITHOUT_REFERENCE,
     CutOff as CutOff,
     beside_cut_off as beside_cut_off,
     beyond_cut_off as beyond_cut_off,

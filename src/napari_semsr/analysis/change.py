@@ -1,7 +1,7 @@
-"""What was done to an image: by how much its grey values were changed.
+"""Change of an image: by how much its grey values differ from those before.
 
-Both are compared where the same sample is shown, on the grid of the coarser pixels; the
-finer image is averaged over the area of each of these.
+Both images are compared in their overlap, on the grid of the coarser pixels; the finer
+image is averaged over the area of each coarse pixel.
 """
 
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from napari_semsr.core import (
     without_clipped,
 )
 
-# Chosen: up to 16 million pixels all are looked at, in less than two seconds; of larger
-# fields as many blocks as give that number, evenly spread.
+# Chosen: up to 16 million pixels are all compared, in less than two seconds; larger
+# fields are sampled by evenly spaced blocks of that many pixels in total.
 _SIDE = 512
 _MOST_BLOCKS = 64
-_GRAIN_BLOCKS = 16  # of them tell the noise and the range of grey values; chosen
-_SAMPLE = 4  # every so many of their pixels along each axis; chosen
-_GAP = 1e-9  # of a pixel's area may be unknown: rounding
-_LEVELS = 256  # of a picture: what a screen or an 8-bit file can show
+_GRAIN_BLOCKS = 16  # blocks used to estimate noise and grey-level range; chosen
+_SAMPLE = 4  # step between sampled pixels along each axis; chosen
+_GAP = 1e-9  # share of a pixel's area that may be missing: rounding
+_LEVELS = 256  # grey levels that a screen or an 8-bit file can show
 
 # A change of a tenth of the noise on average adds 1.6 % to its variance if it is as
 # irregular (0.1 * sqrt(pi / 2))**2, and half a grey level is rounded away. A sharper
@@ -55,40 +55,40 @@ class Change:
         Quantity(
             *("Mean change", LEVELS, ".3g"),
             also="mean_of_noise",
-            verdict="beside_noise",
+            verdict="noise_comparison",
             large=True,
         ),
     ]
     largest: Annotated[
         float, Quantity("Largest change", LEVELS, ".3g", also="largest_of_noise")
     ]
-    # part of the pixels that were changed by more than both the noise and a level
+    # share of pixels that changed by more than both the noise and a grey level
     share: float
-    # deviation of the noise of the image before, in grey levels: of white noise, for
-    # which fine texture counts, or more where more was found
+    # standard deviation of the noise before the change, in grey levels: that of white
+    # noise (fine texture included), or a larger one if it was measured
     noise: float
     # A step of the image's own type, or 1/256 of its range of grey values, whichever is
     # larger
     level: float
-    # part of the pixels that were compared: 1 unless the field is large
+    # share of pixels that were compared: 1 unless the field is large
     looked_at: float
-    hardly: bool  # whether nothing was changed that can be seen or measured
+    hardly: bool  # whether the change is too small to be seen or measured
 
     @property
     def mean_of_noise(self) -> Annotated[float | None, _TIMES]:
-        """The mean over the noise."""
+        """Mean change divided by the noise."""
         return self.mean / self.noise if self.noise else None
 
     @property
     def largest_of_noise(self) -> Annotated[float | None, _TIMES]:
-        """The largest over the noise."""
+        """Largest change divided by the noise."""
         return self.largest / self.noise if self.noise else None
 
     @property
-    def beside_noise(self) -> str:
-        """What to think of the mean."""
+    def noise_comparison(self) -> str:
+        """Assessment of the mean change, as a clause."""
         if self.hardly:
-            return "hardly changed: it finds nothing to do here"
+            return "hardly changed: the method has no effect here"
         if not self.noise:
             return ""
         if self.mean < self.noise:
@@ -97,14 +97,14 @@ class Change:
 
     @property
     def seen_in(self) -> Annotated[str | None, Quantity("Change seen in")]:
-        """The part that was compared, where that is not all."""
+        """Compared share of the field, if it is not all of it."""
         part = f"{100 * self.looked_at:.0f} % of the field"
         return part if self.looked_at < 1 else None
 
     @property
     def verdict(self) -> Annotated[str | None, Quantity("Change", shown=False)]:
-        """What there is to say where nothing was changed."""
-        sentence = "Hardly changed: it finds nothing to do here."
+        """Message if nothing changed, else an empty string."""
+        sentence = "Hardly changed: the method has no effect here."
         return sentence if self.hardly else None
 
 
@@ -113,9 +113,9 @@ def measure_change(
 ) -> Job[Change | None]:
     """Measure by how much an image was changed, in grey levels.
 
-    Both may have any pixel size, lazy or not; pixels without a value in either are left
-    out, and where nothing is left there is none. `noise_sd` is the noise that was found
-    before, which counts where it is more than white noise: neighbours may share it.
+    Both may have any pixel size and may be lazy. Pixels without a value in either are
+    left out; None if none remains. `noise_sd` is a previously measured noise, which is
+    used if it exceeds the white noise, as correlated noise does.
     """
     first, second = Grid.of(before), Grid.of(after)
     grid, field = common_field(first, second)
@@ -130,7 +130,7 @@ def measure_change(
 
     changes = zip(boxes, compute_ahead(compare, boxes), strict=True)
     for number, (box, change) in enumerate(changes):
-        yield Progress(number, len(boxes), "measuring what was changed")
+        yield Progress(number, len(boxes), "measuring the change")
         count += change.size
         total += float(change.sum())
         largest = max(largest, float(change.max(initial=0.0)))
@@ -152,10 +152,10 @@ def measure_change(
 
 
 def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
-    """Find the grid of the coarser pixels, and its part that both images show.
+    """Find the grid of the coarser pixels and the overlap of both images on it.
 
-    The first is taken of two that are as fine. The part is in pixels of that grid; None
-    where the images lie apart.
+    With equal pixel sizes, the grid of the first is used. The overlap is in pixels of
+    that grid; None if the images do not overlap.
     """
     coarser = any(b > 1.01 * a for a, b in zip(first.pitch, second.pitch, strict=True))
     grid, other = (second, first) if coarser else (first, second)
@@ -163,9 +163,9 @@ def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
 
 
 def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
-    """Cut a field into blocks, by rows; of more than `most`, take some that lie evenly.
+    """Divide a field into blocks by rows; of more than `most`, return an even sample.
 
-    Those at the far borders may be smaller than `side` pixels.
+    Blocks at the far borders may be smaller than `side` pixels.
     """
     boxes = [
         Box(y, min(y + side, field.y1), x, min(x + side, field.x1))
@@ -181,7 +181,7 @@ def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
 def _grain(
     image: Micrograph, lies: Grid, grid: Grid, boxes: list[Box]
 ) -> tuple[float, float]:
-    """Deviation of the noise, and what a grey level is, from some of the blocks."""
+    """Estimate the noise and the size of a grey level from some of the blocks."""
     step = max(1, -(-len(boxes) // _GRAIN_BLOCKS))
 
     def look(box: Box) -> tuple[float, FloatArray]:
@@ -202,9 +202,9 @@ def _grain(
 
 
 def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
-    """Read what an image, which `lies` on one grid, shows in a box of a coarser `grid`.
+    """Average an image, placed on a grid by `lies`, over a box of a coarser `grid`.
 
-    Gives means over the areas of the pixels; NaN where much of one is missing.
+    Returns means over the areas of the coarse pixels; NaN where much of one is missing.
     """
     inner = grid.among(lies)
     if inner is not None:
@@ -229,14 +229,14 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
 
 
 def block_means(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Average an image (Y, X) over squares, without a rest at its far borders."""
+    """Average an image (Y, X) over squares; an incomplete far border is dropped."""
     rows, columns = (n // side for n in image.shape)
     inner = image[: rows * side, : columns * side]
     return np.asarray(inner.reshape(rows, side, columns, side).mean(axis=(1, 3)))
 
 
 def _area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:
-    """Average over the areas between edges, along one axis after the other."""
+    """Average over the areas between edges, one axis at a time."""
     for axis, places in enumerate(edges):
         first, side = round(places[0]), round(places[1] - places[0])
         even = first + side * np.arange(len(places))

@@ -6,10 +6,10 @@ radius r [1]_. As the product of both is |F|, the correlation is
     d(r) = Σ_{|k|<r} |F| / √(Σ|F|² · n(r)),
 
 where n(r) counts the samples within r. It rises as long as rings hold more than half of
-the mean amplitude within them, so that it has a peak where the signal ends and white
-noise alone goes on. Before that the image is high-pass filtered, weaker and weaker: the
-peak moves outwards, since weak fine detail is no longer outweighed by strong coarse
-detail, until no peak is left; the outermost is the cut-off.
+the mean amplitude within them, so that it has a peak where the signal ends and only
+white noise continues. Before that the image is high-pass filtered, with ever weaker
+filters: the peak moves outwards, since weak fine detail is no longer outweighed by
+strong coarse detail, until no peak is left; the outermost is the cut-off.
 
 Only sums of |F| and |F|² over rings are needed: one transform serves all filters, and r
 is as fine as the rings are.
@@ -52,38 +52,41 @@ from napari_semsr.core import (
 )
 
 _LEAST_PX = 64  # side of an image; chosen: of 32 rings a tenth is one step
-_WHOLE_PX = 4096**2  # from here on by blocks; given
-_BLOCK = 2048  # side of these; given
+_WHOLE_PX = 4096**2  # side from which the image is divided into blocks; given
+_BLOCK = 2048  # side of the blocks; given
 _TUKEY = 0.25  # tapered share of the window; chosen: borders do not leak, rings stay
-_FILTERS = 20  # in each of two rounds; chosen, Descloux takes 10: ours cost nothing
-_FINEST_PX = 0.15  # width of the weakest filter, as Descloux has it
-_DROP = 5e-4  # from a peak to what follows, less is no peak; as Descloux has it
+_FILTERS = (
+    20  # filters in each of two rounds; chosen, Descloux uses 10: here they are cheap
+)
+_FINEST_PX = 0.15  # width of the weakest filter, as in Descloux
+_DROP = 5e-4  # least drop after a peak, as in Descloux
 # Standard deviations by which coarse power exceeds fine power where there is a signal;
 # chosen: white noise reaches it once in a million images
 _SIGNAL = 5.0
-_FLAT = 1e-9  # of the mean: differences that are rounding alone
-# Periods across the image. Drawn ones of 128 and 256 px, with a ratio of 20, read 10 to
-# 50 % too fine below the first, and some per cent from there on
+_FLAT = 1e-9  # share of the mean: smaller differences are rounding
+# Periods across the image. Simulated images of 128 and 256 px with a signal-to-noise
+# ratio of 20 are measured 10 to 50 % too fine below the first, and some per cent above
+# it
 _LEAST_PERIODS, _PERIODS = 10, 40
 _TINY = 1e-300  # keeps 0 / 0 a 0
 _BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x 4096 px
 
-# Of blocks; the first that any of them has
+# Reasons, in order of precedence among the blocks
 _REASONS: tuple[Reason, ...] = ("beyond-nyquist", "too-small", "periodic", "no-signal")
 
 _METHOD = "decorrelation analysis (white noise and a signal that ends assumed)"
 
 NO_CUT_OFF: dict[str, str] = {
     "no-signal": "no contrast, or nothing but noise",
-    "periodic": "a grating or lattice, whose few lines tell no cut-off",
+    "periodic": "a grating or lattice, whose few spectral lines show no cut-off",
     "beyond-nyquist": "sharp to the pixel, or hidden by noise",
     "too-small": "fewer than ten of its periods across: take a larger part",
 }
-"""Why there is no cut-off, for people to read."""
+"""Reasons why no cut-off was found, as text."""
 
 
 class DecorrelationOptions(Options):
-    """How to take a decorrelation analysis."""
+    """Options of the decorrelation analysis."""
 
     block: int | None = Field(
         default=None,
@@ -99,7 +102,7 @@ _SHORTEST = Quantity("Cut-off", "nm", also="resolution_px", interval="interval_n
 
 @dataclass(frozen=True, slots=True)
 class Decorrelation:
-    """The cut-off of an image: its period, or the median of those of several blocks.
+    """Cut-off period of an image, or the median over several blocks.
 
     `interval` is from the ring before to the ring after, as it is not known better, in
     nm with the error of the pixel size; `p10` and `p90` are of blocks. `reason` is
@@ -140,7 +143,7 @@ class Decorrelation:
 
     @property
     def verdict(self) -> str:
-        """What to think of the cut-off."""
+        """Assessment of the cut-off."""
         words = beside_pixels(self.resolution_px)
         if self.resolution_px is not None:
             periods = 1 / (self.resolution_px * float(self.frequency_per_px[0]))
@@ -150,12 +153,12 @@ class Decorrelation:
 
     @property
     def why(self) -> Annotated[str | None, record_quantity("Why")]:
-        """Why there is no cut-off, in words."""
+        """Reason why there is no cut-off, as text."""
         return self.reason and f"{self.reason}: {NO_CUT_OFF[self.reason]}"
 
     @property
     def spread(self) -> Annotated[str | None, Quantity("10 to 90 %", tabled=False)]:
-        """What most blocks have."""
+        """10th and 90th percentiles of the blocks, as text."""
         for unit in ("nm", "px"):
             ends = getattr(self, f"p10_{unit}"), getattr(self, f"p90_{unit}")
             if None not in ends:
@@ -164,7 +167,7 @@ class Decorrelation:
 
     @property
     def laid(self) -> Annotated[str | None, Quantity("Blocks", tabled=False)]:
-        """How many blocks of what size there are, and what they lack."""
+        """Number and size of the blocks, and how many failed, as text."""
         if self.block is None:
             return None
         lack = f"{self.failed} without a cut-off, {self.gaps} more with gaps"
@@ -173,7 +176,7 @@ class Decorrelation:
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """What one block tells."""
+    """Decorrelation curve of one block."""
 
     frequency: FloatArray
     plain: FloatArray
@@ -191,10 +194,10 @@ class _Curve:
 def measure_decorrelation(
     image: Micrograph, options: DecorrelationOptions | None = None
 ) -> Job[Decorrelation]:
-    """Measure the cut-off of an image by decorrelation analysis, or why there is none.
+    """Measure the cut-off of an image by decorrelation analysis.
 
-    It has 64 px or more on each side. Without blocks no pixel may be missing; blocks
-    with a gap are left out.
+    The image needs 64 px or more on each side. If it is analysed as a whole no pixel
+    may be missing; blocks with a gap are left out. Without a cut-off `reason` is set.
     """
     side = (options or DecorrelationOptions()).block
     if side is None and image.shape[0] * image.shape[1] > _WHOLE_PX:
@@ -212,8 +215,10 @@ def measure_decorrelation(
         return _summarise(
             image, [_find_peak(finite_array(image), pitch)], (1, 1), None, 0
         )
-    plan_blocks(image.shape, block=side, step=side)  # refuses what holds none
-    # evenly over the whole image, a little over each other
+    plan_blocks(
+        image.shape, block=side, step=side
+    )  # raises an error for an image without any value
+    # evenly over the whole image, with a small overlap
     corners = [
         [round(at) for at in np.linspace(0, n - side, -(-n // side)).tolist()]
         for n in image.shape
@@ -321,7 +326,8 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
     sigmas = np.geomspace(coarsest, _FINEST_PX, _FILTERS)
     sigmas = np.concatenate([[np.inf], sigmas])
     peaks = [_outermost(row) for row in curves(sigmas)]
-    # once more between the filters beside the best, where the last peak vanishes
+    # second round between the neighbours of the best filter, where the last peak
+    # vanishes
     best = len(peaks) - 1 - int(np.argmax(peaks[::-1]))
     beside = sigmas[max(1, best - 1)], sigmas[min(best + 1, _FILTERS)]
     finer = np.geomspace(*beside, _FILTERS)
@@ -341,7 +347,7 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
 
 
 def _outermost(curve: FloatArray) -> int:
-    """Outermost place above all before it that is followed by a drop; else -1."""
+    """Find the outermost running maximum that is followed by a drop; -1 if none."""
     records = np.flatnonzero(curve >= np.maximum.accumulate(curve))
     drops = curve[records] - np.minimum.reduceat(curve, records)
     peaks = records[drops > _DROP]
@@ -351,7 +357,7 @@ def _outermost(curve: FloatArray) -> int:
 def _has_signal(
     power: FloatArray, samples: FloatArray, frequency: FloatArray, window: FloatArray
 ) -> bool:
-    """Tell whether coarse detail has more power than fine detail, beyond chance."""
+    """Check whether coarse detail has significantly more power than fine detail."""
     coarse = frequency < frequency[-1] / 2
     counts = samples[coarse].sum(), samples[~coarse].sum()
     means = power[coarse].sum() / counts[0], power[~coarse].sum() / counts[1]

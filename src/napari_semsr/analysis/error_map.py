@@ -1,9 +1,9 @@
-"""Error maps: where an image that is to be sharper does not agree with its reference.
+"""Error maps: where an enhanced image disagrees with its reference.
 
-SQUIRREL [1]_ asks whether an enhanced image E, blurred as the microscope blurs, is the
-reference again: a (E * G(s)) + b. Blur and grey levels are fitted, and what is left is
-mapped. Over all pixels its root mean square is the resolution-scaled error (RSE), and
-Pearson's r of both sides the resolution-scaled correlation (RSP).
+SQUIRREL [1]_ tests whether an enhanced image E, blurred as by the microscope,
+reproduces the reference: a (E * G(s)) + b. Blur and grey levels are fitted, and the
+residual is mapped. Its root mean square over all pixels is the resolution-scaled error
+(RSE), and Pearson's r of both sides the resolution-scaled correlation (RSP).
 
 For each width s the best a and b are those of a line, so that s alone is searched. A
 Gaussian of an image that is reflected at its border is a product of cosine transforms:
@@ -21,7 +21,7 @@ from functools import cache, partial
 from typing import Literal, Self
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the submodules are loaded lazily
 from pydantic import model_validator
 from scipy import fft, ndimage
 
@@ -47,31 +47,35 @@ from napari_semsr.core import (
 )
 
 _WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
-_SIDE = 1024  # of the blocks that stand for a larger field; chosen: 2 s
-_FITTED = 8  # of them, evenly spread; chosen
-_LEAST = 16  # side of a part without gaps that can tell a blur; chosen
-_PART = 1024  # pixels along each side of what is mapped at once; chosen: 0.1 GB
-_COUNTED = 1 << 18  # pixels that are counted at once; chosen: 10 MB
-_REACH = 4.0  # standard deviations at which a Gaussian ends, as scipy's do
+_SIDE = 1024  # side of the blocks sampled from a larger field; chosen: 2 s
+_FIT_BLOCKS = 8  # number of blocks, evenly spaced; chosen
+_LEAST = 16  # least side of a gap-free part for fitting the blur; chosen
+_PART = 1024  # side in px of the parts that are mapped at once; chosen: 0.1 GB
+_SUM_PIXELS = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
+_REACH = 4.0  # standard deviations at which a Gaussian is truncated, as in SciPy
 _WIDEST_PX = 16.0  # of the reference: the largest sigma; chosen, a blur of 38 px
-_STEPS = 12  # of sigma that are looked at before the best is refined; chosen
-_FINEST_PX = 0.25  # the first of them above 0; chosen: less changes nothing
-_CLOSE_PX = 1e-3  # to which sigma is refined; chosen
-_FLAT = 1e-12  # of the mean square: a variance that is rounding alone
-_COARSER = 1.25  # from here on an enhanced image has larger pixels, not the same
+_STEPS = 12  # values of sigma tried before the best is refined; chosen
+_FINEST_PX = 0.25  # smallest sigma above 0; chosen: less changes nothing
+_CLOSE_PX = 1e-3  # precision to which sigma is refined; chosen
+_FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
+_COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
 _LEAST_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
 _SEARCH = {False: 8, True: 16}  # px, of an enhanced image and of two scans; chosen
-_TELLS_NOISE = 8  # px, side of the smallest window whose noise is known to 20 %; chosen
+_LEAST_WINDOW = (
+    8  # px, side of the smallest window whose noise is known to 20 %; chosen
+)
 
 
 class ErrorMapOptions(Options):
-    """How an error map is made, or how two scans of one place are compared."""
+    """Options of an error map, or of a comparison of two scans of one field."""
 
     scans: bool = option(
         False,
         "Compare",
-        "Both images are scans of one place, taken alike, and neither is the truth: by "
-        "how much they differ, and how much of it is noise.",
+        "Both images are scans of one field with equal settings, "
+        " "
+        "neither is a reference: measure how much they differ, "
+        "and how much of that is noise.",
         choices={"with its reference": False, "two scans": True},
     )
     part: Literal["all", "rest"] = option(
@@ -102,14 +106,14 @@ class ErrorMapOptions(Options):
     align: bool = option(
         True,
         "Find the shift first",
-        "Find by what part of a pixel the second image lies off, and move it, of two "
-        "scans both to the middle.",
+        "Measure the subpixel shift of the second image and correct it;  "
+        "two scans are both moved by half of it.",
     )
     search: int | None = option(
         None,
         "Search",
-        "Largest shift that is looked for, in pixels of the reference; 8 if not given, "
-        "of two scans 16.",
+        "Largest shift to search, in pixels of the reference;  "
+        "by default 8, for two scans 16.",
         unit="px",
         when={"align": (True,)},
         ge=1,
@@ -118,14 +122,14 @@ class ErrorMapOptions(Options):
 
     @property
     def search_px(self) -> int:
-        """Largest shift that is looked for."""
+        """Largest shift to search."""
         return self.search or _SEARCH[self.scans]
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
-        if self.part == "rest" and self.window < _TELLS_NOISE:
+        if self.part == "rest" and self.window < _LEAST_WINDOW:
             msg = (
-                f"window must be {_TELLS_NOISE} px or more to tell noise from the "
+                f"window must be {_LEAST_WINDOW} px or more to tell noise from the "
                 f"rest, got {self.window}; choose a larger one, or map all."
             )
             raise ValueError(msg)
@@ -134,26 +138,26 @@ class ErrorMapOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class ErrorFit:
-    """What makes a reference of an enhanced image."""
+    """Blur, gain and offset that turn an enhanced image into its reference."""
 
     alpha: float  # gain and offset of its grey levels
     beta: float
     # standard deviation of the Gaussian, in pixels of the enhanced image as it was laid
     # over the reference, of oblong ones in their geometric mean
     sigma_px: float
-    # root mean square of what was left in the fit, grey levels of the reference
+    # root mean square residual of the fit, grey levels of the reference
     residual: float
-    # part of the pixels that were fitted: 1 unless the field is large or has gaps
+    # share of pixels that were fitted: 1 unless the field is large or has gaps
     looked_at: float
     widest: bool  # whether the search ended at its largest sigma
 
     def warn_of_doubt(self, reference: str, enhanced: str) -> None:
-        """Warn if it says that the images, by name, do not belong together."""
+        """Warn if the fit suggests that the named images do not show the same field."""
         if self.widest:
             warn(
-                f"The blur between {enhanced} and {reference} reaches the largest that "
-                f"is looked for ({self.sigma_px:.3g} px), so they may not show the "
-                "same place, or shading differs; the error map counts that as error.",
+                f"The blur between {enhanced} and {reference} reaches the limit of the "
+                f"search ({self.sigma_px:.3g} px), so they may not show the same "
+                "place, or shading differs; the error map counts that as error.",
                 "blur-too-wide",
             )
         if self.alpha <= 0:
@@ -167,9 +171,9 @@ class ErrorFit:
 
 @dataclass(frozen=True, slots=True)
 class ErrorPair:
-    """A reference, and an enhanced image laid over it."""
+    """A reference and an enhanced image aligned with it."""
 
-    reference: Area  # its part that both show
+    reference: Area  # overlap of both images
     enhanced: Area  # the same area in pixels that are `factor` times finer
     factor: int  # pixels of the enhanced image along a side of one of the reference
 
@@ -180,7 +184,7 @@ class ErrorPair:
         enhanced: Micrograph,
         shift_px: FloatPair = (0.0, 0.0),
     ) -> Self:
-        """Lay an enhanced image over a reference; nothing is read yet.
+        """Align an enhanced image with a reference, without reading pixels.
 
         The enhanced one has the same pixels or finer ones, and is moved by `shift_px`,
         in pixels of the reference.
@@ -215,12 +219,12 @@ class ErrorPair:
         return self.reference.grid.shape
 
     def along_axes(self, sigma_px: float) -> FloatPair:
-        """Give standard deviations (y, x), px, of a Gaussian that is round in nm."""
+        """Return the standard deviations (y, x) in px of a Gaussian isotropic in nm."""
         y, x = mean_pitch(self.enhanced.grid.pitch)
         return sigma_px / y, sigma_px / x
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
-        """Read a part of both, in pixels of the reference's part.
+        """Read a part of both images, given in pixels of the overlap.
 
         Each comes on its own pixels: the enhanced image is `factor` times finer.
         """
@@ -230,7 +234,7 @@ class ErrorPair:
 
 
 def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
-    """Lay an enhanced image, perhaps without a pixel size, over a reference."""
+    """Place an enhanced image, possibly without a pixel size, on a reference."""
     grid, lies = Grid.of(reference), Grid.of(enhanced)
     ratio = [a / b for a, b in zip(lies.shape, grid.shape, strict=True)]
     whole = ratio[0] if ratio[0] == ratio[1] and ratio[0] == int(ratio[0]) else None
@@ -260,7 +264,7 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Cosine coefficients of a block, and what does not depend on the blur."""
+    """Cosine coefficients of a block, and sums that do not depend on the blur."""
 
     # (Y, X) Of the reference where the enhanced image is finer; else their product with
     # those of the enhanced image
@@ -290,7 +294,7 @@ class _Block:
         sigmas: FloatPair,
         factor: int,
     ) -> FloatArray:
-        """Give sums over the pixels of 1, r, p, r², p², rp; p is the blurred image."""
+        """Sum 1, r, p, r², p², rp over the pixels; p is the blurred image."""
         rows, columns = map(gains, self.enhanced.shape, sigmas)
         count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]
@@ -311,7 +315,7 @@ class _Block:
 
 
 def _fold(coefficients: FloatArray, factor: int) -> FloatArray:
-    """Keep every so many samples: fold cosine coefficients along the first axis."""
+    """Decimate in cosine space: fold the coefficients along the first axis."""
     size = coefficients.shape[0] // factor
     folded_sum = coefficients[:size].copy()
     for number in range(1, factor):
@@ -326,7 +330,7 @@ def _fold(coefficients: FloatArray, factor: int) -> FloatArray:
 
 
 def _gain(size: int, sigma: float, factor: int) -> FloatArray:
-    """Give what a Gaussian, and the mean of `factor` samples, leave of each cosine."""
+    """Return the gain of a Gaussian and a mean of `factor` samples per cosine."""
     wave = np.pi * np.arange(size) / size
     reach = int(_REACH * sigma + 0.5)
     gains = np.ones(size)
@@ -342,7 +346,7 @@ def _gain(size: int, sigma: float, factor: int) -> FloatArray:
 
 
 def _line(moments: FloatArray) -> tuple[float, float, float]:
-    """Best gain and offset, and the mean square that they leave."""
+    """Fit gain and offset, and return them with the mean square residual."""
     count, first, second, squares, powers, product = moments
     spread = powers / count - (second / count) ** 2
     covariance = product / count - first * second / count**2
@@ -354,15 +358,15 @@ def _line(moments: FloatArray) -> tuple[float, float, float]:
 
 
 def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
-    """Fit blur, gain and offset that make a reference of an enhanced image.
+    """Fit the blur, gain and offset that turn an enhanced image into its reference.
 
-    Images of up to 2048 px are fitted as a whole, of larger ones eight blocks of 1024
-    px that lie evenly; of what has gaps the largest parts without.
+    Images of up to 2048 px are fitted as a whole, larger ones by eight evenly spaced
+    blocks of 1024 px. Each is cropped to its largest part without gaps.
     """
     whole = Box.of(pair.shape)
     boxes = [whole]
     if max(pair.shape) * pair.factor > _WHOLE:
-        boxes = spread_boxes(whole, _FITTED, max(_LEAST, _SIDE // pair.factor))
+        boxes = spread_boxes(whole, _FIT_BLOCKS, max(_LEAST, _SIDE // pair.factor))
     blocks: list[_Block] = []
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), "fitting blur and grey levels")
@@ -416,7 +420,7 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
 def _gap_free(
     reference: FloatArray, enhanced: FloatArray, factor: int
 ) -> tuple[FloatArray, FloatArray] | None:
-    """Cut a block to its largest part in which both images have grey values."""
+    """Crop a block to its largest part in which both images have grey values."""
     usable = np.isfinite(reference) & (block_means(np.isfinite(enhanced), factor) == 1)
     box: Box | None = Box.of(usable.shape)
     if not usable.all():
@@ -427,7 +431,7 @@ def _gap_free(
 
 
 def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
-    """Refuse an image without contrast, which fits anything or nothing."""
+    """Raise an error for an image without contrast, which cannot be fitted."""
     count, first, second, squares, powers, _ = moments
     for area, total, square in (
         (pair.reference, first, squares),
@@ -443,14 +447,14 @@ def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
 
 @dataclass
 class ErrorTally:
-    """Sums over the pixels that were compared, from which RSE and RSP come."""
+    """Sums over the compared pixels, from which RSE and RSP are computed."""
 
-    level: float  # near the mean, so that squares lose no digits
+    level: float  # close to the mean, so that squares keep their precision
     _sums: FloatArray = field(default_factory=lambda: np.zeros(6))
 
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
-        """Count the pixels that are known in both: reference, and what should be it."""
-        step = max(1, _COUNTED // fixed.shape[1])
+        """Add the pixels known in both the reference and the degraded image."""
+        step = max(1, _SUM_PIXELS // fixed.shape[1])
         for row in range(0, fixed.shape[0], step):  # little is held in double precision
             both = fixed[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
@@ -463,7 +467,7 @@ class ErrorTally:
 
     @property
     def pixels(self) -> int:
-        """How many were compared."""
+        """Number of compared pixels."""
         return int(self._sums[0])
 
     @property
@@ -482,15 +486,15 @@ class ErrorTally:
 
 @dataclass(frozen=True, slots=True)
 class ErrorField:
-    """A pair with its fit, read part by part."""
+    """A pair and its fit, evaluated part by part."""
 
     pair: ErrorPair
     fit: ErrorFit  # how the one becomes the other
 
     def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
-        """Compute a part of the map, of any size: the reference, and what should be it.
+        """Return a part of the reference and of the degraded enhanced image.
 
-        The second is the enhanced image, blurred and scaled; NaN where unknown.
+        The second is blurred and scaled by the fit; NaN where unknown.
         """
         reference_block = self.pair.reference.read(box).astype(np.float32)
         result = np.empty(box.shape, np.float32)
@@ -499,7 +503,7 @@ class ErrorField:
         return reference_block, result
 
     def _degrade(self, box: Box) -> Float32Array:
-        """Blur and scale a part, which borders of the field reflect."""
+        """Blur and scale a part; the borders of the field are reflected."""
         factor, sigmas = self.pair.factor, self.pair.along_axes(self.fit.sigma_px)
         reach = math.ceil(int(_REACH * max(sigmas) + 0.5) / factor)
         window = box.grow(reach).intersection(Box.of(self.pair.shape))

@@ -1,4 +1,4 @@
-"""Compare the blocks of an image with those of the place that a model was trained on.
+"""Compare the blocks of an image with those of the field a model was trained on.
 
 A block is described by its power in bands of spatial frequency, its grey levels and
 their contrast, on the scale on which a model works. Another pitch, another kind of
@@ -27,26 +27,26 @@ from napari_semsr.core import (
 )
 
 FAMILIARITY = "familiarity"
-"""Key of a card's `training`: what the training place looks like."""
+"""Key in `training` of a model card: appearance of the training field."""
 UNLIKE_PERCENT = 30.0
-"""Chosen: share of an image's area from which on another model is proposed."""
+"""Chosen: share of an image's area above which another model is suggested."""
 
 BLOCK_PX = 96  # side of a block; chosen: several periods of what light carries
 _STEP_PX = 48
 _BANDS, _COARSEST_PX = 10, 48.0  # of power; chosen
 _PERCENTILES = (5, 25, 50, 75, 95)
-_NUMBERS = _BANDS + len(_PERCENTILES) + 1  # that describe a block
+_NUMBERS = _BANDS + len(_PERCENTILES) + 1  # percentiles that describe a block
 _NO_POWER = 1e-7  # below rounding in 8 bits
-_NEAREST = 5  # blocks that the distance is measured to; chosen
+_NEAREST = 5  # nearest blocks that define the distance; chosen
 _LIKE = 98  # percentile of the place's own distances; chosen
-_BLOCKS = 400  # of an image that are compared where no map is made; chosen: seconds
+_BLOCKS = 400  # blocks of an image that are compared without a map; chosen: seconds
 # Least deviation: numbers that hardly vary in a place decide nothing alone; chosen.
 _FLOOR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Familiarity:
-    """Blocks of a place, (M, F), and the distance from which a block is unlike them."""
+    """Features of a field's blocks (M, F), and the limit of their distance."""
 
     looks: FloatArray
     spread: FloatArray  # (F,)
@@ -54,7 +54,7 @@ class Familiarity:
 
     @classmethod
     def of(cls, parts: Iterable[FloatArray]) -> Self | None:
-        """Describe a place by its parts (Y, X); None if they are too small."""
+        """Compute the features of parts of a field (Y, X); None if too small."""
         looks, places = [], []
         for number, plane in enumerate(parts):
             for box in blocks(plane.shape):
@@ -67,14 +67,16 @@ class Familiarity:
         apart = np.abs(at[:, None] - at[None]).max(-1) >= BLOCK_PX
         own = _distances(table, table, spread, apart)
         own = own[np.isfinite(own)]
-        if own.size <= len(looks) / 2:  # hardly any is apart from five others
+        if (
+            own.size <= len(looks) / 2
+        ):  # too few blocks have five others to compare with
             return None
         return cls(table, spread, float(np.percentile(own, _LIKE)))
 
     def distances(
         self, plane: FloatArray, *, finest: bool = True
     ) -> tuple[list[Box], FloatArray]:
-        """Measure how far the blocks of a plane (Y, X) are, over the limit: (N,)."""
+        """Measure the distances of a plane's blocks, divided by the limit: (N,)."""
         boxes = [b for b in blocks(plane.shape) if np.isfinite(plane[b.slices]).all()]
         if not boxes:
             return [], np.empty(0)
@@ -84,7 +86,7 @@ class Familiarity:
         return boxes, _distances(*parts) / self.limit
 
     def to_json(self) -> dict[str, Any]:
-        """Write it for a model's card."""
+        """Return the record for a model card."""
         return {
             "looks": np.round(self.looks, 4).tolist(),
             "spread": np.round(self.spread, 5).tolist(),
@@ -93,9 +95,9 @@ class Familiarity:
 
     @classmethod
     def of_card(cls, training: Mapping[str, Any]) -> Self | None:
-        """Read it from the `training` of a model's card; None if it has none.
+        """Read the record from `training` of a model card; None if there is none.
 
-        A `CheckpointError` if it is damaged.
+        Raises a `CheckpointError` if the record is damaged.
         """
         record = training.get(FAMILIARITY)
         if record is None:
@@ -122,7 +124,7 @@ class Familiarity:
         as_map: bool = False,
         is_resampled: bool = False,
     ) -> Job[FloatArray]:
-        """Measure how far the blocks of an image (Y, X) are, over the limit: (M, N).
+        """Measure the distances of an image's blocks, divided by the limit: (M, N).
 
         Blocks lie side by side from the first pixel on; NaN where one has gaps. Of an
         image of many blocks some are left out, evenly, unless they are `as_map`.
@@ -138,7 +140,7 @@ class Familiarity:
             return np.empty((0, 0))
         distances_over_limit = np.full([len(part) for part in places], np.nan)
         for i, row in enumerate(places[0]):
-            yield Progress(i, len(places[0]), "comparing with the training place")
+            yield Progress(i, len(places[0]), "comparing with the training field")
             for j, column in enumerate(places[1]):
                 corner = (row * BLOCK_PX, column * BLOCK_PX)
                 block = read_box(data, Box.of((BLOCK_PX, BLOCK_PX), corner))
@@ -149,25 +151,24 @@ class Familiarity:
 
 
 def unfamiliar_percent(distances: FloatArray) -> float | None:
-    """Give the share of blocks that are unlike a place, of those that are known.
+    """Return the percentage of known blocks that are unlike the training field.
 
-    In per cent, of what `Familiarity.compare` gives; None if none is known.
+    The argument is the result of `Familiarity.compare`; None if no block is known.
     """
     finite = distances[np.isfinite(distances)]
     return 100 * float((finite > 1).mean()) if finite.size else None
 
 
 def damaged_card(what: str) -> CheckpointError:
-    """Say that a model's card cannot be read where it states something."""
+    """Return the error for a damaged entry of a model card."""
     return CheckpointError(
-        f"What the card of the model states about {what} is damaged: take another copy "
-        "of the file.",
+        f"The model card's entry on {what} is damaged:  use another copy of the file.",
         code="model-damaged",
     )
 
 
 def blocks(shape: tuple[int, ...]) -> list[Box]:
-    """Lay overlapping blocks over an image, as far as whole ones fit."""
+    """Return views of the overlapping blocks that fit completely into an image."""
     rows, columns = (
         range(0, size - BLOCK_PX + 1, _STEP_PX) for size in (shape[0], shape[1])
     )
@@ -180,7 +181,7 @@ def _distances(
     spread: FloatArray,
     counts: "np.ndarray[Any, np.dtype[np.bool_]] | None" = None,
 ) -> FloatArray:
-    """Mean distance to the five nearest blocks, of those that count."""
+    """Return the mean distance to the five nearest of the blocks that count."""
     away = np.sqrt((((looks[:, None] - fields[None]) / spread) ** 2).mean(-1))
     if counts is not None:
         away = np.where(counts, away, np.inf)
@@ -190,7 +191,7 @@ def _distances(
 
 
 def _look(block: FloatArray) -> FloatArray:
-    """Describe a block by logarithms of power, percentiles and deviation."""
+    """Compute a block's features: log power, percentiles and standard deviation."""
     plane = np.asarray(block, dtype=np.float64)
     window = np.outer(*(np.hanning(n) for n in plane.shape))
     power = np.abs(fft.rfft2((plane - plane.mean()) * window)) ** 2

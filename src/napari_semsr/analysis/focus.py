@@ -1,4 +1,4 @@
-"""Whether light lost so much fine detail that the scan was out of focus.
+"""Detect scans that are out of focus by their loss of fine detail.
 
 The power of an image between 0.3 and 0.6 of the optical cut-off is compared with that
 between 0.05 and 0.1 of it. Out of focus, the transfer of a lens falls between zero and
@@ -28,7 +28,7 @@ from napari_semsr.analysis.metrics import psnr_gain
 from napari_semsr.core import Box, FloatArray, Micrograph, read_box
 
 FOCUS = "focus"
-"""Key of a card's `training`: how fine detail falls off in the scan trained on."""
+"""Key in `training` of a model card: falloff of fine detail in the training scan."""
 
 # over the optical cut-off; chosen: where a lens loses least and most out of focus, and
 # above shading and below what no dose shows
@@ -47,14 +47,14 @@ _MOST = 5  # blocks along an axis; chosen: half a second
 
 @dataclass(frozen=True, slots=True)
 class Falloff:
-    """By how much fine detail is weaker than coarse detail, with its standard error."""
+    """Falloff from coarse to fine detail in dB, with its standard error."""
 
     falloff_db: float
     error_db: float
 
     @classmethod
     def of(cls, image: Micrograph, cut_off_nm: float | None = None) -> Self | None:
-        """Measure it in an image (Y, X); None where it cannot be determined.
+        """Measure the falloff of an image (Y, X); None if it cannot be determined.
 
         That is without an optical cut-off or a pixel size, of pixels too coarse to tell
         noise from detail, of an image of less than 42 periods of the cut-off along a
@@ -86,13 +86,13 @@ class Falloff:
         coarse, fine = (np.array(powers) - noise).T
         if not coarse.mean() > _LEAST_DETAIL * noise:
             return None
-        # what noise hides is not known to be less than a tenth of it
+        # below a tenth of the noise, a signal cannot be measured
         fine = fine + max(0.0, 0.1 * noise - float(fine.mean()))
         level, error = psnr_gain(fine, coarse)
         return None if level is None or error is None else cls(level, error)
 
     def is_out_of_focus(self, place: "Falloff | None" = None) -> bool:
-        """Whether the scan lies beyond once the depth of focus, as far as is known.
+        """Whether the scan is out of focus by more than the depth of focus.
 
         `place`: of a scan of the same kind of sample; else the scan is compared with
         the smoothest sample that has sharp edges, at once the depth of focus.
@@ -103,14 +103,14 @@ class Falloff:
         return self.falloff_db - place.falloff_db - _SURE * error > _DEPTH_DB
 
     def to_json(self) -> dict[str, float]:
-        """Write it for a model's card."""
+        """Return the record for a model card."""
         return {name: round(value, 3) for name, value in asdict(self).items()}
 
     @classmethod
     def of_card(cls, training: Mapping[str, Any]) -> Self | None:
-        """Read it from the `training` of a model's card; None if it has none.
+        """Read the record from `training` of a model card; None if there is none.
 
-        A `CheckpointError` if it is damaged.
+        Raises a `CheckpointError` if the record is damaged.
         """
         record = training.get(FOCUS)
         if record is None:
@@ -123,7 +123,7 @@ class Falloff:
 
 
 def _blocks(shape: tuple[int, ...], side: int) -> list[Box]:
-    """Lay blocks evenly over an image, which overlap by half if there is room."""
+    """Return evenly spaced blocks of an image, overlapping by half if possible."""
     starts: list[FloatArray] = []
     for size in shape:
         count = min(_MOST, max(2, math.ceil(2 * (size - side) / side) + 1))

@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the submodules are loaded lazily
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage, spatial
 from skimage import filters, measure, morphology, segmentation
@@ -103,30 +103,32 @@ _LINES = (-1.0, 0.0, 1.0)  # averaging them quietens noise to a third of its pow
 # What many gaps say together: histogram, fitted Gaussian, and 95 % intervals.
 
 LEVEL = 0.95  # of all intervals
-# Another seed moves an end by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
+# Another seed changes an end by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
 _RESAMPLES = 4000
 _SEED = 0
-_LEAST_VALUES = 5  # fewer are often drawn as one value alone, which has no spread
+_LEAST_VALUES = (
+    5  # fewer values are often resampled as one repeated value, which has no spread
+)
 _REFITS = 200  # for a standard error that is known to 5 %, as 1 / sqrt(2 n)
-_LEAST_GAPS = 8  # fewer make no histogram of three numbers
+_LEAST_GAPS = 8  # fewer gaps do not determine a fit of three parameters
 _FAR = 3.0  # Tukey's outer fence, in quartile ranges above the third quartile
-_ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # widths of bins that a reader can add up
+_ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # bin widths that are round numbers
 _MOST_BINS = 1000
 _AT_ONCE = 1 << 22  # resampled values held in memory
 
 
 @dataclass(frozen=True, slots=True)
 class WidthFit:
-    """Gaussian that was fitted to a histogram of widths, in the histogram's unit."""
+    """Gaussian fitted to a histogram of widths, in the histogram's unit."""
 
     mean: float
-    # Its standard error: the spread of fits to gaps that are drawn again
+    # Standard error: spread of the fits to resampled gaps
     error: float
     sigma: float
     height: float  # gaps per bin
 
     def at(self, widths: ArrayLike) -> FloatArray:
-        """Gaps per bin at some widths."""
+        """Evaluate the Gaussian: gaps per bin at some widths."""
         return _gaussian(
             np.asarray(widths, dtype=float), self.height, self.mean, self.sigma
         )
@@ -134,18 +136,18 @@ class WidthFit:
 
 @dataclass(frozen=True, slots=True)
 class WidthHistogram:
-    """Widths of gaps, counted."""
+    """Histogram of gap widths."""
 
     edges: tuple[float, ...]  # of the bins, one more than there are counts
     counts: tuple[int, ...]  # gaps in each bin
-    beyond: int  # gaps that are wider than the last edge
-    fit: WidthFit | None  # None where there are too few gaps, or no Gaussian fits
+    beyond: int  # gaps wider than the last edge
+    fit: WidthFit | None  # None if there are too few gaps or the fit fails
 
 
 def width_edges(widths: Iterable[float], bin_width: float | None = None) -> FloatArray:
     """Choose the bins of a histogram, from 0 to Tukey's outer fence.
 
-    Their width is `bin_width`, else that of Freedman and Diaconis [1]_, rounded.
+    Their width is `bin_width`, by default that of Freedman and Diaconis [1]_, rounded.
 
     .. [1] D. Freedman and P. Diaconis, Z. Wahrscheinlichkeitstheorie 57, 453 (1981),
        doi:10.1007/BF01025868.
@@ -201,7 +203,9 @@ def _fit(
         again = _fit_bell(middle, counts_drawn, best)
         if again is not None:
             means.append(again[1])
-    if len(means) < _REFITS / 2:  # a hump that comes and goes is none
+    if (
+        len(means) < _REFITS / 2
+    ):  # a peak absent from many resampled histograms is not significant
         return None
     # half of what holds 68 %: one wild fit would make a standard deviation large
     low, high = np.quantile(means, [0.16, 0.84])
@@ -212,10 +216,10 @@ def _fit(
 def _fit_bell(
     middle: FloatArray, counts: NDArray[np.integer], start: tuple[float, float, float]
 ) -> tuple[float, float, float] | None:
-    """Fit height, mean and sigma; None without convergence."""
+    """Fit height, mean and sigma; None if the fit does not converge."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a spread that is not asked for
+            warnings.simplefilter("ignore")  # the covariance, which is not used
             best, _ = scipy.optimize.curve_fit(
                 _gaussian, middle, counts, start, jac=_slopes
             )
@@ -237,7 +241,7 @@ def _slopes(x: FloatArray, height: float, mean: float, sigma: float) -> FloatArr
 
 
 def share_interval(part: int, whole: int) -> FloatPair | None:
-    """Give Wilson's 95 % interval of a share, which holds at 0 of n; None of none.
+    """Return Wilson's 95 % interval of a share, valid also for 0 of n; None if n is 0.
 
     .. [1] E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927), doi:10.2307/2276774.
     """
@@ -250,11 +254,11 @@ def share_interval(part: int, whole: int) -> FloatPair | None:
 
 
 def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
-    """Give the studentised bootstrap's 95 % interval of a mean; None of few values.
+    """Return the studentised bootstrap 95 % interval of a mean; None for few values.
 
-    Values are drawn again 4000 times, from one seed: measured twice, it is the same.
-    Each draw's mean is told in units of its own standard error, so that skewed
-    values, as absolute errors are, have an interval that is longer on one side.
+    Values are resampled 4000 times from a fixed seed, so the result is reproducible.
+    Each resampled mean is divided by its own standard error, so that skewed values,
+    such as absolute errors, get an asymmetric interval.
 
     .. [1] B. Efron and R. J. Tibshirani, An Introduction to the Bootstrap (1993),
        section 12.5.
@@ -267,7 +271,7 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
         float(finite_values.mean()),
         float(finite_values.std(ddof=1)) / math.sqrt(count),
     )
-    if error <= 1e-9 * abs(mean):  # all are one value
+    if error <= 1e-9 * abs(mean):  # all values are equal
         return mean, mean
     rng = np.random.default_rng(seed)
     step = max(1, _AT_ONCE // count)
@@ -276,7 +280,9 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
         rows = min(step, _RESAMPLES - first)
         resamples = finite_values[rng.integers(0, count, (rows, count))]
         errors = resamples.std(axis=1, ddof=1) / math.sqrt(count)
-        spread = errors > 1e-9 * error  # else one value was drawn each time
+        spread = (
+            errors > 1e-9 * error
+        )  # else one value was repeated throughout the sample
         ratios.append((resamples[spread].mean(axis=1) - mean) / errors[spread])
     low, high = np.quantile(
         np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -285,10 +291,10 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
 
 
 class ParticleOptions(Options):
-    """Which particles are found."""
+    """Options for finding particles."""
 
     dark: bool = option(
-        False, "Particles are dark", "Particles are darker than what lies around."
+        False, "Particles are dark", "Particles are darker than their surroundings."
     )
     min_diameter_px: float = option(  # chosen: less is noise
         4.0, "Least diameter", "Smaller particles are left out.", unit="px", gt=0
@@ -296,7 +302,7 @@ class ParticleOptions(Options):
 
 
 class GapOptions(ParticleOptions):
-    """Which pairs of particles are looked at."""
+    """Options for selecting pairs of particles."""
 
     # chosen: further apart than one diameter is no gap
     reach: float = option(
@@ -310,8 +316,8 @@ class GapOptions(ParticleOptions):
     bin_width: float | None = option(
         None,
         "Bin width",
-        "Width of the histogram's bins in nm, in px without a pixel size; by itself "
-        "that of Freedman and Diaconis, rounded.",
+        "Width of the histogram's bins in nm, in px without a pixel size; "
+        "by default that of Freedman and Diaconis, rounded.",
         gt=0,
     )
 
@@ -331,22 +337,22 @@ class Particle:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One gap of the reference or, where it is invented or alone, of the image."""
+    """One gap of the reference or, if it is invented or there is none, of the image."""
 
     place_px: FloatPair  # Its middle, ``(y, x)``
     place_nm: FloatPair | None  # The same from the image's origin
-    ends_px: tuple[FloatPair, FloatPair]  # Where it begins and ends
-    # Its width in the image; None where it is not seen or has no two ends
+    ends_px: tuple[FloatPair, FloatPair]  # Its start and end
+    # Its width in the image; None if it is missed or has fewer than two ends
     width_px: float | None
     width_nm: float | None
-    # Its width in the reference; None without one
+    # Its width in the reference; None without a reference
     reference_px: float | None
     reference_nm: float | None
     kind: GapKind
 
     @property
     def detected(self) -> bool:
-        """Whether the image shows it."""
+        """Whether the image shows this gap."""
         return self.kind != "missed"
 
 
@@ -369,7 +375,7 @@ _MEANS: dict[str, tuple[str, Callable[["Gaps", str], FloatArray]]] = {
 
 
 def _mean(stem: str, unit: str) -> tuple[property, property]:
-    """Make properties of a mean length and its 95 % interval."""
+    """Return two properties: a mean length and its 95 % interval."""
     label, values = _MEANS[stem]
 
     def mean(self: "Gaps") -> float | None:
@@ -387,7 +393,7 @@ def _mean(stem: str, unit: str) -> tuple[property, property]:
 
 
 def _median(unit: str) -> property:
-    """Make the property of the particles' median diameter."""
+    """Return the property of the particles' median diameter."""
     length = _length("median_diameter", unit, "Median diameter")
 
     def median(self: "Gaps") -> float | None:
@@ -399,7 +405,7 @@ def _median(unit: str) -> property:
 
 
 def _length(stem: str, unit: str, label: str, interval: str = "") -> Quantity:
-    """Declare a length in nm, beside which the same stands in px, or one in px."""
+    """Declare a length field in nm, paired with one in px, or one in px only."""
     also = f"{stem}_px" if unit == "nm" else ""
     in_table = stem != "mean_reference_width"
     return Quantity(label, unit, ".3g", also=also, interval=interval, tabled=in_table)
@@ -411,31 +417,31 @@ class Gaps:
 
     # Names of mean lengths, without their unit
     MEANS: ClassVar[tuple[str, ...]] = tuple(_MEANS)
-    # Of all intervals: how often values are drawn again, and from which seed
+    # For all intervals: number of resamplings and their seed
     RESAMPLES: ClassVar[int] = _RESAMPLES
     SEED: ClassVar[int] = _SEED
 
     particles: Annotated[int, Quantity("Particles")]
     pairs: Annotated[int, record_quantity("Pairs")]
-    # Pairs of neighbours that were left out for their unequal peaks
+    # Pairs of neighbours excluded for their unequal peaks
     excluded: Annotated[int, record_quantity("Left out")]
     found: tuple[Gap, ...]  # Of the reference or, without one, of the image
-    # Grey level that was taken off
+    # Background grey level that was subtracted
     background: Annotated[float, record_quantity("Background", LEVELS)]
     reference_background: Annotated[
         float | None, record_quantity("Background, reference", LEVELS)
     ]
     sizes: tuple[Particle, ...] = ()
-    invented: tuple[Gap, ...] = ()  # Of the image, which the reference does not show
+    invented: tuple[Gap, ...] = ()  # Gaps of the image that the reference does not show
     # Gaps between particles found on the image; None without a reference
     own: int | None = None
     # Relative standard deviation of the pixel size, which is in all intervals in nm
     size_error: float = 0.0
-    # Pairs that were left out because their gaps would lie across an object
+    # Pairs excluded because their gaps would cross an object
     across: Annotated[int, record_quantity("Across an object")] = 0
-    # All that is bright: particles, and what is too small for one
+    # All bright regions: particles, and regions too small for one
     bright: Annotated[int, record_quantity("Bright regions")] = 0
-    # Share of the field that particles cover, and of its 64 parts that have one
+    # Share of the field covered by particles, and share of its 64 parts with a particle
     covered: Annotated[float, record_quantity("Covered by particles")] = 0.0
     populated: Annotated[float, record_quantity("Parts with particles")] = 0.0
 
@@ -446,7 +452,7 @@ class Gaps:
 
     @property
     def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
-        """Pairs that were looked at, and how many were left out."""
+        """Number of examined pairs, and how many were excluded, as text."""
         reasons = (
             f"{self.excluded} for unequal brightness" if self.excluded else "",
             f"{self.across} with an object in the gap" if self.across else "",
@@ -456,7 +462,7 @@ class Gaps:
 
     @property
     def counted(self) -> Annotated[str, Quantity("Counted", tabled=False)]:
-        """What was counted, and on what share of the field."""
+        """Number of particles and their share of the field, as text."""
         smaller = self.bright - self.particles
         of = f" of {self.bright} bright regions" if smaller else ""
         return (
@@ -466,25 +472,25 @@ class Gaps:
 
     @property
     def gaps(self) -> Annotated[int, Quantity("Gaps", verdict="told", large=True)]:
-        """Gaps of the reference or, without one, of the image."""
+        """Number of gaps of the reference or, without one, of the image."""
         return len(self.found)
 
     @property
     def detected(self) -> Annotated[int, Quantity("Detected", shown=False)]:
-        """Gaps that the image shows."""
+        """Number of gaps that the image shows."""
         return sum(gap.detected for gap in self.found)
 
     @property
     def seen(self) -> Annotated[str | None, Quantity("Seen", tabled=False)]:
-        """How many of the reference's gaps the image shows."""
+        """Gaps shown out of those of the reference, as text."""
         alone = self.reference_background is None
         return None if alone else f"{self.detected} of {self.gaps}"
 
     @property
     def told(self) -> str:
-        """What to think of their number."""
+        """Assessment of the number of gaps."""
         if self.reference_background is None:
-            return "of this image alone: a better one of the place would tell errors"
+            return "of this image only: a reference image would show the errors"
         return f"{self.seen} seen, {len(self.invented)} invented"
 
     @property
@@ -543,17 +549,17 @@ class Gaps:
     )
 
     def width_errors(self, unit: str) -> FloatArray:
-        """Give the widths (N,) in the image less those in the reference, in px or nm.
+        """Return widths (N,) in the image minus those in the reference, in px or nm.
 
-        One for each gap that both show; empty where none, or no unit, is known.
+        One for each gap that both show; empty if there is none or the unit is unknown.
         """
         errors = (_width_error(gap, unit) for gap in self.found)
         return np.array(_finite(errors), dtype=float)
 
     def interval_of(self, values: FloatArray, unit: str) -> FloatPair | None:
-        """Give the 95 % interval of the mean of lengths (N,), or of their differences.
+        """Return the 95 % interval of the mean of lengths (N,) or of their differences.
 
-        In nm the pixel size's error is added. None of fewer than five; see
+        In nm it includes the pixel size's error. None for fewer than five; see
         `mean_interval`.
         """
         read = mean_interval(values)
@@ -562,7 +568,7 @@ class Gaps:
         return widen_interval(float(np.mean(values)), read, self.size_error)
 
     def widths(self, unit: str) -> tuple[FloatArray, FloatArray]:
-        """Give the known widths (N,) in the image, and those in the reference."""
+        """Return the known widths (N,) in the image, and those in the reference."""
         names = f"width_{unit}", f"reference_{unit}"
         image, reference = (
             np.array(_finite(getattr(gap, name) for gap in self.found), dtype=float)
@@ -573,11 +579,11 @@ class Gaps:
     def histograms(
         self, unit: str, bin_width: float | None = None
     ) -> tuple[WidthHistogram, WidthHistogram | None]:
-        """Count the widths in bins, those of image and reference in the same.
+        """Compute histograms of the widths, with the same bins for image and reference.
 
-        Without a `bin_width` see `width_edges`. The reference's gaps are counted alone:
-        none that the image invents. In nm the error of a Gaussian's mean has that of
-        the pixel size in it.
+        Without a `bin_width` see `width_edges`. Only the reference's gaps are counted,
+        not those the image invents. In nm the error of a Gaussian's mean includes that
+        of the pixel size.
         """
         image, reference = self.widths(unit)
         widths = [image] if self.reference_background is None else [image, reference]
@@ -595,15 +601,15 @@ class Gaps:
         ) > 1 else None
 
     def diameters(self, unit: str) -> FloatArray:
-        """Give the diameters (N,) of particles that the border does not cut.
+        """Return the diameters (N,) of particles that do not touch the border.
 
-        Empty where none, or no unit, is known.
+        Empty if there are none or the unit is unknown.
         """
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
         return np.array(_finite(whole), dtype=float)
 
     def table(self) -> dict[str, list[Any]]:
-        """Give one row for each gap, as columns; those that are invented come last.
+        """Return a table with one row per gap, as columns; invented gaps come last.
 
         Kind, place of the middle, width in the reference and in the image, and their
         difference, in px and nm; None where there is none.
@@ -624,7 +630,7 @@ class Gaps:
 
 
 def _width_error(gap: Gap, unit: str) -> float | None:
-    """Width in the image less that in the reference, where both are known."""
+    """Compute the width in the image minus that in the reference, if both are known."""
     width, reference_width = (
         getattr(gap, f"width_{unit}"),
         getattr(gap, f"reference_{unit}"),
@@ -642,12 +648,12 @@ def _finite(values: Iterable[float | None]) -> list[float]:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """From the centre of one particle to that of another."""
+    """Line from the centre of one particle to that of another."""
 
     start: FloatArray
     stop: FloatArray
     inside: tuple[BoolArray, BoolArray]
-    crosses: bool  # whether a bright region that is no particle is between
+    crosses: bool  # whether a bright region that is not a particle lies between
 
     @property
     def length(self) -> float:
@@ -656,12 +662,12 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Dip:
-    """What a profile shows between two peaks."""
+    """Minimum of a profile between two peaks."""
 
     equal: bool
     deep: bool
     ends: FloatPair | None  # in steps along the line
-    across: bool = False  # whether it lies across an object
+    across: bool = False  # whether it crosses an object
 
 
 def measure_gaps(
@@ -670,7 +676,7 @@ def measure_gaps(
     *,
     options: GapOptions | None = None,
 ) -> Gaps:
-    """Count and measure the gaps between particles [1]_, in the order of these.
+    """Count and measure the gaps between particles [1]_.
 
     The reference is a better image of the same field, on the same grid.
 
@@ -697,7 +703,7 @@ def measure_gaps(
         other, number, _ = _particles(values, settings)
         back, _, _ = _gaps(values, guide, _lines(other, number, settings, pitch), image)
         own = len(back)
-        invented_gaps = [  # the right way round: what was looked at first is the image
+        invented_gaps = [  # swapped back: the image was measured first
             replace(
                 gap,
                 width_px=gap.reference_px,
@@ -730,9 +736,9 @@ def measure_gaps(
 def find_particles(
     image: Micrograph, options: ParticleOptions | None = None
 ) -> tuple[NDArray[np.int32], int]:
-    """Label the particles of an image (Y, X) as gaps are looked for between them.
+    """Label the particles of an image (Y, X), as for measuring gaps.
 
-    Pixels without a value, which may be missing anywhere, belong to none. Returns
+    Pixels without a value belong to no particle. Returns
     labels from 1 upwards, and the number of bright regions that are too small.
 
     Raises
@@ -746,7 +752,7 @@ def find_particles(
     if missing.all():
         msg = f"Particles need pixels with a value, got none in {image.name}."
         raise ReadError(msg, code="no-finite-values")
-    if missing.any():  # what ends there is as if it continued
+    if missing.any():  # as if structures continued beyond the border
         nearest = ndimage.distance_transform_edt(
             missing, return_distances=False, return_indices=True
         )
@@ -762,10 +768,10 @@ def _gaps(
     lines: list[_Line],
     image: Micrograph,
 ) -> tuple[list[Gap], int, int]:
-    """Find the gaps of one image, and look for them in another.
+    """Find the gaps of one image, and measure them in another.
 
-    The numbers are those of lines that were left out for their unequal peaks, and
-    because their gaps would lie across an object.
+    The numbers count the lines excluded for unequal peaks, and those whose gaps would
+    cross an object.
     """
     gaps, left_out, across = [], 0, 0
     noise = noise_level(guide) / math.sqrt(len(_LINES))
@@ -783,7 +789,7 @@ def _gaps(
 
 
 def _populated_share(labels: NDArray[np.int32]) -> float:
-    """Share of equal parts of a field with a particle in them."""
+    """Compute the share of a field's equal parts that contain a particle."""
     rows, columns = (
         np.arange(size) * min(size, _PARTS) // size for size in labels.shape
     )
@@ -800,7 +806,7 @@ def _sizes(
     rim = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     cut = np.isin(np.arange(1, count + 1), np.concatenate(rim))
     diameter = 2 * np.sqrt(area / np.pi)
-    nm = image.mean_pixel_size_nm  # whose square is the area of a pixel
+    nm = image.mean_pixel_size_nm  # geometric mean: its square is the area of a pixel
     return tuple(
         Particle((y, x), size, None if nm is None else size * nm, not part)
         for (y, x), size, part in zip(
@@ -810,7 +816,7 @@ def _sizes(
 
 
 def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatArray]:
-    """Centres and areas of particles, in px."""
+    """Return the centres and areas of particles, in px."""
     numbers = np.arange(1, count + 1)
     centres = np.array(ndimage.center_of_mass(labels > 0, labels, numbers))
     area = np.bincount(labels.ravel(), minlength=count + 1)[1 : count + 1].astype(float)
@@ -818,7 +824,7 @@ def _centres(labels: NDArray[np.int32], count: int) -> tuple[FloatArray, FloatAr
 
 
 def _above_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, float]:
-    """Grey levels above the background, and the background."""
+    """Subtract the background; return the difference and the background."""
     upright = _without_slope(-values if dark else values)
     low, high = float(upright.min()), float(upright.max())
     level = low
@@ -828,7 +834,7 @@ def _above_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, fl
 
 
 def _without_slope(values: FloatArray) -> FloatArray:
-    """Level ground that slopes or bends; its mean stays.
+    """Level a sloping or curved background, keeping its mean.
 
     A polynomial of second order is fitted to the low grey levels of the parts of the
     field, from below. Values stay as they are if it hardly varies, or if few parts
@@ -861,7 +867,7 @@ def _without_slope(values: FloatArray) -> FloatArray:
 
 
 def _terms(places: FloatArray, shape: IntPair) -> FloatArray:
-    """Terms of a polynomial of second order at rows and columns (2, ...) of a field."""
+    """Evaluate the terms of a second-order polynomial at rows and columns (2, ...)."""
     y, x = (place / side - 0.5 for place, side in zip(places, shape, strict=True))
     return np.stack([np.ones_like(y), y, x, y * y, x * y, x * x], axis=-1)
 
@@ -869,11 +875,11 @@ def _terms(places: FloatArray, shape: IntPair) -> FloatArray:
 def _particles(
     values: FloatArray, options: ParticleOptions, missing: BoolArray | bool = False
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Label particles from 1 upwards, then bright regions that are too small for one.
+    """Label particles from 1 upwards, then the bright regions too small for one.
 
     Returns labels (Y, X), the number of particles and that of all bright regions. Each
     particle is outlined in the finest Gaussian in which its outline is clear of noise;
-    what is left is looked through again, as long as something is found.
+    the remainder is searched again until nothing more is found.
     """
     noise = noise_level(np.where(missing, np.nan, values))
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
@@ -922,7 +928,7 @@ def _particles(
 def _plateaus(
     mask: BoolArray, basins: NDArray[np.int32], share: FloatArray
 ) -> BoolArray:
-    """Leave out regions of a mask that hardly reach above its threshold.
+    """Remove regions of a mask that hardly exceed its threshold.
 
     They are of fainter particles, which are outlined at their own height. `share` is
     the height over that of the basin's particle.
@@ -939,7 +945,7 @@ def _plateaus(
 def _standing_out(
     smooth: FloatArray, parts: NDArray[np.int32], count: int, least: float
 ) -> tuple[NDArray[np.int32], int]:
-    """Keep parts that are brighter than most around: no rims of brighter ones."""
+    """Keep parts brighter than most of their surroundings, but not rims."""
     if not count:
         return parts, 0
     beside = segmentation.expand_labels(parts, _RIM_PX + 1)
@@ -958,7 +964,7 @@ def _level_around(values: FloatArray) -> float:
 
 
 def _ground(values: FloatArray, noise: float) -> FloatPair:
-    """Level of the ground, and the spread of its grey levels on the dark side.
+    """Estimate the background level and the spread of darker grey levels.
 
     The level is the mode below Otsu's threshold: three times the shorter half is taken.
     Texture of the ground counts as noise does.
@@ -978,14 +984,14 @@ def _ground(values: FloatArray, noise: float) -> FloatPair:
 
 
 def _contrast(height: FloatArray) -> float:
-    """Height of the brighter half of what is above Otsu's threshold."""
+    """Return the median height of the brighter half above Otsu's threshold."""
     if not np.ptp(height) > 0:
         return 0.0
     return float(np.median(height[height > filters.threshold_otsu(height)]))
 
 
 def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatArray]:
-    """Part heights where they fall well below what is on either side.
+    """Divide heights where they fall well below either side.
 
     Returns labels (Y, X), and for each label the height of its particle: the median of
     what is above half of its peak.
@@ -997,7 +1003,7 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
     while True:
         numbers = np.arange(1, count + 1)
         peak = np.concatenate([[0.0], ndimage.maximum(height, basins, numbers)])
-        for _ in range(_TURNS):  # a few bright spots do not set the height
+        for _ in range(_TURNS):  # a few bright spots must not determine the height
             core = np.where(height > peak[basins] / 2, basins, 0)
             own = np.asarray(ndimage.median(height, core, numbers))
             peak[1:] = own
@@ -1011,7 +1017,7 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
 def _flood(
     values: FloatArray, tops: BoolArray, mask: BoolArray
 ) -> tuple[NDArray[np.int32], int]:
-    """Label what is downhill from each top."""
+    """Label the watershed basin of each maximum."""
     seeds, count = ndimage.label(tops, structure=np.ones((3, 3)))
     return segmentation.watershed(-values, seeds, mask=mask), int(count)
 
@@ -1024,7 +1030,7 @@ def _join_basins(
     ratio: float,
     least: float,
 ) -> tuple[NDArray[np.int32], int]:
-    """Join neighbouring basins whose saddle is not clearly below the lower side.
+    """Merge neighbouring basins whose saddle is not clearly below the lower peak.
 
     `own` and `weight` (N,) are level and size of each basin; joined basins have the
     level of the larger one. Returns the new number of each label, and their count.
@@ -1063,7 +1069,7 @@ def _join_basins(
 def _parts(
     mask: BoolArray, basins: NDArray[np.int32], scale: float
 ) -> tuple[NDArray[np.int32], int]:
-    """Label the parts of a mask, which is parted at its waists and between basins."""
+    """Label the parts of a mask, divided at its waists and between basins."""
     border = segmentation.find_boundaries(
         basins, mode="inner"
     ) & ndimage.binary_erosion(basins > 0, np.ones((3, 3)))
@@ -1079,7 +1085,7 @@ def _parts(
 
 
 def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
-    """Fill holes that texture makes: they do not reach down to the ground.
+    """Fill holes due to texture, which do not reach down to the background.
 
     Heights are shares of those of the particles.
     """
@@ -1092,7 +1098,7 @@ def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
 
 
 def _without_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Fill what is enclosed by one particle alone: nothing in it has neighbours."""
+    """Fill regions enclosed by a single particle."""
     holes, count = ndimage.label(labels == 0)
     rim = np.concatenate([holes[0], holes[-1], holes[:, 0], holes[:, -1]])
     numbers = np.arange(1, count + 1)
@@ -1109,7 +1115,7 @@ def _without_holes(labels: NDArray[np.int32]) -> NDArray[np.int32]:
 def _lines(
     labels: NDArray[np.int32], count: int, options: GapOptions, pitch: FloatArray
 ) -> list[_Line]:
-    """Join neighbours; `pitch` are the sides of a pixel over their mean."""
+    """Connect neighbours; `pitch` are the sides of a pixel over their mean."""
     if count < 2:
         return []
     centres, area = _centres(labels, count)
@@ -1136,12 +1142,12 @@ def _near(
     furthest: float,
     pitch: FloatArray,
 ) -> NDArray[np.int64]:
-    """List pairs whose rims may lie within the reaches of both, in mean pixels.
+    """List pairs whose rims may be within both search distances, in mean pixels.
 
     `furthest`: of their centres from each other.
 
-    Each is looked for from where it is the wider one, so that one wide particle does
-    not pair all the others.
+    Each pair is searched from its wider particle, so that one wide particle is not
+    paired with all others.
     """
     inside = (labels > 0) & (labels <= len(centres))
     places, centres = np.argwhere(inside) * pitch, centres * pitch
@@ -1168,7 +1174,7 @@ def _line(
     ends: IntPair,
     count: int,
 ) -> _Line | None:
-    """Join two centres; None if another particle is between them.
+    """Connect two centres; None if another particle is between them.
 
     Labels above `count` are bright regions that are too small for a particle.
     """
@@ -1183,7 +1189,7 @@ def _line(
 
 
 def _points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArray:
-    """Points along a line, shifted aside by some pixels."""
+    """Return points along a line, shifted sideways by some pixels."""
     along = stop - start
     length = max(float(np.hypot(*along)), 1e-9)
     count = int(np.ceil(length / _STEP_PX)) + 1
@@ -1193,7 +1199,7 @@ def _points(start: FloatArray, stop: FloatArray, aside: float = 0.0) -> FloatArr
 
 
 def _dip(values: FloatArray, line: _Line, noise: float) -> _Dip:
-    """Look at the grey levels between two particles."""
+    """Measure the grey-level minimum between two particles."""
     points = [_points(line.start, line.stop, aside) for aside in _LINES]
     levels = ndimage.map_coordinates(
         values, np.concatenate(points, axis=1), order=1, mode="nearest"
@@ -1238,7 +1244,7 @@ def _is_across(
         if depth + rim > max(
             _DEEPEST_PX / _STEP_PX, _DEEPEST * np.count_nonzero(inside)
         ):
-            return True  # it ends well within a particle
+            return True  # an end is well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
     lowest = np.maximum(  # of what lies on either side: the higher of both
         np.minimum.accumulate(between), np.minimum.accumulate(between[::-1])[::-1]
@@ -1249,7 +1255,7 @@ def _is_across(
 
 
 def _crossing(rising: FloatArray, level: float) -> float | None:
-    """Find where a profile that starts below a level first reaches it."""
+    """Find where a profile that starts below a level first reaches that level."""
     above = np.flatnonzero(rising >= level)
     if not above.size or above[0] == 0:
         return None

@@ -1,16 +1,16 @@
-"""Pixel size, skew and distortion from the picture of a known grating.
+"""Pixel size, skew and distortion from the image of a known grating.
 
 A grating is a phase: ``2 pi k . u(x)``, with the wave vector ``k`` in cycles per pixel
-and the field's distortion in ``u`` (`napari_semsr.core.distort`). The picture is
+and the field's distortion in ``u`` (`napari_semsr.core.distort`). The image is
 multiplied by the conjugate of that wave and smoothed over little more than a period,
-which leaves the phase by which it differs here and there; brightness that varies
-slowly, other orders and the other direction of a lattice average out. Wave vectors and
-distortion are fitted to these phases from the middle of the field outwards, so that no
-period is lost, and their scatter about the fit gives the errors.
+which leaves the local phase difference; slowly varying brightness, other orders and the
+other direction of a lattice are averaged out. Wave vectors and distortion are fitted to
+these phases from the middle of the field outwards, so that no period is lost, and their
+scatter about the fit gives the errors.
 
-A distortion about another place than the middle adds terms of second order. These are
-fitted freely first; where they are beyond doubt, and a centre explains them, it is
-fitted in their stead. What else adds such terms is a tilt of the grating.
+A distortion centred away from the middle adds second-order terms. These are fitted
+freely first; if they are significant and explained by a centre, the centre is fitted
+instead. A tilt of the grating also adds such terms.
 """
 
 import math
@@ -37,7 +37,7 @@ from napari_semsr.core import (
 _SMOOTH = (
     0.8  # periods; a Gaussian so wide leaves e^-12 of the mean and of other orders
 )
-_LEAST_PERIODS = 8.0  # across the field; chosen: fewer are too few to tell a grating
+_LEAST_PERIODS = 8.0  # across the field; chosen: fewer do not identify a grating
 _LIT = 0.1  # of the brightest place; chosen: a round field is dark outside its circle
 # A peak stands for a grating where it is so many times above the spectrum around it,
 # and for the second direction of a lattice where it has such a share of the highest.
@@ -46,7 +46,7 @@ _PEAK = 6.0
 _SECOND = 0.25
 # Squared periods across the field, of which a lattice's own peaks fill what is around
 # one: three of 20 values among 1.26 times the square. Chosen: a fifth is never filled
-_FILLED, _BARE = 48.0, 0.2
+_FILL_PERIODS, _BARE = 48.0, 0.2
 _ORDERS = 24  # highest peaks that are looked at; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
@@ -57,9 +57,9 @@ _PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one dir
 _AGREE = (
     0.75  # mean length of the phases' unit vectors; 0.9 where they scatter by 26 deg
 )
-_LAST = 2  # fits, when it is known what is free; chosen: the first moves it by little
+_LAST = 2  # fits with the final parameters; chosen: the first changes them little
 _WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # of the rim's radius, fit after fit
-_LEANING = 0.75  # of the rim's radius; chosen: less of the field hardly tells them
+_LEANING = 0.75  # of the rim's radius; chosen: less of the field hardly constrains them
 _BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
 _CHANCE = 2 * special.ndtr(-_BEYOND_DOUBT)
 # Of the rim's radius; chosen: farther out, the distortion is too weak to tell it
@@ -72,16 +72,16 @@ _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hex
 # seen through a microscope but another pair of its orders
 _MOST_SKEW = 15.0
 _MOST_OBLONG = 1.3
-_ROWS = 96  # of phases at most, and columns; chosen: more of a large picture add little
-_COVERED = 0.9  # of the smoothing; chosen: less is led by the border of the field
+_ROWS = 96  # most rows and columns of phases; chosen: more add little
+_LEAST_COVER = 0.9  # of the smoothing; chosen: less is led by the border of the field
 
 
-# What is fitted beside waves and distortion
+# Parameters fitted in addition to waves and distortion
 _Freedom = Literal["none", "lean", "centre"]
 
 
 class CalibrateOptions(Options):
-    """What is known of a grating, or of a printed scale bar."""
+    """Known properties of a grating or of a printed scale bar."""
 
     bar: bool | str | float = option(
         False,
@@ -95,16 +95,16 @@ class CalibrateOptions(Options):
         0.0, "", "standard deviation of that period in nm", ge=0
     )
     lattice: Literal["auto", "lines", "square", "hexagonal"] = option(
-        "auto", "", "what repeats: lines, or dots on a square or hexagonal lattice"
+        "auto", "", "pattern: lines, or dots on a square or hexagonal lattice"
     )
 
     @model_validator(mode="after")
     def _grating_or_bar(self) -> Self:
-        """Refuse a grating without its period, and a bar with it."""
+        """Require a period for a grating, and none for a bar."""
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
             option_names = ", ".join(sorted(of_grating))
-            msg = f"A printed bar is no grating: leave {option_names} out, or `bar`"
+            msg = f"A printed bar is not a grating: leave out {option_names} or `bar`"
             raise ValueError(msg)
         if self.bar is False and self.pitch_nm is None:
             msg = "pitch_nm must be given"
@@ -113,12 +113,12 @@ class CalibrateOptions(Options):
 
     @property
     def period_nm(self) -> float:
-        """The period of a grating; of a bar there is none."""
+        """Period of the grating in nm; None for a bar."""
         return math.nan if self.pitch_nm is None else self.pitch_nm
 
 
 def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibration:
-    """Measure a microscope by the picture (Y, X) of a grating, NaN where none is."""
+    """Calibrate a microscope by the image (Y, X) of a grating, NaN if missing."""
     plane, in_light = _prepare(image)
     waves = _waves(plane, options.lattice)
     periods = float(np.hypot(*waves[0]) * min(plane.shape))
@@ -142,14 +142,14 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
 
 
 _NONE = (
-    "No grating is seen: the picture must show evenly spaced lines or dots over most "
-    "of its field; take one in focus, with nothing else in it."
+    "No grating found: the image must show evenly spaced lines or dots  "
+    "over most of its field; use an image in focus that shows nothing else."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """A wave for each direction, and one distortion."""
+    """Fit of a wave for each direction and a common distortion."""
 
     waves: FloatArray  # (D, 2) Cycles per pixel
     phases: FloatArray  # (D,) At the middle of the field, in radians
@@ -157,21 +157,21 @@ class _Fit:
     centre: FloatArray = field(default_factory=lambda: np.zeros(2))  # Of it, in px
     # (W, 3) Terms of second order in px at the rim: along each way, of yy, yx and xx
     lean: FloatArray = field(default_factory=lambda: np.zeros((1, 3)))
-    # Of phases, waves, distortion, and what was free besides, as a step lists them
+    # Covariance of phases, waves, distortion and other free parameters, in that order
     covariance: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
     residual: float = float("nan")  # RMS of the phases about it, in radians
     agreement: float = 0.0  # Mean length of the sum of all phases' unit vectors
 
     @property
     def ways(self) -> FloatArray:
-        """Directions in which the waves tell of moves, (W, 2)."""
+        """Directions along which the waves measure displacement, (W, 2)."""
         if len(self.waves) > 1:
             return np.eye(2)
         return np.asarray(self.waves / np.hypot(*self.waves[0]))
 
 
 def _prepare(image: NDArray[Any]) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Picture with its level taken off, and where it is lit."""
+    """Subtract the local mean; return the image and the mask of its bright part."""
     finite = np.isfinite(image)
     if not finite.any():
         raise RegistrationError(_NONE, code="no-finite-values")
@@ -184,7 +184,7 @@ def _prepare(image: NDArray[Any]) -> tuple[FloatArray, NDArray[np.bool_]]:
 
 
 def _level(plane: FloatArray, finite: NDArray[np.bool_]) -> FloatArray:
-    """Mean brightness around each place, of what is known."""
+    """Compute the local mean of the known pixels."""
     wide = max(3, min(plane.shape) // 6)
     both = [plane * finite, finite.astype(np.float64)]
     for _ in range(2):
@@ -196,7 +196,7 @@ _Spectrum = tuple[FloatArray, FloatArray, FloatArray]
 
 
 def _spectrum(plane: FloatArray) -> _Spectrum:
-    """Amplitudes of half a spectrum, and cycles per pixel along y and x."""
+    """Return the amplitudes of half a spectrum, and cycles per pixel along y and x."""
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
     power = np.abs(fft.rfft2(plane * window)) ** 2
     y, x = np.meshgrid(
@@ -206,7 +206,7 @@ def _spectrum(plane: FloatArray) -> _Spectrum:
 
 
 def _waves(plane: FloatArray, lattice: str) -> FloatArray:
-    """Shortest wave vectors of what repeats, (1, 2) or (2, 2)."""
+    """Find the shortest wave vectors of the pattern, (1, 2) or (2, 2)."""
     amplitude, y, x = spectrum = _spectrum(plane)
     radius = np.hypot(y, x) * min(plane.shape)
     peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
@@ -217,7 +217,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     waves_found = []
     for row, column in zip(rows[order], columns[order], strict=True):
         around = np.abs(radius / radius[row, column] - 1) < 0.2
-        bare = max(1 - _FILLED / radius[row, column] ** 2, _BARE)
+        bare = max(1 - _FILL_PERIODS / radius[row, column] ** 2, _BARE)
         if amplitude[row, column] > _PEAK * np.quantile(amplitude[around], bare / 2):
             waves_found.append((amplitude[row, column], y[row, column], x[row, column]))
     if not waves_found:
@@ -240,7 +240,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
 def _shortest(
     plane: FloatArray, vectors: FloatArray, lattice: str, spectrum: _Spectrum
 ) -> FloatArray:
-    """First of some waves, or its fundamental, and of a lattice another across it."""
+    """Choose the first wave or its fundamental and, for a lattice, one across it."""
     first = _fundamental(plane, vectors[0], spectrum)
     across = [
         wave
@@ -252,11 +252,11 @@ def _shortest(
         return _waves_at_centre(plane, first[None])
     if not across:
         msg = (
-            "The grating shows lines in one direction alone, but a lattice of dots is "
-            "asked for: give `lattice=lines`."
+            "The grating shows lines in one direction only, not a lattice of dots:  "
+            "give `lattice=lines`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")
-    # the sum of two orders may stand out where one of them does not
+    # the sum of two orders may be a peak even if one of them is not
     second = across[0] - np.round(across[0] @ first / (first @ first)) * first
     return _waves_at_centre(plane, np.stack([first, second]))
 
@@ -264,7 +264,7 @@ def _shortest(
 def _fundamental(
     plane: FloatArray, wave: FloatArray, spectrum: _Spectrum
 ) -> FloatArray:
-    """Longest period of which a wave is the second or third order, if one shows.
+    """Find the fundamental of a wave that is a second or third order.
 
     Of even lines with bright edges the second order is the strongest by far; of lines
     that are too few the third is the first that is far enough from the middle.
@@ -281,14 +281,14 @@ def _fundamental(
         if not top > least or top < amplitude[away < 4].max(initial=0.0):
             continue
         off = _refine_peak(plane, whole) - _refine_peak(plane, wave) / order
-        few = np.hypot(*whole) * min(shape) < _LEAST_PERIODS  # is refused in any case
+        few = np.hypot(*whole) * min(shape) < _LEAST_PERIODS  # an error later
         if few or np.hypot(*off * shape) < _MEET:
             return np.asarray(whole)
     return wave
 
 
 def _waves_at_centre(plane: FloatArray, waves: FloatArray) -> FloatArray:
-    """Wave vectors at the middle of the field, where distortion changes them least."""
+    """Estimate wave vectors at the middle of the field, where distortion is least."""
     rows, columns = plane.shape
     middle = plane[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
     least = 1.5 / min(plane.shape)
@@ -299,7 +299,7 @@ def _waves_at_centre(plane: FloatArray, waves: FloatArray) -> FloatArray:
 def _refine_peak(
     plane: FloatArray, wave: FloatArray, reach: float | None = None
 ) -> FloatArray:
-    """Highest place of a spectrum within reach of a wave, between its values."""
+    """Find the highest peak of a spectrum near a wave, with subpixel precision."""
     reach = reach or 1.5 / min(plane.shape)
     plane = plane * np.outer(*(np.hanning(side + 2)[1:-1] for side in plane.shape))
     y, x = (np.arange(side) for side in plane.shape)
@@ -312,7 +312,7 @@ def _refine_peak(
 
 
 def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
-    """Decide what explains the terms of second order: nothing, a centre, or neither."""
+    """Decide whether second-order terms are absent, due to a centre, or free."""
     lean, none = fit.lean.ravel(), replace(fit, lean=np.zeros_like(fit.lean))
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
     if lean @ certain @ lean < special.chdtri(len(lean), _CHANCE):
@@ -339,7 +339,7 @@ def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
 
 
 def _place(fit: _Fit, grid: FloatArray, shape: IntPair) -> FloatArray:
-    """Where pixels, (2, …), lie without distortion, off the middle of the field."""
+    """Return undistorted positions of pixels, (2, …), from the field's middle."""
     y, x = fit.centre
     even = np.stack(distort(grid[0], grid[1], shape, fit.distortion, centre=(y, x)))
     even -= _middle(grid, shape)
@@ -350,19 +350,19 @@ def _place(fit: _Fit, grid: FloatArray, shape: IntPair) -> FloatArray:
 
 
 def _middle(places: FloatArray, shape: IntPair) -> FloatArray:
-    """Middle of the field, of as many dimensions as places, (2, …)."""
+    """Return the middle of the field, with as many dimensions as places, (2, …)."""
     middle = (np.array(shape) - 1) / 2
     return np.asarray(middle.reshape(2, *[1] * (places.ndim - 1)))
 
 
 def _second_order(away: FloatArray, shape: IntPair) -> FloatArray:
-    """Products yy, yx and xx over the rim's squared radius, (3, …)."""
+    """Compute the products yy, yx and xx over the rim's squared radius, (3, …)."""
     y, x = away / (min(shape) / 2)
     return np.stack([y * y, y * x, x * x])
 
 
 def _moves(places: FloatArray, fit: _Fit, free: _Freedom, shape: IntPair) -> FloatArray:
-    """Slope of places, (2, N), by each parameter that all waves share, (…, 2, N)."""
+    """Differentiate positions, (2, N), by each shared parameter, (…, 2, N)."""
     y, x = fit.centre
     rim = np.stack(rim_displacement(places[0], places[1], shape, centre=(y, x)))
     rim *= min(shape) / 2
@@ -400,7 +400,7 @@ def _refine(
     down, along = at[0][:, None], at[1]
     away = grid - _middle(grid, shape)
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
-    in_fit = (cover > _COVERED) & in_light[down, along] & (radius < widening)
+    in_fit = (cover > _LEAST_COVER) & in_light[down, along] & (radius < widening)
     moves = _moves(grid[:, down, along][:, in_fit], fit, free, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []
@@ -430,7 +430,7 @@ def _take_step(
     weight: FloatArray,
     grain: tuple[float, int],
 ) -> _Fit:
-    """Take the step that leaves the phases least, robustly."""
+    """Take a robust least-squares step for the phases."""
     unknowns = len(design)
     # so many phases share the noise of one: a Gaussian covers 4 pi times its square
     variance_ratio = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
@@ -480,7 +480,7 @@ def _describe(
     options: CalibrateOptions,
     periods: float,
 ) -> Calibration:
-    """Turn wave vectors into pixel sizes."""
+    """Convert wave vectors into pixel sizes."""
     lattice = _lattice(fit.waves, options.lattice)
     _check_lattice(fit.waves, lattice)
     count = len(fit.waves)
@@ -528,7 +528,7 @@ def _describe(
 def _lattice(
     waves: FloatArray, lattice_option: str
 ) -> Literal["lines", "square", "hexagonal"]:
-    """Tell what repeats by the angle between its wave vectors."""
+    """Identify the lattice by the angle between its wave vectors."""
     if len(waves) == 1:
         return "lines"
     if lattice_option == "square" or lattice_option == "hexagonal":
@@ -539,7 +539,7 @@ def _lattice(
 
 
 def _check_lattice(waves: FloatArray, lattice: str) -> None:
-    """Refuse directions that no microscope makes of such a lattice."""
+    """Raise an error for directions that are implausible for the lattice."""
     if lattice == "lines":
         return
     lengths = np.hypot(*waves.T)
@@ -549,7 +549,7 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
     )
     if off > _MOST_SKEW or lengths.max() > _MOST_OBLONG * lengths.min():
         msg = (
-            f"The picture shows no {lattice} lattice: its directions are {off:.0f} "
+            f"The image shows no {lattice} lattice: its directions are {off:.0f} "
             f"degrees off, with periods of 1 to {lengths.max() / lengths.min():.2f}; "
             "take it with less noise, or give `lattice`."
         )
@@ -557,7 +557,7 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
 
 
 def _sizes(waves: FloatArray, lattice: str, pitch_nm: float) -> FloatArray:
-    """Pixel sizes along y and x in nm, and skew in degrees."""
+    """Compute the pixel sizes along y and x in nm, and the skew in degrees."""
     if lattice == "lines":
         size = pitch_nm * float(np.hypot(*waves[0]))
         return np.array([size, size, 0.0])

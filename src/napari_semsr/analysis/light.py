@@ -1,7 +1,7 @@
-"""What light carried and what is guessed: a comparison split at the optical cut-off.
+"""Detail below and above the optical cut-off: what light can transmit and what not.
 
-Light that passes a pupil carries no period shorter than λ / (2 NA). What an image shows
-below that frequency may have been seen; what it shows above it was not.
+Light that passes a pupil carries no period shorter than λ / (2 NA). Image detail below
+that frequency may be measured; detail above it is not.
 """
 
 import math
@@ -22,7 +22,7 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_TAPER = 0.5  # as of ring correlation, beside which the figures stand
+_TAPER = 0.5  # as for ring correlation, so that the figures are comparable
 
 # bounds: chosen, so that a length typed in µm or m is refused
 CutOff = Annotated[
@@ -30,29 +30,29 @@ CutOff = Annotated[
     option(
         None,
         "Optical cut-off",
-        "Shortest period that the light carries, lambda/(2 NA), in nm; by default what "
-        "the image's history tells.",
+        "Shortest period that the light carries, lambda/(2 NA), in nm; "
+        "by default from the image's history.",
         unit="nm",
         group=MORE,
         ge=10,
         le=10_000,
     ),
 ]
-"""Option: where what light carried ends."""
+"""Option: the optical cut-off."""
 
 
 def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
-    """Give what a person says, else what the history of what light made tells, in nm.
+    """Return the cut-off in nm from the user, else from the image's history.
 
-    The shortest period that the light carried; None if nobody knows.
+    This is the shortest period that the light carried; None if unknown.
     """
     history = image.provenance
     return cut_off_nm or (None if history is None else history.optical_cut_off_nm())
 
 
-GUESSED = "what agrees there was guessed"
-PRETENDED = "noise or a network pretends it"
-"""What may look like a resolution finer than light: against a reference, or without."""
+CAUSE_WITH_REFERENCE = "what agrees there was guessed"
+CAUSE_WITHOUT_REFERENCE = "noise or a network imitates it"
+"""Other causes of a resolution beyond the cut-off, with and without a reference."""
 
 
 def beyond_cut_off(
@@ -62,7 +62,7 @@ def beyond_cut_off(
     but: str,
     what: str = "resolution",
 ) -> str:
-    """Say in one sentence that a resolution is finer than all that light carried.
+    """Return a warning sentence if a resolution is finer than the optical cut-off.
 
     `but` says, as a clause, what else may look like such a resolution, and `what` is
     called one here. Where the 95 % interval reaches the cut-off, that alone is said.
@@ -82,9 +82,9 @@ def beyond_cut_off(
 
 
 def beside_cut_off(found_nm: float | None, end_nm: float | None) -> str:
-    """Say beside a resolution that it is finer than all that light carried, or ``""``.
+    """Return a short note if a resolution is finer than the optical cut-off, or ``""``.
 
-    In a few words, where `beyond_cut_off` has a sentence.
+    See `beyond_cut_off` for a full sentence.
     """
     if found_nm is None or end_nm is None or found_nm >= end_nm:
         return ""
@@ -94,7 +94,7 @@ def beside_cut_off(found_nm: float | None, end_nm: float | None) -> str:
 def split_light(
     plane: FloatArray, cut_off_nm: float, pixel_size_nm: FloatPair
 ) -> tuple[FloatArray, FloatArray]:
-    """Split a plane (Y, X) into what light carries, and what it does not.
+    """Split a plane (Y, X) into frequencies below and above the optical cut-off.
 
     The mean is taken off and a window laid over (Tukey, half of each side tapered);
     nothing is padded. The mean squares of both add up to that of the plane under the

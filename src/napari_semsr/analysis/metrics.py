@@ -1,7 +1,7 @@
 """Image quality: PSNR, SSIM and NRMSE against a reference; AG, CON and SF without.
 
-Every figure states the data range it rests on. Images are taken as they are unless an
-affine match is asked for.
+Every figure states the data range it is based on. Grey levels are compared unchanged
+unless an affine match is requested.
 """
 
 import math
@@ -58,7 +58,7 @@ class Histogram:
 
 
 def _finite(m: Micrograph) -> NDArray[np.generic]:
-    """Finite pixels of an image, flat."""
+    """Return the finite pixels of an image, flattened."""
     values: NDArray[np.generic] = m.array().ravel()
     if values.dtype.kind == "b":
         values = values.astype(np.uint8)
@@ -71,14 +71,14 @@ def _finite(m: Micrograph) -> NDArray[np.generic]:
 
 
 def _is_short(values: NDArray[np.generic]) -> bool:
-    """Whether values are integers of 8 or 16 bits."""
+    """Check whether values are integers of 8 or 16 bits."""
     return values.dtype.kind in "ui" and values.dtype.itemsize <= _SHORT
 
 
 def earth_movers_distance(
     first: NDArray[np.generic], second: NDArray[np.generic]
 ) -> float:
-    """Mean grey-level shift that turns one distribution into the other.
+    """Compute the mean grey-level shift that turns one distribution into the other.
 
     `first`, `second` (N,). SciPy's takes two to four times as long where there is a
     shorter way.
@@ -92,7 +92,7 @@ def earth_movers_distance(
         ]
         return float(np.abs(shares[0] - shares[1]).sum())
     if first.size != second.size:
-        from scipy.stats import wasserstein_distance  # takes long to import
+        from scipy.stats import wasserstein_distance  # slow to import
 
         return float(wasserstein_distance(first, second))
     one, two = (np.sort(v.astype(np.float64)) for v in (first, second))
@@ -100,7 +100,7 @@ def earth_movers_distance(
 
 
 def _edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
-    """Bin edges over the common range; integers get bins of whole levels."""
+    """Compute bin edges over the common range; integers get bins of whole levels."""
     low = float(min(part.min() for part in parts))
     high = float(max(part.max() for part in parts))
     if all(part.dtype.kind in "ui" for part in parts):
@@ -115,7 +115,7 @@ def _edges(parts: list[NDArray[np.generic]], bins: int) -> FloatArray:
 def measure_histogram(
     image: Micrograph, reference: Micrograph | None = None, *, bins: int = 256
 ) -> Histogram:
-    """Count grey levels, and say how far they are from those of a reference.
+    """Compute the grey-level histogram, and its distance from that of a reference.
 
     Pixels that are not finite are left out; the reference may have any shape. Integer
     images get bins of whole grey levels, so that there may be fewer than `bins`.
@@ -137,8 +137,8 @@ def measure_histogram(
 
 
 RangeSource = Literal["given", "file", "type", "values"]
-_GIVEN: RangeSource = "given"
-"""What states a data range: the user, the bit depth in a file, the type, the values."""
+_USER_SOURCE: RangeSource = "given"
+"""Source of a data range: the user, the bit depth in a file, the type, the values."""
 
 # Window of SSIM: 11 x 11 px, sigma 1.5 px (Wang et al. 2004, cited below).
 _BORDER = 5
@@ -150,7 +150,7 @@ _PROPORTION = 1e12  # chosen: beyond any grey scale, and squares stay within dou
 
 
 class MetricsOptions(Options):
-    """How to compare two images."""
+    """Options for comparing two images."""
 
     data_range: float | None = option(
         None,
@@ -175,7 +175,7 @@ class MetricsOptions(Options):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """How near an image comes to a reference, how sharp it is, and what that rests on.
+    """Similarity of an image to a reference, its sharpness, and the data range used.
 
     `ssim_gao` has K₂ = 0.02. `average_gradient`, `contrast` and `spatial_frequency` are
     those of the image itself, unmatched, on the scale where the data range is 255.
@@ -231,14 +231,14 @@ class Metrics:
 
     @property
     def matched(self) -> Annotated[str | None, Quantity("Matched", tabled=False)]:
-        """How grey levels were fitted before images were compared."""
+        """Gain and offset fitted before the comparison, as text."""
         if self.match is None:
             return None
         return f"gain {self.gain:.4g}, offset {self.offset:.4g} {LEVELS}"
 
     @property
     def data_range_basis(self) -> str:
-        """What states the data range, in a few words."""
+        """Source of the data range, as text."""
         return {
             "given": "as given",
             "file": f"{math.log2(self.data_range + 1):.0f} bits, as the file states",
@@ -248,7 +248,7 @@ class Metrics:
 
     @property
     def off_by(self) -> str | None:
-        """The same as an error."""
+        """PSNR expressed as a relative error, as text."""
         if self.psnr_db is None:
             return None
         share = 100 * 10 ** (-self.psnr_db / 20)
@@ -257,12 +257,12 @@ class Metrics:
 
     @property
     def why_no_psnr(self) -> str | None:
-        """Why there is none, where there is a reference."""
+        """Reason for a missing value although there is a reference."""
         return "infinite: every pixel is equal" if self.identical else None
 
     @property
     def why_no_ssim(self) -> str | None:
-        """Why there is none, where there is a reference."""
+        """Reason for a missing value although there is a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None
         why = "the images are smaller than 11 px, or have gaps in each window of 11 px"
@@ -270,16 +270,16 @@ class Metrics:
 
 
 def _finite_values(values: FloatArray) -> FloatArray:
-    """Values of pixels that are not missing, (N,); all as they are if none is."""
+    """Return the values of known pixels, (N,); the array itself if none is missing."""
     finite = np.isfinite(values)
     return values if finite.all() else values[finite]
 
 
 def average_gradient(image: FloatArray) -> float:
-    """Mean gradient of grey levels, √((Δx² + Δy²) / 2).
+    """Compute the mean gradient of grey levels, √((Δx² + Δy²) / 2).
 
-    `image` (Y, X); gives mean over pixels that have both a right and a lower neighbour;
-    0 if none has.
+    `image` (Y, X); the mean is over pixels that have both a right and a lower
+    neighbour; 0 if none has.
     """
     dx = np.diff(image, axis=1)[:-1]
     dy = np.diff(image, axis=0)[:, :-1]
@@ -288,9 +288,9 @@ def average_gradient(image: FloatArray) -> float:
 
 
 def contrast(image: FloatArray) -> float:
-    """Mean square grey difference between 4-neighbours, Σ δ² P(δ).
+    """Compute the mean square grey difference between 4-neighbours, Σ δ² P(δ).
 
-    `image` (Y, X); gives over all horizontal and vertical pairs; 0 for a single pixel.
+    `image` (Y, X); over all horizontal and vertical pairs; 0 for a single pixel.
     """
     dx, dy = (_finite_values(np.diff(image, axis=axis)) for axis in (1, 0))
     pairs = dx.size + dy.size
@@ -298,19 +298,21 @@ def contrast(image: FloatArray) -> float:
 
 
 def spatial_frequency(image: FloatArray) -> float:
-    """Root of the summed mean square row and column differences; `image` (Y, X)."""
+    """Compute √(mean Δx² + mean Δy²) over rows and columns; `image` (Y, X)."""
     rows, columns = (_finite_values(np.diff(image, axis=axis)) for axis in (1, 0))
     total = sum(float((d**2).mean()) for d in (rows, columns) if d.size)
     return math.sqrt(total)
 
 
 def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
-    """Fit gain and offset that bring an image (Y, X) or (N,) nearest to a reference.
+    """Fit the gain and offset that map an image (Y, X) or (N,) to a reference.
 
-    By least squares; a constant image gets gain 0.
+    Uses least squares; a constant image gets gain 0.
     """
     x, y = image - image.mean(), reference - reference.mean()
-    varies = np.ptp(image) > 0  # less its mean, a constant may be off 0 by rounding
+    varies = (
+        np.ptp(image) > 0
+    )  # a constant minus its mean may differ from 0 by rounding
     gain = float((x * y).sum()) / float((x * x).sum()) if varies else 0.0
     return gain, float(reference.mean() - gain * image.mean())
 
@@ -319,12 +321,12 @@ _PARTS = 4  # of a field along each side, whose scatter gives errors; chosen
 
 
 def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
-    """Sum the squared errors of an image (Y, X), on the scale of its reference.
+    """Sum the squared errors of an image (Y, X) by parts, on its reference's scale.
 
     In each of 16 parts, row by row: (16,); fewer where it has not as many rows.
     """
     squares = np.square(np.subtract(image, reference, dtype=np.float32))
-    rows, columns = (  # none twice, of which the sum would be that of one row
+    rows, columns = (  # no part twice: reduceat would return a single row for it
         sorted({n * k // _PARTS for k in range(_PARTS)}) for n in image.shape
     )
     sums = np.add.reduceat(squares, rows, axis=0, dtype=np.float64)
@@ -335,7 +337,7 @@ def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
 def psnr_gain(
     errors: FloatArray, before: FloatArray
 ) -> tuple[float | None, float | None]:
-    """Tell how much PSNR an image has over another, and the standard error.
+    """Compute the PSNR gain of an image over another, and its standard error.
 
     Both from `part_errors`, (N,). What both share drops out of the error, which is that
     of the jackknife: what leaving out each part changes. None where an image has no
@@ -353,7 +355,7 @@ def psnr_gain(
 
 @dataclass(frozen=True, slots=True)
 class LightGain:
-    """What an image gains over another below and above the optical cut-off."""
+    """PSNR gain of an image over another below and above the optical cut-off."""
 
     # PSNR where light carried something over that of the other, and its standard error,
     # as from `psnr_gain`; None where the error is not split
@@ -369,13 +371,13 @@ class LightGain:
 
     @property
     def bands(self) -> tuple[tuple[float | None, float | None], ...]:
-        """Gain and standard error of both bands."""
+        """Gain and standard error of the bands below and above."""
         below = self.gain_below_db, self.gain_below_sd_db
         return below, (self.gain_above_db, self.gain_above_sd_db)
 
     @property
     def above_alone(self) -> bool:
-        """Whether all that is gained beyond doubt is gained above the cut-off."""
+        """Whether the only significant gain is above the cut-off."""
         below, above = (
             gain is not None and gain > Z95 * (error or 0) for gain, error in self.bands
         )
@@ -385,7 +387,7 @@ class LightGain:
 def light_gain(after: Metrics, before: Metrics) -> LightGain:
     """Compare two images, against one reference, below and above the optical cut-off.
 
-    Without figures where the errors of one are not split.
+    The gains are None if the errors of either image are not split.
     """
     if after.band_errors is None or before.band_errors is None:
         return LightGain()
@@ -396,7 +398,7 @@ def light_gain(after: Metrics, before: Metrics) -> LightGain:
 def structural_similarity(
     image: FloatArray, reference: FloatArray, data_range: float, *, k2: float = 0.03
 ) -> float | None:
-    """Mean structural similarity [1]_: Gaussian, 11x11, K₁ = 0.01.
+    """Compute the mean structural similarity [1]_: Gaussian, 11x11, K₁ = 0.01.
 
     Of images (Y, X), over all but a border of 5 px; deviation 1.5 px, population
     covariance. None when nothing is left. `data_range` are grey levels from black to
@@ -418,7 +420,7 @@ def structural_similarity(
         if not whole.any():
             return None
         image, reference = (np.where(finite, one, 0.0) for one in (image, reference))
-    # scikit-image gives the same to the last bit, but holds 14 planes, this 8
+    # scikit-image returns identical values, but holds 14 planes instead of 8
 
     def smooth(plane: FloatArray) -> FloatArray:
         return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
@@ -435,13 +437,13 @@ def structural_similarity(
 
 # The data range: as given, else by the bit depth that a file states, else by the type.
 
-_APART = 2.0  # chosen: depths differ fourfold, overshoot of a filter is less than that
+_APART = 2.0  # chosen: bit depths differ at least fourfold, a filter overshoots less
 
 
 def _full_scale(m: Micrograph, peak: float) -> float | None:
-    """Largest grey value by the bit depth that the file states, if no pixel exceeds it.
+    """Return the largest value of the file's bit depth, unless a pixel exceeds it.
 
-    None of floats, and of integers of which nothing is stated.
+    None for floats, and for integers without a stated bit depth.
     """
     bits = m.significant_bits
     stated_peak = None if bits is None else float((1 << bits) - 1)
@@ -451,7 +453,7 @@ def _full_scale(m: Micrograph, peak: float) -> float | None:
 def _choose_range(
     image: Micrograph, reference: Micrograph | None, *, alike: bool
 ) -> tuple[float, RangeSource]:
-    """Choose the data range of both images, and say what states it.
+    """Choose the data range of both images, and return its source.
 
     That of the reference, if there is one. If grey scales are to be `alike` and nothing
     states the bit depth of the reference, that of the image if all values fit into it,
@@ -492,14 +494,14 @@ def _choose_range(
 
 
 def _peak(array: NDArray[Any]) -> float:
-    """Largest grey value, or span where some are below 0."""
+    """Return the largest grey value, or the span if some values are below 0."""
     if array.dtype.kind not in "ui":
         return 0.0
     return float(array.max()) - min(0.0, float(array.min()))
 
 
 def finite_values(m: Micrograph, measure: str) -> FloatArray:
-    """Whole image in double precision, refused when pixels are missing."""
+    """Return the image in double precision; raise an error if pixels are missing."""
     data = m.array()
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         missing = data.size - int(np.count_nonzero(np.isfinite(data)))
@@ -512,7 +514,7 @@ def finite_values(m: Micrograph, measure: str) -> FloatArray:
 
 
 def _plane_of(m: Micrograph) -> FloatArray:
-    """Whole image in double precision, NaN where pixels are missing."""
+    """Return the image in double precision, NaN where pixels are missing."""
     data: FloatArray = m.array().astype(np.float64)
     data[~np.isfinite(data)] = np.nan
     return data
@@ -521,7 +523,7 @@ def _plane_of(m: Micrograph) -> FloatArray:
 def _planes(
     image: Micrograph, reference: Micrograph | None, cut_off_nm: float | None
 ) -> tuple[FloatArray, FloatArray | None]:
-    """Planes to compare, with NaN in the second where one of both has no value."""
+    """Return the planes to compare, NaN in the second where either has no value."""
     values = target = _plane_of(image)
     if reference is not None:
         target = _plane_of(reference)
@@ -547,11 +549,11 @@ def measure_metrics(
     match: Literal["affine"] | None = None,
     cut_off_nm: float | None = None,
 ) -> Metrics:
-    """Measure an image, and how near it comes to a reference on the same grid.
+    """Measure image quality, and similarity to a reference on the same grid.
 
-    Pixels that are NaN or infinite in one of both are left out of what compares them,
-    and of SSIM the windows that hold one. A `ReadError` if none is left, or if a pixel
-    is missing and the error is to be split at a cut-off.
+    Pixels that are NaN or infinite in either image are left out of comparisons, as are
+    SSIM windows that contain one. A `ReadError` if none is left, or if a pixel is
+    missing and the error is to be split at a cut-off.
 
     Parameters
     ----------
@@ -586,7 +588,7 @@ def measure_metrics(
     count = 1 if reference is None else 2
     require_memory(image.name, image.shape, count * _BYTES_PER_PX)
     values, target = _planes(image, reference, cut_off_nm)
-    span, source = options.data_range, _GIVEN
+    span, source = options.data_range, _USER_SOURCE
     if span is None:
         span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:
@@ -636,7 +638,7 @@ def _against(
     cut_off_nm: float | None,
     pixel_size_nm: FloatPair | None,
 ) -> Metrics:
-    """Add the figures that need a reference."""
+    """Add the figures that require a reference."""
     span = own.data_range
     values, target = values / span, target / span
     whole = bool(np.isfinite(target).all())
@@ -666,7 +668,7 @@ def _against(
 
 
 def _psnr(error: float) -> float | None:
-    """Turn a mean square error over the data range into PSNR; None where it is 0."""
+    """Convert a mean square error over the data range into PSNR; None if it is 0."""
     return -10 * math.log10(error) if error > 0 else None
 
 
@@ -679,8 +681,8 @@ def _split(
 ) -> Metrics:
     """Add the errors below and above the optical cut-off.
 
-    A gain is fitted anew, below alone: else what is drawn above would change it, and
-    with it the error below.
+    A gain is fitted again, using only the band below: otherwise content above would
+    change it, and with it the error below.
     """
     image_bands, truth = (
         split_light(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)

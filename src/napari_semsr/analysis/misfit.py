@@ -1,4 +1,4 @@
-"""What of an image its enhanced one does not explain.
+"""Misfit: the part of an image that its enhanced version does not explain.
 
 The enhanced image is blurred again as the microscope would blur it, its grey levels
 mapped to those of the image before, and both are compared. What the enhanced image left
@@ -41,20 +41,23 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 
-_SIDE, _FITTED = 256, 16  # of the blocks that are fitted, evenly spread; chosen: 1 s
+_SIDE, _FIT_BLOCKS = (
+    256,
+    16,
+)  # of the blocks that are fitted, evenly spread; chosen: 1 s
 _RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more leave hardly less
 _SLOW_PX = 51  # of a box mean, beyond which a change is shading; chosen
 _BORDER = 32  # pixels whose blur or mean reaches beyond what was read
 _PERCENTILES = (0.5, 99.5)
 _RIDGE = 1e-5  # of the mean power of a ramp, so that ramps that are alike share
-_LEAST = 2.0  # contrast over noise, in variance, from which there is a misfit to tell
-_BINNED = 4  # pixels of the field along a side of one of the map; chosen
+_LEAST = 2.0  # ratio of contrast to noise variance from which a misfit can be measured
+_MAP_BIN = 4  # pixels of the field along a side of one of the map; chosen
 _AROUND = 5  # pixels of the map that are averaged along each axis; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
-    """How an enhanced image, blurred again, differs from the one before."""
+    """Difference between an enhanced image, blurred again, and its input."""
 
     # what true electron images of 40 simulated superlens fields, as training draws
     # them, leave in the mean
@@ -71,7 +74,7 @@ class Misfit:
 
     @property
     def verdict(self) -> str:
-        """What to think of the share."""
+        """Assessment of the share."""
         ends = f"{100 * self.TRUE_SHARE:.0f} ± {100 * self.TRUE_SD:.0f} %"
         if self.share <= self.TRUE_SHARE + self.TRUE_SD:
             return f"light does not contradict it: true SEM images leave {ends}"
@@ -82,7 +85,7 @@ class Misfit:
 
 
 def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
-    """Measure how much of an image its enhanced one does not explain.
+    """Measure the share of an image that its enhanced version does not explain.
 
     Both may have any pixel size, lazy or not. Of a block with gaps the largest
     rectangle without is taken. None where nothing can be compared, or the image before
@@ -91,7 +94,7 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)
     blocks: list[tuple[FloatArray, FloatArray]] = []
-    boxes = spread_boxes(field, _FITTED, _SIDE) if field else []
+    boxes = spread_boxes(field, _FIT_BLOCKS, _SIDE) if field else []
     for number, box in enumerate(boxes):
         yield Progress(number, 2 * len(boxes), "blurring the result again")
         both = [
@@ -134,7 +137,7 @@ def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
 def map_misfit(
     before: Micrograph, after: Micrograph, misfit: Misfit
 ) -> Job[Micrograph]:
-    """Show where an enhanced image does not explain the one before, as was measured.
+    """Map where an enhanced image does not explain its input, by a measured misfit.
 
     In per cent of the contrast, each pixel for 4 x 4 of the coarser image; NaN where
     either has no value.
@@ -142,7 +145,7 @@ def map_misfit(
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)
     assert field is not None  # noqa: S101 - something was measured there
-    rows, columns = (n // _BINNED for n in field.shape)
+    rows, columns = (n // _MAP_BIN for n in field.shape)
     squares = np.full((rows, columns), np.nan)
     boxes = spread_boxes(field, None, _SIDE)
     for number, box in enumerate(boxes):
@@ -162,10 +165,10 @@ def map_misfit(
         for weight, ramp in zip(
             misfit.weights, _ramps(output, misfit.bounds), strict=True
         ):
-            left = left - weight * ramp  # not to be trusted near the border
+            left = left - weight * ramp  # unreliable near the border
         square = np.where(finite, left**2, np.nan)
-        means = block_means(square[box.within(wide_box).slices], _BINNED)
-        y, x = (v // _BINNED for v in (box.y0 - field.y0, box.x0 - field.x0))
+        means = block_means(square[box.within(wide_box).slices], _MAP_BIN)
+        y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
         squares[y : y + means.shape[0], x : x + means.shape[1]] = means
     finite = np.isfinite(squares)
     local_mean = ndimage.uniform_filter(np.where(finite, squares, 0.0), _AROUND)
@@ -181,11 +184,11 @@ def _as_map(
 ) -> Micrograph:
     has_size = before.pixel_size_nm is not None
     # the first pixel's centre is that of 4 x 4 of the grid
-    away = [(_BINNED - 1) / 2 * pitch for pitch in grid.pitch]
+    away = [(_MAP_BIN - 1) / 2 * pitch for pitch in grid.pitch]
     y, x = (o + a for o, a in zip(grid.centre(field), away, strict=True))
     return Micrograph(
         percent.astype(np.float32),
-        parse_pixel_size([_BINNED * pitch for pitch in grid.pitch])
+        parse_pixel_size([_MAP_BIN * pitch for pitch in grid.pitch])
         if has_size
         else None,
         f"misfit of {before.name} (%)",
@@ -193,7 +196,7 @@ def _as_map(
         look=DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",
-            opacity=0.6,  # what it judges lies under it
+            opacity=0.6,  # shown above the layer that it evaluates
             interpolation="linear",
             colour_bar=True,
         ),
@@ -201,7 +204,7 @@ def _as_map(
 
 
 def _ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
-    """Cut grey levels into ramps, blur each by every width, leave out slow change."""
+    """Split grey levels into ramps, blur each by every width, subtract slow changes."""
     low, high = bounds
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
     return [
@@ -212,10 +215,10 @@ def _ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
 
 
 def _quick(image: FloatArray) -> FloatArray:
-    """Leave out what changes slowly."""
+    """Subtract slow variation (the local mean)."""
     return np.asarray(image - ndimage.uniform_filter(image, _SLOW_PX))
 
 
 def _inner(image: FloatArray) -> FloatArray:
-    """Leave out the border, as a row."""
+    """Crop the border and flatten."""
     return image[_BORDER:-_BORDER, _BORDER:-_BORDER].ravel()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the submodules are loaded lazily
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial.distance import cdist
@@ -47,7 +47,7 @@ _LEAST_DIAMETERS = 4  # along each side, below which there is room for no count
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectCount:
-    """Objects of a reference that an image shows and misses, and those it invents.
+    """Counts of a reference's objects shown, missed and invented by an image.
 
     `inverted` are among the missed ones: there the image has the opposite contrast.
     `drawn` are all objects of the image, `invented` those of them where the reference
@@ -63,19 +63,19 @@ class ObjectCount:
     invented: Annotated[int, Quantity("Invented", form="d")]
 
     def __add__(self, other: "ObjectCount") -> "ObjectCount":
-        """Count the objects of two images together, of one diameter."""
+        """Add the counts of two images, for one diameter."""
         names = ["objects", "shown", "missed", "inverted", "drawn", "invented"]
         sums = {name: getattr(self, name) + getattr(other, name) for name in names}
         return ObjectCount(diameter_px=self.diameter_px, **sums)
 
     @property
     def shown_percent(self) -> float | None:
-        """Share of the reference's objects that the image shows."""
+        """Percentage of the reference's objects that the image shows."""
         return 100 * self.shown / self.objects if self.objects else None
 
     @property
     def invented_percent(self) -> float | None:
-        """Share of the image's objects that the reference does not have."""
+        """Percentage of the image's objects that the reference does not have."""
         return 100 * self.invented / self.drawn if self.drawn else None
 
     shown_interval = figure(
@@ -88,10 +88,10 @@ class ObjectCount:
 
 
 def share_interval(count: int, total: int) -> FloatPair | None:
-    """Estimate the 95 % interval of a share in per cent (Wilson); None of nothing."""
+    """Estimate the 95 % interval of a share in per cent (Wilson); None if empty."""
     if not total:
         return None
-    from scipy import stats  # takes long to import
+    from scipy import stats  # slow to import
 
     ends = stats.binomtest(count, total).proportion_ci(method="wilson")
     return 100 * float(ends.low), 100 * float(ends.high)
@@ -142,7 +142,7 @@ def count_objects(
     diameter = diameter_px or object_diameter(reference)
     if min(reference.shape) < _LEAST_DIAMETERS * diameter:
         msg = (
-            f"To count objects of {diameter:.0f} px, an image needs "
+            f"Counting objects of {diameter:.0f} px needs "
             f"{math.ceil(_LEAST_DIAMETERS * diameter)} px on each side, got "
             f"{min(reference.shape)}."
         )
@@ -172,7 +172,7 @@ def count_objects(
 
 
 def _as_displayed(image: FloatArray, diameter: float) -> FloatArray:
-    """Scale an image so that the range at which a viewer displays it is 0 to 1."""
+    """Scale an image so that its display range is 0 to 1."""
     plane = np.asarray(image, dtype=np.float64)
     soft = ndimage.gaussian_filter(plane, _SMOOTH * diameter)
     low, high = np.percentile(soft, _DISPLAY)
@@ -183,7 +183,7 @@ def _as_displayed(image: FloatArray, diameter: float) -> FloatArray:
 
 
 def _response(image: FloatArray, diameter: float) -> FloatArray:
-    """Smaller principal curvature where both have one sign; bright is positive."""
+    """Compute the smaller principal curvature where both have the same sign."""
     sigma = diameter / math.sqrt(8)
     yy, xx, yx = (
         sigma**2 * ndimage.gaussian_filter(image, sigma, order=order)
@@ -195,7 +195,7 @@ def _response(image: FloatArray, diameter: float) -> FloatArray:
 
 
 def _noise_response(diameter: float) -> float:
-    """Deviation that white noise of deviation 1 has in a second derivative."""
+    """Return the standard deviation of unit white noise in a second derivative."""
     sigma = diameter / math.sqrt(8)
     side = 2 * math.ceil(2 * diameter) + 1
     point = np.zeros((side, side))
@@ -206,19 +206,19 @@ def _noise_response(diameter: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Extrema:
-    """Places (N, 2) of maxima and minima, and their signed heights (N,)."""
+    """Positions (N, 2) of maxima and minima, and their signed heights (N,)."""
 
     places: NDArray[np.int_]
     heights: FloatArray
 
     def above(self, threshold: float) -> "_Extrema":
-        """Leave out those that are lower."""
+        """Return the extrema above a height."""
         high_enough = np.abs(self.heights) >= threshold
         return _Extrema(self.places[high_enough], self.heights[high_enough])
 
 
 def _extrema(response: FloatArray, diameter: float) -> _Extrema:
-    """Find the extrema of both signs, a radius from the border."""
+    """Find the extrema of both signs, at least a radius from the border."""
     places = [
         peak_local_max(
             sign * response,
@@ -235,7 +235,7 @@ def _extrema(response: FloatArray, diameter: float) -> _Extrema:
 def _match(
     targets: _Extrema, candidates: _Extrema, diameter: float
 ) -> NDArray[np.bool_]:
-    """Tell which extrema have a partner of their sign within a radius, each its own."""
+    """Match extrema one to one with partners of the same sign within a radius."""
     has_partner = np.zeros(len(targets.places), dtype=bool)
     for sign in (1, -1):
         one, other = (

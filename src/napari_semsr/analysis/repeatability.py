@@ -1,4 +1,4 @@
-"""Repeatability: by how much two scans of one place differ, and how much is noise.
+"""Repeatability: how much two scans of one field differ, and how much is noise.
 
 Neither of two scans is the truth. Nothing here changes, then, when they are exchanged,
 but the unit: grey levels are those of the first.
@@ -61,7 +61,7 @@ _PROBE = 17  # px, side of an image of one point that shows the kernel; its reac
 
 @dataclass(frozen=True, slots=True)
 class ScanPair:
-    """Two scans, met in the middle."""
+    """Two scans, each moved by half of their shift."""
 
     first: Area  # what both show, on one grid
     second: Area
@@ -77,9 +77,9 @@ class ScanPair:
         second: Micrograph,
         shift_px: FloatPair = (0.0, 0.0),
     ) -> Self:
-        """Lay two scans of one place, with one pixel size, over each other.
+        """Align two scans of one field with the same pixel size.
 
-        The second is moved by `shift_px`. Nothing is read yet.
+        The second is moved by `shift_px`. No pixels are read.
         """
         _require_alike(first, second)
         grid = Grid.of(first)
@@ -103,7 +103,7 @@ class ScanPair:
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns that both show."""
+        """Rows and columns of the overlap."""
         return self.first.grid.shape
 
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
@@ -117,7 +117,7 @@ class ScanPair:
 
 
 def _require_alike(first: Micrograph, second: Micrograph) -> None:
-    """Refuse scans whose pixels are not those of one scan taken again."""
+    """Raise an error for scans that differ in shape or pixel size."""
     one, other = first.pixel_size_nm, second.pixel_size_nm
     if (one is None or other is None) and first.shape != second.shape:
         sizes = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
@@ -136,7 +136,7 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
 
 
 def _kept_noise(area: Area) -> tuple[FloatPair, FloatPair]:
-    """Share of white noise that interpolation leaves, and of its differences."""
+    """Return the share of noise variance kept by interpolation, and of differences."""
     if not area.is_resampled:
         return (1.0, 1.0), (1.0, 1.0)
     point = np.zeros((_PROBE, _PROBE))
@@ -151,7 +151,7 @@ def _kept_noise(area: Area) -> tuple[FloatPair, FloatPair]:
 
 
 def _rough(values: FloatArray, axis: int) -> FloatArray:
-    """Fourth differences along an axis; NaN at the border."""
+    """Compute fourth differences along an axis; NaN at the border."""
     differences = np.full(values.shape, np.nan)
     np.moveaxis(differences, axis, 0)[2:-2] = np.diff(
         np.moveaxis(values, axis, 0), 4, axis=0
@@ -161,13 +161,13 @@ def _rough(values: FloatArray, axis: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class GreyMatch:
-    """What brings the second scan's grey levels to those of the first."""
+    """Mapping of the second scan's grey levels to those of the first."""
 
     gain: float  # first = offset + gain · second
     offset: float
     correlation: float  # Pearson's r of both, averaged over squares of 4 px
     contrast: float  # standard deviation of the first scan's squares, grey levels
-    axis: int  # along which noise is told: 0 for y, across the lines of most scans
+    axis: int  # along which noise is measured: 0 for y, across the lines of most scans
     # share of the noise's variance that interpolation leaves, of grey values and of
     # their differences along `axis`
     kept: float
@@ -175,7 +175,7 @@ class GreyMatch:
 
 
 def match_scans(pair: ScanPair) -> Job[GreyMatch]:
-    """Match the grey levels of two scans of which neither is the truth.
+    """Match the grey levels of two scans, neither of which is a reference.
 
     All squares that have no gap count.
     """
@@ -216,7 +216,7 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
 
 @dataclass
 class _Sums:
-    """Sums over squares of two scans, near their means, so that no digits are lost."""
+    """Sums over squares of two scans, relative to their means, to keep precision."""
 
     sums: FloatArray = field(default_factory=lambda: np.zeros(6))
     level: FloatPair | None = None
@@ -233,7 +233,7 @@ class _Sums:
         self.sums += [*sums, first @ first, second @ second, first @ second]
 
     def moments(self, pair: ScanPair) -> tuple[FloatPair, FloatPair, float]:
-        """Means, variances and covariance; refuses what tells none."""
+        """Return means, variances and covariance; raise an error if undetermined."""
         count, *rest = self.sums.tolist()
         if self.level is None or count < _LEAST:
             msg = (
@@ -259,7 +259,7 @@ class _Sums:
 
 @dataclass(frozen=True, slots=True)
 class RepeatPart:
-    """A part of the map, and what its pixels add to the figures of the whole."""
+    """A part of the map, and its contribution to the overall figures."""
 
     values: Float32Array  # grey levels; NaN where unknown
     sums: FloatArray  # pixels, their squares, differences, the noise that these tell
@@ -275,7 +275,7 @@ class RepeatField:
     window: int  # pixels along the side of the windows
 
     def read(self, box: Box) -> RepeatPart:
-        """Compare a part of the common grid: its map, and its share of the figures."""
+        """Compare a part of the common grid; return its map and contribution."""
         reach = self.window // 2 + len(_ROUGH) // 2
         around = box.grow(reach).intersection(Box.of(self.pair.shape))
         first, second = self.pair.read(around)
@@ -300,7 +300,7 @@ class RepeatField:
         return RepeatPart(deviations.astype(np.float32), np.array(sums, dtype=float))
 
     def _mean(self, values: FloatArray) -> FloatArray:
-        """Mean of what is known in the window about each pixel; 0 where nothing is."""
+        """Average the known pixels in a window around each; 0 if none is known."""
         finite = np.isfinite(values)
         if not finite.any():
             return np.zeros(values.shape)
@@ -324,19 +324,19 @@ class RepeatTally:
     compared: RepeatField
     _sums: FloatArray = field(default_factory=lambda: np.zeros(4))
     _counts: FloatArray = field(default_factory=lambda: np.zeros(_BINS.size + 1))
-    _mapped: FloatArray = field(default_factory=lambda: np.zeros(2))
+    _map_sums: FloatArray = field(default_factory=lambda: np.zeros(2))
 
     def add(self, part: RepeatPart) -> None:
         """Count the pixels of a part of the map."""
         self._sums += part.sums
         finite = part.values[np.isfinite(part.values)].astype(np.float64)
-        self._mapped += [finite.size, finite.sum()]
+        self._map_sums += [finite.size, finite.sum()]
         places = np.searchsorted(_BINS, finite / self.compared.match.contrast)
         self._counts += np.bincount(places, minlength=self._counts.size)
 
     @property
     def pixels(self) -> int:
-        """How many were compared."""
+        """Number of compared pixels."""
         return int(self._sums[0])
 
     @property
@@ -347,7 +347,7 @@ class RepeatTally:
 
     @property
     def noise(self) -> float:
-        """Of that, by noise; noise that was sharpened tells more, and has no more."""
+        """Standard deviation of one scan due to noise; at most `sd`."""
         return min(self.sd, math.sqrt(self._variance))
 
     @property
@@ -356,17 +356,17 @@ class RepeatTally:
 
     @property
     def rest(self) -> float:
-        """Of that, by all else; 0 where noise explains it."""
+        """Standard deviation due to all but noise; 0 if noise explains it."""
         return math.sqrt(max(0.0, self.sd**2 - self.noise**2))
 
     @property
     def mean(self) -> float:
         """Mean of the map, grey levels."""
-        return float(self._mapped[1] / max(self._mapped[0], 1.0))
+        return float(self._map_sums[1] / max(self._map_sums[0], 1.0))
 
     @property
     def p95(self) -> float:
-        """Its 95th percentile, to half a per cent."""
+        """95th percentile of the map, to half a per cent."""
         counts = np.cumsum(self._counts)
         place = int(np.searchsorted(counts, 0.95 * counts[-1]))
         if place == 0:

@@ -1,6 +1,6 @@
-"""Find the scale bar that a microscope printed into an image, and how long it is in px.
+"""Find the scale bar printed into an image, and its length in px.
 
-A bar is a thin straight line on even ground, by itself or broken once by its label,
+A bar is a thin straight line on even ground, continuous or broken once by its label,
 with short ticks at its ends or none. The rules and letters of a data bar are none of
 that: a rule runs into others or across the field, a letter is short. Its number is not
 read.
@@ -41,16 +41,16 @@ class ScaleBar:
     """A printed scale bar."""
 
     length_px: float  # from the middle of one end to that of the other, in pixels
-    # standard deviation of that, as far as ends on whole pixels can be placed
+    # standard deviation of the length, from the rounding of ends to whole pixels
     sd_px: float
-    # where it lies, ``(y0, x0, y1, x1)``, the last row and column left out
+    # bounding box ``(y0, x0, y1, x1)``, the last row and column left out
     box: tuple[int, int, int, int]
     light: bool  # whether it is brighter than its ground
 
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A straight piece, its ticks included."""
+    """A straight line including its ticks."""
 
     y0: int  # rows of the line itself
     y1: int
@@ -68,8 +68,8 @@ class _Line:
 def find_scale_bar(image: Any) -> ScaleBar | None:
     """Find the scale bar printed into an image (Y, X), whose data bar is not cropped.
 
-    Of a lazy one only what is searched is read. None where there is no bar, or more
-    than one thing that looks like one.
+    Of a lazy image only the searched part is read. None if there is no bar, or more
+    than one candidate.
     """
     height, width = image.shape
     depth = max(1, round(height * _SHARE))
@@ -84,7 +84,7 @@ def find_scale_bar(image: Any) -> ScaleBar | None:
 
 
 def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
-    """Find all bars in some rows, on each ground that they may have."""
+    """Find all bars in some rows, for each possible background."""
     finite = part[np.isfinite(part)]
     if not finite.size or finite.min() == finite.max():
         return set()
@@ -112,7 +112,7 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
 
 
 def _band(quiet: BoolArray, row: int) -> int:
-    """Height of the band of ground that a row lies in."""
+    """Return the height of the background band around a row."""
     above, below = quiet[:row][::-1], quiet[row:]
     first, last = (
         int(np.argmin(part)) if not part.all() else part.size for part in (above, below)
@@ -121,7 +121,7 @@ def _band(quiet: BoolArray, row: int) -> int:
 
 
 def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:
-    """Find the bars among the marks on one ground."""
+    """Find the bars among the marks on one background."""
     from scipy import ndimage
 
     width = mark.shape[1]
@@ -155,7 +155,7 @@ def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:
 
 
 def _is_bar(line: _Line, shortest: float, longest: float) -> bool:
-    """Whether a line is long and thin enough, and its ticks short."""
+    """Check that a line is long and thin enough, and its ticks short."""
     thick, tall = line.y1 - line.y0, line.bottom - line.top
     short_ticks = tall <= max(6, _TICK * line.width)
     thin = thick <= max(2, _THICK * line.width)
@@ -163,7 +163,7 @@ def _is_bar(line: _Line, shortest: float, longest: float) -> bool:
 
 
 def _line(shape: BoolArray, y: int, x: int) -> _Line | None:
-    """Take a connected piece as a line with ticks; None where it is none."""
+    """Interpret a connected region as a line with ticks; None if it is not one."""
     wide = shape.shape[1]
     full = np.flatnonzero(shape.mean(axis=1) >= _SOLID)
     if not full.size or full[-1] - full[0] + 1 != full.size:
@@ -182,7 +182,7 @@ def _line(shape: BoolArray, y: int, x: int) -> _Line | None:
 
 
 def _is_clear(line: _Line, even: BoolArray) -> bool:
-    """Whether there is ground above and below a line, between its ticks."""
+    """Check that there is background above and below a line, between its ticks."""
     inner = np.s_[line.x0 + line.ends[0] + 1 : line.x1 - line.ends[1] - 1]
     for row in (line.y0 - 3, line.y1 + 2):
         if not 0 <= row < even.shape[0] or not even[row, inner].size:
@@ -193,7 +193,7 @@ def _is_clear(line: _Line, even: BoolArray) -> bool:
 
 
 def _join_halves(left: _Line, right: _Line) -> _Line | None:
-    """Join two halves of a bar that its label stands between."""
+    """Join two halves of a bar separated by its label."""
     if abs(left.y0 - right.y0) > 1 or abs(left.y1 - right.y1) > 1:
         return None
     gap, total = right.x0 - left.x1, right.x1 - left.x0

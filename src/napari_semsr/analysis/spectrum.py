@@ -1,4 +1,4 @@
-"""Power spectra: radially averaged in physical frequency, and as a centred picture.
+"""Power spectra: radially averaged in physical frequency, and as a centred image.
 
 Spectra are densities: white noise of variance σ² has the power σ² at every frequency,
 whatever the window and the image's size.
@@ -28,7 +28,7 @@ _BYTES_PER_PX = 36.0  # measured: growth of the peak in a process, one of 4000 x
 
 
 class SpectrumOptions(Options):
-    """How to take a power spectrum."""
+    """Options of a power spectrum."""
 
     # 1: chosen; steep spectra leak least through a Hann window
     tukey: float = Field(
@@ -54,7 +54,7 @@ class RadialSpectrum:
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """Both views of one power spectrum."""
+    """Radial and two-dimensional power spectrum of an image."""
 
     radial: RadialSpectrum
     # (Y, X) float32: base-10 logarithm of the power density, the zero frequency in the
@@ -64,7 +64,7 @@ class Spectrum:
 
 
 def _power(m: Micrograph, options: SpectrumOptions) -> FloatArray:
-    """Half-plane power density of a whole image."""
+    """Compute the half-plane power density of an image."""
     require_memory(m.name, m.shape, _BYTES_PER_PX)
     data = finite_array(m)
     if np.ptp(data) == 0:
@@ -94,7 +94,7 @@ def _radial(m: Micrograph, power: FloatArray) -> RadialSpectrum:
 
 
 def _centre_power(m: Micrograph, power: FloatArray) -> Micrograph:
-    """Unfold a half-plane into a centred picture of log power."""
+    """Unfold a half-plane into a centred image of log power."""
     rows, columns = m.shape
     full = np.empty((rows, columns))
     half = power.shape[1]
@@ -126,12 +126,12 @@ def radial_spectrum(
 ) -> RadialSpectrum:
     """Average an image's power over rings of equal physical frequency.
 
-    Its mean is taken off, a window applied, nothing padded.
+    The mean is subtracted and a window applied, without padding.
     """
     return _radial(m, _power(m, options or SpectrumOptions()))
 
 
 def measure_spectrum(m: Micrograph, options: SpectrumOptions | None = None) -> Spectrum:
-    """Take the power spectrum once and give both views of it."""
+    """Compute the radial and two-dimensional power spectrum."""
     power = _power(m, options or SpectrumOptions())
     return Spectrum(_radial(m, power), _centre_power(m, power))

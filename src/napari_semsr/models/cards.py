@@ -1,4 +1,4 @@
-"""Model cards: what a file of weights says of itself, read without torch.
+"""Model cards: metadata stored in a file of weights, read without torch.
 
 A model is one safetensors file. Its header, which is plain JSON, holds the card.
 Nothing in it is code and nothing is unpickled.
@@ -43,7 +43,7 @@ _Factor = Annotated[float, Field(ge=1 / 16, le=16)]
 
 
 class ModelCard(BaseModel):
-    """What a user must know of a model before using it."""
+    """Metadata that a user needs before using a model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -116,7 +116,7 @@ class ModelCard(BaseModel):
 
 
 def list_bundled() -> list[str]:
-    """Names of the models that come with the package."""
+    """Return the names of the models shipped with the package."""
     return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
 
 
@@ -166,7 +166,7 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _bytes_of(header: dict[str, Any]) -> int:
-    """Bytes of weights that a header announces."""
+    """Return the bytes of weights that a header declares."""
     rows = [row for row in header.values() if isinstance(row, dict)]
     offset_pairs = [row.get("data_offsets") for row in rows]
     ends = [
@@ -215,6 +215,6 @@ def write_card(path: Path, card: ModelCard) -> None:
 
 
 def file_digest(path: Path) -> str:
-    """Digest of a model file, card and weights together: ``sha256:`` and 64 digits."""
+    """Compute the digest of a model file: ``sha256:`` and 64 digits."""
     with open_file(path) as stream:
         return "sha256:" + hashlib.file_digest(stream, "sha256").hexdigest()

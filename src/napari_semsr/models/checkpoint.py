@@ -41,7 +41,7 @@ _REFUSALS = (  # what constructors and readers raise at values that they cannot 
 _LARGEST_REACH = 65536  # pixels; as on the card
 _BESIDE = "beside/"  # before the weights of networks that a model was trained with
 # What a file may hold beside what can be trained
-_LOADED = {**ARCHITECTURES, "onnx": OnnxNetwork}
+_CARD_ARCHITECTURES = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
 def build(architecture: str, options: dict[str, Any]) -> nn.Module:
@@ -60,7 +60,7 @@ def _make(
     name: str,
     options: dict[str, Any],
 ) -> nn.Module:
-    """Build what a shelf holds under a name."""
+    """Build a network from a registry by name."""
     if name not in shelf:
         names = ", ".join(sorted(shelf))
         msg = f"The {kind} must be one of {names}, got {name!r}."
@@ -87,7 +87,7 @@ def _make(
 
 
 def _check_parts(network: nn.Module) -> None:
-    """Refuse what can be built of sizes that no field passes through."""
+    """Raise an error for layer sizes that PyTorch builds but cannot run."""
     for part in network.modules():
         if any(0 in weights.shape for weights in part.parameters(recurse=False)):
             msg = "every layer must have a channel"
@@ -102,7 +102,7 @@ def _check_parts(network: nn.Module) -> None:
                 raise ValueError(msg)
             pairs = zip(part.kernel_size, part.dilation, strict=True)
             if max((side - 1) * apart for side, apart in pairs) > _LARGEST_REACH:
-                msg = f"a convolution would reach beyond {_LARGEST_REACH} pixels"
+                msg = f"the reach of a convolution exceeds {_LARGEST_REACH} pixels"
                 raise ValueError(msg)
 
 
@@ -112,18 +112,20 @@ _SPARE, _PARTS = 64, 32  # chosen: parts without weights, such as rectifiers, ar
 
 
 class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
-    """A network that is built would have more weights than a file holds."""
+    """A network under construction has more weights than its file."""
 
 
 def _build_within(
     path: Path, card: ModelCard, state: Mapping[str, Tensor]
 ) -> nn.Module:
-    """Build the network of a card that asks for no more than its weights are.
+    """Build a card's network, which must not need more weights than the file has.
 
-    First without numbers: sizes of a thousand million cost nothing then.
+    It is built without values first, so that huge sizes cost nothing.
     """
     if card.architecture not in ARCHITECTURES:  # a graph, which brings its own bounds
-        return _make(_LOADED, "architecture", card.architecture, card.options)
+        return _make(
+            _CARD_ARCHITECTURES, "architecture", card.architecture, card.options
+        )
     weight_count = sum(weights.numel() for weights in state.values())
     most = _SPARE + 2 * weight_count  # for what is made and then replaced
     try:
@@ -131,14 +133,14 @@ def _build_within(
     except _TooManyWeights as error:
         msg = (
             f"The weights in {path.name} do not fit architecture {card.architecture}: "
-            f"its options ask for more than the {weight_count} numbers that are there."
+            f"its options need more than the {weight_count} stored numbers."
         )
         raise CheckpointError(msg, code="weights-mismatch") from error
     return build(card.architecture, card.options)
 
 
 def _check_size(card: ModelCard, *, parts: int, numbers: int) -> None:
-    """Build a network without numbers, of so many parts and weights at most."""
+    """Build a network without values, with limited numbers of modules and weights."""
     if _largest(card.options) > numbers:
         raise _TooManyWeights
     with _at_most(parts), torch.device("meta"):
@@ -149,7 +151,7 @@ def _check_size(card: ModelCard, *, parts: int, numbers: int) -> None:
 
 @contextmanager
 def _at_most(parts: int) -> Iterator[None]:
-    """Refuse networks of more parts; what other threads build does not count."""
+    """Limit the number of modules that this thread builds."""
     thread, number = threading.get_ident(), itertools.count(1)
 
     def count(*_: object) -> None:
@@ -164,7 +166,7 @@ def _at_most(parts: int) -> Iterator[None]:
 
 
 def _largest(options: object) -> float:
-    """Find the largest number in options, at whatever depth; 0 where there is none."""
+    """Find the largest number in nested options; 0 if there is none."""
     if isinstance(options, int | float):
         return abs(options)
     inside = options.values() if isinstance(options, dict) else options
@@ -178,7 +180,7 @@ def _largest(options: object) -> float:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A network ready to use, with what it says of itself."""
+    """A network ready to use, with its card."""
 
     module: nn.Module  # in evaluation mode, on the CPU, in float32
     card: ModelCard
@@ -195,8 +197,8 @@ def save_model(
 ) -> None:
     """Write a network and its card as one safetensors file, replaced in one step.
 
-    Weights are stored in their own type, or in 16 bits. Those `beside` are of networks
-    that it was trained with, from which training can go on.
+    Weights are stored in their own type, or in 16 bits. `beside` are the weights of
+    networks that it was trained with, for resuming training.
     """
     state = dict(module.state_dict())
     state |= {f"{_BESIDE}{name}": value for name, value in (beside or {}).items()}
@@ -217,11 +219,11 @@ _loaded_in: set[int] = set()  # processes, by number
 
 
 def _refuse_fork() -> None:
-    """Refuse a copy of a process that has used a model: torch's threads stay behind."""
+    """Raise an error in a fork of a process that used a model: it lacks its threads."""
     if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
         msg = (
-            "A process that was forked after a model was used cannot use one, it would "
-            "wait without end: start it by spawn, as in "
+            "A process that was forked after a model was used cannot use one, "
+            "as it would hang: start it by spawn, as in "
             "multiprocessing.get_context('spawn')."
         )
         raise SemsrError(msg, code="process-forked")
@@ -231,8 +233,8 @@ def _refuse_fork() -> None:
 def load_model(name_or_path: str | Path) -> LoadedModel:
     """Load a bundled model or a model file, in evaluation mode.
 
-    A `SemsrError` in a process that was forked from one that has loaded a model; a
-    `CheckpointError` if the file is damaged, or asks for more than it holds.
+    Raises a `SemsrError` in a process forked from one that has loaded a model, and a
+    `CheckpointError` if the file is damaged or its options need more weights.
     """
     _refuse_fork()
     path = resolve(name_or_path)

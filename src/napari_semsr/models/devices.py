@@ -1,4 +1,4 @@
-"""Which devices PyTorch can compute on here, what each can do, and why one cannot.
+"""Devices that PyTorch can compute on, their capabilities, and why one fails.
 
 The kinds are those of `torch.accelerator` that a laboratory has: ``cuda`` (also AMD's
 cards under ROCm), ``mps`` (Apple) and ``xpu`` (Intel).
@@ -38,17 +38,17 @@ _NO_MEMORY = (
 
 
 class Device(NamedTuple):
-    """A device that was chosen."""
+    """A selected device."""
 
     device: torch.device
     note: str | None = None  # Why it is not the one that was to be expected
 
 
 def device_count(kind: str) -> int:
-    """Count the devices of a kind, ``cuda``, ``mps`` or ``xpu``, that PyTorch sees.
+    """Count the devices of a kind, ``cuda``, ``mps`` or ``xpu``, visible to PyTorch.
 
-    ``CUDA_VISIBLE_DEVICES`` and its like hide some; a slice of a card by MIG is one. Of
-    other kinds there are none.
+    ``CUDA_VISIBLE_DEVICES`` and its like hide some; a MIG slice of a card counts as
+    one. Other kinds count 0.
     """
     if kind not in _CARDS:
         return 0
@@ -58,7 +58,7 @@ def device_count(kind: str) -> int:
 
 
 def find_device(name: str = "auto") -> Device:
-    """Choose a device by the name that a user gave.
+    """Choose a device by the user's name for it.
 
     ``auto`` is the first device that computes: a card of the kind that this PyTorch is
     built for, else the CPU, with a note if a card is there and fails. An `OptionError`
@@ -96,11 +96,11 @@ def find_device(name: str = "auto") -> Device:
 
 
 def find_training_device(name: str = "auto") -> Device:
-    """Choose a device to train on by the name that a user gave.
+    """Choose a device to train on by the user's name for it.
 
-    As `find_device`, but ``auto`` takes a CUDA card, else the CPU: what a network
-    learns elsewhere is compared with nothing before it is used. An `OptionError` of
-    Intel's GPUs, too, on which Lightning does not train.
+    As `find_device`, but ``auto`` takes a CUDA card, else the CPU, since training on
+    other devices is not validated. Also raises an `OptionError` for Intel GPUs, on
+    which Lightning does not train.
     """
     if name.partition(":")[0] == "xpu":
         msg = f"Training runs on cpu, cuda or mps, got {name}: Lightning has no xpu."
@@ -111,7 +111,7 @@ def find_training_device(name: str = "auto") -> Device:
 
 
 def _first_that_computes() -> Device:
-    """Take the first card that computes, or the CPU."""
+    """Return the first card that computes, else the CPU."""
     failures: list[str] = []
     # without a card, PyTorch 2.6 raises an error for the second question
     accelerator = (
@@ -142,7 +142,7 @@ def _note(failures: list[str], device_name: str) -> str | None:
 
 
 def _reason_of_none(kind: str) -> str:
-    """Say why PyTorch sees no device of a kind."""
+    """Return why PyTorch finds no device of a kind."""
     if kind == "mps":
         if torch.backends.mps.is_built():
             return "it needs macOS 14 on Apple silicon"
@@ -173,11 +173,11 @@ warnings.filterwarnings("ignore", message="CUDA initialization")
 
 
 def _failure(device: torch.device) -> str | None:
-    """Try a convolution, once in a process; say why a device cannot compute.
+    """Return why a device cannot compute, by trying a convolution once per process.
 
-    A card may be there and be of no use: too old for this PyTorch, taken by another
-    process for itself alone, with a driver that does not fit, or used by the process
-    that this one was forked from.
+    A card may be unusable: too old for this PyTorch, used exclusively by another
+    process, with an incompatible driver, or used by the process this one was forked
+    from.
     """
     if (os.getpid(), device) in working_devices:
         return None
@@ -197,14 +197,14 @@ def _failure(device: torch.device) -> str | None:
 
 
 def try_device(device: torch.device) -> bool:
-    """Convolve ones on a device, and see whether the sums are right."""
+    """Check the sums of a convolution of ones on a device."""
     field = torch.ones(1, 1, _PLAIN_SIZE, _PLAIN_SIZE, device=device)
     sums = functional.conv2d(field, torch.ones(1, 1, 3, 3, device=device)).cpu()
     return bool((sums == 9).all())
 
 
 def _explain(device: torch.device, error: Exception) -> str:
-    """Say in words why a device failed."""
+    """Explain why a device failed."""
     if device.type == "cuda" and not torch.version.hip:
         with suppress(Exception):  # a card that fails may not answer either
             capability = torch.cuda.get_device_capability(device)
@@ -219,7 +219,7 @@ def _explain(device: torch.device, error: Exception) -> str:
 
 
 def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Whether there is code for a card: binary of its generation, or portable."""
+    """Check for code for a card: binary of its generation, or portable."""
     for name in architectures:
         form, _, digits = name.partition("_")
         if not digits.isdecimal():  # as sm_90a, for that very card
@@ -231,21 +231,21 @@ def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool
 
 
 def device_name(device: torch.device) -> str:
-    """Name the processor or card, as its maker does."""
+    """Return the vendor's name of the processor or card."""
     if device.type in ("cuda", "xpu"):
         return str(getattr(torch, device.type).get_device_name(device))
     return processor_name()  # of an Apple chip, which holds both
 
 
 def has_float64(device: torch.device) -> bool:
-    """Whether a device computes in double precision: Apple's do not, few of Intel's."""
+    """Return whether a device has double precision: none of Apple's, few of Intel's."""
     return device.type in ("cpu", "cuda", "meta")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether a device computes in bf16 faster than in fp32.
+    """Return whether a device computes faster in bf16 than in fp32.
 
-    False where that is not known: on MPS and XPU, and where PyTorch is too old to say.
+    False if unknown: on MPS and XPU, and if PyTorch is too old.
     """
     if device.type == "cuda":  # of this card; torch asks for the current one
         if torch.version.hip:
@@ -258,20 +258,20 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def check_bf16(device: torch.device) -> None:
-    """Refuse bf16 where PyTorch would leave it: on MPS before macOS 14."""
+    """Raise an error for bf16 on MPS before macOS 14, where PyTorch ignores it."""
     if device.type == "mps" and not torch.backends.mps.is_macos_or_newer(14, 0):
         msg = "bf16 on Apple's GPU needs macOS 14 or newer: use `precision=fp32`."
         raise OptionError(msg, code="precision-unsupported")
 
 
 def memory_layout(device: torch.device) -> torch.memory_format:
-    """Give the order of weights and images that is fast, and right, on a device."""
+    """Return the memory format that is fast and correct on a device."""
     # PyTorch 2.6 to 2.11 convolve channels_last wrongly on MPS (pytorch#180984)
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def to_device(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
-    """Copy values to a device; on CUDA without waiting for what computes there."""
+    """Copy values to a device; on CUDA asynchronously."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)  # MPS would read memory that is freed (pytorch#189690)
@@ -287,9 +287,9 @@ _CONTAINED = (
 
 
 def free_memory(device: torch.device) -> int:
-    """Measure the bytes that a device can still give to this process.
+    """Return the bytes of device memory available to this process.
 
-    What PyTorch holds and does not use now counts as free: it is taken again first.
+    Memory cached by PyTorch counts as free: it is reused first.
     """
     if device.type == "cpu":
         limit = int(psutil.virtual_memory().total)
@@ -325,12 +325,12 @@ def free_memory(device: torch.device) -> int:
 
 
 def host_memory() -> int:
-    """Measure the bytes of memory that the computer can still give."""
+    """Return the bytes of available main memory."""
     return free_memory(torch.device("cpu"))
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what PyTorch holds of a device's memory and does not use.
+    """Release the device memory cached by PyTorch.
 
     Other processes, such as a training next to a viewer, cannot use it otherwise.
     """
@@ -339,7 +339,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, in the words of any device."""
+    """Return whether an error is an out-of-memory error of any device."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     message = str(error).lower()
@@ -348,9 +348,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def translated_memory(device: torch.device, what: str) -> Iterator[None]:
-    """Turn an error that says that memory ran out into a `DeviceMemoryError`.
+    """Convert an out-of-memory error into a `DeviceMemoryError`.
 
-    The tensors of the pass that failed are let go, so that a smaller one has room.
+    The failed pass's tensors are released, to make room for a smaller one.
     """
     try:
         yield
@@ -364,5 +364,5 @@ def translated_memory(device: torch.device, what: str) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Give the first line of an error, or its kind where it says nothing."""
+    """Return the first line of an error, or its type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,9 +1,9 @@
-"""ONNX graphs of others: what may run here.
+"""ONNX graphs from other programs: checks before they run.
 
-A graph is data, but one that is followed blindly can read files, load code, or never
-end. So `onnx.checker` looks at it, only standard operators without inner graphs are
-taken, and weights must lie in the file or in its folder. What a graph makes, how much
-memory it takes and how far it looks is found by running it (`measure_onnx`).
+A graph is data, but running an unchecked one can read files, load code, or never end.
+So `onnx.checker` validates it, only standard operators without subgraphs are accepted,
+and weights must be in the file or in its folder. Output size, memory and receptive
+field are measured by running it (`measure_onnx`).
 """
 
 import math
@@ -20,7 +20,7 @@ from napari_semsr.io import is_there
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
 _SAID = 300  # letters of what a file or a library says in a message; chosen
 _STANDARD = ("", "ai.onnx")
-_DRAWN = frozenset({
+_RANDOM_OPERATORS = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 })  # fmt: skip
@@ -32,7 +32,7 @@ _DECIDING = frozenset({  # what reads values and passes none of them on
 
 
 def onnx_library(name: str = "onnx") -> Any:
-    """Import onnx, a module of it, or onnxruntime, or say how to get them."""
+    """Import onnx, a module of it, or onnxruntime; raise an error if not installed."""
     # since 1.31 onnxruntime numbers the computer and tells its maker of each session
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
@@ -44,7 +44,7 @@ def onnx_library(name: str = "onnx") -> Any:
 
 @dataclass(frozen=True, slots=True)
 class OnnxGraph:
-    """A graph that may be run, and what is known of it before."""
+    """A checked graph, and its properties known before running it."""
 
     model: Any  # onnx.ModelProto, weights inside
     input: str  # Name of the input, (B, 1, H, W)
@@ -53,16 +53,16 @@ class OnnxGraph:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """What the file says of itself."""
+        """Metadata of the file."""
         return {entry.key: entry.value for entry in self.model.metadata_props}
 
     def serialise(self) -> bytes:
-        """Give the whole graph as bytes."""
+        """Return the graph as bytes."""
         data: bytes = self.model.SerializeToString()
         return data
 
     def layers(self) -> bytes:
-        """Give the same graph with every layer as an output, to see their sizes."""
+        """Return the graph with every layer as an output, to measure their sizes."""
         twin = onnx_library().ModelProto()
         twin.CopyFrom(self.model)
         del twin.graph.output[:]
@@ -72,7 +72,7 @@ class OnnxGraph:
         return data
 
     def peak(self, sizes: Mapping[str, int]) -> int:
-        """Add up the sizes of layers that are alive at once, till last used."""
+        """Return the peak total size of the layers that are alive at once."""
         nodes = self.model.graph.node
         last = {name: place for place, node in enumerate(nodes) for name in node.input}
         live = peak = 0
@@ -88,8 +88,7 @@ class OnnxGraph:
 def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     """Read and check a graph of one grey image in and one out.
 
-    Weights may lie in the folder, where one is given, that are not in the file; `name`
-    is for messages.
+    Weights outside the file may be in `folder`, if given; `name` is for messages.
     """
     onnx = onnx_library()
     if len(data) > _SIZE_LIMIT:
@@ -104,7 +103,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         raise CheckpointError(msg, code="model-damaged") from error
     if not model.graph.node:
         raise CheckpointError(
-            f"{name} is no ONNX model: it has no nodes.", code="format-unknown"
+            f"{name} is not an ONNX model: it has no nodes.", code="format-unknown"
         )
     _check_tensors(model, name, folder)
     model = _inline(model, name)
@@ -130,7 +129,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
 
 
 def _decides(graph: Any) -> bool:
-    """Tell whether grey values, and not sizes alone, decide what is done."""
+    """Check whether the control flow depends on grey values, not only on sizes."""
     sizes = {"", *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
         if node.op_type in ("Shape", "Size") or sizes.issuperset(node.input):
@@ -141,7 +140,7 @@ def _decides(graph: Any) -> bool:
 
 
 def _is_float(node: Any) -> bool:
-    """Whether a node only changes the precision of its values."""
+    """Check whether a node only changes the precision of its values."""
     kinds = onnx_library().TensorProto
     real = (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE, kinds.BFLOAT16)
     to = [a.i for a in node.attribute if a.name == "to"]
@@ -149,13 +148,13 @@ def _is_float(node: Any) -> bool:
 
 
 def _as_text(name: str | bytes) -> str:
-    """Write a name of a file into a sentence; bytes where it is no text."""
+    """Return a name from a file as printable text."""
     return one_line(name if isinstance(name, str) else repr(name))
 
 
 def _unfit(name: str, what: str) -> CheckpointError:
     return CheckpointError(
-        f"A network in ONNX must {what}: {name} is not of use here.",
+        f"A network in ONNX must {what}: {name} cannot be used.",
         code="model-unsuitable",
     )
 
@@ -164,7 +163,7 @@ def _unfit(name: str, what: str) -> CheckpointError:
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """All stored tensors of a graph, those of attributes too."""
+    """Iterate over all stored tensors of a graph, including attributes."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -176,7 +175,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
 
 
 def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
-    """Bring weights into the file, and refuse those that claim what is not so."""
+    """Load external weights into the graph; raise an error for invalid tensors."""
     onnx = onnx_library()
     helper = onnx_library("onnx.external_data_helper")
     for tensor in _tensors(model.graph):
@@ -200,7 +199,7 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
 
 
 def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
-    """Give the folder of a tensor's own file, which must not be left."""
+    """Return the folder of a tensor's file, which must be inside the model's."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
     where = PurePosixPath(location.replace("\\", "/"))
@@ -231,7 +230,7 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
 
 
 def _inline(model: Any, name: str) -> Any:
-    """Put functions that a file defines itself in the place of their calls."""
+    """Inline the functions that a file defines."""
     if not model.functions:
         return model
     try:
@@ -243,16 +242,16 @@ def _inline(model: Any, name: str) -> Any:
 
 
 def _check_nodes(model: Any, name: str) -> None:
-    """Refuse operators that are not standard, have graphs inside, or draw numbers."""
+    """Raise an error for operators that are non-standard, nested or random."""
     for node in model.graph.node:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         inner = any(a.HasField("g") or len(a.graphs) for a in node.attribute)
         if node.domain not in _STANDARD:
-            why = "is not of the ONNX standard and needs code of others"
+            why = "is not in the ONNX standard and needs external code"
         elif inner:
-            why = "holds a graph that may run without end"
-        elif node.op_type in _DRAWN:
-            why = "draws random numbers, so that tiles would not agree"
+            why = "contains a subgraph that may run endlessly"
+        elif node.op_type in _RANDOM_OPERATORS:
+            why = "uses random numbers, so that tiles would not agree"
         else:
             continue
         msg = f"{name} uses the operator {_as_text(operator)}, which {why}."

@@ -1,8 +1,8 @@
-"""A network of another program: an ONNX graph that ONNX Runtime runs.
+"""Network from another program: an ONNX graph run by ONNX Runtime.
 
-It has the face of a torch network, so that it is tiled, probed, measured and recorded
-as any other. The graph itself is its only weight, a row of bytes in the model file. It
-runs on the processor, in single precision, whatever the device of the run.
+It has the interface of a torch network, so that it is tiled, probed, measured and
+recorded as any other. The graph itself is its only weight, a row of bytes in the model
+file. It runs on the processor, in single precision, whatever the device of the run.
 """
 
 import copy
@@ -33,7 +33,7 @@ from napari_semsr.models.probing import Probe, probe, smallest_side
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks halve, or do not
 _EQUAL = 1e-5  # of the range; rounding leaves 1e-6, a grid that is off 4e-5 and more
-_COMPARED = 32  # px at the least that are compared; chosen
+_LEAST_CORE = 32  # px at the least that are compared; chosen
 _LARGEST_SCALE = 8  # as a card may say
 _GROWTH = 8.0  # of layers on twice the side: 4 in proportion, 16 where each sees all
 _TRIED_SIDE = 32  # px
@@ -65,7 +65,7 @@ class _Runner:
         return output
 
     def peak_bytes(self, image: Float32Array) -> int:
-        """Run one image, and count the bytes of layers that are held at the peak."""
+        """Run one image, and return the peak bytes of its layers."""
         session = _session(self.graph.layers())
         names = [output_array.name for output_array in session.get_outputs()]
         output_array = self._of(session, image)
@@ -88,7 +88,7 @@ _running: weakref.WeakValueDictionary[str, _Runner] = weakref.WeakValueDictionar
 
 
 def _session(data: bytes) -> Any:
-    """Make ONNX Runtime ready for a graph that was checked."""
+    """Create an ONNX Runtime session for a checked graph."""
     runtime = onnx_library("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
@@ -131,7 +131,7 @@ class OnnxNetwork(nn.Module):
         self._runner: _Runner | None = None
 
     def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
-        """Take a graph of any length."""
+        """Accept a graph of any length."""
         graph_given = state.get(f"{prefix}graph")
         if (
             graph_given is not None
@@ -143,11 +143,11 @@ class OnnxNetwork(nn.Module):
         self._runner = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what cannot be copied or sent."""
+        """Leave out state that cannot be copied or pickled."""
         return {**self.__dict__, "_runner": None}
 
     def runner(self) -> _Runner:
-        """Check the graph and make it ready, once in a process."""
+        """Check and prepare the graph, once per process."""
         if self._runner is None:
             data = self.graph.cpu().numpy().tobytes()
             key = hashlib.sha256(data).hexdigest()
@@ -157,15 +157,15 @@ class OnnxNetwork(nn.Module):
 
     @property
     def deciding(self) -> bool:
-        """Whether values decide what is done, so that its reach is not known."""
+        """Whether the control flow depends on values, so that its reach is unknown."""
         return self.runner().graph.deciding
 
     def activation_bytes(self, shape: IntPair) -> int:
-        """Count the bytes of layers that a pass over a window holds at its peak."""
+        """Return the peak bytes of the layers in a pass over a window."""
         return self.runner().peak_bytes(np.zeros((1, 1, *shape), np.float32))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run images (B, 1, H, W) one by one, since a graph may know no batches."""
+        """Run images (B, 1, H, W) one by one, since a graph may not support batches."""
         planes = x.detach().to("cpu", torch.float32).contiguous().numpy()
         run = self.runner().run
         outputs = [run(plane[None]) for plane in planes]
@@ -182,7 +182,7 @@ class OnnxNetwork(nn.Module):
 def measure_onnx(
     data: bytes, *, stride: int | None = None
 ) -> tuple[OnnxNetwork, Probe]:
-    """Make a network of a graph that `read_graph` took, and measure stride and reach.
+    """Build a network from a graph of `read_graph`, and measure stride and reach.
 
     The stride of its card is taken if it fits: the least for which fields of all its
     multiples go through, and a field that is cut one stride further gives the same. The
@@ -215,7 +215,7 @@ def measure_onnx(
 
 
 def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
-    """Take the scale from a small field; raise unless others go through alike."""
+    """Measure the scale on a small field; raise an error if larger ones differ."""
     stride = network.stride
     output = network(torch.zeros(1, 1, smallest, smallest))
     scale, left = divmod(int(output.shape[2]), smallest)
@@ -235,13 +235,13 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
 
 
 def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
-    """Tell whether a field that is cut one stride further on gives the same inside.
+    """Check that a field cropped one stride further gives the same values inside.
 
     Strips do, as for the reach: their long borders are the same for both.
     """
     halo, stride, scale = probe_result.halo or 0, network.stride, network.scale
-    side = 2 * halo + probe_result.smallest + round_up(_COMPARED, stride)
-    across = round_up(max(probe_result.smallest, _COMPARED), stride)
+    side = 2 * halo + probe_result.smallest + round_up(_LEAST_CORE, stride)
+    across = round_up(max(probe_result.smallest, _LEAST_CORE), stride)
     strip = torch.rand(
         1, 1, side + stride, across, generator=torch.Generator().manual_seed(0)
     )
@@ -270,7 +270,7 @@ def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
 CARD_KEY = "semsr_card"
 OPSET = 17  # chosen: what ONNX Runtime of 2022 and deepImageJ's read
 _SPAN = 1e-5  # of the range, by which ONNX Runtime may differ from torch
-_TRIED = ((0, 0), (5, 0), (1, 11))  # pixels beyond the side that was traced
+_TEST_MARGINS = ((0, 0), (5, 0), (1, 11))  # pixels beyond the side that was traced
 
 
 class _AnySize(nn.Module):
@@ -290,7 +290,7 @@ class _AnySize(nn.Module):
 
 
 def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
-    """Write a network as ONNX, and try that ONNX Runtime gives the same.
+    """Write a network as ONNX, and check that ONNX Runtime gives the same output.
 
     It maps ``(B, 1, H, W)`` to ``(B, 1, H * scale, W * scale)``, for any batch and size
     with sides of at least the stride; the card goes into the file's metadata.
@@ -298,7 +298,7 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     if isinstance(module, InformedRestorer):
         msg = (
             f"{card.name} looks at the whole field for haze, noise and blur before it "
-            "restores it, which ONNX cannot say: export what it is told of one field "
+            "restores it, which ONNX cannot express: export the network for one field "
             "(`field`), without the haze."
         )
         raise CheckpointError(msg, code="export-unsupported")
@@ -316,12 +316,12 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
 
 
 def _side(stride: int) -> int:
-    """Side of a field that is small, and large enough for every layer."""
+    """Return a small side of a field that is large enough for every layer."""
     return max(64, 2 * stride)
 
 
 def _trace(whole: nn.Module, card: ModelCard) -> bytes:
-    """Follow a network over a field, and write what it does."""
+    """Trace a network on a field, and write it as ONNX."""
     side = _side(card.stride)
     field = torch.rand(1, 1, side + 1, side + 3)
     buffer = io.BytesIO()
@@ -367,7 +367,7 @@ def _write_card(model: Any, card: ModelCard) -> None:
 
 
 def scaling_sentence(card: ModelCard) -> str:
-    """Say what grey values a network takes."""
+    """Describe the grey-value scaling of a network's input."""
     low, high = card.input_percentiles
     ways = {
         "percentiles": f"percentiles {low:g} and {high:g} of the whole field",
@@ -384,7 +384,7 @@ def _check_same(data: bytes, whole: nn.Module, card: ModelCard) -> None:
     """Compare ONNX Runtime with torch on fields of several sizes."""
     network = OnnxNetwork(card.scale, card.stride, data=data).eval()
     side, rng = _side(card.stride), torch.Generator().manual_seed(0)
-    for rows, columns in _TRIED:
+    for rows, columns in _TEST_MARGINS:
         field = torch.rand(1, 1, side + rows, side + columns, generator=rng)
         with torch.no_grad():
             ours, theirs = whole(field).numpy(), network(field).numpy()

@@ -1,4 +1,4 @@
-"""What a network is found to do: where it looks at all of a field, and else how far."""
+"""Measured properties of a network: live normalisations and receptive field."""
 
 import copy
 import inspect
@@ -43,7 +43,7 @@ class LiveNorm:
 def live_norm(
     func: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> LiveNorm | None:
-    """Read a torch call that normalises a plane by its own statistics, if it is one."""
+    """Return a torch call that normalises a plane by its own statistics, else None."""
     if func is not functional.instance_norm:
         return None
     arguments_bound = _SIGNATURE.bind(*args, **kwargs)
@@ -58,10 +58,10 @@ def live_norm(
 
 
 class TorchCalls(TorchFunctionMode):
-    """Stand in for every torch function that the thread that enters calls."""
+    """Intercept every torch function called by the entering thread."""
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer one call; here it happens."""
+        """Answer one call; by default, run it."""
         return func(*args, **kwargs)
 
     def __torch_function__(
@@ -75,18 +75,18 @@ class TorchCalls(TorchFunctionMode):
 
 
 class NormInterceptor(TorchCalls):
-    """Answer the live norms of a pass in the thread that enters, and count them."""
+    """Replace and count the live norms of a pass in the entering thread."""
 
     def __init__(self) -> None:
         super().__init__()
         self.count = 0
 
     def _answer(self, norm: LiveNorm) -> Tensor:
-        """Give the image that the network goes on with; here the norm's input."""
+        """Return the image that replaces the norm's output; by default its input."""
         return norm.input
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer a live norm; let other calls happen."""
+        """Replace a live norm; run other calls."""
         norm = live_norm(func, args, kwargs)
         if norm is None:
             return func(*args, **kwargs)
@@ -113,7 +113,7 @@ _LAST_MINIMUM = 1024  # px; chosen: what takes no such field takes none
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was measured on a network."""
+    """Measured properties of a network."""
 
     # Context for a tile, a multiple of the stride: what an output depends on, and one
     # pixel more, so that both tiles at a border know the pixels on either side of it.
@@ -141,13 +141,13 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
         return side
     msg = (
         f"A network must accept fields whose sides are multiples of its stride "
-        f"{stride}, and this one refused all up to {sides[-1]} px."
+        f"{stride}, and this one failed for all up to {sides[-1]} px."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
 
 def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
-    """Greatest distance over which NaN, or a change, spreads, in four directions."""
+    """Measure how far NaN, or a change, spreads in four directions."""
     middle = round_up(side // 2, stride)
     spread_of = _find_changes if getattr(module, "opaque", False) else _unknown
     reach = 0
@@ -177,7 +177,7 @@ def _unknown(
 def _find_changes(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
-    """Find which outputs change at all with a part of a field.
+    """Find which outputs change with a part of a field.
 
     For networks whose layers may swallow NaN. Values of either sign and of three
     magnitudes are tried, and the other ones have another mean and spread, so that
@@ -200,9 +200,9 @@ def _find_changes(
 
 
 def receptive_field(module: nn.Module, *, stride: int) -> int:
-    """Measure from how many pixels away a field changes an output."""
+    """Measure the distance in pixels over which the input affects an output."""
     if getattr(module, "deciding", False):
-        msg = "What a network makes of a field where values decide cannot be bounded."
+        msg = "The receptive field is unknown if the control flow depends on values."
         raise ShapeError(msg, code="receptive-field-unbounded")
     module_copy = _cpu_copy(module)
     across = smallest_side(module_copy, stride=stride)
@@ -220,7 +220,7 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
 
 
 def probe(module: nn.Module, *, stride: int) -> Probe:
-    """Measure all that tiling needs to know of a network of one grey channel."""
+    """Measure all properties of a single-channel network that tiling needs."""
     module_copy = _cpu_copy(module)
     smallest = smallest_side(module_copy, stride=stride)
     with torch.no_grad(), NormInterceptor() as mode:
@@ -249,7 +249,7 @@ _WIDEST = 256  # probe of the effective receptive field; chosen
 def effective_halo(
     module: nn.Module, *, stride: int, halo: int, tolerance: float, seed: int = 0
 ) -> int:
-    """Measure the halo beyond which the input changes the output by little.
+    """Measure the halo beyond which the input hardly changes the output.
 
     In input pixels, a multiple of the stride, at most the exact halo, that of `probe`.
     The tolerance is the largest change that is allowed, over the range of the output.
@@ -279,7 +279,7 @@ def effective_halo(
 def effective_fields(
     module: nn.Module, *, stride: int, halo: int | None
 ) -> dict[str, int]:
-    """Measure what a card says of a network's effective field.
+    """Measure a network's effective field for its card.
 
     Input pixels for tolerances of 0.01 and 0.001; empty where the exact halo is not
     bounded, or above 256 px, which takes long.
@@ -295,7 +295,7 @@ def effective_fields(
 
 
 def _noise(shape: IntPair, rng: torch.Generator) -> Tensor:
-    """Draw values in [0, 1] with structure at several scales."""
+    """Generate values in [0, 1] with structure at several scales."""
     total = torch.zeros(1, 1, *shape)
     for step in (1, 4, 16):
         coarse = torch.rand(1, 1, *(-(-n // step) for n in shape), generator=rng)
@@ -307,7 +307,7 @@ def _noise(shape: IntPair, rng: torch.Generator) -> Tensor:
 def _change(
     module: nn.Module, one: Tensor, other: Tensor, *, axis: int, low: bool
 ) -> Tensor:
-    """Change of the output by distance from a line, over the output's range."""
+    """Compute the output's relative change by distance from a line."""
     half = one.shape[axis] // 2
     mixture = one.clone()
     start = 0 if low else half

@@ -1,4 +1,4 @@
-"""The best linear filter from one image to another, fitted to places of both."""
+"""Linear filters fitted by least squares from one image to another."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _PLACES = 1 << 17  # chosen: 300 for each of 21 x 21 taps, in seconds
 
 @dataclass(frozen=True, slots=True)
 class LinearFit:
-    """The best linear filter from one image of a place to another.
+    """The best linear filter from one image of a field to another.
 
     Attributes
     ----------
@@ -66,7 +66,7 @@ class LinearFit:
 def fit_place_filter(
     images: Iterable[tuple[NDArray[Any], NDArray[Any]]], taps: int = 21
 ) -> LinearFit:
-    """Fit the filter from one image of a place to another, its ridge cross-validated.
+    """Fit the filter from one image of a field to another, with cross-validated ridge.
 
     Blocks of up to 64 px are dealt out to five folds; the ridge is taken whose filters
     err least on the folds that they are not fitted to. Some 130 000 pixels are used.
@@ -124,9 +124,9 @@ def fit_place_filter(
 def _blocks(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], taps: int, side: int, step: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Give what a filter sees at every `step` px of each block, and what it should be.
+    """Return the filter's inputs at every `step` px of each block, and their targets.
 
-    Rows (N, taps²) and aims (N,), where all is finite.
+    Rows (N, taps²) and targets (N,), where all values are finite.
     """
     half = taps // 2
     for image, target in pairs:
@@ -149,7 +149,7 @@ def _blocks(
 
 @dataclass(slots=True)
 class _Sums:
-    """What least squares need of some pixels."""
+    """Sums over pixels for least squares."""
 
     count: int
     row: FloatArray  # (T,) sum of what the filter sees
@@ -183,7 +183,7 @@ class _Sums:
         self.squares += float(aims @ aims)
 
     def normal_equations(self) -> tuple[FloatArray, FloatArray]:
-        """Give the normal equations of a filter with an offset."""
+        """Return the normal equations of a filter with an offset."""
         count = max(self.count, 1)
         return (
             self.normal - np.outer(self.row, self.row) / count,
@@ -191,7 +191,7 @@ class _Sums:
         )
 
     def solve(self, ridges: Sequence[float]) -> list[FloatArray]:
-        """Give the kernel (T,) of each ridge."""
+        """Return the kernel (T,) of each ridge."""
         normal, right = self.normal_equations()
         size = len(right)
         power = np.trace(normal) / size
@@ -203,7 +203,7 @@ class _Sums:
         return [vectors @ (right_in_basis / (values + r * power)) for r in ridges]
 
     def error(self, kernel: FloatArray, other_sums: "_Sums") -> float:
-        """Sum the squared errors of a filter that was fitted to other pixels."""
+        """Sum the squared errors of a filter fitted to other pixels."""
         offset = (other_sums.aim - kernel @ other_sums.row) / max(other_sums.count, 1)
         linear = 2 * kernel @ (self.right - offset * self.row) + 2 * offset * self.aim
         square = kernel @ self.normal @ kernel + self.count * offset**2
@@ -213,7 +213,7 @@ class _Sums:
 def fit_linear_filter(
     pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], taps: int, scale: int = 1
 ) -> Float32Array:
-    """Fit the filter that brings patches nearest to what they should look like.
+    """Fit the least-squares filter from patches to their targets.
 
     Least squares over all pixels whose taps lie within a patch and are finite, as what
     they should look like. The mean of a patch tells nothing: the filter has no offset.

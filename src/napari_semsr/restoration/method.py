@@ -1,4 +1,4 @@
-"""The methods of restoration: chosen once for a field, the same for each of its tiles.
+"""Methods of restoration: prepared once for a field, and equal for all its tiles.
 
 What depends on the image (the blur's width, the noise, the weight of smoothness, the
 kernel of blind deconvolution) is measured on a few blocks of the field, never on a
@@ -11,7 +11,7 @@ makes a tile equal to the whole.
 
 Linear ones (Wiener, constrained least squares) are one finite filter. Computed on a
 whole field it would depend on all of it, wrap-around included. Here its impulse
-response is cut off where the rest weighs less than `_TOLERANCE`, so that pixels are the
+response is cropped where the rest weighs less than `_TOLERANCE`, so that pixels are the
 same however a field is tiled.
 """
 
@@ -67,7 +67,7 @@ from napari_semsr.restoration.structure import has_structure
 _BLOCK = 256
 _SMALLEST = 32  # side of a block; chosen
 _ACROSS = 4  # at most so many blocks along each axis
-_SKIPPED = 3  # rings that the window smears
+_WINDOW_RINGS = 3  # rings that the window smears
 
 # Where the fit looks; chosen: exponents around 2.4, where it starts, since exponent and
 # blur can stand for each other; blurs of up to 8 px, from starts of every width.
@@ -109,7 +109,7 @@ class RadialPower:
         dtype: np.dtype[Any],
         steps: FloatPair = (1.0, 1.0),
     ) -> Self:
-        """Average the power of blocks over rings; `blocks` (N, N)."""
+        """Average the power of blocks (N, N) over rings."""
         side = blocks[0].shape[0]
         line = np.hanning(side + 2)[1:-1]
         window = np.outer(line, line)
@@ -136,7 +136,7 @@ class RadialPower:
     def noise_to_signal(
         self, grain: Grain, kernel: FloatArray, side: int
     ) -> tuple[FloatArray, bool]:
-        """Take the noise over the sample's power, (side, side // 2 + 1).
+        """Compute the noise-to-signal ratio of power, (side, side // 2 + 1).
 
         By a model, and as it was measured where the sample is far above that; and
         whether it is, anywhere. `kernel` (N, M).
@@ -158,7 +158,7 @@ class RadialPower:
 
     def fit(self, kernel: FloatArray | None = None) -> Grain:
         """Fit the model; `kernel` (N, M)."""
-        keep = np.arange(self.frequency.size) >= _SKIPPED
+        keep = np.arange(self.frequency.size) >= _WINDOW_RINGS
         f, power = self.frequency[keep], np.maximum(self.power[keep], 1e-300)
         log_power, share = np.log(power), np.sqrt(f)
         log_transfer = np.zeros_like(f)
@@ -194,7 +194,7 @@ class RadialPower:
 
 
 def sample_blocks(data: Any) -> list[FloatArray]:
-    """Read a few square blocks, spread evenly over a field.
+    """Read a few evenly spaced square blocks of a field.
 
     `data` (Y, X); gives (N, N), grey values, reflected beyond the border of a small
     field. Blocks with pixels that are not finite are left out; where all have some,
@@ -221,7 +221,7 @@ def _corners(size: int, side: int) -> list[int]:
 
 
 def _ring_index(side: int, steps: FloatPair) -> tuple[NDArray[np.intp], FloatArray]:
-    """Ring of every sample of a square spectrum, and how many samples rings have."""
+    """Return the ring of every sample of a square spectrum, and samples per ring."""
     y, x = (np.fft.fftfreq(side) * side * step for step in steps)
     ring = np.rint(np.hypot(y[:, None], x[None, :])).astype(np.intp).ravel()
     return ring, np.bincount(ring)[: side // 2].astype(float)
@@ -234,7 +234,7 @@ _ITERATIONS = 10  # of Gao et al.'s blind deconvolution, and of both iterative m
 
 
 class RestoreOptions(Options):
-    """How to restore."""
+    """Options of a restoration."""
 
     method: Method = option(
         "wiener",
@@ -299,7 +299,7 @@ class RestoreOptions(Options):
     @field_validator("psf")
     @classmethod
     def _readable(cls, value: str) -> str:
-        """Refuse what is neither a width, a file name nor a word."""
+        """Check that the text is a width, a file name or a keyword."""
         try:
             parse_psf(value)
         except OptionError as error:
@@ -318,7 +318,7 @@ _TV_REACH = 2  # px: follows from two differences, one after the other
 def _richardson_lucy(
     image: FloatArray, kernel: FloatArray, *, iterations: int, tv: float = 0.0
 ) -> FloatArray:
-    """Restore by Richardson-Lucy, scikit-image's where total variation has no part.
+    """Restore by Richardson-Lucy; without total variation by scikit-image's.
 
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
        doi:10.1002/jemt.20294.
@@ -339,7 +339,7 @@ def _richardson_lucy(
 
 
 def _curvature(image: FloatArray) -> FloatArray:
-    """Divergence of the normalised gradient."""
+    """Compute the divergence of the normalised gradient."""
     down = np.diff(image, axis=0, append=image[-1:])
     right = np.diff(image, axis=1, append=image[:, -1:])
     length = np.sqrt(down**2 + right**2 + _EDGE**2)
@@ -352,7 +352,7 @@ def _curvature(image: FloatArray) -> FloatArray:
 def _estimate_kernel(
     block: FloatArray, start: FloatArray, *, iterations: int
 ) -> FloatArray:
-    """Estimate the blur together with the sample, in turns [1]_.
+    """Estimate the blur and the sample in alternation [1]_.
 
     .. [1] D. A. Fish et al., J. Opt. Soc. Am. A 12, 58 (1995),
        doi:10.1364/JOSAA.12.000058.
@@ -413,20 +413,20 @@ class Taps:
         return int(self.weights.shape[0]) // 2
 
     def apply(self, window: FloatArray) -> FloatArray:
-        """Filter a window (Y, X); gives (Y - 2 R, X - 2 R), R the radius."""
+        """Filter a window (Y, X); returns (Y - 2 R, X - 2 R), R the radius."""
         return np.asarray(scipy.signal.oaconvolve(window, self.weights, mode="valid"))
 
 
 def _side_for(kernel: FloatArray) -> int:
-    """Side of the plane on which a filter is computed."""
+    """Return the side of the plane on which a filter is computed."""
     return max(_SIDE, 4 * int(max(kernel.shape)))
 
 
 def _cut(response: FloatArray, *, even: bool = False) -> Taps:
-    """Cut an impulse response off where little is left.
+    """Crop an impulse response to where it is not negligible.
 
-    What was cut off of a mean grey level goes to all taps in proportion, or `even`:
-    those that keep what repeats add up to little.
+    The cropped share of the sum is distributed over all taps in proportion or, if
+    `even`, equally, for filters of periodic structure, whose sum is small.
     """
     half = response.shape[0] // 2
     y, x = np.indices(response.shape) - half
@@ -446,7 +446,7 @@ def _cut(response: FloatArray, *, even: bool = False) -> Taps:
 def _response(
     kernel: FloatArray, balance: float, regulariser: FloatArray | None = None
 ) -> FloatArray:
-    """Impulse response of scikit-image's Wiener filter, by default of a Laplacian."""
+    """Return scikit-image's Wiener impulse response, by default with a Laplacian."""
     side = _side_for(kernel)
     point = np.zeros((side, side))
     point[side // 2, side // 2] = 1
@@ -455,7 +455,7 @@ def _response(
 
 
 def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
-    """Make the Wiener filter for a power-law sample under white noise.
+    """Compute the Wiener filter for a power-law sample under white noise.
 
     A blur is never known exactly. What is wrong with it counts as noise too: a
     tenth of the blurred sample's power, averaged over neighbouring frequencies.
@@ -505,7 +505,7 @@ def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
 def _unsupervised_balance(
     kernel: FloatArray, block: FloatArray, noise: float, seed: int
 ) -> float:
-    """Draw the weight of smoothness together with the image, by Gibbs sampling [1]_.
+    """Sample the weight of smoothness together with the image, by Gibbs sampling [1]_.
 
     The chain starts near the `noise`, in squared grey levels.
 
@@ -537,7 +537,7 @@ _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small ti
 
 
 class DetailError(ReadError):
-    """An area shows nothing from which its blur can be estimated."""
+    """The area has no detail from which its blur can be estimated."""
 
     code = "too-little-detail"
 
@@ -548,13 +548,13 @@ class DetailError(ReadError):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Give the code."""
+        """Return the code."""
         return {"code": self.code}
 
 
 @dataclass(frozen=True, slots=True)
 class Restorer:
-    """A restoration, ready to be run on any window of its field."""
+    """A restoration prepared to run on any window of its field."""
 
     low: float  # Smallest grey value of the field
     high: float  # Largest
@@ -571,7 +571,7 @@ class Restorer:
         return self.reach <= self.halo
 
     def parameters(self) -> dict[str, Any]:
-        """Give every number that shapes the result, as JSON can hold it."""
+        """Return all parameters that affect the result, for JSON."""
         values: dict[str, Any] = {"psf": self.psf.to_json(), **self.chosen}
         if self.taps is None:
             values |= {"iterations": self.options.iterations, "tv": self.options.tv}
@@ -580,7 +580,7 @@ class Restorer:
         return {**values, "halo_px": self.halo, "exact": self.exact}
 
     def _apply(self, window: NDArray[Any], halo: int) -> FloatArray:
-        """Restore finite grey values (Y, X) but for a halo, that may be wider."""
+        """Restore finite grey values (Y, X) except for a halo, which may be wider."""
         span = self.high - self.low
         values = window.astype(float)
         if span <= 0:
@@ -599,7 +599,7 @@ class Restorer:
         return np.asarray(output * span + self.low)
 
     def plan(self, shape: IntPair) -> TilePlan:
-        """Cut a field into tiles whose windows have the halo."""
+        """Divide a field into tiles whose windows include the halo."""
         core = min(self.options.tile or _TILE, max(shape))
         return plan_tiles(shape, core=core, halo=self.halo)
 
@@ -615,7 +615,7 @@ class Restorer:
             yield tile, self._restore_box(data, tile.core, self.halo)
 
     def tolerance(self, data: Any, plan: TilePlan) -> float:
-        """Measure what a cut-off halo costs, in the middle of the field (Y, X).
+        """Measure the error of a cropped halo, in the middle of the field (Y, X).
 
         Gives the largest difference between a corner of a tile and the same pixels with
         as much halo as the method looks far, over the field's range; 0 where tiles are
@@ -664,7 +664,7 @@ def _inner(shape: tuple[int, ...], width: int) -> tuple[slice, slice]:
 def choose(
     micrograph: Micrograph, options: RestoreOptions, kernel: Micrograph | None = None
 ) -> Restorer:
-    """Measure a field, by a few blocks and its extremes, and prepare its restoration.
+    """Prepare a field's restoration by measuring a few blocks and its extremes.
 
     `kernel` is the blur, where `options` name a file.
 
@@ -681,7 +681,7 @@ def choose(
     if low == high == 0 and is_empty(micrograph.data):
         msg = (
             f"An image to restore needs finite pixels, and {micrograph.name} has none: "
-            "see whether it was written, or copied, whole."
+            "check that the file was written or copied completely."
         )
         raise ReadError(msg, code="no-finite-values")
     blocks = sample_blocks(micrograph.data)
@@ -720,7 +720,7 @@ def choose(
 def _known_psf(
     micrograph: Micrograph, options: RestoreOptions, kernel: Micrograph | None
 ) -> PointSpread | None:
-    """Make the kernel that was asked for; None where it must be estimated."""
+    """Build the requested kernel; None if it must be estimated."""
     choice = parse_psf(options.psf)
     if choice.kind == "gaussian":
         return PointSpread.gaussian(choice.sigma_px(micrograph.pixel_size_nm))
@@ -743,7 +743,7 @@ def _filter(
     blocks: list[FloatArray],
     options: RestoreOptions,
 ) -> tuple[Taps, dict[str, Any]]:
-    """Make the filter of a linear method, and say what it rests on."""
+    """Compute the filter of a linear method, and its parameters."""
     balance = options.balance
     if options.method == "wiener" and balance is None:
         taps = _wiener_taps(psf.kernel, grain, rings)

@@ -28,7 +28,7 @@ _ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves; chosen
 
 @dataclass(frozen=True, slots=True)
 class PsfChoice:
-    """What was asked for."""
+    """Requested point-spread function."""
 
     kind: Literal["gaussian", "flat", "file", "estimate"]  # Where the kernel comes from
     sigma: float = 0.0  # Standard deviation of a Gaussian in `unit`; 0 for the others
@@ -59,7 +59,7 @@ class PointSpread:
 
     @classmethod
     def gaussian(cls, sigma_px: FloatPair, *, kind: str = "gaussian") -> Self:
-        """Make a Gaussian kernel, cut off at four standard deviations."""
+        """Return a Gaussian kernel, truncated at four standard deviations."""
         lines = []
         for sigma in sigma_px:
             reach = max(1, math.ceil(_REACH * sigma))
@@ -77,7 +77,7 @@ class PointSpread:
 
     @classmethod
     def from_image(cls, values: NDArray[Any], name: str, *, kind: str = "file") -> Self:
-        """Make a kernel of an image of a point; `values` (N, M)."""
+        """Return the kernel from an image of a point; `values` (N, M)."""
         kernel = np.asarray(values, dtype=float)
         wrong = None
         if kernel.ndim != 2 or max(kernel.shape) > _LARGEST:
@@ -96,7 +96,7 @@ class PointSpread:
         return cls(kernel, kind, _widths(kernel))
 
     def centre(self, steps: FloatPair = (1.0, 1.0)) -> Self:
-        """Lay its centroid on the middle of pixels that are `steps` times as large.
+        """Resample to pixels `steps` times as large, centred on its centroid.
 
         By Lanczos weights of three lobes, stretched where the new pixels are larger. An
         `OptionError` if it is too wide in them.
@@ -113,7 +113,7 @@ class PointSpread:
             if kernel.sum(1 - axis)[beyond].sum() > _BEYOND:
                 msg = (
                     f"A blur kernel may be {_LARGEST} px wide in pixels of the image, "
-                    f"got {at.size / step:.0f} px: give a smaller picture of the point."
+                    f"got {at.size / step:.0f} px: give a smaller image of the point."
                 )
                 raise OptionError(msg, code="blur-invalid")
             far = step * np.arange(-reach, reach + 1)[:, None] - at
@@ -138,7 +138,7 @@ class PointSpread:
 
 
 def parse_psf(text: str) -> PsfChoice:
-    """Understand ``1.5px``, ``12nm``, ``flat7px``, ``estimate``, or a file name.
+    """Parse ``1.5px``, ``12nm``, ``flat7px``, ``estimate``, or a file name.
 
     Raises
     ------
@@ -170,7 +170,7 @@ def parse_psf(text: str) -> PsfChoice:
 
 
 def _widths(kernel: FloatArray) -> FloatPair:
-    """Root mean square widths of a kernel."""
+    """Compute the root mean square widths of a kernel."""
     widths: list[float] = []
     for axis in (1, 0):
         line = kernel.sum(axis)
@@ -179,6 +179,6 @@ def _widths(kernel: FloatArray) -> FloatPair:
 
 
 def _places(line: FloatArray) -> FloatArray:
-    """Give the places of weights, whose sum is one, from their centroid."""
+    """Return the positions of weights, whose sum is one, from their centroid."""
     x = np.arange(line.size)
     return np.asarray(x - float((x * line).sum()))

@@ -1,4 +1,4 @@
-"""Whether an area shows structure, from which a blur can be estimated.
+"""Test whether an area shows structure from which a blur can be estimated.
 
 The blur of background is that of its noise: how far neighbouring pixels are alike. Two
 properties tell structure from a gradient under stationary noise, whatever the noise's
@@ -42,21 +42,23 @@ _CELLS = 8  # along each side of a block, in which contrast is measured
 _SCALES = (0.7, 1.4, 2.8)  # px, of the bands that are measured
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
 _SURROGATES = 16, 64  # more where fewer do not decide; chosen: within a second
-_SEEN = 1e-14  # share of the power below which rings hold rounding of floats alone
+_ROUNDING_SHARE = (
+    1e-14  # share of the power below which rings hold rounding of floats alone
+)
 _CLEAR = 1.2  # times the floor of noise, from which a ring is used
 _FEWEST = 1.0  # skewness of counts of one a pixel, the fewest that are allowed for
 _LEFT = 1.3  # times the skewness that filtered counts keep
 _FLAT = 0.15  # of a fourth moment below a normal one, which rounding to a few steps has
-_PEAKED = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
+_LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
 _TOGETHER = 0.04  # correlation of bands that grey steps and medians leave
 _MOST_BLOCKS = 4  # that are compared with surrogates, those with most contrast
 _FEW_LEVELS = 8  # of masks and drawings
 
 
 def has_structure(blocks: list[FloatArray]) -> bool:
-    """Tell whether blocks (N, N) of an image show more than noise and a gradient.
+    """Check whether blocks (N, N) of an image show more than noise and a gradient.
 
-    Of blocks too small to tell, below 64 px, it is assumed.
+    True for blocks below 64 px, which are too small for the test.
     """
     if max(float(np.ptp(block)) for block in blocks) == 0:
         return False
@@ -76,7 +78,7 @@ def has_structure(blocks: list[FloatArray]) -> bool:
 
 
 def _without_gradient(block: FloatArray) -> FloatArray:
-    """Take off the surface of second order that fits a block best."""
+    """Subtract the best-fitting second-order surface from a block."""
     line = np.linspace(-1, 1, block.shape[0])
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
     terms = np.stack([np.ones_like(x), y, x, x * x, x * y, y * y], axis=1)
@@ -85,7 +87,7 @@ def _without_gradient(block: FloatArray) -> FloatArray:
 
 
 def _without_dust(block: FloatArray) -> FloatArray:
-    """Put the median in place of few pixels that are far from it, and of those beside.
+    """Replace a few pixels far from the median, and their neighbours, by the median.
 
     Where they are more than a few, they are what the image shows.
     """
@@ -99,7 +101,7 @@ def _without_dust(block: FloatArray) -> FloatArray:
 
 
 def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
-    """Whether power has lines, or falls from the coarsest rings on."""
+    """Check whether power has lines, or falls from the coarsest rings on."""
     side = blocks[0].shape[0]
     window = np.outer(*[np.hanning(side + 2)[1:-1]] * 2)
     power = np.mean([np.abs(np.fft.fft2(b * window)) ** 2 for b in blocks], axis=0)
@@ -139,7 +141,7 @@ def _grey_step(block: FloatArray) -> float:
 def _differs_from_surrogates(
     blocks: list[FloatArray], levels: list[FloatArray], rounding: float
 ) -> bool:
-    """Whether bands differ from fields of random phases, by contrast or by skewness.
+    """Check whether bands differ from fields of random phases.
 
     `levels`: the blocks with their gradient, since noise of counts grows with them;
     `rounding`: variance that grey steps leave.
@@ -168,7 +170,7 @@ def _differs_from_surrogates(
         ]
     )
     counts = _LEFT * min(skewness / left[0, 0], _FEWEST) * left[1:]
-    counts[0, 1] = max(counts[0, 1], _PEAKED)
+    counts[0, 1] = max(counts[0, 1], _LEAST_PEAKEDNESS)
     rng = np.random.default_rng(0)
     surrogates: list[FloatArray] = []
     for draws in _SURROGATES:
@@ -248,7 +250,7 @@ def _moments(
 
 
 def _gumbel_tail(draws: int) -> float:
-    """Deviations beyond which one of the largest values lies by chance.
+    """Return the number of deviations that a maximum rarely exceeds by chance.
 
     Their width is known by so many draws alone, as of Student's t.
     """
@@ -259,7 +261,7 @@ def _gumbel_tail(draws: int) -> float:
 
 
 def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
-    """Find the share of power (N, N/2 + 1) in rings that is not white noise."""
+    """Estimate the share of power (N, N/2 + 1) in rings that is not white noise."""
     side = len(power)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     ring = np.rint(np.hypot(y, x) * side).astype(int)
@@ -268,12 +270,12 @@ def _share_above_noise(power: FloatArray, rounding: float) -> FloatArray:
     mean = ndimage.gaussian_filter1d(mean, 1.0)
     floor = max(float(mean[3 * side // 8 : side // 2].mean()), _ABOVE * rounding)
     share = np.clip(1 - _CLEAR * floor / np.maximum(mean, 1e-300), 0, 1)
-    share[mean <= _SEEN * mean.max()] = 0
+    share[mean <= _ROUNDING_SHARE * mean.max()] = 0
     return np.asarray(share[ring])
 
 
 def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
-    """Transform a block less the smooth part by which opposite borders differ [2]_."""
+    """Transform a block minus the smooth part by which opposite borders differ [2]_."""
     jumps = np.zeros_like(block)
     for values, away in ((block, jumps), (block.T, jumps.T)):
         away[0] += values[-1] - values[0]
@@ -285,14 +287,14 @@ def _periodic_spectrum(block: FloatArray) -> NDArray[np.complex128]:
 
 
 def _in_cells(values: FloatArray) -> FloatArray:
-    """Average a block in its 8 x 8 cells; gives (64,)."""
+    """Average a block in its 8 x 8 cells; returns (64,)."""
     cell = values.shape[0] // _CELLS
     cut = values[: cell * _CELLS, : cell * _CELLS]
     return np.asarray(cut.reshape(_CELLS, cell, _CELLS, cell).mean((1, 3)).ravel())
 
 
 def _slopes(block: FloatArray) -> FloatArray:
-    """Give what contrast of noise may follow, a surface and the mean; (64, 7)."""
+    """Return regressors of the noise's contrast: a surface and the mean; (64, 7)."""
     line = np.linspace(-1, 1, _CELLS)
     y, x = (grid.ravel() for grid in np.meshgrid(line, line, indexing="ij"))
     mean = _in_cells(block)

@@ -110,7 +110,7 @@ def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path)
     rng = np.random.default_rng(0)
     write(Micrograph(rng.random((128, 128))), tmp_path / "noise.ome.tif")
     said = refused("calibrate", "noise.ome.tif", "--pitch-nm", "300", "-o", "n.json")
-    assert "No grating is seen" in said
+    assert "No grating found" in said
     assert not (tmp_path / "n.json").exists()
     assert "pitch_nm must be given" in refused("calibrate", str(grating))
     assert ".json" in refused(

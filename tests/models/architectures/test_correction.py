@@ -49,8 +49,8 @@ def test_a_step_moves_the_result(name, options, side) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "told"),
     [
-        ("vdsr", {"width": 4}, "add its input itself, got 'vdsr'"),
-        ("srcnn", {"residual": True}, "add its input itself, got 'srcnn'"),
+        ("vdsr", {"width": 4}, "add its input, but 'vdsr' does"),
+        ("srcnn", {"residual": True}, "add its input, but 'srcnn' does"),
         ("nothing", {}, r"one of .*multi-residual.*got 'nothing'"),
     ],
 )

@@ -1,6 +1,6 @@
-"""From blocks to a crossing, its spread and a reason, for a batch of pairs.
+"""Measure crossings of a batch of block pairs, with their spread and reasons.
 
-This is the one path that whole images and maps both take.
+Whole images and maps both use this code.
 """
 
 from dataclasses import dataclass
@@ -56,16 +56,16 @@ class Measurement:
 
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
-        """Reason of each pair in words."""
+        """Reason of each pair, as text."""
         return tuple(REASONS[code - 1] if code else None for code in self.code)
 
 
 def _standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
-    """Take off each block's mean and divide by its standard deviation.
+    """Subtract each block's mean and divide by its standard deviation.
 
-    `stack` (B, Y, X); gives (B, Y, X), blocks of mean 0 and deviation 1; constant
-    blocks are all 0, blocks with NaN or infinite pixels too, (B,), the deviations; 0
-    for constant blocks, NaN where a pixel was not finite.
+    `stack` (B, Y, X). Returns blocks (B, Y, X) of mean 0 and deviation 1 (0 if constant
+    or not finite), and the deviations (B,): 0 if constant, NaN if a pixel is not
+    finite.
     """
     flat = stack.reshape(stack.shape[0], -1)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -170,7 +170,7 @@ def measure(
 def shares_noise(
     first: NDArray[np.floating], second: NDArray[np.floating], shift: FloatPair
 ) -> bool:
-    """Tell whether two images share noise that did not move with what they show.
+    """Check whether two images share noise that did not move with the sample.
 
     `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which the second is to be
     moved.
@@ -185,7 +185,7 @@ def shares_noise(
 
 
 def _too_small(count: int) -> Measurement:
-    """Say that blocks are too small to have a single ring."""
+    """Return the result for blocks too small to have a single ring."""
     none, empty = np.full(count, np.nan), np.zeros((count, 0))
     return Measurement(
         crossing=none,
@@ -209,10 +209,10 @@ def _estimate(
     question: FrcCriterion,
     noise: FloatArray | None,
 ) -> tuple[Fit, NDArray[np.uint8]]:
-    """Find crossing, spread and misfit of each curve that may be read; `code` (B,).
+    """Estimate crossing, spread and misfit of each valid curve; `code` (B,).
 
-    `noise` (B, 2), of two halves over that of the whole, whose crossing is wanted then.
-    Gives them, NaN where none may be read, and codes that say why there is none.
+    `noise` (B, 2) of two halves over that of the whole; the crossing is then that of
+    the whole. Returns NaN for invalid curves, and codes of the reasons.
     """
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
@@ -296,7 +296,7 @@ def _distrust_split(
     crossing: FloatArray,
     full: Geometry,
 ) -> None:
-    """Give a reason, in `code`, where the split of images (B, Y, X) is not valid."""
+    """Set a reason in `code` if the split of images (B, Y, X) is not valid."""
     code[(code == 0) & _is_coloured(stack, full)] = code_of("correlated-noise")
     high = crossing > _NYQUIST_SHARE * full.rings.nyquist
     code[(code == 0) & high] = code_of("beyond-nyquist")
@@ -353,7 +353,7 @@ def _noise_of_halves(
     whole: NDArray[np.floating],
     geometry: Geometry,
 ) -> FloatArray:
-    """Noise power of two halves over that of the whole, (B, 2).
+    """Compute the noise power of two halves over that of the whole, (B, 2).
 
     `sums` of the standardised halves; `deviations` (B,), by which they were divided;
     `whole` (B, Y, X).
@@ -374,7 +374,7 @@ def _noise_of_halves(
 
 
 def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray:
-    """Correlation of halves, (B, K), at which the whole meets a threshold, (K,)."""
+    """Convert a threshold (K,) of the whole to one of its halves, (B, K)."""
     level = np.clip(threshold, 0, 1 - 1e-6)
     signal = level / (1 - level)
     halves = signal / np.sqrt((signal + noise[:, :1]) * (signal + noise[:, 1:]))
@@ -382,7 +382,7 @@ def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray
 
 
 def _of_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:
-    """Correlation of two images like the whole, from that of halves, (B, K)."""
+    """Convert the correlation of halves to that of two whole images, (B, K)."""
     square = np.minimum(curve**2, 1 - 1e-9)
     noise_sum, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]
     root = np.sqrt((square * noise_sum) ** 2 + 4 * (1 - square) * square * product)

@@ -1,7 +1,7 @@
 """Fourier ring correlation of two images, or of one image with itself split.
 
 The resolution is the inverse of the frequency at which the correlation falls below a
-threshold. Each result says how it was made, and when there is none, why.
+threshold. Each result states its method or the reason why there is none.
 """
 
 import math
@@ -26,8 +26,8 @@ from napari_semsr.analysis.frc.independence import (
 )
 from napari_semsr.analysis.frc.validity import REASON_TEXTS, Reason
 from napari_semsr.analysis.light import (
-    GUESSED,
-    PRETENDED,
+    CAUSE_WITH_REFERENCE,
+    CAUSE_WITHOUT_REFERENCE,
     CutOff,
     beside_cut_off,
     beyond_cut_off,
@@ -68,7 +68,7 @@ _BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
 
 
 class FrcOptions(Options):
-    """How to read a Fourier ring correlation."""
+    """Options of a Fourier ring correlation."""
 
     criterion: Criterion = option(
         "1/7",
@@ -79,8 +79,8 @@ class FrcOptions(Options):
     estimator: Estimator | None = option(
         None,
         "Estimator",
-        "Exact, the default, fits what the window does to small blocks; plain reads "
-        "the rings.",
+        "Exact, the default, models the effect of the window on small blocks; "
+        "plain uses the rings.",
         group=MORE,
     )
     # In blocks of 64 px the plain curve was off by 9.8 % (median RMSE, measured on
@@ -107,7 +107,7 @@ class FrcOptions(Options):
     gain: float = option(
         1.0,
         "Gain",
-        "Electrons or photons to a grey level, for the split by counts.",
+        "Electrons or photons per grey level, for the split by counts.",
         unit=f"{_ELECTRON}/grey level",
         gt=0,
         group=MORE,
@@ -115,14 +115,14 @@ class FrcOptions(Options):
     offset: float = option(
         0.0,
         "Offset",
-        "Grey level of no count, for that split.",
+        "Grey level at zero counts, for the split by counts.",
         unit="grey level",
         group=MORE,
     )
     read_noise: float = option(
         0.0,
         "Read noise",
-        "Of a pixel, in electrons, for that split.",
+        "Read noise of a pixel in electrons, for the split by counts.",
         unit=_ELECTRON,
         ge=0,
         group=MORE,
@@ -130,8 +130,8 @@ class FrcOptions(Options):
     allow_self: bool = option(
         False,
         "Both may be of one acquisition",
-        "Give the number for images that were made of one acquisition, or one of the "
-        "other: repeatability, not resolution.",
+        "Compute it for images from one acquisition or derived from each other:  "
+        "repeatability, not resolution.",
         group=MORE,
     )
 
@@ -160,14 +160,14 @@ _ENDS = Quantity("95 % interval", column="resolution_nm", shown=False)
 _MEAN = Quantity("Mean FRC below it", form=".3f")
 
 
-_FINEST_PX = 2.0  # the shortest period that pixels show, by Nyquist
-_NEAR = 1.1  # times that, from which more pixels would hardly show more; chosen
+_FINEST_PX = 2.0  # shortest period in pixels, by Nyquist
+_NEAR = 1.1  # multiple of it above which smaller pixels hardly help; chosen
 
 
 def beside_pixels(resolution_px: float | None) -> str:
-    """Say what to think of a resolution, beside the finest that its pixels can show.
+    """Compare a resolution with the finest that its pixels can show, as text.
 
-    No words where there is none.
+    Empty without a resolution.
     """
     if resolution_px is None:
         return ""
@@ -218,19 +218,19 @@ class FrcResult:
     def why(
         self,
     ) -> Annotated[str | None, record_quantity("Why")]:
-        """Why there is no resolution, in words."""
+        """Reason why there is no resolution, as text."""
         return self.reason and f"{self.reason}: {REASON_TEXTS[self.reason]}"
 
     @property
     def doubt(
         self,
     ) -> Annotated[str | None, Quantity("Doubt", tabled=False)]:
-        """Why the resolution is to be doubted, where there is one."""
+        """Reason to doubt the resolution, if any."""
         return None if self.resolution_px is None else self.why
 
     @property
     def verdict(self) -> str:
-        """What to think of the resolution."""
+        """Assessment of the resolution."""
         if self.doubt:
             return "to be doubted"
         beyond = beside_cut_off(self.resolution_nm, self.cut_off_nm)
@@ -238,22 +238,21 @@ class FrcResult:
 
     @property
     def beyond_cut_off(self) -> str:
-        """A sentence where the resolution is finer than all that the light carried."""
+        """Warning if the resolution is finer than the optical cut-off, else empty."""
         resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
-        return beyond_cut_off(
-            *resolution, end, GUESSED if self.reference else PRETENDED
-        )
+        cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
+        return beyond_cut_off(*resolution, end, cause)
 
     def line(
         self, label: str, colour: int | None = None, *, with_crossing: bool = True
     ) -> Line:
-        """Give the curve over cycles per pixel, marked at its crossing."""
+        """Return the curve over cycles per pixel, with its crossing."""
         mark = 1 / self.resolution_px if with_crossing and self.resolution_px else None
         return Line(label, self.frequency_per_px, self.correlation, mark, colour=colour)
 
     @property
     def thresholds(self) -> dict[Criterion, FloatArray]:
-        """Threshold of every criterion that may be asked for, (K,) each."""
+        """Thresholds of all criteria, (K,) each."""
         criteria = (self.criterion,) if self.reference else CRITERIA
         return {
             one: FrcCriterion(
@@ -312,7 +311,7 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
 def _split(
     electrons: FloatArray, finite: BoolArray, spread: float, rng: np.random.Generator
 ) -> Float32Array:
-    """Give two halves (2, Y, X) of electrons (Y, X)."""
+    """Split electrons (Y, X) into two halves (2, Y, X)."""
     electrons = np.where(finite, electrons, np.nan)
     whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
     heads = rng.binomial(whole.astype(np.int64), 0.5)
@@ -329,7 +328,7 @@ _PIXEL_TOLERANCE = 1e-3  # chosen: files round; a pixel in a field of 1000
 
 
 def check_grids(a: Micrograph, b: Micrograph) -> None:
-    """Refuse two images that do not share one grid, and tell if it lies elsewhere."""
+    """Require that two images share a grid, and warn if their origins differ."""
     if a.shape != b.shape:
         msg = (
             f"Both images must have the same shape, got {a.shape[0]}x{a.shape[1]} px "
@@ -359,7 +358,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
 def laid_over(
     a: Micrograph, b: Micrograph, shift: FloatPair
 ) -> tuple[Micrograph, Micrograph]:
-    """Cut two images to what they share once `b` is moved by the whole pixels."""
+    """Crop two images to their overlap after moving `b` by whole pixels."""
     y, x = round(shift[0]), round(shift[1])
     overlap = Box.of(a.shape).intersection(Box.of(b.shape).move((y, x)))
     if min(overlap.shape) < 1:
@@ -377,9 +376,9 @@ def laid_over(
 def common_cut_off(
     images: tuple[Micrograph, ...], sized_image: Micrograph, options: FrcOptions
 ) -> float | None:
-    """Give the cut-off that an option says, else that of all images, in nm.
+    """Return the cut-off in nm from the options, else from all images' histories.
 
-    None where an image's history tells none or another, or no pixel size is known.
+    None if the histories have none or differ, or if no pixel size is known.
     """
     stated_nm, has_size = options.cut_off_nm, sized_image.pixel_size_nm is not None
     if stated_nm is not None and not has_size:
@@ -400,13 +399,13 @@ _LAST_RINGS = 8  # chosen
 
 @dataclass(frozen=True, slots=True)
 class FrcPlan:
-    """What is decided before anything is correlated."""
+    """Decisions made before the correlation."""
 
     options: FrcOptions
     single: bool  # One image is split
     halves: bool  # The images are halves of a third one, which is measured
-    self_made: bool  # One was made of the other, or both of one acquisition
-    tested: bool  # Whether their noise says more than their histories
+    self_made: bool  # One is derived from the other, or both from one acquisition
+    tested: bool  # Whether their noise is to be tested as well as their histories
     calibrated: Micrograph  # The first image that has a pixel size, else the first
     thinned: bool = False  # The images share the counts of one
     shift: FloatPair | None = None  # By which the second image is moved, px
@@ -421,7 +420,7 @@ class FrcPlan:
         whole: Micrograph | None = None,
         shift: FloatPair | None = None,
     ) -> Self:
-        """Refuse images that cannot be correlated so."""
+        """Plan a correlation; raise an error if the images do not allow it."""
         from_one_image = options.split == "binomial"
         if from_one_image and b is not None:
             msg = "A binomial split needs one image of counts, got two images."
@@ -467,12 +466,12 @@ class FrcPlan:
 
     @property
     def is_refused(self) -> bool:
-        """Whether no resolution is given, as images are not independent."""
+        """Whether the resolution is withheld because the images are not independent."""
         return self.self_made and not self.options.allow_self
 
     @property
     def rest(self) -> FloatPair | None:
-        """Parts of a pixel by which the second image still has to be moved."""
+        """Remaining subpixel shift of the second image."""
         if self.shift is None:
             return None
         y, x = self.shift
@@ -481,7 +480,7 @@ class FrcPlan:
     def prepare(
         self, a: Micrograph, b: Micrograph | None
     ) -> tuple[Self, Micrograph, Micrograph | None]:
-        """Give what is correlated: images cut to what they share, or counts split."""
+        """Return the images to correlate: cropped to their overlap, or counts split."""
         if self.thinned:
             return self, *thin(a, self.options)
         if b is None or self.shift is None:
@@ -502,7 +501,7 @@ class FrcPlan:
         return None if nm is None or end is None else nm / end
 
     def method(self, *, under_lens: bool) -> str:
-        """How a correlation was made, in one line for people to quote."""
+        """Describe the correlation method in one line, for citation."""
         options = self.options
         what = (
             "single-image FRC (diagonal split, white noise assumed)"
@@ -538,7 +537,7 @@ class FrcPlan:
         a: Any,
         b: Any,
     ) -> Self:
-        """Look for noise that both images (Y, X) share, if histories do not decide.
+        """Test for noise shared by both images (Y, X), if histories do not decide.
 
         `reason` and `correlation` (K,) are what was measured. Noise that two exposures
         share in part is correlated noise; a reference may agree with an image of white
@@ -575,7 +574,7 @@ class FrcPlan:
 
 
 def finite_array(m: Micrograph) -> FloatArray:
-    """Read a whole image (Y, X) in double precision and refuse missing pixels."""
+    """Read an image (Y, X) in double precision; raise an error for missing pixels."""
     data = m.array().astype(np.float64)
     missing = data.size - int(np.count_nonzero(np.isfinite(data)))
     if missing:
@@ -667,7 +666,7 @@ def measure_frc(
 def _interval(
     pixels: float | None, size: float | None, spread: float
 ) -> FloatPair | None:
-    """95 % interval of a length, whose logarithm has some standard deviation."""
+    """Compute the 95 % interval of a length from the deviation of its logarithm."""
     if pixels is None or size is None:
         return None
     reach = math.exp(Z95 * spread)
@@ -677,12 +676,12 @@ def _interval(
 def measure_agreement(
     image: Micrograph, reference: Micrograph, *, cut_off_nm: float | None = None
 ) -> FrcResult:
-    """Measure down to what length an image agrees with a much better one on its grid.
+    """Measure the finest length at which an image agrees with a much better one.
 
     The usual fit is local, and may find no crossing for a curve that dips and comes
     back; the rings' first crossing is taken then. The reference counts as free of
-    noise. `cut_off_nm` is the shortest period that the light carried; by default what
-    the image's history tells.
+    noise. `cut_off_nm` is the shortest period that the light carried; by default from
+    the image's history.
     """
     options = FrcOptions(reference=True, cut_off_nm=cut_off_nm)
     result = measure_frc(image, reference, options)

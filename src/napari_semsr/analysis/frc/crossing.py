@@ -1,4 +1,4 @@
-"""Where a curve falls below a threshold: ring by ring, or by a likelihood fit."""
+"""Crossing of a curve with a threshold: ring by ring, or by a likelihood fit."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,7 +27,7 @@ FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc
 
 @dataclass(frozen=True, slots=True)
 class FrcCriterion:
-    """What is asked of a curve."""
+    """Threshold criterion of a curve."""
 
     criterion: Criterion
     estimator: Estimator
@@ -37,7 +37,7 @@ class FrcCriterion:
     end: float | None = None
 
     def threshold(self, samples: FloatArray) -> FloatArray:
-        """Correlation that a ring must reach, √(1/7) for 1/7 with a reference.
+        """Return the threshold correlation of each ring; √(1/7) with a reference.
 
         .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
            doi:10.1016/j.jsb.2005.05.009.
@@ -59,7 +59,7 @@ class FrcCriterion:
         threshold: FloatArray,
         floor: FloatArray,
     ) -> "Fit":
-        """Read curves by the estimator that was asked for; `curve` (B, K).
+        """Find the crossings of curves by the chosen estimator; `curve` (B, K).
 
         `threshold` (K,), or (B, K) where each pair has its own; `floor`, as `threshold`
         would be for 1/7: rings below it tell little.
@@ -96,7 +96,7 @@ class Fit:
 def _plain(
     curve: FloatArray, geometry: Geometry, threshold: FloatArray, start: int
 ) -> Fit:
-    """First crossing of the rings and its spread from noise over slope."""
+    """Find the rings' first crossing, and its spread from noise over slope."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
     crossing = first_crossing(curve, threshold, frequency, start=start)
@@ -112,7 +112,7 @@ def _plain(
 
 
 def _between_rings(values: FloatArray, place: FloatArray) -> FloatArray:
-    """Read values of rings, (K,) or (B, K), at one place each, (B,), in rings."""
+    """Interpolate ring values, (K,) or (B, K), at ring positions (B,)."""
     rings = values.shape[-1]
     low = np.clip(place.astype(np.intp), 0, rings - 2)
     part = np.clip(place - low, 0, 1)
@@ -153,7 +153,7 @@ def slope_at(
     frequency: FloatArray,
     weight: FloatArray,
 ) -> FloatArray:
-    """Slope of curves (B, K) around crossings (B,), by weighted least squares."""
+    """Fit the slope of curves (B, K) around crossings (B,) by least squares."""
     step = frequency[1] - frequency[0]
     reach = np.maximum(0.25 * crossing, 1.5 * step)
     offset = frequency[None, :] - crossing[:, None]
@@ -201,7 +201,7 @@ _ANGLES = 6
 
 
 def _response(weights: FloatArray, offset: FloatArray) -> FloatArray:
-    """Transform of a symmetric window about its middle, at offsets in bins."""
+    """Transform a symmetric window about its middle, at offsets in bins."""
     size = weights.size
     place = np.arange(size) - (size - 1) / 2
     phase = np.outer(offset, place) * (2 * np.pi / size)
@@ -222,7 +222,7 @@ class _Axis:
     def near(
         self, place: int, reach: int
     ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
-        """Window and outline around one sample, and where they were taken (bins)."""
+        """Return window and outline around a sample, and their positions in bins."""
         shift = np.arange(-reach * _FINE, reach * _FINE + 1)
         at = place * _FINE + shift
         return (
@@ -234,7 +234,7 @@ class _Axis:
 
 
 def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
-    """Choose samples ``(n, 2)`` that stand for a ring, and how much each counts.
+    """Choose representative samples ``(n, 2)`` of a ring, and their weights.
 
     The kernel is the same in all four quadrants, so one is enough. Small rings are
     taken whole, large ones at evenly spread angles.
@@ -259,7 +259,7 @@ def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
 def mix_rings(
     geometry: Geometry, first: int = 1, last: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
-    """Matrix from spectral density at radial nodes to mean ring density.
+    """Return the matrix from spectral density at radial nodes to ring means.
 
     Gives (I,), frequencies of the nodes, cycles per mean pixel.
     """
@@ -344,14 +344,14 @@ _FEWEST = 5  # inner rings that always count; chosen: three parameters need more
 # 0.003 in ln S is a tenth of the 3 % that the model cannot know.
 _STEPS = 12
 _STRIDE = 3.0
-_SETTLED = 3e-3
+_CONVERGENCE = 3e-3
 
 _LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflows
 
 # The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen, so
 # that a curve without slope has one answer too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
-_HELD = 1e9  # that on c where c is held at 0
+_ZERO_PENALTY = 1e9  # that on c where c is held at 0
 
 # Under a lens b is an object's alone, 0 to 3, and blur besides the lens is the
 # exception: the penalty on b has a deviation of 2, and c costs in proportion. Chosen on
@@ -360,7 +360,7 @@ _RIDGE_OF_LENS = np.array([1e-4, 0.25, 4e-3])
 _COST_OF_BLUR = np.array([0.0, 0.0, 0.25])
 # Of the log-likelihood that the end of a lens may cost before something is seen beyond
 # it, and the curve is read without; chosen: by chance in fewer than one of a thousand
-_LOST = 6.0
+_MOST_LOSS = 6.0
 _FAR = 0.4  # of the end, where T is smooth and the fit without it as right; chosen
 
 _LEAST = 1e-2  # of u, where ln u ends; chosen: rings count from 0.08 of the pilot on
@@ -368,7 +368,7 @@ _CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no
 
 
 def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArray:
-    """Rough crossing of each curve, by smoothing over neighbouring rings."""
+    """Estimate a rough crossing of each curve, smoothed over neighbouring rings."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
     # each ring averaged with those within a tenth of its frequency
@@ -386,13 +386,13 @@ def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArr
 
 
 def _half_range(pilot: FloatArray, geometry: Geometry) -> FloatArray:
-    """How far rings above the pilot crossing count, as a share of it."""
+    """Return the range of rings above the pilot crossing, as a share of it."""
     half_width = _RINGS_WANTED * geometry.rings.bin_width / pilot
     return np.clip(half_width, _NARROWEST, _WIDEST)
 
 
 def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
-    """Weight of each ring by its distance from the pilot crossing ``(B, K)``.
+    """Weight each ring by its distance from the pilot crossing, ``(B, K)``.
 
     The model is local. Small blocks need rings out to 1.55 times the crossing; where
     rings abound, fewer and nearer ones serve, and the model's shape matters less.
@@ -410,7 +410,7 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
 
 
 def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArray:
-    """First parameters: a weighted straight line of logit correlation over u²."""
+    """Estimate start parameters by a weighted line of logit correlation over u²."""
     inner_curve = np.clip(curve, 0.03, 0.98)
     value = np.log(inner_curve / (1 - inner_curve))
     w = weight * (inner_curve * (1 - inner_curve)) ** 2
@@ -432,7 +432,7 @@ def _expect(
     matrix: FloatArray,
     power: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Ring correlations of the model ``(B, J)`` and their derivatives ``(B, 3, J)``."""
+    """Compute the ring correlations ``(B, J)`` and derivatives ``(B, 3, J)``."""
     exponent = theta[:, :1] - theta[:, 1:2] * falls - theta[:, 2:] * ends + lens
     density = np.exp(np.clip(exponent, -_LIMIT, _LIMIT))
     stack = np.stack([density, -density * falls, -density * ends], axis=1)
@@ -446,7 +446,7 @@ def _expect(
 
 @dataclass(frozen=True, slots=True)
 class _FitState:
-    """Where the search stands: parameters, likelihood, gradient and information."""
+    """State of the search: parameters, likelihood, gradient and information."""
 
     theta: FloatArray
     value: FloatArray
@@ -456,7 +456,7 @@ class _FitState:
     def adopt(
         self, other: "_FitState", places: NDArray[np.intp], better: BoolArray
     ) -> None:
-        """Take over what another state, of the pairs at `places`, has improved."""
+        """Copy improvements from another state, of the pairs at `places`."""
         to = places[better]
         self.theta[to] = other.theta[better]
         self.value[to] = other.value[better]
@@ -466,7 +466,7 @@ class _FitState:
 
 @dataclass(frozen=True, slots=True)
 class _CrossingFit:
-    """Curves to be fitted and what they are fitted with."""
+    """Curves to be fitted, and the data of the fit."""
 
     curve: FloatArray
     weight: FloatArray
@@ -506,7 +506,7 @@ class _CrossingFit:
 
 
 def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
-    """Fisher scoring, damped wherever a step would lower the likelihood.
+    """Maximise by Fisher scoring, damped if a step would lower the likelihood.
 
     Pairs leave the batch as soon as their steps have become small.
     """
@@ -523,7 +523,7 @@ def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
         better = trial.value >= state.value[active]
         state.adopt(trial, active, better)
         damping[active] *= np.where(better, 0.1, 10.0)
-        going = np.flatnonzero(np.abs(step).max(axis=1) >= _SETTLED)
+        going = np.flatnonzero(np.abs(step).max(axis=1) >= _CONVERGENCE)
         if not going.size:
             break
         if going.size < active.size:
@@ -532,11 +532,11 @@ def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
 
 
 def _fit(problem: _CrossingFit, theta: FloatArray) -> _FitState:
-    """Fit the model, and again with c = 0 where it comes out below."""
+    """Fit the model, and again with c = 0 if c is negative."""
     best = _maximise(problem, theta)
     rising = np.flatnonzero(best.theta[:, 2] < 0)
     if rising.size:
-        fixed_theta = np.array([*problem.ridge[:2], _HELD])
+        fixed_theta = np.array([*problem.ridge[:2], _ZERO_PENALTY])
         straight = replace(problem.only(rising), ridge=fixed_theta)
         theta = best.theta[rising] * [1.0, 1.0, 0.0]
         best.adopt(_maximise(straight, theta), rising, np.ones(rising.size, bool))
@@ -544,7 +544,7 @@ def _fit(problem: _CrossingFit, theta: FloatArray) -> _FitState:
 
 
 def _lens_power(x: FloatArray) -> FloatArray:
-    """Power that an ideal lens passes, ln T², by frequency over its end."""
+    """Compute ln T², the power passed by an ideal lens; frequency over its cut-off."""
     power = np.square(ideal_transfer(x))
     return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
 
@@ -574,7 +574,7 @@ def fit_crossing(
     copies: float = 1.0,
     end: float | None = None,
 ) -> Fit:
-    """Fit each curve around its crossing and give the model's crossing.
+    """Fit each curve around its crossing and return the model's crossing.
 
     `curve` (B, K); `threshold`, `floor` (K,) or (B, K): around the higher of both the
     model is laid; `reference`: the second image is nearly free of noise, so a ring's
@@ -599,7 +599,7 @@ def fit_crossing(
     ends = np.full(len(curve), np.inf)
     if end is not None:
         under = _fit_under_lens(problem, frequency[first:last], nodes, end)
-        ends_earlier = (under.value >= best.value - _LOST) & (pilot > _FAR * end)
+        ends_earlier = (under.value >= best.value - _MOST_LOSS) & (pilot > _FAR * end)
         best.adopt(under, np.arange(len(curve)), ends_earlier)
         ends[ends_earlier] = end
     inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)
@@ -616,14 +616,14 @@ class _Model:
     ends: FloatArray  # of the lenses; infinite without one
 
     def at(self, frequency: FloatArray) -> FloatArray:
-        """Give ln S at frequencies (B, F)."""
+        """Evaluate ln S at frequencies (B, F)."""
         u = frequency / self.pilot[:, None]
         a, b, c = (self.theta[:, [place]] for place in range(3))
         lens = _lens_power(frequency / self.ends[:, None])
         return np.asarray(a - b * np.log(np.maximum(u, _LEAST)) - c * u**2 + lens)
 
     def slope(self, crossing: FloatArray) -> FloatArray:
-        """Give how steeply ln S falls over ln q, at one frequency each, (B,)."""
+        """Return the slope of ln S over ln q at one frequency each, (B,)."""
         v, x = crossing / self.pilot, np.minimum(crossing / self.ends, 1)
         least = np.exp(-_LIMIT)
         lens = x * np.sqrt(1 - x * x) / np.maximum(ideal_transfer(x), least)
@@ -635,7 +635,7 @@ _HALVINGS = 12  # of a quarter of a ring; chosen: far below any spread
 
 
 def _log_odds(level: FloatArray, power: float) -> FloatArray:
-    """Give ln S where the correlation of a pair is at a level."""
+    """Return ln S at which the correlation of a pair equals a level."""
     base = np.clip(level, 0, 1 - 1e-6) ** (1 / power)
     return np.asarray(np.log(base / (1 - base)))
 
@@ -648,7 +648,7 @@ def _read(
     threshold: FloatArray,
     power: float,
 ) -> Fit:
-    """Crossing of the fitted model, and its spread by the delta method and by misfit.
+    """Find the model's crossing, and its spread by the delta method and by misfit.
 
     `inner` (B,), over the pilot: from there on rings count in full.
     """

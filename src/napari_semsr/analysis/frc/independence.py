@@ -1,4 +1,4 @@
-"""Whether two images are independent exposures, by their histories and their noise."""
+"""Check that two images are independent exposures, by history and noise."""
 
 import json
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def _draws_noise(record: Provenance) -> bool:
 def _ancestors(
     record: Provenance | None, *, noisy: bool = True, split: bool = True
 ) -> Iterator[tuple[_Key, bool]]:
-    """Go through all images of a history, with whether their noise is passed on.
+    """Iterate over all images of a history, with whether their noise is passed on.
 
     `split`: halves of a mosaic are made of their own frames, else of all.
     """
@@ -72,7 +72,7 @@ def _overlap(some: set[_Key], others: set[_Key]) -> bool:
 def not_independent(
     a: Micrograph, b: Micrograph | None, *, reference: bool = False
 ) -> bool:
-    """Whether histories show that two images share their noise.
+    """Check whether histories show that two images share their noise.
 
     So do an image and what was made of it, and two images made of one. Halves of one
     mosaic do not, unless a network enhanced both: it draws alike in both. A single
@@ -104,7 +104,7 @@ def not_independent(
 
 
 def known_independent(a: Micrograph, b: Micrograph) -> bool:
-    """Whether the noise of both was simulated, or is that of frames of one scan.
+    """Check whether both images' noise is simulated, or from frames of one scan.
 
     Of images that `not_independent` does not refuse.
     """
@@ -159,7 +159,7 @@ def shares_unexplained_noise(
     *,
     reference: bool = False,
 ) -> bool:
-    """Whether two images correlate more than the signal of either can explain.
+    """Check whether two images correlate more than their signals can explain.
 
     `first`, `second` (Y, X), lazy or not; blocks with missing pixels are left out.
     `shift`: ``(y, x)`` in pixels by which the second is to be moved; `reference`: the
@@ -188,7 +188,7 @@ def _block_spectra(
     second: NDArray[Any],
     shift: FloatPair | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Mean powers of both images and cross-power in bands, (N, 3, K, K), of N blocks.
+    """Compute mean powers and cross-power of both images in bands, (N, 3, K, K).
 
     The bands are along y and x; also gives the effective samples in each (K, K).
     """
@@ -230,7 +230,7 @@ def _pool(values: FloatArray, across: int, along: int) -> FloatArray:
 
 
 def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
-    """Whether a correlation exceeds that of the signal in one of both images.
+    """Check whether a correlation exceeds that of the signal in either image.
 
     `mean` (3, K, K): powers and cross-power in bands across and along the axis along
     which the noise of the image with the number `noisy` is white; `samples` (K, K).

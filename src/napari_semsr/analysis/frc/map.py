@@ -51,7 +51,7 @@ from napari_semsr.core import (
 
 @dataclass(frozen=True, slots=True)
 class BlockSummary:
-    """Number of some blocks, and spread of their resolution; None where all failed."""
+    """Number of blocks and percentiles of their resolution; None if all failed."""
 
     blocks: int
     failed: int
@@ -113,7 +113,7 @@ class FrcMap:
 
     @property
     def median_interval(self) -> FloatPair | None:
-        """95 % interval of the median, in `unit`.
+        """Compute the 95 % interval of the median, in `unit`.
 
         By the blocks' noise, of which those that overlap count by the area that is
         theirs alone, and by what errs in all alike: the fit's form and the pixel size.
@@ -133,7 +133,7 @@ class FrcMap:
         return median / reach, median * reach
 
     def summarise(self, inside: BoolArray) -> BlockSummary:
-        """Sum up the blocks (Y, X) that lie inside."""
+        """Summarise the blocks (Y, X) inside a region."""
         values = self.measured[inside]
         finite = values[np.isfinite(values)]
         spread: tuple[float | None, ...] = (None, None, None)
@@ -151,12 +151,12 @@ class FrcMap:
 
     @property
     def p10_nm(self) -> float | None:
-        """Tenth percentile in nm: the finest places."""
+        """Tenth percentile in nm: the finest blocks."""
         return self._nm(10)
 
     @property
     def p90_nm(self) -> float | None:
-        """Ninetieth percentile in nm: the coarsest places."""
+        """Ninetieth percentile in nm: the coarsest blocks."""
         return self._nm(90)
 
 
@@ -174,7 +174,7 @@ _STRIP_BLOCKS = 1 << 14
 
 
 class _BlockOptions(Options):
-    """How to lay blocks over a field."""
+    """Size and spacing of blocks."""
 
     block: int | None = option(
         None,
@@ -204,12 +204,12 @@ class _BlockOptions(Options):
 
 
 class FrcMapOptions(FrcOptions, _BlockOptions):
-    """How to lay blocks over a field and read their correlations."""
+    """Options of an FRC map."""
 
     fill: Literal["none", "nearest"] = option(
         "none",
         "Failed blocks",
-        "What to put where a block has no resolution; it stays marked.",
+        "Value of a block without a resolution; it stays marked.",
         choices={"leave empty": "none", "fill from nearest": "nearest"},
         group=MORE,
     )
@@ -227,7 +227,7 @@ def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
 
 
 def _too_many(shape: IntPair, wanted_count: int) -> Message:
-    """Say why so many blocks do not fit along the shorter side of a field."""
+    """Return why so many blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
     most = min(shape) // _SMALLEST_BLOCK
     if not most:
@@ -244,7 +244,7 @@ def _too_many(shape: IntPair, wanted_count: int) -> Message:
 
 
 def _strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
-    """Ranges of block rows whose pixels fit the memory of one strip."""
+    """Return ranges of block rows whose pixels fit the memory of one strip."""
     fitting = (STRIP_PIXELS // columns - plan.block) // plan.step + 1
     rows = max(1, min(fitting, _STRIP_BLOCKS // plan.grid[1]))
     for start in range(0, plan.grid[0], rows):
@@ -254,9 +254,9 @@ def _strips(plan: BlockPlan, columns: int) -> Iterator[IntPair]:
 def _read_blocks(
     m: Micrograph, plan: BlockPlan, rows: IntPair, unit: float | None = None
 ) -> tuple[Float32Array, float]:
-    """Blocks of a strip ``(rows, columns, block, block)``, and their unit.
+    """Read the blocks of a strip ``(rows, columns, block, block)``, and their unit.
 
-    The mean of the strip is taken off in float64. Without a unit its grey values are
+    The mean of the strip is subtracted in float64. Without a unit its grey values are
     scaled to at most 1, since squares of single precision overflow early; every block
     is standardised anyway.
     """
@@ -274,7 +274,7 @@ def _read_blocks(
 
 @dataclass(slots=True)
 class _Grids:
-    """Results as they come in, one number per block."""
+    """Arrays of results, one value per block, filled batch by batch."""
 
     crossing: FloatArray
     spread: FloatArray
@@ -310,7 +310,7 @@ def _measure_batch(
 
 
 def _fill(is_measured: Float32Array) -> tuple[Float32Array, BoolArray]:
-    """Give each failed block the number of the nearest measured one."""
+    """Fill each failed block with the value of the nearest measured one."""
     missing = ~np.isfinite(is_measured)
     if missing.all() or not missing.any():
         return is_measured.copy(), np.zeros_like(missing)
@@ -332,8 +332,8 @@ def measure_frc_map(
 ) -> Job[FrcMap]:
     """Measure the local resolution of two exposures, or of one, block by block.
 
-    Images may be lazy; they are those of `measure_frc`, but the map is of what both
-    share once `b` is moved, and of `whole` where that is given.
+    Images are as in `measure_frc` and may be lazy. The map covers their overlap once
+    `b` is moved; with `whole`, it is that of `whole`.
     """
     options = options or FrcMapOptions()
     thinned_plan, a, b = FrcPlan.of(a, b, options, whole, shift_px).prepare(a, b)
@@ -359,7 +359,7 @@ def measure_frc_map(
 
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
-    """Look for shared noise in all blocks together, where one block is too small."""
+    """Test for shared noise in all blocks together, if one block is too small."""
     if grids.pooled is None or np.all(grids.code == code_of("identical")):
         return None
     share = min(1.0, (plan.step / plan.block) ** 2)

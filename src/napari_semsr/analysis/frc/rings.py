@@ -44,7 +44,7 @@ _ALONE_PX = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """All that depends only on the shape of a block, its pixels and its window."""
+    """Data that depend only on a block's shape, pixels and window."""
 
     rings: Rings  # Rings of the block's Fourier plane
     tukey: float  # Tapered share of the window
@@ -75,7 +75,7 @@ class Geometry:
         return np.ascontiguousarray(sums.T, dtype=np.float64)
 
     def ramp(self, shift: FloatPair) -> NDArray[np.complex64]:
-        """Phase factor (Y, X // 2 + 1) that moves a block by ``(y, x)`` pixels."""
+        """Return the phase factor (Y, X // 2 + 1) of a shift by ``(y, x)`` pixels."""
         rows = np.fft.fftfreq(self.rings.shape[0])[:, None]
         columns = np.fft.rfftfreq(self.rings.shape[1])[None, :]
         turns = rows * shift[0] + columns * shift[1]
@@ -87,7 +87,7 @@ class Geometry:
         second: Float32Array,
         phase: NDArray[np.complex64] | None = None,
     ) -> "RingSums":
-        """Ring sums of a batch of block pairs.
+        """Compute the ring sums of a batch of block pairs.
 
         `first`, `second` (B, Y, X); `phase` (Y, X // 2 + 1), factor that moves the
         second block onto the grid of the first.
@@ -162,7 +162,7 @@ class RingSums:
 
 @lru_cache(maxsize=6)
 def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
-    """Prepare what blocks of one shape and relative pitch ``(y, x)`` share."""
+    """Prepare the geometry of blocks of one shape and relative pitch ``(y, x)``."""
     rings = plan_rings(shape, pitch)
     plane = window_plane(shape, tukey)
     plane /= np.sqrt(np.mean(plane**2))
@@ -189,7 +189,7 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
 def _axis_lines(
     cross: Float32Array, power_a: Float32Array, power_b: Float32Array
 ) -> FloatArray:
-    """Correlation on each frequency axis near its end."""
+    """Compute the correlation on each frequency axis near its end."""
     rows, half = cross.shape[1:]
     x = np.s_[:, 0, int(2 * LINE_BAND * (half - 1)) :]
     y = np.s_[:, int(LINE_BAND * rows) : rows // 2 + 1, 0]

@@ -1,4 +1,4 @@
-"""The closed list of reasons for having no resolution, and the rules behind them."""
+"""Reasons for an invalid resolution, and the rules that decide them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,7 +27,7 @@ Reason = Literal[
 ]
 
 REASONS: tuple[Reason, ...] = get_args(Reason)
-"""Why a curve has no valid crossing; code ``i + 1`` stands for ``REASONS[i]``."""
+"""Reasons why a curve has no valid crossing; code ``i + 1`` is ``REASONS[i]``."""
 
 REASON_TEXTS: dict[str, str] = {
     "no-signal": "nothing but noise, no contrast, or a gap",
@@ -36,13 +36,13 @@ REASON_TEXTS: dict[str, str] = {
     "periodic": "a grating or lattice, whose rings hold no curve",
     "too-small": "the block is too small for a resolution this coarse",
     "beyond-nyquist": "finer than the pixels, or one split image, can show",
-    "not-independent": "one was made from the other, or both from one acquisition",
+    "not-independent": "one is derived from the other, or both from one acquisition",
 }
-"""The same for people to read."""
+"""The reasons as text."""
 
 
 def code_of(reason: Reason | None) -> int:
-    """Code of a reason in a map: its place in `REASONS` plus one, 0 for None."""
+    """Return a reason's code in a map: its index in `REASONS` plus one, 0 for None."""
     return 0 if reason is None else REASONS.index(reason) + 1
 
 
@@ -78,7 +78,7 @@ _STAYS = 0.75
 
 
 def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
-    """Tell correlation (B, K) from that of noise in as many samples (K,)."""
+    """Check that correlation (B, K) exceeds that of noise in as many samples (K,)."""
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
     if not values.shape[1]:
@@ -95,7 +95,7 @@ def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArr
 def _band(
     values: FloatArray, geometry: Geometry, low: float, high: float
 ) -> tuple[FloatArray, float]:
-    """Mean of a ring quantity over a band, and the effective samples behind it."""
+    """Average a ring quantity over a band, and count its effective samples."""
     inside = slice(*np.searchsorted(geometry.relative, [low, high]))
     weight = geometry.effective[inside]
     total = float(weight.sum())
@@ -106,7 +106,7 @@ def _band(
 def has_plateau(
     sums: RingSums, geometry: Geometry, *, copies: float = 1.0
 ) -> BoolArray:
-    """Find correlation that does not fall where no lens has signal left.
+    """Check whether correlation persists at frequencies without any signal.
 
     Gives (B,), True where the correlation between 0.42 and 0.66 cycles per pixel stands
     out of noise, and neither it nor the cross-power falls towards the corner beyond
@@ -130,7 +130,7 @@ def has_plateau(
 def stays_behind(
     lying: RingSums, shifted_sums: RingSums, geometry: Geometry
 ) -> BoolArray:
-    """Find noise that lies still while what the images show has moved.
+    """Check for noise that stays in place while the sample has moved.
 
     Ring sums of a pair as it lies, and with the sample's shift taken off, which makes
     of shared noise a curve that falls. Gives (B,).
@@ -144,7 +144,7 @@ def stays_behind(
 
 
 def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
-    """Find halves of counts that shun each other where no lens has signal left.
+    """Check whether halves of counts are anticorrelated at frequencies without signal.
 
     Gives (B,). The halves' noise correlates by (V - E) / (V + E), with V the noise that
     there is and E what gain and read noise say: 0 where they are right, below 0 for
@@ -155,7 +155,7 @@ def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
 
 
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
-    """Find stripes that both images share: row or column offsets of a detector."""
+    """Check for stripes in both images: row or column offsets of a detector."""
     band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
     noise_ratio = np.sqrt(
         float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2)
@@ -183,7 +183,7 @@ def judge(
     valid: BoolArray,
     reference: bool = False,
 ) -> NDArray[np.uint8]:
-    """Decide for each pair whether its curve may be read.
+    """Decide for each pair whether its curve is valid.
 
     `a`, `b` (B, Y, X), standardised blocks; `b` is None where halves of `a` are the
     pair; `valid` (B,), False for constant blocks and blocks with pixels that are not
@@ -247,7 +247,7 @@ _COSINES_HANN = (0.5, 0.5)
 
 @dataclass(frozen=True, slots=True)
 class _Plane:
-    """What the test needs to know of one shape."""
+    """Data of the periodicity test for one block shape."""
 
     window: Float32Array
     reach: int
@@ -257,7 +257,7 @@ class _Plane:
 
 
 def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
-    """Sum cosines, as windows of SciPy, whose import is slow.
+    """Compute a cosine-sum window as SciPy does, whose import is slow.
 
     The lobe is as many bins to each side as there are terms.
     """
@@ -268,7 +268,7 @@ def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
 
 @lru_cache(maxsize=4)
 def _plan_lobes(shape: IntPair) -> _Plane:
-    """Window, rings and the neighbourhood of a lobe."""
+    """Prepare the window, rings and neighbourhood of a lobe."""
     terms = _COSINES_STEEP if min(shape) >= _LARGE_PX else _COSINES_HANN
     window = np.outer(*(_cosine_window(size, terms) for size in shape))
     rows = np.rint(np.abs(np.fft.fftfreq(shape[0])) * min(shape))
@@ -299,7 +299,7 @@ def _ring_sums(plane: Float32Array, index: NDArray[np.int32]) -> FloatArray:
 
 
 def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
-    """Share of the coherent power that lies in the strongest isolated lobes."""
+    """Compute the share of coherent power in the strongest isolated lobes."""
     batch, rows, columns = cross.shape
     total = np.maximum(cross.sum(axis=(1, 2), dtype=np.float64), _TINY)
     remaining = cross.copy()
@@ -330,14 +330,14 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
 
 
 def _middle(stack: Float32Array) -> Float32Array:
-    """Cut what is tested of large images."""
+    """Crop large images to the tested middle."""
     rows, columns = stack.shape[1:]
     y, x = max(rows - _LARGEST_PX, 0) // 2, max(columns - _LARGEST_PX, 0) // 2
     return stack[:, y : y + _LARGEST_PX, x : x + _LARGEST_PX]
 
 
 def _is_lobes(stack: Float32Array) -> BoolArray:
-    """Tell images (B, Y, X) whose power above white noise is mostly isolated lobes."""
+    """Check whether the power above white noise is mostly isolated lobes, (B, Y, X)."""
     stack = _middle(stack)
     plan = _plan_lobes((stack.shape[1], stack.shape[2]))
     power = np.abs(fft.fft2(stack * plan.window, axes=(1, 2))) ** 2
@@ -351,7 +351,7 @@ def _is_lobes(stack: Float32Array) -> BoolArray:
 
 
 def is_periodic(first: Float32Array, second: Float32Array | None = None) -> BoolArray:
-    """Tell gratings and lattices from images that have a resolution.
+    """Check for gratings and lattices, which have no measurable resolution.
 
     `first`, `second` (B, Y, X); without the second the first is split in diagonal
     halves. Its lobes are sought in the whole as well, since a line finer than halves

@@ -1,1 +1,1 @@
-"""Profiles along a line: what is read under it; widths, edges and pairs, by fits."""
+"""Profiles along a line: grey levels, and fits of widths, edges and pairs."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the submodules are loaded lazily
 from scipy import special
 
 from napari_semsr.core import FloatArray
@@ -27,14 +27,16 @@ from napari_semsr.core import FloatArray
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 EDGE_10_90 = 2 * math.sqrt(2) * float(special.erfinv(0.8))
 """Width from 10 to 90 % of a blurred edge over the blur's standard deviation."""
-_LEAST_AREA_PX = 0.01  # chosen: keeps a step from being steeper than numbers can say
+_LEAST_AREA_PX = 0.01  # chosen: keeps the slope of a step finite
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
-_NUDGE = 1e-2  # of a parameter's deviation, over which a slope is taken; chosen
+_NUDGE = 1e-2  # of a parameter's deviation: step of the numerical derivative; chosen
 _ROUNDS = 60  # evaluations for each parameter; chosen: ten are usual
-_SETTLED = (1, 2, 3, 4)  # what MINPACK gives where it has come to an end
-_SINGULAR = 1e-10  # of the largest singular value; chosen: what data do not tell
+_SUCCESS_CODES = (1, 2, 3, 4)  # MINPACK's codes of convergence
+_SINGULAR = (
+    1e-10  # of the largest singular value; chosen: smaller ones are undetermined
+)
 _SURE = 0.975  # of Student's distribution: intervals of 95 %
-_NORMAL = 1e9  # degrees of freedom: Student's distribution is normal to all digits
+_NORMAL = 1e9  # degrees of freedom above which Student's distribution is normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModelFit:
-    """Parameters of a model, and how sure they are."""
+    """Parameters of a model, and their covariance."""
 
     shape: str  # "gaussian", "box" or "edge"
     parameters: FloatArray
@@ -61,7 +63,7 @@ class ModelFit:
 
     @property
     def freedom(self) -> int:
-        """Pixels less parameters."""
+        """Degrees of freedom: pixels minus parameters."""
         return self.pixels - len(self.parameters)
 
     @property
@@ -76,7 +78,7 @@ class ModelFit:
         return self.parameters[2:].reshape(-1, _COUNTS[self.shape])
 
     def place(self, number: int) -> int:
-        """Say which of the parameters is where a line lies."""
+        """Return the index of the parameter that is a line's position."""
         return 3 + number * _COUNTS[self.shape]
 
     def curve(
@@ -86,7 +88,7 @@ class ModelFit:
         *,
         background: bool = True,
     ) -> FloatArray:
-        """Evaluate the model at places (K,), perhaps with other parameters."""
+        """Evaluate the model at positions (K,), optionally with other parameters."""
         parameters = (self.parameters if parameters is None else parameters).copy()
         if not background:
             parameters[:2] = 0
@@ -95,7 +97,7 @@ class ModelFit:
     def estimate(
         self, of: Callable[[FloatArray], float], *, positive: bool = False
     ) -> Estimate:
-        """Follow a number that the parameters make, with its error.
+        """Estimate a function of the parameters, with its error.
 
         The interval of what is `positive` is one of its logarithm.
         """
@@ -114,14 +116,14 @@ class ModelFit:
 
 
 def akaike_weight(better: ModelFit, other: ModelFit) -> float:
-    """Weight of the other of two models of the same pixels."""
+    """Compute the Akaike weight of the second of two models of the same pixels."""
     return 1 / (1 + math.exp(min((other.criterion - better.criterion) / 2, 50.0)))
 
 
 def estimate(
     value: float, sd: float, freedom: float = math.inf, *, positive: bool = False
 ) -> Estimate:
-    """Give a number its 95 % interval."""
+    """Return a number with its 95 % interval."""
     k = float(special.stdtrit(min(max(1.0, freedom), _NORMAL), _SURE))
     if positive and value > 0:
         with np.errstate(over="ignore"):
@@ -131,14 +133,14 @@ def estimate(
 
 
 def size_of(log: float) -> float:
-    """Width of its logarithm, kept to what numbers can say."""
+    """Return the width from its logarithm, clipped to a finite range."""
     return math.exp(min(max(log, _SMALLEST), _LARGEST))
 
 
 def average_estimates(
     one: Estimate, other: Estimate, weight: float, freedom: float
 ) -> Estimate:
-    """Average what two models say; where they differ, the error grows."""
+    """Average the estimates of two models; their difference adds to the error."""
     value = (1 - weight) * one.value + weight * other.value
     spread = (1 - weight) * (one.sd**2 + (one.value - value) ** 2)
     spread += weight * (other.sd**2 + (other.value - value) ** 2)
@@ -146,7 +148,7 @@ def average_estimates(
 
 
 def fwhm_of(sigma: float, box: float = 0.0) -> float:
-    """Full width at half maximum of a box that a Gaussian blurs."""
+    """Compute the full width at half maximum of a box blurred by a Gaussian."""
     if box <= 0:
         return GAUSSIAN_FWHM * sigma
     if box > 12 * sigma:  # half maximum is at the box's ends, to all digits
@@ -167,7 +169,7 @@ _COUNTS = {"gaussian": 3, "box": 4}
 def fit_lines(
     places: FloatArray, values: FloatArray, start: FloatArray, area_px: float
 ) -> ModelFit | None:
-    """Fit lines on a sloping background; None where that fails.
+    """Fit lines on a sloping background; None if the fit fails.
 
     `start` (N, 3) or (N, 4): height, place, sigma, and the width of a box.
     """
@@ -186,7 +188,7 @@ def fit_lines(
 def fit_edge(
     places: FloatArray, values: FloatArray, start: tuple[float, ...], area_px: float
 ) -> ModelFit | None:
-    """Fit an edge from level before it, step, place, sigma; None where it fails.
+    """Fit an edge, starting from level, step, position and sigma; None if it fails.
 
     A fifth number is the slope of what lies on either side; without it that is level.
     """
@@ -220,7 +222,7 @@ def _fit(
         maxfev=most,
         full_output=True,
     )
-    if not np.isfinite(solution).all() or status not in _SETTLED:
+    if not np.isfinite(solution).all() or status not in _SUCCESS_CODES:
         return None
     slopes = model_and_slope(solution)[1] / unit
     squares = float((details["fvec"] ** 2).sum()) * unit**2
@@ -238,7 +240,7 @@ def _fit(
 def _evaluate(
     shape: str, parameters: FloatArray, places: FloatArray, area: float
 ) -> tuple[FloatArray, FloatArray]:
-    """Model (K,) and its slopes by each parameter (K, P)."""
+    """Evaluate the model (K,) and its derivatives by each parameter (K, P)."""
     if shape == "edge":
         return _edge(parameters, places, area)
     count = _COUNTS[shape]
@@ -254,7 +256,7 @@ def _evaluate(
 
 
 def _blur(log: float, area: float) -> tuple[float, float]:
-    """Give the standard deviation with the pixel's area, and its slope by the log."""
+    """Return the deviation with the pixel's area, and its derivative by the log."""
     sigma = size_of(log)
     both = math.hypot(sigma, area)
     return both, sigma**2 / both

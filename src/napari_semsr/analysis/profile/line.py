@@ -47,7 +47,7 @@ _LINE = "A line is four numbers y0,x0,y1,x1 in px"
 
 
 class ProfileOptions(Options):
-    """Where a profile is taken, and what is looked for in it."""
+    """Options of a profile: its line, and the structures to measure."""
 
     line: tuple[float, float, float, float] = option(
         ..., description="Ends of the line, Y0,X0,Y1,X1 in px."
@@ -55,8 +55,7 @@ class ProfileOptions(Options):
     width: float = option(
         1.0,
         "Width",
-        "Width of the band that is averaged, in px, of several layers those of the "
-        "finest.",
+        "Width of the averaged band in px; for several layers, in px of the finest.",
         unit="px",
         step=1,
         gt=0,
@@ -64,7 +63,7 @@ class ProfileOptions(Options):
     polarity: Literal["auto", "bright", "dark"] = option(
         "auto",
         "Lines are",
-        "Whether lines are brighter or darker than what lies around.",
+        "Whether lines are brighter or darker than their surroundings.",
     )
     # chosen: texture is lower in most images, and what Rayleigh resolves is higher
     prominence: float = option(
@@ -78,14 +77,14 @@ class ProfileOptions(Options):
     pixel: Literal["area", "point"] = option(
         "area",
         "A pixel is",
-        "Whether a pixel is an area that it averages over, which fits take off widths, "
-        "or a point.",
+        "Whether a pixel averages over its area, which fits correct for, "
+        "or is a point.",
     )
 
     @field_validator("line", mode="before")
     @classmethod
     def _ends(cls, value: Any) -> tuple[float, ...]:
-        """Accept text of four numbers."""
+        """Parse a text of four numbers."""
         parts = value.split(",") if isinstance(value, str) else value
         try:
             numbers = [float(part) for part in parts]
@@ -105,7 +104,7 @@ class Profile:
     intensity: FloatArray  # (K,) Mean across the band; NaN where that has no pixel
     per_px: float  # Length of such a pixel in the plane, nm of a calibrated image
     calibrated: bool
-    length_sd: float  # Its relative standard deviation, 0 where nothing is known of it
+    length_sd: float  # Its relative standard deviation, 0 if unknown
     lines: int  # Parallel lines that were averaged
     place_px: FloatArray  # (N,) Pixels whose centres lie in the band; none is missing
     value: FloatArray
@@ -131,7 +130,7 @@ class Profile:
 
 
 class LineReader:
-    """Reads grey values at pixels of a field (Y, X), and keeps the chunks it read last.
+    """Reader of grey values of a field (Y, X), which caches the latest chunks.
 
     An array in memory is not copied.
     """
@@ -168,7 +167,7 @@ class LineReader:
         inside: NDArray[Any],
         line_values: FloatArray,
     ) -> None:
-        """Fill in what lies in each chunk that a part of the band meets."""
+        """Fill in the pixels of each chunk that overlaps a part of the band."""
         y, x = rows[inside], columns[inside]
         down, right = self._edges
         count = len(right)
@@ -193,7 +192,7 @@ def _read_chunk(
 
 
 def _edges(data: Any, axis: int) -> NDArray[np.int64]:
-    """Borders of the chunks of one axis."""
+    """Return the chunk borders of one axis."""
     size, chunks = int(data.shape[axis]), getattr(data, "chunks", None)
     step: Any = chunks[axis] if chunks is not None else _BLOCK
     if isinstance(step, tuple):
@@ -203,7 +202,7 @@ def _edges(data: Any, axis: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True)
 class _Course:
-    """A line over the pixels of an image; lengths are those of the plane."""
+    """Line over the pixels of an image; lengths are those of the plane."""
 
     start: FloatArray  # in pixels of the image
     end: FloatArray
@@ -215,7 +214,7 @@ class _Course:
 
     @property
     def steps(self) -> FloatArray:
-        """From the start to the end, in pixels."""
+        """Vector from the start to the end, in pixels."""
         return self.end - self.start
 
     @property
@@ -223,7 +222,7 @@ class _Course:
         return math.hypot(*self.steps)
 
     def samples(self) -> tuple[FloatArray, FloatArray]:
-        """Share of the way of the samples (K,), and their places (2, K, lines)."""
+        """Return samples as fractions of the line (K,), and positions (2, K, lines)."""
         # as many as profile_line takes
         share = np.linspace(0, 1, math.ceil(self.length_px + 1))
         side = np.linalg.solve(np.stack([self.along, self.across]), [0.0, 1.0])
@@ -236,7 +235,7 @@ class _Course:
 def _plan(
     start: FloatArray, end: FloatArray, to_plane: Affine, width: float | None, px: float
 ) -> _Course:
-    """Lay a line from and to places of the plane over the pixels of an image."""
+    """Map a line between two points of the plane to the pixels of an image."""
     way = end - start
     length = math.hypot(*way)
     back = to_plane.inverse()
@@ -244,7 +243,7 @@ def _plan(
     if math.dist(*ends) <= _ROUND:
         msg = (
             "A line must have two different ends, got "
-            f"{ends[0, 0]:g},{ends[0, 1]:g} twice; draw it from one place to another."
+            f"{ends[0, 0]:g},{ends[0, 1]:g} twice; draw a longer line."
         )
         raise OptionError(msg, code="line-without-length")
     u = way / length
@@ -265,7 +264,7 @@ def read_profile(
     width: float | None = None,
     reader: LineReader | None = None,
 ) -> Profile:
-    """Read the grey levels along a line, of a lazy image the chunks under the band.
+    """Read the grey levels along a line; of a lazy image, only the chunks it crosses.
 
     Parameters
     ----------
@@ -280,7 +279,7 @@ def read_profile(
     width : float, optional
         Width of the band in the plane, in place of `width_px`.
     reader : LineReader, optional
-        Of this image: it knows the chunks of the line before.
+        Reader of this image, which caches the chunks of previous lines.
     """
     ends = np.array(line, dtype=float).reshape(2, 2)
     if to_plane is None:
@@ -321,7 +320,7 @@ def read_profile(
 
 
 def _require_narrow(course: _Course) -> None:
-    """Refuse a band that would fill the memory."""
+    """Raise an error for a band that would exhaust the memory."""
     most = max(1, int(_MOST_SAMPLES / (course.length_px + 1)))
     if course.lines > most:
         msg = (
@@ -332,7 +331,7 @@ def _require_narrow(course: _Course) -> None:
 
 
 def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -> None:
-    """Refuse a line ``(y0, x0, y1, x1)``, in pixels, that leaves its image."""
+    """Raise an error for a line ``(y0, x0, y1, x1)``, in pixels, outside its image."""
     rows, columns = image.shape
     for y, x in (line[:2], line[2:]):
         if not (-_INSIDE <= y <= rows - _INSIDE and -_INSIDE <= x <= columns - _INSIDE):
@@ -345,7 +344,7 @@ def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Band:
-    """All pixels that a line's band meets, row by row of the axis that it follows."""
+    """Pixels of a line's band, row by row of the axis that it follows."""
 
     major: int  # that axis
     first: int  # its first pixel
@@ -397,7 +396,7 @@ class _Band:
         return mean
 
     def _at(self, row: NDArray[Any], column: NDArray[Any]) -> FloatArray:
-        """Look pixels up; NaN outside the band."""
+        """Return pixel values; NaN outside the band."""
         rows, columns = self.values.shape
         row = row - self.first
         inside = (row >= 0) & (row < rows)
@@ -408,7 +407,7 @@ class _Band:
         return np.where(inside, value, np.nan)
 
     def pixels(self, course: _Course) -> tuple[FloatArray, FloatArray]:
-        """Give place along the line, in the plane, and grey value of its pixels."""
+        """Return pixels' positions along the line, in the plane, and grey values."""
         rows, columns = self.values.shape
         grid = np.empty((2, rows, columns))
         grid[self.major] = (self.first + np.arange(rows))[:, None]

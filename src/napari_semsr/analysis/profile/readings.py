@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the submodules are loaded lazily
 from scipy import ndimage
 
 from napari_semsr.analysis.profile.fits import (
@@ -69,8 +69,8 @@ _STEP = 0.5  # of the range from end to end is an edge; chosen
 _EDGE_REACH, _LEAST_REACH_PX = 6.0, 12.0
 _LEAST_BOX = 0.5  # of the blur: a smaller box is seen as a Gaussian; chosen
 _TURNS = 3  # fits of a group, in surroundings of its own width; chosen: two are usual
-_SETTLED = 0.2  # change of a width, relative; chosen: from there on the fit stays
-_DRAWN = 2000  # places of a model's curve; chosen: more than a plot is wide
+_CONVERGENCE = 0.2  # change of a width, relative; chosen: from there on the fit stays
+_CURVE_SAMPLES = 2000  # places of a model's curve; chosen: more than a plot is wide
 _FINE = 200  # places between two lines where their saddle is looked for; chosen
 _MOST_SD = 1.0  # of a width: what is less sure is no width; chosen
 # Of the lowest line, which lines leave where background shows: those of 0.4 of a period
@@ -103,7 +103,7 @@ Verdict = Literal["resolved", "not resolved", "undecided"]
 
 @dataclass(frozen=True, slots=True)
 class LineReading:
-    """One line: a peak of the profile, or a dip of a dark one; lengths in px."""
+    """A line: a peak of the profile, or a dip if dark; lengths in px."""
 
     model: str  # "gaussian" or "box"; "none" where no fit was found
     place: Estimate | None  # None where no fit was found
@@ -114,7 +114,7 @@ class LineReading:
 
     @property
     def at(self) -> float:
-        """Where it lies, plainly where no fit was found."""
+        """Position by the fit, else the plain one."""
         return self.place.value if self.place else self.plain_place
 
 
@@ -139,12 +139,12 @@ class PairReading:
     plain_dip: float
     rayleigh: Verdict
     sparrow: Verdict
-    reason: str | None  # Why the dip, or the distance too, is not told
+    reason: str | None  # Reason why the dip, or also the distance, is unknown
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Readings:
-    """What a profile says."""
+    """Lines, edge and pairs measured in a profile."""
 
     lines: tuple[LineReading, ...]  # In the order of the line, as pairs are
     pairs: tuple[PairReading, ...]
@@ -154,7 +154,7 @@ class Readings:
     noise: Annotated[float, record_quantity("Noise s.d.", LEVELS)]
     background: Annotated[float, record_quantity("Background", LEVELS)]
     level: float  # That of the highest line or the upper end
-    reason: str | None  # Why there is neither line nor edge
+    reason: str | None  # Reason why there is neither line nor edge
     # Places and values, (K,) each, of the models that were fitted
     curves: tuple[tuple[FloatArray, FloatArray], ...]
 
@@ -165,12 +165,12 @@ class Readings:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Found:
-    """A curve, the same way up for dark lines, and its peaks."""
+class _Features:
+    """A curve, inverted for dark lines, and its peaks."""
 
     place: FloatArray
-    level: FloatArray  # NaN in gaps, turned over where lines are dark
-    filled: FloatArray  # straight lines in gaps
+    level: FloatArray  # NaN in gaps, inverted if lines are dark
+    filled: FloatArray  # gaps interpolated linearly
     smooth: FloatArray
     smooth_px: float
     peaks: tuple[int, ...]
@@ -186,13 +186,13 @@ def measure_profile(
     prominence: float = 0.1,
     pixel: Literal["area", "point"] = "area",
 ) -> Readings:
-    """Read widths, edge and pairs off a profile; without any there is a reason.
+    """Measure line widths, edge and pairs of a profile, or state why there are none.
 
     `prominence` is the least rise of a line above its surroundings, over the profile's
-    range. A pixel averages over its area, which fits take off widths, or not.
+    range. A pixel averages over its area, which fits correct for, or is a point.
 
-    A `ReadError` for a curve without any change, and for a line or an edge that is
-    clipped (overexposed, or cut at black).
+    Raises a `ReadError` for a constant curve, and for a line or an edge that is clipped
+    (overexposed, or cut at black).
 
     References
     ----------
@@ -215,7 +215,7 @@ def measure_profile(
     features = _find(profile, noise, dark=dark, prominence=prominence)
     step = _step(profile, features, noise)
     if polarity == "auto" and step is None and (dark or not features.peaks):
-        # a line that fills more than half of the profile passes for what is around
+        # a line that fills more than half of the profile is taken for the background
         other = _find(profile, _SURER * noise, dark=not dark, prominence=prominence)
         if other.peaks and not (features.peaks and _is_dark_line(features, other)):
             features, dark = other, not dark
@@ -249,14 +249,14 @@ def _noise(profile: Profile) -> float:
 
 
 def _is_dark(profile: Profile) -> bool:
-    """Whether most of a profile is nearer to its highest than to its lowest levels."""
+    """Check whether most of a profile is closer to its highest levels."""
     finite = profile.intensity[np.isfinite(profile.intensity)]
     low, middle, high = np.percentile(finite, (2, 50, 98))
     return bool(high - middle < middle - low)
 
 
-def _is_dark_line(dark: _Found, bright: _Found) -> bool:
-    """Whether a profile that has both crosses dark lines, not bright ones.
+def _is_dark_line(dark: _Features, bright: _Features) -> bool:
+    """Decide whether a profile with both kinds crosses dark lines, not bright ones.
 
     A gap between bright objects, or next to one, is as deep as these are high, or
     deeper where the ground is uneven. So dark lines are those that are far deeper than
@@ -288,9 +288,9 @@ def _is_dark_line(dark: _Found, bright: _Found) -> bool:
 
 
 def _require_unclipped(
-    profile: Profile, features: _Found, step: FloatPair | None
+    profile: Profile, features: _Features, step: FloatPair | None
 ) -> None:
-    """Refuse lines that are clipped or on clipped ground, and edges with such sides."""
+    """Raise an error for clipped lines and edges, or a clipped background."""
     at, bright = profile.place_px, not features.turned_over
     level = np.interp(at, features.place, features.filled)
     if step is not None:
@@ -319,14 +319,14 @@ def _require_unclipped(
 
 def _refuse_clipped(
     profile: Profile,
-    features: _Found,
+    features: _Features,
     part: BoolArray,
     share: float,
     name: str,
     *,
     white: bool,
 ) -> None:
-    """Refuse a profile if too many pixels of a part are clipped at white or black."""
+    """Raise an error if too many pixels of a part are clipped at white or black."""
     values = profile.value[part]
     if not values.size:
         return
@@ -352,7 +352,7 @@ def _refuse_clipped(
 
 
 def _varies_elsewhere(profile: Profile, level: float) -> bool:
-    """Whether noise shows, though not in the pixels that have one grey value."""
+    """Check for noise outside the pixels that have one grey value."""
     apart = np.where(are_level(profile.intensity, level), np.nan, profile.intensity)
     bends = np.diff(apart, 2)
     turns = bends[1:] * bends[:-1]
@@ -367,7 +367,7 @@ def _varies_elsewhere(profile: Profile, level: float) -> bool:
 
 
 def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
-    """Whether gentle flanks end abruptly at a grey value.
+    """Check whether gentle flanks end abruptly at a grey value.
 
     Of the highest pixels at each place, or the lowest where `white` is false, unless
     rounding alone sets them off: a part of the band may be clipped, and the rest not.
@@ -394,7 +394,9 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
     return False
 
 
-def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _Found:
+def _find(
+    profile: Profile, noise: float, *, dark: bool, prominence: float
+) -> _Features:
     """Find peaks; smoothing doubles until one stands out of the noise."""
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
@@ -417,7 +419,7 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
     # of the surroundings: the median of what is below the middle of the range
     base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
     peak_places = tuple(int(peak) for peak in peaks if not gaps[peak])
-    return _Found(
+    return _Features(
         place, level, without_gaps, smooth, width, peak_places, float(base), step, dark
     )
 
@@ -425,7 +427,7 @@ def _find(profile: Profile, noise: float, *, dark: bool, prominence: float) -> _
 def _crossing(
     place: FloatArray, level: FloatArray, start: int, half: float, way: int
 ) -> float | None:
-    """Where a curve first falls to a level on one side of a sample."""
+    """Find where a curve first falls to a level on one side of a sample."""
     end = len(level) if way > 0 else -1
     for i in range(start + way, end, way):
         if not math.isfinite(level[i]):
@@ -440,7 +442,7 @@ def _crossing(
 def _width_at_half(
     place: FloatArray, level: FloatArray, peak: int, base: float
 ) -> tuple[float | None, float | None]:
-    """Half-maximum crossings on both sides of a peak."""
+    """Find the half-maximum crossings on both sides of a peak."""
     if level[peak] <= base:  # of the unsmoothed curve
         return None, None
     half = (float(level[peak]) + base) / 2
@@ -448,8 +450,8 @@ def _width_at_half(
     return left, _crossing(place, level, peak, half, 1)
 
 
-def _ends(features: _Found, level: FloatArray, peak: int) -> FloatPair | None:
-    """Half-maximum crossings of a line, unless another line lies between them."""
+def _ends(features: _Features, level: FloatArray, peak: int) -> FloatPair | None:
+    """Find a line's half-maximum crossings, unless another line lies between them."""
     left, right = _width_at_half(features.place, level, peak, features.base)
     if left is None or right is None:
         return None
@@ -458,8 +460,8 @@ def _ends(features: _Found, level: FloatArray, peak: int) -> FloatPair | None:
     return None if is_merged else (left, right)
 
 
-def _rough(features: _Found, peak: int) -> FloatPair:
-    """Place and width of a line to begin with, of a curve smoothed by a quarter of it.
+def _rough(features: _Features, peak: int) -> FloatPair:
+    """Estimate a line's position and width on a curve smoothed by a quarter of it.
 
     The peak of a broad line may be a bump anywhere on it: its place is the middle.
     """
@@ -496,7 +498,7 @@ def _rough(features: _Found, peak: int) -> FloatPair:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Group:
-    """Neighbouring lines that were fitted together, and where."""
+    """Neighbouring lines fitted together, and their range."""
 
     start: float
     end: float
@@ -505,7 +507,7 @@ class _Group:
 
     @property
     def shows_background(self) -> bool:
-        """Whether its lines leave it at both ends, or well before one of them."""
+        """Whether background is visible at both ends, or well before one of them."""
         ends = np.array([0, self.end - self.start])
         left = np.abs(self.fit.curve(ends, background=False)).max()
         lines = self.fit.lines
@@ -520,7 +522,7 @@ class _Group:
         return self.fit.estimate(lambda p: float(p[at]) + self.start)
 
     def fwhm_of(self, number: int) -> Estimate | None:
-        """How wide a line is; None where nobody knows."""
+        """Return a line's full width at half maximum; None if unknown."""
         width = _fwhm(self.fit, number)
         if self.other is not None:
             other = _fwhm(self.other, number)
@@ -529,8 +531,8 @@ class _Group:
         return width if width.sd <= _MOST_SD * width.value else None
 
     def model_curve(self) -> tuple[FloatArray, FloatArray]:
-        """Places and values of the model, ten to a pixel up to 2000."""
-        count = min(_DRAWN, int(10 * (self.end - self.start)) + 2)
+        """Sample the model at ten positions per pixel, at most 2000."""
+        count = min(_CURVE_SAMPLES, int(10 * (self.end - self.start)) + 2)
         places = np.linspace(0, self.end - self.start, count)
         return places + self.start, self.fit.curve(places)
 
@@ -548,9 +550,9 @@ _Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
 
 
 def _fit_groups(
-    profile: Profile, features: _Found, area: float, sign: float
+    profile: Profile, features: _Features, area: float, sign: float
 ) -> list[_Owner]:
-    """Fit lines whose surroundings meet together."""
+    """Fit lines with overlapping surroundings together."""
     places, widths = zip(
         *(_rough(features, peak) for peak in features.peaks), strict=True
     )
@@ -572,13 +574,13 @@ def _fit_groups(
 
 def _fit_group(
     profile: Profile,
-    features: _Found,
+    features: _Features,
     begin: Sequence[FloatPair],
     numbers: Sequence[int],
     area: float,
     sign: float,
 ) -> _Group | None:
-    """Fit a group of lines, again where its surroundings turn out to be others."""
+    """Fit a group of lines, and again if its surroundings change."""
     peaks = [features.peaks[number] for number in numbers]
     places, widths = (list(part) for part in zip(*begin, strict=True))
     heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
@@ -599,19 +601,19 @@ def _fit_group(
             for one, width in zip(read, widths, strict=True)
         ]
         change = float(np.abs(np.log(np.divide(widths_told, widths))).max())
-        if change < _SETTLED:
+        if change < _CONVERGENCE:
             break
         widths = widths_told
     return best
 
 
 def _surroundings(
-    features: _Found,
+    features: _Features,
     numbers: Sequence[int],
     places: Sequence[float],
     widths: Sequence[float],
 ) -> tuple[float, float]:
-    """Where a group of lines is fitted: up to the saddle to whatever is next."""
+    """Return the fit range of a group of lines, up to the saddles beside it."""
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
     low = max(low, _foot(features, features.peaks[numbers[0]], -1))
@@ -623,8 +625,8 @@ def _surroundings(
     return max(low, 0.0), min(high, float(features.place[-1]))
 
 
-def _foot(features: _Found, peak: int, way: int) -> float:
-    """Place of the lowest point on one side of a line, before the curve rises again.
+def _foot(features: _Features, peak: int, way: int) -> float:
+    """Find the lowest point on one side of a line, before the curve rises again.
 
     That is above half of the line's height, as where the profile ends on an object: it
     has no peak, and is no ground.
@@ -638,8 +640,8 @@ def _foot(features: _Found, peak: int, way: int) -> float:
     return float(features.place[peak + way * int(np.argmin(side[: again[0]]))])
 
 
-def _saddle(features: _Found, first: int) -> float:
-    """Place of the lowest point between a peak and the next."""
+def _saddle(features: _Features, first: int) -> float:
+    """Find the lowest point between a peak and the next."""
     one, two = features.peaks[first], features.peaks[first + 1]
     return float(features.place[one + int(np.argmin(features.smooth[one : two + 1]))])
 
@@ -658,7 +660,7 @@ def _models(
 
 
 def _is_box(fit: ModelFit) -> bool:
-    """Whether every box is told from its blur."""
+    """Check that every box is distinguishable from its blur."""
     return all(
         size_of(line[3]) > _LEAST_BOX * math.hypot(size_of(line[2]), fit.area_px)
         for line in fit.lines
@@ -666,7 +668,7 @@ def _is_box(fit: ModelFit) -> bool:
 
 
 def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
-    """Whether every line kept its side and lies where it was fitted."""
+    """Check that every line kept its sign and lies in the fit range."""
     return all(
         line[0] * start[0] > 0
         and 0 <= line[1] <= length
@@ -683,9 +685,9 @@ _BLUR_PX = 2.0
 
 
 def _read_lines(
-    owners: Sequence[_Owner], features: _Found, sign: float
+    owners: Sequence[_Owner], features: _Features, sign: float
 ) -> tuple[LineReading, ...]:
-    """Read every line, plainly too."""
+    """Measure every line, by fit and plainly."""
     read = []
     place: Estimate | None
     fwhm: Estimate | None
@@ -711,7 +713,7 @@ def _read_lines(
 
 
 def _read_pairs(
-    owners: Sequence[_Owner], lines: Sequence[LineReading], features: _Found
+    owners: Sequence[_Owner], lines: Sequence[LineReading], features: _Features
 ) -> tuple[PairReading, ...]:
     pairs = []
     distance: Estimate | None
@@ -749,7 +751,7 @@ def _distance(group: _Group, first: int) -> Estimate:
 
 
 def _dip(group: _Group, first: int) -> Estimate:
-    """Dip between two lines of one fit, over the lower of both."""
+    """Estimate the dip between two lines of one fit, over the lower of both."""
     at, other = group.fit.place(first), group.fit.place(first + 1)
 
     def dip(p: FloatArray) -> float:
@@ -764,7 +766,7 @@ def _dip(group: _Group, first: int) -> Estimate:
 
 
 def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
-    """Dip between lines of two fits, which leave next to nothing between them."""
+    """Compute the dip between lines of two fits, which hardly overlap."""
     ends = one.place_of(last).value, two.place_of(0).value
     places = np.linspace(*ends, _FINE + 1)
     levels = [
@@ -778,7 +780,7 @@ def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
 
 
 def _verdict(dip: Estimate | None, least: float) -> Verdict:
-    """Judge a dip: its whole interval must lie on one side."""
+    """Decide on a dip: its whole interval must lie on one side."""
     if dip is None or dip.low <= least < dip.high:
         return "undecided"
     return "resolved" if dip.low > least else "not resolved"
@@ -787,8 +789,8 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 # Edges.
 
 
-def _step(profile: Profile, features: _Found, noise: float) -> FloatPair | None:
-    """Levels before and after an edge; None where the profile is none."""
+def _step(profile: Profile, features: _Features, noise: float) -> FloatPair | None:
+    """Return the levels before and after an edge; None if there is no edge."""
     level = -features.filled if features.turned_over else features.filled
     count = max(2, round(_ENDS * len(level)))
     before, after = float(level[:count].mean()), float(level[-count:].mean())
@@ -803,7 +805,7 @@ def _step(profile: Profile, features: _Found, noise: float) -> FloatPair | None:
 
 
 def _read_edge(
-    profile: Profile, features: _Found, levels: FloatPair, noise: float, area: float
+    profile: Profile, features: _Features, levels: FloatPair, noise: float, area: float
 ) -> Readings:
     before, after = levels
     step = after - before
@@ -829,7 +831,9 @@ def _read_edge(
     fit, width = fits[0], _edge_width(fits)
     at = fit.estimate(lambda p: float(p[2]))
     sure = width if width.sd <= _MOST_SD * width.value else None
-    places = np.linspace(0, features.place[-1], min(_DRAWN, 10 * len(features.place)))
+    places = np.linspace(
+        0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))
+    )
     edge = EdgeReading(at, sure, plain, float(fit.parameters[1]))
     curves = ((places, fit.curve(places)),)
     return Readings((), (), edge, False, noise, low, high, None, curves)
@@ -838,9 +842,9 @@ def _read_edge(
 def _fit_edge(
     profile: Profile, begin: tuple[float, float, float, float], area: float
 ) -> list[ModelFit]:
-    """Fit an edge where it is, so that what lies further off makes it no wider.
+    """Fit an edge in its neighbourhood, so that distant structures do not widen it.
 
-    Gives the model of level sides and that of sloping ones, the better one first.
+    Returns the models with level and with sloping sides, the better one first.
     """
     places, values = profile.place_px, profile.value
     before, step, place, sigma = begin
@@ -858,7 +862,7 @@ def _fit_edge(
             break
         former, best = best, sorted(sound, key=lambda fit: fit.criterion)
         low, rise, place, log, *slope = best[0].parameters.tolist()
-        if former and abs(former[0].parameters[3] - log) < _SETTLED:
+        if former and abs(former[0].parameters[3] - log) < _CONVERGENCE:
             break
         sigma = size_of(log)
         reach = max(_EDGE_REACH * math.hypot(sigma, area), _LEAST_REACH_PX)
@@ -871,7 +875,7 @@ def _fit_edge(
 
 
 def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
-    """Width from 10 to 90 % by both models of an edge."""
+    """Estimate the 10 to 90 % width by both models of an edge."""
     best, *others = (
         fit.estimate(lambda p: EDGE_10_90 * size_of(p[3]), positive=True)
         for fit in fits[:2]
@@ -885,7 +889,7 @@ def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
 def _crosses(
     place: FloatArray, share: FloatArray, least: float, near: float | None
 ) -> float | None:
-    """Where an edge has come so far: the middle crossing, or the one nearest to it."""
+    """Find where an edge crosses a level: the middle crossing, or the nearest to it."""
     up = np.flatnonzero((share[:-1] < least) & (share[1:] >= least))
     if not up.size:
         return None

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
-    GUESSED,
-    PRETENDED,
+    CAUSE_WITH_REFERENCE,
+    CAUSE_WITHOUT_REFERENCE,
     REASON_TEXTS,
     Decorrelation,
     DecorrelationOptions,
@@ -472,7 +472,7 @@ def _map_resolution(
     run.write(map_shown)
     interval_nm = result.median_interval if result.unit == "nm" else None
     end_nm = result.cut_off_nm or find_cut_off(sized_image)
-    but = GUESSED if settings.reference else PRETENDED
+    but = CAUSE_WITH_REFERENCE if settings.reference else CAUSE_WITHOUT_REFERENCE
     found_nm, what = (result.median_nm, interval_nm), f"median of {run.names[0]}'s map"
     beyond = _cut_off_warning(beyond_cut_off(*found_nm, end_nm, but, what))
     warnings = [_doubt_text(offset) or note, beyond]

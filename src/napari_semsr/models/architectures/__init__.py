@@ -1,4 +1,4 @@
-"""Networks, one published or own design a module."""
+"""Network architectures, one published or own design per module."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Parts that several architectures share."""
+"""Layers shared by several architectures."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ from torch.nn import functional
 from napari_semsr.core import FloatArray
 
 Edges = Literal["zeros", "reflect", "replicate"]
-"""What a convolution sees beyond an image."""
+"""Padding of convolutions at the image border."""
 
 MOST_LEVELS = 10
-"""Times that a network may halve the resolution: its stride is 1024 at most."""
+"""Most halvings of the resolution in a network: its stride is 1024 at most."""
 
 _SLOPE = 0.2  # of leaky ReLU; as in most of the papers
 _STD = 0.02  # of first weights, in both papers
@@ -28,11 +28,11 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 
 
 LeakyReLU = partial(nn.LeakyReLU, _SLOPE, inplace=True)
-"""Makes a leaky rectifier with the slope that GANs commonly have."""
+"""Leaky rectifier with the slope that GANs commonly use."""
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:
-    """Make a normalisation layer."""
+    """Build a normalisation layer."""
     if kind not in _NORMS:
         msg = f"norm must be one of {', '.join(_NORMS)}, got {kind!r}"
         raise ValueError(msg)
@@ -40,27 +40,27 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
 
 
 def has_bias(norm: str) -> bool:
-    """Whether a convolution has a bias: a batch norm after it has one of its own."""
+    """Return whether a convolution needs a bias: not before a batch norm."""
     return norm != "batch"
 
 
 def stage(
     convolution: nn.Conv2d | nn.ConvTranspose2d, norm: str, *after: nn.Module | None
 ) -> nn.Sequential:
-    """Follow a convolution by a norm and what else is not None."""
+    """Chain a convolution, a norm and other layers that are not None."""
     layers = convolution, norm_layer(norm, convolution.out_channels), *after
     return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """Leave autocast on the device of a tensor."""
+    """Disable autocast on the device of a tensor."""
     # shapes alone, by which memory is estimated, know of no autocast
     device = "cpu" if x.is_meta else x.device.type
     return torch.autocast(device, enabled=False)
 
 
 def run_unrounded(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run a layer in the type of its weights, fp32, under autocast, too.
+    """Run a layer in the type of its weights, fp32, even under autocast.
 
     `x` (B, C, H, W); gives the layer's output. Of the 8 bits that bf16 has, a network
     needs more where it sees its image, where it makes one, and where many corrections
@@ -72,7 +72,7 @@ def run_unrounded(layer: nn.Module, x: Tensor) -> Tensor:
 
 
 def check_scale(scale: int, scales: tuple[int, ...]) -> int:
-    """Refuse a scale that an architecture cannot have."""
+    """Raise an error for a scale that an architecture does not support."""
     if scale not in scales:
         names = ", ".join(map(str, scales))
         msg = f"scale must be one of {names}, got {scale!r}"
@@ -85,7 +85,7 @@ def draw_normal(
     std: float,
     mean: float = 0.0,
 ) -> None:
-    """Draw first weights from a normal distribution; biases are zero."""
+    """Initialise weights from a normal distribution; biases are zero."""
     if not layer.weight.is_meta:
         nn.init.normal_(layer.weight, mean, std)
     if layer.bias is not None:
@@ -93,12 +93,12 @@ def draw_normal(
 
 
 def draw_he(layer: nn.Conv2d, factor: float = 1.0) -> None:
-    """Draw first weights as He et al. do for rectifiers, times a factor."""
+    """Initialise weights as He et al. do for rectifiers, times a factor."""
     draw_normal(layer, factor * math.sqrt(2 / layer.weight[0].numel()))
 
 
 def init_normal(module: nn.Module) -> None:
-    """Draw convolution weights as Pix2Pix and CycleGAN do."""
+    """Initialise convolution weights as in Pix2Pix and CycleGAN."""
     for part in module.modules():
         if isinstance(part, (nn.Conv2d, nn.ConvTranspose2d)):
             draw_normal(part, _STD)
@@ -107,7 +107,7 @@ def init_normal(module: nn.Module) -> None:
 
 
 def start_at_zero(layer: nn.Module) -> nn.Module:
-    """Set a convolution's first weights to zero, so that it adds nothing at first."""
+    """Initialise a convolution with zeros, so that it adds nothing at first."""
     for weights in layer.parameters():
         nn.init.zeros_(weights)
     return layer
@@ -189,7 +189,7 @@ class ResidualTrunk(nn.Module):
 
 
 def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Make de Haan's block: the second convolution changes the maps, and may stride."""
+    """Build de Haan's block; the second convolution changes the maps, may stride."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1),
         LeakyReLU(),
@@ -209,7 +209,7 @@ _LOBES = 3  # half width of Lanczos's window in input pixels
 
 
 def _lanczos_weights(scale: int) -> FloatArray:
-    """Taps (scale, 7) of each output phase at the input offsets of the window."""
+    """Compute the taps (scale, 7) of each output phase at the window's offsets."""
     shifts = (np.arange(scale) + 0.5) / scale - 0.5
     away = np.arange(-_LOBES, _LOBES + 1) - shifts[:, None]
     inside = np.abs(away) < _LOBES

@@ -80,7 +80,7 @@ class PatchGAN(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge (B, channels, H, W) of 24 px or more: (B, 1, H / 8 - 2, W / 8 - 2)."""
+        """Score (B, channels, H, W) of 24 px or more: (B, 1, H / 8 - 2, W / 8 - 2)."""
         if self.keen:
             around = functional.pad(x, (1, 1, 1, 1), mode="reflect")
             detail = x - functional.avg_pool2d(around, 3, stride=1)
@@ -125,7 +125,7 @@ _GRID = 6  # places along an axis after pooling; chosen
 
 
 def _dense(side: int, inputs: int, width: int) -> nn.Sequential:
-    """Average maps to squares of a side, then judge all of them together."""
+    """Average maps to squares of a given side, then apply dense layers."""
     return nn.Sequential(
         nn.AdaptiveAvgPool2d(side),
         nn.Flatten(),
@@ -136,7 +136,7 @@ def _dense(side: int, inputs: int, width: int) -> nn.Sequential:
 
 
 class VGGDiscriminator(nn.Module):
-    """De Haan's: blocks of two convolutions, a mean, two dense layers."""
+    """De Haan's discriminator: blocks of two convolutions, a mean, two dense layers."""
 
     def __init__(self, width: int = 64, blocks: int = 5, *, channels: int = 1) -> None:
         super().__init__()
@@ -151,13 +151,13 @@ class VGGDiscriminator(nn.Module):
         self.head = _dense(1, widths[-1], widths[-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge patches; `x` (B, channels, H, W); gives (B, 1)."""
+        """Score patches; `x` (B, channels, H, W); returns (B, 1)."""
         score: Tensor = self.head(self.blocks(self.entry(x)))
         return score
 
 
 class SRGANDiscriminator(nn.Module):
-    """SRGAN's: eight convolutions and two dense layers."""
+    """SRGAN's discriminator: eight convolutions and two dense layers."""
 
     def __init__(self, width: int = 64, *, channels: int = 1) -> None:
         super().__init__()
@@ -178,6 +178,6 @@ class SRGANDiscriminator(nn.Module):
         self.head = _dense(_GRID, inputs, 16 * width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Judge patches; `x` (B, channels, H, W); gives (B, 1)."""
+        """Score patches; `x` (B, channels, H, W); returns (B, 1)."""
         score: Tensor = self.head(self.features(x))
         return score

@@ -33,7 +33,7 @@ _FIRST = 0.1  # factor of the first weights; stated (arXiv:1809.00219)
 
 
 class _DenseBlock(nn.Module):
-    """Five convolutions that see all results before them."""
+    """Five convolutions, each with all previous results as input."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()

@@ -1,12 +1,11 @@
-"""The default restorer: a survey names what ails a field, a network told so mends it.
+"""The default restorer: a survey estimates a field's faults, a network corrects them.
 
-`SurveyNet` sees the whole field once, and finds the veil, and nine numbers for noise
-and blur (`core.FAULTS`). `ThreeScale` mends the dehazed field tile by
-tile. It is told the numbers in two ways: it sees the field through Wiener filters that
-are made of them, beside the field itself, and each block's first layer is scaled and
-shifted by them, channel by channel. That leaves a plain network for each field, with
-weights of its own (`InformedRestorer.mender`), so that tiles cost nothing for it and
-agree.
+`SurveyNet` sees the whole field once, and estimates the haze and nine numbers for noise
+and blur (`core.FAULTS`). `ThreeScale` restores the dehazed field tile by tile. The
+numbers condition it in two ways: the field filtered by Wiener filters made from them is
+an additional input, and each block's first layer is scaled and shifted by them, channel
+by channel. That leaves a plain network for each field, with weights of its own
+(`InformedRestorer.mender`), so that tiles cost nothing for it and agree.
 
 What it finds in an image are two corrections, the noise and what the blur took, each
 with a weight that the user may change.
@@ -74,7 +73,7 @@ from napari_semsr.models.devices import has_float64, to_device
 
 
 def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
-    """Make the packed Wiener filters of fields; `condition` (B, 9), `rings` (B, 12)."""
+    """Compute packed Wiener filters; `condition` (B, 9), `rings` (B, 12)."""
     device = condition.device
     with torch.no_grad(), without_autocast(condition):
         condition, rings = _in_float64(condition), _in_float64(rings)
@@ -85,12 +84,12 @@ def filters_for(condition: Tensor, rings: Tensor) -> Tensor:
 
 
 def _in_float64(values: Tensor) -> Tensor:
-    """Bring values to where there is double precision, which filters are made in."""
+    """Convert values to double precision, on the CPU if the device has none."""
     return values if has_float64(values.device) else values.cpu()
 
 
 def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Give deviations by rows and columns, and their correlation; (B,) each."""
+    """Return deviations by rows and columns, and their correlation; (B,) each."""
     blur = condition.float()
     widths = (blur[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR)
     rows, columns = widths.unbind(1)
@@ -98,7 +97,7 @@ def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def blur_known(estimate: Tensor, true: Tensor) -> Tensor:
-    """Put a known blur in place of what was found, and none where it is not known.
+    """Replace the estimated blur by a known one, and by none if it is unknown.
 
     Both (B, 9) in the order of `core.FAULTS`, NaN where the truth is not known. The rim
     is a Gaussian's: no user knows more of it.
@@ -114,7 +113,7 @@ def blur_known(estimate: Tensor, true: Tensor) -> Tensor:
 def sharpening_filters(
     condition: Tensor, spectrum: Tensor, noise: Tensor | None = None
 ) -> Tensor:
-    """Make the packed filters of a sharpener; `condition` (B, 9), the rest as there."""
+    """Compute a sharpener's packed filters; `condition` (B, 9), the rest as there."""
     device = condition.device
     with torch.no_grad(), without_autocast(condition):
         spectrum, condition = _in_float64(spectrum), _in_float64(condition)
@@ -173,7 +172,7 @@ class ThreeScale(nn.Module):
         self.head = start_at_zero(nn.Conv2d(first, output_count, 3, padding=1))
 
     def blocks(self) -> list[DilatedBlock]:
-        """Give all residual blocks, in the order in which they run."""
+        """Return all residual blocks, in the order in which they run."""
         levels = (*self.down, *self.up)
         return [part for level in levels for part in blocks_of(level)]
 
@@ -183,7 +182,7 @@ class ThreeScale(nn.Module):
         condition: Sequence[Tensor] | None = None,
         keep: Box | None = None,
     ) -> Tensor:
-        """Find the corrections of images.
+        """Estimate the corrections of images.
 
         `planes` (B, 4, H, W), images and what Wiener filters make of them; `condition`
         (B, 2, C) for each block, by how much its first layer is scaled beyond 1 and
@@ -226,7 +225,7 @@ class ThreeScale(nn.Module):
         return corrections
 
     def _needs(self, keep: Box) -> list[Box]:
-        """Find what each block, and the head, must see for a part to come out right."""
+        """Compute the input region that each block and the head need for a part."""
         need = _outwards(keep, 2).grow(2)
         needs = [need]
         steps = [2 ** (1 + n) for n in range(len(self.down))]
@@ -259,14 +258,14 @@ class ThreeScale(nn.Module):
 
 
 class _Part(NamedTuple):
-    """A map of features, and the part of the window that it shows."""
+    """A map of features, and its part of the window."""
 
     map: Tensor  # (B, C, h, w)
     box: Box  # in pixels of the window
     step: int  # pixels of the window for one of the map
 
     def cut(self, need: Box | None, grid: int) -> "_Part":
-        """Leave what is needed, out to the next lines of a grid; None: all of it."""
+        """Crop to a region, extended to the lines of a grid; None keeps everything."""
         if need is None:
             return self
         box = _outwards(need, grid).intersection(self.box)
@@ -278,14 +277,14 @@ class _Part(NamedTuple):
 
 
 def _outwards(box: Box, grid: int) -> Box:
-    """Widen a box to the lines of a grid."""
+    """Extend a box to the lines of a grid."""
     y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
     y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
     return Box(y0, y1, x0, x1)
 
 
 class Sharpener(nn.Module):
-    """The expert for a known blur: it begins as a Wiener filter, and corrects that.
+    """Network for a known blur: starts as a Wiener filter and learns a correction.
 
     The less noise a field has, the smaller a share of its correction is taken: without
     any the filter is nearly as good as a filter can be, and what seems grain belongs to
@@ -312,7 +311,7 @@ class Sharpener(nn.Module):
             self.local.head.get_parameter("bias").copy_(start)
 
     def gated(self, corrections: Tensor, planes: Tensor, gate: "Gate") -> Tensor:
-        """Take a share of what differs from the filters.
+        """Scale the corrections that differ from the filters.
 
         `corrections` (B, 2, H, W); `planes` (B, 4, H, W).
         """
@@ -322,7 +321,7 @@ class Sharpener(nn.Module):
         return filters + (share * (corrections - filters)).clamp(-most, most)
 
     def plain(self, filters: Tensor, gate: "Gate", shares: Tensor) -> ThreeScale:
-        """Make the plain network of one field, not told yet.
+        """Build the network of one field, without its condition.
 
         `shares` (2,), the weights of the two corrections.
         """
@@ -343,26 +342,26 @@ _HEAD = "head.weight", "head.bias"
 
 
 def _share_out(part: Tensor, shares: Tensor) -> Tensor:
-    """Weigh the corrections of a head; pixel-shuffle takes all of the first first."""
+    """Weight the corrections of a head; pixel-shuffle takes the first one first."""
     both: Tensor = part.reshape(2, -1, *part.shape[1:])
     return both * shares.reshape(2, *[1] * part.ndim)
 
 
 class Gate(NamedTuple):
-    """What of a sharpener's correction is taken, (B,) each."""
+    """Limits of a sharpener's correction, (B,) each."""
 
     share: Tensor
     most: Tensor  # of a pixel, over the range
 
     @classmethod
     def of(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
-        """Take it from the noise in a field's spectrum, or from a known one."""
+        """Compute the limits from the noise in a field's spectrum, or a known noise."""
         power = white_floor(spectrum) if noise is None else noise.square()
         return cls(power / (power + _FAINT**2), _MOST_CHANGED * power.sqrt())
 
 
 def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]:
-    """Build what scales and shifts the layers of a local part."""
+    """Build the layers that scale and shift the blocks of a local network."""
     embed = nn.Sequential(
         nn.Linear(len(FAULTS), _TOLD), nn.GELU(), nn.Linear(_TOLD, _TOLD), nn.GELU()
     )
@@ -380,7 +379,7 @@ _TOLD = 64  # numbers that the nine of a condition become
 
 
 class InformedRestorer(nn.Module):
-    """`SurveyNet`, and a local part that is told what it found.
+    """`SurveyNet`, and a local network conditioned on its result.
 
     `widths`, `down` and `up` are those of `ThreeScale`, `survey_width` the channels of
     `SurveyNet`. With `dilations`, the local part is a `TwoScale` that has these, as
@@ -438,7 +437,7 @@ class InformedRestorer(nn.Module):
         return survey
 
     def planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
-        """Put what Wiener filters make of images beside them: (B, 4, H, W).
+        """Stack images with their Wiener-filtered versions: (B, 4, H, W).
 
         The local part sees these. Images (B, 1, H, W) are without their veil, the
         condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) the power at
@@ -450,7 +449,7 @@ class InformedRestorer(nn.Module):
     def sharpening_planes(
         self, clear: Tensor, condition: Tensor
     ) -> tuple[Tensor, Gate]:
-        """Put what the sharpener's filters make of images beside them: (B, 4, H, W).
+        """Stack images with those filtered for the sharpener: (B, 4, H, W).
 
         As `planes`, but of the condition the blur alone; with what is taken of its
         correction.
@@ -462,7 +461,7 @@ class InformedRestorer(nn.Module):
         return planes, Gate.of(spectrum)
 
     def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
-        """Find what the blocks of the local part, or of the sharpener, are told.
+        """Compute the condition of the local network's or the sharpener's blocks.
 
         Scales beyond 1 and shifts (B, 2, C), one for each block, of a condition (B, 9)
         in the order of `core.FAULTS`.
@@ -486,7 +485,7 @@ class InformedRestorer(nn.Module):
         spectrum: Tensor | None = None,
         noise: float | None = None,
     ) -> ThreeScale | TwoScale:
-        """Make the plain network that mends tiles of a field without its veil.
+        """Build the network that restores tiles of a dehazed field.
 
         Of the condition (9,) in the order of `core.FAULTS`, the power (12,) at `RINGS`,
         and the weights of the two corrections. Where the field's spectrum (64, 33), of

@@ -67,7 +67,7 @@ class MultiScaleBlock(nn.Module):
         self.after = nn.Sequential(norm_layer(norm, width), LeakyReLU())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Look at several scales at once; `x` (B, C, H, W); gives (B, C, H, W)."""
+        """Apply all branches; `x` (B, C, H, W); returns (B, C, H, W)."""
         branches = (self.point(x), self.near(x), self.far(x))
         y: Tensor = self.after(torch.cat(branches, dim=1))
         return y

@@ -1,4 +1,4 @@
-"""The networks that cards and recipes may name, and how to build them."""
+"""Registries of the networks that cards and recipes may name."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +52,7 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGGDiscriminator,
     "srgan": SRGANDiscriminator,
 }
-"""Networks that judge an image, by the names that recipes use."""
+"""Discriminators, by the names that recipes use."""
 
 
 # A published network as a correction to its input.
@@ -81,7 +81,7 @@ class Correction(nn.Module):
             raise ValueError(msg)
         self.inner = PUBLISHED[network](**(options or {}))
         if getattr(self.inner, "adds_input", False):
-            msg = f"network must not add its input itself, got {network!r} that does"
+            msg = f"network must not add its input, but {network!r} does"
             raise ValueError(msg)
         self.scale = int(getattr(self.inner, "scale", 1))
         self.stride = int(getattr(self.inner, "stride", 1))
@@ -91,7 +91,7 @@ class Correction(nn.Module):
 
     @torch.no_grad()
     def _at_rest(self) -> Tensor:
-        """Give the level that the network puts out while its last layer is zero."""
+        """Return the network's output level while its last layer is zero."""
         if next(self.inner.parameters()).is_meta:  # a pass imports torch's compiler
             return torch.zeros(())
         learning = self.inner.training
@@ -114,4 +114,4 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "correction": Correction,
     **PUBLISHED,
 }
-"""All that can be trained."""
+"""All trainable networks."""

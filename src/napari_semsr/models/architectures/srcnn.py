@@ -34,7 +34,7 @@ _FIRST_STD = 0.001  # of the first weights; stated (arXiv:1501.00092)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
-    """Make a convolution that repeats edges, with the paper's first weights."""
+    """Build a convolution that repeats edges, with the paper's initial weights."""
     layer = nn.Conv2d(
         inputs, outputs, kernel, padding=kernel // 2, padding_mode="replicate"
     )
@@ -68,7 +68,7 @@ class SRCNN(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Weigh maps by their local means, then places by what surrounds them."""
+    """Attention by the maps' local means, then by the surroundings of each pixel."""
 
     def __init__(self, width: int, window: int = 31, reduction: int = 8) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A survey of a whole field: its veil, and what noise and blur ail it.
+"""Survey of a whole field: its haze, noise and blur.
 
 Haze dims contrast about one grey level, the airlight (Gao et al. 2024): ``I = f t + A
 (1 - t)``, so that ``A + (I - A) g`` with ``g`` in proportion to ``1 / t`` brings the
@@ -58,20 +58,20 @@ SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
 
 
 class Haze(NamedTuple):
-    """Haze found in fields."""
+    """Haze estimated in fields."""
 
     log_gain: Tensor  # (B, 1, h, w), log of the gain that lifts it, for each block
     airlight: Tensor  # (B, 1, 1, 1), grey level that haze draws every pixel to
 
     def certain(self) -> "Haze":
-        """Leave the fields alone of which the veil is so slight that it is in doubt."""
+        """Ignore the haze of fields in which it is too slight to be certain."""
         slight = self.log_gain.flatten(1).std(1, correction=0) < _SLIGHT
         log_gain = torch.where(slight[:, None, None, None], 0.0, self.log_gain)
         return Haze(log_gain, self.airlight)
 
 
 class Surveyed(NamedTuple):
-    """What a look at fields found."""
+    """Result of a survey of fields."""
 
     haze: Haze
     condition: Tensor  # (B, 9), in the order of `core.FAULTS`
@@ -83,7 +83,7 @@ RINGS = tuple((low + high) / 4 / BLOCK for low, high in itertools.pairwise(_EDGE
 
 
 def dehaze(field: Tensor, haze: Haze) -> Tensor:
-    """Take haze off, with a gain that is bilinear between the centres of blocks.
+    """Remove haze, with a gain interpolated bilinearly between centres of blocks.
 
     Of the images (B, 1, H, W) that it was found in, not larger than its blocks; the
     grey scale stays.
@@ -95,7 +95,7 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
 
 
 def _cosines() -> Tensor:
-    """Orthonormal cosine transform of a line of a block, (16, 16)."""
+    """Return the orthonormal cosine transform of a line of a block, (16, 16)."""
     n = torch.arange(BLOCK, dtype=torch.float64)
     rows: Tensor = (
         torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
@@ -105,7 +105,7 @@ def _cosines() -> Tensor:
 
 
 def _bands() -> Tensor:
-    """Weights by which a block's 256 energies are averaged into bands, (16, 256).
+    """Return the weights that average a block's 256 energies into bands, (16, 256).
 
     Twelve rings of frequency, the finest along each axis alone, and the finest of one
     axis with the coarse of the other, where streaks and slow detectors show.
@@ -124,7 +124,7 @@ def _bands() -> Tensor:
 
 
 def _find_blank(logs: Tensor) -> Tensor:
-    """Find blocks that no detector has seen: of one grey, and rows of a data bar.
+    """Find blocks without image content: constant ones, and rows of a data bar.
 
     `logs` (B, 16, h, w), log energy of each block; gives (B, h * w), bool. A data bar
     goes across the field; its text is about as sharp as nothing else is, and the row
@@ -139,7 +139,7 @@ def _find_blank(logs: Tensor) -> Tensor:
 
 
 def _summary(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
-    """Sum up the blocks of fields by what tells noise from detail.
+    """Summarise the blocks of fields by statistics that separate noise from detail.
 
     Mean and scatter of the spectra of six classes of blocks, from the flattest, where
     noise is alone, to those with most detail, where blur shows; and mean spectra of the
@@ -184,7 +184,7 @@ class _ReplicatedBlock(DilatedBlock):
 
 
 def _energies(field: Tensor) -> Tensor:
-    """Take the energy of every block in four bands, differences of means.
+    """Compute the energy of every block in four bands, by differences of means.
 
     Over 1, 2, 4, 8 and 16 px. `field` (B, 1, H, W), sides multiples of 16; gives
     (B, 4, H / 16, W / 16), from fine to coarse.
@@ -200,12 +200,12 @@ def _energies(field: Tensor) -> Tensor:
 
 
 def _logs(energies: Tensor) -> Tensor:
-    """Put energies on a scale of about 1."""
+    """Scale log energies to about 1."""
     return 0.3 * (energies + _LEAST_ENERGY).log()
 
 
 def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
-    """Find the grey level that blocks would have if nothing passed, (B, 1, 1, 1).
+    """Estimate the grey level at zero transmission (the airlight), (B, 1, 1, 1).
 
     Where little passes, a block is near the airlight: a line through its mean against
     what passes says which that is. `means`, `transmission` (B, 1, h, w), `transmission`
@@ -219,7 +219,7 @@ def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
 
 
 class TransmissionNet(nn.Module):
-    """Find the veil of a field from means and energies of its blocks."""
+    """Network that estimates haze from means and energies of a field's blocks."""
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ class TransmissionNet(nn.Module):
         self.leave = start_at_zero(nn.Conv2d(width, 2, 1))
 
     def forward(self, means: Tensor, energies: Tensor) -> Haze:
-        """Find the veil; `means` (B, 1, h, w), `energies` (B, 4, h, w)."""
+        """Estimate the haze; `means` (B, 1, h, w), `energies` (B, 4, h, w)."""
         inputs = torch.cat([means, _logs(energies)], dim=1)
         overall = inputs.mean((-1, -2), keepdim=True)
         x = self.enter(torch.cat([inputs - overall, overall.expand_as(inputs)], dim=1))
@@ -260,9 +260,9 @@ class TransmissionNet(nn.Module):
 
 
 class SurveyNet(nn.Module):
-    """Find veil, noise and blur from the blocks of a field.
+    """Network that estimates haze, noise and blur from the blocks of a field.
 
-    The veil at four scales, with `width` channels; noise and blur from a summary of the
+    The haze at four scales, with `width` channels; noise and blur from a summary of the
     spectra of all blocks, whatever their place.
     """
 
@@ -290,7 +290,7 @@ class SurveyNet(nn.Module):
         )
 
     def statistics(self, field: Tensor) -> Tensor:
-        """Take mean and energies of every block: (B, 21, H / 16, W / 16).
+        """Compute the mean and energies of every block: (B, 21, H / 16, W / 16).
 
         The mean, the spectrum in 16 bands, and differences of means in four, of images
         (B, 1, H, W) on a scale where the percentiles are 0 and 1; sides are multiples
@@ -303,13 +303,13 @@ class SurveyNet(nn.Module):
         return torch.cat([mean, bands, _energies(field)], dim=1)
 
     def haze(self, statistics: Tensor) -> Haze:
-        """Find the veil of fields from their `statistics`."""
+        """Estimate the haze of fields from their `statistics`."""
         coarse = statistics[:, 1 + len(self.bands) :]
         haze_found: Haze = self.veil(statistics[:, :1], coarse)
         return haze_found
 
     def named(self, statistics: Tensor) -> Tensor:
-        """Name noise and blur (B, 9), as in `core.FAULTS`, from `statistics`."""
+        """Estimate noise and blur (B, 9), as in `core.FAULTS`, from `statistics`."""
         mean, spectrum = statistics[:, 0], statistics[:, 1 : 1 + len(self.bands)]
         logs = _logs(spectrum)
         summary = _summary(mean.flatten(1), logs.flatten(2), _find_blank(logs))
@@ -324,7 +324,7 @@ class SurveyNet(nn.Module):
         return rings / has_signal.sum(2).clamp_min(1)
 
     def forward(self, statistics: Tensor) -> Surveyed:
-        """Find what ails fields from their `statistics`."""
+        """Estimate haze, noise and blur of fields from their `statistics`."""
         return Surveyed(
             self.haze(statistics), self.named(statistics), self.rings(statistics)
         )

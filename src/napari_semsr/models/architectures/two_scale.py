@@ -66,11 +66,11 @@ class DilatedBlock(nn.Module):
 
 
 Told = Iterator[Tensor] | None
-"""By how much blocks are scaled beyond 1 and shifted, (B, 2, C) for each, in turn."""
+"""Scales (beyond 1) and shifts of the blocks, (B, 2, C) for each, in turn."""
 
 
 def blocks_of(level: nn.Module) -> list[DilatedBlock]:
-    """Give the blocks of one level."""
+    """Build the blocks of one level."""
     return [part for part in level.children() if isinstance(part, DilatedBlock)]
 
 
@@ -87,7 +87,7 @@ def run_block(block: DilatedBlock, x: Tensor, condition: Told) -> Tensor:
 
 
 def no_filters() -> Tensor:
-    """Give packed Wiener filters of an unknown field, (48, 16, 7, 7)."""
+    """Return packed Wiener filters of an unknown field, (48, 16, 7, 7)."""
     size = STEP**2
     return torch.zeros(FILTERS * size, size, 7, 7)
 
@@ -135,12 +135,12 @@ class TwoScale(nn.Module):
         )
 
     def blocks(self) -> list[DilatedBlock]:
-        """Give all blocks that can be told, in the order in which they run."""
+        """Return all blocks that accept a condition, in the order in which they run."""
         levels = (self.encoder, self.context, self.decoder)
         return [block for level in levels for block in blocks_of(level)]
 
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Fit weights of a network that sees and finds less.
+        """Adapt the weights of a network with fewer inputs and outputs.
 
         What it did not see counts nothing at first, and what it found is the last
         correction, so that both networks give the same.
@@ -163,7 +163,7 @@ class TwoScale(nn.Module):
     def correct(
         self, planes: Tensor, condition: Sequence[Tensor] | None = None
     ) -> Tensor:
-        """Find the corrections of images.
+        """Estimate the corrections of images.
 
         `planes` (B, C, H, W), images and what filters make of them; `condition` (B, 2,
         C) for each block; gives (B, corrections, H * scale, W * scale).
@@ -196,7 +196,7 @@ class TwoScale(nn.Module):
         return base + self.correct(x)
 
     def _seen_wide(self, coarse: Tensor, out: nn.Module) -> Tensor:
-        """Look at a large surrounding at little cost."""
+        """Process a large neighbourhood at low cost."""
         pooled_features = out(self.wide(functional.avg_pool2d(coarse, 4)))
         return functional.interpolate(
             pooled_features, scale_factor=4.0, mode="bilinear"

@@ -1,17 +1,16 @@
-"""Wiener filters for the condition of a field: what a linear filter can do at once.
+"""Wiener filters for the noise and blur of a field.
 
-The blur is taken for a Gaussian of the deviations that were found, the noise for
-white, and the clear image's power for ``c f**-p``, which the spectrum of the field's
-blocks tells. Three filters come of it: one that undoes the
-blur, one that undoes it as far as that is right for a blur of which the width is known
-to a quarter alone, and one against noise alone.
+The blur is modelled as a Gaussian of the estimated deviations, the noise as white, and
+the clear image's power as ``c f**-p``, fitted to the spectrum of the field's blocks.
+Three filters follow: one that undoes the blur, one that allows for an error of a
+quarter in its width, and one against noise only.
 
-Where the blur is known (`sharpening_taps`), nothing but the field's own spectrum is
-asked: its floor is the noise, white or alike along lines, and what stands above it,
-with the blur undone, the clear image's power. A power law goes on where nothing does,
-and power that would rise towards fine parts is not believed: the blur was less then.
-The blur is a Gaussian sampled at the pixels there, which lets more pass near the finest
-frequency than one that is not, and the window smears what falls as steeply as it.
+If the blur is known (`sharpening_taps`), only the field's own spectrum is used: its
+floor is the noise, white or alike along lines, and what stands above it, with the blur
+undone, the clear image's power. Below the noise a power law extrapolates it. Power that
+would rise towards fine detail is cut off: the blur was less then. The blur is a
+Gaussian sampled at the pixels there, which lets more pass near the finest frequency
+than one that is not, and the window smears what falls as steeply as it.
 
 A filter of 21 x 21 taps on single pixels is slow; on 4 x 4 pixels as channels, at a
 quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as fast.
@@ -41,7 +40,7 @@ _JITTER = 1e-9  # of the variance, far below the rounding
 _SLOPES = (1.0, 4.0)  # p; images of edges have 2 to 3, smooth ones more
 _ROUNDING = 1e-5  # variance of 8 bits of which a third is used, over the range squared
 _USUAL_SLOPE, _DOUBT = 2.5, 0.02
-_DEBLUR, _DOUBTED = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # of the three filters
+_DEBLUR, _WIDTH_DOUBT = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # of the three filters
 # deviations, and their weights, by which a normal distribution is averaged over
 _NODES = tuple(part.tolist() for part in np.polynomial.hermite_e.hermegauss(7))
 _LEAST_LEFT = 0.02  # of a ring's power that is the image's, whatever the noise
@@ -55,20 +54,20 @@ _LEAST_SHARE = 0.3  # of the least that is seen; the rest may be the image
 _LEAST_FLOOR = 1.28e-6  # variance, over the range squared, of 8 bits that fill it
 _TOLD = 0.3  # times the noise: above it the image's power is what is seen
 _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
-_SMEARED = 3  # rings that the window smears
+_WINDOW_RINGS = 3  # rings that the window smears
 _SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
 # times its ring's median, above which a frequency is one of what repeats: at least, and
 # by the scatter of noise, of which one frequency in a million is beyond it in one block
 _LINE, _LINE_SCATTER = 4.0, 13.0
 _RISES = 6  # first ring held to lower ones, which are of few frequencies
-_RISEN = 0.2  # log of power, above what true widths give
+_MOST_RISE = 0.2  # log of power, above what true widths give
 _STEP_PX = 0.1  # between widths that are tried
 
 
 def wiener_taps(
     noise: Tensor, blur: tuple[Tensor, Tensor, Tensor], rings: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Make the filters of fields.
+    """Compute the filters of fields.
 
     `noise` (B,), deviations over the range; `blur` (B,) each, deviations by rows and
     columns in pixels, and their correlation; `rings` (R,) and (B, R), frequencies in
@@ -85,7 +84,7 @@ def wiener_taps(
     prior = prior.clamp_max(_MOST_POWER)
     exponent = _blur_exponent(y, x, blur)
     likeness, targets = [], []
-    for share, doubt in zip(_DEBLUR, _DOUBTED, strict=True):
+    for share, doubt in zip(_DEBLUR, _WIDTH_DOUBT, strict=True):
         transmission, power_transmission = _mean_transmission(
             share**2 * exponent, doubt
         )
@@ -122,7 +121,7 @@ def power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
 def sharpening_taps(
     spectrum: Tensor, blur: tuple[Tensor, Tensor, Tensor], noise: Tensor | None = None
 ) -> Tensor:
-    """Make the filters of fields whose blur is known.
+    """Compute the filters of fields whose blur is known.
 
     One for noise that may be alike along lines, one for white noise, and one against
     noise alone. `spectrum` (B, 64, 33), from `power_spectrum`; `blur` as in
@@ -152,7 +151,7 @@ def sharpening_taps(
 
 
 def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> float:
-    """Find the widest blur that a field may have had, up to `most`, in pixels.
+    """Estimate the widest plausible blur of a field, up to `most`, in pixels.
 
     With a wider one its finest parts would have been the strongest: a Gaussian leaves
     next to nothing of them. Where they would be so without any blur, as in some
@@ -175,7 +174,7 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     floor = white_floor(spectra) if noise_floor is None else noise_floor
     floor = floor[:, None, None].expand_as(spectra)
     log_ratio = _measured_power(spectra, floor, lets, away).risen
-    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _RISEN + log_ratio[0]
+    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MOST_RISE + log_ratio[0]
     # of wide ones too little is measured: as the widest of which there is enough
     bears = torch.where(
         noise_floor, bears, bears[noise_floor][-1] if noise_floor.any() else True
@@ -184,7 +183,7 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
 
 
 def _let_through(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell what blur and window let pass of power, (B, 64, 33), and frequencies."""
+    """Return the power transmission of blur and window (B, 64, 33), and frequencies."""
     y = torch.fft.fftfreq(_SIDE, device=power_transmission.device)[:, None]
     away = torch.hypot(
         y, torch.fft.rfftfreq(_SIDE, device=power_transmission.device)[None]
@@ -195,7 +194,7 @@ def _let_through(power_transmission: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _floors(spectrum: Tensor, power_transmission: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the power of noise along lines (B, 1, 33), and of white noise (B, 1, 1)."""
+    """Estimate noise power along lines (B, 1, 33), and of white noise (B, 1, 1)."""
     flat = white_floor(spectrum)[:, None, None]
     along = _floor_along(spectrum, power_transmission)
     across = _floor_along(_swap_axes(spectrum), _swap_axes(power_transmission))
@@ -204,33 +203,33 @@ def _floors(spectrum: Tensor, power_transmission: Tensor) -> tuple[Tensor, Tenso
 
 
 def white_floor(spectrum: Tensor) -> Tensor:
-    """Take the noise's variance from where hardly any image is left; gives (B,)."""
+    """Estimate the noise variance at frequencies nearly without signal, (B,)."""
     corner = _corner(spectrum)
     floor = (spectrum * corner).sum((1, 2)) / corner.sum()
     return floor.clamp_min(_LEAST_FLOOR)
 
 
 def _line(spectrum: Tensor) -> Tensor:
-    """Tell how many times the usual power noise does not reach; gives (B, 1, 1)."""
+    """Return the factor above the mean that noise power does not reach, (B, 1, 1)."""
     corner, floor = _corner(spectrum), white_floor(spectrum)[:, None, None]
     mean_square = ((spectrum / floor - 1).square() * corner).sum((1, 2)) / corner.sum()
     return (1 + _LINE_SCATTER * mean_square.sqrt()).clamp_min(_LINE)[:, None, None]
 
 
 def _corner(spectrum: Tensor) -> Tensor:
-    """Count each frequency where hardly any image is left, (64, 33)."""
+    """Weight each frequency nearly without signal, (64, 33)."""
     y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
     x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
     return (torch.hypot(y, x) > _CORNER) * _mirrored_twice(x)
 
 
 def _known_floor(noise: Tensor) -> Tensor:
-    """Give the variance of noise of known deviations, at least that of rounding."""
+    """Return the variance of noise of known deviations, at least that of rounding."""
     return noise.square().clamp_min(_LEAST_FLOOR)
 
 
 def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Take the log of what Gaussians let pass; gives (B, 64, 33)."""
+    """Compute the log transmission of Gaussians; returns (B, 64, 33)."""
     rows, columns, slant = blur
     yy, xx = rows.square()[:, None, None] * y**2, columns.square()[:, None, None] * x**2
     xy = (slant * rows * columns)[:, None, None] * (x * y)
@@ -238,7 +237,7 @@ def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) ->
 
 
 def _sampled_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Take what Gaussians let pass that are sampled at pixels; gives (B, 64, 33)."""
+    """Compute the transmission of Gaussians sampled at pixels; returns (B, 64, 33)."""
     rows, columns, slant = (part.double()[:, None, None] for part in blur)
     away = _SIDE * torch.fft.fftfreq(_SIDE, device=rows.device)
     y = away[:, None] / rows.clamp_min(_SHARPEST)
@@ -269,12 +268,12 @@ def _swap_axes(power: Tensor) -> Tensor:
 
 
 def _mirrored_twice(x: Tensor) -> Tensor:
-    """Count how often a column of half a spectrum stands in the whole one, (1, 33)."""
+    """Return how often a half spectrum's columns occur in the full one, (1, 33)."""
     return torch.where((x == 0) | (x == _NYQUIST), 1.0, 2.0)
 
 
 def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
-    """Find the noise's power by its frequency along a line; gives (B, 1, 33).
+    """Estimate the noise power by frequency along a line; returns (B, 1, 33).
 
     From row to row it is independent, and so level across lines, where what is left of
     the image falls as the blur lets it: a line through both says which is which.
@@ -298,7 +297,7 @@ def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
 
 
 class _ClearPower(NamedTuple):
-    """Power of the clear image (B, 64, 33), alike in all directions but for lines."""
+    """Power of the clear image (B, 64, 33), isotropic except for spectral lines."""
 
     implied: Tensor  # what is seen, if it was blurred as it is said
     likely: Tensor  # as much of it as an image may have
@@ -308,7 +307,7 @@ class _ClearPower(NamedTuple):
 def _measured_power(
     spectrum: Tensor, floor: Tensor, lets: Tensor, away: Tensor
 ) -> _ClearPower:
-    """Measure the clear image's power, and go on by a power law below the noise.
+    """Measure the clear image's power; a power law extrapolates it below the noise.
 
     All (B, 64, 33) but `away` (64, 33), frequencies. `lets`: of power, what blur and
     window together let pass.
@@ -330,12 +329,12 @@ def _measured_power(
     log_power = above.clamp_min(1e-12).log() - transmission.clamp_min(1e-30).log()
     number = torch.arange(count, device=away.device)[None]
     is_usable = (above > _TOLD * noise) & (transmission > _LEAST_PASSED)
-    is_usable = (is_usable | (number < _SMEARED)).float()
+    is_usable = (is_usable | (number < _WINDOW_RINGS)).float()
     last = is_usable.cumprod(1).sum(1, keepdim=True).long() - 1
     log_f = (number.clamp_min(1) / _SIDE).log().expand_as(log_power)
     around = functional.pad(log_power[:, None], (1, 1), mode="replicate")
     smooth = functional.avg_pool1d(around, 3, 1)[:, 0]
-    inside = (number >= _SMEARED) & (number < last)
+    inside = (number >= _WINDOW_RINGS) & (number < last)
     log_power = torch.where(inside, smooth, log_power)
     weight = ((number >= (last // 2).clamp_min(2)) & (number <= last)).float()
     weight = weight / weight.sum(1, keepdim=True)
@@ -349,8 +348,8 @@ def _measured_power(
     below_noise = log_power.gather(1, last) - fall
     log_power = torch.where(number > last, below_noise, log_power)
     # means of all kinds occur, also where one image has little of them, as gratings
-    strongest = log_power.amax(1, keepdim=True).expand(-1, _SMEARED)
-    log_power = torch.cat([strongest, log_power[:, _SMEARED:]], dim=1)
+    strongest = log_power.amax(1, keepdim=True).expand(-1, _WINDOW_RINGS)
+    log_power = torch.cat([strongest, log_power[:, _WINDOW_RINGS:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
     part = place.clamp_max(count - 1.001) - below
     falling = _falling(log_power, measured_rings)
@@ -366,7 +365,7 @@ def _measured_power(
 
 
 def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tensor:
-    """Measure the power of what repeats, far above that of its ring; 0 elsewhere."""
+    """Measure the power of periodic structure, far above its ring; 0 elsewhere."""
     usual = ring_medians(spectrum)
     least = _line(spectrum) * torch.maximum(usual[:, ring], floor)
     line = (spectrum > least) & (lets > _LEAST_PASSED)
@@ -374,7 +373,7 @@ def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tenso
 
 
 def ring_medians(spectrum: Tensor) -> Tensor:
-    """Take the lower median of each ring of a spectrum (B, 64, 33): (B, 46)."""
+    """Compute the lower median of each ring of a spectrum (B, 64, 33): (B, 46)."""
     places, middle = _ring_places(spectrum.device)
     beyond = spectrum.new_full((len(spectrum), 1), math.inf)
     sorted_power = (
@@ -385,7 +384,7 @@ def ring_medians(spectrum: Tensor) -> Tensor:
 
 @cache
 def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Places of each ring in a spectrum, (46, M), and of its median in these, (46, 1).
+    """Return each ring's indices in a spectrum, (46, M), and its median's, (46, 1).
 
     Behind those of a ring is the place after the spectrum's last. They are made once
     for a device: to choose a ring by a mask waits for the card.
@@ -401,7 +400,7 @@ def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _falling(log_power: Tensor, power: Tensor) -> Tensor:
-    """Cut off power that rises with frequency in the clear image alone, (B, R).
+    """Limit power that rises with frequency in the clear image, (B, R).
 
     Of an image that was blurred less than it is said, the finest parts seem to be the
     strongest. A ring may be as strong as one from half an octave to an octave below,
@@ -417,7 +416,7 @@ def _falling(log_power: Tensor, power: Tensor) -> Tensor:
 
 
 def _mean_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
-    """Average what a Gaussian lets pass, and its square, over widths it may have.
+    """Average a Gaussian's transmission, and its square, over its possible widths.
 
     `exponent`, log of what the likeliest passes; `doubt`, deviation of the log width.
     """
@@ -433,7 +432,7 @@ def _mean_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
 
 
 def _best_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> Tensor:
-    """Find the filters of least expected error among those of 21 x 21 taps.
+    """Compute the filters of least expected error with 21 x 21 taps.
 
     To cut the ideal filter off would ring, since that of a blur is wide. `power`,
     `target_power` (B, F, 64, 33), power of what is seen, cross power with the clear
@@ -467,7 +466,7 @@ def _best_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> T
 def _power_law(
     rings: tuple[Tensor, Tensor], noise: Tensor, variance: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Fit the clear image's power, where it is above the noise; log height and slope.
+    """Fit a power law to the clear image's power; returns log height and slope.
 
     `noise`, `variance` (B,), power of the noise and square of the blur's deviation.
     """
@@ -494,7 +493,7 @@ def _power_law(
 
 @cache
 def _packing(device: torch.device) -> Tensor:
-    """Places of the taps in the packed filter, (16, 16, 7, 7); the last is none."""
+    """Return the taps' indices in the packed filter, (16, 16, 7, 7)."""
     side, many = 2 * RADIUS + 1, 2 * _REACH + 1
     step = np.arange(STEP)
     # an output pixel p of its block takes the pixel r of the block that is m further
@@ -508,7 +507,7 @@ def _packing(device: torch.device) -> Tensor:
 
 
 def _keep_places(places: NDArray[np.intp], device: torch.device) -> Tensor:
-    """Copy places to a device to be kept there, for training, too."""
+    """Copy indices to a device and cache them there, also for training."""
     with torch.inference_mode(mode=False):
         return torch.from_numpy(places).to(device)
 
@@ -520,7 +519,7 @@ def pack_taps(taps: Tensor) -> Tensor:
 
 
 def filter_images(x: Tensor, weights: Tensor) -> Tensor:
-    """Filter images, each by filters of its own or all by the same.
+    """Filter images, each by its own filters or all by the same.
 
     `x` (B, 1, H, W), sides multiples of 4; `weights` from `pack_taps`, of B or one
     condition; gives (B, 3, H, W). Beyond the border the image is continued by its last
