@@ -16,9 +16,9 @@ from pathlib import Path
 # collecting the tests, and later much of each search that finds any.
 gc.disable()
 
-# Before anything imports a maths library, Qt or napari: one thread for each of the
-# test processes, figures without a window, a home of their own, and nothing of what a
-# user, a batch system or a launcher of trainings tells programs; for children, too.
+# Before anything imports Qt or napari: figures without a window, a home of their own,
+# and nothing of what a user, a batch system or a launcher of trainings tells programs;
+# for children, too.
 _PREFIXES = ("DASK_", "GLOO_", "MALLOC_", "MPL", "NAPARI_", "NCCL_", "SEMSR_", "SLURM_")
 _FOREIGN = (
     *(
@@ -38,7 +38,10 @@ _OURS = ("SEMSR_ARTEFACTS", "SEMSR_KIT_RESULTS")
 for _name in list(os.environ):
     if _name in _FOREIGN or (_name.startswith(_PREFIXES) and _name not in _OURS):
         del os.environ[_name]
-if "PYTEST_XDIST_WORKER" in os.environ:
+# Of several processes each has one thread: said to the first already, since in the
+# others a plugin of napari loads NumPy before this. On two busy cores two threads of
+# OpenBLAS take eight times the processor time of one, waiting for each other.
+if "PYTEST_XDIST_WORKER" in os.environ or any(w[:2] == "-n" for w in sys.argv[1:]):
     for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[_name] = "1"
 if sys.platform.startswith("linux"):

@@ -76,17 +76,8 @@ def left_over(prepared, scan):
     return 100 * np.std(means) / true.mean()
 
 
-@pytest.mark.parametrize(
-    ("kind", "flat"),
-    [
-        ("gains", "square"),
-        ("offsets", "even"),
-        ("both", "square"),
-        pytest.param("gains", "even", marks=pytest.mark.slow),
-        pytest.param("offsets", "square", marks=pytest.mark.slow),
-        pytest.param("both", "even", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("kind", ["gains", "offsets", "both"])
+@pytest.mark.parametrize("flat", ["even", "square"])
 def test_gains_and_offsets_are_taken_off(scene, kind, flat):
     field = None if flat == "even" else scans.square_flat(128)
     scan = scans.cut_scan(scene, flat=field, seed=3, dark=0.0)
@@ -171,17 +162,8 @@ def test_shading_that_bends_across_overlaps_is_measured(scene, corner):
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "corner"),
-    [
-        ("steady", 0.65),
-        ("offsets", 1.0),
-        ("both", 0.65),
-        pytest.param("steady", 1.0, marks=pytest.mark.slow),
-        pytest.param("offsets", 0.65, marks=pytest.mark.slow),
-        pytest.param("both", 1.0, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("kind", ["steady", "offsets", "both"])
+@pytest.mark.parametrize("corner", [0.65, 1.0])
 def test_a_gradient_of_the_sample_stays(scene, kind, corner):
     slope = 1 + 0.5 * (np.arange(scene.shape[1]) / 400 - 0.5)
     flat = scans.square_flat(112, corner)

@@ -241,10 +241,7 @@ def stage_of(degrees, scale=1.0, *, mirrored=False):
 
 
 def siblings():
-    """Periodic scans, and stages that are turned, scaled or mirrored to them.
-
-    All that lie between others are tried by `make soak`.
-    """
+    """Periodic scans, and stages that are turned, scaled or mirrored to them."""
     square, hexagon = partial(scans.lattice, (420, 420), 16), partial(hexagonal, 14)
     cases = {
         "half a period, 4 frames": (square, (2, 2), stage_of(6)),
@@ -275,14 +272,13 @@ def siblings():
             cases[name] = scene, (3, 3), stage_of(degrees)
     scene = partial(square, 4, disorder=0.3)
     cases["mirrored, disorder 0.3"] = scene, (3, 3), stage_of(4, mirrored=True)
-    tiers = itertools.cycle((pytest.mark.broad, pytest.mark.slow))
     for name, case in cases.items():
-        yield pytest.param(*case, "positions", id=name, marks=next(tiers))
+        yield pytest.param(*case, "positions", id=name, marks=pytest.mark.broad)
     for degrees, scale in ((0, 1), (6, 1), (12, 1), (0, 1.08)):
         stage, name = stage_of(degrees, scale), f"grid, {degrees} degrees, {scale}"
         for known in ("grid", "grid-overlap"):
             case = square, (2, 2), stage, known
-            yield pytest.param(*case, id=f"{known}, {name}", marks=next(tiers))
+            yield pytest.param(*case, id=f"{known}, {name}", marks=pytest.mark.broad)
 
 
 @pytest.mark.parametrize(("draw", "grid", "stage", "known"), [*siblings()])

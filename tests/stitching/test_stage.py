@@ -54,7 +54,7 @@ def test_pixel_size_from_stage_takes_both_axes_or_that_which_moved():
     [
         (((1, 0), (0, -1)), "x mirrored"),
         pytest.param(((-1, 0), (0, 1)), "y mirrored", marks=pytest.mark.broad),
-        pytest.param(((-1, 0), (0, -1)), "x and y mirrored", marks=pytest.mark.slow),
+        pytest.param(((-1, 0), (0, -1)), "x and y mirrored", marks=pytest.mark.broad),
         pytest.param(((0, 1), (1, 0)), "x and y swapped", marks=pytest.mark.broad),
         (((0, 1), (-1, 0)), "x and y swapped, then x mirrored"),
         pytest.param(
@@ -65,7 +65,7 @@ def test_pixel_size_from_stage_takes_both_axes_or_that_which_moved():
         pytest.param(
             ((0, -1), (-1, 0)),
             "x and y swapped, then both mirrored",
-            marks=pytest.mark.slow,
+            marks=pytest.mark.broad,
         ),
     ],
 )
