@@ -22,10 +22,10 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
+    capture_warnings,
     grid_cells,
-    hear_warnings,
+    mask_fill_values,
     open_file,
-    without_marks,
 )
 from napari_semsr.io.files import read_object, read_text
 from napari_semsr.io.formats import Source
@@ -180,7 +180,7 @@ class FrameFolder:
                 yield ArrivedFrame(path.name, reason=why)
             return
         look.is_taken = True
-        pixels = without_marks(image.array(), path.name)
+        pixels = mask_fill_values(image.array(), path.name)
         if self.kind is None:
             self.kind = pixels.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
@@ -196,7 +196,7 @@ class FrameFolder:
         )
 
     def _read(self, path: Path) -> Micrograph:
-        with hear_warnings(lambda _: None):  # the final solution warns of them
+        with capture_warnings(lambda _: None):  # the final solution warns of them
             source = Source.of(path)
             info = source.info()
             if info.planes * info.channels > 1:

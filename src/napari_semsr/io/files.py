@@ -34,7 +34,7 @@ from napari_semsr.core import (
     WriteError,
     access_refusal,
     causes,
-    legible,
+    escape_invisible,
     list_folder,
     parse_pixel_size,
     read_bytes,
@@ -175,7 +175,7 @@ def _alike(folder: Path, name: str) -> str:
     composed_name = normalize("NFC", name)
     with suppress(OSError, ValueError):  # no folder, or none that may be read
         for other in sorted(item.name for item in folder.iterdir()):
-            if composed_name in (normalize("NFC", other), legible(other)):
+            if composed_name in (normalize("NFC", other), escape_invisible(other)):
                 return other
     return name
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
-    OVEREXPOSED,
+    OVEREXPOSED_SHARE,
     Acquisition,
     BoundedCache,
     Fault,
@@ -30,19 +30,19 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     SemsrError,
-    are_level,
+    capture_warnings,
     clipped_level,
+    equal_level,
+    format_pixel_size,
     grid_cells,
-    hear_warnings,
     is_system_file,
+    mask_fill_values,
     one_line,
     parse_pixel_size,
     refuse_without_grid,
     shorten,
-    spell_pixel_size,
     warn,
     warn_once,
-    without_marks,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import as_on_disk, is_there, read_object
@@ -85,7 +85,7 @@ class _StoredFrames:
     how: Mapping[str, Any]  # Options of `read`
 
     def __getitem__(self, index: int) -> NDArray[Any]:
-        with hear_warnings(lambda _: None):  # it was warned of at opening
+        with capture_warnings(lambda _: None):  # it was warned of at opening
             path, plane = self.places[index]
             return _recent(path, plane, self.how, lambda: self.read(index))
 
@@ -101,7 +101,7 @@ class _StoredFrames:
                 "open it again."
             )
             raise ReadError(msg, code="content-changed")
-        return without_marks(image.array(), path.name)
+        return mask_fill_values(image.array(), path.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,9 +372,9 @@ class _Seen:
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
-        level = clipped_level(pixels, share=OVEREXPOSED)
+        level = clipped_level(pixels, share=OVEREXPOSED_SHARE)
         most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
-        share = 0.0 if level is None else float(np.mean(are_level(pixels, level)))
+        share = 0.0 if level is None else float(np.mean(equal_level(pixels, level)))
         self._white[name] = most, share
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)
@@ -435,9 +435,9 @@ def _describe_frames(
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
-            with hear_warnings(sentences.append):
+            with capture_warnings(sentences.append):
                 image = source.read(ReadOptions(**how))
-                grey = without_marks(image.array(), name)
+                grey = mask_fill_values(image.array(), name)
             results.look_at(name, grey)
             results.histories[name] = image.provenance
             _recent(folder / name, None, how, partial(np.asarray, grey))
@@ -492,7 +492,7 @@ def _common_size(
         if not is_one_size(size, common):
             msg = (
                 f"Frames of {folder} must have one pixel size, but {first} states "
-                f"{spell_pixel_size(common)} and {name} {spell_pixel_size(size)}: "
+                f"{format_pixel_size(common)} and {name} {format_pixel_size(size)}: "
                 "stitch those of each size apart, or correct a wrong one "
                 "(`convert(pixel_size_nm=…)`)."
             )
@@ -664,13 +664,13 @@ def _from_file(
     if how["databar_rows"] is None:
         _warn_of_databar(path, [info.suggested_databar_rows])
     sentences: list[str] = []
-    with hear_warnings(sentences.append):
+    with capture_warnings(sentences.append):
         first = source.read(ReadOptions(plane=0, **how))
     results.histories[names[0]] = first.provenance
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
-        with hear_warnings(sentences.append):
+        with capture_warnings(sentences.append):
             pixels = frames.read(number)
         results.look_at(name, pixels)
         _recent(*places[number], how, partial(np.asarray, pixels))
@@ -901,8 +901,8 @@ def _with_layout(
     is_typed = layout_given["pixel_size_nm"] is not None
     if not is_typed and size and other and not is_one_size(size, other):
         warn(
-            f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
-            f"scan.json states {spell_pixel_size(other)}, which is used: correct the "
+            f"The frames of {path} have a pixel size of {format_pixel_size(size)}, but "
+            f"scan.json has {format_pixel_size(other)}, which is used: correct the "
             "wrong one, or give `pixel_size_nm`.",
             "pixel-size-contradicts",
         )

@@ -17,8 +17,8 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ReadError,
+    capture_warnings,
     contrast_limits,
-    hear_warnings,
     list_folder,
     run,
     warn,
@@ -192,7 +192,7 @@ def list_images(folder: Path) -> list[Path]:
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
     sentences: list[str] = []
-    with hear_warnings(sentences.append):
+    with capture_warnings(sentences.append):
         layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
     warn_once(sentences, "warnings")  # of files, or of the levels of one
     names = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]

@@ -28,10 +28,10 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     access_refusal,
+    capture_warnings,
     code_of,
     digest_path,
     files_below,
-    hear_warnings,
     name_bytes,
     one_line,
     run,
@@ -472,7 +472,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
         yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
             with (
-                hear_warnings(messages.append),
+                capture_warnings(messages.append),
                 decoding(folder, f"layer {layer.name!r}"),
             ):
                 layers.append((layer, _read_layer(folder, layer, paths)))

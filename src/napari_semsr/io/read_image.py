@@ -33,13 +33,13 @@ from napari_semsr.core import (
     ReadError,
     code_of,
     describe_origin,
-    legible,
+    escape_invisible,
+    format_pixel_size,
     open_file,
     option,
     parse_pixel_size,
     read_box,
     size_origin,
-    spell_pixel_size,
     warn,
 )
 from napari_semsr.io.files import Record, choose, half_paths, is_there
@@ -497,8 +497,8 @@ def _read_sidecar(
         if own is None or size is None or _is_close(own, size, _SAME_PITCH):
             return frame_image
         doubt = Message(
-            f"{path.name} states a pixel size of {spell_pixel_size(own)}, but {name} "
-            f"tells {spell_pixel_size(size)}, which is taken: give the pixel size if "
+            f"{path.name} states a pixel size of {format_pixel_size(own)}, but {name} "
+            f"tells {format_pixel_size(size)}, which is taken: give the pixel size if "
             "that is wrong.",
             "pixel-size-contradicts",
         )
@@ -551,9 +551,9 @@ def _cut_out(
     if size is None:
         return image
     differ = own and stated_size and not _is_close(own, stated_size, _SAME_PITCH)
-    size_text = spell_pixel_size(size)
+    size_text = format_pixel_size(size)
     size_text += (
-        f" (its own; {source} tells {spell_pixel_size(stated_size)})" if differ else ""
+        f" (its own; {source} tells {format_pixel_size(stated_size)})" if differ else ""
     )
     doubt = Message(
         f"{source} is of {frame[0]} x {frame[1]} px, of which an image of {shape[0]} x "
@@ -1197,7 +1197,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     micrograph = Micrograph(
         data=data,
         pixel_size_nm=placed_by,
-        name=legible(name),
+        name=escape_invisible(name),
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),

@@ -31,7 +31,7 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
     ShapeError,
-    Warped,
+    WarpedImage,
     declared_figures,
     list_folder,
 )
@@ -300,7 +300,7 @@ def _brought_onto(
     target_grid = Grid(
         (rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner
     )
-    image = Warped(moving, target_grid, registration.registration.transform).read()
+    image = WarpedImage(moving, target_grid, registration.registration.transform).read()
     means = block_means(image, scale)
     box = _known_box(np.isfinite(means))
     part, part_moved = low.array()[box.slices], image[box.scale(scale).slices]

@@ -26,7 +26,7 @@ from napari_semsr.core import (
     declared_figures,
     device_option,
     field_range,
-    in_digits,
+    format_rounded,
     option,
     parse_pixel_size,
     warn,
@@ -82,7 +82,7 @@ class TrainingPlace(Options):
         "",
         "Where scenes are kept that a recipe makes ahead (data.bank), to be shared by "
         "several runs; by default in the folder of the run.",
-        by_person=True,
+        user_only=True,
     )
     device: str = device_option(
         "Where to train: auto (a CUDA card, else the CPU), cpu, cuda or mps; cuda:1 is "
@@ -94,10 +94,10 @@ class TrainingPlace(Options):
         "",
         "Cards, or processes on a CPU, of this machine that train together, each on "
         "its own batches.",
-        by_person=True,
+        user_only=True,
     )
     nodes: int | None = option(
-        None, "", "Machines that learn together.", by_person=True
+        None, "", "Machines that learn together.", user_only=True
     )
 
     def several(self) -> dict[str, int | None]:
@@ -494,8 +494,8 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
             f"The map that the pairs were cut by is expected to be {off_px:.2g} px "
-            f"({in_digits(off_nm)} nm) off. Those that are held out are off as well, "
-            "so that a gain on them may be a loss: register again first, with "
+            f"({format_rounded(off_nm)} nm) off. Those that are held out are off as "
+            "well, so that a gain on them may be a loss: register again first, with "
             "landmarks or an elastic map.",
             "map-imprecise",
         )

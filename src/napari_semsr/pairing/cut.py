@@ -45,7 +45,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     ShapeError,
-    Warped,
+    WarpedImage,
     field_range,
     noise_level,
     read_box,
@@ -852,7 +852,7 @@ def align(
         pair[1].replace(data=pair[1].data[: rows * scale, : columns * scale]),
     )
     first, second = (
-        OnGrid.of(part, is_resampled=Grid.of(part).among(Grid.of(whole)) is None)
+        OnGrid.of(part, is_resampled=Grid.of(part).box_in(Grid.of(whole)) is None)
         for part, whole in zip(parts, (low, high), strict=True)
     )
     if options.second_scan or options.align:
@@ -891,7 +891,7 @@ def _through(
         high = high.replace(data=high.data[: rows * scale, : columns * scale])
     high_grid = Grid((rows, columns), _pair(fine * scale), Grid.of(high).corner)
     low = low.replace(
-        data=Warped(low, high_grid, transform).read(),
+        data=WarpedImage(low, high_grid, transform).read(),
         pixel_size_nm=high_grid.pitch,
         origin=high_grid.centre(Box.of(high_grid.shape)),
     )
@@ -925,7 +925,7 @@ def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
     target = options.pixel_nm
     same &= target is None or bool(np.allclose(b, target, rtol=_SAME))
     first, second = _grids(low, high, options)
-    second_grid = replace(second, corner=first.corner).among(second)
+    second_grid = replace(second, corner=first.corner).box_in(second)
     return same and second_grid == Box.of(high.shape)
 
 

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     Grid,
     Micrograph,
     Transform,
-    Warped,
+    WarpedImage,
     record_quantity,
 )
 from napari_semsr.registration.orientation import Field, orientations
@@ -154,7 +154,7 @@ class AlternativeTransform:
 
     # By which it lies off the best place, at the image's centre, and is turned
     shift_nm: Annotated[FloatPair, record_quantity("Off by", "nm", ".3g")]
-    degrees: Annotated[float, record_quantity("Turned by", "°", ".1f")]
+    degrees: Annotated[float, record_quantity("Rotation", "°", ".1f")]
     # Correlation there over that at the best place, where both can be compared
     score: Annotated[float, record_quantity("Score", form=".2f")]
 
@@ -188,4 +188,4 @@ def field_at(
     image: Micrograph, grid: Grid, transform: Transform, width_px: float
 ) -> Field:
     """Orientations of an image that is seen through a transform on a grid."""
-    return orientations(Warped(image, grid, transform).read(), width_px)
+    return orientations(WarpedImage(image, grid, transform).read(), width_px)

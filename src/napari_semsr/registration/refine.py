@@ -26,7 +26,7 @@ from napari_semsr.core import (
     IntPair,
     Micrograph,
     Transform,
-    Warped,
+    WarpedImage,
 )
 from napari_semsr.registration.orientation import Field, at_pitch, grid_at, outlines
 
@@ -132,7 +132,7 @@ class Level:
 
     def read_moving(self, transform: Transform, box: Box) -> Float32Array:
         """See the moving image in a part of the grid; NaN where it shows nothing."""
-        moving_part = Warped(self.moving, self.grid, transform).read(box)
+        moving_part = WarpedImage(self.moving, self.grid, transform).read(box)
         return np.asarray(moving_part, np.float32)
 
     def read_fixed(self, box: Box) -> Float32Array:

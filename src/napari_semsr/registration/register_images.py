@@ -20,9 +20,9 @@ from napari_semsr.core import (
     Options,
     Progress,
     RegistrationError,
-    Warped,
+    WarpedImage,
+    describe_shift,
     option,
-    shift_in_words,
     warn,
 )
 from napari_semsr.registration.elastic import Bent, bend
@@ -215,7 +215,7 @@ class Search:
         corner = -side / 2 * self.pitch
         grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
         orientation_field = orientations(
-            Warped(self._moving, grid, affine).read(), SEARCH_WIDTH_PX
+            WarpedImage(self._moving, grid, affine).read(), SEARCH_WIDTH_PX
         )
         transforms, power = _transform(_balance(orientation_field), shape)
         sums = fft.ifft2(spectra[0] * np.conj(transforms), workers=-1).real
@@ -606,7 +606,7 @@ def _ambiguous(rivals: Sequence[AlternativeTransform]) -> RegistrationRefused:
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
         f"The images fit at {1 + len(rivals)} places or more, as a pattern that "
-        f"repeats does, one of them {shift_in_words(rivals[0].shift_nm)} of another: "
+        f"repeats does, one of them {describe_shift(rivals[0].shift_nm)} of another: "
         "mark three places as landmarks, or take a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)
@@ -876,7 +876,9 @@ def take_map(
     finest = max(*moving.scale, *fixed.scale)
     onto = at_pitch(fixed, max(finest, _span(moving, fixed) / 512))
     grid = Grid.of(onto)
-    seen_images = (Warped(moving, grid, kind).read() for kind in (Affine(), transform))
+    seen_images = (
+        WarpedImage(moving, grid, kind).read() for kind in (Affine(), transform)
+    )
     before, after = (mutual_information(onto.data, one) for one in seen_images)
     return Registration(
         transform=transform,

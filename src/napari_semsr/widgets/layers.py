@@ -211,7 +211,7 @@ def is_map(layer: Layer) -> bool:
 def step_before(layer: Layer) -> str | None:
     """Name the job that a layer comes from, but for crops and copies."""
     history = provenance_of(layer)
-    return None if history is None else history.essence().job
+    return None if history is None else history.defining_step().job
 
 
 def jobs_of(layer: Layer) -> set[str]:
@@ -414,7 +414,9 @@ def inputs_of(layer: Layer) -> set[str]:
     """Names of the images that a layer was made of."""
     history = provenance_of(layer)
     return (
-        set() if history is None else {item.name for item in history.essence().inputs}
+        set()
+        if history is None
+        else {item.name for item in history.defining_step().inputs}
     )
 
 

@@ -8,7 +8,7 @@ import tifffile
 from pydantic.fields import FieldInfo
 
 from napari_semsr.cli.command import arguments_of
-from napari_semsr.core import OptionError, SemsrError, WriteError, words_of
+from napari_semsr.core import OptionError, SemsrError, WriteError, display_of
 from napari_semsr.jobs import VERBS, Output, plan_batch, verb_of
 from napari_semsr.jobs.plan import values_of_call
 
@@ -245,7 +245,7 @@ def verb(request):
 
 
 def is_for_a_person(item):
-    return isinstance(item, FieldInfo) and words_of(item).by_person
+    return isinstance(item, FieldInfo) and display_of(item).user_only
 
 
 def test_a_step_takes_what_its_command_takes(plan, verb):
@@ -271,7 +271,7 @@ def test_no_value_reaches_beyond_its_folder(plan, verb):
         if isinstance(item, Output):
             value, needs = "../away", "inside the output folder"
         elif isinstance(item, FieldInfo):
-            value, needs = "tcp://a:1", f"leave {name} to a person"
+            value, needs = "tcp://a:1", f"not set {name}"
         else:
             value, needs = "gone.tif", f"needs {name} gone.tif, but there is no file"
         free = isinstance(item, FieldInfo) and not is_for_a_person(item)

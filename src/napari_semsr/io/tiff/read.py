@@ -22,7 +22,7 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
-    legible,
+    escape_invisible,
     one_line,
     open_file,
 )
@@ -77,7 +77,7 @@ def _parse_ome(text: str) -> "Element | None":
         return None
     plain = text.strip().rstrip("\0")
     # some writers leave control characters in names, which XML does not have
-    for xml_text in (plain, legible(plain, lines=True)):
+    for xml_text in (plain, escape_invisible(plain, lines=True)):
         with suppress(ET.ParseError):
             return ET.fromstring(xml_text)  # noqa: S314
     return None
@@ -985,7 +985,7 @@ def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str
         return None
     where = [element for element in own if _local(element) == "BinaryOnly"]
     if not where:
-        is_plain = text == legible(text, lines=True)
+        is_plain = text == escape_invisible(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, PixelSize, WriteError, legible
+from napari_semsr.core import Micrograph, PixelSize, WriteError, escape_invisible
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -210,7 +210,7 @@ def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     """OME-XML attributes: sizes with units, and the record as a map annotation."""
     metadata: dict[str, Any] = {
         "axes": axes,
-        "Name": legible(image.name),  # XML holds no control characters
+        "Name": escape_invisible(image.name),  # XML holds no control characters
         "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
     }
     if image.significant_bits is not None:

@@ -22,7 +22,7 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
-    legible,
+    escape_invisible,
     run,
     shorten,
     warn,
@@ -255,7 +255,7 @@ def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
 
 def _word(value: object) -> str:
     """Write what a store says in a word for a message, whatever it is."""
-    return legible(str(value))[:_LONGEST_WORD]
+    return escape_invisible(str(value))[:_LONGEST_WORD]
 
 
 def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:

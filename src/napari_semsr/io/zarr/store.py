@@ -39,8 +39,8 @@ from napari_semsr.core import (
     WriteError,
     compute_ahead,
     current_value,
+    escape_invisible,
     is_system_file,
-    legible,
     parse_pixel_size,
     read_bytes,
     to_dtype,
@@ -100,7 +100,7 @@ def _making(record: Record) -> dict[str, Any]:
     values = record.to_dict()
     values.pop("look", None)  # of no effect on the pixels
     if record.provenance is not None:
-        values["provenance"] = record.provenance.making()
+        values["provenance"] = record.provenance.reproducible_record()
     return values
 
 
@@ -788,4 +788,6 @@ def _multiscale(
         for level in range(levels)
     ]
     axes: list[Any] = [ome.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
-    return ome.Multiscale(name=legible(name), axes=axes, datasets=datasets, type=method)
+    return ome.Multiscale(
+        name=escape_invisible(name), axes=axes, datasets=datasets, type=method
+    )

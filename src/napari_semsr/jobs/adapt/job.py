@@ -44,15 +44,15 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ShapeError,
-    Warped,
+    WarpedImage,
     available_cores,
     declared_figures,
     device_option,
     field_range,
     find_strays,
+    map_progress,
     option,
     record_quantity,
-    retell,
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
@@ -490,7 +490,7 @@ def _train(
         gains = step.gain_db, before[LINEAR].gain_db
         return AdaptProgress(*common, step.seconds, *gains, preview)
 
-    place_fit: training.PlaceFit = yield from retell(job, show)
+    place_fit: training.PlaceFit = yield from map_progress(job, show)
     return place_fit
 
 
@@ -584,7 +584,7 @@ def _enhance_areas(
         options = EnhanceOptions(device=run.options.device)
         output = yield from inference.enhance_array(area.light, model, options)
         if output.shape != area.light.shape:  # a model for other pixels
-            data = Warped(output, Grid.of(area.light), Affine()).read()
+            data = WarpedImage(output, Grid.of(area.light), Affine()).read()
             output = area.light.replace(data=data)
         results.append(output.array()[area.held_out.slices].astype(np.float32))
     return results
