@@ -140,7 +140,7 @@ def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
             napari_semsr.write(image, tmp_path / side / f"{image.name}.tif")
     made, store = cut(tmp_path / "a", tmp_path / "b", patch=16)
     assert made.pairing == "unpaired"
-    assert not store.paired
+    assert not store.is_paired
     for name in SPLITS:
         low, high = store.arrays(name)
         assert low.shape[0] == high.shape[0] == getattr(made, name)

@@ -184,7 +184,7 @@ def test_marks_that_the_images_contradict_are_refused(
     panel.moving.value = opened.layers["light"]
     mark(panel, qtbot)
     before = list(opened.layers)
-    assert "images do not agree near the landmarks" in run_panel(panel)
+    assert "images do not match near the landmarks" in run_panel(panel)
     assert "none: no place fits" in panel.figures.text()
     assert not panel.transform_button.isEnabled()
     assert list(opened.layers) == before

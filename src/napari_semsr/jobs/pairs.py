@@ -171,7 +171,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     if not choice.sets["train"]:
         raise OptionError(
-            _nothing_left(choice.candidates, choice.rejected, is_paired=is_paired),
+            _nothing_left(choice.candidates, choice.rejections, is_paired=is_paired),
             code="nothing-to-train",
         )
     if is_paired and settings.min_correlation != 0:  # at 0 an image teaches by itself
@@ -201,11 +201,11 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         pairing="paired" if is_paired else "unpaired",
         **{name: len(choice.sets[name]) for name in SPLITS},
         candidates=choice.candidates,
-        rejected=dict(choice.rejected),
+        rejected=dict(choice.rejections),
         patch=settings.patch,
         scale=settings.factor,
         pixel_size_nm=choice.pixel_nm,
-        resampled=choice.resampled or settings.align,
+        resampled=choice.is_resampled or settings.align,
         scale_note=scale_note,
         map_error_nm=off_nm,
         images=by_image,

@@ -483,7 +483,7 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
             "them overlap (`step`)."
         )
         raise OptionError(msg, code="too-few-pairs")
-    if store.paired and not counts["validation"]:
+    if store.is_paired and not counts["validation"]:
         msg = (
             "Training needs pairs for validation, which choose the model, got none in "
             f"{path.name}; leave some for it (`validation`)."
