@@ -128,7 +128,9 @@ def test_what_is_missing_is_named(tmp_path, values, key):
     del values[key]
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
-    match = "no transform: register" if key == "semsr_transform" else f"lacks '{key}'"
+    match = (
+        "not a transform: register" if key == "semsr_transform" else f"lacks '{key}'"
+    )
     with pytest.raises(ReadError, match=match):
         read_transform(path)
 
@@ -137,8 +139,8 @@ def test_what_is_missing_is_named(tmp_path, values, key):
     ("data", "match"),
     [
         (b"\x89PNG\r\n\xff\xfe", "is not JSON"),
-        (b"[1, 2]", "no transform: register"),
-        (b'"semsr_transform"', "no transform: register"),
+        (b"[1, 2]", "not a transform: register"),
+        (b'"semsr_transform"', "not a transform: register"),
         (b"[" * 100_000, "is not JSON"),
     ],
     ids=["picture", "list", "text", "deep"],
