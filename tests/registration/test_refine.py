@@ -34,7 +34,10 @@ def patches_of(affine, rng, edge_nm=0.0, count=40):
     edges = rng.uniform(-1, 1, (count, 2))
     roots = rng.normal(0, 1, (count, 2, 2)) + 2 * np.eye(2)
     return PatchShifts(
-        moving_places=seen, places=affine(seen) + edges * edge_nm, edges=edges, edge_nm=0.0,
+        moving_places=seen,
+        places=affine(seen) + edges * edge_nm,
+        edges=edges,
+        edge_nm=0.0,
         surety=roots @ roots.transpose(0, 2, 1), strength=np.ones(count), side_nm=900.0,
     )  # fmt: skip
 

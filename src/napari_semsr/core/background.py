@@ -29,8 +29,8 @@ from napari_semsr.core.errors import DeviceMemoryError
 # returned once a second of work, since fetching the pages again costs time.
 _INTERVAL_S = 5e-4
 _NICE = 5  # niceness of threads in the background; chosen
-_Part = TypeVar("_Part")
-_Made = TypeVar("_Made")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # The interval before each run in progress; the first entry is the default.
 _intervals: list[float] = []
@@ -49,18 +49,18 @@ def available_cores() -> int:
 
 
 def compute_ahead(
-    compute: Callable[[_Part], _Made],
-    parts: Iterable[_Part],
+    compute: Callable[[_Item], _Result],
+    parts: Iterable[_Item],
     *,
     most: int | None = None,
-) -> Iterator[_Made]:
+) -> Iterator[_Result]:
     """Compute items on all cores and yield results in order, a few in advance.
 
     `most` limits the number computed at a time, to limit memory.
     """
     cores = min(available_cores(), most or sys.maxsize)
     with ThreadPoolExecutor(cores) as pool:
-        ahead: deque[Future[_Made]] = deque()
+        ahead: deque[Future[_Result]] = deque()
         try:
             for part in parts:
                 ahead.append(pool.submit(compute, part))

@@ -12,7 +12,7 @@ import numpy as np
 from napari_semsr.core import Micrograph, PixelSize, ShapeError, shorten, warn
 from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
 
-_TAKEN = "An image must be a path, a Micrograph or an array (Y, X)"
+_INPUTS = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
 _EVEN = 1e-3  # departure of coordinates from even steps, of a step; chosen
 
@@ -53,13 +53,13 @@ def _plain(value: Any) -> Any:
         return np.asarray(value)
     except Exception as error:  # libraries raise any error
         reason = " ".join(str(error).split())[:120].rstrip(".")
-        msg = f"{_TAKEN}, got {type(value).__name__} that is none ({reason})."
+        msg = f"{_INPUTS}, got {type(value).__name__} that is none ({reason})."
         raise ShapeError(msg, code="wrong-type") from error
 
 
 def _from_labels(value: Any) -> Micrograph:
     if not hasattr(value, "data"):  # a collection of arrays, such as xarray's Dataset
-        msg = f"{_TAKEN}, got {type(value).__name__}: choose one array of it."
+        msg = f"{_INPUTS}, got {type(value).__name__}: choose one array of it."
         raise ShapeError(msg, code="several-images")
     names = [str(name).lower() for name in value.dims]
     data = value.data if hasattr(value.data, "dask") else _plain(value.data)
@@ -68,7 +68,7 @@ def _from_labels(value: Any) -> Micrograph:
         data = _two_axes(data, names)
     elif len(names) != 2 or {"y", "x"} & set(names):
         msg = (
-            f"{_TAKEN}, got axes {', '.join(names) or 'without names'}: name two of "
+            f"{_INPUTS}, got axes {', '.join(names) or 'without names'}: name two of "
             "them y and x."
         )
         raise ShapeError(msg, code="axis-missing")
@@ -86,7 +86,7 @@ def _two_axes(data: Any, names: list[str]) -> Any:
         if name not in "yx" and size != 1
     ]
     if long:
-        msg = f"{_TAKEN}, got {shorten(long[0])} besides: choose one place of it."
+        msg = f"{_INPUTS}, got {shorten(long[0])} besides: choose one place of it."
         raise ShapeError(msg, code="too-many-axes")
     order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]

@@ -103,7 +103,7 @@ _MISSING = re.compile(
     # of HDF5, whose filters are plugins
     r"|can't open directory|required filter .* not registered"
 )
-_UNSUPPORTED = re.compile(
+_UNSUPPORTED_TEXT = re.compile(
     r"not supported|not implemented|is not known|^compression \d+,"
     r"|^Unsupported (BMP|JPEG process)|^data type '\w+' not understood"
 )
@@ -120,7 +120,7 @@ def _fault(path: Path, kind: str, error: Exception) -> Message:
                 f"({reason}): install it, or export the file without compression.",
                 "extra-missing",
             )
-        if isinstance(one, NotImplementedError) or _UNSUPPORTED.search(reason):
+        if isinstance(one, NotImplementedError) or _UNSUPPORTED_TEXT.search(reason):
             return Message(
                 f"{path} is stored in a way that cannot be read as {kind} ({reason}): "
                 "export it in another, such as without compression.",
@@ -190,7 +190,7 @@ def no_file(path: Path) -> ReadError:
     same = [name for name in names if name.startswith(stem)]  # in another format
     near = get_close_matches(path.name, same or names, 1, 0 if same else _ALIKE)
     remedy = f"did you mean {path.with_name(near[0])}?" if near else "check the name."
-    return ReadError(f"{path} does not exist; {remedy}", code="file-missing")
+    return ReadError(f"There is no file {path}; {remedy}", code="file-missing")
 
 
 _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficients

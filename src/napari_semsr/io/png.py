@@ -50,7 +50,7 @@ _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _NM_PER_METRE = 1e9
 _LARGEST_RECORD = 1 << 22  # bytes of a history in a PNG; chosen
 _LARGEST_TEXT = 500  # characters of other texts that are shown; chosen
-_NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
+_PIXEL_CHUNKS = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _SMALLEST_TEXT = 12  # px; chosen: readable where the figure is shown as it is
 _FRAME = 12  # length, name and checksum around the content of a chunk
 _IHDR = 13  # bytes of a PNG's header
@@ -171,7 +171,7 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
         length, kind = struct.unpack_from(">I4s", data, at)
         name = kind.decode("latin-1")
         end = at + _FRAME + length
-        if name in _NEEDED:
+        if name in _PIXEL_CHUNKS:
             pixel_chunks.append(data[at:end])
         else:
             texts.append((name, data[at + 8 : end - 4]))

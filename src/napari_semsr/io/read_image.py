@@ -94,12 +94,12 @@ _MICRO = (
     *("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc"),
     *("\u0192\u00ca", "\u00a6\u00cc", "\ufffd"),
 )
-_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")  # as Java writes letters in ASCII
+_JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # as Java writes letters in ASCII
 
 
 def _canonical(unit: str) -> str:
     """Normalise the spelling of a unit."""
-    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), unit.strip()).lower()
+    text = _JAVA_ESCAPE.sub(lambda found: chr(int(found[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
         if text.startswith(prefix.lower()):
             text = "u" + text[len(prefix) :]
@@ -403,7 +403,7 @@ _LARGEST_SIDECAR = 1 << 20  # bytes of a text file next to an image; chosen
 _BEGINNING = 512  # bytes that show an encoding; chosen: several lines
 _PITCH, _BAR, _MARKER = "CM_PIXEL_SIZE", "SM_MICRON_BAR", "SM_MICRON_MARKER"
 _FRAMES = ("CM_IMAGE_SIZE", "CM_FULL_SIZE")
-_STATED = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[ \t]*([^\W\d_]*)")
+_LENGTH_TEXT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[ \t]*([^\W\d_]*)")
 _HITACHI = "[semimagefile]"
 _SETTING = re.compile(r"([A-Za-z]\w*)[ \t]*=[ \t]*([^\r\n\0]*)")
 _TESCAN_KEYS = (
@@ -506,7 +506,7 @@ def _read_sidecar(
 
 
 _TALLEST = 0.08  # of the height; chosen: bars of FEI and JEOL take 6 to 7 %
-_ROUNDED = 2  # rows; chosen: both sides of what was resampled are rounded
+_ROUNDING_ROWS = 2  # rows; chosen: both sides of what was resampled are rounded
 _SAME_PITCH = 0.01  # chosen: a micron bar of 100 px is right to half a percent
 
 
@@ -527,7 +527,7 @@ def of_frame(
     stretch = columns / shape[1]
     below = shape[0] - round(rows / stretch)
     if columns != shape[1]:
-        whole = -_ROUNDED <= below <= _TALLEST * shape[0]
+        whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
         if not whole or (own and size and _is_close(own, size, _SAME_PITCH)):
             return _cut_out(frame_image, source, frame, shape, own)
     return replace(
@@ -573,10 +573,10 @@ def rows_and_columns(text: str, separator: str | None = None) -> tuple[int, int]
     return int(parts[1][:8]), int(parts[0][:8])
 
 
-_Told = tuple[RawImage | None, tuple[int, int] | None]
+_TextMetadata = tuple[RawImage | None, tuple[int, int] | None]
 
 
-def _parse_jeol(text: str, name: str) -> _Told:
+def _parse_jeol(text: str, name: str) -> _TextMetadata:
     """Read the text of a JEOL: its metadata and the size of the frame."""
     keys: dict[str, str] = {}
     statements: dict[str, list[str]] = {}
@@ -637,7 +637,7 @@ def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
 
     By what part of it, at most.
     """
-    parts = _STATED.findall(text)
+    parts = _LENGTH_TEXT.findall(text)
     lengths = [stated_length_nm(f"{number} {unit}") for number, unit in parts]
     size = pixel_size((lengths[-1], lengths[0])) if len(lengths) in (1, 2) else None
     if size is None:
@@ -659,7 +659,7 @@ def _over_bar(marker: str, bar: str) -> tuple[PixelSize, float] | None:
     return PixelSize((length / pixels, length / pixels)), 0.5 / pixels
 
 
-def _parse_hitachi(text: str, name: str) -> _Told:
+def _parse_hitachi(text: str, name: str) -> _TextMetadata:
     """Read the INI text of a Hitachi: its metadata and the size of the frame."""
     start = text.lower().find(_HITACHI)
     if start < 0:
@@ -722,7 +722,7 @@ _LETTERS = 0.004  # least part of pixels that stand out from the ground
 _CONTRAST = 0.4  # of the range, by which letters stand out
 _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, which have no ground
-_RULED = 0.8  # least part of such a row that has one value
+_RULE_SHARE = 0.8  # least part of such a row that has one value
 _MOST_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
 _MOST_SEEN = 1 << 24  # of these that are looked at; chosen: 128 MB as float64
 
@@ -754,7 +754,7 @@ def _above_frame(bottom: NDArray[np.float64], row: int) -> int:
     """Skip ruled lines above the background: rows with one value."""
     for _ in range(_LINE):
         line = bottom[row - 1]
-        if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULED:
+        if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULE_SHARE:
             break
         row -= 1
     return row

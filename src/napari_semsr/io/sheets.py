@@ -81,7 +81,10 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
         rows = [
-            (lines.line_num, tuple(_GUARDED.sub(r"\1", cell.strip()) for cell in row))
+            (
+                lines.line_num,
+                tuple(_FORMULA_CELL.sub(r"\1", cell.strip()) for cell in row),
+            )
             for row in lines
         ]
     except UnicodeDecodeError as error:
@@ -126,7 +129,7 @@ def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
 # Signs of full width begin formulas in Japanese ones.
 _DECIMAL = re.compile(r"[+-]?\d*,\d*(?:[eE][+-]?\d+)?")
 _FORMULA = re.compile(r"(^|[;\t\r\n])(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
-_GUARDED = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_FORMULA_CELL = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def guarded_cell(text: str) -> str:

@@ -67,7 +67,9 @@ _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 _LONGEST_WORD = 40  # letters; chosen: no unit or version has more
 _NO_UNITS = ("", "pixel", "pixels", "px")
-_ROUNDED = 1  # pixels of a coarser level; levels of odd sides are rounded up or down
+_ROUNDING_PX = (
+    1  # pixels of a coarser level; levels of odd sides are rounded up or down
+)
 
 
 def store_of(
@@ -676,13 +678,13 @@ def _coarser(
         if (
             stated_step
             and stated_step > 0
-            and abs(fine / stated_step - coarse) <= _ROUNDED
+            and abs(fine / stated_step - coarse) <= _ROUNDING_PX
         ):
             ratios.append(stated_step)
             continue
         ratio = fine / max(1, coarse)
         even = max(1, round(ratio))
-        fits = abs(fine / even - coarse) <= _ROUNDED
+        fits = abs(fine / even - coarse) <= _ROUNDING_PX
         ratios.append(float(even) if fits else ratio)
         if stated_step and not doubts:
             doubt = Message(
