@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.core import Affine, Bending, Box, Elastic, Grid, Micrograph, Warped
+from napari_semsr.core import (
+    Affine,
+    Bending,
+    Box,
+    Elastic,
+    Grid,
+    Micrograph,
+    WarpedImage,
+)
 from napari_semsr.io import read
 from napari_semsr.simulation import random_surface
 from napari_semsr.simulation.microscope import reflectance
@@ -62,7 +70,7 @@ class Case:
     @property
     def overlap(self) -> float:
         """Share of the fixed image that the moving one shows."""
-        seen = Warped(self.moving, Grid.of(self.fixed), self.truth).read()
+        seen = WarpedImage(self.moving, Grid.of(self.fixed), self.truth).read()
         return float(np.isfinite(seen).mean())
 
 
@@ -98,11 +106,11 @@ def make(
     for _ in range(200):
         truth, grid = _placed(size, search, bend_px, rng)
         mark = Micrograph(np.ones(grid.shape, np.uint8), pixel_size_nm=grid.pitch)
-        cover = Warped(mark, Grid.of(fixed), truth).read()
+        cover = WarpedImage(mark, Grid.of(fixed), truth).read()
         if np.isfinite(cover).mean() >= least_overlap:
             break
     # from the canvas, in the plane of the fixed image, to the plane of the moving one
-    view = Warped(seen, grid, truth.inverse()).read()
+    view = WarpedImage(seen, grid, truth.inverse()).read()
     known = np.isfinite(view)
     counts = rng.uniform(150, 3000)
     noisy = rng.poisson(np.clip(np.where(known, view, 0), 0, None) * counts) / counts

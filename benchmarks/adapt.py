@@ -51,7 +51,7 @@ from napari_semsr.core import (
     Grid,
     Micrograph,
     SemsrError,
-    Warped,
+    WarpedImage,
     field_range,
     gap_free_box,
     parse_pixel_size,
@@ -336,7 +336,7 @@ def run_area(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
             place = look(sample, sample.seed + number * MORE_FIELDS)
             found = quietly(lambda p=place: run(REGISTER.job(p.mosaic, p.sem)))
             back = found.stored.transform.inverse()
-            sem = Warped(place.sem, Grid.of(place.mosaic), back).read()
+            sem = WarpedImage(place.sem, Grid.of(place.mosaic), back).read()
             images.append(PlaceImages(place.mosaic.array(), sem.astype(np.float32)))
         fit = train(images, PLAN["steps"])
         yield {

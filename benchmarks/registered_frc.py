@@ -2,10 +2,10 @@
 
 Run: ``python benchmarks/registered_frc.py [SEEDS]``. Fields of several spectra, whose
 truth is known between the pixels as well, are imaged with white noise, turned, scaled
-and moved by parts of a pixel onto a grid of one pixel size (`Warped`), and correlated
-with the truth on that grid; the yardstick is the correlation of the untouched image
-with the truth on its own grid. Printed is the resolution found over that of the
-untouched image, in the same unit: the median over the seeds.
+and moved by parts of a pixel onto a grid of one pixel size (`WarpedImage`), and
+correlated with the truth on that grid; the yardstick is the correlation of the
+untouched image with the truth on its own grid. Printed is the resolution found over
+that of the untouched image, in the same unit: the median over the seeds.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from napari_semsr.core import (
     FloatArray,
     Grid,
     Micrograph,
-    Warped,
+    WarpedImage,
     parse_pixel_size,
 )
 
@@ -110,7 +110,7 @@ def ratios_of(
             own = resolution(noisy[part.slices], clean[part.slices])
             if own * scale > LEAST_PX:
                 image = Micrograph(noisy, parse_pixel_size(1.0), origin=(0.5, 0.5))
-                made = Warped(image, grid, to).read()
+                made = WarpedImage(image, grid, to).read()
                 yield level, turn, scale, resolution(made, seen) / (own * scale)
 
 

@@ -64,7 +64,7 @@ from napari_semsr.core import (
     Grid,
     Micrograph,
     SemsrError,
-    Warped,
+    WarpedImage,
     run,
 )
 from napari_semsr.jobs import REGISTER, RegisterOptions
@@ -332,7 +332,7 @@ def _agreement(moving: Micrograph, fixed: Micrograph, found) -> dict:
     off = np.hypot(*found.residuals.off_nm.T) / max(*moving.scale, *fixed.scale)
     row = {"residual_px": float(np.median(off))}
     for name, transform in (("before", Affine()), ("after", found.transform)):
-        seen = Warped(moving, Grid.of(fixed), transform).read()
+        seen = WarpedImage(moving, Grid.of(fixed), transform).read()
         there = np.isfinite(seen)
         both = np.corrcoef(seen[there], fixed.array()[there])
         row[f"correlation_{name}"] = float(both[0, 1])
@@ -358,7 +358,7 @@ def _alike(case: cases.Case) -> tuple[np.ndarray, np.ndarray]:
     pairs = zip(case.moving.shape, case.moving.scale, pitch, strict=True)
     rows, columns = (round(n * own / other) for n, own, other in pairs)
     grid = Grid((rows, columns), pitch, Grid.of(case.moving).corner)
-    seen = Warped(case.moving, grid, Affine()).read()
+    seen = WarpedImage(case.moving, grid, Affine()).read()
     return _filled(seen), _filled(case.fixed.array())
 
 
@@ -418,7 +418,7 @@ def _elastix_started(case, found):
     """ITKElastix on the image that our map has brought there."""
     if found is None:
         return None
-    seen = Warped(case.moving, Grid.of(case.fixed), found.transform).read()
+    seen = WarpedImage(case.moving, Grid.of(case.fixed), found.transform).read()
     bent = isinstance(case.truth, Elastic)
     rest = _by_elastix(
         _filled(seen),

@@ -15,12 +15,12 @@ from napari_semsr.core import (
     Options,
     RegistrationError,
     SemsrError,
+    capture_warnings,
     code_of,
-    hear_warnings,
     run,
 )
 from napari_semsr.core.background import require_memory
-from napari_semsr.core.intensity import without_marks
+from napari_semsr.core.intensity import mask_fill_values
 from napari_semsr.io.files import check_target, choose, decoding, read_object
 from napari_semsr.io.formats import read
 from napari_semsr.io.frames import open_frames
@@ -133,8 +133,8 @@ def test_rule_of_options_may_state_its_code():
 
 def test_warnings_have_the_codes_of_their_causes(tmp_path):
     heard = []
-    with hear_warnings(heard.append):
-        without_marks(np.array([[-9999.0, 1.0], [2.0, 3.0]]), "a.tif")
+    with capture_warnings(heard.append):
+        mask_fill_values(np.array([[-9999.0, 1.0], [2.0, 3.0]]), "a.tif")
         RestoreOptions(iterations=7, method="wiener").settle()
     assert [*map(code_of, heard)] == ["pixels-marked-missing", "option-without-effect"]
     raw = RawImage("TIFF", None, doubts=(Message("It is so.", "other-version"),))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from napari_semsr.core import Affine, Grid, Micrograph, Warped
+from napari_semsr.core import Affine, Grid, Micrograph, WarpedImage
 from napari_semsr.io import Side, StoredTransform, write, write_transform
 
 PIXEL_NM = 20.0
@@ -49,7 +49,7 @@ def draw_views(
     )
     pitch, count = 1.2 * PIXEL_NM, round(side / 1.2)
     grid = Grid((count, count), (pitch, pitch), (-pitch / 2, -pitch / 2))
-    view = Warped(canvas, grid, truth.inverse()).read()
+    view = WarpedImage(canvas, grid, truth.inverse()).read()
     view = 200 * view + rng.normal(0, 4, view.shape)
     moving = np.clip(view, 0, 255).astype(np.uint8)
     return Micrograph(moving, (pitch, pitch), "moving"), fixed, truth

@@ -639,7 +639,7 @@ def test_real_gold_is_cut_to_pairs_of_one_place(
     monkeypatch.setattr(gold_pairs, "SCANS", tmp_path / "data")
     assert gold_pairs.make_gold_pairs(tmp_path / "gold.zarr", lambda _: None)
     store = open_pairs(tmp_path / "gold.zarr")
-    assert store.paired
+    assert store.is_paired
     low, high = (np.asarray(a[0], float)[8:-8, 8:-8] for a in store.arrays("train"))
     assert np.abs(low - high).mean() < 2  # of 255
 

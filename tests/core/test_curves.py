@@ -47,7 +47,7 @@ def test_frequencies_are_per_um_where_pixels_have_a_size(size):
     k = 1 if size is None else 1000 / size
     np.testing.assert_allclose(line.x, [0.1 * k, 0.5 * k])
     assert line.mark == pytest.approx(k / 4)
-    assert line.marked == ("4 px" if size is None else "80 nm")
+    assert line.mark_label == ("4 px" if size is None else "80 nm")
     columns = plot.columns["FRC"]
     assert columns[f"period ({plot.period})"][1] == pytest.approx(2 * (size or 1))
 

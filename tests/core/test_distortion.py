@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import MOST_DISTORTION, distort, rim_displacement, undistort
+from napari_semsr.core import MAX_DISTORTION, distort, rim_displacement, undistort
 
 
 def test_distortion_moves_the_rim_of_the_shorter_side_and_not_the_centre():
@@ -22,7 +22,7 @@ def test_undistort_is_the_inverse(amount):
 
 
 def test_what_no_pixel_shows_is_told():
-    y, x = undistort(23.5, np.array([31.5, 63.0, 90.0]), (48, 64), -MOST_DISTORTION)
+    y, x = undistort(23.5, np.array([31.5, 63.0, 90.0]), (48, 64), -MAX_DISTORTION)
     assert np.isfinite(x).tolist() == np.isfinite(y).tolist() == [True, False, False]
 
 

@@ -28,7 +28,7 @@ def test_error_derives_from_ours_and_not_from_runtime_error(error):
         (errors.ShapeError("Frames differ."), "Frames differ."),
         (MemoryError(), "Not enough memory for this image"),
         (FileNotFoundError(2, "No such file", "a.tif"), "No such file (a.tif)."),
-        (OSError("gone"), "refused to read or write: gone."),
+        (OSError("gone"), "failed: gone."),
         (ZeroDivisionError("by 0"), "Unexpected ZeroDivisionError: by 0; run again"),
         (KeyError(), "Unexpected KeyError: no message"),
     ],

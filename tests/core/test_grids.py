@@ -45,17 +45,17 @@ def test_common_pixels_lie_in_both_and_no_more_do(target, source, pitches, corne
         assert inside[slice(*span)].all()
         assert span[1] - span[0] >= inside.sum() - 2
     assert box is not None or min(missing) <= 2
-    same = ours.among(ours)
+    same = ours.box_in(ours)
     assert same == Box(0, target[0], 0, target[1])
 
 
 def test_a_hundredth_of_a_pixel_is_no_shift():
     source = Grid((50, 50), (10.0, 10.0), (0.0, 0.0))
     inside = Grid((8, 9), (10.0, 10.0), (20.0, 30.0))
-    assert inside.among(source) == Box(2, 10, 3, 12)
-    assert inside.move((0.05, -0.05)).among(source) == Box(2, 10, 3, 12)
-    assert inside.move((0.5, 0)).among(source) is None
-    assert Grid((8, 9), (10.1, 10.0), (20.0, 30.0)).among(source) is None
+    assert inside.box_in(source) == Box(2, 10, 3, 12)
+    assert inside.move((0.05, -0.05)).box_in(source) == Box(2, 10, 3, 12)
+    assert inside.move((0.5, 0)).box_in(source) is None
+    assert Grid((8, 9), (10.1, 10.0), (20.0, 30.0)).box_in(source) is None
 
 
 @pytest.mark.parametrize("pitch", [5.0, 10.0, 23.0])
@@ -63,7 +63,7 @@ def test_resampling_shows_every_place_where_it_is(pitch):
     source = Grid((120, 100), (10.0, 10.0), (100.0, -200.0))
     first, second = np.indices(source.shape, dtype=np.float64)
     target = Grid((9, 8), (pitch, pitch), (433.3, 71.7))
-    laid = target.laid_over(source)
+    laid = target.resampling_from(source)
     box = Box(0, 9, 0, 8)
     place = laid.source(box)
     made = [laid.make(plane[place.slices], place, box) for plane in (first, second)]
@@ -81,7 +81,7 @@ def test_far_end_of_a_large_field_does_not_drift(ratio):
     far = int(rows / ratio) - 40
     box = Box(far, far + 4, 2, 3)
     corner = 0.123 * ratio
-    laid = Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)).laid_over(source)
+    laid = Grid((far + 8, 8), (ratio, 1.0), (corner, 0.0)).resampling_from(source)
     place = laid.source(box)
     ramp = np.arange(place.y0, place.y1, dtype=np.float64)[:, None] * np.ones((1, 8))
     made = laid.make(ramp[:, place.x0 : place.x1], place, box)

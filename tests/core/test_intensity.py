@@ -10,10 +10,10 @@ from napari_semsr.core.intensity import (
     contrast_limits,
     field_range,
     finite_mean,
+    mask_clipped,
     noise_level,
     read_chunks,
     to_dtype,
-    without_clipped,
 )
 from tests.refusals import refused
 
@@ -152,5 +152,5 @@ def test_clipped_pixels_are_those_at_either_end_but_for_rounding(scale, rng):
     np.testing.assert_array_equal(clipped_pixels(image, 0.03), grey <= 0)
     both = (grey <= 0) | (grey >= 255)
     np.testing.assert_array_equal(clipped_pixels(image, 1e-3), both)
-    assert np.isnan(without_clipped(image)).mean() == np.mean(grey <= 0)
+    assert np.isnan(mask_clipped(image)).mean() == np.mean(grey <= 0)
     assert not clipped_pixels(grey).any()

@@ -131,7 +131,7 @@ def test_the_error_of_a_pixel_size_comes_from_the_step_that_stated_it():
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.inf)])
 def test_contrast_limits_of_a_look_rise(limits):
     assert DisplaySettings(limits=(-1.0, 2.0)).limits == (-1.0, 2.0)
-    with pytest.raises(ValueError, match="two rising numbers"):
+    with pytest.raises(ValueError, match="Contrast limits"):
         DisplaySettings(limits=limits)
 
 

@@ -10,10 +10,11 @@ from napari_semsr.core.options import (
     Options,
     device_option,
     option,
-    persons_options,
-    refuse_persons,
+    refuse_user_only,
+    user_only_options,
 )
 from napari_semsr.inference import EnhanceOptions
+from tests.refusals import refused, warned
 
 
 class Sample(Options):
@@ -31,7 +32,7 @@ class Turn(Options):
 
 
 def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
-    with pytest.warns(UserWarning, match="where way is keep, only with turn or flip"):
+    with warned("option-without-effect", "way is keep, .* turn or flip"):
         assert Turn.parse({"degrees": 3.0}).settle() == Turn()
     assert Turn.recall({"degrees": 3.0, "former": 1}) == Turn()
     turned = Turn.parse({"way": "turn", "degrees": 3.0})
@@ -41,14 +42,14 @@ def test_what_has_no_part_is_told_a_user_and_left_out_of_a_history():
 @pytest.mark.parametrize("place", ["A recipe", "Step 1"])
 def test_what_a_person_alone_gives_is_refused_of_a_file(place: str) -> None:
     class Elsewhere(Options):
-        address: str | None = option(None, by_person=True)
+        address: str | None = option(None, user_only=True)
         count: int = 1
 
-    persons = persons_options(Elsewhere)
+    persons = user_only_options(Elsewhere)
     assert persons == {"address"}
-    refuse_persons(["count"], persons, place)
-    with pytest.raises(OptionError, match=f"^{place} must leave address to a person"):
-        refuse_persons(["count", "address"], persons, place)
+    refuse_user_only(["count"], persons, place)
+    with refused(OptionError, "unsafe-content", f"^{place} must not set address"):
+        refuse_user_only(["count", "address"], persons, place)
 
 
 def test_parse_and_dump_are_inverse():
@@ -121,7 +122,10 @@ OPTION = [  # "Option NAME must ..."
 UNKNOWN = [
     ({"devise": "cpu"}, "'devise'; did you mean device?"),
     ({"inner": {"side": 3}}, "'inner.side'; did you mean inner.side_px?"),
-    ({"many": [{}, {"z": 1}]}, "'many[1].z'; there are side_px, kind, least, most."),
+    (
+        {"many": [{}, {"z": 1}]},
+        "'many[1].z'; choose one of side_px, kind, least, most.",
+    ),
 ]
 FAULTS = [
     *((values, f"Option {said}") for values, said in OPTION),

@@ -6,9 +6,9 @@ from hypothesis import given, strategies as st
 from napari_semsr.core import (
     Pace,
     Progress,
-    hear_warnings,
+    capture_warnings,
+    format_time,
     run,
-    spell_time,
     warn,
     warn_once,
 )
@@ -54,7 +54,7 @@ def test_a_listener_that_raises_stops_the_job():
     ("seconds", "said"), [(20.4, "20 s"), (240, "4 min"), (7500, "2 h 05 min")]
 )
 def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
-    assert spell_time(seconds) == said
+    assert format_time(seconds) == said
     assert str(Progress(1, 9, "tiles", seconds)) == f"tiles, {said} left"
     assert str(Progress(1, 9, "tiles")) == "tiles"
 
@@ -76,9 +76,9 @@ STEPS = [(0, 0.0), (2, 5.0), (3, 5.5), (4, 9.0), (5, 11.0)]
 
 def test_warnings_are_told_to_who_listens_and_else_to_python():
     heard, inner = [], []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         warn("one")
-        with hear_warnings(inner.append):
+        with capture_warnings(inner.append):
             warn("two")
         warn("three")
     assert (heard, inner) == (["one", "three"], ["two"])
@@ -89,7 +89,7 @@ def test_warnings_are_told_to_who_listens_and_else_to_python():
 
 def test_warn_once_counts_what_differs_in_names_and_numbers_alone():
     said = ["a.tif: 2 of 3.", "a.tif: 2 of 3.", "frame 1.tif: 4 of 5.", "b.tif: other."]
-    with hear_warnings((heard := []).append):
+    with capture_warnings((heard := []).append):
         warn_once([*said, "c.tif: 9 of 9."], "files")
     assert heard == [
         "a.tif: 2 of 3 (2 such files in all).",

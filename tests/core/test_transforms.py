@@ -89,7 +89,7 @@ def test_places_of_any_shape_are_mapped():
     ],
 )
 def test_an_affine_map_that_cannot_be_inverted_is_refused(matrix, shift):
-    with pytest.raises(OptionError, match="finite and not press the plane"):
+    with refused(OptionError, "transform-invalid"):
         Affine(matrix, shift)
 
 
@@ -181,5 +181,5 @@ def test_a_bend_that_folds_is_not_inverted():
     ids=["three", "one knot", "flat", "nan", "no spacing", "infinite", "origin"],
 )
 def test_a_bending_that_is_none_is_refused(coefficients, spacing, origin):
-    with pytest.raises(OptionError, match=r"A bending needs|Knots of a bending"):
+    with refused(OptionError, "transform-invalid"):
         Bending(origin, spacing, coefficients)

@@ -11,7 +11,7 @@ from napari_semsr.core import (
     Elastic,
     Grid,
     Micrograph,
-    Warped,
+    WarpedImage,
     parse_pixel_size,
 )
 
@@ -68,7 +68,7 @@ def _direct(transform, grid=GRID):
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_pixels_are_those_of_the_place_that_is_mapped_there(transform):
-    made = Warped(_image(), GRID, transform).read()
+    made = WarpedImage(_image(), GRID, transform).read()
     back, inside, inner = _direct(transform)
     assert made.shape == GRID.shape
     assert inner.sum() > 3000
@@ -82,7 +82,7 @@ def test_pixels_are_those_of_the_place_that_is_mapped_there(transform):
 def test_places_are_found_to_hundredths_of_a_pixel(transform, axis):
     """A ramp shows where a pixel was taken from: splines follow it exactly."""
     ramp = np.indices(SHAPE)[axis].astype(float)
-    made = Warped(_image(ramp), GRID, transform).read()
+    made = WarpedImage(_image(ramp), GRID, transform).read()
     back, _, inner = _direct(transform)
     # but for what its mirrored border makes of it
     inner &= ((back - ORIGIN) / SIZE > 12).all(axis=-1)
@@ -94,7 +94,7 @@ def test_places_are_found_to_hundredths_of_a_pixel(transform, axis):
 
 def test_on_its_own_grid_an_image_is_itself():
     image = _image(np.random.default_rng(0).random(SHAPE))
-    made = Warped(image, Grid.of(image), Affine()).read()
+    made = WarpedImage(image, Grid.of(image), Affine()).read()
     np.testing.assert_allclose(made, image.data, atol=1e-12)
 
 
@@ -102,9 +102,9 @@ def test_on_its_own_grid_an_image_is_itself():
 def test_grey_values_keep_their_scale_in_a_float(stored):
     made = "float64" if stored in ("float64", "int32") else "float32"
     whole = np.rint(_image().data)
-    seen = Warped(_image(whole.astype(stored)), GRID, BENT)
+    seen = WarpedImage(_image(whole.astype(stored)), GRID, BENT)
     assert seen.dtype == seen.read().dtype == made
-    as_float = Warped(_image(whole), GRID, BENT).read()
+    as_float = WarpedImage(_image(whole), GRID, BENT).read()
     np.testing.assert_allclose(seen.read(), as_float, rtol=1e-6)
 
 
@@ -121,7 +121,7 @@ def _holed():
 def test_a_pixel_is_the_same_in_whatever_part_it_is_asked_for(transform, coarser):
     shape = tuple(n // coarser for n in GRID.shape)
     grid = Grid(shape, (4.5 * coarser, 4.5 * coarser), GRID.corner)
-    seen = Warped(_holed(), grid, transform)
+    seen = WarpedImage(_holed(), grid, transform)
     whole = seen.read()
     assert 0.02 < np.isnan(whole).mean() < 0.6
     rows, columns = shape
@@ -138,7 +138,7 @@ def test_large_parts_are_made_in_pieces_that_fit_together():
     data = np.random.default_rng(3).random((60, 1600))
     image = Micrograph(data, parse_pixel_size(1.0))
     transform = Affine.similarity(1, about=(30, 800))
-    whole = Warped(image, Grid((60, 1500), (1.0, 1.0), (0.0, 40.0)), transform)
+    whole = WarpedImage(image, Grid((60, 1500), (1.0, 1.0), (0.0, 40.0)), transform)
     part = whole.read(Box(0, 60, 1000, 1060))
     np.testing.assert_allclose(part, whole.read()[:, 1000:1060], atol=1e-8)
 
@@ -147,15 +147,15 @@ def test_lazy_images_are_seen_as_others_are():
     image = _holed()
     lazy = image.replace(data=da.from_array(image.data, chunks=(37, 41)))
     box = Box(20, 90, 30, 100)
-    expected = Warped(image, GRID, BENT).read(box)
-    np.testing.assert_array_equal(Warped(lazy, GRID, BENT).read(box), expected)
+    expected = WarpedImage(image, GRID, BENT).read(box)
+    np.testing.assert_array_equal(WarpedImage(lazy, GRID, BENT).read(box), expected)
 
 
 def test_gaps_stay_gaps_and_do_not_grow():
     image = _image()
     data = image.data.copy()
     data[40:52, 60:90] = np.nan
-    made = Warped(_image(data), GRID, BENT).read()
+    made = WarpedImage(_image(data), GRID, BENT).read()
     back, _, inner = _direct(BENT)
     pixels = (back - ORIGIN) / SIZE
     off = np.maximum([40, 60] - pixels, pixels - [51, 89]).max(axis=-1)
@@ -171,9 +171,9 @@ def test_gaps_stay_gaps_and_do_not_grow():
 @pytest.mark.parametrize("pitch", [4.5, 15.0])
 def test_nothing_is_seen_of_an_image_without_values_or_elsewhere(pitch):
     nothing, grid = np.full(SHAPE, np.nan), Grid((20, 20), (pitch, pitch), (60, 0))
-    assert np.isnan(Warped(_image(nothing), grid, TURNED).read()).all()
+    assert np.isnan(WarpedImage(_image(nothing), grid, TURNED).read()).all()
     elsewhere = Grid((20, 30), (pitch, pitch), (1e5, 1e5))
-    made = Warped(_image(), elsewhere, BENT).read()
+    made = WarpedImage(_image(), elsewhere, BENT).read()
     assert made.shape == (20, 30)
     assert np.isnan(made).all()
 
@@ -191,7 +191,7 @@ def test_on_a_coarser_grid_nothing_aliases(degrees, coarser):
         along = y * np.sin(direction) + x * np.cos(direction)
         wave = np.cos(2 * np.pi * frequency * along)
         image = Micrograph(wave, parse_pixel_size(1.0), origin=(0.5, 0.5))
-        made = Warped(image, grid, transform).read()
+        made = WarpedImage(image, grid, transform).read()
         assert np.isfinite(made).all()
         return made[8:-8, 8:-8]
 
@@ -207,7 +207,7 @@ def test_a_fine_grid_resolves_what_the_image_does():
     wave = np.cos(2 * np.pi * np.arange(200) / 3)[None] * np.ones((200, 1))
     image = Micrograph(wave, parse_pixel_size(1.0), origin=(0.5, 0.5))
     grid = Grid((150, 150), (0.5, 0.5), (60.0, 60.0))
-    made = Warped(image, grid, Affine()).read()
+    made = WarpedImage(image, grid, Affine()).read()
     expected = np.cos(2 * np.pi * (59.75 + 0.5 * np.arange(150)) / 3)
     assert np.abs(made - expected).max() < 0.1
 
@@ -224,6 +224,6 @@ def test_of_a_coarse_grid_few_pixels_are_made_at_once():
     data = Counted()
     image = Micrograph(data, parse_pixel_size(1.0))
     grid = Grid((800, 800), (50.0, 50.0), (0.0, 0.0))
-    made = Warped(image, grid, Affine()).read(Box(300, 380, 300, 350))
+    made = WarpedImage(image, grid, Affine()).read(Box(300, 380, 300, 350))
     np.testing.assert_allclose(made, 7, rtol=1e-5)
     assert data.largest < 12_000_000

@@ -11,10 +11,10 @@ import pytest
 import napari_semsr
 from napari_semsr.cli.command import arguments_of, in_flags
 from napari_semsr.core import (
-    in_digits,
-    in_figures,
+    describe_shift,
+    format_number,
+    format_rounded,
     rename_options,
-    shift_in_words,
 )
 from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
 
@@ -129,12 +129,12 @@ def test_an_option_with_a_flag_of_another_name_is_said_as_that():
     [(3040.2, "3040"), (61234.0, "61200"), (0.32184, "0.322"), (12.0, "12"), (0, "0")],
 )
 def test_in_digits_writes_large_numbers_out(value, said):
-    assert in_digits(value) == said
+    assert format_rounded(value) == said
 
 
 def test_shift_is_said_without_signs():
-    assert shift_in_words((302.4, -41.52)) == "302 nm down, 41.5 nm left"
-    assert shift_in_words((-343559.0, 2000.0)) == "344 µm up, 2 µm right"
+    assert describe_shift((302.4, -41.52)) == "302 nm down, 41.5 nm left"
+    assert describe_shift((-343559.0, 2000.0)) == "344 µm up, 2 µm right"
 
 
 @pytest.mark.parametrize(
@@ -142,4 +142,4 @@ def test_shift_is_said_without_signs():
     [(65535, "65535"), (65535.0, "65535"), (19083.4, "19080"), (0.0123, "0.0123")],
 )
 def test_a_count_is_written_in_all_its_digits(value, text):
-    assert in_figures(value) == text
+    assert format_number(value) == text

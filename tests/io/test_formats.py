@@ -193,7 +193,7 @@ def test_read_refuses_folders_that_are_no_store(tmp_path):
     with pytest.raises(ReadError, match="a folder without zarr data"):
         registry.read(folder)
     (folder / "frame.TIF").write_text("x")
-    with pytest.raises(ReadError, match=r"a folder of images: join .*`stitch\(\)`"):
+    with pytest.raises(ReadError, match=r"a folder of images: .*`stitch\(\)`"):
         registry.read(folder)
 
 

@@ -96,12 +96,12 @@ DAMAGE = {
     "unit": (["unit"], "um", "unit must be nm, got 'um'"),
     "axes": (["axes"], ["x", "y"], "axes must be"),
     "order": (["bspline", "order"], 1, "spline must be of order 3, got 1"),
-    "infinite": (["matrix", 1, 2], float("inf"), "finite and not press"),
+    "infinite": (["matrix", 1, 2], float("inf"), "finite and invertible"),
     "text": (["matrix", 0, 1], "wide", "damaged: could not convert"),
     "rows": (["matrix"], [[1, 0], [0, 1], [0, 0]], "2 rows of 3 numbers"),
-    "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], "press the plane to a line"),
-    "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "A bending"),
-    "spacing": (["bspline", "spacing"], [0, 1], "Knots of a bending"),
+    "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], "finite and invertible"),
+    "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "coefficients"),
+    "spacing": (["bspline", "spacing"], [0, 1], "spacing of knots"),
     "origin": (["from", "origin_nm"], [0, float("inf")], "a length is no number"),
     "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
     "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
@@ -128,7 +128,9 @@ def test_what_is_missing_is_named(tmp_path, values, key):
     del values[key]
     path = tmp_path / "map.json"
     path.write_text(json.dumps(values))
-    match = "no transform: register" if key == "semsr_transform" else f"lacks '{key}'"
+    match = (
+        "not a transform: register" if key == "semsr_transform" else f"lacks '{key}'"
+    )
     with pytest.raises(ReadError, match=match):
         read_transform(path)
 
@@ -137,8 +139,8 @@ def test_what_is_missing_is_named(tmp_path, values, key):
     ("data", "match"),
     [
         (b"\x89PNG\r\n\xff\xfe", "is not JSON"),
-        (b"[1, 2]", "no transform: register"),
-        (b'"semsr_transform"', "no transform: register"),
+        (b"[1, 2]", "not a transform: register"),
+        (b'"semsr_transform"', "not a transform: register"),
         (b"[" * 100_000, "is not JSON"),
     ],
     ids=["picture", "list", "text", "deep"],

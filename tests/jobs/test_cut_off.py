@@ -5,7 +5,7 @@ from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, Provenance, figures_of
-from napari_semsr.core.progress import hear_warnings, run
+from napari_semsr.core.progress import capture_warnings, run
 from napari_semsr.io import read, write
 from napari_semsr.jobs import FRC, FRC_MAP, FrcMapJobOptions
 
@@ -32,7 +32,7 @@ def test_a_resolution_beyond_the_light_is_told(rng, aperture, tells):
     images = seen(rng, aperture)
     for verb in (FRC, FRC_MAP):
         warnings = []
-        with hear_warnings(warnings.append):
+        with capture_warnings(warnings.append):
             found = run(verb.job(*images))
         assert ("beyond the optical cut-off of 144.7 nm" in (found.note or "")) == tells
         assert warnings == ([found.note] if tells else [])

@@ -12,7 +12,7 @@ from napari_semsr.cli.command import main
 from napari_semsr.core import (
     Micrograph,
     OptionError,
-    hear_warnings,
+    capture_warnings,
     parse_pixel_size,
     run,
 )
@@ -53,7 +53,7 @@ def adapted(tmp_path_factory):
 
 def enhanced(image, folder, model, **how):
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         made = run(
             ENHANCE.job(image, folder / "a.ome.zarr", model=model, options=TINY, **how)
         )
@@ -133,7 +133,7 @@ def test_other_models_state_no_place(tmp_path):
 def test_of_a_stack_the_plane_that_is_most_unlike_is_told(adapted, tmp_path):
     planes = [field(8), field(14)]
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         made = run(ENHANCE.job(planes, tmp_path / "a.tif", model=adapted, options=TINY))
     assert made.unfamiliar_percent > 80
     assert len([text for text in heard if "trained on" in text]) == 1

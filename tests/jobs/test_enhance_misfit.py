@@ -7,7 +7,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.cli.command import main
-from napari_semsr.core import Micrograph, OptionError, hear_warnings, run
+from napari_semsr.core import Micrograph, OptionError, capture_warnings, run
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io.formats import read, write
 from napari_semsr.jobs.enhance import ENHANCE
@@ -64,7 +64,7 @@ def test_a_field_of_noise_has_no_map(tmp_path, rng):
         residual_map=target,
     )
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         made = run(job)
     assert "hardly more than noise" in heard[0]
     assert (tmp_path / "a.tif").exists()

@@ -5,7 +5,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.analysis import FOCUS, Falloff
-from napari_semsr.core import Provenance, hear_warnings
+from napari_semsr.core import Provenance, capture_warnings
 from napari_semsr.io.formats import write
 from tests.analysis.test_focus import CUT_OFF, scan
 from tests.tiny_models import write_tiny_model
@@ -37,7 +37,7 @@ def test_a_mosaic_out_of_focus_is_warned_of(tmp_path, depths):
 
 def warnings_of(image, model):
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         semsr.enhance(image, model=model, device="cpu", tile=256)
     return [text for text in heard if ADVICE in text]
 

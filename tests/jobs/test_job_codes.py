@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_semsr.core import Micrograph, SemsrError, code_of, hear_warnings, run
+from napari_semsr.core import Micrograph, SemsrError, capture_warnings, code_of, run
 from napari_semsr.jobs.crop import CROP, CropOptions
 from napari_semsr.jobs.exchange import check_no_code
 from napari_semsr.jobs.images import (
@@ -54,7 +54,7 @@ def test_a_refusal_has_a_code(tmp_path, code, refused):
 
 def test_a_warning_has_a_code():
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         _crop(box=(5, 5, 70, 70))
     assert [code_of(one) for one in heard] == ["box-cut"]
 

@@ -13,8 +13,8 @@ from napari_semsr.core import (
     Box,
     Grid,
     Micrograph,
+    capture_warnings,
     digest_path,
-    hear_warnings,
     run,
 )
 from napari_semsr.core.errors import SemsrError
@@ -396,7 +396,7 @@ def test_model_that_gains_above_the_cut_off_alone_is_told(job_of, tmp_path, know
     options = JudgeOptions(cut_off_nm=100 if known else None)
     job = job_of(optical, sem, models=[_sharpener(tmp_path)], options=options)
     text = "sharpener gains above the optical cut-off alone"
-    with hear_warnings([].append):
+    with capture_warnings([].append):
         made = run(job)
     row, record = made.models["sharpener"], made.to_json()["models"]["sharpener"]
     page = (tmp_path / "p.html").read_text()

@@ -257,7 +257,9 @@ def test_a_data_bar_is_cut_off_an_image_in_memory_once(chunks):
     assert open_image(opened, options).shape == (15, 30)
     assert semsr.crop(image, box=(0, 0, 20, 30), databar_rows=0).shape == (20, 30)
     for given, rows in ((image, 20), (opened, 4)):
-        with pytest.raises(OptionError, match=f"a data bar of {rows} rows cannot be removed"):
+        with pytest.raises(
+            OptionError, match=f"a data bar of {rows} rows cannot be removed"
+        ):
             open_image(given, ReadOptions(databar_rows=rows))
 
 

@@ -76,7 +76,9 @@ def test_run_goes_on_with_the_images_that_it_was_begun_with(
     train(recipe, image=_noisy(1), **begun)
     for same in (_noisy(1), tmp_path / "one.tif"):
         train(recipe, image=same, resume=True, **begun)
-    with pytest.raises(CheckpointError, match="started with the image scan 1, got scan"):
+    with pytest.raises(
+        CheckpointError, match="started with the image scan 1, got scan"
+    ):
         train(recipe, image=_noisy(2), resume=True, **begun)
 
 

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 import napari_semsr
-from napari_semsr.core import Affine, Grid, Warped
+from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import IncompleteError, SemsrError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform, write_transform
@@ -140,7 +140,7 @@ def test_folders_give_unpaired_sets_of_equal_number(scene, cut, tmp_path):
             napari_semsr.write(image, tmp_path / side / f"{image.name}.tif")
     made, store = cut(tmp_path / "a", tmp_path / "b", patch=16)
     assert made.pairing == "unpaired"
-    assert not store.paired
+    assert not store.is_paired
     for name in SPLITS:
         low, high = store.arrays(name)
         assert low.shape[0] == high.shape[0] == getattr(made, name)
@@ -433,7 +433,7 @@ def turned(scene) -> tuple[Micrograph, StoredTransform]:
     """The truth as another instrument would see it, and the map back."""
     back = Affine.similarity(8.0, shift=(40.0, -25.0))
     grid = Grid((96, 128), (10.0, 10.0), (-5.0, -5.0))
-    seen = Warped(scene.truth, grid, back.inverse()).read()
+    seen = WarpedImage(scene.truth, grid, back.inverse()).read()
     low = Micrograph(seen, parse_pixel_size(10.0), "optical")
     centre, far = (400.0, 500.0), (0.0, 0.0)
     residuals = {

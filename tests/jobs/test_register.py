@@ -16,10 +16,10 @@ from napari_semsr.core import (
     InputRecord,
     Micrograph,
     Provenance,
-    Warped,
+    WarpedImage,
+    capture_warnings,
     code_of,
     digest_path,
-    hear_warnings,
     run,
 )
 from napari_semsr.core.errors import OptionError, RegistrationError, SemsrError
@@ -77,7 +77,7 @@ def test_image_lies_on_the_grid_of_the_other(found, views):
     assert image.shape == made.shape == fixed.shape
     assert image.pixel_size_nm == fixed.pixel_size_nm
     assert image.origin == fixed.origin
-    expected = Warped(moving, Grid.of(fixed), truth).read()
+    expected = WarpedImage(moving, Grid.of(fixed), truth).read()
     known = np.isfinite(expected) & np.isfinite(image.array())
     assert np.isnan(image.array()).any()
     assert np.corrcoef(image.array()[known], expected[known])[0, 1] > 0.98
@@ -155,7 +155,7 @@ def test_map_is_not_taken_for_what_an_aligned_crop_moved(found, folder, shift):
     digest = digest_path(folder / "moving.tif")
     source = InputRecord(role="image", name="moving", digest=digest)
     cut = Provenance(job="crop", options={"shift_px": shift}, inputs=(source,))
-    with hear_warnings((heard := []).append):
+    with capture_warnings((heard := []).append):
         register(
             image.replace(provenance=cut, data=image.array() + 1.0),
             folder / "fixed.tif",
@@ -182,7 +182,7 @@ def test_elastic_map_is_applied(views, tmp_path):
     assert made.model == "elastic"
     assert made.transform["spacing_nm"] == [1000, 1000]
     assert made.error_nm == 5
-    expected = Warped(moving, Grid.of(fixed), bent).read()
+    expected = WarpedImage(moving, Grid.of(fixed), bent).read()
     image = read(tmp_path / "out.tif").array()
     np.testing.assert_array_equal(image, expected.astype(image.dtype))
 
@@ -411,7 +411,7 @@ def test_the_pixel_size_that_an_image_lacks_is_found(views, role):
     wanted = size * truth.scale if role == "moving" else size / truth.scale
     images[role] = images[role].replace(pixel_size_nm=None, origin=(0, 0))
     said = []
-    with hear_warnings(said.append):
+    with capture_warnings(said.append):
         made = run(REGISTER.job(images["moving"], images["fixed"]))
     assert made.found_size_of == role
     assert made.found_pixel_size_nm == pytest.approx(wanted, rel=0.005)
@@ -427,7 +427,7 @@ def test_landmarks_find_the_pixel_size_too(views):
     places = np.array([[1000.0, 1000], [1000, 4000], [4000, 1000], [4000, 4000]])
     bare = moving.replace(pixel_size_nm=None)
     marks = Landmarks(places / moving.scale[0], truth(places))
-    with hear_warnings(lambda _: None):
+    with capture_warnings(lambda _: None):
         made = run(REGISTER.job(bare, fixed, options=ALONE, landmarks=marks))
     wanted = moving.scale[0] * truth.scale
     assert made.found_pixel_size_nm == pytest.approx(wanted, rel=1e-6)

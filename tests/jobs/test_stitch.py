@@ -304,7 +304,11 @@ def test_existing_outputs_are_kept(scan, tmp_path):
     ("change", "error", "said"),
     [
         ({"output": "scan/mosaic.ome.zarr"}, WriteError, "in the folder of the frames"),
-        ({"flat_field": "scan/frame_000.tif"}, WriteError, "in the folder of the frames"),
+        (
+            {"flat_field": "scan/frame_000.tif"},
+            WriteError,
+            "in the folder of the frames",
+        ),
         ({"flat_field": "missing.tif"}, ReadError, "no file"),
         ({"grid": "2x2"}, OptionError, "2x2 needs 4 frames, got 9"),
         ({"grid": "many"}, OptionError, "such as 4x5"),

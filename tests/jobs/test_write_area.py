@@ -11,7 +11,7 @@ from napari_semsr.core import (
     Elastic,
     Grid,
     Micrograph,
-    Warped,
+    WarpedImage,
     parse_pixel_size,
     run,
 )
@@ -40,7 +40,7 @@ def _about(area, origin=(0.0, 0.0)):
 
 @pytest.mark.parametrize("suffix", [".ome.zarr", ".tif"])
 def test_a_warped_image_is_written_as_it_is_read(image, tmp_path, suffix):
-    seen = Warped(image, Grid((1100, 700), PITCH, (-100.0, 100.0)), BENT)
+    seen = WarpedImage(image, Grid((1100, 700), PITCH, (-100.0, 100.0)), BENT)
     target = tmp_path / f"seen{suffix}"
     written = run(write_area(seen, _about(seen, (-99.0, 101.0)), target))
     made = read(target)
@@ -60,7 +60,7 @@ def test_an_area_is_written_with_its_own_type(image, tmp_path):
 
 
 def test_pixels_without_a_place_in_the_type_are_counted(image, tmp_path):
-    seen = Warped(image, Grid((300, 300), PITCH, (-201.0, -1.0)), Affine())
+    seen = WarpedImage(image, Grid((300, 300), PITCH, (-201.0, -1.0)), Affine())
     target = tmp_path / "seen.ome.zarr"
     written = run(write_area(seen, _about(seen), target, np.dtype("uint8")))
     assert written.result == 100 * 300
@@ -82,7 +82,7 @@ def test_a_part_that_fails_leaves_nothing(image, tmp_path):
 
 
 def test_it_can_be_stopped_between_two_parts(image, tmp_path):
-    seen = Warped(image, Grid((1600, 1600), PITCH, (0.0, 0.0)), BENT)
+    seen = WarpedImage(image, Grid((1600, 1600), PITCH, (0.0, 0.0)), BENT)
     job = write_area(seen, _about(seen), tmp_path / "seen.ome.zarr")
     while next(job).done < 3:
         pass

@@ -21,13 +21,13 @@ def place():
 def test_about_the_stated_share_is_changed(place):
     for share in (0.03, 0.1):
         made = add_defects(*place, 0, share=share)
-        assert share <= made.changed.mean() < share + 0.01
+        assert share <= made.change_mask.mean() < share + 0.01
 
 
 def test_the_rest_stays_bit_by_bit(place):
     low, high, _ = place
     made = add_defects(*place, 0, share=0.02)
-    rim = ndimage.binary_dilation(made.changed, np.ones((3, 3)), iterations=2)
+    rim = ndimage.binary_dilation(made.change_mask, np.ones((3, 3)), iterations=2)
     assert np.array_equal(made.high[~rim], high[~rim])
     far = ~ndimage.maximum_filter(made.high != high, 15)
     assert far.mean() > 0.1
@@ -47,8 +47,8 @@ def test_changed_pixels_are_of_another_object(place):
     _, high, _ = place
     made = add_defects(*place, 0)
     apart = np.abs(made.high - high)
-    assert np.median(apart[made.changed]) > 0.1
-    assert apart[~made.changed].mean() < 0.01
+    assert np.median(apart[made.change_mask]) > 0.1
+    assert apart[~made.change_mask].mean() < 0.01
 
 
 def test_a_seed_decides(place):
@@ -66,19 +66,19 @@ def test_missing_pixels_stay_missing_and_are_not_changed(place):
     made = add_defects(dark, holed, kernel, 0)
     assert np.array_equal(np.isnan(made.high), np.isnan(holed))
     assert np.array_equal(np.isnan(made.low), np.isnan(dark))
-    assert not made.changed[:, :100].any()
-    assert made.changed.sum() >= 0.07 * np.isfinite(holed).sum()
+    assert not made.change_mask[:, :100].any()
+    assert made.change_mask.sum() >= 0.07 * np.isfinite(holed).sum()
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan])
 def test_a_place_without_contrast_stays_as_it_is(place, value):
     low, high, kernel = place
     made = add_defects(low, np.full_like(high, value), kernel, 0)
-    assert not made.changed.any()
+    assert not made.change_mask.any()
     assert np.array_equal(made.low, low)
 
 
 def test_an_image_smaller_than_an_object_stays_as_it_is(place):
     low, high, kernel = place
     made = add_defects(low[:5, :5], high[:5, :5], kernel, 0)
-    assert not made.changed.any()
+    assert not made.change_mask.any()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import Affine, Bending, Elastic, Grid, Warped, run
+from napari_semsr.core import Affine, Bending, Elastic, Grid, WarpedImage, run
 from napari_semsr.registration.elastic import bend
 from napari_semsr.registration.refine import Level
 from tests.two_views import PIXEL_NM, draw_views
@@ -23,7 +23,7 @@ def bent_pair(image, size_px):
     moves = np.random.default_rng(2).normal(0, size_px * PIXEL_NM, (2, 6, 6))
     begin = first + ORIGIN[0], first + ORIGIN[1]
     bending = Bending(begin, (spacing, spacing), moves)
-    seen = Warped(image, Grid.of(image), Elastic(Affine(), bending)).read()
+    seen = WarpedImage(image, Grid.of(image), Elastic(Affine(), bending)).read()
     rng = np.random.default_rng(3)
     noisy = np.asarray(seen) + rng.normal(0, 5, seen.shape)
     return image.replace(data=noisy.astype(np.float32)), bending

@@ -103,9 +103,7 @@ def test_too_few_and_collinear_landmarks_are_refused():
     along = np.linspace(0, 1e5, 5)
     moving = np.stack([2 * along, along + 7], axis=1)
     moving[1] += (200, -400)
-    with refused(
-        RegistrationError, "landmarks-on-line", match="5 landmarks lie on a line"
-    ):
+    with refused(RegistrationError, "landmarks-on-line", match="5 landmarks"):
         fit_landmarks(Landmarks(moving, SIMILAR(moving)), "affine")
 
 
@@ -113,8 +111,8 @@ def test_too_few_and_collinear_landmarks_are_refused():
 def test_a_place_that_was_set_twice_is_refused(side):
     landmarks = _pairs(SIMILAR, 6)
     getattr(landmarks, side)[4] = getattr(landmarks, side)[1] + 1
-    match = f"Landmarks 2 and 5 are one place in the {side} image"
-    with pytest.raises(RegistrationError, match=match):
+    match = f"Landmarks 2 and 5 .* {side} image"
+    with refused(RegistrationError, "landmarks-alike", match):
         fit_landmarks(landmarks)
 
 
@@ -124,9 +122,9 @@ def test_landmarks_outside_their_image_are_refused():
     places = np.array([[0.0, 0.0], [999.0, 1999.0], [500.0, 30.0]])
     there = np.array([[500.0, 0.0], [1499.0, 999.0], [700.0, 3.0]])
     Landmarks(places, there).check(moving, fixed)
-    with pytest.raises(RegistrationError, match="Landmark 2 lies outside the moving"):
+    with pytest.raises(RegistrationError, match="Landmark 2 is outside the moving"):
         Landmarks(places + np.array([[0], [2], [0]]), there).check(moving, fixed)
-    with pytest.raises(RegistrationError, match="Landmark 1 lies outside the fixed"):
+    with pytest.raises(RegistrationError, match="Landmark 1 is outside the fixed"):
         Landmarks(places, there - 1).check(moving, fixed)
 
 

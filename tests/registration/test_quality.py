@@ -21,7 +21,7 @@ def patches_off(scatter, seed):
     off = np.array([(part * taper).mean((1, 2)) for part in shown])
     places = corners + SIDE / 2
     return PatchShifts(
-        seen=places - off,
+        moving_places=places - off,
         places=places,
         edges=rng.uniform(-0.5, 0.5, places.shape),
         edge_nm=0.0,

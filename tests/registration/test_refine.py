@@ -34,7 +34,10 @@ def patches_of(affine, rng, edge_nm=0.0, count=40):
     edges = rng.uniform(-1, 1, (count, 2))
     roots = rng.normal(0, 1, (count, 2, 2)) + 2 * np.eye(2)
     return PatchShifts(
-        seen=seen, places=affine(seen) + edges * edge_nm, edges=edges, edge_nm=0.0,
+        moving_places=seen,
+        places=affine(seen) + edges * edge_nm,
+        edges=edges,
+        edge_nm=0.0,
         surety=roots @ roots.transpose(0, 2, 1), strength=np.ones(count), side_nm=900.0,
     )  # fmt: skip
 
@@ -67,7 +70,7 @@ def test_patches_find_a_shift_to_a_fifth_of_a_pixel(level, views, off):
     shift = np.array(off) * PITCH_NM
     begun = views[2].then(Affine(shift=tuple(shift)))
     found = measure(level, begun, PLAN)
-    left = (found.places - views[2](found.seen)) / PITCH_NM
+    left = (found.places - views[2](found.moving_places)) / PITCH_NM
     assert len(found) == 36
     assert np.abs(np.median(left, axis=0)).max() < 0.15
     assert np.median(found.strength) == pytest.approx(19, abs=2)  # 18.4 to 19.6
@@ -100,7 +103,7 @@ def test_lines_are_sure_across_themselves_alone(axis, rng):
     across, along = found.surety[:, axis, axis], found.surety[:, 1 - axis, 1 - axis]
     assert np.median(along / across) < 0.05
     assert np.abs(found.surety[:, 0, 1]).max() < 0.1 * across.max()
-    assert np.abs((found.seen - found.places)[:, axis]).max() < 0.1 * PIXEL_NM
+    assert np.abs((found.moving_places - found.places)[:, axis]).max() < 0.1 * PIXEL_NM
 
 
 def test_edges_that_lie_off_are_put_back():
@@ -108,12 +111,12 @@ def test_edges_that_lie_off_are_put_back():
     pair = Level(moving, fixed, PITCH_NM)
     off = fit(measure(pair, truth, PLAN), "affine").edge_nm
     assert 0.5 * PITCH_NM < abs(off) < 3 * PITCH_NM
-    far = refine.edges_off(pair, truth, PLAN, off)
+    far = refine.edge_shift(pair, truth, PLAN, off)
     assert far == pytest.approx(off, rel=0.6)
     before, after = (measure(pair, truth, PLAN, edge) for edge in (0.0, far))
     assert after.strength.sum() > 1.03 * before.strength.sum()
     assert measure(pair, truth, PLAN, -far).strength.sum() < before.strength.sum()
-    assert refine.edges_off(pair, truth, PLAN, np.copysign(0.2 * PITCH_NM, off)) == 0
+    assert refine.edge_shift(pair, truth, PLAN, np.copysign(0.2 * PITCH_NM, off)) == 0
 
 
 @pytest.mark.parametrize("count", [5, 6])

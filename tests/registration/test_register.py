@@ -11,7 +11,7 @@ from napari_semsr.core import (
     Grid,
     Micrograph,
     RegistrationError,
-    Warped,
+    WarpedImage,
     run,
 )
 from napari_semsr.registration import RegistrationOptions, RegistrationRefused, register
@@ -115,7 +115,7 @@ def test_a_bend_is_followed(near):
     bending = Bending((first, first), (spacing, spacing), rng.normal(0, 90, (2, 8, 8)))
     bent = Elastic(Affine(), bending)
     # what lies at a place of the fixed image is moved by the bend
-    other = Warped(fixed, Grid.of(fixed), bent).read()
+    other = WarpedImage(fixed, Grid.of(fixed), bent).read()
     known = np.where(np.isfinite(other), other, np.nanmean(other))
     other = fixed.replace(data=known.astype(np.float32))
     true = Elastic(truth, bending)

@@ -54,9 +54,9 @@ def test_gaps_do_not_hold_the_shift_back(field):
 def test_strangers_flats_and_shifts_beyond_the_search_are_refused(field, rng):
     fixed = field[30:-30, 30:-30]
     for other in (rng.normal(size=fixed.shape), np.ones(fixed.shape)):
-        with pytest.raises(RegistrationError, match=r"believed|beyond|none there"):
+        with pytest.raises(RegistrationError, match=r"reliable|beyond|no structure"):
             find_shift(fixed, other, reach=16)
-    with pytest.raises(RegistrationError, match=r"beyond the search|believed"):
+    with pytest.raises(RegistrationError, match=r"beyond the search|reliable"):
         find_shift(field[30:-30, 30:-30], _moved(field, (20, 0)), reach=10)
 
 
@@ -77,14 +77,14 @@ def test_refinement_that_contradicts_is_not_believed(field, monkeypatch):
         monkeypatch.setattr(
             "skimage.registration.phase_cross_correlation", lambda *_, f=finer, **__: f
         )
-        with pytest.raises(RegistrationError, match="can be believed: 0 of 4"):
+        with pytest.raises(RegistrationError, match="only 0 of 4"):
             find_shift(fixed, fixed, reach=16)
 
 
 def test_small_or_unequal_fields_are_refused(field):
-    with pytest.raises(ShapeError, match=r"common area of 132 px.*search less far"):
+    with refused(ShapeError, "image-too-small", "132 px"):
         find_shift(field[:100, :100], field[:100, :100], reach=32)
-    with pytest.raises(ShapeError, match="no search does with less than 64 px"):
+    with refused(ShapeError, "image-too-small", "64 px"):
         find_shift(field[:60, :100], field[:60, :100], reach=4)
     with refused(ShapeError, "sizes-differ"):
         find_shift(field, field[1:], reach=8)

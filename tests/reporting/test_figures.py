@@ -81,6 +81,6 @@ def test_plot_png_with_gaps(pixel, log):
     )
     curve = Curve("FRC", "frequency_per_px", "correlation", "", "y", log=log)
     over = [line.over_um(pixel) for line in lines]
-    plot = curve.together(over, has_size=pixel is not None)
+    plot = curve.combine(over, has_size=pixel is not None)
     made = plot_png(plot, (300, 200))
     assert made.startswith(PNG)

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import Affine, Elastic, Grid, Micrograph, OptionError, Warped
+from napari_semsr.core import (
+    Affine,
+    Elastic,
+    Grid,
+    Micrograph,
+    OptionError,
+    WarpedImage,
+)
 from napari_semsr.simulation.scan import ScanOptions, cut_scan
 from napari_semsr.simulation.sem import sem_contrast
 from napari_semsr.simulation.view import ViewOptions, take_view
@@ -47,7 +54,7 @@ def test_the_map_lays_a_view_on_the_straight_image(scan, options):
         origin=tuple(20.0 * v for v in scene.origin_px),
     )
     shown = Micrograph(view.image, (view.pixel_nm,) * 2)
-    laid = Warped(shown, Grid.of(straight), view.transform).read()
+    laid = WarpedImage(shown, Grid.of(straight), view.transform).read()
     shifts = []
     for y in range(0, laid.shape[0] - 64, 64):
         for x in range(0, laid.shape[1] - 64, 64):

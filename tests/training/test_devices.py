@@ -13,7 +13,7 @@ from lightning_fabric.accelerators import MPSAccelerator as FabricMPSAccelerator
 from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
 from torch import Tensor, nn
 
-from napari_semsr.core import OptionError, SemsrError, hear_warnings, run
+from napari_semsr.core import OptionError, SemsrError, capture_warnings, run
 from napari_semsr.models import Device, build, devices
 from napari_semsr.models.architectures import informed
 from napari_semsr.training import fit as loop, validation
@@ -70,7 +70,7 @@ def test_auto_trains_on_cuda_or_on_the_cpu(found):
 def test_a_card_that_fails_is_told_and_the_cpu_taken(found):
     heard: list[str] = []
     found(CPU, "Device cuda (Card X) cannot compute: it is old: the CPU is used.")
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         assert training_device(RECIPE) == CPU
     assert heard == ["Device cuda (Card X) cannot compute: it is old: the CPU is used."]
 

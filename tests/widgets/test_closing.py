@@ -221,7 +221,9 @@ def test_closing_by_a_script_leaves_the_project_as_it_was(
     viewer.window.add_dock_widget(saver, name="Save")
     choose(path)
     saver.run_button.click()
-    qtbot.waitUntil(lambda: "Everything is saved" in saver.status.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(
+        lambda: "Everything is saved" in saver.status.text(), timeout=LIMIT_MS
+    )
     store = Path(viewer.layers[-1].metadata["semsr store"])
     before = (path / "project.json").read_text()
     viewer.close()
@@ -242,7 +244,9 @@ def test_a_project_that_napari_opens_is_gone_on_with(
     host.camera(viewer).zoom = 7.5
     choose(path)
     saver.run_button.click()
-    qtbot.waitUntil(lambda: "Everything is saved" in saver.status.text(), timeout=LIMIT_MS)
+    qtbot.waitUntil(
+        lambda: "Everything is saved" in saver.status.text(), timeout=LIMIT_MS
+    )
     other = make_napari_viewer(show=True)
     again = SavePanel(other)
     other.window.add_dock_widget(again, name="Save")

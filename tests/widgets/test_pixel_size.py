@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, strategies as st
 from qtpy.QtCore import QLocale
 
-from napari_semsr.core import spell_pixel_size
+from napari_semsr.core import format_pixel_size
 from napari_semsr.widgets.calibrate import PixelSizeEdit
 from tests.children import LIMIT_MS
 
@@ -99,7 +99,7 @@ def test_unit_suits_the_size(edit, size, unit):
 
 
 def test_pixel_size_says_both_axes_when_they_differ():
-    assert spell_pixel_size((5.0, 5.0)) == "5 nm"
-    assert spell_pixel_size((5.0, 4.0)).startswith("5 ")
-    assert "4 nm" in spell_pixel_size((5.0, 4.0))
-    assert spell_pixel_size(None) == "unknown"
+    assert format_pixel_size((5.0, 5.0)) == "5 nm"
+    assert format_pixel_size((5.0, 4.0)).startswith("5 ")
+    assert "4 nm" in format_pixel_size((5.0, 4.0))
+    assert format_pixel_size(None) == "unknown"

@@ -874,7 +874,7 @@ def test_a_missing_input_is_said_and_the_rest_opens(with_input, project):
     file.rename(file.with_name("away.tif"))
     viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
-    assert f"{file} is missing: put it back" in panel.status.text()
+    assert f"{file} is missing: restore it" in panel.status.text()
     panel.run_button.click()  # which is not to lose what was left out
     file.with_name("away.tif").rename(file)
     viewer, panel = project.reopen()
@@ -889,7 +889,7 @@ def test_an_input_whose_path_no_system_takes_is_missing(with_input, project):
         one |= {"path": "a" * 5000, "absolute": "/" + "a" * 5000}
     viewer, panel = project.reopen()
     assert [item.name for item in viewer.layers] == ["mark"]
-    assert "a… is missing: put it back" in panel.status.text()
+    assert "a… is missing: restore it" in panel.status.text()
 
 
 @pytest.mark.quick(1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 
-from napari_semsr.core import Affine, Grid, Micrograph, Warped, parse_pixel_size
+from napari_semsr.core import Affine, Grid, Micrograph, WarpedImage, parse_pixel_size
 from napari_semsr.io import (
     NETWORK_KEY,
     read_landmarks,
@@ -35,7 +35,7 @@ MARKS = np.array([[40, 30], [50, 160], [150, 60], [160, 150]])
 
 def moving_image() -> Micrograph:
     """What another instrument shows of the place: turned, moved, dark for bright."""
-    seen = Warped(FIXED, Grid.of(FIXED), TRUE.inverse()).read()
+    seen = WarpedImage(FIXED, Grid.of(FIXED), TRUE.inverse()).read()
     return Micrograph(1 - np.nan_to_num(seen, nan=0.5), SIZE, "light")
 
 
@@ -184,7 +184,7 @@ def test_marks_that_the_images_contradict_are_refused(
     panel.moving.value = opened.layers["light"]
     mark(panel, qtbot)
     before = list(opened.layers)
-    assert "images do not agree near the landmarks" in run_panel(panel)
+    assert "images do not match near the landmarks" in run_panel(panel)
     assert "none: no place fits" in panel.figures.text()
     assert not panel.transform_button.isEnabled()
     assert list(opened.layers) == before
@@ -495,7 +495,7 @@ def test_what_is_shown_turned_is_taken_as_it_is_shown(
     panel.shown_button.click()
     finish(panel)
     made = opened.layers["light · registered"].data
-    expected = Warped(moving_image(), Grid.of(FIXED), TRUE).read()
+    expected = WarpedImage(moving_image(), Grid.of(FIXED), TRUE).read()
     np.testing.assert_allclose(np.asarray(made), expected, atol=1e-5)
     assert missed_nm(panel.registered[0].stored.transform) < 1e-6
     light.affine = np.eye(3)

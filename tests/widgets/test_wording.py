@@ -43,8 +43,8 @@ LABELS = {
             "; stitch with 'Two halves for FRC' in Stitch mosaic",
         ),
         (
-            "take its luminance (`colour=luminance`).",
-            "take its luminance ('Colour image: take its luminance' in Open mosaic).",
+            "use its luminance (`colour=luminance`).",
+            "use its luminance ('Colour image: use luminance' in Open mosaic).",
         ),
         ("of napari-semsr 1.0 -- no", "of napari-semsr 1.0 -- no"),
     ],

@@ -20,9 +20,9 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     compute_ahead,
+    mask_clipped,
     noise_level,
     read_box,
-    without_clipped,
 )
 
 # Chosen: up to 16 million pixels are all compared, in less than two seconds; larger
@@ -186,7 +186,7 @@ def _grain(
 
     def look(box: Box) -> tuple[float, FloatArray]:
         block = read_on(image, lies, grid, box)
-        return noise_level(without_clipped(block)), block[::_SAMPLE, ::_SAMPLE].ravel()
+        return noise_level(mask_clipped(block)), block[::_SAMPLE, ::_SAMPLE].ravel()
 
     samples = [*compute_ahead(look, boxes[::step])]
     noise = [level for level, _ in samples]
@@ -206,7 +206,7 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
 
     Returns means over the areas of the coarse pixels; NaN where much of one is missing.
     """
-    inner = grid.among(lies)
+    inner = grid.box_in(lies)
     if inner is not None:
         return read_box(image.data, box.move(inner.corner)).astype(np.float64)
     spans, edges = [], []

@@ -23,7 +23,7 @@ from pydantic import model_validator
 from scipy import fft, ndimage, special
 
 from napari_semsr.core import (
-    MOST_DISTORTION,
+    MAX_DISTORTION,
     Calibration,
     FloatArray,
     IntPair,
@@ -463,7 +463,7 @@ def _take_step(
         phases=fit.phases + parts[:, 0],
         waves=fit.waves + parts[:, 1:],
         distortion=float(
-            np.clip(fit.distortion + more[0], -MOST_DISTORTION, MOST_DISTORTION)
+            np.clip(fit.distortion + more[0], -MAX_DISTORTION, MAX_DISTORTION)
         ),
         centre=fit.centre + more[1:] if free == "centre" else fit.centre,
         lean=fit.lean + more[1:].reshape(-1, 3) if free == "lean" else fit.lean,

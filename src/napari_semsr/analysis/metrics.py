@@ -26,7 +26,7 @@ from napari_semsr.core import (
     Options,
     Quantity,
     ReadError,
-    in_figures,
+    format_number,
     option,
     record_quantity,
     require_memory,
@@ -252,7 +252,7 @@ class Metrics:
         if self.psnr_db is None:
             return None
         share = 100 * 10 ** (-self.psnr_db / 20)
-        scale = f"{in_figures(self.data_range, '.6g')} ({self.data_range_basis})"
+        scale = f"{format_number(self.data_range, '.6g')} ({self.data_range_basis})"
         return f"off by {share:.2g} % (r.m.s.) of the range, {scale}"
 
     @property

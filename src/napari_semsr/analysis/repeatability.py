@@ -141,7 +141,7 @@ def _kept_noise(area: Area) -> tuple[FloatPair, FloatPair]:
         return (1.0, 1.0), (1.0, 1.0)
     point = np.zeros((_PROBE, _PROBE))
     point[_PROBE // 2, _PROBE // 2] = 1.0
-    y, x = (float(offset) % 1 for offset in area.laid.offsets)
+    y, x = (float(offset) % 1 for offset in area.resampling.offsets)
     lies = Grid.of(Micrograph(point))
     kernel = Area.of(Micrograph(point), lies.move((y, x)), lies).read()
     down, across = kernel.sum(axis=1), kernel.sum(axis=0)

@@ -28,7 +28,7 @@ from napari_semsr.core import (
     SemsrError,
     Waiting,
     code_of,
-    legible,
+    escape_invisible,
     rename_options,
     run,
     sentence_of,
@@ -324,7 +324,7 @@ def _printable(text: str, stream: TextIO) -> str:
     """Replace what commands a terminal, or what its encoding cannot hold."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return (
-        legible(text, lines=True)
+        escape_invisible(text, lines=True)
         .encode(encoding, errors="backslashreplace")
         .decode(encoding)
     )

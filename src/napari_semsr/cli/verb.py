@@ -13,10 +13,10 @@ from napari_semsr.core import (
     Figure,
     Job,
     OptionError,
+    display_of,
+    escape_invisible,
     figures_of,
-    legible,
-    spell_shape,
-    words_of,
+    format_shape,
 )
 
 _SHOWN = 12  # rows of failures, and of a table, in a summary
@@ -47,7 +47,7 @@ def _add_field(
     group: argparse._ArgumentGroup, dest: str, name: str, info: FieldInfo
 ) -> None:
     flag, kind, text = _flag(dest), _without_none(info.annotation), _help(info)
-    for other, value in (words_of(info).flags or {}).items():
+    for other, value in (display_of(info).flags or {}).items():
         same = f"the same as {flag} {value}"
         how = {"action": "store_const", "const": value, "default": argparse.SUPPRESS}
         group.add_argument(_flag(other), dest=dest, help=same, **how)
@@ -57,7 +57,7 @@ def _add_field(
             flag, dest=dest, action=action, default=argparse.SUPPRESS, help=text
         )
         return
-    metavar = words_of(info).metavar
+    metavar = display_of(info).metavar
     extra: dict[str, Any] = {"metavar": metavar or _metavar(name, kind)}
     if isinstance(metavar, tuple):
         extra["nargs"] = len(metavar)
@@ -297,7 +297,7 @@ class Command:
         output = getattr(result, "output", getattr(result, "path", None))
         if self.verb.written and output is not None:
             size = getattr(result, "shape", None)
-            where = f"{output} ({spell_shape(size)})" if size else output
+            where = f"{output} ({format_shape(size)})" if size else output
             rows.insert(0, ("Written", where))
         return "\n".join([columns(rows), *_sheets(result)])
 
@@ -320,7 +320,9 @@ def _sheets(result: Any) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    return legible(str(Figure(value) if isinstance(value, float | None) else value))
+    return escape_invisible(
+        str(Figure(value) if isinstance(value, float | None) else value)
+    )
 
 
 def _summarise(result: "jobs.MeasuredTable") -> str:
@@ -350,6 +352,6 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:
     """Set names and values in two columns."""
-    pairs = [(legible(name), legible(value)) for name, value in rows]
+    pairs = [(escape_invisible(name), escape_invisible(value)) for name, value in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

@@ -1,4 +1,4 @@
-"""The currency and arithmetic that every other room shares; numpy, scipy, pydantic."""
+"""Data types and arithmetic shared by all other packages; numpy, scipy, pydantic."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Acquisition: the frames of one scan, read lazily, and what is known of them."""
+"""Acquisition: the frames of one scan, read lazily, and their metadata."""
 
 import threading
 from collections import OrderedDict
@@ -19,7 +19,7 @@ FirstFrame = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 
 
 class Frames(Protocol):
-    """Frames of one shape and type, (Y, X) each, read one at a time; as an array."""
+    """Array-like frames (Y, X) of equal shape and type, read one at a time."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -33,7 +33,7 @@ class Frames(Protocol):
 
 
 class BoundedCache:
-    """Arrays by key; the least recently used go first. Threads may share it."""
+    """Thread-safe cache of arrays by key that evicts the least recently used."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -46,7 +46,7 @@ class BoundedCache:
         return BoundedCache, (self.limit_bytes,)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Look up an entry, or make it."""
+        """Return an entry; compute it with `make` if it is missing."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)
@@ -62,14 +62,14 @@ class BoundedCache:
         return value
 
     def drop(self, key: Hashable) -> None:
-        """Remove an entry, if there is one, so that it is made again."""
+        """Remove an entry, if it exists, so that it is computed again."""
         with self._lock:
             if key in self._entries:
                 self._bytes -= _size(self._entries.pop(key))
 
 
 def _size(value: Any) -> int:
-    """Bytes of an array or of a tuple of arrays."""
+    """Return the size of an array, or of a tuple of arrays, in bytes."""
     parts = value if isinstance(value, tuple) else (value,)
     return sum(int(part.nbytes) for part in parts)
 
@@ -77,7 +77,7 @@ def _size(value: Any) -> int:
 def refuse_without_grid(
     grid: IntPair | None, options: Mapping[str, Any], *, has_positions: bool
 ) -> None:
-    """Refuse what describes a grid if none is used; of `options`, None is not given.
+    """Refuse options that describe a grid if no grid is used; None means not given.
 
     Raises
     ------
@@ -91,18 +91,18 @@ def refuse_without_grid(
     *others, last = names
     which = f"{', '.join(others)} and {last}" if others else last
     verb = "describe" if others else "describes"
-    how = "the grid is not known"
+    how = "the grid is unknown"
     remedy = "give the grid as well"
     if has_positions:
         how = "the frames have positions"
-        remedy = f"leave {which} out, or give the grid as well, which is then used"
-    msg = f"{which.capitalize()} {verb} a grid, but {how}: {remedy}."
+        remedy = f"leave {which} out, or give the grid to use it instead"
+    msg = f"{which.capitalize()} {verb} a scan grid, but {how}: {remedy}."
     raise OptionError(msg, code="grid-missing")
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A frame that is not used, and why, in a few words."""
+    """A frame that is not used, and a short reason."""
 
     frame: str
     reason: str
@@ -114,11 +114,10 @@ def grid_cells(
     order: FrameOrder = "row",
     first: FirstFrame = "top-left",
 ) -> NDArray[np.int64]:
-    """Row and column of each frame (N, 2) in a grid that is filled row by row.
+    """Return the row and column of each frame (N, 2) in a grid filled row by row.
 
-    Or column by column; a serpentine runs every second one backwards. `first`: corner
-    of the first frame. An `OptionError` where the grid does not hold just that many
-    frames.
+    Or column by column; a serpentine reverses every second one. `first` is the corner
+    of the first frame. Raises `OptionError` if the size of the grid is not `count`.
     """
     rows, columns = grid
     if rows < 1 or columns < 1 or rows * columns != count:
@@ -142,38 +141,38 @@ def grid_cells(
 
 @dataclass(frozen=True, slots=True)
 class Acquisition:
-    """Frames of one scan with what is known of their places."""
+    """Frames of one scan with their nominal positions."""
 
     frames: Frames  # ``(N, Y, X)``, read lazily
     names: tuple[str, ...]  # one for each frame, all different
     # (N, 2) nominal top-left corners ``(y, x)`` in pixels
     nominal_px: FloatArray | None = None
-    # (N, 2) the same in nanometres, as the stage stated them
+    # (N, 2) the same in nanometres, as reported by the stage
     nominal_nm: FloatArray | None = None
     grid: IntPair | None = None  # rows and columns of the scan
     order: FrameOrder = "row"  # how the grid was filled
-    first: FirstFrame = "top-left"  # corner of the grid where the first frame lies
+    first: FirstFrame = "top-left"  # corner of the grid that holds the first frame
     # (N, 2) row and column of each frame of a grid with gaps
     cells: NDArray[np.int64] | None = None
-    # names that a grid may have places for, frames that are not used among them: all,
-    # then without those that need no place. Empty where these are `names`.
+    # names that a grid may have cells for, including unused frames: all, then without
+    # those that need no cell. Empty if these equal `names`.
     slots: tuple[tuple[str, ...], ...] = ()
-    # nominal share of a frame that its neighbour repeats, in (0, 1)
+    # nominal overlap of neighbours as a fraction of a frame, in (0, 1)
     overlap: float | None = None
     pixel_size_nm: PixelSize | None = None  # ``(y, x)`` as stated; None when unknown
-    name: str = "scan"  # what to call the scan
-    # what ``scan.json`` or the file said
+    name: str = "scan"  # of the scan, for display
+    # from ``scan.json`` or the file
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()  # what was read of a folder: frames, texts, tables
+    files: tuple[Path, ...] = ()  # files read from a folder: frames, texts, tables
     # frames that could not be read and are not among `frames`
     faults: tuple[Fault, ...] = ()
-    provenance: Provenance | None = None  # that the first frame itself carries
+    provenance: Provenance | None = None  # stored in the first frame
 
     def __post_init__(self) -> None:
         count = len(self)
         if len(self.names) != count or len(set(self.names)) != count:
             name_count = len(set(self.names))
-            msg = f"{count} frames need as many different names, got {name_count}."
+            msg = f"{count} frames need {count} different names, got {name_count}."
             raise ShapeError(msg, code="names-alike")
         for what, places in (
             ("Nominal positions in px", self.nominal_px),
@@ -185,8 +184,8 @@ class Acquisition:
                 raise ShapeError(msg)
         if self.overlap is not None and not 0 < self.overlap < 1:
             msg = (
-                f"The overlap must be a share of the frame between 0 and 1, "
-                f"got {self.overlap:g}: frames without overlap cannot be joined."
+                f"The overlap must be a fraction of the frame between 0 and 1, "
+                f"got {self.overlap:g}: frames without overlap cannot be stitched."
             )
             raise OptionError(msg, code="out-of-range")
         if self.grid is not None and self.cells is None:
@@ -211,14 +210,14 @@ class Acquisition:
         return self.frames.dtype
 
     def grid_cells(self) -> NDArray[np.int64]:
-        """Give row and column (N, 2) of each frame; one row where there is no grid."""
+        """Return the row and column (N, 2) of each frame; one row without a grid."""
         if self.cells is not None:
             return self.cells
         grid = self.grid or (1, len(self))
         return grid_cells(len(self), grid, self.order, self.first)
 
     def grid_corners(self) -> FloatArray | None:
-        """Top-left corners in px (N, 2) by grid and overlap; None where one lacks."""
+        """Return top-left corners in px (N, 2) from grid and overlap, if known."""
         if self.grid is None or self.overlap is None:
             return None
         step = np.array(self.frame_shape) * (1 - self.overlap)
@@ -226,7 +225,7 @@ class Acquisition:
         return corners
 
     def nominal_corners(self) -> FloatArray | None:
-        """Top-left corners in px (N, 2), where frames should lie; None if unknown.
+        """Return nominal top-left corners in px (N, 2), or None if unknown.
 
         As stated in pixels, in nanometres with a known pixel size, or from grid and
         overlap.

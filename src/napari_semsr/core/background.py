@@ -1,9 +1,9 @@
-"""Work behind a viewer, so that its main thread is served first.
+"""Background work that leaves the main thread of a viewer responsive.
 
-A thread that draws shares the cores with the threads that compute, and Python's
-interpreter with the one that cuts, compresses and writes tiles. The first yields to a
-lower priority of the others; the second by handing over the interpreter after half a
-millisecond where five are usual, since drawing asks for it hundreds of times a frame.
+The drawing thread shares the cores with the computing threads, and Python's interpreter
+lock with the thread that compresses and writes tiles. The computing threads therefore
+get a lower priority, and the interpreter switches threads after half a millisecond
+instead of five, since drawing needs it hundreds of times a frame.
 """
 
 import ctypes
@@ -20,19 +20,19 @@ from typing import TypeVar
 
 from napari_semsr.core.errors import DeviceMemoryError
 
-# Chosen. A tenth of Python's own interval: measured in turn on two busy cores, 200
-# short calls that hand over the interpreter, as drawing makes them, take 29 ms beside a
-# thread that computes in Python, and 156 ms with the usual interval (medians of 15).
+# Chosen. A tenth of Python's default interval: measured alternately on two busy cores,
+# 200 short calls that release the interpreter, as drawing does, take 29 ms next to a
+# thread that computes in Python, and 156 ms with the default interval (medians of 15).
 # The longest stall is 0.43 instead of 0.51 s while a scan is stitched, 0.25 instead of
 # 0.32 s while a field is enhanced (medians of 7; longer without it in 5 and in 4). A
-# nice of 5 leaves a thread a third of a core that another wants wholly; and memory is
-# given back once a second of work, since the pages cost time to fetch anew.
+# niceness of 5 leaves a thread a third of a core that another uses fully; and memory is
+# returned once a second of work, since fetching the pages again costs time.
 _INTERVAL_S = 5e-4
 _NICE = 5  # niceness of threads in the background; chosen
-_Part = TypeVar("_Part")
-_Made = TypeVar("_Made")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
-# What the interval was when each run that goes on began: the first found the usual one.
+# The interval before each run in progress; the first entry is the default.
 _intervals: list[float] = []
 _lock = threading.Lock()
 
@@ -40,8 +40,8 @@ _lock = threading.Lock()
 def available_cores() -> int:
     """Count the cores that this process may use.
 
-    All of the machine where the system, as macOS and Windows, keeps none from a process
-    by name; one where it tells nothing.
+    All cores of the machine on systems without CPU affinity, such as macOS and
+    Windows; 1 if their number is unknown.
     """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -49,18 +49,18 @@ def available_cores() -> int:
 
 
 def compute_ahead(
-    compute: Callable[[_Part], _Made],
-    parts: Iterable[_Part],
+    compute: Callable[[_Item], _Result],
+    parts: Iterable[_Item],
     *,
     most: int | None = None,
-) -> Iterator[_Made]:
-    """Compute parts on all cores and give them in order, a few ahead of the reader.
+) -> Iterator[_Result]:
+    """Compute items on all cores and yield results in order, a few in advance.
 
-    `most` limits how many are computed at a time, where each takes much memory.
+    `most` limits the number computed at a time, to limit memory.
     """
     cores = min(available_cores(), most or sys.maxsize)
     with ThreadPoolExecutor(cores) as pool:
-        ahead: deque[Future[_Made]] = deque()
+        ahead: deque[Future[_Result]] = deque()
         try:
             for part in parts:
                 ahead.append(pool.submit(compute, part))
@@ -75,10 +75,10 @@ def compute_ahead(
 
 @contextmanager
 def in_background() -> Iterator[None]:
-    """Let this thread, and those that it starts, stand back behind the main thread.
+    """Run this thread, and those that it starts, at a lower priority than the main one.
 
-    The priority of a thread can be lowered on Linux alone, and stays lowered, since a
-    user may not raise it again. In the main thread it is left as it is.
+    Thread priority is lowered on Linux only, and stays lowered, since a user may not
+    raise it again. That of the main thread is not changed.
     """
     with _lock:
         _intervals.append(sys.getswitchinterval())
@@ -102,10 +102,10 @@ def _lower_priority() -> None:
 
 
 def return_free_memory() -> None:
-    """Give memory that was freed back to the system, where the C library can.
+    """Return freed memory to the system, if the C library can.
 
-    glibc keeps, for each thread that ever allocated, what lies between the small
-    objects that stay. In a viewer, which has many threads, that grows for a long time.
+    For each thread that ever allocated, glibc keeps the free memory between small
+    objects in use. In a viewer, which has many threads, that memory keeps growing.
     """
     if sys.platform.startswith("linux"):
         library = ctypes.CDLL(None)
@@ -115,26 +115,26 @@ def return_free_memory() -> None:
 
 # Keep the memory of the command small, at no cost in time.
 #
-# glibc gives each thread an arena of its own, and what a thread has freed there does
-# not serve another. Threads that compute, compress and write tiles in turn thus keep
-# several times what they use at once. And between the maps of a network, which come and
-# go, lie small objects that stay, so that the freed space is in pieces. Here all
-# threads share one arena, and blocks of 4 MB and more come from the system and return
-# to it. Fetching such a block anew for each layer would cost a fifth of the time in
-# page faults, were it not for huge pages, which torch asks for when it is told to.
+# glibc gives each thread its own arena, and memory freed there is not used by other
+# threads. Threads that compute, compress and write tiles in turn thus keep several
+# times what they use at once. Long-lived small objects between the feature maps of a
+# network also fragment the freed space. Here all threads share one arena, and blocks of
+# 4 MB and more are requested from the system and returned to it. Page faults of such
+# blocks would cost a fifth of the time for each layer without huge pages, which torch
+# requests if an environment variable is set.
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # names in malloc.h
-_LARGE = 4 << 20  # bytes of a block from which it comes from the system and returns
-_KEPT = 96 << 20  # bytes of free memory at the top of the heap that are kept; chosen
+_LARGE = 4 << 20  # bytes; larger blocks are requested from the system and returned
+_HEAP_TOP = 96 << 20  # bytes of free memory kept at the top of the heap; chosen
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _TORCH_ASKS = "THP_MEM_ALLOC_ENABLE"
 
 
 def compact_memory() -> bool:
-    """Set the allocator of this process; call it before torch is imported.
+    """Configure the allocator of this process; call it before torch is imported.
 
-    Nothing is done where the user has set the allocator by ``MALLOC_...`` or
-    ``GLIBC_TUNABLES``, or where the C library is not glibc. Tells whether anything was.
+    Does nothing if the user has configured it by ``MALLOC_...`` or ``GLIBC_TUNABLES``,
+    or if the C library is not glibc. Returns whether anything was changed.
     """
     is_set = any(name.startswith("MALLOC_") for name in os.environ)
     is_set |= "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
@@ -147,12 +147,12 @@ def compact_memory() -> bool:
     if _has_huge_pages():
         os.environ.setdefault(_TORCH_ASKS, "1")
         library.mallopt(_MMAP_THRESHOLD, _LARGE)
-        library.mallopt(_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_TRIM_THRESHOLD, _HEAP_TOP)
     return True
 
 
 def _has_huge_pages() -> bool:
-    """Whether the system gives huge pages to those who ask."""
+    """Return whether a process can request huge pages."""
     try:
         return "[never]" not in _HUGE_PAGES.read_text("utf-8")
     except OSError:
@@ -160,10 +160,9 @@ def _has_huge_pages() -> bool:
 
 
 def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> None:
-    """Refuse to compute of a whole image what would end the process for want of memory.
+    """Raise `DeviceMemoryError` if a whole image needs more memory than is free.
 
-    `bytes_per_px` is held at the peak; a `DeviceMemoryError` where that is more than is
-    free.
+    `bytes_per_px` is the peak use per pixel.
     """
     import psutil
 
@@ -171,25 +170,25 @@ def require_memory(name: str, shape: tuple[int, int], bytes_per_px: float) -> No
     free = psutil.virtual_memory().available
     if need > free:
         msg = (
-            f"{name} of {shape[0]} x {shape[1]} px needs {need / 1e9:.1f} GB of memory "
-            f"to be measured as a whole, and {free / 1e9:.1f} GB are free: crop a part "
-            "of it and measure that."
+            f"Measuring all of {name}, {shape[0]} x {shape[1]} px, needs "
+            f"{need / 1e9:.1f} GB of memory, but only {free / 1e9:.1f} GB are free: "
+            "crop a part of it and measure that."
         )
         raise DeviceMemoryError(msg, code="memory")
 
 
 def load_torch_libraries() -> None:
-    """Load what torch is made of, before its import in a thread.
+    """Load the shared libraries of torch before it is imported in a thread.
 
-    Python's import, and `ctypes` too, hold the interpreter while a library is loaded:
-    for torch 0.2 s from memory, seconds from a cold disk, and the window stands still.
-    A foreign function does not. Does nothing where torch lies in other files.
+    Python's import, and `ctypes` too, hold the interpreter lock while a library loads:
+    for torch 0.2 s from memory, seconds from a cold disk, which freezes the window. A
+    foreign function does not. Does nothing if torch is built of other files.
     """
     spec = find_spec("torch")
     if not sys.platform.startswith("linux") or spec is None or spec.origin is None:
         return
     folder = Path(spec.origin).parent / "lib"
-    # in the order of torch's own import, and as visible to each other
+    # in the order and with the visibility of torch's own import
     modes = {"libtorch_global_deps.so": os.RTLD_GLOBAL, "libtorch.so": 0}
     if all((folder / name).is_file() for name in modes):
         load = ctypes.CDLL(None).dlopen

@@ -1,4 +1,4 @@
-"""What a grating, or a printed scale bar, says of a microscope; sureness of lengths."""
+"""Calibration by a grating or a printed scale bar, and the uncertainty of lengths."""
 
 import math
 from dataclasses import dataclass
@@ -17,21 +17,20 @@ from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What a grating says of a microscope."""
+    """Calibration of a microscope by an image of a grating."""
 
-    # ``(y, x)`` and standard deviation, at the middle of the field. Lines tell it
-    # across themselves alone: pixels are then taken to be square.
+    # ``(y, x)`` and standard deviation, at the middle of the field. Lines only give
+    # it across them: pixels are then assumed to be square.
     pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
-    # departure of the axes from a right angle in degrees; None of lines
+    # departure of the axes from a right angle in degrees; None for lines
     skew: Annotated[float | None, Quantity("Skew", "degrees", ".3g", sd="skew_sd")]
     skew_sd: float | None
-    # displacement at the rim over its radius, as `simulate` and `stitch` have it
+    # displacement at the rim over its radius, as in `simulate` and `stitch`
     distortion: Annotated[float, record_quantity("Distortion", sd="distortion_sd")]
     distortion_sd: float
     # direction of the first wave vector, from x towards y
-    rotation_deg: Annotated[float, record_quantity("Turned by", "°")]
-    # what repeats
+    rotation_deg: Annotated[float, record_quantity("Rotation", "°")]
     lattice: Annotated[
         Literal["lines", "square", "hexagonal"], record_quantity("Lattice")
     ]
@@ -39,13 +38,13 @@ class Calibration:
     periods: Annotated[float, record_quantity("Periods")]  # across the shorter side
     # RMS distance of the grating's phases from the fit
     residual_nm: Annotated[float, Quantity("Residual", "nm RMS", ".3g")]
-    shape: IntPair  # rows and columns of the picture, whose rim `distortion` refers to
-    # centre of the distortion off the middle of the picture, ``(y, x)``, where that is
-    # beyond doubt; pixel size and skew are then those at that centre
+    shape: IntPair  # rows and columns of the image whose rim `distortion` refers to
+    # centre of the distortion relative to the middle of the image, ``(y, x)``, if it
+    # is significant; pixel size and skew then refer to that centre
     centre_px: FloatPair | None = None
     centre_sd_px: FloatPair | None = None
-    # how far places move at the rim by terms of second order that no centre explains,
-    # as those of a tilted grating; None where there are none beyond doubt
+    # displacement at the rim by second-order terms that no centre explains, such as
+    # those of a tilted grating; None if they are not significant
     uneven_px: float | None = None
 
     @property
@@ -64,12 +63,12 @@ class Calibration:
 
     @property
     def grating(self) -> Annotated[str, Quantity("Grating")]:
-        """What repeats, and how often."""
+        """Lattice and number of periods."""
         return f"{self.lattice}, {self.periods:.1f} periods"
 
     @property
     def centre(self) -> Annotated[str | None, Quantity("Centre of the distortion")]:
-        """Where it lies, where that is not the middle."""
+        """Its position relative to the middle; None if it is the middle."""
         if self.centre_px is None or self.centre_sd_px is None:
             return None
         y, x = (
@@ -81,34 +80,34 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class BarCalibration:
-    """What a printed scale bar says of an image, its printed length being known."""
+    """Calibration of an image by a printed scale bar of known length."""
 
-    # ``(y, x)`` and standard deviation; of the shape that the file states, else square
+    # ``(y, x)`` and standard deviation; of the file's aspect ratio, else square
     pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
-    # length of the bar, and how well its ends can be placed
+    # length of the bar and its standard deviation
     bar_px: float
     bar_sd_px: float
     bar_nm: Annotated[float, record_quantity("Bar as printed", "nm")]
 
 
 class FieldDistortion(Options):
-    """Distortion of a field as a calibration has it."""
+    """Distortion of a field, as stored in a calibration."""
 
     # displacement at the rim over its radius, and standard deviation
     amount: float
     sd: float = Field(ge=0)
-    # rows and columns of the picture that this rim is of; None where nobody knows
+    # rows and columns of the image that this rim belongs to; None if unknown
     shape: tuple[PositiveInt, PositiveInt] | None = None
-    # centre of the distortion off the middle of that picture, ``(y, x)``
+    # centre of the distortion relative to the middle of that image, ``(y, x)``
     centre_px: FloatPair = (0.0, 0.0)
 
     def on(self, shape: IntPair) -> "FieldDistortion":
-        """Give the same distortion in frames of another size and the same pixels.
+        """Return the same distortion for frames of another size and the same pixels.
 
-        They are taken to share their middle with the picture. Displacement grows with
-        the third power of the radius, so that the amount goes with its square. Itself
-        where its own shape is not known.
+        They are assumed to share their middle with the image. Displacement grows with
+        the third power of the radius, so the amount grows with its square. Returned
+        unchanged if its own shape is unknown.
         """
         if self.shape is None:
             return self
@@ -118,21 +117,21 @@ class FieldDistortion(Options):
 
 # Radial distortion of a field: one coefficient, about a centre.
 #
-# That is the middle of the frame unless said otherwise. A pixel at ``x`` from it shows
-# what an undistorted frame would have at ``x (1 + k |x|^2 / R^2)``, with ``R`` half of
-# the frame's shorter side: ``k`` is the displacement at the rim over the rim's radius.
-# The scale at the centre is kept.
+# By default the centre is the middle of the frame. A pixel at ``x`` from it shows
+# what an undistorted frame has at ``x (1 + k |x|^2 / R^2)``, with ``R`` half of the
+# frame's shorter side: ``k`` is the displacement at the rim over the rim's radius. The
+# scale at the centre does not change.
 
-MOST_DISTORTION = 0.2  # either way, as `simulate` has it; 0.03 is a poor microsphere's
+MAX_DISTORTION = 0.2  # either way, as `simulate` has it; 0.03 is a poor microsphere's
 _FOLD = -4 / 27  # of k |x|^2 / R^2: ``f (1 + w f^2) = 1`` has no real root below
-_ROUNDS = 12  # of Newton's method; enough to 1e-9 px but for the very fold
+_ROUNDS = 12  # of Newton's method; accurate to 1e-9 px except at the fold
 _MIDDLE = (0.0, 0.0)
 
 
 def _from_centre(
     y: ArrayLike, x: ArrayLike, shape: IntPair, centre: FloatPair
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Distances from the centre along y and x; squared radius over the rim's."""
+    """Return distances from the centre along y and x; squared radius over the rim's."""
     dy = np.asarray(y, np.float64) - (shape[0] - 1) / 2 - centre[0]
     dx = np.asarray(x, np.float64) - (shape[1] - 1) / 2 - centre[1]
     return dy, dx, np.asarray((dy**2 + dx**2) / (min(shape) / 2) ** 2)
@@ -156,10 +155,10 @@ def distort(
     *,
     centre: FloatPair = _MIDDLE,
 ) -> tuple[FloatArray, FloatArray]:
-    """Where in the undistorted frame the light of each pixel of a frame comes from.
+    """Map pixels of a distorted frame to their positions in the undistorted frame.
 
-    Places along y and x. The amount is the displacement at the rim over its radius, the
-    centre lies off the middle of the frame, ``(y, x)`` in px.
+    Positions along y and x. The amount is the displacement at the rim over its radius,
+    the centre is relative to the middle of the frame, ``(y, x)`` in px.
     """
     radius2 = _from_centre(y, x, shape, centre)[2]
     return _scale_places(y, x, shape, 1 + amount * radius2, centre)
@@ -173,9 +172,9 @@ def undistort(
     *,
     centre: FloatPair = _MIDDLE,
 ) -> tuple[FloatArray, FloatArray]:
-    """Which pixel shows a place of the undistorted frame: the inverse of `distort`.
+    """Map positions in the undistorted frame to pixels: the inverse of `distort`.
 
-    NaN where none shows it, beyond the place from which a field folds back.
+    NaN where no pixel shows the position, beyond the radius at which a field folds.
     """
     shift_share = amount * _from_centre(y, x, shape, centre)[2]
     is_shown = shift_share > _FOLD
@@ -190,42 +189,42 @@ def undistort(
 def rim_displacement(
     y: ArrayLike, x: ArrayLike, shape: IntPair, *, centre: FloatPair = _MIDDLE
 ) -> tuple[FloatArray, FloatArray]:
-    """How far, along y and x in px, each pixel moves for one pixel at the rim."""
+    """Return the displacement of pixels, along y and x, per pixel at the rim."""
     dy, dx, radius2 = _from_centre(y, x, shape, centre)
     share = radius2 / (min(shape) / 2)
     return np.asarray(dy * share), np.asarray(dx * share)
 
 
-# How sure a length in nm is: what is known of the pixel size, carried on.
+# The uncertainty of a length in nm, propagated from the pixel size.
 #
-# A pixel size that is off by a share makes every length of an image off by that share.
-# Its error is independent of the errors of reading, so that both are added in
-# quadrature. Those of rows and columns come of one calibration and count as one error:
-# where a length runs aslant, the two shares are averaged, not added in quadrature.
+# A relative error of the pixel size is a relative error of every length in the image.
+# It is independent of the errors of reading, so both are added in quadrature. The
+# errors of rows and columns come from one calibration and count as one: for an oblique
+# length they are averaged, not added in quadrature.
 
 Z95 = NormalDist().inv_cdf(0.975)
-"""Standard deviations to each side that hold 95 % of a normal law."""
+"""Half-width of the 95 % interval of a normal distribution, in standard deviations."""
 
 
 def size_basis(
     size_nm: FloatPair | None, sd_nm: FloatPair | None
 ) -> Literal["calibrated", "stated", "unknown"]:
-    """Say whether a pixel size ``(y, x)`` is known with its error, without, or not."""
+    """Return whether a pixel size ``(y, x)`` is known, and whether its error is."""
     if size_nm is None:
         return "unknown"
     return "stated" if sd_nm is None else "calibrated"
 
 
-def spell_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
-    """Write a pixel size, and the larger standard deviation of its two.
+def format_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) -> str:
+    """Format a pixel size and the larger of its two standard deviations.
 
-    As ``5 ± 0.02 nm``.
+    Such as ``5 ± 0.02 nm``.
     """
     if size_nm is None:
         return "unknown"
     if sd_nm is not None:
         error = max(sd_nm)
-        return f"{spell_pixel_size(size_nm)} \N{PLUS-MINUS SIGN} {error:.2g} nm"
+        return f"{format_pixel_size(size_nm)} \N{PLUS-MINUS SIGN} {error:.2g} nm"
     y, x = size_nm
     if math.isclose(y, x, rel_tol=1e-6):
         return f"{y:.6g} nm"
@@ -234,17 +233,17 @@ def spell_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None = None) 
 
 
 def describe_pixel_size(size_nm: FloatPair | None, sd_nm: FloatPair | None) -> str:
-    """Write a pixel size, and what is known of it: ``5 ± 0.02 nm (calibrated)``."""
+    """Format a pixel size and its basis: ``5 ± 0.02 nm (calibrated)``."""
     if size_nm is None:
         return "unknown, so lengths are in px"
-    return f"{spell_pixel_size(size_nm, sd_nm)} ({size_basis(size_nm, sd_nm)})"
+    return f"{format_pixel_size(size_nm, sd_nm)} ({size_basis(size_nm, sd_nm)})"
 
 
 def length_error(image: Micrograph, along: ArrayLike | None = None) -> float:
-    """Give the relative standard deviation that the pixel size leaves on a length.
+    """Return the relative standard deviation of a length due to the pixel size.
 
     `along` is its direction ``(y, x)`` in the plane; by default lengths of all
-    directions. 0 where nobody told an error.
+    directions. 0 if the error of the pixel size is unknown.
     """
     size, sd = image.pixel_size_nm, image.pixel_size_sd_nm
     if size is None or sd is None:

@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Each message is one sentence: what was required, what was given, and the remedy
-when it is known. None derives from `RuntimeError`: Qt generator workers swallow it.
+Each message is one sentence: what is required, what was given, and how to fix it.
+None derives from `RuntimeError`, which Qt generator workers swallow.
 """
 
 import re
@@ -9,11 +9,11 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-_HALF = 1000  # letters; chosen: what was given, and the remedy, stand at either end
+_HALF = 1000  # letters; chosen: both ends hold what was given and how to fix it
 
 
 class SemsrError(Exception):
-    """Base of every error that this package raises for its user.
+    """Base class of the errors that this package raises for its user.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class SemsrError(Exception):
     code : str, optional
         Stable name of the cause, such as ``"pairs-uncorrelated"``; by default that of
         the sentence if it is a `Message`, else that of the class. Programs and tests
-        use it, and the sentence is free to improve.
+        use it, since the sentence may change.
     """
 
     code = "refused"
@@ -35,17 +35,17 @@ class SemsrError(Exception):
             self.code = code
 
     def __str__(self) -> str:
-        """Give the sentence; of a name without end its middle is left out."""
+        """Return the sentence, shortened in the middle if it is very long."""
         text = super().__str__()
         return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}…{text[-_HALF:]}"
 
     def to_json(self) -> dict[str, Any]:
-        """Give what a program may want to know besides code and sentence."""
+        """Return data for programs other than the code and the sentence."""
         return {}
 
 
 class ReadError(SemsrError):
-    """A file cannot be read as what it claims to be."""
+    """A file cannot be read in its stated format."""
 
     code = "unreadable"
 
@@ -57,25 +57,25 @@ class IncompleteError(ReadError):
 
 
 class WriteError(SemsrError):
-    """An output cannot be written where it was asked for."""
+    """An output cannot be written to its path."""
 
     code = "not-writable"
 
 
 class ShapeError(SemsrError):
-    """Arrays have a shape that the operation cannot use."""
+    """The shape of an array does not suit the operation."""
 
     code = "wrong-shape"
 
 
 class RegistrationError(SemsrError):
-    """Images cannot be brought onto each other."""
+    """Images cannot be registered."""
 
     code = "not-registered"
 
 
 class OptionError(SemsrError):
-    """An option has a value outside its range, or contradicts another."""
+    """The value of an option is out of range or contradicts another option."""
 
     code = "wrong-option"
 
@@ -87,40 +87,40 @@ class CheckpointError(SemsrError):
 
 
 class DeviceMemoryError(SemsrError):
-    """A device ran out of memory although the work was cut as small as it goes."""
+    """A device ran out of memory even with the smallest tiles."""
 
     code = "device-memory"
 
 
 class Cancelled(SemsrError):  # noqa: N818 - not a fault
-    """The user stopped the work; what was finished is kept."""
+    """The user cancelled the work; finished parts are kept."""
 
     code = "cancelled"
 
 
 class Message(str):
-    """A sentence for the user with a stable code, as a warning has it."""
+    """A sentence for the user, such as a warning, with a stable code."""
 
     __slots__ = ("code",)
 
     code: str
 
     def __new__(cls, sentence: str, code: str) -> "Message":
-        """Join sentence and code."""
+        """Create a message from a sentence and its code."""
         message = super().__new__(cls, sentence)
         message.code = code
         return message
 
     def __reduce__(self) -> tuple[type["Message"], tuple[str, str]]:
-        """Keep the code from one process to another."""
+        """Keep the code when a message is pickled."""
         return Message, (str(self), self.code)
 
 
-_OTHER_CODE = "note"  # of a warning of Python's or of another library
+_OTHER_CODE = "note"  # of a warning by Python or another library
 
 
 def code_of(problem: object) -> str:
-    """Give the stable code of an error or a warning."""
+    """Return the stable code of an error or a warning."""
     if isinstance(problem, SemsrError | Message):
         return problem.code
     if isinstance(problem, MemoryError):
@@ -130,11 +130,11 @@ def code_of(problem: object) -> str:
     return "unexpected" if isinstance(problem, Exception) else _OTHER_CODE
 
 
-_LONGEST = 60  # chosen: what was given fits into one line of the message
+_LONGEST = 60  # chosen: the value fits into one line of the message
 
 
 def shorten(value: object) -> str:
-    """Write what was given, however long or deep, for one line of a message."""
+    """Format a value, however long or nested, for one line of a message."""
     brief = reprlib.Repr()
     brief.maxlevel = 4
     brief.maxlist = brief.maxtuple = brief.maxdict = brief.maxset = 8
@@ -143,36 +143,37 @@ def shorten(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
-_NAMED = re.compile(r"`(?=[a-z])(?:(\w+)\()?(\w*…?)(?:=([^`)]*))?\)?`")
+_OPTION_REFERENCE = re.compile(r"`(?=[a-z])(?:(\w+)\()?(\w*…?)(?:=([^`)]*))?\)?`")
 
 
 def rename_options(text: str, say: Callable[[str, str, str], str]) -> str:
-    """Write the options and verbs that a sentence names as a command or a panel does.
+    """Replace the options and verbs named in a sentence by their names elsewhere.
 
     A sentence names them as Python does, in backticks: ```tile```, ```tile=256```,
-    ```crop()```, ```crop(gap_free=True)```. `say` gives the words for the verb, the
-    option and its value, of which each but one may be empty.
+    ```crop()```, ```crop(gap_free=True)```. `say` returns the text for a command or a
+    panel from verb, option and value, all but one of which may be empty.
     """
-    return _NAMED.sub(lambda named: say(*(part or "" for part in named.groups())), text)
+    return _OPTION_REFERENCE.sub(
+        lambda match: say(*(part or "" for part in match.groups())), text
+    )
 
 
-# Controls, marks that turn the direction of writing, what has no width, halves of
-# letters as of file names that are no UTF-8, and what XML may not hold. Joiners stay:
-# some scripts need them.
-_UNSEEN = re.compile(
+# Control characters, direction marks, zero-width characters, surrogates from file names
+# that are not UTF-8, and what XML does not allow. Joiners stay: some scripts need them.
+_INVISIBLE = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f"
     "\ud800-\udfff\ufeff\ufff9-\ufffb\ufffe\uffff\U000e0000-\U000e007f]"
 )
 
 
-def legible(text: str, *, lines: bool = False) -> str:
-    """Write what cannot be seen, or commands a terminal, as its number.
+def escape_invisible(text: str, *, lines: bool = False) -> str:
+    """Escape invisible characters and terminal control characters.
 
-    What comes back any terminal, UTF-8 and XML can hold. With `lines`, line feeds and
-    tabs stay.
+    The result is safe in any terminal, UTF-8 and XML. With `lines`, line feeds and tabs
+    are not escaped.
     """
     whitespace = "\n\t" if lines else ""
-    return _UNSEEN.sub(
+    return _INVISIBLE.sub(
         lambda at: (
             at[0] if at[0] in whitespace else at[0].encode("unicode_escape").decode()
         ),
@@ -181,16 +182,16 @@ def legible(text: str, *, lines: bool = False) -> str:
 
 
 def one_line(text: str, longest: int = _LONGEST) -> str:
-    """Write a name that a user or a file chose for a message: in one line, no quotes.
+    """Format a name from a user or a file for a message: one line, no quotes.
 
-    What is longer than so many letters is cut.
+    It is truncated to `longest` letters.
     """
-    plain = legible(text)
+    plain = escape_invisible(text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"
 
 
 def sentence_of(error: Exception) -> str:
-    """Say any error, ours or one that nobody foresaw, as one sentence."""
+    """Describe any error, of this package or unexpected, in one sentence."""
     if isinstance(error, SemsrError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -198,8 +199,8 @@ def sentence_of(error: Exception) -> str:
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         where = f" ({error.filename})" if error.filename else ""
-        return f"The system refused to read or write: {what}{where}."
+        return f"Reading or writing failed: {what}{where}."
     return (
         f"Unexpected {type(error).__name__}: {str(error) or 'no message'}; "
-        "run again with `debug` to see where, and report it."
+        "run again with `debug` to see the traceback, and report it."
     )

@@ -1,13 +1,13 @@
-"""Fourier conventions: window, rings and their physical frequencies, stated once.
+"""Fourier conventions: window, rings and their physical frequencies.
 
-Images are ``(Y, X)`` real arrays of any size; nothing is ever zero-padded. Transforms
+Images are ``(Y, X)`` real arrays of any size, never zero-padded. Transforms
 are unnormalised (``norm="backward"``) real FFTs, so a plane is ``(Y, X // 2 + 1)`` and
-every sample carries the number of full-plane samples that it stands for (1 or 2).
+every sample has a multiplicity: the number of full-plane samples it represents (1, 2).
 
 Frequencies are cycles per *mean pixel*: the geometric mean of the two pixel pitches.
 For square pixels that is cycles per pixel. Rings are equidistant in physical frequency,
 one bin of the physically shorter side wide; ring ``k`` is centred on ``k`` bins, ring 0
-holds the zero frequency alone.
+holds only the zero frequency.
 """
 
 import math
@@ -22,11 +22,11 @@ from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 
 
 def tukey(size: int, alpha: float) -> FloatArray:
-    """Tapered cosine window (size,), symmetric about the middle; weights in (0, 1].
+    """Return a tapered cosine window (size,), symmetric, with weights in (0, 1].
 
-    The tapered share `alpha` is 0 of a rectangular, 1 of a Hann window; else an
-    `OptionError`. Samples are taken at half-integer places, so that no pixel has weight
-    zero.
+    The tapered fraction `alpha` is 0 for a rectangular and 1 for a Hann window; beyond,
+    an `OptionError` is raised. Samples are taken at half-integer positions, so that no
+    pixel has weight zero.
     """
     if not 0 <= alpha <= 1:
         msg = f"A Tukey window needs a taper between 0 and 1, got {alpha}."
@@ -41,13 +41,13 @@ def tukey(size: int, alpha: float) -> FloatArray:
 
 
 def window_plane(shape: IntPair, alpha: float) -> FloatArray:
-    """Separable Tukey window (Y, X) of an image, tapered by `alpha` on each axis."""
+    """Return a separable Tukey window (Y, X), tapered by `alpha` on each axis."""
     plane: FloatArray = np.outer(tukey(shape[0], alpha), tukey(shape[1], alpha))
     return plane
 
 
 def mean_pitch(scale: FloatPair) -> FloatPair:
-    """Pixel pitches ``(y, x)`` in units of their geometric mean.
+    """Return pixel pitches ``(y, x)`` in units of their geometric mean.
 
     The scale may have any unit; ``(1, 1)`` for square pixels.
     """
@@ -56,16 +56,16 @@ def mean_pitch(scale: FloatPair) -> FloatPair:
 
 
 def ideal_transfer(v: FloatArray) -> FloatArray:
-    """Transfer of incoherent light by a round pupil without errors.
+    """Return the incoherent transfer function of an aberration-free round pupil.
 
-    `v` is the frequency over that of the optical cut-off, beyond which none passes.
+    `v` is the frequency relative to the optical cut-off, beyond which it is 0.
     """
     v = np.minimum(v, 1)
     return np.asarray(2 / np.pi * (np.arccos(v) - v * np.sqrt(1 - v * v)))
 
 
 def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
-    """Distance of every half-plane sample (Y, X // 2 + 1) from the zero frequency."""
+    """Return the radial frequency of every half-plane sample (Y, X // 2 + 1)."""
     rows = np.fft.fftfreq(shape[0], pitch[0])
     columns = np.fft.rfftfreq(shape[1], pitch[1])
     radius: FloatArray = np.hypot(rows[:, None], columns[None, :])
@@ -74,14 +74,14 @@ def radial_frequency(shape: IntPair, pitch: FloatPair) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Rings:
-    """Rings of one image shape and pixel aspect."""
+    """Rings in the Fourier plane for one image shape and pixel aspect ratio."""
 
     shape: IntPair  # rows and columns of the image
     pitch: FloatPair  # ``(y, x)`` relative pixel pitch
     bin_width: float  # width of a ring in cycles per mean pixel
     # (Y, X // 2 + 1) Ring of every half-plane sample, corners beyond Nyquist included
     index: NDArray[np.int32]
-    # (Y, X // 2 + 1) Full-plane samples that each half-plane sample stands for
+    # (Y, X // 2 + 1) Full-plane samples that each half-plane sample represents
     multiplicity: FloatArray
     frequency: FloatArray  # (K,) Centre of each ring, in cycles per mean pixel
     samples: FloatArray  # (K,) Full-plane samples in each ring
@@ -93,9 +93,9 @@ class Rings:
         return 0.5 / max(self.pitch)
 
     def sums(self, plane: NDArray[np.floating]) -> FloatArray:
-        """Sum a half-plane quantity (Y, X // 2 + 1) over every ring (K,) of the plane.
+        """Sum a half-plane quantity (Y, X // 2 + 1) over each ring (K,) of the plane.
 
-        It must be real, and even in frequency.
+        It must be real and even in frequency.
         """
         weights = (plane * self.multiplicity).ravel()
         total = np.bincount(
@@ -106,13 +106,16 @@ class Rings:
 
 @lru_cache(maxsize=8)
 def plan_rings(shape: IntPair, pitch: FloatPair = (1.0, 1.0)) -> Rings:
-    """Lay rings over the Fourier plane of an image.
+    """Divide the Fourier plane of an image into rings.
 
-    The pitch is relative, ``(y, x)``, as from `mean_pitch`. A `ShapeError` where a side
-    has fewer than two pixels.
+    The pitch is relative, ``(y, x)``, as from `mean_pitch`. Raises `ShapeError` if a
+    side has fewer than two pixels.
     """
     if min(shape) < 2:
-        msg = f"Rings need an image of 2x2 px or more, got {shape[0]}x{shape[1]} px."
+        msg = (
+            "Fourier rings need an image of at least 2x2 px, got "
+            f"{shape[0]}x{shape[1]} px."
+        )
         raise ShapeError(msg, code="image-too-small")
     radius = radial_frequency(shape, pitch)
     width = 1 / min(shape[0] * pitch[0], shape[1] * pitch[1])

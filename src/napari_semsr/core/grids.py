@@ -1,6 +1,6 @@
-"""Where images lie in one plane, and which of their pixels show the same area.
+"""Positions of images in a common plane, and the pixels that show the same area.
 
-A pixel is an area: pixel (0, 0) reaches half a pixel to each side of the origin, which
+A pixel is an area: pixel (0, 0) extends half a pixel to each side of the origin, which
 is its centre. Lengths are in one unit, nanometres for calibrated images.
 """
 
@@ -17,26 +17,26 @@ from napari_semsr.core.tiling import Box, read_box, reflect_indices
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, IntPair
 
 _LOBES = 3  # chosen: two blur, more ring further; Duchon (1979) compares them
-_TOGETHER = Fraction(0), Fraction(0)
+_NO_OFFSETS = Fraction(0), Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """A grid of another pitch over a field: where its pixels lie, what they are.
+    """Resampling of a field to a grid of another pitch.
 
-    One axis. The outer borders of both grids coincide at the top and left, but for an
-    offset; the last pixel of the new grid may reach over the field's end, where the
-    field is reflected::
+    Shown for one axis. The outer borders of both grids coincide at the top and left,
+    up to an offset; the last pixel of the new grid may extend beyond the field, which
+    is reflected there::
 
         field   |  0  |  1  |  2  |  3  |  4  |       a new pixel is 5/3 as long
         grid    |    0    |    1    |    2    |       as a pixel of the field
 
     The centre of new pixel `i` is at ``offset + (i + 1/2) step - 1/2`` in pixels of the
     field, where the offset moves the new grid's border into the field. Both are
-    fractions, so that places are found in integers and a pixel is the same in whatever
-    region it is asked for. Pixels are weighted by the Lanczos kernel of three lobes
-    [1]_. It is stretched by the step where the new grid is coarser, which takes out the
-    frequencies that this grid cannot hold.
+    fractions, so that positions are computed in integers and a pixel does not depend on
+    the region that is computed. Pixels are weighted by the Lanczos kernel of three
+    lobes [1]_. For a coarser grid it is stretched by the step, which removes
+    frequencies beyond the Nyquist frequency of that grid.
 
     References
     ----------
@@ -48,11 +48,11 @@ class Resampling:
     # ``(y, x)`` pixels of the field in one pixel of the new grid
     steps: tuple[Fraction, Fraction]
     # ``(y, x)`` pixels of the field from its border to that of the new grid
-    offsets: tuple[Fraction, Fraction] = _TOGETHER
+    offsets: tuple[Fraction, Fraction] = _NO_OFFSETS
 
     @property
     def shape(self) -> IntPair:
-        """Rows and columns of the new grid; it reaches to the field's end."""
+        """Rows and columns of the new grid; it extends to the field's end."""
         rows, columns = (
             math.ceil((n - offset) / step)
             for n, step, offset in zip(self.size, self.steps, self.offsets, strict=True)
@@ -60,9 +60,9 @@ class Resampling:
         return rows, columns
 
     def source(self, box: Box) -> Box:
-        """Find what of the field some pixels of the new grid are made of.
+        """Return the region of the field that a box of the new grid depends on.
 
-        The box may reach over the end of the grid; the region lies inside the field.
+        The box may extend beyond the grid; the region is inside the field.
         """
         spans = []
         for axis, span in enumerate(((box.y0, box.y1), (box.x0, box.x1))):
@@ -73,7 +73,7 @@ class Resampling:
         return Box(*spans[0], *spans[1])
 
     def under(self, place: Box, box: Box) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Find the pixels of the field under the centres of the new pixels in a box.
+        """Return the pixels of the field at the centres of the new pixels in a box.
 
         An open index of shape ``box.shape`` into an array of the region `place` of the
         field, which holds ``source(box)``.
@@ -90,11 +90,10 @@ class Resampling:
         return rows, columns
 
     def make(self, block: NDArray[Any], place: Box, box: Box) -> NDArray[Any]:
-        """Make the pixels of a box of the new grid.
+        """Compute the pixels of a box of the new grid.
 
         The block (Y, X) has the finite grey values of the region `place` of the field,
-        which holds ``source(box)``. Values are float32, or double precision for types
-        that single precision does not hold.
+        which holds ``source(box)``. Values are of `working_type`.
         """
         kind = working_type(block.dtype)
         down = self._weights(0, (box.y0, box.y1), (place.y0, place.y1))
@@ -111,7 +110,7 @@ class Resampling:
         return np.ascontiguousarray(values, dtype=kind)
 
     def _weights(self, axis: int, span: IntPair, place: IntPair) -> Any:
-        """Weights of one axis as a matrix; None where both grids are one."""
+        """Return the weights of one axis as a matrix; None if both grids are equal."""
         step, size, offset = self.steps[axis], self.size[axis], self.offsets[axis]
         together = step == 1 and offset == 0
         if together and span[0] >= place[0] and span[1] <= place[1]:
@@ -129,20 +128,20 @@ class Resampling:
 
 
 def working_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Choose the type of resampled values: float32, or float64 for wider types."""
+    """Return the type of resampled values: float32, or float64 for wider types."""
     narrow = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float32 if narrow else np.float64)
 
 
 def _width(step: Fraction) -> int:
-    """Count the pixels of the field that make one pixel."""
+    """Return the number of pixels of the field that one new pixel depends on."""
     return 2 * math.ceil(_LOBES * max(step, Fraction(1)))
 
 
 def _centres(
     span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], int]:
-    """Centres of new pixels in pixels of the field: numerators, and what is below."""
+    """Return centres of new pixels in pixels of the field: numerators, denominator."""
     parts = math.lcm(step.denominator, offset.denominator)
     twice = 2 * np.arange(*span, dtype=np.int64) + 1
     above = twice * (step.numerator * (parts // step.denominator))
@@ -153,7 +152,7 @@ def _centres(
 def _taps(
     span: IntPair, step: Fraction, offset: Fraction
 ) -> tuple[NDArray[np.int64], FloatArray]:
-    """First pixel, and the weights of it and those that follow, for each new pixel."""
+    """Return the first source pixel and the weights for each new pixel."""
     width = _width(step)
     centre, over = _centres(span, step, offset)
     below = centre // over
@@ -166,17 +165,17 @@ def _taps(
     return first, weights / weights.sum(axis=1, keepdims=True)
 
 
-# Chosen. In a field of 100 000 px a step that is off by 1e-7 drifts by a hundredth of a
-# pixel, the slack; an offset is off at its one place, where a thousandth is enough.
-_SLACK_PX = 0.01  # less than this is no shift, and no reach over a border
-# Fineness with which steps and offsets are compared, in parts of a pixel.
+# Chosen. In a field of 100 000 px an error of 1e-7 in a step adds up to a hundredth of
+# a pixel, the tolerance; that of an offset does not add up: a thousandth is enough.
+_SLACK_PX = 0.01  # smaller shifts count as none
+# Precision of steps and offsets, in fractions of a pixel.
 _STEP_PARTS, _OFFSET_PARTS = 10_000_000, 1000
-_GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen
+_GAP = 1e-3  # of more weight of gaps a pixel is a gap itself; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Pixels in a plane."""
+    """A regular grid of pixels in a plane."""
 
     shape: IntPair  # rows and columns
     pitch: FloatPair  # ``(y, x)`` side of a pixel
@@ -184,7 +183,7 @@ class Grid:
 
     @classmethod
     def of(cls, image: Micrograph) -> Self:
-        """Take the grid of an image, in nm or, uncalibrated, in its parent's pixels."""
+        """Return the grid of an image in nm, or in its parent's pixels."""
         y, x = (o - p / 2 for o, p in zip(image.origin, image.scale, strict=True))
         return cls(image.shape, image.scale, (y, x))
 
@@ -198,12 +197,12 @@ class Grid:
         return y, x
 
     def move(self, by: FloatPair) -> Self:
-        """Give the same pixels elsewhere, ``(y, x)`` added to their place."""
+        """Return the grid moved by ``(y, x)``."""
         corner = self.corner[0] + by[0], self.corner[1] + by[1]
         return type(self)(self.shape, self.pitch, corner)
 
     def centre(self, box: Box) -> FloatPair:
-        """Find the centre ``(y, x)`` of a part's first pixel: its image's origin."""
+        """Return the centre ``(y, x)`` of a box's first pixel: its image's origin."""
         y, x = (
             c + (first + 0.5) * p
             for c, first, p in zip(
@@ -213,9 +212,9 @@ class Grid:
         return y, x
 
     def nearest(self, start: FloatPair, stop: FloatPair) -> Box:
-        """Find the pixels between two corners ``(y, x)``, to the nearest border.
+        """Return the box between two corners ``(y, x)``, rounded to pixel borders.
 
-        In pixels of the grid; the box may reach over its border, or be empty.
+        In pixels of the grid; the box may extend beyond it, or be empty.
         """
         spans = [
             [math.floor((v - c) / p + 0.5) for v in pair]
@@ -226,10 +225,9 @@ class Grid:
         return Box(*spans[0], *spans[1])
 
     def covered_by(self, source: "Grid") -> Box | None:
-        """Find the pixels that lie wholly in the area of another grid.
+        """Return the box of pixels that lie fully in the area of another grid.
 
-        In pixels of this grid, but for a hundredth of a pixel; None where there is
-        none.
+        In pixels of this grid, to a hundredth of a pixel; None if there are none.
         """
         spans = []
         for axis in (0, 1):
@@ -241,8 +239,8 @@ class Grid:
             return None
         return Box(*spans)
 
-    def among(self, source: "Grid") -> Box | None:
-        """Find this grid in pixels of another, if its pixels are pixels of it.
+    def box_in(self, source: "Grid") -> Box | None:
+        """Return this grid as a box of another, if they share their pixels.
 
         To a hundredth of a pixel; None otherwise.
         """
@@ -259,11 +257,11 @@ class Grid:
             spans += [start, stop]
         return Box(*spans)
 
-    def laid_over(self, source: "Grid") -> Resampling:
-        """Lay the grid over an image that is to be resampled to it.
+    def resampling_from(self, source: "Grid") -> Resampling:
+        """Return the resampling of an image with the grid `source` to this grid.
 
-        The border of this grid may lie anywhere in the `source`, the grid of the image;
-        the pixels of the resampling are counted from the corner of this one.
+        The border of this grid may be anywhere in the `source`; the pixels of the
+        resampling are counted from the corner of this one.
         """
         steps, offsets = [], []
         for axis in (0, 1):
@@ -277,22 +275,22 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Pixels of a grid, made from an image and read part by part."""
+    """An image cropped or resampled to a grid, read part by part."""
 
-    image: Micrograph  # where they come from
-    grid: Grid  # the pixels
-    inner: Box | None  # the same in pixels of the image, where they are pixels of it
-    laid: Resampling  # how they are made, where they are not
+    image: Micrograph
+    grid: Grid
+    inner: Box | None  # the grid as pixels of the image, if it needs no resampling
+    resampling: Resampling  # for other grids
 
     @classmethod
     def of(cls, image: Micrograph, grid: Grid, source: Grid | None = None) -> Self:
-        """Take what an image shows in a grid that it covers; nothing is read yet.
+        """Crop or resample an image to a grid that it covers; nothing is read yet.
 
-        Grey values are interpolated only where its pixels are others. `source` says
-        where the image lies, if that is not what it says itself.
+        Grey values are interpolated only if the pixels differ. `source` is the grid of
+        the image, by default the image's own.
         """
-        lies = source or Grid.of(image)
-        return cls(image, grid, grid.among(lies), grid.laid_over(lies))
+        own = source or Grid.of(image)
+        return cls(image, grid, grid.box_in(own), grid.resampling_from(own))
 
     @property
     def is_resampled(self) -> bool:
@@ -301,56 +299,56 @@ class Area:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values: the image's, or a float where interpolated."""
+        """Type of the grey values: the image's, or a float type if interpolated."""
         own = self.image.dtype
         return working_type(own) if self.is_resampled else own
 
     def part(self, box: Box) -> Self:
-        """Take a part of the area, in its pixels."""
+        """Return a part of the area, in its pixels."""
         y, x = self.grid.centre(box)
         down, right = self.grid.pitch
         grid = Grid(box.shape, self.grid.pitch, (y - down / 2, x - right / 2))
         inner = self.inner
         if inner is not None:
             inner = box.move(inner.corner)
-        steps, offsets = self.laid.steps, self.laid.offsets
+        steps, offsets = self.resampling.steps, self.resampling.offsets
         offset = offsets[0] + box.y0 * steps[0], offsets[1] + box.x0 * steps[1]
-        placement = Resampling(self.laid.size, steps, offset)
+        placement = Resampling(self.resampling.size, steps, offset)
         return type(self)(self.image, grid, inner, placement)
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Compute some of the pixels, all by default.
+        """Compute the pixels of a box, all by default.
 
-        A pixel that would be made of one without a value is NaN.
+        A pixel that depends on a missing value is NaN.
         """
         box = box or Box.of(self.grid.shape)
         if self.inner is not None:
             return read_box(self.image.data, box.move(self.inner.corner))
-        place = self.laid.source(box)
+        place = self.resampling.source(box)
         block = read_box(self.image.data, place)
         finite = np.isfinite(block)
         if finite.all():
-            return self.laid.make(block, place, box)
+            return self.resampling.make(block, place, box)
         level = block[finite].mean(dtype=np.float64) if finite.any() else 0.0
-        block_values = self.laid.make(np.where(finite, block, level), place, box)
-        gaps = self.laid.make((~finite).astype(np.float32), place, box)
+        block_values = self.resampling.make(np.where(finite, block, level), place, box)
+        gaps = self.resampling.make((~finite).astype(np.float32), place, box)
         block_values[np.abs(gaps) > _GAP] = np.nan
         return block_values
 
 
 def cut_box(image: Micrograph, box: Box) -> Micrograph:
-    """Read a part of an image, which stays where it is, with its contrast."""
+    """Crop an image, keeping its position in the plane and its contrast."""
     data, origin = read_box(image.data, box), Grid.of(image).centre(box)
     return image.replace(data=data, origin=origin, look=image.look)
 
 
 def gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
-    """Find the largest rectangle without a gap, of sides of `least` or more.
+    """Find the largest rectangle without a gap, with sides of at least `least`.
 
-    Row by row, each column keeps how far up it is free of gaps and the widest stretch
-    that is free to this height, as in the usual algorithm for the largest rectangle of
-    ones in a matrix; its time grows with the number of pixels. The first of equals from
-    the top; None where none of that size is left.
+    Row by row, each column keeps the height to which it is free of gaps and the widest
+    interval that is free to this height, as in the usual algorithm for the largest
+    rectangle of ones in a matrix; its time is linear in the number of pixels. Of equal
+    rectangles the topmost; None if there is none of that size.
     """
     columns = is_covered.shape[1]
     index = np.arange(columns)

@@ -3,8 +3,8 @@
 Percentiles are those of the finite pixels, interpolated linearly between order
 statistics (numpy's default), and exact for any type up to float32. They are found by
 counting: pixels are mapped to unsigned keys of the same order; 8- and 16-bit images
-need one pass, others two (upper half of the key, then the lower half of those few
-buckets that hold the wanted ranks). Memory is one chunk and a few small tables.
+need one pass, others two (upper half of the key, then the lower half of the few
+buckets that hold the requested ranks). Memory is one chunk and a few small tables.
 """
 
 import itertools
@@ -20,15 +20,15 @@ from napari_semsr.core.progress import warn
 from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair
 
-_BINS = 1 << 16  # half of a 32-bit key: two passes; follows from the method above
+_BINS = 1 << 16  # half of a 32-bit key, for two passes
 _BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small chunks
 _SIGN = np.uint32(1 << 31)
 
 
 def read_chunks(data: Any) -> Iterator[NDArray[Any]]:
-    """Read a field (Y, X) piece by piece, along its own chunks where it has some.
+    """Read a field (Y, X) block by block, along its own chunks if it has them.
 
-    Each part comes once; small chunks are read several at a time.
+    Each block is read once; small chunks are read several at a time.
     """
     down, across = getattr(data, "chunks", None) or (_BLOCK, _BLOCK)
     rows, columns = _edges(down, data, 0), _edges(across, data, 1)
@@ -38,7 +38,7 @@ def read_chunks(data: Any) -> Iterator[NDArray[Any]]:
 
 
 def _edges(chunk: int | tuple[int, ...], data: Any, axis: int) -> list[int]:
-    """Borders of the chunks of one axis; small chunks are read several at a time."""
+    """Return block borders along one axis; small chunks are read several at a time."""
     size = int(data.shape[axis])
     if isinstance(chunk, tuple):
         borders = [0, *(int(v) for v in np.cumsum(chunk))]
@@ -52,7 +52,7 @@ def _edges(chunk: int | tuple[int, ...], data: Any, axis: int) -> list[int]:
 
 
 def _counts_from_zero(dtype: np.dtype[Any]) -> bool:
-    """Whether a value is its own bin: truth values, and 8- and 16-bit unsigned."""
+    """Return whether a value is its own bin: booleans, and 8- and 16-bit unsigned."""
     return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
 
 
@@ -82,7 +82,7 @@ def _value(key: int, dtype: np.dtype[Any]) -> float:
 
 
 def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
-    """Values at the ranks that `ranks_of(count)` asks for."""
+    """Return the values at the ranks that `ranks_of(count)` requests."""
     from PIL import Image  # 10 MB, and few modules of this room need it
 
     dtype = np.dtype(data.dtype)
@@ -117,9 +117,9 @@ def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
 def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
     """Measure two percentiles over a whole field (Y, X), chunk by chunk.
 
-    NaN and infinite pixels are ignored; ``(0.0, 0.0)`` when no pixel is finite. An
-    `OptionError` for percentiles out of [0, 100] or out of order, a `ShapeError` for
-    pixels that are no real numbers.
+    NaN and infinite pixels are ignored; ``(0.0, 0.0)`` if no pixel is finite. Raises
+    `OptionError` for percentiles outside [0, 100] or out of order, `ShapeError` for
+    pixels that are not real numbers.
     """
     if not 0 <= low <= high <= 100:
         msg = f"Percentiles must be 0 <= low <= high <= 100, got {low} and {high}."
@@ -145,17 +145,17 @@ def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
     return first, second
 
 
-# Chosen: no detector counts so far, and sums of squares stay within single precision,
-# by whose ends, 3.4e38, programs mark missing pixels.
+# Chosen: beyond the counts of any detector, and sums of squares fit into single
+# precision, whose extreme values, 3.4e38, programs use for missing pixels.
 _LARGEST_GREY = 1e15
-_MARKS = -99999.0, -32768.0, -9999.0  # by which maps mark them, too
+_FILL_VALUES = -99999.0, -32768.0, -9999.0  # usual in maps
 
 
-def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
-    """Take fill values, and grey values beyond computing, as missing, and warn of them.
+def mask_fill_values(block: NDArray[Any], name: str) -> NDArray[Any]:
+    """Replace fill values and extreme grey values by NaN, and warn about them.
 
-    They are NaN then; infinities stay, which count as missing everywhere. A usual fill
-    value is one where no other pixel is even half as low.
+    Infinities stay, since they count as missing everywhere. A usual fill value counts
+    as one if no other pixel is even half as low.
     """
     if block.dtype.kind != "f" or block.dtype.itemsize < 4:
         return block
@@ -163,11 +163,11 @@ def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
     marks = (size > _LARGEST_GREY) & (size < np.inf)
     if marks.any():
         warn(
-            f"{name} has grey values beyond {_LARGEST_GREY:.0e}, by which programs "
-            "mark missing pixels: they count as missing.",
+            f"{name} has grey values beyond {_LARGEST_GREY:.0e}, which programs use "
+            "for missing pixels: these pixels are treated as missing.",
             "pixels-marked-missing",
         )
-    for mark in _MARKS:
+    for mark in _FILL_VALUES:
         here = block == mark
         if (
             here.any()
@@ -175,20 +175,20 @@ def without_marks(block: NDArray[Any], name: str) -> NDArray[Any]:
         ):
             marks |= here
             warn(
-                f"{name} has pixels of {mark:.0f}, far below all others, by which "
-                "programs mark missing pixels: they count as missing.",
+                f"{name} has pixels of {mark:.0f}, far below all others, which "
+                "programs use for missing pixels: these pixels are treated as missing.",
                 "pixels-marked-missing",
             )
     return np.where(marks, block.dtype.type(np.nan), block) if marks.any() else block
 
 
 def is_empty(data: Any) -> bool:
-    """Tell whether no pixel of a field is finite, chunk by chunk."""
+    """Return whether a field has no finite pixel, chunk by chunk."""
     return not any(np.isfinite(block).any() for block in read_chunks(data))
 
 
 def finite_mean(data: Any) -> float:
-    """Mean of the finite pixels of a field, chunk by chunk; 0 when none is finite."""
+    """Compute the mean of the finite pixels, chunk by chunk; 0 if none is finite."""
     total, count = 0.0, 0
     for block in read_chunks(data):
         valid = block[np.isfinite(block)] if block.dtype.kind == "f" else block
@@ -200,9 +200,9 @@ def finite_mean(data: Any) -> float:
 def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
     """Convert grey values to another type by rounding and clipping.
 
-    Integers are rounded to the nearest, halves to even, and what is not a number
-    becomes 0 in them. Beside the array: how many pixels had no place in the new type.
-    An `OptionError` if that is neither integer nor floating.
+    Integers are rounded to the nearest, halves to even, and NaN becomes 0 in them. Also
+    returns the number of pixels outside the range of the new type. Raises `OptionError`
+    if that is neither integer nor floating.
     """
     target = np.dtype(dtype)
     if target.kind not in "uif":
@@ -213,8 +213,8 @@ def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
     if target.kind == "f":
         limit = float(np.finfo(target).max)
         over = np.isfinite(array) & (np.abs(array) > limit)
-        clipped = np.where(over, np.sign(array) * limit, array) if over.any() else array
-        return clipped.astype(target), int(np.count_nonzero(over))
+        result = np.where(over, np.sign(array) * limit, array) if over.any() else array
+        return result.astype(target), int(np.count_nonzero(over))
     return _to_integer(array, target)
 
 
@@ -223,8 +223,8 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
     if array.dtype.kind in "uib":
         own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)
         least, most = max(info.min, own.min), min(info.max, own.max)
-        clipped = np.clip(array, least, most).astype(target)
-        return clipped, _outside(array, least, most)
+        result = np.clip(array, least, most).astype(target)
+        return result, _outside(array, least, most)
     wide = np.rint(array.astype(np.float64))
     high = float(info.max)
     if high > info.max:
@@ -241,15 +241,15 @@ def _outside(array: NDArray[Any], low: float, high: float) -> int:
     return int(np.count_nonzero((array < low) | (array > high)))
 
 
-_SAMPLE = 1024  # chosen: a glance; more pixels move percentiles by less than a grey
+_SAMPLE = 1024  # chosen: more pixels change percentiles by less than a grey level
 
 
 def contrast_limits(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
-    """Choose grey values between which an image (..., Y, X) is shown.
+    """Choose the contrast limits for displaying an image (..., Y, X).
 
-    All that 8 bits or booleans can hold, else percentiles of the finite pixels of a
+    The full range for 8 bits or booleans, else percentiles of the finite pixels of a
     sample: every n-th in memory, else those in the middle. Of a list of levels the last
-    is looked at.
+    is used.
     """
     level = data[-1] if isinstance(data, list | tuple) else data
     if level.dtype == np.uint8:
@@ -274,15 +274,15 @@ def contrast_limits(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPai
 # The noise of an image.
 
 _MEDIAN = 0.6745  # median of a normal deviate's absolute value
-_SECOND = 6.0  # deviation of the second differences (1, -2, 1) along both, of 1
+_SECOND = 6.0  # deviation of the second differences along both axes, for unit noise
 
 
 def noise_level(values: NDArray[Any]) -> float:
-    """Measure the deviation of white noise of an image (Y, X), in grey levels.
+    """Estimate the standard deviation of white noise in an image, in grey levels.
 
-    The median of second differences along both axes, which a plane and its edges do not
-    have (Immerkaer 1996); detail as fine as a pixel counts as noise. Pixels near one
-    that is not finite are left out; NaN where none is finite.
+    From the median of second differences along both axes of the image (Y, X), which
+    vanish on planes and edges (Immerkaer 1996); pixel-sized detail counts as noise.
+    Pixels near one that is not finite are left out; NaN if none is finite.
     """
     rough = np.pad(np.asarray(values, dtype=np.float64), 1, mode="reflect")
     for _ in range(2):
@@ -295,17 +295,18 @@ def noise_level(values: NDArray[Any]) -> float:
 
 # Clipped grey values.
 
-OVEREXPOSED = 0.1
-"""Share of the pixels of a frame, or of a line, that are clipped, from which on places
-and widths are off: a Gaussian line whose highest tenth is cut reads 0.5 % too wide."""
-_CLIPPED, _OVER_NEXT = 0.01, 2.0  # chosen: a share of pixels; times those of the next
+OVEREXPOSED_SHARE = 0.1
+"""Fraction of clipped pixels of a frame or a line above which positions and widths are
+biased: a Gaussian line whose highest tenth is clipped measures 0.5 % too wide."""
+# chosen: fraction of pixels, and times the pixels of the next grey value
+_CLIPPED_SHARE, _OVER_NEXT = 0.01, 2.0
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
-"""Of a grey value: rounding in single precision, a few times."""
+"""Relative error of a grey value after a few roundings in single precision."""
 _DEPTHS = 10, 12, 14  # bits of detectors, stored in two bytes
 
 
-def are_level(values: NDArray[Any], level: float) -> BoolArray:
-    """Mark the values that are a level, floats but for rounding in single precision."""
+def equal_level(values: NDArray[Any], level: float) -> BoolArray:
+    """Mark the values equal to a level, floats up to rounding in single precision."""
     if values.dtype.kind != "f":
         return np.asarray(values == level)
     # averages and interpolation of one value differ in the last bits
@@ -313,12 +314,12 @@ def are_level(values: NDArray[Any], level: float) -> BoolArray:
 
 
 def clipped_level(
-    values: NDArray[Any], *, white: bool = True, share: float = _CLIPPED
+    values: NDArray[Any], *, white: bool = True, share: float = _CLIPPED_SHARE
 ) -> float | None:
-    """Find the grey value at which values are clipped; None where none is.
+    """Find the grey value at which values are clipped, or None.
 
-    It is the greatest, or the least where `white` is false, has more than a `share` of
-    all finite values and twice those of the next grey value.
+    It is the greatest, or the least if `white` is false, and has more than a `share` of
+    all finite values and more than twice as many as the next grey value.
     """
     finite = np.asarray(values)
     if finite.dtype.kind == "f":
@@ -326,7 +327,7 @@ def clipped_level(
     if not finite.size:
         return None
     last = finite.max() if white else finite.min()
-    ends = are_level(finite, last)
+    ends = equal_level(finite, last)
     count = np.count_nonzero(ends)
     if count <= share * finite.size:
         return None
@@ -334,26 +335,26 @@ def clipped_level(
     if not within.size:
         return None
     next_count = np.count_nonzero(
-        are_level(within, within.max() if white else within.min())
+        equal_level(within, within.max() if white else within.min())
     )
     return float(last) if count > _OVER_NEXT * next_count else None
 
 
-def clipped_pixels(values: NDArray[Any], share: float = _CLIPPED) -> BoolArray:
-    """Mark where values end at white or at black, as `clipped_level` finds it."""
+def clipped_pixels(values: NDArray[Any], share: float = _CLIPPED_SHARE) -> BoolArray:
+    """Mark the pixels clipped at white or at black, as defined by `clipped_level`."""
     is_clipped = np.zeros(values.shape, bool)
     for white in (False, True):
         level = clipped_level(values, white=white, share=share)
         if level is not None:
-            is_clipped |= are_level(values, level)
+            is_clipped |= equal_level(values, level)
     return is_clipped
 
 
 def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
-    """Whether a grey value is the greatest that pixels can have.
+    """Return whether a grey value is the greatest that pixels can have.
 
-    That of the integer type, or of the stated depth of so many `bits`; if none is
-    stated, two bytes may hold 10, 12 or 14 bits. Floats have no greatest value.
+    That of the integer type, or of the stated depth in `bits`; if none is stated, two
+    bytes may hold 10, 12 or 14 bits. Floats have no greatest value.
     """
     kind = np.dtype(dtype)
     if kind.kind not in "ui":
@@ -363,10 +364,10 @@ def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
     return level in (float(np.iinfo(kind).max), *(2.0**depth - 1 for depth in depths))
 
 
-def without_clipped(values: NDArray[Any]) -> FloatArray:
-    """Give values with NaN for those not finite, and where they end at black or white.
+def mask_clipped(values: NDArray[Any]) -> FloatArray:
+    """Return values with NaN for those that are not finite or clipped.
 
-    There noise does not show; `clipped_level` defines these ends.
+    Clipped values show no noise; `clipped_level` defines them.
     """
     result = np.array(values, dtype=np.float64)
     result[~np.isfinite(result)] = np.nan

@@ -1,4 +1,4 @@
-"""Micrograph: one calibrated image and what made it, the currency between rooms."""
+"""Micrograph: one calibrated image with its history, shared by all packages."""
 
 import hashlib
 import math
@@ -21,14 +21,14 @@ from napari_semsr.core.progress import Job, Progress, run
 from napari_semsr.core.types import FloatPair, IntPair
 
 PixelSize = NewType("PixelSize", FloatPair)
-"""``(y, x)`` in nanometres, finite and positive; made only by `parse_pixel_size`."""
+"""``(y, x)`` in nanometres, finite and positive; created only by `parse_pixel_size`."""
 
 
 def parse_pixel_size(value: object) -> PixelSize | None:
-    """Turn what a user or a file gives into a pixel size ``(y, x)`` in nm.
+    """Convert the value of a user or a file to a pixel size ``(y, x)`` in nm.
 
-    One number serves both axes; None when unknown. An `OptionError` if a value is not a
-    finite positive number.
+    One number is used for both axes; None is unknown. Raises `OptionError` if a value
+    is not a finite positive number.
     """
     if value is None:
         return None
@@ -62,20 +62,20 @@ class InputRecord(BaseModel):
     name: str
     digest: str | None = None
     provenance: "Provenance | None" = None
-    path: str | None = None  # where it lay; None for an image in memory
+    path: str | None = None  # None for an image in memory
 
 
 def optical_cut_off_nm(wavelength_nm: float, numerical_aperture: float) -> float:
-    """Give the shortest period that incoherent light carries through a pupil."""
+    """Return the shortest period that incoherent light transfers through a pupil."""
     return wavelength_nm / (2 * numerical_aperture)
 
 
 class Provenance(BaseModel):
-    """What made an image: job, options, inputs, model, versions, device.
+    """The step that made an image: job, options, inputs, model, versions, device.
 
-    `guides` are files that a step went by, such as the image on whose grid another was
-    brought: what is made is not made of their grey values, so that they are no inputs.
-    `part` tells which of several outputs of one run this is.
+    `guides` are files that a step used but not for the grey values of its output, such
+    as the image to which another was registered. `part` names one of several outputs of
+    a run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -96,7 +96,7 @@ class Provenance(BaseModel):
     )
 
     def named_networks(self) -> dict[str, str]:
-        """Names, by digest, of networks that had a hand in this image, last first."""
+        """Return the names of all networks in this history by digest, last first."""
         networks = {}
         if self.model_digest:
             networks[self.model_digest] = self.model_name or "unnamed model"
@@ -106,26 +106,26 @@ class Provenance(BaseModel):
         return networks
 
     def networks(self) -> frozenset[str]:
-        """Digests of every network that had a hand in this image, in whatever step."""
+        """Return the digests of all networks in this history, in any step."""
         return frozenset(self.named_networks())
 
     def network(self) -> tuple[str, str] | None:
-        """Name and digest of the last network that had a hand in this image, if any."""
+        """Return name and digest of the last network in this history, if any."""
         return next(((n, d) for d, n in self.named_networks().items()), None)
 
     def optical_cut_off_nm(self) -> float | None:
-        """Find the shortest period that the light carried which made this image.
+        """Return the optical cut-off of this image as a period in nm, if recorded.
 
-        An incoherent image through a pupil ends at λ / (2 NA). What electrons took of
-        the same scan, and its truth, no light made. That of the step, or of its inputs
-        the shortest; None where nothing tells it, and for a Gaussian, which has no end.
+        λ / (2 NA) for an incoherent image through a pupil; it does not apply to the
+        SEM image of the same scan and its ground truth. That of the step, else the
+        shortest of its inputs; None if unknown, and for a Gaussian, which has none.
         """
         options = self.options
         is_optical = options.get("optics") == "pupil" and not (
             self.part or ""
-        ).startswith(_UNLIT)
+        ).startswith(_NON_OPTICAL_PARTS)
         if self.inputs and options.get("pixel_size_nm") is None:
-            is_optical = False  # of an image of unknown scale, whose blur is in pixels
+            is_optical = False  # the scale is unknown, the blur is in pixels
         match (
             is_optical,
             options.get("wavelength_nm"),
@@ -139,27 +139,27 @@ class Provenance(BaseModel):
         return min(filter(None, cut_offs), default=None)
 
     def steps(self) -> Iterator["Provenance"]:
-        """Go back through this image's history, step by step by the first input."""
+        """Yield the steps of this history backwards, along the first input of each."""
         step: Provenance | None = self
         while step is not None:
             yield step
             step = step.inputs[0].provenance if step.inputs else None
 
-    def essence(self) -> "Provenance":
-        """Find the step that made an image what it is; crops and copies do not."""
+    def defining_step(self) -> "Provenance":
+        """Return the last step other than crops and copies."""
         steps = self.steps()
-        return next((step for step in steps if step.job not in _KEEPING), self)
+        return next((step for step in steps if step.job not in _COPY_JOBS), self)
 
     def quantity(self, unit: str) -> str | None:
-        """Name what the values of this history are, where they are no grey values.
+        """Return what the values of a map are, such as ``"resolution (nm)"``.
 
-        Such as ``"resolution (nm)"`` of a map, by the `unit` of the image, ``"nm"`` or
-        ``"pixel"``; None of an image, and of a map whose values were stretched.
+        The `unit` of the image is ``"nm"`` or ``"pixel"``. None for an image with grey
+        values, and for a map whose values were stretched.
         """
         is_stretched = False
         for step in self.steps():
             is_stretched |= PICTURE_KEY in step.options
-            if step.job not in _VALUES_KEPT:
+            if step.job not in _VALUE_PRESERVING_JOBS:
                 break
         else:
             step = self
@@ -174,20 +174,20 @@ class Provenance(BaseModel):
         return what.format(length="px" if unit == "pixel" else unit, grey=grey)
 
     @property
-    def goes_by_lengths(self) -> bool:
-        """Whether values, or places, of a map were computed with a pixel size."""
+    def depends_on_pixel_size(self) -> bool:
+        """Whether the values, or axes, of a map were computed with a pixel size."""
         in_lengths = self.quantity("nm") != self.quantity("pixel")
-        return in_lengths or self.essence().job == "spectrum"
+        return in_lengths or self.defining_step().job == "spectrum"
 
-    def making(self) -> dict[str, Any]:
-        """Tell what decides the grey values: neither when they were made, nor where.
+    def reproducible_record(self) -> dict[str, Any]:
+        """Return the history in JSON types without dates, versions, devices and paths.
 
-        The history in JSON types, without dates, versions, devices and paths.
+        That is, all that determines the grey values.
         """
-        return _without(self.model_dump(mode="json"))
+        return _without_circumstances(self.model_dump(mode="json"))
 
     def sources(self) -> frozenset[str]:
-        """Digests of the files at the start of this image's history."""
+        """Return the digests of the files at the start of this history."""
         names: set[str] = set()
         for item in self.inputs:
             if item.provenance is not None and item.provenance.inputs:
@@ -197,9 +197,9 @@ class Provenance(BaseModel):
         return frozenset(names)
 
 
-_UNLIT = ("sem/", "truth/object", "truth/height", "truth/flat")  # parts of a scan
-_KEEPING = ("crop", "convert")  # jobs that leave an image what it was
-_VALUES_KEPT = (*_KEEPING, "register", "shown")  # that leave its values what they were
+_NON_OPTICAL_PARTS = ("sem/", "truth/object", "truth/height", "truth/flat")
+_COPY_JOBS = ("crop", "convert")
+_VALUE_PRESERVING_JOBS = (*_COPY_JOBS, "register", "shown")
 _MAPS = {
     "frc-map": "resolution ({length})",
     "error-map": "error ({grey})",
@@ -214,12 +214,12 @@ _MAPS = {
     "difference": "difference (grey levels)",
     "spectrum": "log10 power",
 }
-"""Jobs, with the part of their output, whose values are no grey values, and what is."""
+"""Quantity by job, and part of its output, for outputs that are not grey values."""
 _CIRCUMSTANCES = {"created", "versions", "device", "precision", "threads", "path"}
 
 
-def _without(record: dict[str, Any]) -> dict[str, Any]:
-    """Leave circumstances out of a record, and out of those of its inputs."""
+def _without_circumstances(record: dict[str, Any]) -> dict[str, Any]:
+    """Remove circumstances from a record and from those of its inputs."""
     contents = {key: record[key] for key in record if key not in _CIRCUMSTANCES}
     if ORIGIN_KEY in contents.get("options", {}):
         contents["options"] = {
@@ -227,18 +227,18 @@ def _without(record: dict[str, Any]) -> dict[str, Any]:
         }
     for key in ("inputs", "guides"):
         if key in contents:
-            contents[key] = [_without(item) for item in contents[key]]
+            contents[key] = [_without_circumstances(item) for item in contents[key]]
     if contents.get("provenance"):
-        contents["provenance"] = _without(contents["provenance"])
+        contents["provenance"] = _without_circumstances(contents["provenance"])
     return contents
 
 
 class DisplaySettings(BaseModel):
-    """How an image is shown, in the words of napari's image layers.
+    """Display settings of an image, with the names of napari's image layers.
 
-    A colour map has a name, or is a colour such as ``#ff8800`` from black; one that few
-    know brings its colours (RGBA from 0 to 1), and their places from 0 to 1 where they
-    are not evenly spaced. In an image of classes each value has a colour and a meaning.
+    A colour map is a name, or a colour such as ``#ff8800`` to which black fades; a
+    custom one stores its colours (RGBA from 0 to 1), and their positions from 0 to 1
+    if they are not evenly spaced. In a label image each value has a colour and a name.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -247,7 +247,7 @@ class DisplaySettings(BaseModel):
     colormap: str = "gray"
     colours: tuple[tuple[float, float, float, float], ...] = ()
     places: tuple[float, ...] = ()
-    classes: tuple[tuple[int, str, str], ...] = ()  # value, colour, meaning
+    classes: tuple[tuple[int, str, str], ...] = ()  # value, colour, name
     gamma: float = Field(default=1.0, gt=0)
     opacity: float = Field(default=1.0, ge=0, le=1)
     blending: str = "translucent"
@@ -256,38 +256,38 @@ class DisplaySettings(BaseModel):
 
     @field_validator("limits")
     @classmethod
-    def _rising(cls, limits: FloatPair) -> FloatPair:
+    def _check_limits(cls, limits: FloatPair) -> FloatPair:
         if not (np.isfinite(limits).all() and limits[0] < limits[1]):
-            msg = f"Contrast limits must be two rising numbers, got {limits}."
+            msg = f"Contrast limits must be two increasing numbers, got {limits}."
             raise ValueError(msg)
         return limits
 
 
 SIZE_ERROR_KEY = "pixel_size_relative_sd"
-"""Entry of an image's metadata: error of its pixel size over it, None for unknown.
+"""Metadata key: relative error of the pixel size, None for unknown.
 
-Among the options of a step, where such an image was written or something made of it.
+Also a key of the options of a step that wrote or processed such an image.
 """
 
 
 ORIGIN_KEY = "pixel_size_origin"
-"""Entry of an image's metadata, and of a step's options: what stated its pixel size.
+"""Key of an image's metadata, and of a step's options: source of its pixel size.
 
-How, in words, such as ``"typed by the user"``; the size ``(y, x)`` in nm that was
-stated; and whether it stands in the file itself.
+A description such as ``"typed by the user"``, the size ``(y, x)`` in nm that was
+stated, and whether it is in the file itself.
 """
 
 
 def size_origin(how: str, size: FloatPair, *, in_file: bool = False) -> dict[str, Any]:
-    """Say what stated a pixel size ``(y, x)`` in nm, as metadata hold it."""
+    """Return the metadata entry for the source of a pixel size ``(y, x)`` in nm."""
     return {"how": how, "pixel_size_nm": list(size), "in_file": in_file}
 
 
-def _stated_by(step: Provenance) -> dict[str, Any] | None:
-    """Find what stated the pixel size of a step's input, if the step records it."""
+def _recorded_origin(step: Provenance) -> dict[str, Any] | None:
+    """Return the source of the pixel size of a step's input, if the step records it."""
     origin = step.options.get(ORIGIN_KEY)
     if isinstance(origin, dict) and {"how", "pixel_size_nm"} <= set(origin):
-        return origin  # of another's file, it may be anything else
+        return origin  # in a file by another program it may have any form
     reading = step.options.get("reading")
     options = {**step.options, **(reading if isinstance(reading, dict) else {})}
     size = options.get("pixel_size_nm")
@@ -296,7 +296,7 @@ def _stated_by(step: Provenance) -> dict[str, Any] | None:
     is_typed = options.get("pixel_size_sd_nm") is None
     how = f"{'typed by the user' if is_typed else 'from a calibration'} in its step "
     how += step.job
-    if step.job == "register":  # of its output, not of its input
+    if step.job == "register":  # size of its output, not of its input
         how = f"that of {step.options.get('fixed')}, to which it was registered"
         return {"how": how}
     if step.job == "simulate":
@@ -307,9 +307,9 @@ def _stated_by(step: Provenance) -> dict[str, Any] | None:
 def describe_origin(
     size: FloatPair, origin: Mapping[str, Any] | None, history: Provenance | None
 ) -> str:
-    """Say where a pixel size ``(y, x)`` in nm comes from, and what changed it since.
+    """Describe where a pixel size ``(y, x)`` in nm comes from and what changed it.
 
-    `origin` is what an image itself records, as of `size_origin`; if None, its
+    `origin` is the record of the image itself, from `size_origin`; if None, its
     history is read.
     """
     jobs: list[str] = []
@@ -318,9 +318,9 @@ def describe_origin(
         if origin_found is not None and np.allclose(
             origin_found["pixel_size_nm"], size
         ):
-            break  # nothing changed it since
+            break  # unchanged since
         jobs.append(step.job)
-        before = _stated_by(step)
+        before = _recorded_origin(step)
         if before is not None:
             origin_found = origin_found or before
             break
@@ -328,8 +328,8 @@ def describe_origin(
         if history is None:
             return "given with its array"
         return (
-            f"handed on by its step {history.job}, whose history does not say from "
-            "where"
+            f"passed on by its step {history.job}, whose history does not record "
+            "the source"
         )
     how = str(origin_found["how"])
     first = np.asarray(origin_found.get("pixel_size_nm", size), dtype=float)
@@ -347,18 +347,18 @@ def describe_origin(
 
 
 BITS_KEY = "significant_bits"
-"""Entry of an image's metadata: bits that its integers fill, where a file states them.
+"""Metadata key: significant bits of the integers, if the file states them.
 
 Twelve of sixteen for many cameras; the least significant ones, as in OME.
 """
 
 
 PICTURE_KEY = "stretched_to_8_bits"
-"""Among the options of a step of which a picture is shown: no value is as it was."""
+"""Key of the options of a step whose output was stretched to 8 bits for display."""
 
 
-def _told_error(step: Provenance | None) -> FloatPair | None:
-    """Relative error of the pixel size by the last step that stated the size."""
+def _recorded_error(step: Provenance | None) -> FloatPair | None:
+    """Return the relative error of the pixel size recorded with it last."""
     while step is not None:
         if SIZE_ERROR_KEY in step.options:
             size_error: FloatPair | None = step.options[SIZE_ERROR_KEY]
@@ -375,11 +375,11 @@ def _told_error(step: Provenance | None) -> FloatPair | None:
 
 
 def _grey_values(data: Any, name: str) -> Any:
-    """Take an array, NumPy's or dask's; what a mask hides is unknown, and so NaN."""
+    """Return a NumPy or dask array in which masked values are NaN."""
     dtype = np.dtype(data.dtype)
     if dtype.kind not in "buif":
         msg = (
-            f"An image must have real grey values, got {dtype} in {name}: take its "
+            f"An image must have real grey values, got {dtype} in {name}: use its "
             "magnitude or its real part."
         )
         raise ReadError(msg, code="complex-values")
@@ -401,13 +401,13 @@ class Micrograph:
     Attributes
     ----------
     data : (Y, X) numpy.ndarray or dask.array.Array
-        Grey values in their own dtype; of a masked array, NaN where it hides them.
+        Grey values in their own dtype; NaN where an array is masked.
     pixel_size_nm : tuple of float or None
-        ``(y, x)``; None when unknown, never silently 1.
+        ``(y, x)``; None if unknown, never assumed to be 1.
     name : str
-        What to call it in a layer list or a report.
+        Name in a layer list or a report.
     provenance : Provenance or None
-        What made it; None for an image that came from outside.
+        Its history; None for an image from another program.
     origin : tuple of float
         Centre of pixel (0, 0) as ``(y, x)``, in nm when calibrated, else in pixels of
         the image that this one was derived from.
@@ -415,11 +415,11 @@ class Micrograph:
         Pixel pitch in pixels of the parent image; used only when uncalibrated (a
         block map of an uncalibrated image has its step here).
     metadata : mapping
-        What the file said: vendor, beam, data bar.
+        Metadata of the file: vendor, beam, data bar.
     look : DisplaySettings or None
-        How these grey values are shown; None leaves it to who shows them.
+        Display settings; None for the viewer's defaults.
     path : str or None
-        File in which these grey values lie, for the history of what is made of them.
+        File that holds these grey values, for the history of derived images.
     """
 
     data: Any
@@ -441,8 +441,8 @@ class Micrograph:
                 raise ShapeError(msg, code="wrong-type") from None
         if hasattr(self.data, "coords"):
             msg = (
-                "A micrograph takes plain arrays, got one whose axes have names: give "
-                "it to a verb as it is, or take `image_of_array`."
+                "A micrograph needs a plain array, got one with named axes: pass it "
+                "to a function directly, or convert it with `image_of_array`."
             )
             raise ShapeError(msg, code="wrong-type")
         size = parse_pixel_size(self.pixel_size_nm)
@@ -457,13 +457,13 @@ class Micrograph:
 
     @property
     def pixel_size_sd_nm(self) -> PixelSize | None:
-        """Standard deviation ``(y, x)`` of the pixel size, where the history tells it.
+        """Standard deviation ``(y, x)`` of the pixel size, if the history records it.
 
-        What was made of a calibrated image has pixels of another size, as sure as its.
+        The relative error is that of the calibrated image it was derived from.
         """
         if self.pixel_size_nm is None:
             return None
-        share = _told_error(self.provenance)
+        share = _recorded_error(self.provenance)
         share = self.metadata.get(SIZE_ERROR_KEY, share)
         if share is None:
             return None
@@ -471,10 +471,9 @@ class Micrograph:
         return parse_pixel_size((y * share[0], x * share[1]))
 
     def with_size_error(self, error: FloatPair | None) -> "Micrograph":
-        """Copy that knows the standard deviation ``(y, x)`` of its pixel size in nm.
+        """Return a copy with the standard deviation ``(y, x)`` of its pixel size in nm.
 
-        It stands, over the pixel size, among the metadata; None where nothing is known
-        of it.
+        The metadata store it relative to the pixel size; None if it is unknown.
         """
         share = None
         if error is not None and self.pixel_size_nm is not None:
@@ -484,9 +483,9 @@ class Micrograph:
         return self.replace(metadata={**self.metadata, SIZE_ERROR_KEY: share})
 
     def with_pixel_size(self, size: object) -> Self:
-        """Copy with another pixel size in nm, whose origin is the same pixel's.
+        """Return a copy with another pixel size in nm, and the same origin in pixels.
 
-        The image itself where none is given.
+        Returns the image itself if `size` is None.
         """
         parsed_size = parse_pixel_size(size)
         if parsed_size is None:
@@ -498,29 +497,29 @@ class Micrograph:
         return self.replace(pixel_size_nm=parsed_size, origin=(y, x))
 
     def calibrate(self, size: object, error: FloatPair | None = None) -> "Micrograph":
-        """Copy with a pixel size in nm that a user gives, and its standard deviation.
+        """Return a copy with a user's pixel size in nm and its standard deviation.
 
-        An `OptionError` if it is a map that was computed with another, or with none.
+        Raises `OptionError` for a map that was computed with another size or without.
         """
         history, size_given = self.provenance, parse_pixel_size(size)
         alike = size_given is None or (
             self.unit == "nm" and np.allclose(size_given, self.scale)
         )
-        if history is not None and history.goes_by_lengths and not alike:
+        if history is not None and history.depends_on_pixel_size and not alike:
             msg = (
-                f"{self.name} shows {self.quantity} and goes by the pixel size of its "
-                "image: give that to the image, in a file of its own by `convert()`, "
-                "and measure it again."
+                f"{self.name} shows {self.quantity}, which depends on the pixel size "
+                "of its image: set the pixel size of that image with `convert()`, and "
+                "compute the map again."
             )
             raise OptionError(msg, code="pixel-size-contradicts")
-        # the pitch in its parent's pixels has told it to whom it was all that was known
+        # the pitch in its parent's pixels is only used while there is no pixel size
         spacing = self.spacing_px if self.unit == "pixel" else (1.0, 1.0)
         image_resized = self.with_pixel_size(size_given).with_size_error(error)
         how = "typed by the user" if error is None else "from a calibration"
         return image_resized.with_size_origin(how).replace(spacing_px=spacing)
 
     def with_size_origin(self, how: str, *, in_file: bool = False) -> "Micrograph":
-        """Copy that knows what stated its pixel size; itself where that is unknown."""
+        """Return a copy with the source of its pixel size; unchanged without a size."""
         if self.pixel_size_nm is None:
             return self
         origin = size_origin(how, self.pixel_size_nm, in_file=in_file)
@@ -528,7 +527,7 @@ class Micrograph:
 
     @property
     def pixel_size_from(self) -> str | None:
-        """Where its pixel size comes from, in words; None if that is unknown."""
+        """Description of the source of its pixel size; None if it has none."""
         if self.pixel_size_nm is None:
             return None
         origin = self.metadata.get(ORIGIN_KEY)
@@ -548,10 +547,10 @@ class Micrograph:
 
     @property
     def significant_bits(self) -> int | None:
-        """Bits that its integers fill, if its file states them and they still hold.
+        """Significant bits of its integers, if its file states them and they apply.
 
-        They do not for floats, for what a network made, whose grey scale is its own,
-        and for what was stretched to 8 bits.
+        They do not apply to floats, to the output of a network, which has its own grey
+        scale, and to values stretched to 8 bits.
         """
         bits, history = self.metadata.get(BITS_KEY), self.provenance
         if self.dtype.kind not in "ui" or not isinstance(bits, int):
@@ -579,7 +578,7 @@ class Micrograph:
 
     @property
     def quantity(self) -> str | None:
-        """What a map shows, such as ``"resolution (nm)"``; None for grey values."""
+        """Quantity of a map, such as ``"resolution (nm)"``; None for grey values."""
         history = self.provenance
         return None if history is None else history.quantity(self.unit)
 
@@ -591,14 +590,14 @@ class Micrograph:
         return math.sqrt(self.pixel_size_nm[0] * self.pixel_size_nm[1])
 
     def array(self) -> NDArray[Any]:
-        """Compute the grey values (Y, X), the whole image in memory."""
+        """Return the grey values (Y, X) of the whole image in memory."""
         return np.asarray(self.data)
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some attributes changed.
 
-        `pixel_size_nm` is parsed, and new `data` have no `look` and no `path` but those
-        that are given.
+        `pixel_size_nm` is parsed; with new `data`, `look` and `path` are None unless
+        given.
         """
         if "pixel_size_nm" in changes:
             changes["pixel_size_nm"] = parse_pixel_size(changes["pixel_size_nm"])
@@ -607,16 +606,16 @@ class Micrograph:
         return replace(self, **changes)
 
 
-# What provenance is made of.
+# Contents of a provenance record.
 
 _PACKAGES = ("napari-semsr", "numpy", "scipy", "scikit-image", "torch", "dask", "zarr")
 _BLOCK = 1 << 20  # bytes read at a time; chosen: hashing is slower than the calls
-_TOLD = 32 << 20  # from one step to the next; chosen: hashed in 0.1 s or less
+_STEP = 32 << 20  # bytes between progress reports; chosen: hashed in 0.1 s or less
 
 
 @cache
 def processor_name() -> str:
-    """Name the processor of this machine, as its maker does where that is known."""
+    """Return the name of this machine's processor, the vendor's if it is known."""
     cpu_info = Path("/proc/cpuinfo")
     try:
         lines = cpu_info.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -631,9 +630,9 @@ def processor_name() -> str:
 
 @cache
 def software_versions() -> dict[str, str]:
-    """Versions of the packages that shape a result, of those that are installed.
+    """Return the versions of the installed packages that affect a result.
 
-    Those with which this process began: reading them takes some 10 ms.
+    Read once per process, since it takes some 10 ms.
     """
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
@@ -645,22 +644,22 @@ def software_versions() -> dict[str, str]:
 
 
 def name_bytes(path: Path) -> bytes:
-    """Write a relative path for a digest, also one whose name is no text."""
+    """Encode a relative path for a digest, even if its name is not valid text."""
     return path.as_posix().encode(errors="surrogatepass")
 
 
 def digest_path(path: Path) -> str:
-    """SHA-256 of a file, or of every file in a folder in name order.
+    """Compute the SHA-256 of a file, or of every file in a folder in name order.
 
-    ``sha256:`` and the digest in hexadecimal.
+    Returns ``sha256:`` and the digest in hexadecimal.
     """
     return run(digest_job(path))
 
 
 def digest_job(path: Path) -> Job[str]:
-    """Digest as `digest_path` does, in steps of megabytes read.
+    """Compute the digest of `digest_path` as a job, with progress in megabytes.
 
-    None is told of what one step reads.
+    Small inputs report no progress.
     """
     digest = hashlib.sha256()
     files = sorted(files_below(path)) if path.is_dir() else [path]
@@ -673,7 +672,7 @@ def digest_job(path: Path) -> Job[str]:
             while block := stream.read(_BLOCK):
                 digest.update(block)
                 read += len(block)
-                if read - reported_bytes >= _TOLD:
+                if read - reported_bytes >= _STEP:
                     reported_bytes = read
                     read_share = min(read // _BLOCK, total)
                     yield Progress(

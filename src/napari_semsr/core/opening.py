@@ -1,4 +1,4 @@
-"""Files of others, opened so that none is waited for and none is read without end."""
+"""Opening of files that never blocks on pipes and never reads without a limit."""
 
 import errno
 import os
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from napari_semsr.core.errors import Message, ReadError
 
-# Names without case of what file managers, network drives, editors and office programs
-# put into folders unasked. Not all hidden files: those of zarr begin with a dot.
+# Lower-case names of files that file managers, network drives, editors and office
+# programs create in folders. Not all hidden files: those of zarr begin with a dot.
 _SYSTEM_NAMES = (
     *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"),
     *("$recycle.bin", "system volume information", "@eadir", "#recycle", "__macosx"),
@@ -25,17 +25,17 @@ _SYSTEM_NAME = re.compile("|".join(map(translate, _SYSTEM_NAMES)))
 
 
 def is_system_file(name: str) -> bool:
-    """Whether a file or folder of this name is none that a user put there."""
+    """Return whether a file or folder of this name was created by the system."""
     return _SYSTEM_NAME.match(name.lower()) is not None
 
 
 def list_folder(folder: Path) -> list[Path]:
-    """List what is in a folder, without files and folders of the system."""
+    """List the contents of a folder, without files and folders of the system."""
     return [item for item in folder.iterdir() if not is_system_file(item.name)]
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """List the files of a folder and its folders, without those of the system."""
+    """List the files of a folder and its subfolders, without those of the system."""
     for place, names, files in os.walk(folder):
         names[:] = [name for name in names if not is_system_file(name)]
         paths = (Path(place, name) for name in files if not is_system_file(name))
@@ -50,7 +50,7 @@ _IN_USE = Message(
     "is in use by another program: close it there, then try again.", "file-in-use"
 )
 _FORBIDDEN = Message("cannot be opened ({}): check its permissions.", "no-permission")
-_AWAY = Message(
+_UNREACHABLE = Message(
     "could not be read ({}): check its disk or network connection, then try again.",
     "disk-unreachable",
 )
@@ -63,7 +63,7 @@ _REFUSALS = {
             *("ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "ECONNRESET", "ECONNABORTED"),
             *("ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ESHUTDOWN"),
         ),
-        _AWAY,
+        _UNREACHABLE,
     ),
     **dict.fromkeys(
         _numbers("EMFILE", "ENFILE"),
@@ -77,16 +77,16 @@ _REFUSALS = {
     ),
     errno.EISDIR: Message("is a folder: choose a file in it.", "not-a-file"),
 }
-# Windows has numbers of its own: of files that are shared or locked, of a drive that is
-# not ready or fails, of a network that does not answer
+# Windows has its own error numbers: for files that are shared or locked, for a drive
+# that is not ready or fails, for a network that does not respond
 _WINDOWS = {
     **dict.fromkeys((32, 33), _IN_USE),
-    **dict.fromkeys((21, 23, 53, 55, 59, 64, 121, 1117, 1231), _AWAY),
+    **dict.fromkeys((21, 23, 53, 55, 59, 64, 121, 1117, 1231), _UNREACHABLE),
 }
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """List an error, and those that it was raised from."""
+    """Yield an error and the errors that it was raised from."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -94,9 +94,9 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def access_refusal(path: Path, error: BaseException) -> Message | None:
-    """Write a sentence if the system refuses access to a file; None of other errors.
+    """Return a message if the system denied access to a file, None for other errors.
 
-    A decoder that finds damage may raise an `OSError`, too, without such a number.
+    A decoder may also raise `OSError` for damaged data, but without an error number.
     """
     for one in causes(error):
         if isinstance(one, OSError) and one.errno is not None:
@@ -108,35 +108,35 @@ def access_refusal(path: Path, error: BaseException) -> Message | None:
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Open a file for its bytes, and look at what was opened.
+    """Open a regular file for reading in binary mode.
 
-    A pipe is waited for until somebody writes into it, and a device may never end. Both
-    are refused, also where a link leads to them; a folder is an `OSError`, as of
+    Opening a pipe blocks until another program writes to it, and a device may never
+    end: both raise `ReadError`, also through a link. A folder raises `OSError`, like
     `open`.
     """
     return open(path, "rb", opener=_open_file)
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """Read a file as a whole, if it has not more bytes than can be meant."""
+    """Read a whole file; raise `ReadError` if it has more than `most` bytes."""
     with open_file(path) as stream:
         return read_rest(stream, path, most)
 
 
 def read_rest(stream: BufferedReader, path: Path, most: int) -> bytes:
-    """Read what is left of an open file, as `read_bytes` does."""
+    """Read the rest of an open file, with the limit of `read_bytes`."""
     size = os.fstat(stream.fileno()).st_size
     if size > most:
         msg = (
-            f"{path} is too large, {size >> 20} MiB of at most {most >> 20}: see "
-            "whether it is the one you mean."
+            f"{path} has {size >> 20} MiB, more than the limit of {most >> 20} MiB: "
+            "check that it is the intended file."
         )
         raise ReadError(msg, code="file-too-large")
     return stream.read(size)
 
 
 def _open_file(path: str, flags: int) -> int:
-    """Open without waiting, and refuse what is no file."""
+    """Open without blocking; raise `ReadError` unless it is a regular file."""
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):

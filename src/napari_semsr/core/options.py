@@ -1,4 +1,4 @@
-"""Options: what a user edits and a store records, frozen and validated once."""
+"""Options: immutable, validated settings that users edit and stores record."""
 
 import difflib
 import math
@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 from napari_semsr.core.errors import Message, OptionError, one_line, shorten
 from napari_semsr.core.progress import warn
 
-_WORDS = {
+_CONSTRAINTS = {
     "missing": "must be given",
     "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
@@ -61,16 +61,18 @@ _PATTERNS = {
     r"^[\w.+-]+$": "must be made of letters, digits, '_', '-', '+' and '.'",
 }
 _KEY = "[key]"
-_MOST_NAMED = 8  # chosen: a longer list of names is not read
+_MAX_NAMES = 8  # chosen: a longer list of names is not read
 
 
 def _code(first: ErrorDetails) -> str | None:
-    """Name the cause of a fault; None where only its class is known."""
+    """Return the code of a validation error; None for the default of `OptionError`."""
     kind, context = first["type"], first.get("ctx", {})
     if kind == "value_error":
         message = next(iter(context["error"].args), None)
         return message.code if isinstance(message, Message) else None
-    return _CODES.get(kind) or ("out-of-range" if kind in _WORDS else "wrong-type")
+    return _CODES.get(kind) or (
+        "out-of-range" if kind in _CONSTRAINTS else "wrong-type"
+    )
 
 
 def _first_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
@@ -94,7 +96,7 @@ def _message(first: ErrorDetails) -> str:
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"], "must be of another form")
     group = re.split(r"_(?:type|parsing|from|attributes|instance)", kind)[0]
-    words = _WORDS.get(kind) or (_KINDS.get(group) if group != kind else None)
+    words = _CONSTRAINTS.get(kind) or (_KINDS.get(group) if group != kind else None)
     context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
     if words is not None:
         sentence = words.format(**context).replace(
@@ -107,7 +109,7 @@ def _message(first: ErrorDetails) -> str:
 
 
 def _rule(message: str, where: str, model: type[BaseModel]) -> str:
-    """Say a rule between options, which names them itself."""
+    """Format the violation of a rule between options, which names them itself."""
     if where:
         return f"In {where}: {message}."
     word = re.split(r"[\s:,]", message)[0]
@@ -117,7 +119,7 @@ def _rule(message: str, where: str, model: type[BaseModel]) -> str:
 
 
 def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
-    """Say that there is no such option, and which may be meant."""
+    """Format the message for an unknown option, with a suggestion."""
     *above, name = first["loc"]
     table: type[BaseModel] | None = model
     for part in above:
@@ -129,13 +131,13 @@ def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
     sentence = f"Unknown option '{_spelt(first['loc'])}'"
     if near:
         return f"{sentence}; did you mean {_spelt((*above, near[0]))}?"
-    if 0 < len(known_names) <= _MOST_NAMED:
-        return f"{sentence}; there are {', '.join(known_names)}."
+    if 0 < len(known_names) <= _MAX_NAMES:
+        return f"{sentence}; choose one of {', '.join(known_names)}."
     return f"{sentence}."
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Give the option set that a field holds, alone or in a list."""
+    """Return the option set that a field holds, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     models = (_model_in(part) for part in get_args(annotation))
@@ -143,27 +145,29 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _spelt(place: tuple[Any, ...]) -> str:
-    """Write where an option is: ``data.train[0].file``."""
+    """Format the location of an option: ``data.train[0].file``."""
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
     return one_line("".join(parts).removeprefix("."))
 
 
 def _kinds_of(annotation: Any) -> frozenset[Any]:
-    """List the types that an annotation is made of."""
+    """Return all types in an annotation."""
     own = frozenset([get_origin(annotation) or annotation])
     return own.union(*map(_kinds_of, get_args(annotation)))
 
 
-_RENAMED = {"norm": {"exact": "whole", "frozen": "sampled"}}
+_OLD_VALUES = {"norm": {"exact": "whole", "frozen": "sampled"}}
 
 
 def current_value(name: str, value: Any) -> Any:
-    """Read a stored value of an option that had another name when it was stored."""
-    return _RENAMED.get(name, {}).get(value, value) if isinstance(value, str) else value
+    """Replace an old name of an option's value by its current name."""
+    return (
+        _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
+    )
 
 
 class Options(BaseModel):
-    """Base of all option sets; panels are built from it and stores record it."""
+    """Base class of all option sets; panels are built from it and stores record it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -174,52 +178,52 @@ class Options(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_truth_is_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
         kinds = _kinds_of(cls.model_fields[str(info.field_name)].annotation)
         parts = value if isinstance(value, (list, tuple)) else (value,)
-        has_truth = any(isinstance(part, bool) for part in parts)  # 1 for Python
-        if bool not in kinds and {int, float} & kinds and has_truth:
+        has_boolean = any(isinstance(part, bool) for part in parts)  # 1 for Python
+        if bool not in kinds and {int, float} & kinds and has_boolean:
             msg = "must be a number" if isinstance(value, bool) else "must be numbers"
             raise ValueError(Message(msg, "wrong-type"))
         return value
 
     def settle(self) -> Self:
-        """Copy in which what has no part is as usual; a warning names it."""
-        usual = {}
+        """Return a copy with unused options at their defaults, and warn about each."""
+        defaults = {}
         for name, other, choices in self._idle(self.__dict__):
             needed_values, now = (
                 " or ".join(map(str, some)).lower()
                 for some in (choices, [getattr(self, other)])
             )
             warn(
-                f"{name} changes nothing where {other} is {now}, only with "
+                f"{name} has no effect if {other} is {now}, only if it is "
                 f"{needed_values}.",
                 "option-without-effect",
             )
-            usual[name] = type(self).model_fields[name].default
-        return self.replace(**usual) if usual else self
+            defaults[name] = type(self).model_fields[name].default
+        return self.replace(**defaults) if defaults else self
 
     @classmethod
     def _idle(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-        """Find values other than usual of no part, by what option, and its values."""
+        """Yield unused options, the options they depend on, and the values needed."""
         fields = cls.model_fields
         for name, info in fields.items():
             if values.get(name, info.default) == info.default:
                 continue
-            for other, choices in (words_of(info).when or {}).items():
+            for other, choices in (display_of(info).when or {}).items():
                 if values.get(other, fields[other].default) not in choices:
                     yield name, other, choices
 
     @classmethod
     def recall(cls, values: Mapping[str, Any]) -> Self:
-        """Validate what a history says, which may hold values that had no part."""
+        """Validate options from a history, ignoring unused ones."""
         idle = {name for name, *_ in cls._idle(values)}
         own = cls.model_fields.keys() & values.keys() - idle
         return cls.parse({name: values[name] for name in own})
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
-        """Validate what a user or file says; an `OptionError` tells the first fault."""
+        """Validate values of a user or file; `OptionError` names the first fault."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -233,22 +237,21 @@ class Options(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class OptionWords:
-    """How an option is shown in a form, and who may give it."""
+class OptionDisplay:
+    """How a form and a command present an option, and who may set it."""
 
-    # what its row is called
     label: str = ""
     unit: str = ""
-    # entries of a closed list as they read, and their values
+    # labels of the entries of a drop-down list, and their values
     choices: Mapping[str, Any] | None = None
     step: float | None = None  # of a spin box
-    by_person: bool = False  # whether a person alone gives it, never a file
-    # what the command's help calls its value; several for a list of so many words
+    user_only: bool = False  # whether only a user may set it, never a file
+    # placeholder of its value in the command's help; several for a list of values
     metavar: str | tuple[str, ...] = ""
-    group: str = ""  # frame of a panel that it stands in
-    # further names of it, each for one value
+    group: str = ""  # group box of the panel
+    # flags of the command, each for one value
     flags: Mapping[str, Any] | None = None
-    # values of other options with which alone it has a part, by their names
+    # values of other options, by their names, with which it has an effect
     when: Mapping[str, Sequence[Any]] | None = None
 
     @property
@@ -258,7 +261,7 @@ class OptionWords:
 
 
 MORE = "More settings"
-"""Group of options that a panel folds away below the others."""
+"""Group of options that a panel collapses below the others."""
 
 
 def option(
@@ -269,21 +272,21 @@ def option(
     unit: str = "",
     choices: Mapping[str, Any] | None = None,
     step: float | None = None,
-    by_person: bool = False,
+    user_only: bool = False,
     metavar: str | tuple[str, ...] = "",
     group: str = "",
     flags: Mapping[str, Any] | None = None,
     when: Mapping[str, Sequence[Any]] | None = None,
     **bounds: Any,
 ) -> Any:
-    """Declare an option: what it does, what a form calls it, who may give it.
+    """Declare an option with its presentation.
 
-    What the words say stands in `OptionWords`; `description` is for help, tooltip and
-    manual, `bounds` are those of `pydantic.Field`. What connects to an address or
-    another process, or writes where it likes, is `by_person`.
+    The parameters are described in `OptionDisplay`; `description` is for help, tooltip
+    and manual, `bounds` are those of `pydantic.Field`. Use `user_only` for what
+    connects to an address or another process, or writes to any path.
     """
-    words = OptionWords(
-        label, unit, choices, step, by_person, metavar, group, flags, when
+    words = OptionDisplay(
+        label, unit, choices, step, user_only, metavar, group, flags, when
     )
     return Field(
         default=default,
@@ -300,21 +303,23 @@ _DEVICES = {
     "Apple GPU (mps)": "mps",
     "Intel GPU (xpu)": "xpu",
 }
-_WHERE_IT_RUNS = (
-    "Where the model runs: auto, which takes a GPU that computes as the CPU does, cpu, "
+_DEVICE_DESCRIPTION = (
+    "Device that runs the model: auto (a GPU if it agrees with the CPU), cpu, "
     "cuda (NVIDIA or AMD), mps (Apple) or xpu (Intel); cuda:1 is the second card."
 )
 
 
-def device_option(description: str = _WHERE_IT_RUNS, *, trains: bool = False) -> Any:
-    """Declare the device that a model runs on, or one that it can be trained on."""
+def device_option(
+    description: str = _DEVICE_DESCRIPTION, *, trains: bool = False
+) -> Any:
+    """Declare the device that a model runs on, or is trained on."""
     pattern = _TRAINING_DEVICE if trains else _DEVICE
     choices = {k: name for k, name in _DEVICES.items() if re.match(pattern, name)}
     return option("auto", "Device", description, choices=choices, pattern=pattern)
 
 
 def _known_type(value: str | None) -> str | None:
-    """Accept integer and floating types by name."""
+    """Check the name of an integer or floating type."""
     if value is None:
         return None
     try:
@@ -331,17 +336,17 @@ GreyType = Annotated[str | None, AfterValidator(_known_type)]
 """Type of the grey values in an output, by its name; None for float32."""
 
 
-def words_of(info: FieldInfo) -> OptionWords:
-    """Look up how an option is shown; empty for a field not declared by `option`."""
+def display_of(info: FieldInfo) -> OptionDisplay:
+    """Return how an option is presented; empty for a field not declared by `option`."""
     extra: Any = info.json_schema_extra
     words = extra.get("words") if isinstance(extra, dict) else None
-    return words if isinstance(words, OptionWords) else OptionWords()
+    return words if isinstance(words, OptionDisplay) else OptionDisplay()
 
 
 def as_text(info: FieldInfo, value: Any) -> Any:
-    """Write a number of a file, or a list, as text where an option takes nothing else.
+    """Convert a number or list of a file to text for an option that only takes text.
 
-    A command has nothing but text to give, so that a file may say as much.
+    So a file may hold the same values as a command, which only passes text.
     """
     kinds = _kinds_of(info.annotation)
     if isinstance(value, list):
@@ -351,33 +356,32 @@ def as_text(info: FieldInfo, value: Any) -> Any:
     return str(value) if number and not {int, float, bool} & kinds else value
 
 
-def persons_options(model: type[BaseModel]) -> frozenset[str]:
-    """Name the options of a set that a person alone gives."""
+def user_only_options(model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of the options of a set that only a user may set."""
     fields = model.model_fields.items()
-    return frozenset(name for name, info in fields if words_of(info).by_person)
+    return frozenset(name for name, info in fields if display_of(info).user_only)
 
 
-def refuse_persons(
+def refuse_user_only(
     options: Iterable[str], persons: Collection[str], place: str
 ) -> None:
-    """Refuse, by an `OptionError`, options of a file that a person alone gives.
+    """Raise `OptionError` if a file sets options that only a user may set.
 
-    `place` is what gives them, as the sentence calls it.
+    `place` is the name of the file in the message.
     """
     for name in options:
         if name in persons:
             msg = (
-                f"{place} must leave {name} to a person, since it connects to another "
-                "process or writes elsewhere: take it out, and give it to the command."
+                f"{place} must not set {name}, which connects to another process or "
+                "writes elsewhere: remove it there, and pass it to the command."
             )
             raise OptionError(msg, code="unsafe-content")
 
 
 def count_values(value: Any) -> float:
-    """Count what a text held as if written out: aliases repeat parts of it.
+    """Count the values of nested tables and lists with all YAML aliases expanded.
 
-    Tables and lists within each other, as YAML gives them; infinity for what holds
-    itself.
+    Infinity if a table or list contains itself.
     """
     counts: dict[int, float] = {}
 
@@ -385,7 +389,7 @@ def count_values(value: Any) -> float:
         if not isinstance(value, dict | list):
             return 1
         if id(value) not in counts:
-            counts[id(value)] = math.inf  # of what holds itself
+            counts[id(value)] = math.inf  # until counted: it may contain itself
             inside = value.values() if isinstance(value, dict) else value
             counts[id(value)] = 1 + sum(map(count_value, inside))
         return counts[id(value)]

@@ -1,7 +1,7 @@
-"""Progress, and warnings: what services say while they work.
+"""Progress and warnings of running jobs.
 
-A service is a generator that yields `Progress` and returns its result, so that a
-panel, a command and a script consume the same object. Closing the generator cancels.
+A job is a generator that yields `Progress` and returns its result, so that a panel, a
+command and a script consume the same object. Closing the generator cancels it.
 """
 
 import re
@@ -17,23 +17,23 @@ from napari_semsr.core.errors import Message, code_of
 
 T = TypeVar("T")
 
-# Chosen. Over less than a second the pace is that of caches which fill.
+# Chosen. In the first second caches are filled, so the pace is not representative.
 _FIRST_S = 1.0
 _MINUTE_S, _HOUR_S = 60, 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a job has come.
+    """Progress of a job.
 
     Attributes
     ----------
     done, total : int
-        Steps finished and steps in all; `total` is 0 while it is unknown.
+        Number of finished steps and of all steps; `total` is 0 while it is unknown.
     message : str
-        What is being done now, for the user.
+        The current activity, for the user.
     seconds_left : float or None
-        How long these steps take still, at the pace so far.
+        Estimated time for the remaining steps.
     """
 
     done: int
@@ -43,13 +43,13 @@ class Progress:
 
     @property
     def fraction(self) -> float:
-        """Share of the work that is finished, in [0, 1]; 0 while unknown."""
+        """Finished fraction of the work, in [0, 1]; 0 while unknown."""
         return min(1.0, self.done / self.total) if self.total else 0.0
 
     def __str__(self) -> str:
         if self.seconds_left is None:
             return self.message
-        return f"{self.message}, {spell_time(self.seconds_left)} left"
+        return f"{self.message}, {format_time(self.seconds_left)} left"
 
 
 P = TypeVar("P", bound=Progress)
@@ -57,19 +57,20 @@ P = TypeVar("P", bound=Progress)
 
 @dataclass(frozen=True, slots=True)
 class Waiting(Progress):
-    """Something outside this process is waited for; the user must know it at once."""
+    """Waiting for something outside this process; shown to the user immediately."""
 
 
 class Pace:
-    """Tells the time left from the steps so far."""
+    """Estimator of the remaining time of a job."""
 
     def __init__(self) -> None:
         self._start: tuple[int, int, float] | None = None
 
     def add_time_left(self, step: P, now: float | None = None) -> P:
-        """Add the time left to a step, once there is a pace; a new total begins anew.
+        """Return a step with the estimated time left, once it can be estimated.
 
-        `now` is in seconds on a clock that only goes on, by default the system's.
+        A new total restarts the estimate. `now` is in seconds on a monotonic clock, by
+        default the system's.
         """
         if not step.done or not step.total:
             return step
@@ -84,8 +85,8 @@ class Pace:
         return replace(step, seconds_left=left)
 
 
-def spell_time(seconds: float) -> str:
-    """Say a time in seconds, minutes, or hours and minutes, as suits it."""
+def format_time(seconds: float) -> str:
+    """Format a time in seconds, minutes, or hours and minutes."""
     if seconds < _MINUTE_S:
         return f"{seconds:.0f} s"
     if seconds < _HOUR_S:
@@ -98,7 +99,7 @@ Job = Generator[Progress, None, T]
 
 
 def run(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
-    """Run a job to its end and return what it returns.
+    """Run a job to its end and return its result.
 
     `report` receives each `Progress`; an exception raised by it cancels the job.
     """
@@ -114,16 +115,16 @@ def run(job: Job[T], report: Callable[[Progress], None] | None = None) -> T:
         job.close()
 
 
-def retell(
+def map_progress(
     job: Job[T],
-    tell: Callable[[Progress], Progress] = lambda step: step,
+    change: Callable[[Progress], Progress] = lambda step: step,
     *,
     within: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> Job[T]:
-    """Run a job whose steps are told in other words, as those of a larger one.
+    """Run a job as part of another one, with changed progress.
 
-    `tell` gives what is told in place of a step, `within` what each step is done
-    within, such as `hear_warnings`. Returns the job's own result.
+    `change` returns the progress to report instead of the job's, `within` a context for
+    each step, such as `capture_warnings`. Returns the job's own result.
     """
     with closing(job):
         while True:
@@ -133,35 +134,37 @@ def retell(
             except StopIteration as end:
                 result: T = end.value
                 return result
-            yield tell(step)
+            yield change(step)
 
 
-# Python's own hook is one for all threads: two jobs that overlap would leave each
-# other's in place, and what a third says would reach nobody.
+# All threads share Python's own hook: two jobs that overlap would restore each other's,
+# and the warnings of a third would be lost.
 _NAMES_AND_NUMBERS = re.compile(r"\S+\.\w+|\d+")
-_hears: ContextVar[Callable[[str], object] | None] = ContextVar("hears", default=None)
+_handler: ContextVar[Callable[[str], object] | None] = ContextVar(
+    "handler", default=None
+)
 
 
 def warn(message: str, code: str = "", *, stacklevel: int = 2) -> None:
-    """Warn the user of what a result must be taken with: who listens, else Python.
+    """Warn the user through the current handler, else through Python's warnings.
 
-    `message` is one sentence, `code` its stable name unless it has one already;
-    `stacklevel` is as that of `warnings.warn`, seen from the caller.
+    `message` is one sentence, `code` its stable name unless it is a `Message`;
+    `stacklevel` is that of `warnings.warn`, relative to the caller.
     """
     if code:
         message = Message(message, code)
-    hear = _hears.get()
-    if hear is None:
+    handle = _handler.get()
+    if handle is None:
         warnings.warn(message, stacklevel=stacklevel + 1)
     else:
-        hear(message)
+        handle(message)
 
 
 def warn_once(sentences: Iterable[str], files: str) -> None:
-    """Warn of what several files have in common once, with the number of them.
+    """Warn once about what several files have in common, with their number.
 
-    Sentences are taken as alike that differ in names of files and in numbers alone;
-    `files` says what they are of, such as ``"frames of scan"``.
+    Sentences that differ only in file names and numbers are considered the same;
+    `files` describes the files, such as ``"frames of scan"``.
     """
     kinds: dict[str, list[str]] = {}
     for sentence in dict.fromkeys(sentences):
@@ -172,13 +175,13 @@ def warn_once(sentences: Iterable[str], files: str) -> None:
 
 
 @contextmanager
-def hear_warnings(hear: Callable[[str], object]) -> Iterator[None]:
-    """Listen to the sentences told by `warn` within, in this thread.
+def capture_warnings(handle: Callable[[str], object]) -> Iterator[None]:
+    """Pass warnings from `warn` to `handle` within this context, in this thread.
 
     Python's own hook does not receive them.
     """
-    before = _hears.set(hear)
+    before = _handler.set(handle)
     try:
         yield
     finally:
-        _hears.reset(before)
+        _handler.reset(before)

@@ -1,9 +1,9 @@
-"""Quantities of results: what they are called and how they are written, said once.
+"""Quantities of results: their labels, units and formats, declared once.
 
-A field of a result that a person reads is annotated with its `Quantity`, and so is what
-a property returns that is shown and not stored. Summaries of commands, figures of
-panels, columns of tables, numbers of reports and the manual are made of that. What is
-drawn of a result is a `Curve`, declared beside its verb.
+A field of a result that a user reads is annotated with its `Quantity`, as is the return
+value of a property that is shown but not stored. Summaries of commands, figures of
+panels, columns of tables, numbers of reports and the manual are generated from these.
+Plots of a result are declared by a `Curve`, next to its verb.
 """
 
 import math
@@ -17,57 +17,56 @@ import numpy as np
 from napari_semsr.core.micrograph import parse_pixel_size
 from napari_semsr.core.types import FloatArray, FloatPair
 
-_WRITTEN_OUT = 1e7  # chosen: grey levels of 16 bits and counts are read as digits
+_PLAIN_BELOW = 1e7  # chosen: grey levels of 16 bits and counts without an exponent
 _NONE = "\N{EN DASH}"
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 LEVELS = "grey levels"
 """Unit of grey values."""
 DB = "dB"
-"""Unit of PSNR, and of gains in it."""
+"""Unit of PSNR and of its gains."""
 FLAT = {"flat": True}
-"""Metadata of a field whose own fields stand in the record as if they were its."""
+"""Metadata of a field whose own fields are stored in the enclosing record."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """What a field of a result is called, and how it is written where it is shown."""
+    """Label, unit and format of a field of a result, wherever it is displayed."""
 
-    # as a figure of a panel bears them
     label: str
     unit: str = ""
     form: str = ".4g"  # format of a number
-    help: str = ""  # what it is, where the label does not tell; for the manual
-    # fields that stand beside it: the same in another unit (in place of it where it is
+    help: str = ""  # explanation for the manual, if the label needs one
+    # fields shown with it: the same in another unit (used instead of it if it is
     # None), its standard deviation, its interval
     also: str = ""
     sd: str = ""
     interval: str = ""
-    within: str = "95 %"  # what the interval holds
-    # field that tells why there is none; without one, what is None is not shown
+    within: str = "95 %"  # coverage of the interval
+    # field with the reason why the value is missing; without it, None is not shown
     reason: str = ""
-    note: str = ""  # what stands after it wherever it is shown
-    verdict: str = ""  # field that tells what is to be thought of it
-    column: str = ""  # name in tables; made of the field's name and the unit by default
-    # whether a panel shows it large, the first of them, and says it in its sentence
+    note: str = ""  # text shown after it everywhere
+    verdict: str = ""  # field with an assessment of the value
+    column: str = ""  # name in tables; by default from the field's name and unit
+    # whether a panel shows it in large type, and in its summary sentence
     large: bool = False
-    # whether it is a figure, and whether it is a column of tables
+    # whether it is shown as a figure, and as a column of tables
     shown: bool = True
     tabled: bool = True
-    # what declares the keys of a record within, of several by name, or of a list: a
-    # kind of result, or quantities by keys
+    # declaration of the keys of a nested record, of several by name, or of a list: a
+    # type of result, or quantities by keys
     keys: Any = None
 
 
 def record_quantity(
     label: str, unit: str = "", form: str = ".4g", **more: Any
 ) -> Quantity:
-    """Declare what a record tells, and no figure of a panel or column of a table."""
+    """Declare a quantity of a record that is neither a figure nor a column."""
     return Quantity(label, unit, form, shown=False, tabled=False, **more)
 
 
 def figure(get: Callable[[Any], Any], *settings: Any, **more: Any) -> property:
-    """Make the property of a result that is a figure: as `Quantity` is told."""
+    """Create a property of a result with the `Quantity` of these settings."""
 
     def find_figure(self: Any) -> Any:
         return get(self)
@@ -79,30 +78,31 @@ def figure(get: Callable[[Any], Any], *settings: Any, **more: Any) -> property:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number with its unit, and how it is shown; words where it is no number."""
+    """A number, or a text, with its unit and format."""
 
-    value: float | str | None  # None or NaN where there is none
-    # unit, and format of a number
+    value: float | str | None  # None or NaN if missing
     unit: str = ""
-    form: str = ".4g"
-    note: str = ""  # what stands after it, such as its interval
+    form: str = ".4g"  # format of a number
+    note: str = ""  # text after it, such as its interval
     sd: float | None = None  # its standard deviation or error
-    verdict: str = ""  # what is to be thought of it
-    large: bool = False  # whether a panel shows it large
+    verdict: str = ""  # an assessment of the value
+    large: bool = False  # whether a panel shows it in large type
 
     @property
     def spread(self) -> str:
-        """Its error as it stands beside it."""
-        return "" if self.sd is None else f"{_PLUS_MINUS} {in_figures(self.sd, '.2g')}"
+        """Text of its error."""
+        return (
+            "" if self.sd is None else f"{_PLUS_MINUS} {format_number(self.sd, '.2g')}"
+        )
 
     @property
     def text(self) -> str:
-        """The number alone."""
+        """Text of the number without unit and error."""
         if isinstance(self.value, str):
             return self.value
         if self.value is None or math.isnan(self.value):
             return _NONE
-        return in_figures(self.value, self.form)
+        return format_number(self.value, self.form)
 
     def __str__(self) -> str:
         number_text = self.text
@@ -113,14 +113,14 @@ class Figure:
 
 
 def declared_by(keys: Any) -> Mapping[str, Quantity]:
-    """List quantities by the keys of a record: those of a result, or as they are."""
+    """Return quantities by the keys of a record, also for a result type."""
     if isinstance(keys, Mapping):
         return keys
     return {name: words for name, (words, _) in quantities_of(keys).items()}
 
 
 def lengths(key: str, label: str) -> dict[str, Quantity]:
-    """Declare a length of a record that has it in nm and, beside that, in px."""
+    """Declare a length that a record has both in nm and in px."""
     nm, px = (
         Quantity(label, unit, sd=f"{key}_sd_{unit}", interval=f"{key}_interval_{unit}")
         for unit in ("nm", "px")
@@ -128,19 +128,19 @@ def lengths(key: str, label: str) -> dict[str, Quantity]:
     return {f"{key}_nm": replace(nm, also=f"{key}_px"), f"{key}_px": px}
 
 
-def in_figures(value: float, form: str = ".4g") -> str:
-    """Write a number, a large one in digits rather than as 2e+04, a count in all."""
+def format_number(value: float, form: str = ".4g") -> str:
+    """Format a number, a large one without an exponent, an integer with all digits."""
     text = f"{value:{form}}"
-    if "e+" not in text or abs(value) >= _WRITTEN_OUT:
+    if "e+" not in text or abs(value) >= _PLAIN_BELOW:
         return text
     return f"{value if float(value).is_integer() else float(text):.0f}"
 
 
 def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
-    """List what a dataclass of results declares, its own before those of its bases.
+    """Return the quantities of a result type, its own before those of its bases.
 
-    Quantity and type by the names of fields and properties; those of a flat field where
-    it stands.
+    Quantity and type by the names of fields and properties; a flat field is replaced by
+    its own.
     """
     return _quantities(kind)
 
@@ -168,13 +168,13 @@ def _quantities(kind: Any) -> dict[str, tuple[Quantity, Any]]:
 
 
 def _kinds(annotation: Any) -> list[Any]:
-    """Give the types that a field may have, None apart."""
+    """Return the types that a field may have, except None."""
     parts = get_args(annotation) if get_origin(annotation) is not tuple else ()
     return [one for one in parts or (annotation,) if one is not type(None)]
 
 
 def value_of(result: Any, name: str) -> Any:
-    """Look up a field or property of a result, or of what it holds flat."""
+    """Return a field or property of a result, or of its flat fields."""
     if hasattr(result, name):
         return getattr(result, name)
     flat_names = (item.name for item in fields(result) if item.metadata.get("flat"))
@@ -184,9 +184,9 @@ def value_of(result: Any, name: str) -> Any:
 
 
 def figures_of(result: Any) -> dict[str, Figure]:
-    """Write a result as figures, by their labels in the order of the fields.
+    """Return the figures of a result by their labels, in the order of the fields.
 
-    What its own `figures` gives, where it has such a method.
+    If it has a method `figures`, returns what that returns.
     """
     own = getattr(result, "figures", None)
     figures: dict[str, Figure] = own() if callable(own) else declared_figures(result)
@@ -194,7 +194,7 @@ def figures_of(result: Any) -> dict[str, Figure]:
 
 
 def declared_figures(result: Any) -> dict[str, Figure]:
-    """Write annotated fields and properties of a result as figures, by their labels."""
+    """Return annotated fields and properties of a result as figures by their labels."""
     quantities = quantities_of(type(result))
     beside = {
         n for q, _ in quantities.values() for n in (q.also, q.sd, q.interval) if n
@@ -208,7 +208,7 @@ def declared_figures(result: Any) -> dict[str, Figure]:
 
 
 def _figure(result: Any, name: str, quantity: Quantity) -> Iterator[tuple[str, Figure]]:
-    """Write a field, unless there is nothing to tell of it."""
+    """Yield the figure of a field, unless it has neither a value nor a reason."""
     value, also = value_of(result, name), quantity.also
     if value is None and also:
         other = quantities_of(type(result))[also][0]
@@ -249,14 +249,14 @@ def _note(result: Any, quantity: Quantity) -> str:
         parts.append(f"({other_figure})")
     ends = value_of(result, quantity.interval) if quantity.interval else None
     if ends is not None:
-        low, high = (in_figures(end, quantity.form) for end in ends)
+        low, high = (format_number(end, quantity.form) for end in ends)
         holds = f"{quantity.within}: " if quantity.within else ""
         parts.append(f"({holds}{low} to {high} {quantity.unit}".rstrip() + ")")
     parts += [quantity.note] if quantity.note else []
     return " ".join(parts)
 
 
-# Columns of tables, whose names tell the unit.
+# Columns of tables, whose names contain the unit.
 
 _AXES = ("y", "x")
 _ENDS = ("low", "high")
@@ -264,12 +264,12 @@ _UNITS = ("_nm", "_px")
 
 
 def columns_of(kind: type) -> tuple[str, ...]:
-    """Name the columns that a kind of result has in a table."""
+    """Return the names of the table columns of a result type."""
     return tuple(name for name, _, _ in _columns(kind))
 
 
 def cells_of(result: Any) -> dict[str, Any]:
-    """Write a result as a row of a table: cells by the names of their columns."""
+    """Return a result as a row of a table: cells by the names of their columns."""
     row = {}
     for column, name, place in _columns(type(result)):
         value = value_of(result, name)
@@ -280,7 +280,7 @@ def cells_of(result: Any) -> dict[str, Any]:
 
 
 def _columns(kind: Any) -> tuple[tuple[str, str, int | None], ...]:
-    """List columns, with the field of each and its place in a pair."""
+    """Return the columns, each with its field and its index in a pair."""
     quantities = quantities_of(kind)
     intervals = {quantity.interval for quantity, _ in quantities.values()}
     columns: list[tuple[str, str, int | None]] = []
@@ -302,36 +302,36 @@ def _columns(kind: Any) -> tuple[tuple[str, str, int | None], ...]:
 
 # Numbers in sentences.
 
-_IN_UM = 1e5  # nm; from there on a length is read more easily in µm
+_IN_UM = 1e5  # nm; longer lengths are written in µm
 
 
-def in_digits(value: float) -> str:
-    """Write a number with three significant digits, a large one without an exponent.
+def format_rounded(value: float) -> str:
+    """Format a number with three significant digits, without a positive exponent.
 
-    ``3040`` where a format of Python's would give ``3.04e+03``.
+    ``3040`` where Python's format returns ``3.04e+03``.
     """
     text = f"{value:.3g}"
     return f"{float(text):.0f}" if "e+" in text else text
 
 
-def shift_in_words(shift_nm: tuple[float, float]) -> str:
-    """Say a shift, down and right, without signs: ``302 nm down, 41.5 nm left``."""
+def describe_shift(shift_nm: tuple[float, float]) -> str:
+    """Describe a shift ``(y, x)`` in words: ``302 nm down, 41.5 nm left``."""
     down, right = shift_nm
     large = max(abs(down), abs(right)) >= _IN_UM
     unit, size = ("µm", 1e3) if large else ("nm", 1.0)
     return (
-        f"{in_digits(abs(down) / size)} {unit} {'down' if down > 0 else 'up'}, "
-        f"{in_digits(abs(right) / size)} {unit} {'right' if right > 0 else 'left'}"
+        f"{format_rounded(abs(down) / size)} {unit} {'down' if down > 0 else 'up'}, "
+        f"{format_rounded(abs(right) / size)} {unit} {'right' if right > 0 else 'left'}"
     )
 
 
-def spell_shape(shape: Sequence[int]) -> str:
-    """Write the size of an image: ``480 x 640 px``, with the sign of multiplication."""
+def format_shape(shape: Sequence[int]) -> str:
+    """Format the shape of an image: ``480 x 640 px``, with a multiplication sign."""
     return " \N{MULTIPLICATION SIGN} ".join(map(str, shape)) + " px"
 
 
-def spell_shift(shift_px: tuple[float, float]) -> str:
-    """Write a shift ``(y, x)`` without signs: ``1.25 px down, 0.50 px left``."""
+def format_shift(shift_px: tuple[float, float]) -> str:
+    """Format a shift ``(y, x)`` without signs: ``1.25 px down, 0.50 px left``."""
     down, right = shift_px
     if not (down or right):
         return "nothing"
@@ -341,11 +341,11 @@ def spell_shift(shift_px: tuple[float, float]) -> str:
     )
 
 
-# Curves: what is drawn of a result, or of a record of one, and what axes are called.
-# A `Curve` makes a `Plot`, which panels and pages draw each in their colours.
+# Curves: the plots of a result, or of its record. A `Curve` creates a `Plot`, which
+# panels and reports draw in their own colours.
 
 Read = Callable[[str], Any]
-"""Gives a field of a result by its name; None where there is none."""
+"""Function that returns a field of a result by its name, or None."""
 Kind = Literal["", "points", "threshold", "other threshold", "fit"]
 _FREQUENCY = "frequency_per_px"
 
@@ -354,14 +354,14 @@ _FREQUENCY = "frequency_per_px"
 class Line:
     """A line of a plot."""
 
-    label: str  # in the legend; without one it is not named there
+    label: str  # in the legend; empty for no entry
     # (N,) abscissa, or (N + 1,) edges of bins, and ordinate
     x: FloatArray
     y: FloatArray
-    mark: float | None = None  # abscissa that is marked, such as that of a crossing
-    marked: str = ""  # what the legend says of it
-    colour: int | None = None  # among those there are; by default its place in the plot
-    # a threshold is what others are held against; a fit belongs to the line before it
+    mark: float | None = None  # abscissa to mark, such as that of a crossing
+    mark_label: str = ""  # of the mark in the legend
+    colour: int | None = None  # index of the palette; by default that of the line
+    # other lines are compared with a threshold; a fit belongs to the line before it
     kind: Kind = ""
 
     @property
@@ -371,11 +371,11 @@ class Line:
 
     @property
     def middle(self) -> FloatArray:
-        """Its abscissa, of bins the middle of each."""
+        """Its abscissa; for a histogram the centres of the bins."""
         return (self.x[1:] + self.x[:-1]) / 2 if self.in_bins else self.x
 
     def over_um(self, pixel_nm: float | None) -> Self:
-        """Give a line over cycles per pixel over µm⁻¹, where pixels have a size."""
+        """Convert cycles per pixel to µm⁻¹ in the abscissa, if `pixel_nm` is given."""
         if pixel_nm is None:
             return self
         k = 1000.0 / pixel_nm
@@ -385,20 +385,20 @@ class Line:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plot:
-    """Lines that are drawn together."""
+    """Lines that share axes."""
 
     # of the plot and its axes, with units
     title: str
     xlabel: str
     ylabel: str
     lines: tuple[Line, ...]
-    log: bool = False  # the ordinate
+    log: bool = False  # whether the ordinate is logarithmic
     ylim: FloatPair | None = None
-    period: str = ""  # unit of the period, where the abscissa is a frequency
+    period: str = ""  # unit of the period, if the abscissa is a frequency
 
     @property
     def columns(self) -> dict[str, Mapping[str, FloatArray]]:
-        """Each line as columns of a table."""
+        """Columns of a table for each line, by its label."""
         columns: dict[str, Mapping[str, FloatArray]] = {}
         for number, line in enumerate(self.lines, start=1):
             label, x = line.label or self.title, line.middle
@@ -412,41 +412,41 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Fields of a result that are drawn as lines, and what axes are called."""
+    """Declaration of a plot: fields of a result to draw as lines, and axis labels."""
 
     # of the plot and its axes, with units
     title: str
-    # fields that hold as many numbers; those drawn over bins are counts, and one more
-    # edge. ``{unit}`` in names and labels is nm, or px where there is no such field
+    # fields with equally many numbers; for a histogram y are counts, and x one more
+    # edge. ``{unit}`` in names and labels is nm, or px if there is no such field
     x: str
     y: str | tuple[str, ...]
-    xlabel: str  # nothing over frequency, which is in µm⁻¹ where pixels have a size
+    xlabel: str  # empty for frequency, which is in µm⁻¹ if the pixel size is known
     ylabel: str
-    # of lines; by default names of images where they are several, else the title
+    # of lines; by default names of images if there are several, else the title
     labels: tuple[str, ...] = ()
     log: bool = False
     ylim: FloatPair | None = None
-    shares: bool = False  # of all counts
-    threshold: str = ""  # field of what the lines are held against, named by criterion
+    shares: bool = False  # whether to draw counts as fractions of all
+    threshold: str = ""  # field of the threshold curve, labelled by its criterion
     mark: str = ""  # field, without its unit, of a period to mark on the last line
 
     @property
     def ordinates(self) -> tuple[str, ...]:
-        """Names of the fields that are drawn over another."""
+        """Names of the fields of the ordinates."""
         return (self.y,) if isinstance(self.y, str) else self.y
 
     @property
     def fields(self) -> set[str]:
-        """Names of all fields that it may draw."""
+        """Names of all fields it may use."""
         names = (self.x, *self.ordinates)
         return {name.format(unit=unit) for unit in _LENGTHS for name in names}
 
     def axes(self, unit: str) -> tuple[str, str]:
-        """Say what its axes are called where lengths are in nm or px."""
+        """Return the labels of its axes for lengths in nm or px."""
         return self.xlabel.format(unit=unit), self.ylabel
 
     def plot(self, read: Read, names: Sequence[str] = ()) -> Plot | None:
-        """Take the lines of a result, of images of some names; None without any."""
+        """Create the plot of a result of the named images; None without data."""
         unit = "px" if read(self.x.format(unit="nm")) is None else "nm"
         x = _numbers(read(self.x.format(unit=unit)))
         line_names = names if len(self.ordinates) > 1 else ()
@@ -469,11 +469,11 @@ class Curve:
             pixel = None if size is None else math.sqrt(size[0] * size[1])
             lines[-1:] = self._mark_line(lines[-1], read)
             in_um = [line.over_um(pixel) for line in lines]
-            return self.together(in_um, has_size=pixel is not None)
+            return self.combine(in_um, has_size=pixel is not None)
         return Plot(self.title, *self.axes(unit), tuple(lines), self.log, self.ylim)
 
-    def together(self, lines: Sequence[Line], *, has_size: bool) -> Plot:
-        """Lay lines over frequency together: over µm⁻¹, or over cycles per pixel."""
+    def combine(self, lines: Sequence[Line], *, has_size: bool) -> Plot:
+        """Create a plot of lines over frequency in µm⁻¹, or in cycles per pixel."""
         return Plot(
             self.title,
             "spatial frequency (µm⁻¹)" if has_size else "frequency (cycles/px)",
@@ -485,7 +485,7 @@ class Curve:
         )
 
     def _mark_line(self, line: Line, read: Read) -> Sequence[Line]:
-        """Mark a line at its period; give with it what it is held against."""
+        """Return a line with its period marked, followed by its thresholds."""
         lines = [line]
         if self.threshold:
             criterion = str(read("criterion"))
@@ -494,7 +494,7 @@ class Curve:
                 level = _numbers(values)
                 if level is not None and level.size == line.x.size:
                     is_it = len(all_of) == 1 or name == criterion
-                    label = _WRITTEN.get(name, name)
+                    label = _CRITERION_LABELS.get(name, name)
                     label = _AGAINST_TRUTH if read("reference") else label
                     label += " (chosen)" if is_it and len(all_of) > 1 else ""
                     kind: Kind = "threshold" if is_it else "other threshold"
@@ -503,10 +503,10 @@ class Curve:
             read(f"{self.mark}_{unit}") if self.mark else None for unit in _LENGTHS
         )
         if isinstance(px, (int, float)) and px >= 1:  # as any true period
-            period_text = f"{in_figures(px)} px"
+            period_text = f"{format_number(px)} px"
             if isinstance(nm, (int, float)):
-                period_text = f"{in_figures(nm)} nm"
-            lines[0] = replace(line, mark=1 / px, marked=period_text)
+                period_text = f"{format_number(nm)} nm"
+            lines[0] = replace(line, mark=1 / px, mark_label=period_text)
         elif self.mark and read("reason"):
             none = np.zeros(0)
             lines.append(Line(f"no {self.mark}: {read('reason')}", none, none))
@@ -514,21 +514,23 @@ class Curve:
 
 
 _LENGTHS = ("px", "nm")
-_FEW = 32  # points that are drawn on their line, too; chosen: they stay apart
-_LARGEST = 1e300  # of a plot; chosen: any true one
-_WRITTEN = {"3-sigma": f"3{SIGMA}"}
+_FEW = (
+    32  # points up to which markers are drawn on the line; chosen: they do not overlap
+)
+_LARGEST = 1e300  # of a plot; chosen: larger than any measured value
+_CRITERION_LABELS = {"3-sigma": f"3{SIGMA}"}
 _AGAINST_TRUTH = "√(1/7)"
 
 
 def against_truth(lines: Sequence[Line]) -> list[Line]:
-    """Add the threshold of correlations with an image that counts as free of noise."""
+    """Add the threshold for the correlation with a noise-free reference image."""
     x = np.array([0.0, max((float(line.x.max()) for line in lines), default=1.0)])
     level = np.full(2, (1 / 7) ** 0.5)
     return [*lines, Line(_AGAINST_TRUTH, x, level, kind="threshold")]
 
 
 def _numbers(values: Any) -> FloatArray | None:
-    """Read numbers; None stands for no number, as does what no axis can hold."""
+    """Convert values to an array; None and values beyond any axis become NaN."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         return None
     try:
@@ -539,7 +541,7 @@ def _numbers(values: Any) -> FloatArray | None:
 
 
 def plots_of(result: Any, curves: Sequence[Curve]) -> list[Plot]:
-    """Draw a result: what its own `plots` gives, else the curves that are declared."""
+    """Return the plots of a result: by its method `plots`, else by its curves."""
     own = getattr(result, "plots", None)
     if callable(own):
         plots: list[Plot] = own()

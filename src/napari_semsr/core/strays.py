@@ -1,9 +1,9 @@
-"""Stray pixels: hot, dead and struck ones, which show nothing of the sample.
+"""Stray pixels: hot, dead and cosmic-ray pixels, which do not show the sample.
 
-A lens or a beam blurs what it shows, so that a small object brightens the pixels around
-it. A stray pixel does not, and differs from all around by far more than noise does.
-All are left out where power, noise and range of a whole field are measured. Those
-beyond the range of all others, of which a network would make rings, are filled.
+Optics blur the image, so that a small object brightens the pixels around it. A stray
+pixel does not, and differs from its surroundings by far more than noise does. All are
+ignored when power, noise and range of a whole field are measured. Those beyond the
+range of all others, around which a network would create rings, are filled.
 """
 
 import itertools
@@ -19,32 +19,32 @@ from napari_semsr.core.tiling import Box, Tile, plan_tiles, read_box
 from napari_semsr.core.types import BoolArray, Float32Array, IntPair
 
 # Chosen on simulated noise (Gaussian, Poisson, exponential) and on real images.
-_APART = 1, 3  # px to the pixels that one is compared with; clusters are up to 3 px
+_APART = 1, 3  # px to the pixels used for comparison; clusters are up to 3 px
 _USUAL, _TIMES = 90, 4.0  # percentile of the peaks' heights, and times it
-# share of a spot's pixels that are lower than so many deviations of pixels around
+# fraction of a spot's pixels below a height in deviations of the surroundings
 _HEIGHT, _LINE_HEIGHT = (0.09, 7.0), (0.5, 2.0)
 _WINGS = 0.05  # of a height: a spot blurred by 0.5 px brightens its neighbours more
-_ERRORS = 2.0  # times what such differences are around
-# mean of the 8 pixels around one, less that of the 16 around these
+_ERRORS = 2.0  # times the usual size of such differences nearby
+# mean of the 8 neighbours of a pixel minus that of the 16 around these
 _BEND = np.full((5, 5), -1 / 16, np.float32)
 _BEND[1:4, 1:4] = 1 / 8
 _BEND[2, 2] = 0
 _DECILES = 2.563  # deviations of a normal distribution between its first and last
-_AROUND = 5  # px around a stray pixel that it is compared with
-_SAMPLE = 256  # px along each axis, of which percentiles are taken
+_AROUND = 5  # px around a stray pixel used for comparison
+_SAMPLE = 256  # px along each axis for percentiles
 _NEARLY_ALL = 2, 50, 98  # percentiles
 _FAR = 4.0  # times the range of nearly all pixels, from their middle
-_BEYOND, _BEYOND_WIDE = 0.1, 1.0  # times the range of others, beyond; of wide areas
-_MOST, _MOST_PLATEAUS = 0.01, 0.06  # share of pixels; more are how an image is
+_BEYOND, _BEYOND_WIDE = 0.1, 1.0  # times the range of others; for wide areas
+_MOST, _MOST_PLATEAUS = 0.01, 0.06  # fraction of pixels; more belong to the image
 _SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
-# px of a line, and share of those that must stand out; of noise a third does
+# px of a line, and the fraction that must stand out; of noise a third does
 _SEGMENT, _STANDING, _MOST_LINES = 32, 0.9, 0.03
 _SMALL = 256  # px; chosen: of a larger field a line of 32 px is a small part
-_DENSE, _DENSE_REACH = 0.03, 16  # share of pixels nearby that text has
+_DENSE, _DENSE_REACH = 0.03, 16  # fraction of spots nearby that indicates text
 _LEAST_SIDE = 32  # px of an image in which stray pixels can be distinguished
 _WIDEST = 5  # px of a stray cluster or line that is filled
-_FILLED_FROM, _LEAST_KNOWN = 9, 0.4  # px, side of the square; share of it
-_BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and what a decision looks at
+_FILLED_FROM, _LEAST_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
+_BLOCK, _MARGIN = 2048, 24  # px; as for percentiles; context of a decision
 _WINDOWS = 8  # at a time, of 0.2 GB each
 
 
@@ -53,19 +53,19 @@ class Strays:
     """Stray pixels of a field."""
 
     places: NDArray[np.intp]  # (N, 2), row and column, in order
-    # (N,) Of those to be filled, the mean of the pixels around, or in a wide area the
-    # end of the range of all others; NaN of the rest
+    # (N,) values for those to be filled: the mean of the pixels around, or in a wide
+    # area the end of the range of all others; NaN for the rest
     values: Float32Array
 
     def mask(self, data: Any) -> Any:
-        """Give a field (Y, X) of floats in which stray pixels are NaN."""
+        """Return a field (Y, X) of floats in which stray pixels are NaN."""
         missing_values = np.full(len(self.places), np.nan)
         return PatchedField(
             data, self.places, missing_values, np.result_type(data.dtype, np.float32)
         )
 
     def fill(self, data: Any) -> Any:
-        """Give a field (Y, X) in which those that are to be filled are."""
+        """Return a field (Y, X) in which stray pixels with a value are filled."""
         finite = np.isfinite(self.values)
         if not finite.any():
             return data
@@ -77,7 +77,7 @@ class Strays:
 
 @dataclass(frozen=True, slots=True)
 class PatchedField:
-    """A field with other values at some places: looks like an array."""
+    """Array-like field with some pixels replaced."""
 
     source: Any  # (Y, X)
     places: NDArray[np.intp]  # (N, 2), in order
@@ -91,7 +91,7 @@ class PatchedField:
 
     @property
     def chunks(self) -> Any:
-        """Sides of the chunks that the field is best read by, if it has some."""
+        """Chunk shape of the source, or None."""
         return getattr(self.source, "chunks", None)
 
     def __getitem__(self, index: tuple[slice, slice] | slice) -> NDArray[Any]:
@@ -107,7 +107,7 @@ class PatchedField:
 
 
 def find_strays(data: Any) -> Strays | None:
-    """Find the stray pixels of a field (Y, X), in windows of 2048 px; None without."""
+    """Find the stray pixels of a field (Y, X), in windows of 2048 px; None if none."""
     shape = int(data.shape[0]), int(data.shape[1])
     if np.dtype(data.dtype).kind not in "uif" or min(shape) < _LEAST_SIDE:
         return None
@@ -134,7 +134,7 @@ def find_strays(data: Any) -> Strays | None:
 
 
 def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
-    """Mark the stray pixels of an image (Y, X), and those of them to be filled."""
+    """Return masks of the stray pixels of an image (Y, X) and of those to be filled."""
     with np.errstate(over="ignore"):
         values = np.asarray(field, np.float32)
     none, finite = np.zeros(values.shape, bool), np.isfinite(values)
@@ -163,13 +163,13 @@ def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
 
 
 def _peaks(values: Float32Array) -> BoolArray:
-    """Find pixels and lines that stand out from what is near by more than is usual.
+    """Find pixels and lines that differ from their surroundings unusually strongly.
 
     Noise stands out from both sides along a third of a segment, a stray line along all.
     """
     wide = np.pad(values, max(_APART), mode="reflect")
     starts = [_starts(n) for n in values.shape]
-    strips = [*itertools.pairwise((*starts[0][::2], len(values)))]  # a cache holds one
+    strips = [*itertools.pairwise((*starts[0][::2], len(values)))]  # one fits a cache
     peaks, lines = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
     for apart in _APART:
         heights = np.concatenate(
@@ -201,7 +201,7 @@ def _peaks(values: Float32Array) -> BoolArray:
         lines |= _short_lines(wide, values, apart)
     for candidates, most in ((peaks, _MOST), (lines, _MOST_LINES)):
         candidates &= candidates.mean() <= most
-    if lines.any():  # what is left of them beyond whole segments
+    if lines.any():  # extend them beyond whole segments
         for axis in (0, 1):
             line, value = np.moveaxis(lines, axis, 0), np.moveaxis(values, axis, 0)
             same = value[1:] == value[:-1]
@@ -212,14 +212,14 @@ def _peaks(values: Float32Array) -> BoolArray:
 
 
 def _starts(size: int) -> NDArray[np.intp]:
-    """Begin segments of a line, not shorter than asked for unless the line is."""
+    """Return the starts of segments, not shorter than `_SEGMENT` unless the line is."""
     return np.linspace(0, size, max(1, size // _SEGMENT), endpoint=False).astype(int)
 
 
 def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolArray:
-    """Mark segments of one value that stand out, wherever they begin in a small field.
+    """Mark constant segments that stand out, at any position of a small field.
 
-    Segments of other values are real detail as often.
+    Segments that are not constant are as often real detail.
     """
     is_line = np.zeros(values.shape, bool)
     if max(values.shape) > _SMALL:
@@ -241,9 +241,10 @@ def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolAr
 
 
 def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array]:
-    """By how much pixels (2, Y, X) of a strip are beyond both `apart` px away.
+    """Return the excess of pixels of a strip over both neighbours `apart` px away.
 
-    Above and below, left and right, in an image padded by the most of it; 0 between.
+    (2, Y, X): above and below, left and right, in an image padded by the largest
+    distance; 0 for values between the two.
     """
     margin, excesses = max(_APART), []
     part = wide[strip[0] : strip[1] + 2 * margin]
@@ -259,20 +260,20 @@ def _excess(wide: Float32Array, strip: IntPair, apart: int) -> list[Float32Array
 
 
 def _heights(one: Float32Array, other: Float32Array) -> Float32Array:
-    """Take the smaller of two excesses of one sign; 0 where they differ in it."""
+    """Return the smaller of two excesses of equal sign; 0 if the signs differ."""
     least = np.maximum(np.minimum(one, other), 0)
     least += np.minimum(np.maximum(one, other), 0)
     return least
 
 
 def _plateaus(values: Float32Array) -> BoolArray:
-    """Find small areas of the least or the greatest value of all."""
+    """Find small areas with the least or the greatest value of the image."""
     is_plateau = np.zeros(values.shape, bool)
     for end in (values.min(), values.max()):
         at_end = solid = values == end
         if at_end.mean() > _MOST_PLATEAUS:
             continue
-        for _ in range(2):  # rows, then columns; the second turns them back
+        for _ in range(2):  # rows, then columns; the second transposes back
             parts = [solid[n : len(solid) - _SOLID + 1 + n] for n in range(_SOLID)]
             solid = np.logical_and.reduce(parts).T
         if not solid.any():
@@ -291,11 +292,11 @@ def _plateaus(values: Float32Array) -> BoolArray:
 def _without_wings(
     values: Float32Array, spots: BoolArray, finite: BoolArray, far: BoolArray
 ) -> tuple[BoolArray, BoolArray, BoolArray]:
-    """Keep of `spots` those that end at once, in lively surroundings, and alone.
+    """Keep the `spots` that are sharp and isolated, and have noisy surroundings.
 
-    The pixels around a spot are compared with those around these, by how much such
-    differences vary there. Also marks the narrow ones, and lines of one value, which no
-    wire has.
+    The pixels around a spot are compared with the next ring of pixels, relative to the
+    usual size of such differences there. Also marks the narrow ones, and constant
+    lines, which a wire never shows.
     """
     from scipy import ndimage  # 15 MB, and most images have no such pixel
 
@@ -319,7 +320,7 @@ def _without_wings(
         height = np.sort(np.abs(heights))[int(share * len(heights))]
         wings = (float(part[around].mean()) - level) * np.sign(heights.sum())
         most = _WINGS * height
-        if not far[place][own].all():  # which is beyond all that noise and detail do
+        if not far[place][own].all():  # beyond any noise and detail
             near = _grow(spot, _DENSE_REACH)
             crowd = (spots[near] & (labels[near] != number)).mean()
             rough = np.concatenate(
@@ -334,9 +335,9 @@ def _without_wings(
             most = max(most, _ERRORS * float(np.sqrt(np.mean(np.square(bends)))))
         if wings <= most:
             kept_spots[place] |= own
-            constant = is_line and np.ptp(part[own]) == 0  # as no wire is
+            constant = is_line and np.ptp(part[own]) == 0  # unlike any wire
             narrow[place] |= own & (longest <= _WIDEST or constant)
-            # borders of frames and rules in data bars are lines, too
+            # borders of frames and lines in data bars are lines, too
             across = any(
                 line == slice(0, n) and 0 < side.start < side.stop < m
                 for line, side, n, m in zip(
@@ -357,7 +358,7 @@ def _grow(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
 def _fill_values(
     field: NDArray[Any], stray: BoolArray, to_fill: BoolArray
 ) -> Float32Array:
-    """Give values to stray pixels that are to be filled; NaN to all others.
+    """Return the values (Y, X) of stray pixels to be filled; NaN for all others.
 
     The mean of the pixels around, or in wide areas the end of the range of all others.
     """
@@ -374,7 +375,7 @@ def _fill_values(
     count = finite.sum((1, 2))
     means = values.sum((1, 2), dtype=float) / np.maximum(count, 1)
     ends = np.clip(field[to_fill], field[usable].min(), field[usable].max())
-    # of what is wide too much would be made up
+    # the mean of few pixels would invent the content of a wide area
     narrow = count >= _LEAST_KNOWN * inside.sum((1, 2))
     fill_values[to_fill] = np.where(narrow, means, ends)
     return fill_values

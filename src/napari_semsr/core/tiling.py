@@ -1,4 +1,4 @@
-"""Tiles: the only place that knows halo, stride and scale arithmetic.
+"""Tiles: all arithmetic of halo, stride and scale.
 
 One axis of a plan, with core ``c``, halo ``h`` and a field padded to the stride::
 
@@ -31,7 +31,7 @@ from napari_semsr.core.types import FloatPair, IntPair
 class Box:
     """A half-open rectangle from (y0, x0) up to, not including, (y1, x1).
 
-    It is empty where it has no row or no column; an empty one may end before it begins.
+    It is empty if it has no rows or no columns; then y1 < y0 or x1 < x0 is possible.
     """
 
     # corners in pixels
@@ -42,7 +42,7 @@ class Box:
 
     @classmethod
     def of(cls, shape: IntPair, corner: IntPair = (0, 0)) -> Self:
-        """Lay a box of some shape at a corner ``(y, x)``."""
+        """Create a box of a shape at a corner ``(y, x)``."""
         (rows, columns), (y, x) = shape, corner
         return cls(y, y + rows, x, x + columns)
 
@@ -70,7 +70,7 @@ class Box:
         return self.move((-outer.y0, -outer.x0))
 
     def move(self, by: IntPair) -> Self:
-        """Return a box of the same shape so many rows and columns on.
+        """Return the box moved by rows and columns.
 
         ``box.within(outer).move(outer.corner) == box``.
         """
@@ -79,7 +79,7 @@ class Box:
     def grow(self, margin: IntPair | int) -> Self:
         """Return the region with a margin on all sides; a negative one shrinks it.
 
-        It may reach over the border of the field.
+        It may extend beyond the field.
         """
         rows, columns = (margin, margin) if isinstance(margin, int) else margin
         return type(self)(
@@ -87,7 +87,7 @@ class Box:
         )
 
     def intersection(self, other: "Box") -> Self:
-        """Return the pixels that both boxes hold; empty where they share none."""
+        """Return the common part of both boxes; empty if they share no pixel."""
         return type(self)(
             max(self.y0, other.y0),
             min(self.y1, other.y1),
@@ -96,7 +96,7 @@ class Box:
         )
 
     def overlap(self, other: "Box") -> bool:
-        """Tell whether the boxes share a pixel."""
+        """Return whether the boxes share a pixel."""
         return min(self.intersection(other).shape) > 0
 
     def union(self, other: "Box") -> Self:
@@ -111,11 +111,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One piece of work: what is read and what of the result is kept."""
+    """One tile: the region to read and the region to keep of the result."""
 
     index: IntPair  # row and column in the grid of tiles
-    core: Box  # what this tile is responsible for, inside the field
-    window: Box  # what the network sees, inside the padded field
+    core: Box  # region to keep, inside the field
+    window: Box  # input of the network, inside the padded field
 
     @property
     def inner(self) -> Box:
@@ -125,7 +125,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """How a field is cut into tiles."""
+    """Division of a field into tiles."""
 
     shape: IntPair  # rows and columns of the field
     # the field after reflection at the bottom and right to a multiple of the stride
@@ -154,19 +154,19 @@ class TilePlan:
         return starmap(self.tile, np.ndindex(self.grid))
 
     def tile(self, row: int, column: int) -> Tile:
-        """Return the tile at a place in the grid."""
+        """Return the tile at a row and column of the grid."""
         whole = Box.of((self.core, self.core), (row * self.core, column * self.core))
         return self.around(whole.intersection(Box.of(self.shape)), (row, column))
 
     def _context(self, start: int, stop: int, axis: int) -> IntPair:
-        """Add a halo to a part of one axis, cut where the padded field ends."""
+        """Add a halo to an interval of one axis, cropped to the padded field."""
         end = round_up(stop, self.stride) + self.halo
         return max(start - self.halo, 0), min(end, self.padded_shape[axis])
 
     def around(self, core: Box, index: IntPair = (0, 0)) -> Tile:
-        """Give any part of the field that starts on the stride a window.
+        """Return a tile for any part of the field that starts on the stride.
 
-        It is the one that a tile has; of the plan's one size where there is one and the
+        It has the window of a tile; with a constant size if the plan has one and the
         part is not larger than a core.
         """
         rows = self._window(core.y0, core.y1, 0)
@@ -174,7 +174,7 @@ class TilePlan:
         return Tile(index, core, Box(*rows, *columns))
 
     def _window(self, start: int, stop: int, axis: int) -> IntPair:
-        """Window of a part of one axis."""
+        """Return the window of an interval of one axis."""
         if not self.constant or stop - start > self.core:
             return self._context(start, stop, axis)
         padded_length = self.padded_shape[axis]
@@ -183,10 +183,10 @@ class TilePlan:
         return first, first + width
 
     def pieces(self, tile: Tile, side: int) -> Iterator[Tile]:
-        """Cut one tile into smaller ones, each with its own halo.
+        """Divide a tile into smaller ones, each with its own halo.
 
-        Their cores, of a side that is a multiple of the stride, partition the tile's
-        core; `index` is the place within it.
+        Their cores, with a side that is a multiple of the stride, partition the tile's
+        core; `index` is the row and column within it.
         """
         core = tile.core
         for row, top in enumerate(range(core.y0, core.y1, side)):
@@ -199,7 +199,7 @@ class TilePlan:
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """Square blocks at a constant step, none reaching over the border."""
+    """Square blocks at a constant step, all inside the field."""
 
     # side of a block and distance between neighbours, in pixels
     block: int
@@ -232,13 +232,13 @@ def plan_tiles(
     minimum: int = 1,
     constant: bool = True,
 ) -> TilePlan:
-    """Cut a field into cores with halos.
+    """Divide a field into cores with halos.
 
-    The core is a positive multiple of the stride, else an `OptionError`; the halo,
-    context that a core needs on each side, is rounded up to it. The field is padded to
-    the `minimum` side that the network accepts. With `constant` all windows have one
-    size, shifted inwards at the borders, instead of being cut there. A `ShapeError` if
-    the field is empty.
+    The core is a positive multiple of the stride, else an `OptionError` is raised; the
+    halo, context that a core needs on each side, is rounded up to it. The field is
+    padded to the `minimum` side that the network accepts. With `constant` all windows
+    have one size, shifted inwards at the borders instead of cropped. Raises
+    `ShapeError` if the field is empty.
     """
     if min(shape) < 1:
         msg = f"Tiles need a non-empty (Y, X) field, got shape {tuple(shape)}."
@@ -264,9 +264,9 @@ def plan_tiles(
 
 
 def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
-    """Lay square blocks over a field at a constant step, as many as fit.
+    """Place square blocks on a field at a constant step, as many as fit.
 
-    ``(size - block) // step + 1`` on each axis; a `ShapeError` if not one fits, an
+    ``(size - block) // step + 1`` on each axis. Raises `ShapeError` if none fits,
     `OptionError` if block or step is not positive.
     """
     if block < 1 or step < 1:
@@ -283,10 +283,10 @@ def plan_blocks(shape: IntPair, *, block: int, step: int) -> BlockPlan:
 
 
 def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
-    """Give the indices (stop - start,) that reflect an axis at its ends.
+    """Return the indices (stop - start,) that reflect an axis at its ends.
 
-    The half-open range may reach beyond the axis on both sides, more than once. The
-    edge sample is not repeated, unless there is no other.
+    The half-open range may extend beyond the axis on both sides, more than once. The
+    edge sample is not repeated, unless it is the only one.
     """
     if size == 1:
         return np.zeros(stop - start, dtype=np.intp)
@@ -297,17 +297,17 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
     return indices
 
 
-def middle_of(shape: IntPair, side: int) -> Box:
-    """Give the middle of a field, so large at most along each side."""
+def central_box(shape: IntPair, side: int) -> Box:
+    """Return the box in the middle of a field, with at most `side` px on each axis."""
     rows, columns = (min(n, side) for n in shape)
     corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
     return Box.of((rows, columns), corner)
 
 
 def read_box(data: Any, box: Box) -> NDArray[Any]:
-    """Read a region that may reach over the border, where the field is reflected.
+    """Read a region that may extend beyond the field, which is reflected there.
 
-    Only what is needed of the field (Y, X) is read. Dask is computed in this thread,
+    Only the needed part of the field (Y, X) is read. Dask is computed in this thread,
     outside any dask cache (shared caches are not safe across threads).
     """
     rows = reflect_indices(box.y0, box.y1, int(data.shape[0]))
@@ -315,7 +315,7 @@ def read_box(data: Any, box: Box) -> NDArray[Any]:
     top, left = int(rows.min()), int(columns.min())
     block = data[top : int(rows.max()) + 1, left : int(columns.max()) + 1]
     if hasattr(block, "compute"):
-        from dask.local import get_sync  # its name would import distributed: 20 MB
+        from dask.local import get_sync  # naming it would import distributed: 20 MB
 
         block = block.compute(scheduler=get_sync, callbacks=())
     block = np.asarray(block)

@@ -1,8 +1,8 @@
-"""Maps of the plane: from a place in one image to the same place in another.
+"""Transforms of the plane: from a place in one image to the same place in another.
 
-Places are ``(y, x)``, in one unit for both images (nanometres for calibrated ones), and
-images begin at their origins. A map is a function of an array of places (..., 2); maps
-are inverted by `inverse` and chained by `then`.
+Places are points ``(y, x)`` in one unit for both images (nanometres for calibrated
+ones); the centre of pixel (0, 0) is at the origin of its image. A transform is a
+function of an array of places (..., 2); `inverse` inverts it, `then` composes two.
 """
 
 import math
@@ -22,30 +22,32 @@ from napari_semsr.core.tiling import Box, read_box
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair
 
 _ROUNDS = 60  # of Newton's method, each checked; chosen: three to six are usual
-_CLOSE = 1e-7  # of the knots' spacing; chosen: an inverse is found
-_NUDGE = 1e-4  # of the knots' spacing; chosen: over which a slope is taken
-_SHORTEST = 1 / 64  # of a step of Newton's method that still has to help; chosen
-_PER_KNOT = 4  # places from knot to knot, where a fold is looked for; chosen
-_FLAT = 1e-12  # of the squared scale; chosen: a matrix that maps the plane to a line
-_ALIKE = 1e-9  # relative; chosen: two scales, or a right angle, but for rounding
+_CLOSE = 1e-7  # of the knots' spacing; chosen: tolerance of an inverse
+_NUDGE = 1e-4  # of the knots' spacing; chosen: step of a finite difference
+_SHORTEST = 1 / 64  # fraction of a Newton step at which halving stops; chosen
+_PER_KNOT = 4  # samples between knots in the search for folds; chosen
+_FLAT = 1e-12  # of the squared scale; chosen: determinant of a singular matrix
+_ALIKE = 1e-9  # relative; chosen: equal scales up to rounding
 
 _F = TypeVar("_F", bound=np.floating[Any])
-_FOLDED = "A bending that folds cannot be inverted; use a stiffer one."
+_FOLD_MESSAGE = (
+    "The elastic transform folds and cannot be inverted: increase its stiffness."
+)
 
 
 class Transform(Protocol):
-    """A map of places."""
+    """A transform of places."""
 
     def __call__(self, places: FloatArray) -> FloatArray:
         """Map places (..., 2)."""
 
     def inverse(self) -> "Transform":
-        """Map back."""
+        """Return the inverse transform."""
 
 
 @dataclass(frozen=True, slots=True)
 class Affine:
-    """A linear map and a shift: turn, scale, mirror, shear."""
+    """A linear map and a shift: rotation, scale, reflection, shear."""
 
     # rows of the linear part: the mapped ``y`` and ``x``
     matrix: tuple[FloatPair, FloatPair] = ((1.0, 0.0), (0.0, 1.0))
@@ -56,7 +58,7 @@ class Affine:
         if not np.isfinite([*self.matrix, self.shift]).all() or (
             abs(self.determinant) <= _FLAT * scale**2
         ):
-            msg = "A transform must be finite and not press the plane to a line, got"
+            msg = "A transform must be finite and invertible, got"
             raise OptionError(
                 f"{msg} matrix {self.matrix} and shift {self.shift}.",
                 code="transform-invalid",
@@ -64,7 +66,7 @@ class Affine:
 
     @classmethod
     def of(cls, linear: NDArray[Any], shift: NDArray[Any]) -> Self:
-        """Make a map of a linear part (2, 2) and a shift (2,) that follows it."""
+        """Create a transform from a linear part (2, 2) and a shift (2,) after it."""
         (a, b), (c, d) = np.asarray(linear, dtype=float).tolist()
         y, x = np.asarray(shift, dtype=float).tolist()
         return cls(((a, b), (c, d)), (y, x))
@@ -79,9 +81,9 @@ class Affine:
         shift: FloatPair = (0.0, 0.0),
         about: FloatPair = (0.0, 0.0),
     ) -> Self:
-        """Make a similarity: mirror, turn and scale about a place, then shift.
+        """Create a similarity: reflect, rotate and scale about a place, then shift.
 
-        Degrees run from the x axis towards the y axis, clockwise as images are shown;
+        Degrees are from the x axis towards the y axis, clockwise on screen;
         `is_mirrored` swaps left and right first; places are ``(y, x)``.
         """
         sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
@@ -104,12 +106,12 @@ class Affine:
 
     @property
     def scale(self) -> float:
-        """Mean magnification: the root of the change in area."""
+        """Mean magnification: the square root of the change in area."""
         return math.sqrt(abs(self.determinant))
 
     @property
     def degrees(self) -> float:
-        """Turn from the x axis towards the y axis, of the nearest similarity."""
+        """Rotation of the nearest similarity, from the x axis towards the y axis."""
         linear = self.linear @ np.diag([1.0, -1.0 if self.is_mirrored else 1.0])
         return math.degrees(
             math.atan2(linear[0, 1] - linear[1, 0], linear[0, 0] + linear[1, 1])
@@ -122,7 +124,7 @@ class Affine:
 
     @property
     def is_similarity(self) -> bool:
-        """Whether shapes are kept: one scale, no shear."""
+        """Whether it preserves shapes: one scale, no shear."""
         low, high = np.sort(np.linalg.svd(self.linear, compute_uv=False))
         return bool(high - low <= _ALIKE * high)
 
@@ -132,12 +134,12 @@ class Affine:
         return mapped_places
 
     def inverse(self) -> Self:
-        """Map back."""
+        """Return the inverse transform."""
         back = np.linalg.inv(self.linear)
         return self.of(back, -back @ self.shift)
 
     def then(self, other: "Affine") -> "Affine":
-        """Chain two maps to one, the other after this."""
+        """Compose two transforms, the other after this."""
         linear = other.linear @ self.linear
         return Affine.of(linear, other(np.asarray(self.shift)))
 
@@ -146,7 +148,7 @@ class Affine:
 class Bending:
     """A smooth displacement: a uniform cubic B-spline on a grid of knots.
 
-    Beyond the grid the displacement is that of the grid's border.
+    Outside the grid the displacement is that of the grid's border.
     """
 
     origin: FloatPair  # ``(y, x)`` of knot (0, 0)
@@ -157,22 +159,22 @@ class Bending:
     def __post_init__(self) -> None:
         shape, is_finite = self.coefficients.shape, np.isfinite(self.coefficients).all()
         if len(shape) != 3 or shape[0] != 2 or min(shape) < 2 or not is_finite:
-            msg = "A bending needs finite coefficients (2, Y, X) of two knots or more"
+            msg = "An elastic transform needs finite coefficients (2, Y, X) of 2+ knots"
             raise OptionError(
                 f"{msg} on each axis, got shape {shape}.", code="transform-invalid"
             )
         lengths = [*self.origin, *self.spacing]
         if not (min(self.spacing) > 0 and np.isfinite(lengths).all()):
-            msg = f"Knots of a bending lie apart, got a spacing of {self.spacing}"
+            msg = f"The spacing of knots must be positive, got {self.spacing}"
             raise OptionError(f"{msg} from {self.origin}.", code="transform-invalid")
 
     def knots(self, places: FloatArray) -> FloatArray:
-        """Count places (..., 2) in knots, kept inside the grid."""
+        """Convert places (..., 2) to units of knots, clipped to the grid."""
         at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
         return np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)
 
     def displacement(self, places: FloatArray) -> FloatArray:
-        """Find by how much places (..., 2) are moved."""
+        """Return the displacement (..., 2) of places."""
         at = self.knots(places).reshape(-1, 2).T
         # order 3 without prefilter: the coefficients are those of the spline itself
         moves = [
@@ -182,7 +184,7 @@ class Bending:
         return np.stack(moves, axis=-1).reshape(np.shape(places))
 
     def least_area(self) -> float:
-        """Find the least local change of area; 0 or less where the map folds."""
+        """Return the smallest local change of area; 0 or less if it folds."""
         rows, columns = (
             np.linspace(0, n - 1, (n - 1) * _PER_KNOT + 1)
             for n in self.coefficients.shape[1:]
@@ -202,14 +204,14 @@ class Bending:
         return displaced_places
 
     def back(self, places: FloatArray) -> FloatArray:
-        """Find the places (..., 2) that are mapped to these.
+        """Return the places (..., 2) that are mapped to these.
 
-        An `OptionError` if the bending folds.
+        Raises `OptionError` if the displacement folds.
         """
         targets = np.asarray(places, dtype=float).reshape(-1, 2)
         sources, left = targets.copy(), np.arange(len(targets))
         if self.folds:
-            raise OptionError(_FOLDED, code="transform-folds")
+            raise OptionError(_FOLD_MESSAGE, code="transform-folds")
         for _ in range(_ROUNDS):
             miss = targets[left] - self(sources[left])
             far = (np.abs(miss) > _CLOSE * np.array(self.spacing)).any(axis=-1)
@@ -217,17 +219,17 @@ class Bending:
             if not left.size:
                 return sources.reshape(np.shape(places))
             sources[left] = self._nearer(targets[left], sources[left], miss)
-        raise OptionError(_FOLDED, code="transform-folds")
+        raise OptionError(_FOLD_MESSAGE, code="transform-folds")
 
     @cached_property
     def folds(self) -> bool:
-        """Whether two places are mapped to one, so that there is no way back."""
+        """Whether two places are mapped to one, so that it has no inverse."""
         return self.least_area() <= 0
 
     def _nearer(
         self, targets: FloatArray, sources: FloatArray, miss: FloatArray
     ) -> FloatArray:
-        """Take a step of Newton's method (N, 2), shortened where it does not help."""
+        """Take a step of Newton's method (N, 2), halved while the error grows."""
         slopes = np.empty((len(sources), 2, 2))
         for axis, step in enumerate(_NUDGE * np.diag(self.spacing)):
             ahead, behind = self(sources + step), self(sources - step)
@@ -246,7 +248,7 @@ class Bending:
 
 @dataclass(frozen=True, eq=False)
 class Elastic:
-    """An affine map and a bending after it."""
+    """An affine transform followed by a smooth displacement."""
 
     affine: Affine  # from the moving image to the fixed one
     bending: Bending  # in the plane of the fixed image
@@ -255,14 +257,14 @@ class Elastic:
         """Map places (..., 2)."""
         return self.bending(self.affine(places))
 
-    def inverse(self) -> "Inverted":
-        """Map back."""
-        return Inverted(self)
+    def inverse(self) -> "InverseElastic":
+        """Return the inverse transform."""
+        return InverseElastic(self)
 
 
 @dataclass(frozen=True, eq=False)
-class Inverted:
-    """An elastic map, backwards."""
+class InverseElastic:
+    """Inverse of an elastic transform."""
 
     forward: Elastic
 
@@ -271,55 +273,58 @@ class Inverted:
         return self.forward.affine.inverse()(self.forward.bending.back(places))
 
     def inverse(self) -> Elastic:
-        """Map back."""
+        """Return the inverse transform."""
         return self.forward
 
 
-# An image seen through a transform on another grid, read part by part.
+# An image resampled by a transform to another grid, read part by part.
 #
 # A pixel of the grid is mapped back into the image and interpolated there by the cubic
-# spline through its pixels [1]_. An image that shows more than a grid can hold, since
-# it is made smaller, or turned so that the corners of its spectrum would fold back, is
+# spline through its pixels [1]_. If the image has frequencies beyond those of the grid,
+# since it is reduced, or rotated so that the corners of its spectrum would alias, it is
 # first filtered by a disc in the frequencies of the grid, up to the Nyquist frequency
-# of its axes. So resolution is kept to 2 %, of which splines alone, those of order five
-# as well, lose up to 7 % (``python benchmarks/registered_frc.py``).
+# of its axes. So resolution is preserved to 2 %, of which splines alone, even of order
+# five, lose up to 7 % (``python benchmarks/registered_frc.py``).
 #
-# A bending is inverted on a lattice of some pixels and followed between its places by a
-# cubic spline of their values, made locally, so that a pixel is the same in whatever
-# part it is asked for.
+# A smooth displacement is inverted on a lattice of a few pixels' pitch and interpolated
+# in between by a cubic spline of neighbouring values, so that a pixel does not depend
+# on the part that is computed.
 #
 # .. [1] M. Unser, IEEE Signal Process. Mag. 16, 22 (1999), doi:10.1109/79.799930.
 
 # The spline's prefilter falls by 0.27 from pixel to pixel: below 1e-9 here.
 _MARGIN = 16
-_LATTICE = 8  # pixels; 0.001 px are lost on a bend of 3 px from knot to knot 125 px on
-_REACH = 0.55  # waves in a pixel of the grid; up to here 2 % of the resolution are lost
-_RADIUS = 8  # of the filter, in pixels of the grid: what folds back is below 1 % there
+_LATTICE = (
+    8  # pixels; error 0.001 px for 3 px of displacement between knots 125 px apart
+)
+_REACH = 0.55  # cycles per pixel of the grid; up to here 2 % of the resolution are lost
+_RADIUS = 8  # of the filter, in pixels of the grid: aliasing is below 1 % there
 _KAISER = 5.0  # of its window; chosen: side lobes of 1 %
-_COARSER = 2.0  # chosen: from here on the image is resampled first, which is cheaper,
-_KEPT = 1.5  # and keeps so many pixels for one of the grid, for the filter; chosen
-_STEP_PARTS = 1000  # fineness of the steps of that filter; chosen
-_GAP = 1e-3  # weight of gaps in a pixel that is a gap itself; chosen, as in grids
-_PART = 1024  # pixels along each side of what is made at once; chosen: 0.1 GB
+# chosen: from this reduction on the image is resampled first, which is cheaper,
+_COARSER = 2.0
+_OVERSAMPLING = 1.5  # to this many pixels per pixel of the grid, for the filter; chosen
+_STEP_PARTS = 1000  # precision of the steps of that filter; chosen
+_GAP = 1e-3  # of more weight of gaps a pixel is a gap itself; chosen, as in grids
+_PART = 1024  # pixels along each side of a part computed at once; chosen: 0.1 GB
 
 
 @dataclass(frozen=True)
-class Warped:
-    """Pixels of a grid, made from an image through a transform."""
+class WarpedImage:
+    """An image resampled to a grid by a transform."""
 
-    image: Micrograph  # what is seen
-    grid: Grid  # the pixels, in the plane to which the transform maps
+    image: Micrograph
+    grid: Grid  # in the plane to which the transform maps
     # from the plane of the image, in its unit, to that of the grid
     transform: Transform
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the grey values; a pixel that the image does not show is NaN."""
+        """Type of the grey values; a pixel outside the image is NaN."""
         return working_type(self.image.dtype)
 
     @cached_property
     def _step(self) -> FloatArray:
-        """Pixels of the image for a row of the grid, and for a column: (2, 2)."""
+        """Pixels of the image per row of the grid, and per column: (2, 2)."""
         rows, columns = self.grid.shape
         border = np.array([-0.5, rows - 0.5]), np.array([-0.5, columns - 0.5])
         corners = self._map_back(*border)
@@ -329,17 +334,17 @@ class Warped:
 
     @cached_property
     def _resampling(self) -> Resampling:
-        """The image at a pixel size that suits the grid."""
+        """Resampling of the image to a pixel size near that of the grid."""
         steps = []
         for step in np.hypot(*self._step.T).tolist():
-            part = Fraction(step / _KEPT).limit_denominator(_STEP_PARTS)
+            part = Fraction(step / _OVERSAMPLING).limit_denominator(_STEP_PARTS)
             steps.append(part if step > _COARSER else Fraction(1))
         return Resampling(self.image.shape, (steps[0], steps[1]))
 
     @cached_property
     def _kernel(self) -> FloatArray | None:
-        """Filter for the laid image, of odd sides; None where it is not needed."""
-        from scipy import special  # most images are neither turned nor made smaller
+        """Filter for the resampled image, with odd sides; None if not needed."""
+        from scipy import special  # most images are neither rotated nor reduced
 
         resampling_steps = np.array([float(step) for step in self._resampling.steps])
         step = self._step / resampling_steps[:, None]
@@ -357,10 +362,10 @@ class Warped:
         return kernel
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Compute some of the pixels of the grid, all by default."""
+        """Compute the pixels of a box of the grid, all by default."""
         box = box or Box.of(self.grid.shape)
         result = np.empty(box.shape, dtype=self.dtype)
-        # of a coarse grid few pixels at a time show as much of the image
+        # pixels of a coarse grid cover more of the image
         side = max(_LATTICE, int(_PART / max(1.0, *np.hypot(*self._step.T))))
         for y in range(box.y0, box.y1, side):
             for x in range(box.x0, box.x1, side):
@@ -369,7 +374,7 @@ class Warped:
         return result
 
     def _compute(self, box: Box) -> NDArray[Any]:
-        """Compute pixels of a part that is small enough for memory."""
+        """Compute the pixels of a part that fits into memory."""
         places = self._places(box)  # (2, Y, X) in pixels of the image
         size = np.array(self.image.shape)[:, None, None]
         inside = np.logical_and(*((places >= -0.5) & (places <= size - 0.5)))
@@ -391,14 +396,14 @@ class Warped:
         return result
 
     def _follow(self, block: FloatArray, at: FloatArray) -> FloatArray:
-        """Values (N,) of the spline through pixels at places (2, N)."""
+        """Return values (N,) of the spline through pixels at places (2, N)."""
         if self._kernel is not None:
             block = _filter_plane(block, self._kernel)
         values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
         return values
 
     def _around(self, at: FloatArray) -> Box:
-        """Pixels of the laid image that the spline at some places needs."""
+        """Return the box of the resampled image that the spline at places needs."""
         margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
         low = np.floor(at.min(axis=1)).astype(int) - margin
         high = np.ceil(at.max(axis=1)).astype(int) + margin + 1
@@ -406,7 +411,7 @@ class Warped:
         return around.intersection(Box.of(self._resampling.shape))
 
     def _block(self, part: Box) -> FloatArray:
-        """Grey values of a part of the laid image; NaN where one is made of a gap."""
+        """Return grey values of a box of the resampled image; NaN next to gaps."""
         resampling = self._resampling
         if max(resampling.steps) == 1:
             return np.asarray(read_box(self.image.data, part), dtype=np.float64)
@@ -423,7 +428,7 @@ class Warped:
         return block_values
 
     def _places(self, box: Box) -> FloatArray:
-        """Centres of pixels of the grid (2, Y, X) in pixels of the image."""
+        """Return centres of pixels of the grid (2, Y, X) in pixels of the image."""
         if isinstance(self.transform, Affine):
             return self._map_back(np.arange(box.y0, box.y1), np.arange(box.x0, box.x1))
         spans = (box.y0, box.y1), (box.x0, box.x1)
@@ -450,7 +455,7 @@ class Warped:
 
 
 def _filter_plane(plane: FloatArray, kernel: FloatArray) -> FloatArray:
-    """Filter a plane, mirrored at its borders as the spline is."""
+    """Filter a plane, mirrored at its borders like the spline."""
     from scipy import fft  # few images are filtered
 
     width = len(kernel) - 1
@@ -463,9 +468,9 @@ def _filter_plane(plane: FloatArray, kernel: FloatArray) -> FloatArray:
 
 
 def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
-    """Fill gaps with what is nearest, so that next to one nothing rings.
+    """Fill gaps with the nearest values, to avoid ringing next to them.
 
-    Something must be `finite`, (Y, X).
+    At least one pixel must be `finite`, (Y, X).
     """
     nearest = ndimage.distance_transform_edt(
         ~finite, return_distances=False, return_indices=True
@@ -475,7 +480,7 @@ def fill_gaps(plane: NDArray[_F], finite: BoolArray) -> NDArray[_F]:
 
 
 def _prefilter(plane: FloatArray) -> FloatArray:
-    """Coefficients of a spline through the places of a lattice, made of neighbours."""
+    """Return approximate spline coefficients of a lattice from neighbouring values."""
     for axis in (0, 1):
         # the first two terms of the spline's prefilter: exact for cubic polynomials
         plane = plane - ndimage.correlate1d(plane, [1, -2, 1], axis, mode="nearest") / 6
@@ -483,7 +488,7 @@ def _prefilter(plane: FloatArray) -> FloatArray:
 
 
 def _weights(at: FloatArray, nodes: int) -> FloatArray:
-    """Cubic B-splines of each node (N, nodes) at some places along an axis."""
+    """Return the cubic B-splines of all nodes (N, nodes) at positions along an axis."""
     distance = np.abs(at[:, None] - np.arange(nodes))
     near = 2 / 3 - distance**2 * (1 - distance / 2)
     far = np.maximum(2 - distance, 0) ** 3 / 6

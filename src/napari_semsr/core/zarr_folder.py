@@ -1,4 +1,4 @@
-"""Zarr's store in a folder, whose files are looked at before they are read."""
+"""Zarr store in a folder that checks each file before it is read."""
 
 import asyncio
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from zarr.storage import LocalStore
 from napari_semsr.core.opening import open_file, read_bytes
 
 _MARKS = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
-_LARGEST_MARK = 1 << 26  # bytes; chosen: what is said of a hundred thousand arrays
+_LARGEST_MARK = 1 << 26  # bytes; chosen: metadata of a hundred thousand arrays
 _LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
 
 
 class FolderStore(LocalStore):
-    """A store in a folder: links to pipes and devices are refused, sizes bounded."""
+    """A local store that refuses pipes and devices and limits the size of files."""
 
     async def get(
         self,
@@ -25,7 +25,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read a file below the folder, or a part of it; None where there is none."""
+        """Read a file in the folder, or a part of it; None if it does not exist."""
         if not self._is_open:
             await self._open()
         return await asyncio.to_thread(self._read, key, prototype, byte_range)
@@ -37,7 +37,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype | None = None,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        """Read as `get` does."""
+        """Read like `get`, synchronously."""
         self._ensure_open_sync()
         return self._read(key, prototype, byte_range)
 
@@ -46,7 +46,7 @@ class FolderStore(LocalStore):
         prototype: BufferPrototype,
         key_ranges: Iterable[tuple[str, ByteRequest | None]],
     ) -> list[Buffer | None]:
-        """Read parts of files, in that order."""
+        """Read parts of files, in the given order."""
         parts = (self.get(key, prototype, part) for key, part in key_ranges)
         return list(await asyncio.gather(*parts))
 
@@ -64,7 +64,7 @@ class FolderStore(LocalStore):
 
 
 def _cut(path: Path, part: Any, most: int) -> bytes:
-    """Read a part of a file: from here to there, from here on, or the last bytes."""
+    """Read a byte range of a file: between two offsets, from an offset, or a suffix."""
     with open_file(path) as stream:
         size = stream.seek(0, 2)
         start, end = 0, size

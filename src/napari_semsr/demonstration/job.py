@@ -435,7 +435,7 @@ def _correlations(
         )
     ]
     over = [line.over_um(pixel_nm) for line in against_truth(lines)]
-    return plot_png(FRC.curves[0].together(over, has_size=pixel_nm is not None))
+    return plot_png(FRC.curves[0].combine(over, has_size=pixel_nm is not None))
 
 
 def _show_alignment(place: Adapted) -> bytes:

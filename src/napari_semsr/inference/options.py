@@ -160,7 +160,7 @@ class ClusterOptions(Options):
         "Scheduler",
         "Address of a dask scheduler to run on, such as tcp://127.0.0.1:8786, whose "
         "workers see the same files under the same paths.",
-        by_person=True,
+        user_only=True,
     )
 
 

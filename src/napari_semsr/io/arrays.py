@@ -1,4 +1,4 @@
-"""Arrays of others as images: lists, NumPy, dask, and arrays whose axes have names.
+"""Conversion of arrays to images: lists, NumPy, dask, and arrays with named axes.
 
 Those with names (xarray's, and what is built on them) say which axis is which, and by
 their coordinates how far pixels lie apart.
@@ -12,13 +12,13 @@ import numpy as np
 from napari_semsr.core import Micrograph, PixelSize, ShapeError, shorten, warn
 from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
 
-_TAKEN = "An image must be a path, a Micrograph or an array (Y, X)"
+_INPUTS = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
 _EVEN = 1e-3  # departure of coordinates from even steps, of a step; chosen
 
 
 def image_of_array(value: Any) -> Micrograph:
-    """Take an array, or rows of numbers, as an image.
+    """Convert an array, or rows of numbers, to an image.
 
     Dask's stays lazy. Of one with named axes, ``y`` and ``x`` are found by their names,
     others must have one place, and even coordinates with a unit of length give the
@@ -32,7 +32,7 @@ def image_of_array(value: Any) -> Micrograph:
 
 
 def is_array(value: Any) -> bool:
-    """Tell an array, or rows of numbers, from a path and from a list of images.
+    """Return whether a value is an array, or rows of numbers, not a path or images.
 
     Also one that is no image.
     """
@@ -46,20 +46,20 @@ def is_array(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Make a NumPy array; masks stay."""
+    """Convert to a NumPy array; masks are kept."""
     if isinstance(value, np.ma.MaskedArray):
         return value
     try:
         return np.asarray(value)
-    except Exception as error:  # libraries refuse in every way there is
+    except Exception as error:  # libraries raise any error
         reason = " ".join(str(error).split())[:120].rstrip(".")
-        msg = f"{_TAKEN}, got {type(value).__name__} that is none ({reason})."
+        msg = f"{_INPUTS}, got {type(value).__name__} that is none ({reason})."
         raise ShapeError(msg, code="wrong-type") from error
 
 
 def _from_labels(value: Any) -> Micrograph:
-    if not hasattr(value, "data"):  # several arrays under one roof, as xarray has them
-        msg = f"{_TAKEN}, got {type(value).__name__}: choose one array of it."
+    if not hasattr(value, "data"):  # a collection of arrays, such as xarray's Dataset
+        msg = f"{_INPUTS}, got {type(value).__name__}: choose one array of it."
         raise ShapeError(msg, code="several-images")
     names = [str(name).lower() for name in value.dims]
     data = value.data if hasattr(value.data, "dask") else _plain(value.data)
@@ -68,7 +68,7 @@ def _from_labels(value: Any) -> Micrograph:
         data = _two_axes(data, names)
     elif len(names) != 2 or {"y", "x"} & set(names):
         msg = (
-            f"{_TAKEN}, got axes {', '.join(names) or 'without names'}: name two of "
+            f"{_INPUTS}, got axes {', '.join(names) or 'without names'}: name two of "
             "them y and x."
         )
         raise ShapeError(msg, code="axis-missing")
@@ -79,14 +79,14 @@ def _from_labels(value: Any) -> Micrograph:
 
 
 def _two_axes(data: Any, names: list[str]) -> Any:
-    """Leave out axes of one place, and put y before x."""
+    """Remove axes of length 1, and put y before x."""
     long = [
         name
         for name, size in zip(names, data.shape, strict=True)
         if name not in "yx" and size != 1
     ]
     if long:
-        msg = f"{_TAKEN}, got {shorten(long[0])} besides: choose one place of it."
+        msg = f"{_INPUTS}, got {shorten(long[0])} besides: choose one place of it."
         raise ShapeError(msg, code="too-many-axes")
     order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]
@@ -99,7 +99,7 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
     starts: list[float] = []
     axes = {str(axis).lower(): axis for axis in value.dims}
     for axis in (axes["y"], axes["x"]):
-        if axis not in value.coords:  # xarray counts pixels there, if it is asked
+        if axis not in value.coords:  # xarray would return pixel numbers
             return None, _NOWHERE
         along = value.coords[axis]
         places = np.asarray(along)
@@ -122,7 +122,7 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
 
 
 def _even_step(coordinates: Any) -> float | None:
-    """Distance of coordinates; None where they are not even."""
+    """Return the step of coordinates; None if it is not constant."""
     values = np.asarray(coordinates, dtype=np.float64)
     step = float(values[-1] - values[0]) / (values.size - 1)
     if not math.isfinite(step) or step == 0:

@@ -1,4 +1,4 @@
-"""Frames that arrive in a folder while a microscope writes them.
+"""Frames that appear in a folder while a microscope writes them.
 
 A frame is taken when its size and time stamp have not changed since the last look, and
 all of it can be read. Nothing here compares a time stamp with a clock, which may jump,
@@ -22,10 +22,10 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
+    capture_warnings,
     grid_cells,
-    hear_warnings,
+    mask_fill_values,
     open_file,
-    without_marks,
 )
 from napari_semsr.io.files import read_object, read_text
 from napari_semsr.io.formats import Source
@@ -44,7 +44,7 @@ _State = tuple[int, int, int]  # size, time stamp and number of a file
 # it is tried again; chosen: a copy over a network pauses for a second or two.
 _NAMED_AFTER = 12
 _TABLE, _SCAN = "positions.csv", "scan.json"
-_OWN = (".csv", ".tsv")  # tables of which only the rows that were added are read
+_OWN = (".csv", ".tsv")  # tables of which only added rows are read
 # Files that were taken, and are looked at again at each look; chosen: each of 900
 # within four looks, and a network answers for so many in time.
 FILES_A_LOOK = 256
@@ -56,28 +56,28 @@ def _state_of(path: Path) -> _State:
 
 
 def _numbers_in(name: str) -> list[int]:
-    """List the numbers in the name of a frame."""
+    """Return the numbers in the name of a frame."""
     return [int(digits) for digits in re.findall(r"\d+", Path(name).stem)]
 
 
 @dataclass(frozen=True, slots=True)
 class ArrivedFrame:
-    """A file of a frame that is whole, or that cannot be used."""
+    """A complete or unusable file of a frame."""
 
     name: str
-    pixels: NDArray[Any] | None = None  # (Y, X); None for one that cannot be used
+    pixels: NDArray[Any] | None = None  # (Y, X); None if it cannot be used
     pixel_size_nm: PixelSize | None = None  # as the file states it
     reason: str = ""  # why it cannot be used
-    is_again: bool = False  # whether it was taken before, and written once more
+    is_again: bool = False  # whether it was read before, and has been rewritten
 
 
 @dataclass(slots=True)
 class _Look:
-    """What was last seen of a file."""
+    """State of a file at the last poll."""
 
     state: _State
-    number: int = 0  # in the order of their first looks
-    times: int = 0  # looks since it is so
+    number: int = 0  # in the order of their first polls
+    times: int = 0  # polls with this state
     is_taken: bool = False
     was_taken: bool = False
     is_named: bool = False
@@ -85,7 +85,7 @@ class _Look:
 
 @dataclass(slots=True)
 class FrameFolder:
-    """A folder into which frames are written.
+    """A folder in which a microscope writes frames.
 
     `positions`: a table in place of ``positions.csv`` in the folder; `how`: the reading
     options of `open_frames`; `layout`: its grid, order, first, overlap and pixel size,
@@ -115,14 +115,14 @@ class FrameFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether the folder is there, and may be looked into."""
+        """Return whether the folder exists and can be listed."""
         try:
             return self.folder.is_dir()
         except OSError:
             return False
 
     def poll(self) -> Iterator[ArrivedFrame]:
-        """Look into the folder; give the frames that became whole, the oldest first."""
+        """Poll the folder and yield newly completed frames, the oldest first."""
         self._read_table()
         self._read_values()
         self.is_busy, changed_names = False, []
@@ -130,7 +130,7 @@ class FrameFolder:
             try:
                 state = _state_of(path)
             except OSError:
-                continue  # it went away, or may not be looked at now
+                continue  # it was removed, or is not readable now
             look = self._looks.get(path.name)
             if look is None or look.state != state:
                 was = look is not None and (look.is_taken or look.was_taken)
@@ -147,7 +147,7 @@ class FrameFolder:
                 yield from self._open(path, look)
 
     def _due_files(self) -> Iterator[Path]:
-        """Give the files that may have changed.
+        """Yield the files that may have changed.
 
         Of those that were taken and are the same file as then, by its number, which the
         folder lists, some of many at each look.
@@ -170,7 +170,7 @@ class FrameFolder:
                     yield self.folder / entry.name
 
     def _open(self, path: Path, look: _Look) -> Iterator[ArrivedFrame]:
-        """Read a file that stays as it is; name it once if that fails for long."""
+        """Read an unchanged file; report it once if that fails repeatedly."""
         try:
             image = self._read(path)
         except SemsrError as error:
@@ -180,7 +180,7 @@ class FrameFolder:
                 yield ArrivedFrame(path.name, reason=why)
             return
         look.is_taken = True
-        pixels = without_marks(image.array(), path.name)
+        pixels = mask_fill_values(image.array(), path.name)
         if self.kind is None:
             self.kind = pixels.shape, pixels.dtype
         if (pixels.shape, pixels.dtype) != self.kind:
@@ -196,7 +196,7 @@ class FrameFolder:
         )
 
     def _read(self, path: Path) -> Micrograph:
-        with hear_warnings(lambda _: None):  # the final solution warns of them
+        with capture_warnings(lambda _: None):  # the final solution warns of them
             source = Source.of(path)
             info = source.info()
             if info.planes * info.channels > 1:
@@ -208,23 +208,23 @@ class FrameFolder:
             return source.read(ReadOptions(**self.how))
 
     def read(self, name: str) -> NDArray[Any]:
-        """Read a frame that was taken: (Y, X) grey values."""
+        """Read a completed frame again: (Y, X) grey values."""
         if self.kind is None:
             raise ReadError(
-                f"No frame of {self.folder} was taken yet.", code="frames-missing"
+                f"{self.folder} has no complete frame yet.", code="frames-missing"
             )
         return stored_frame(self.folder / name, *self.kind, self.how)
 
     # Where frames are stated to be.
 
     def corner(self, name: str) -> FloatPair | None:
-        """Give the stated corner ``(y, x)`` of a frame, in `unit`; None if unknown."""
+        """Return the stated corner ``(y, x)`` of a frame in `unit`; None if unknown."""
         if self._corners:
             return self._corners.get(name)
         return self._by_number(name)
 
     def _read_values(self) -> None:
-        """Read ``scan.json`` once it is there, and whole."""
+        """Read ``scan.json`` once it is complete."""
         place = self.folder / _SCAN
         with suppress(OSError, SemsrError):  # it is being written
             if not self._has_values and place.is_file():
@@ -234,7 +234,7 @@ class FrameFolder:
                 self.changes += 1
 
     def _read_table(self) -> None:
-        """Read the table if it has grown; a row that is being written waits."""
+        """Read the table if it has grown, except an incomplete last row."""
         path = self.folder / _TABLE if self.positions is None else self.positions
         if self.layout.get("grid") is not None:
             return
@@ -247,7 +247,7 @@ class FrameFolder:
                     return
             else:
                 look = self._table = _Look(state)
-            # the last row may be torn, unless nothing was written for a while
+            # the last row may be incomplete, unless nothing was written for a while
             is_still = look.times >= _NAMED_AFTER
             if path.suffix.lower() in _OWN:
                 look.is_taken = self._read_rows(path, is_still=is_still)
@@ -265,7 +265,7 @@ class FrameFolder:
         self.changes += 1
 
     def _read_rows(self, path: Path, *, is_still: bool) -> bool:
-        """Read the rows that were added to the table; whether all of it was read.
+        """Read the rows added to the table; return whether all of it was read.
 
         All rows where the table does not begin with those that were read.
         """
@@ -286,7 +286,7 @@ class FrameFolder:
         return len(rows) == len(text)
 
     def _by_number(self, name: str) -> FloatPair | None:
-        """Place a frame in a grid of a known overlap by the number in its name."""
+        """Return a frame's corner in a grid by the number in its name."""
         layout, numbers = self.layout_values, _numbers_in(name)
         grid, overlap = layout.get("grid"), layout.get("overlap")
         if grid is None or overlap is None or not numbers or self.kind is None:

@@ -1,4 +1,4 @@
-"""Calibrations as JSON: what `semsr calibrate` writes, and others take.
+"""Calibration files: JSON that `semsr calibrate` writes and other commands read.
 
 Only ``pixel_size_nm`` and ``pixel_size_sd_nm`` must be there, one number or ``(y, x)``
 each, so that a file may be written by hand. A ``distortion`` needs its
@@ -29,7 +29,7 @@ _KEY = "calibration"
 
 
 def write_calibration(path: Path, calibration: Calibration | BarCalibration) -> None:
-    """Write all fields of a calibration as JSON; what is there is replaced."""
+    """Write all fields of a calibration as JSON; an existing file is replaced."""
     with replacing(path) as place:
         text = json.dumps(asdict(calibration), indent=1)
         place.write_text(text + "\n", encoding="utf-8")
@@ -40,7 +40,7 @@ def read_calibration(
 ) -> tuple[FloatPair, FloatPair, FieldDistortion | None]:
     """Read a pixel size ``(y, x)`` in nm, its standard deviation, and the distortion.
 
-    As `write_calibration` writes it, or by hand; None where it tells no distortion.
+    As `write_calibration` writes it, or by hand; None if it has no distortion.
     """
     try:
         values = json.loads(read_text(path))
@@ -60,8 +60,8 @@ def read_calibration(
         size = spread = None
     if size is None or spread is None:
         msg = (
-            f"{path} must hold {' and '.join(names)} as numbers above 0: take a file "
-            "that `calibrate()` wrote."
+            f"{path} must have {' and '.join(names)} as positive numbers: use a file "
+            "written by `calibrate()`."
         )
         raise ReadError(msg, code="content-invalid")
     return size, spread, _distortion(path, values)
@@ -77,9 +77,9 @@ def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
         return FieldDistortion.parse(texts)
     except OptionError as error:
         msg = (
-            f"{path} tells a distortion that cannot be read: distortion and "
-            "distortion_sd must be numbers, and shape rows and columns; take a file "
-            "that `calibrate()` wrote."
+            f"{path} has an invalid distortion: distortion and distortion_sd must be "
+            "numbers, and shape rows and columns; use a file written by "
+            "`calibrate()`."
         )
         raise ReadError(msg, code="content-invalid") from error
 
@@ -87,7 +87,7 @@ def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
 def with_calibration(
     values: Mapping[str, Any], models: Iterable[type[Options]]
 ) -> dict[str, Any]:
-    """Put what a calibration says in its place among options, where one is named.
+    """Replace the option `calibration` by the values of its file, if it is given.
 
     ``pixel_size_nm`` and ``pixel_size_sd_nm`` take the place of ``calibration``, and
     ``known_distortion`` where one of the models has that. Without the error of a pixel

@@ -1,4 +1,4 @@
-"""Zeiss CZI: tiles, channels and planes, with the places that the stage stated.
+"""Zeiss CZI: tiles, channels and planes, with the positions reported by the stage.
 
 Files are taken apart by ``czifile``, which the extra ``[czi]`` installs, and pixels are
 unpacked by ``imagecodecs``: not every release of the first knows each compression.
@@ -44,7 +44,7 @@ _JPEG, _LZW, _JPEG_XR, _ZSTD, _ZSTD_HEAD = 1, 2, 4, 5, 6
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """What the directory of a file says of one of its tiles."""
+    """Entry of a tile in the directory of a file."""
 
     number: int  # In the directory
     starts: dict[str, int]  # First pixel, channel, ... on each axis
@@ -53,7 +53,7 @@ class _Tile:
     dtype: np.dtype[Any]
 
     def place(self, axis: str) -> Any:
-        """Give its place on an axis other than rows and columns."""
+        """Return its index on an axis other than rows and columns."""
         return self.frame if axis == _FRAME else self.starts.get(axis, 0)
 
 
@@ -74,32 +74,32 @@ class CziTiles:
     def __getitem__(self, index: int) -> NDArray[Any]:
         pixels = _pixels(self.path, self.entries[index])
         if pixels.shape[:2] != self.shape[1:]:
-            msg = f"{self.path} was changed since it was opened: open it again."
+            msg = f"{self.path} has changed since it was opened: open it again."
             raise ReadError(msg, code="content-changed")
         return np.asarray(to_grey(self.path, pixels, colour=self.colour))
 
 
 @contextmanager
 def _open_czi(path: Path) -> Iterator[Any]:
-    """Open a file, or report how to get czifile; faults become sentences."""
+    """Open a file; raise `ReadError` for damage or if czifile is missing."""
     czifile = library(path, "czifile", "czifile", "czi")
     with decoding(path, "CZI"), czifile.CziFile(path) as czi:
         yield czi
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Tell a CZI by its first bytes."""
+    """Return whether the first bytes are those of a CZI."""
     return path.is_file() and head.startswith(_MAGIC)
 
 
 def is_czi(path: Path) -> bool:
-    """Whether a file begins as a CZI does."""
+    """Return whether a file is a CZI by its first bytes."""
     with decoding(path, "CZI"), open_file(path) as stream:
         return stream.read(len(_MAGIC)) == _MAGIC
 
 
 def is_mosaic(path: Path) -> bool:
-    """Whether a file is a CZI of several tiles, as far as it can be read."""
+    """Return whether a file is a readable CZI of several tiles."""
     try:
         if not is_czi(path):
             return False
@@ -110,7 +110,7 @@ def is_mosaic(path: Path) -> bool:
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
-    """Read one tile of one channel and plane; its scenes are counted as series."""
+    """Read one tile of one channel and plane; scenes count as series."""
     choose(path, "level", options.level, 1)
     tiles, size, bits, doubts = _contents(path)
     scenes = len({tile.frame[0] for tile in tiles})
@@ -139,7 +139,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         t for t in tiles if all(t.place(n) == at for n, at in outer_position.items())
     ]
     if not tiles_in_plane:
-        msg = f"{path} has no tile there, at {outer_position}: choose another plane."
+        msg = f"{path} has no tile at {outer_position}: choose another plane."
         raise ReadError(msg, code="plane-missing")
     return RawImage(
         format="CZI",
@@ -156,7 +156,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 
 
 def _of_scene(path: Path, tiles: list[_Tile], series: int) -> list[_Tile]:
-    """Choose the tiles of a scene, counted from 0 as they are numbered."""
+    """Select the tiles of a scene, counted from 0 in the order of their numbers."""
     scenes = sorted({tile.frame[0] for tile in tiles})
     scene_number = scenes[choose(path, "series", series, len(scenes))]
     return [tile for tile in tiles if tile.frame[0] == scene_number]
@@ -168,7 +168,7 @@ def open_tiles(
     series: int | None = None,
     channel: int | None = None,
 ) -> CziTiles:
-    """Find the tiles of a CZI mosaic: of one scene or of all, of one channel."""
+    """Open the tiles of a CZI mosaic: of one or all scenes, of one channel."""
     tiles, size, _, doubts = _contents(path)
     for doubt in doubts:
         warn(doubt)
@@ -215,7 +215,7 @@ def open_tiles(
 
 
 def _scenes_apart(tiles: list[_Tile]) -> int:
-    """Count the scenes if their rectangles do not all touch; else, and of one, 0.
+    """Return the number of scenes if their rectangles are not connected, else 0.
 
     Also 0 if each scene is a single tile: such scenes are positions of one mosaic.
     """
@@ -242,7 +242,7 @@ def count_scenes(path: Path) -> IntPair:
 def _contents(
     path: Path,
 ) -> tuple[list[_Tile], PixelSize | None, int | None, tuple[str, ...]]:
-    """Read the directory of a file, without coarser levels, pixel size and bit depth.
+    """Read the directory (full-size tiles only), pixel size and bit depth of a file.
 
     And why these are not known, if its metadata are damaged.
     """
@@ -254,13 +254,13 @@ def _contents(
             if tuple(entry.shape) == tuple(entry.stored_shape)
         ]
         if not tiles:
-            msg = f"{path} must hold an image, but holds no tile of full size."
+            msg = f"{path} must hold an image, but has no tile of full size."
             raise ReadError(msg, code="no-image")
         most = max(math.prod(tile.shape) * tile.dtype.itemsize for tile in tiles)
         check_claim(path, most, path.stat().st_size)
         try:
             return tiles, *_stated_values(czi), ()
-        except SyntaxError:  # of XML, as its parser calls it
+        except SyntaxError:  # raised by the XML parser
             doubt = Message(
                 f"The metadata of {path.name} are damaged: its pixel size is unknown.",
                 "metadata-damaged",
@@ -288,7 +288,7 @@ def _tile(number: int, entry: Any) -> _Tile:
 
 
 def _stated_values(czi: Any) -> tuple[PixelSize | None, int | None]:
-    """Read pixel size and bit depth of the metadata; None of what they do not state."""
+    """Read pixel size and bit depth from the metadata; None if they are not stated."""
     from xml.etree import ElementTree as ET
 
     root = ET.fromstring(czi.metadata())  # noqa: S314 - no entities in the parser
@@ -301,7 +301,7 @@ def _stated_values(czi: Any) -> tuple[PixelSize | None, int | None]:
 
 
 def _pixels(path: Path, number: int) -> NDArray[Any]:
-    """Read a tile by its place in the directory, (Y, X) or (Y, X, S)."""
+    """Read a tile by its index in the directory, (Y, X) or (Y, X, S)."""
     with _open_czi(path) as czi:
         entry = czi.subblock_directory[number]
         tile = _tile(number, entry)
@@ -317,14 +317,14 @@ def _pixels(path: Path, number: int) -> NDArray[Any]:
 
 
 def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> NDArray[Any]:
-    """Unpack the pixels of a tile, whose colours lie in the order blue, green, red."""
+    """Decode the pixels of a tile, whose colours are in the order blue, green, red."""
     import imagecodecs
 
     size = math.prod(tile.shape) * tile.dtype.itemsize
     if how in (_JPEG, _JPEG_XR) and len(data) != size:
         decode = imagecodecs.jpeg_decode if how == _JPEG else imagecodecs.jpegxr_decode
         return np.asarray(decode(data)).reshape(tile.shape)
-    if len(data) != size:  # else not packed, whatever is said
+    if len(data) != size:  # else not compressed, whatever is stated
         if how == _LZW:
             data = bytes(imagecodecs.lzw_decode(data, out=size))
         elif how == _ZSTD:
@@ -333,7 +333,7 @@ def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> NDArray[Any]:
             data = _with_head(data, size)
         elif how:
             msg = (
-                f"{path} is compressed in a way that is not read here (number {how}): "
+                f"{path} has an unsupported compression (number {how}): "
                 "save it uncompressed, as JPEG XR or with zstd in ZEN."
             )
             raise ReadError(msg, code="format-unsupported")

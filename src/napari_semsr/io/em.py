@@ -80,7 +80,7 @@ class _Mapped:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """What a file states about an axis of an array."""
+    """An axis of an array, as stated in a file."""
 
     size: int
     step: float | None = None  # Distance of its pixels in its unit
@@ -93,7 +93,7 @@ class _Axis:
 
     @property
     def letter(self) -> str:
-        """Name it as `choose_plane` does."""
+        """Its letter for `choose_plane`."""
         if self.unit in ("s", "ms", "min"):
             return "t"
         return "p" if images.unit_nm(self.unit) is None else "z"
@@ -101,7 +101,7 @@ class _Axis:
 
 @dataclass(frozen=True, slots=True)
 class _Image:
-    """An image of a file, or what the file holds instead of one."""
+    """An image of a file, or another kind of data that it holds."""
 
     name: str
     axes: tuple[_Axis, ...] = ()  # Those of planes, then rows and columns
@@ -123,7 +123,7 @@ def matches(path: Path, head: bytes) -> bool:
 
 
 def _kind(path: Path, head: bytes) -> str:
-    """Name the format of a file, or "" if it is none of these."""
+    """Return the format of a file, or "" if it is none of these."""
     start = head.ljust(16, b"\0")
     version = int.from_bytes(start[:4], "big")
     order = start[8:12] if version == 3 else start[12:16]
@@ -142,7 +142,7 @@ def _kind(path: Path, head: bytes) -> str:
 
 
 def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
-    """Find an image of the file, a plane of it, and its pixel size."""
+    """Read one plane of an image of the file, and its pixel size."""
     choose(path, "level", options.level, 1)
     with open_file(path) as stream:
         kind = _kind(path, stream.read(16))
@@ -185,11 +185,9 @@ def _describe_image(image: _Image) -> str:
 def _choose_image(
     path: Path, options: images.ReadOptions, images_found: Sequence[_Image]
 ) -> int:
-    """Choose one of several, by default the first image of the sample."""
+    """Choose one of several images, by default the first of the sample."""
     if not images_found:
-        raise ReadError(
-            f"{path} must hold an image, but holds none: export one.", code="no-image"
-        )
+        raise ReadError(f"{path} holds no image: export one.", code="no-image")
     usable = [n for n, image in enumerate(images_found) if not image.refusal]
     number = usable[0] if usable else 0
     if options.series is not None:
@@ -209,7 +207,7 @@ def _choose_image(
 
 
 def _shortest(value: float, within: float = 0.0) -> float:
-    """Write a number with the fewest digits that are `within` of it.
+    """Round a number to the fewest digits with an error up to `within`.
 
     By default those of a float32, if it is one: 0.1 is stored as 0.10000000149.
     """
@@ -220,7 +218,7 @@ def _shortest(value: float, within: float = 0.0) -> float:
 
 
 def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
-    """Name an array that is not an image of the sample by the units of its axes."""
+    """Describe an array that is not an image of the sample, by its units."""
     if any(axis.unit.lower() in _ENERGY for axis in axes):
         return _SPECTRUM
     if np.dtype(dtype).kind in "cV":
@@ -299,7 +297,7 @@ def _text(value: Any) -> str:
 
 
 def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
-    """List the image of a SER file, whose planes are as many as were taken."""
+    """Describe the image of a SER file with all its recorded planes."""
     module = library(path, "rsciio.tia._api", "rosettasciio", "em")
     with open_file(path) as stream:
         # its own reader of the header takes minutes for a damaged number of axes
@@ -338,7 +336,7 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
 
 
 def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
-    """List the images of Velox, then what else the file holds."""
+    """List the images of a Velox file, then its other data."""
     images: list[_Image] = []
     with hdf5.open_hdf5(path) as file:
         data, labels = file["Data"], _velox_labels(file)
@@ -379,7 +377,7 @@ def _velox_labels(file: Any) -> dict[str, str]:
 
 
 def _velox_object(item: Any, where: Any = 0) -> dict[str, Any]:
-    """Read a JSON object of which zeros may follow; nothing of one that is damaged."""
+    """Read a zero-padded JSON object; return an empty one if it is damaged."""
     try:
         text_array = item[where]
         text = (
@@ -472,7 +470,7 @@ def _ncem_axis(dim: Any, size: int) -> _Axis:
 
 
 def _plausible(header: bytes, orders: str) -> list[str]:
-    """Byte orders in which the first numbers are sides and a mode that exists."""
+    """Return the byte orders in which the header has valid sides and a valid mode."""
     candidates = []
     for order in orders:
         if len(header) < 16:
@@ -521,7 +519,7 @@ def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
 def _mrc_layout(
     header: bytes, order: str
 ) -> tuple[np.dtype[Any], tuple[int, ...], int, int, int]:
-    """Read type, rows and columns, planes, and the bytes before and to the end."""
+    """Return type, rows and columns, planes, and first and last byte of the pixels."""
     columns, rows, depth, mode = struct.unpack_from(f"{order}4i", header)
     dtype = np.dtype(order + _MODES[mode])
     if mode == 0 and not _has_signed_bytes(header, order):
@@ -532,7 +530,7 @@ def _mrc_layout(
 
 
 def _has_signed_bytes(header: bytes, order: str) -> bool:
-    """Whether bytes are signed, as they are by MRC2014 and were not in older files."""
+    """Return whether bytes are signed, as in MRC2014, unlike in older files."""
     stamp, flags = struct.unpack_from(f"{order}2i", header, 152)
     if stamp == _IMOD:
         return bool(flags & 1)
@@ -570,4 +568,4 @@ _LISTS = {
     "EMD (NCEM)": _ncem_images,
     "MRC": _mrc_images,
 }
-"""What lists the images of a file, and the maker of its microscope if it is known."""
+"""Function of each format that lists the images of a file and its vendor, if known."""

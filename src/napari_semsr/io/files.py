@@ -1,4 +1,4 @@
-"""What all formats share: faults as sentences, whole outputs, our own record."""
+"""Shared parts of all formats: error messages, complete outputs, the own record."""
 
 import errno
 import glob
@@ -34,7 +34,7 @@ from napari_semsr.core import (
     WriteError,
     access_refusal,
     causes,
-    legible,
+    escape_invisible,
     list_folder,
     parse_pixel_size,
     read_bytes,
@@ -53,7 +53,7 @@ _NOT_WRITTEN = {
 
 
 def library(path: Path, module: str, name: str, extra: str) -> Any:
-    """Import a library that reads a file, or refuse with the extra that installs it."""
+    """Import a library for reading; `ReadError` names the extra that installs it."""
     try:
         return import_module(module)
     except ImportError as error:
@@ -62,11 +62,11 @@ def library(path: Path, module: str, name: str, extra: str) -> Any:
 
 
 def check_claim(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
-    """Refuse to ask for `claimed_bytes` of pixels, packed into too few of a file."""
+    """Raise `ReadError` if `claimed_bytes` do not fit into the stored bytes."""
     if claimed_bytes > max(_SMALL, _MOST_PACKED * stored_bytes):
         msg = (
-            f"{path} is damaged: it says that it has {claimed_bytes / 2**20:.0f} MiB "
-            f"of pixels, of which its {stored_bytes} bytes can hold no part; copy it "
+            f"{path} is damaged: it states {claimed_bytes / 2**20:.0f} MiB of pixels, "
+            f"which do not fit into its {stored_bytes} bytes even compressed; copy it "
             "again."
         )
         raise ReadError(msg, code="file-damaged")
@@ -77,7 +77,7 @@ _logger = logging.getLogger(__name__)
 
 @contextmanager
 def decoding(path: Path, kind: str) -> Iterator[None]:
-    """Translate the faults of a decoder: damage makes them fail in every way there is.
+    """Convert the errors of a decoder, which may be of any type, to `ReadError`.
 
     Some have errors of their own that derive from nothing but `Exception`. A file that
     the system refuses, a library that is missing, and what is not supported are no
@@ -89,8 +89,8 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
         raise
     except MemoryError as error:
         msg = (
-            f"{path} needs more memory to be read as {kind} than there is: close other "
-            "programs, or convert it to .ome.zarr where there is more."
+            f"Not enough memory to read {path} as {kind}: close other "
+            "programs, or convert it to .ome.zarr on a larger machine."
         )
         raise ReadError(msg, code="memory") from error
     except Exception as error:
@@ -103,14 +103,14 @@ _MISSING = re.compile(
     # of HDF5, whose filters are plugins
     r"|can't open directory|required filter .* not registered"
 )
-_UNSUPPORTED = re.compile(
+_UNSUPPORTED_TEXT = re.compile(
     r"not supported|not implemented|is not known|^compression \d+,"
     r"|^Unsupported (BMP|JPEG process)|^data type '\w+' not understood"
 )
 
 
 def _fault(path: Path, kind: str, error: Exception) -> Message:
-    """Tell a library that is missing, and what it cannot decode, from damage."""
+    """Return the message for a missing library, an unsupported format, or damage."""
     for one in causes(error):
         reason, name = _reason(one), type(one).__name__
         missing = isinstance(one, ImportError) or name == "UnknownCodecError"
@@ -120,7 +120,7 @@ def _fault(path: Path, kind: str, error: Exception) -> Message:
                 f"({reason}): install it, or export the file without compression.",
                 "extra-missing",
             )
-        if isinstance(one, NotImplementedError) or _UNSUPPORTED.search(reason):
+        if isinstance(one, NotImplementedError) or _UNSUPPORTED_TEXT.search(reason):
             return Message(
                 f"{path} is stored in a way that cannot be read as {kind} ({reason}): "
                 "export it in another, such as without compression.",
@@ -134,7 +134,7 @@ def _fault(path: Path, kind: str, error: Exception) -> Message:
 
 
 def _reason(error: BaseException) -> str:
-    """Write what a library says of a fault in one line, numbers of TIFF in words."""
+    """Format a library's error in one line, with names of TIFF's numbers."""
     text = " ".join(str(error).split())[:160].rstrip(".")
     text = re.sub(r"<?([A-Z]+)\.(\w+): (\d+)>?", r"\1 \3, \2,", text)
     text = re.sub(r"(\d+) is not a known ([A-Z]+)", r"\2 \1 is not known", text)
@@ -144,7 +144,7 @@ def _reason(error: BaseException) -> str:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path leads to something; one that no system takes leads nowhere.
+    """Return whether a path exists; False for invalid paths.
 
     Such are names that are too long, or have a zero byte in them.
     """
@@ -155,7 +155,7 @@ def is_there(path: Path) -> bool:
 
 
 def as_on_disk(path: Path) -> Path:
-    """Write a path as the disk does, whose letters may be composed otherwise.
+    """Return a path as stored on disk, where Unicode may be composed differently.
 
     macOS stores an e and an accent where others store one letter; in tables of ours the
     bytes of a name that is no text are numbers. A path that leads to something stays as
@@ -171,17 +171,17 @@ def as_on_disk(path: Path) -> Path:
 
 
 def _alike(folder: Path, name: str) -> str:
-    """Find the name in a folder that is another spelling of one; else that one."""
+    """Return the name in a folder that is another spelling of `name`, else `name`."""
     composed_name = normalize("NFC", name)
     with suppress(OSError, ValueError):  # no folder, or none that may be read
         for other in sorted(item.name for item in folder.iterdir()):
-            if composed_name in (normalize("NFC", other), legible(other)):
+            if composed_name in (normalize("NFC", other), escape_invisible(other)):
                 return other
     return name
 
 
 def no_file(path: Path) -> ReadError:
-    """Make the refusal of a path that leads to nothing, with a name much like it."""
+    """Return the error for a missing file, with a suggestion of a similar name."""
     try:
         names = [item.name for item in path.parent.iterdir()]
     except (OSError, ValueError):  # no folder, or none that may be read
@@ -197,7 +197,7 @@ _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficie
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """Read a text as a whole, if it is one that can end; pipes may go on for ever.
+    """Read a whole text file; pipes are refused.
 
     Line feeds stand between its lines.
     """
@@ -228,7 +228,7 @@ def choose(
     sizes: str = "",
     either: str = "",
 ) -> int:
-    """Pick one of several images in a file.
+    """Choose one of several images in a file.
 
     A refusal tells the `sizes` of its axes, and by what `either` it can be chosen.
     """
@@ -247,7 +247,7 @@ def choose(
     return number
 
 
-# Outputs: checked before the work, written beside, renamed when whole.
+# Outputs: checked first, written under a hidden name, renamed when complete.
 
 _SUFFIXES = {
     ".ome.zarr": "ome-zarr",
@@ -267,7 +267,7 @@ ZARR_MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
 
 def output_kind(path: Path) -> str:
-    """Tell the format of an output, a key of `_SUFFIXES`, from its suffix."""
+    """Return the format of an output, a key of `_SUFFIXES`, by its suffix."""
     name = path.name.lower()
     for suffix, kind in _SUFFIXES.items():
         if name.endswith(suffix) and name not in _SUFFIXES:
@@ -278,28 +278,30 @@ def output_kind(path: Path) -> str:
 
 
 def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse an output early that could not be written late.
+    """Check that an output can be written, before the work.
 
     A `WriteError` if the suffix is unknown, the folder is missing, or something is
     there that must not be replaced.
     """
     kind = output_kind(path)
     if not path.parent.is_dir():
-        msg = f"The folder {path.parent} of the output does not exist: make it first."
+        msg = f"The output folder {path.parent} does not exist: create it first."
         raise WriteError(msg, code="folder-missing")
     if not path.exists():
         return
     if not overwrite:
-        msg = f"{path} exists already: choose another name, or use `overwrite`."
+        msg = f"{path} already exists: choose another name, or use `overwrite`."
         raise WriteError(msg, code="output-exists")
     if path.is_dir() and (kind != "ome-zarr" or not _is_store(path)):
-        msg = f"{path} is a folder but no image store, so it is not replaced: move it."
+        msg = (
+            f"{path} is a folder but not an image store: move it, or rename the output."
+        )
         raise WriteError(msg, code="output-is-folder")
     StoreLock.check(path)
 
 
 def _is_store(path: Path) -> bool:
-    """Tell a zarr store, or an empty folder, from a folder of other things."""
+    """Return whether a path is a zarr store or an empty folder."""
     names = {entry.name for entry in list_folder(path)}
     return not names or not names.isdisjoint(ZARR_MARKS)
 
@@ -311,7 +313,7 @@ def remove_target(path: Path) -> None:
 
 
 def put_in_place(new_path: Path, path: Path) -> None:
-    """Give what is whole its final name, then remove what had that name."""
+    """Rename a complete output to its final name, then remove the previous one."""
     to_disk(new_path)
     aside = _set_aside(path) if new_path.is_dir() else None
     if aside == path:
@@ -323,7 +325,7 @@ def put_in_place(new_path: Path, path: Path) -> None:
 
 
 def _set_aside(path: Path) -> Path | None:
-    """Rename a store, so that nobody reads half of it, and say where it is now.
+    """Rename a store, so that nobody reads half of it, and return its new path.
 
     The same name where the system refuses; a file, or a link, is removed.
     """
@@ -338,11 +340,11 @@ def _set_aside(path: Path) -> Path | None:
         return path
 
 
-# Which process fills a store.
+# Locks: one process at a time fills a store.
 
 
 class StoreLock:
-    """Keeps other processes from a store, until it is released or this one ends.
+    """Lock of a store against other processes, until released or this one ends.
 
     All of a process share one lock, and another that holds it is waited for with some
     patience. Nothing is locked where a file cannot be, as on some networks.
@@ -353,14 +355,14 @@ class StoreLock:
 
         self._lock: FileLock | None = None
         if _lock_file(folder).is_symlink():  # which would be followed and emptied
-            msg = f"{_lock_file(folder)} must be a lock, got a link: remove it."
+            msg = f"{_lock_file(folder)} must be a lock file, got a link: remove it."
             raise WriteError(msg, code="unsafe-content")
         lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
         try:
             lock.acquire(timeout=patience_s)
         except Timeout as error:
             msg = (
-                f"{folder} is being written by another process: wait for its end, or "
+                f"{folder} is being written by another process: wait until it ends, or "
                 "choose another name."
             )
             raise WriteError(msg, code="output-locked") from error
@@ -370,7 +372,7 @@ class StoreLock:
             self._lock = lock
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Let a copy in another process lock nothing."""
+        """Pickle without the lock."""
         return type(None), ()
 
     def __del__(self) -> None:
@@ -379,12 +381,12 @@ class StoreLock:
 
     @staticmethod
     def check(folder: Path) -> None:
-        """Refuse a store that another process has locked."""
+        """Raise `WriteError` if another process has locked a store."""
         if _lock_file(folder).is_file() or _lock_file(folder).is_symlink():
             StoreLock(folder)
 
     def release(self, *, force: bool = True) -> None:
-        """Leave the store to others, and nothing beside it.
+        """Release the lock and remove its file.
 
         By force whatever else of this process locks it: a run that was broken off may
         stay in memory, with what it had begun.
@@ -401,29 +403,29 @@ class StoreLock:
 
 
 def _lock_file(folder: Path) -> Path:
-    """Name the file that is locked: beside a store, which zarr looks through."""
+    """Return the lock file: next to a store, since zarr lists its contents."""
     return folder.with_name(f".held.{folder.name}")
 
 
 def label_path(target: Path, name: str) -> Path:
-    """Place of a label image of an output: inside a store, beside any other file."""
+    """Return the path of a label image: inside a store, next to any other file."""
     if target.name.lower().endswith(".zarr"):
         return target / LABELS / name
     return target.with_name(f"{_without_suffix(target)}.{name}.tif")
 
 
 def beside_path(target: Path, name: str) -> Path:
-    """Place of a second image of an output, such as its heights: a store beside it."""
+    """Return the path of a second image of an output, such as its heights: a store."""
     return target.with_name(f"{_without_suffix(target)}.{name}.ome.zarr")
 
 
 def half_paths(mosaic: Path) -> tuple[Path, Path]:
-    """Give the places of both halves of a mosaic, whether they are there or not."""
+    """Return the paths of both halves of a mosaic, existing or not."""
     return beside_path(mosaic, "half-a"), beside_path(mosaic, "half-b")
 
 
 def _without_suffix(path: Path) -> str:
-    """Give the name of an output without the suffix that names its format."""
+    """Return the name of an output without the suffix of its format."""
     for suffix in _SUFFIXES:
         if path.name.lower().endswith(suffix):
             return path.name[: -len(suffix)]
@@ -431,7 +433,7 @@ def _without_suffix(path: Path) -> str:
 
 
 def file_stem(name: str) -> str:
-    """Make a name of a file, without its suffix, of the name of an image.
+    """Convert the name of an image to a file name without suffix.
 
     Letters, digits, ``_``, ``-`` and ``.``.
     """
@@ -439,7 +441,7 @@ def file_stem(name: str) -> str:
 
 
 def own_name(path: Path, name: str) -> str:
-    """Give the name under which a file is shown.
+    """Return the display name of a file.
 
     The name that it says it has where the file is called after it, as it is unless
     someone chose another; else the file's.
@@ -449,12 +451,12 @@ def own_name(path: Path, name: str) -> str:
 
 
 def part_of(target: Path) -> Path:
-    """Name the hidden store beside an output that a later run can go on with."""
+    """Return the hidden store next to an output from which a later run can resume."""
     return target.with_name(f".{target.name}.part.ome.zarr")
 
 
 def move(source: Path, target: Path) -> None:
-    """Give a file or store another name that is free, on another disk if need be."""
+    """Move a file or store to a free name, on another disk if necessary."""
     if target.is_dir():  # into which it would be moved
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     shutil.move(source, target)
@@ -462,7 +464,7 @@ def move(source: Path, target: Path) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the system refuses while an output is made into a sentence."""
+    """Convert system errors while writing an output to `WriteError`."""
     try:
         yield
     except SemsrError:
@@ -474,7 +476,7 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:
         if path.parent.is_dir() and not isinstance(error.__cause__, OSError):
             raise
-        msg = f"{path} could not be written: what was begun of it went away."
+        msg = f"{path} could not be written: its temporary file was removed."
         raise WriteError(msg, code="output-removed") from error
 
 
@@ -482,7 +484,7 @@ def writing(path: Path) -> Iterator[None]:
 def scratch(
     path: Path, suffix: str | None = None, *, place: Path | None = None
 ) -> Iterator[Path]:
-    """Give a hidden name beside a path; what is left under it is removed.
+    """Yield a hidden path next to a path, which is removed afterwards.
 
     There is nothing of this name. It ends as the path does, unless it is given: several
     processes must agree on a `place`.
@@ -500,7 +502,7 @@ def scratch(
 
 
 def left_behind(path: Path) -> list[Path]:
-    """List hidden names of `scratch` beside a path, as processes that were killed left.
+    """List hidden paths of `scratch` next to a path, left by killed processes.
 
     Of others that are at work, too: only for a folder that is held.
     """
@@ -509,7 +511,7 @@ def left_behind(path: Path) -> list[Path]:
 
 
 def to_disk(path: Path, *, inside: bool = True) -> None:
-    """Wait until a file, or all that a folder holds, would outlast a loss of power.
+    """Wait until a file, or the contents of a folder, is safe on disk.
 
     A name may come onto a disk before what it names: what says that a file is whole
     must come after it. Not the files `inside` a folder but the names in it are meant if
@@ -531,7 +533,7 @@ def to_disk(path: Path, *, inside: bool = True) -> None:
 
 @contextmanager
 def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
-    """Write a file or folder under a hidden name and rename it when it is whole.
+    """Write a file or folder under a hidden name and rename it when it is complete.
 
     That name lies in the same folder, with the same suffixes, or is a `place` on which
     several processes agree; what has the final name is replaced.
@@ -543,7 +545,7 @@ def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Rename what is written when it is whole, and say what the system refuses.
+    """Yield a hidden path, rename it when complete, and convert system errors.
 
     The hidden name lies in the same folder, with the same suffixes.
     """
@@ -551,7 +553,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield place
 
 
-# What this package writes beside the pixels, in every format it can write.
+# Metadata that this package writes with the pixels, in every format.
 #
 # The record carries what a format itself cannot hold exactly: name, pixel size to
 # the last digit, origin, and the provenance. It is one JSON object.
@@ -564,7 +566,7 @@ _FORMAT = 1
 class Record:
     """Name, calibration, history and look of an image."""
 
-    name: str  # What the image was called
+    name: str
     pixel_size_nm: PixelSize | None  # ``(y, x)`` exactly as it was
     origin: FloatPair  # As in `Micrograph`
     spacing_px: FloatPair  # As in `Micrograph`
@@ -574,7 +576,7 @@ class Record:
     significant_bits: int | None = None  # As in `Micrograph`
 
     def to_dict(self) -> dict[str, Any]:
-        """Make the JSON object."""
+        """Return the JSON object."""
         record = self.provenance and self.provenance.model_dump(mode="json")
         size = self.pixel_size_nm and list(self.pixel_size_nm)
         look = {} if self.look is None else {"look": self.look.model_dump(mode="json")}
@@ -593,12 +595,12 @@ class Record:
         }
 
     def to_json(self) -> str:
-        """Make one line of ASCII JSON."""
+        """Return one line of ASCII JSON."""
         return json.dumps(self.to_dict(), ensure_ascii=True)
 
     @classmethod
     def from_json(cls, text: str) -> "Record | None":
-        """Read a record back."""
+        """Read a record from JSON text, or None."""
         try:
             return cls.from_dict(json.loads(text))
         except ValueError:
@@ -633,7 +635,7 @@ class Record:
 
 
 def record_of(image: Micrograph) -> Record:
-    """Collect what must be written beside the pixels of an image."""
+    """Return the record to write with the pixels of an image."""
     history = image.provenance
     # the history may have others
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)

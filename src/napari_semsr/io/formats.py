@@ -1,4 +1,4 @@
-"""The door to all files: what can be read and written, and by which module.
+"""Entry point for all files: formats that can be read and written, and their modules.
 
 A format is a module with ``matches(path, head)`` and ``raw_image(path, options)``,
 whose pixels are lazy where that saves memory; one that is decoded as a whole takes the
@@ -72,7 +72,7 @@ _READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI, DM3, DM4, SER, EMD, MRC or OME-Zar
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A row of the table of formats."""
+    """Entry of the table of formats."""
 
     name: str  # What users call it
     suffixes: tuple[str, ...]  # Usual endings of file names
@@ -112,7 +112,7 @@ _WRITERS = {
 
 @dataclass(eq=False, slots=True)
 class Source:
-    """A file or store that is opened once for all that is asked of it."""
+    """A file or store that is opened once for several requests."""
 
     path: Path
     format: Format
@@ -123,7 +123,7 @@ class Source:
 
     @classmethod
     def of(cls, path: Path, *, whole: bool = True) -> "Source":
-        """Find out what a file is, by its first bytes; a `ReadError` for no image.
+        """Detect the format of a file by its first bytes; `ReadError` if unknown.
 
         Of a picture all bytes are read, unless it is not to be `whole`.
         """
@@ -145,7 +145,7 @@ class Source:
             return cls(path, row, head + read_rest(stream, path, _LARGEST_FILE))
 
     def digest(self) -> Job[str]:
-        """Digest the file, once; its bytes are let go of."""
+        """Compute the digest of the file once, and release its bytes."""
         if self._digest is None and self.data is not None:
             self._digest = f"sha256:{hashlib.sha256(self.data).hexdigest()}"
             self.data = None
@@ -154,7 +154,7 @@ class Source:
         return self._digest
 
     def info(self, dataset: str | None = None, series: int | None = None) -> FileInfo:
-        """Say what it is; of several datasets the first is described."""
+        """Describe the file; of several datasets the first one."""
         _check_dataset(self.path, self.format, dataset)
         with decoding(self.path, self.format.name):
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
@@ -166,7 +166,7 @@ class Source:
             return to_info(self.path, raw)
 
     def axes(self, options: ReadOptions) -> dict[str, int]:
-        """Sizes of the axes by which planes are counted, without their pixels.
+        """Return the sizes of the axes that count planes, without reading pixels.
 
         They are those of which `options` choose no place.
         """
@@ -219,8 +219,8 @@ def _format_of(path: Path, head: bytes) -> Format:
         if any(item.suffix.lower() in FILE_SUFFIXES for item in list_folder(path)):
             code = "folder-of-images"
             msg = (
-                f"{path} must be an image, but is a folder of images: join frames to a "
-                "mosaic (`stitch()`), or name one image of it."
+                f"{path} must be an image, but is a folder of images: stitch frames to "
+                "a mosaic (`stitch()`), or choose one image in it."
             )
     else:
         msg = (
@@ -231,7 +231,7 @@ def _format_of(path: Path, head: bytes) -> Format:
 
 
 def describe(path: str | Path, *, dataset: str | None = None) -> FileInfo:
-    """Say what a file or store is: shape, type, calibration, and what it offers.
+    """Describe a file or store: shape, type, calibration and available images.
 
     `dataset` is a path inside an HDF5 file; of several, the first is described.
     """
@@ -245,7 +245,7 @@ def count_planes(path: Path) -> int:
 
 def _check_dataset(path: Path, row: Format, dataset: str | None) -> None:
     if dataset is not None and row.name != _OF_DATASETS:
-        msg = f"{path} is no HDF5 file, so that it holds no dataset: leave that out."
+        msg = f"{path} is not an HDF5 file and has no datasets: omit `dataset`."
         raise ReadError(msg, code="option-without-effect")
 
 
@@ -272,10 +272,10 @@ def read(
     path : str or pathlib.Path
         File or store; its first bytes tell the format, not its name.
     series : int, optional
-        Which image of the file, or of the set of files that it belongs to; without it
-        the file's own image of full size.
+        Index of the image in the file, or in the set of files that it belongs to; by
+        default the file's own image of full size.
     level : int, default=0
-        Which level of its pyramid.
+        Level of its pyramid.
     channel : int, optional
         Must be given when there are several; the first is 0.
     time, z : int, optional
@@ -290,11 +290,11 @@ def read(
     pixel_size_sd_nm : float or sequence of float, optional
         Standard deviation of that size, kept among the image's metadata.
     crop_databar : bool, default=True
-        Cut off the data bar that the header tells of.
+        Crop the data bar that the header states.
     databar_rows : int, optional
-        Rows to cut off at the bottom, counted at level 0, whatever the header says.
+        Rows to crop at the bottom, at level 0, instead of those of the header.
     colour : {"refuse", "luminance"}
-        What to do with an image that is really in colour.
+        How to handle a colour image.
 
     Returns
     -------
@@ -304,11 +304,11 @@ def read(
     Raises
     ------
     ReadError
-        If it cannot be read as asked.
+        If it cannot be read with these options.
     IncompleteError
-        If it is a store that was left unfinished.
+        If it is an unfinished store.
     OptionError
-        If an option has a value that it cannot have.
+        If an option has an invalid value.
 
     Examples
     --------
@@ -348,7 +348,7 @@ def write(
     overwrite: bool = False,
     dtype: DTypeLike | None = None,
 ) -> None:
-    """Write an image in the format that the suffix names.
+    """Write an image in the format of the suffix.
 
     Parameters
     ----------
@@ -356,7 +356,7 @@ def write(
         Numpy or dask data.
     path : str or pathlib.Path
         ``.ome.zarr``, ``.ome.tif``, ``.tif`` (ImageJ-calibrated) or ``.png`` (8-bit).
-        It appears under this name only when it is whole.
+        It appears under this name only when it is complete.
     overwrite : bool, default=False
         Replace an existing image.
     dtype : dtype-like, optional
@@ -398,7 +398,7 @@ def write(
 
 
 def stored_type(path: Path, dtype: DTypeLike) -> str:
-    """Name the type of the grey values in an output that was written of a `dtype`.
+    """Return the type of the grey values in an output written from a `dtype`.
 
     Not every format has every type.
     """
@@ -412,7 +412,7 @@ def stored_type(path: Path, dtype: DTypeLike) -> str:
 
 
 def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
-    """Read what lies beside a mosaic and belongs beside a copy of it, too.
+    """Read the images next to a mosaic that belong next to a copy of it, too.
 
     Its halves, and the coverage where the copy is no store, which holds that itself. A
     picture has other grey values, and nothing beside it. A copy under the mosaic's own
@@ -448,7 +448,7 @@ def _convert(block: Any, dtype: np.dtype[Any]) -> Any:
     return to_dtype(block, dtype)[0]
 
 
-# One way out: fill a store block by block, finish it, give it its format and name.
+# All outputs: fill a store block by block, finish it, convert and rename it.
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 T = TypeVar("T")
@@ -456,7 +456,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Written(Generic[T]):
-    """An output that is whole."""
+    """A complete output."""
 
     result: T  # what the filling returned
     shape: IntPair
@@ -502,7 +502,7 @@ def write_blocks(
 
 
 def _write_labels(store: OmeZarrStore, target: Path) -> None:
-    """Write the label images of a finished store beside a file of another kind."""
+    """Write the label images of a finished store next to a file of another format."""
     import dask.array as da
 
     if LABELS not in store.group:
@@ -516,7 +516,7 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
 
 @contextmanager
 def _hidden_store(target: Path) -> Iterator[Path]:
-    """Give a hidden store, which becomes the target if that is a store, else goes."""
+    """Yield a hidden store; rename it to a target that is a store, else remove it."""
     is_store = output_kind(target) == "ome-zarr"
     store_context = renaming(target) if is_store else scratch(target, ".ome.zarr")
     with writing(target), store_context as place:
@@ -524,7 +524,7 @@ def _hidden_store(target: Path) -> Iterator[Path]:
 
 
 def filling_store(target: Path, *, resume: bool) -> Path:
-    """Give the store that is filled on the way to an output, and kept if that fails.
+    """Return the path of the store to fill for an output, kept if writing fails.
 
     The output itself if it is a store, else a hidden store beside it: so, too, where a
     whole store is to be replaced, which stays until the new one is whole.
@@ -539,7 +539,7 @@ def filling_store(target: Path, *, resume: bool) -> Path:
 
 @contextmanager
 def filled_in(place: Path, target: Path) -> Iterator[Path]:
-    """Give a `filling_store`, which becomes the target if that is a store, else goes.
+    """Yield a `filling_store`; rename it to a target that is a store, else remove it.
 
     What an earlier run has left beside the target goes, too.
     """
@@ -552,7 +552,7 @@ def filled_in(place: Path, target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
-    """Keep what is finished when a run fails, unless nothing is."""
+    """Keep the finished part when a run fails, unless there is none."""
     try:
         yield
     except Exception as error:
@@ -561,11 +561,11 @@ def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
             shutil.rmtree(store.path, ignore_errors=True)
         if isinstance(error, OSError) and error.errno in _FULL:
             msg = (
-                f"{target} could not be written to its end ({error.strerror}): free "
-                "some space, then run again with `resume`; what is finished is kept."
+                f"{target} could not be completed ({error.strerror}): free "
+                "some space, then run again with `resume`; finished parts are kept."
             )
             raise WriteError(msg, code="disk-full") from error
         if is_gone and not isinstance(error, SemsrError):
-            msg = f"{target} could not be written to its end: {store.path} went away."
+            msg = f"{target} could not be completed: {store.path} was removed."
             raise WriteError(msg, code="output-removed") from error
         raise

@@ -1,4 +1,4 @@
-"""A scan from disk: a folder of frames, a multi-page TIFF, or a CZI, read lazily."""
+"""Lazy reading of scans: a folder of frames, a multi-page TIFF, or a CZI."""
 
 import hashlib
 import os
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core import (
-    OVEREXPOSED,
+    OVEREXPOSED_SHARE,
     Acquisition,
     BoundedCache,
     Fault,
@@ -30,19 +30,19 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     SemsrError,
-    are_level,
+    capture_warnings,
     clipped_level,
+    equal_level,
+    format_pixel_size,
     grid_cells,
-    hear_warnings,
     is_system_file,
+    mask_fill_values,
     one_line,
     parse_pixel_size,
     refuse_without_grid,
     shorten,
-    spell_pixel_size,
     warn,
     warn_once,
-    without_marks,
 )
 from napari_semsr.io.czi import is_czi, open_tiles
 from napari_semsr.io.files import as_on_disk, is_there, read_object
@@ -51,7 +51,7 @@ from napari_semsr.io.positions import Positions, find_positions, read_others
 from napari_semsr.io.read_image import FileInfo, ReadOptions, companions
 from napari_semsr.io.sheets import read_sheet
 
-# Frames on the disk: in files of their own, pages of one file, or some of these.
+# Frames on disk: in separate files, pages of one file, or a selection of these.
 
 # Frames that were read last, of all scans; chosen: 128 frames of 512 px of one byte
 _RECENT = BoundedCache(32 << 20)
@@ -63,7 +63,7 @@ def _recent(
     how: Mapping[str, Any],
     make: Callable[[], NDArray[Any]],
 ) -> NDArray[Any]:
-    """Give the grey values of a frame, read once while its file stays as it is."""
+    """Return the grey values of a frame, cached while its file does not change."""
     try:
         file = path.stat()
     except OSError:
@@ -77,7 +77,7 @@ def _recent(
 
 @dataclass(frozen=True, slots=True)
 class _StoredFrames:
-    """Frames in files of their own or pages of one file, all of one shape and type."""
+    """Frames in separate files or pages of one file, all of one shape and type."""
 
     places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
     shape: tuple[int, int, int]  # Frames, rows and columns
@@ -85,12 +85,12 @@ class _StoredFrames:
     how: Mapping[str, Any]  # Options of `read`
 
     def __getitem__(self, index: int) -> NDArray[Any]:
-        with hear_warnings(lambda _: None):  # it was warned of at opening
+        with capture_warnings(lambda _: None):  # it was warned of at opening
             path, plane = self.places[index]
             return _recent(path, plane, self.how, lambda: self.read(index))
 
     def read(self, index: int) -> NDArray[Any]:
-        """Read one frame, that must be what it was when the scan was opened."""
+        """Read one frame; `ReadError` if it changed since the scan was opened."""
         path, plane = self.places[index]
         image = Source.of(path).read(ReadOptions(plane=plane, **self.how))
         shape, dtype = self.shape[1:], self.dtype
@@ -101,12 +101,12 @@ class _StoredFrames:
                 "open it again."
             )
             raise ReadError(msg, code="content-changed")
-        return without_marks(image.array(), path.name)
+        return mask_fill_values(image.array(), path.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _ChosenFrames:
-    """Some of many frames."""
+    """A selection of frames."""
 
     whole: Frames
     chosen: tuple[int, ...]  # Which are taken
@@ -126,11 +126,11 @@ class _ChosenFrames:
 def stored_frame(
     path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], how: Mapping[str, Any]
 ) -> NDArray[Any]:
-    """Read one frame that must have a shape and type; a `ReadError` if not."""
+    """Read one frame; raise `ReadError` unless it has this shape and type."""
     return _StoredFrames(((path, None),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
 
 
-# The small files beside frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
+# The small files next to frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
 SCENES_KEY = "scenes_apart"  # Of a CZI, in the metadata of its frames
@@ -144,19 +144,19 @@ _HEADERS: dict[tuple[str, ...], str] = {
 
 
 def _inside(folder: Path, name: str, path: Path) -> str:
-    """Name of a frame, which must lie in its folder."""
+    """Check that the name of a frame is inside its folder."""
     target = Path(name)
     if not name or target.is_absolute() or not _is_below(folder / target, folder):
         msg = (
-            f"{path.name} must name frames inside {folder}, but has {name!r}: no path "
-            "may leave the folder."
+            f"{path.name} must list frames inside {folder}, but has {name!r}: remove "
+            "paths to other folders."
         )
         raise ReadError(msg, code="outside-folder")
     return as_on_disk(folder / target).relative_to(folder).as_posix()
 
 
 def _is_below(target: Path, folder: Path) -> bool:
-    """Whether a path is one, and lies in a folder."""
+    """Return whether a path is valid and inside a folder."""
     try:
         target.exists()  # refuses names that the system cannot have
         return target.resolve().is_relative_to(folder.resolve())
@@ -165,7 +165,7 @@ def _is_below(target: Path, folder: Path) -> bool:
 
 
 def read_positions(path: Path, folder: Path) -> Positions:
-    """Read nominal corners, from our table or another program's file."""
+    """Read nominal corners from ``positions.csv`` or another program's file."""
     others = read_others(path, folder)
     if others is not None:
         rows = others.corners.items()
@@ -175,7 +175,7 @@ def read_positions(path: Path, folder: Path) -> Positions:
 
 
 def read_own_positions(path: Path, folder: Path, text: str | None = None) -> Positions:
-    """Read nominal corners from our table; `text`: some of it, with its header."""
+    """Read nominal corners from ``positions.csv``, or from `text` with its header."""
     sheet = read_sheet(path, "positions", text)
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
@@ -199,13 +199,13 @@ def read_own_positions(path: Path, folder: Path, text: str | None = None) -> Pos
 
 
 def own_positions(folder: Path) -> Path | None:
-    """Find what states the positions of a folder's frames, if anything does."""
+    """Find the file with the positions of a folder's frames, if there is one."""
     own = folder / _POSITIONS
     return own if own.is_file() else find_positions(folder)
 
 
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
-    """Read the frames folders of a scan, and the height in nm of each, rising.
+    """Read the folders of frames of a scan and their heights in nm, ascending.
 
     The folder holds ``heights.csv``, header ``folder,z_nm``, and the folders that it
     names.
@@ -214,7 +214,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     if not is_there(path):
         msg = (
             f"{folder} must hold {HEIGHTS} (folder,z_nm), which names a folder of "
-            "frames for each height, to be joined in focus."
+            "frames for each height, for focus stacking."
         )
         raise ReadError(msg, code="file-missing")
     sheet = read_sheet(path, "heights")
@@ -243,7 +243,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
 
 
 def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key by which frame 10 comes after frame 9; without case."""
+    """Return a case-insensitive sort key that puts frame 10 after frame 9."""
     parts = re.split(r"(\d+)", name.casefold())
     return tuple(
         (0, int(part), "") if part.isdecimal() else (1, 0, part)
@@ -253,7 +253,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """Images and stores of a folder by their suffixes, in natural order; none hidden.
+    """List images and stores of a folder by suffix, in natural order, without hidden.
 
     They are not looked into.
     """
@@ -262,7 +262,7 @@ def image_paths(folder: Path) -> list[Path]:
 
 
 def image_entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """List what `image_paths` does, in no order and without a look at each file."""
+    """List the entries of `image_paths`, unsorted and without access to each file."""
     known = tuple({suffix for row in FORMATS for suffix in row.suffixes})
     with os.scandir(folder) as entries:
         return [
@@ -276,7 +276,7 @@ def image_entries(folder: Path) -> list["os.DirEntry[str]"]:
 
 
 def _is_folder(item: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a folder, or a link to one; one in a circle is none."""
+    """Return whether an entry is a folder, or a valid link to one."""
     try:
         return item.is_dir()
     except OSError:
@@ -284,7 +284,7 @@ def _is_folder(item: "os.DirEntry[str]") -> bool:
 
 
 def scan_files(folder: Path) -> list[Path]:
-    """Files of a folder that may be read when it is opened as a scan.
+    """List the files of a folder that may be read when it is opened as a scan.
 
     These are images, texts of microscopes beside them, and tables.
     """
@@ -299,21 +299,21 @@ def scan_files(folder: Path) -> list[Path]:
 def _with_texts(
     folder: Path, images: Sequence[Path], tables: Sequence[Path] = ()
 ) -> list[Path]:
-    """Files that go with the images of a scan, and these."""
+    """Return the images of a scan and their text files."""
     texts = (text for image in images for text in companions(image))
     beside = {path for path in (*texts, *tables, folder / _SCAN) if is_there(path)}
     return sorted(beside.union(images))
 
 
 def _may_be_frame(path: Path) -> bool:
-    """Whether a path leads to a file, or to a folder that is called a store."""
+    """Return whether a path is a file, or a folder with the suffix of a store."""
     return path.is_file() or (path.suffix.lower() == ".zarr" and path.is_dir())
 
 
 def _choose_files(
     folder: Path, positions: Positions | None
 ) -> tuple[list[str], list[Fault]]:
-    """Frames of a folder, and those that cannot be used."""
+    """Return the frames of a folder and those that cannot be used."""
     paths = image_paths(folder)
     # a store beside frames that are files is what was made of them
     files = [item for item in paths if item.is_file()]
@@ -343,7 +343,7 @@ def _choose_files(
 
 
 def _unique(names: Sequence[str], folder: Path) -> None:
-    """Refuse names that would be confused."""
+    """Raise `ReadError` if names differ only in case or suffix."""
     names_before: dict[str, str] = {}
     for name in names:
         stem = Path(name).with_suffix("").as_posix().casefold()
@@ -359,7 +359,7 @@ def _unique(names: Sequence[str], folder: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What frames show: which need no place in a grid, are overexposed, carry what."""
+    """Content of frames: blank or duplicate ones, and overexposed ones."""
 
     histories: dict[str, Provenance | None] = field(default_factory=dict)
     copies: dict[str, str] = field(default_factory=dict)  # And the first of its kind
@@ -368,13 +368,13 @@ class _Seen:
     _first: dict[bytes, str] = field(default_factory=dict)
 
     def look_at(self, name: str, pixels: NDArray[Any]) -> None:
-        """Note a frame of one grey value, and one that another shows as well."""
+        """Record whether a frame is blank or a duplicate."""
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
             return
-        level = clipped_level(pixels, share=OVEREXPOSED)
+        level = clipped_level(pixels, share=OVEREXPOSED_SHARE)
         most = float(np.fmax.reduce(pixels, axis=None)) if level is None else level
-        share = 0.0 if level is None else float(np.mean(are_level(pixels, level)))
+        share = 0.0 if level is None else float(np.mean(equal_level(pixels, level)))
         self._white[name] = most, share
         digest = hashlib.blake2b(np.ascontiguousarray(pixels).data).digest()
         first = self._first.setdefault(digest, name)
@@ -382,7 +382,7 @@ class _Seen:
             self.copies[name] = first
 
     def warn_if_overexposed(self, path: Path) -> None:
-        """Warn where the greatest grey value of all frames fills much of some."""
+        """Warn if the greatest grey value of all frames covers much of some."""
         level = max((most for most, _ in self._white.values()), default=0.0)
         shares = {n: share for n, (most, share) in self._white.items() if most == level}
         over = [name for name, share in shares.items() if share]
@@ -391,13 +391,13 @@ class _Seen:
             warn(
                 f"{len(over)} of {len(self._white)} frames of {path} look overexposed: "
                 f"the greatest grey value, {level:g}, fills up to {shares[worst]:.0%} "
-                f"({worst}), where detail is lost, so that places and grey values may "
-                "be off: take them with less light.",
+                f"({worst}), which loses detail and biases positions and grey values: "
+                "record them with less light.",
                 "saturated",
             )
 
     def slots(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Give the names that a grid may have places for: all, then without these."""
+        """Return the names that may need cells of a grid: all, then without these."""
         unlike = [name for name in names if name not in self.copies]
         names_in_light = [name for name in unlike if name not in self.blank]
         return tuple(
@@ -406,7 +406,7 @@ class _Seen:
 
 
 def _without(acquisition: Acquisition, reasons: Mapping[str, str]) -> Acquisition:
-    """Leave frames out, and say why."""
+    """Remove frames and record the reasons."""
     lost_frames = {
         name: why for name, why in reasons.items() if name in acquisition.names
     }
@@ -421,7 +421,7 @@ def _without(acquisition: Acquisition, reasons: Mapping[str, str]) -> Acquisitio
 def _describe_frames(
     folder: Path, names: Sequence[str], results: _Seen, how: Mapping[str, Any]
 ) -> Job[tuple[list[str], list[FileInfo], list[Fault]]]:
-    """Look at every frame; list those that cannot be read."""
+    """Check every frame; list those that cannot be read."""
     names_left, infos, faults = [], [], []
     sentences: list[str] = []
     for done_count, name in enumerate(names):
@@ -435,9 +435,9 @@ def _describe_frames(
                 faults.append(Fault(name, why))
                 continue
             # a file that is cut short shows it only when it is read
-            with hear_warnings(sentences.append):
+            with capture_warnings(sentences.append):
                 image = source.read(ReadOptions(**how))
-                grey = without_marks(image.array(), name)
+                grey = mask_fill_values(image.array(), name)
             results.look_at(name, grey)
             results.histories[name] = image.provenance
             _recent(folder / name, None, how, partial(np.asarray, grey))
@@ -452,7 +452,7 @@ def _describe_frames(
 
 
 def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None:
-    """Refuse frames of different shape or type."""
+    """Raise `ReadError` for frames of different shape or type."""
     kinds: dict[str, list[str]] = {}
     for name, info in zip(names, infos, strict=True):
         kind = f"{info.shape[0]}x{info.shape[1]} {info.dtype}"
@@ -475,14 +475,14 @@ _ALIKE = 1e-3
 
 
 def is_one_size(one: FloatPair, other: FloatPair) -> bool:
-    """Whether two pixel sizes are of one magnification."""
+    """Return whether two pixel sizes are equal up to rounding."""
     return bool(np.allclose(one, other, rtol=_ALIKE, atol=0))
 
 
 def _common_size(
     folder: Path, names: Sequence[str], infos: Sequence[FileInfo]
 ) -> PixelSize | None:
-    """Pixel size of all frames that state one; refuse different ones."""
+    """Return the common pixel size of frames; `ReadError` for different ones."""
     sizes = [
         (name, info.pixel_size_nm) for name, info in zip(names, infos, strict=True)
     ]
@@ -492,7 +492,7 @@ def _common_size(
         if not is_one_size(size, common):
             msg = (
                 f"Frames of {folder} must have one pixel size, but {first} states "
-                f"{spell_pixel_size(common)} and {name} {spell_pixel_size(size)}: "
+                f"{format_pixel_size(common)} and {name} {format_pixel_size(size)}: "
                 "stitch those of each size apart, or correct a wrong one "
                 "(`convert(pixel_size_nm=…)`)."
             )
@@ -508,14 +508,14 @@ def _too_few(folder: Path, names_left: Sequence[str], faults: Sequence[Fault]) -
     )
     why = f" ({faults[0].frame}: {faults[0].reason})" if faults else ""
     msg = (
-        f"{folder} must hold at least two frames to be joined, but has "
+        f"{folder} must hold at least two frames to stitch, but has "
         f"{what_is_there}{why}"
     )
     raise ReadError(f"{msg}{_or_heights(folder)}.", code="too-few-frames")
 
 
 def _or_heights(folder: Path) -> str:
-    """Say what to do where the frames of a folder are those of its heights."""
+    """Return the advice for a folder with frames of several heights."""
     if not (folder / HEIGHTS).is_file():
         return ""
     return f": {HEIGHTS} names those of several heights, so give `focus=max`"
@@ -524,7 +524,7 @@ def _or_heights(folder: Path) -> str:
 def _of_one_kind(
     names: list[str], infos: list[FileInfo]
 ) -> tuple[list[str], list[FileInfo], list[Fault]]:
-    """Keep the frames of the commonest shape and type, and list the others."""
+    """Keep the frames of the most common shape and type, and list the others."""
     kinds = [f"{info.shape[0]}x{info.shape[1]} px of {info.dtype}" for info in infos]
     counts = Counter(kinds)
     usual = max(counts, key=counts.__getitem__, default="")
@@ -545,7 +545,7 @@ def _from_folder(
     *,
     leave_out: bool = False,
 ) -> Job[tuple[Acquisition, list[str]]]:
-    """Frames in files of their own, and the names of all that should be there."""
+    """Return frames in separate files, and the names of all expected ones."""
     own = own_positions(folder)
     table = own if table is None else table
     positions = None if table is None else read_positions(table, folder)
@@ -581,20 +581,20 @@ def _from_folder(
 
 
 def _warn_of_databar(path: Path, suggestions: Sequence[int]) -> None:
-    """Warn where most frames end in what looks like a data bar of one height."""
+    """Warn if most frames seem to have a data bar of equal height."""
     middle = sorted(suggestions)[len(suggestions) // 2]
     alike = [rows for rows in suggestions if abs(rows - middle) <= 1]  # letters differ
     if middle and 2 * len(alike) > len(suggestions):
         rows = max(alike)
         warn(
-            f"The lowest {rows} rows of the frames of {path} look like a data bar and "
-            f"are stitched with them: leave them away (`databar_rows={rows}`).",
+            f"The lowest {rows} rows of the frames of {path} look like a data bar, "
+            f"which is stitched, too: crop it (`databar_rows={rows}`).",
             "databar-suspected",
         )
 
 
 def _pages(path: Path) -> int:
-    """Planes that a file holds; 0 when it cannot be read."""
+    """Return the number of planes of a file; 0 if it cannot be read."""
     try:
         return count_planes(path)
     except SemsrError:
@@ -635,7 +635,7 @@ def _acquisition(
 def _from_file(
     path: Path, table: Path | None, results: _Seen, how: Mapping[str, Any]
 ) -> Job[Acquisition]:
-    """Frames that are tiles of a CZI, or pages of a TIFF or store."""
+    """Open frames that are tiles of a CZI, or pages of a TIFF or store."""
     positions = None if table is None else read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
@@ -654,8 +654,8 @@ def _from_file(
     info = source.info(series=how["series"])
     if info.planes < 2:
         msg = (
-            f"{path} must hold at least two frames to be joined, but is a single "
-            "image: give a folder of frames."
+            f"{path} must hold at least two frames to stitch, but is a single "
+            "image: use a folder of frames."
         )
         raise ReadError(msg, code="too-few-frames")
     width = len(str(info.planes - 1))
@@ -664,13 +664,13 @@ def _from_file(
     if how["databar_rows"] is None:
         _warn_of_databar(path, [info.suggested_databar_rows])
     sentences: list[str] = []
-    with hear_warnings(sentences.append):
+    with capture_warnings(sentences.append):
         first = source.read(ReadOptions(plane=0, **how))
     results.histories[names[0]] = first.provenance
     frames = _StoredFrames(places, (info.planes, *first.shape), first.dtype, how)
     for number, name in enumerate(names):
         yield Progress(number, len(names), f"Opening the frames of {path.stem}")
-        with hear_warnings(sentences.append):
+        with capture_warnings(sentences.append):
             pixels = frames.read(number)
         results.look_at(name, pixels)
         _recent(*places[number], how, partial(np.asarray, pixels))
@@ -681,7 +681,7 @@ def _from_file(
 def scan_values(
     values_found: dict[str, Any], folder: Path, layout_given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Take from ``scan.json`` what an acquisition has a place for.
+    """Read the attributes of an acquisition from ``scan.json``.
 
     The order and the first frame are those `layout_given`, if they are.
     """
@@ -727,7 +727,7 @@ def scan_values(
 def _on_grid(
     acquisition: Acquisition, grid: IntPair, order: FrameOrder, first: FirstFrame
 ) -> Acquisition:
-    """Give frames their cells; those that are not used leave gaps, or need none.
+    """Assign cells of the grid to frames; unused ones leave gaps, or need none.
 
     What shows one grey value is left out where the grid has no place for it.
     """
@@ -746,7 +746,7 @@ def _on_grid(
 
 
 def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
-    """Take some frames of a scan by their names.
+    """Select frames of a scan by their names.
 
     Without a grid where frames are left out: their places are kept.
     """
@@ -771,7 +771,7 @@ FRAMES_OPTIONS = (
     *("grid", "order", "first", "overlap", "pixel_size_nm"),
     *("databar_rows", "colour", "series", "channel"),
 )
-"""Options of `open_frames` that a panel and a project may give."""
+"""Options of `open_frames` that a panel and a project may set."""
 
 
 def open_frames(
@@ -789,43 +789,42 @@ def open_frames(
     series: int | None = None,
     channel: int | None = None,
 ) -> Job[Acquisition]:
-    """Open the frames of a scan, one after another.
+    """Open the frames of a scan.
 
     Parameters
     ----------
     path : str or pathlib.Path
         A folder of frames, one multi-page TIFF, or one CZI.
     grid : tuple of int, optional
-        Rows and columns; used instead of all that the scan says of positions.
+        Rows and columns; used instead of all positions of the scan.
     positions : str or pathlib.Path, optional
         Table of nominal top-left corners, instead of ``positions.csv`` in the folder.
     order : {"row", "serpentine", "column", "column-serpentine"}, optional
-        How the grid was filled; row by row when neither this nor the scan says.
+        How the grid was filled; row by row if neither this nor the scan states it.
     first : {"top-left", "top-right", "bottom-left", "bottom-right"}, optional
-        Corner of the grid where the first frame lies; top-left likewise.
+        Corner of the grid with the first frame; likewise top-left.
     overlap : float, optional
-        Share of a frame that its neighbour repeats.
+        Overlap of neighbours as a fraction of a frame.
     pixel_size_nm : float or sequence of float, optional
         Overrides or supplies the calibration.
     databar_rows : int, optional
-        Rows to cut off at the bottom of every frame, whatever the headers say.
+        Rows to crop at the bottom of every frame, instead of those of the headers.
     colour : {"refuse", "luminance"}
-        What to do with frames that are really in colour.
+        How to handle colour frames.
     other_frames : {"refuse", "leave-out"}
-        What to do if frames of a folder differ in shape or type: refuse them all, or
-        leave out those that are not of the commonest.
+        How to handle frames of different shape or type: refuse them all, or
+        leave out those that are not of the most common kind.
     series : int, optional
-        Which image of each file that holds several, or scene of a CZI; without it all
-        scenes.
+        Index of the image in each file with several, or of the scene of a CZI; by
+        default all scenes.
     channel : int, optional
-        Which channel of frames that have several.
+        Channel of frames with several.
 
     Returns
     -------
     Acquisition
-        Frames in natural order, read when they are asked for. Those that cannot be
-        read, and those that show what another shows pixel for pixel, are listed in
-        its `faults`.
+        Frames in natural order, read on demand. Those that cannot be read, and exact
+        duplicates, are listed in its `faults`.
 
     Raises
     ------
@@ -833,8 +832,8 @@ def open_frames(
         If there are fewer than two usable frames, they differ in shape or type, have
         confusable names, or the files beside them are wrong.
     OptionError
-        If the grid does not hold the frames, or order, first or overlap are given
-        where no grid is used.
+        If the grid does not match the frames, or order, first or overlap are given
+        without a grid.
     """
     path = Path(path)
     if not path.exists():
@@ -868,7 +867,7 @@ def _usable_frames(
     is_folder: bool,
     leave_out: bool,
 ) -> Job[Acquisition]:
-    """Open the frames, without copies of others; refuse fewer than two."""
+    """Open the frames without duplicates; raise `ReadError` for fewer than two."""
     results, names = _Seen(), list[str]()
     if is_folder:
         job = _from_folder(path, table, results, how, leave_out=leave_out)
@@ -901,15 +900,15 @@ def _with_layout(
     is_typed = layout_given["pixel_size_nm"] is not None
     if not is_typed and size and other and not is_one_size(size, other):
         warn(
-            f"The frames of {path} state a pixel size of {spell_pixel_size(size)}, but "
-            f"scan.json states {spell_pixel_size(other)}, which is used: correct the "
+            f"The frames of {path} have a pixel size of {format_pixel_size(size)}, but "
+            f"scan.json has {format_pixel_size(other)}, which is used: correct the "
             "wrong one, or give `pixel_size_nm`.",
             "pixel-size-contradicts",
         )
     values |= {name: value for name, value in layout_given.items() if value is not None}
     if acquisition.nominal_px is not None or acquisition.nominal_nm is not None:
         if layout_given["grid"] is None:
-            values.pop("grid", None)  # positions say more, and may have gaps
+            values.pop("grid", None)  # positions are more precise, and may have gaps
         else:
             acquisition = acquisition.replace(nominal_px=None, nominal_nm=None)
     has_positions = (

@@ -1,4 +1,4 @@
-"""HDF5 in: one plane of one dataset, lazy when large, by h5py (the extra ``[hdf5]``).
+"""Reading HDF5: one plane of a dataset, lazy if large, by h5py (extra ``[hdf5]``).
 
 A dataset of two axes is an image, and one of three: if the last has 3 or 4 values of
 uint8 it is colour, else the first counts planes. Nothing outside the file is followed.
@@ -32,7 +32,7 @@ def is_hdf5(path: Path, head: bytes) -> bool:
 
 
 def emd_kind(path: Path) -> str:
-    """Name the kind of EMD that an HDF5 file is, or "" if it is none.
+    """Return the kind of EMD of an HDF5 file, or "" if it is none.
 
     The arrays of NCEM's kind are read as those of any HDF5 file, too, so that the name
     of the file decides.
@@ -60,13 +60,13 @@ def _is_velox(file: Any) -> bool:
 
 
 def is_emd_group(item: Any) -> bool:
-    """Whether an item is a group that holds an array as NCEM defines it."""
+    """Return whether an item is a group with an array as defined by NCEM."""
     return hasattr(item, "keys") and bool(item.attrs.get("emd_group_type", False))
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Any]:
-    """Open a file, or report how to get h5py; faults become sentences."""
+    """Open a file; raise `ReadError` for damage or if h5py is missing."""
     extra = "em" if path.suffix.lower() == ".emd" else "hdf5"
     h5py = library(path, "h5py", "h5py", extra)
     with decoding(path, "HDF5"), h5py.File(path, "r") as file:
@@ -74,7 +74,7 @@ def open_hdf5(path: Path) -> Iterator[Any]:
 
 
 def check_chunks(path: Path, array: Any) -> None:
-    """Refuse a dataset whose chunks cannot be unpacked in memory."""
+    """Raise `ReadError` if the chunks of a dataset are too large for memory."""
     if math.prod(array.chunks or ()) * array.dtype.itemsize > _LARGEST_CHUNK:
         raise ReadError(
             f"{path} must have chunks of at most 512 MiB in {array.name}.",
@@ -84,7 +84,7 @@ def check_chunks(path: Path, array: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class DatasetPlane:
-    """Pixels of a plane inside a dataset, whose axes are in any order."""
+    """Pixels of a plane of a dataset, whose axes are in any order."""
 
     path: Path
     dataset: str
@@ -103,7 +103,7 @@ class DatasetPlane:
 def raw_image(
     path: Path, options: images.ReadOptions, *, first: bool = False
 ) -> images.RawImage:
-    """Find a plane and its pixel size; the `first` dataset where none is named."""
+    """Read a plane and its pixel size; the `first` dataset if none is named."""
     for what in ("series", "level"):
         choose(path, what, getattr(options, what), 1)
     with open_hdf5(path) as file:
@@ -171,7 +171,7 @@ def _choose_dataset(
 
 
 def _is_image(item: Any) -> bool:
-    """Whether an item is a dataset of real grey values that lie in its own file."""
+    """Return whether an item is a dataset of real values stored in its own file."""
     shape = getattr(item, "shape", None) or ()
     if len(shape) not in (2, 3) or item.dtype.kind not in "buif":
         return False
@@ -180,7 +180,7 @@ def _is_image(item: Any) -> bool:
 
 
 def is_inside(item: Any) -> bool:
-    """Whether the values of a dataset are all in its own file."""
+    """Return whether all values of a dataset are in its own file."""
     sources = item.virtual_sources() if item.is_virtual else ()
     return not item.external and all(source.file_name == "." for source in sources)
 

@@ -1,4 +1,4 @@
-"""Images and scans as layers of napari, and what all our layers carry.
+"""Images and scans as napari layers, and the metadata of all own layers.
 
 Layers come calibrated in nanometres, with names for their axes and with contrast
 limits, so that napari has nothing to guess or to compute.
@@ -17,8 +17,8 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ReadError,
+    capture_warnings,
     contrast_limits,
-    hear_warnings,
     list_folder,
     run,
     warn,
@@ -67,7 +67,7 @@ need neither levels nor chunks.
 
 
 def is_readable(path: Path) -> bool:
-    """Whether a file, a store, or a folder of some file can be read."""
+    """Return whether a path is a readable file or store, or a folder with one."""
     if not path.is_dir():
         from napari_semsr.io.formats import FILE_SUFFIXES
 
@@ -79,7 +79,7 @@ _STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
 
 
 def is_too_short(path: Path) -> bool:
-    """Whether a microscope's file has fewer bytes than any image has.
+    """Return whether a microscope's file is too short for any image.
 
     Of names that napari's own reader takes, none is.
     """
@@ -88,7 +88,7 @@ def is_too_short(path: Path) -> bool:
 
 
 def is_for_napari(path: Path) -> bool:
-    """Whether we read more of a path than napari's own reader does.
+    """Return whether this package reads more of a path than napari's own reader.
 
     A scan with its table, or grey values in up to three axes, or a file that is too
     short for an image. It looks at names, first bytes and metadata only, since napari
@@ -113,7 +113,7 @@ def is_for_napari(path: Path) -> bool:
 
 
 def _is_real(store: Path) -> bool:
-    """Whether the finest level of a store is real, in up to three axes."""
+    """Return whether the finest level of a store is real, with up to three axes."""
     for level in ("0", "s0", "scale0/image"):
         for name in ("zarr.json", ".zarray"):
             if (file := store / level / name).is_file():
@@ -139,14 +139,14 @@ def _images_in(folder: Path) -> list[Path]:
 
 
 def _has_table(path: Path) -> bool:
-    """Whether a folder says where its frames lie, as none but a scan does."""
+    """Return whether a folder has a file of positions, as only scans do."""
     from napari_semsr.io.frames import own_positions
 
     return (path / "scan.json").is_file() or own_positions(path) is not None
 
 
 def _is_image(path: Path) -> bool:
-    """Tell an image or a store by its first bytes."""
+    """Return whether a path is an image or a store by its first bytes."""
     from napari_semsr.io.formats import Source
 
     try:
@@ -156,7 +156,7 @@ def _is_image(path: Path) -> bool:
 
 
 def holds_frames(path: Path) -> bool:
-    """Whether a path is that of a scan: a folder that is no store, a CZI of tiles."""
+    """Return whether a path is a scan: a folder that is not a store, a CZI of tiles."""
     from napari_semsr.io.czi import is_mosaic
 
     return not _is_image(path) if path.is_dir() else path.is_file() and is_mosaic(path)
@@ -192,7 +192,7 @@ def list_images(folder: Path) -> list[Path]:
 def read_layers(path: Paths) -> list[LayerTuple]:
     """Read a file, a folder of frames or images, or a stack of files as layers."""
     sentences: list[str] = []
-    with hear_warnings(sentences.append):
+    with capture_warnings(sentences.append):
         layers = _layers([Path(p) for p in ([path] if isinstance(path, str) else path)])
     warn_once(sentences, "warnings")  # of files, or of the levels of one
     names = [repr(about["name"]) for _, about, _ in layers if about.get("rgb")]
@@ -208,7 +208,7 @@ def read_layers(path: Paths) -> list[LayerTuple]:
 
 
 def _layers(paths: list[Path]) -> list[LayerTuple]:
-    """Read layers of one path; of several, their stack."""
+    """Read the layers of one path, or the stack of several."""
     if len(paths) == 1:
         return _folder(paths[0]) if holds_frames(paths[0]) else _file(paths[0])
     from napari_semsr.io.frames import is_one_size
@@ -226,7 +226,7 @@ def _layers(paths: list[Path]) -> list[LayerTuple]:
 
 
 def _folder(path: Path) -> list[LayerTuple]:
-    """Read a scan; where it is none and says nothing of positions, all its images."""
+    """Read a folder as a scan, or, if it is none without positions, all its images."""
     from napari_semsr.io.frames import open_frames
 
     try:
@@ -244,7 +244,7 @@ def _folder(path: Path) -> list[LayerTuple]:
 
 
 def _grey_scan(path: Path) -> list[LayerTuple]:
-    """Read the luminance of a scan whose frames are in colour; none of another."""
+    """Read the luminance of a scan with colour frames; nothing for other scans."""
     from napari_semsr.io.frames import open_frames
 
     how: Any = {"colour": "luminance"}
@@ -261,7 +261,7 @@ def _grey_scan(path: Path) -> list[LayerTuple]:
 
 
 def _scene(path: Path) -> list[LayerTuple]:
-    """Read the channels of a CZI, of its first scene that opens if all do not."""
+    """Read the channels of a CZI, or of its first readable scene."""
     from napari_semsr.io.czi import count_scenes
     from napari_semsr.io.frames import open_frames
 
@@ -360,7 +360,7 @@ def _channels(
 
 
 def _with_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
-    """Lay the planes of a layer out over the axes that its file names."""
+    """Reshape the planes of a layer to the named axes of its file."""
     data, about, kind = layer
     sizes = {axis: size for axis, size in axes.items() if axis != "c" and size > 1}
     if sizes:
@@ -375,12 +375,12 @@ def _with_axes(layer: LayerTuple, axes: Mapping[str, int]) -> LayerTuple:
 
 
 def _shape(data: Any) -> tuple[int, ...]:
-    """Give the shape of the finest pixels of a layer."""
+    """Return the shape of the finest level of a layer."""
     return tuple((data[0] if isinstance(data, list) else data).shape)
 
 
 def _plane(path: Path, **which: int | str) -> tuple[Micrograph, Any]:
-    """Read one plane: as an image, and what is shown of it, (Y, X) or (Y, X, 3)."""
+    """Read one plane: as an image, and as displayed, (Y, X) or (Y, X, 3)."""
     from napari_semsr.io.formats import read
 
     try:
@@ -394,7 +394,7 @@ def _plane(path: Path, **which: int | str) -> tuple[Micrograph, Any]:
 def layer_of(
     image: Micrograph, *, data: Any = None, coarsest: Any = None, rgb: bool = False
 ) -> LayerTuple:
-    """Make a calibrated napari layer of an image; its `data` may be in colour."""
+    """Return a calibrated napari layer of an image; its `data` may be in colour."""
     values = image.data if data is None else data
     first = values[0] if isinstance(values, list) else values
     attributes = layer_attributes(image, extra=first.ndim - (3 if rgb else 2))
@@ -409,7 +409,7 @@ def layer_of(
 
 
 def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
-    """Say, as keywords of a layer, how napari shows an image calibrated.
+    """Return the keywords of a calibrated napari layer.
 
     `extra` axes stand before y and x.
     """
@@ -439,7 +439,7 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
 
 
 def _display_keywords(look: DisplaySettings) -> dict[str, Any]:
-    """Say in keywords of a layer how it is shown."""
+    """Return the display settings as keywords of a layer."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)
         colours_by_value = {
@@ -465,7 +465,7 @@ def _display_keywords(look: DisplaySettings) -> dict[str, Any]:
 
 
 def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
-    """Put planes and levels into one layer, in colour where one of them is.
+    """Combine planes and levels into one layer, in colour if one of them is.
 
     Its history is that of the first plane that a network made, else of the first.
     """
@@ -483,7 +483,7 @@ def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> Laye
 
 
 def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
-    """Cut the lowest rows of all planes and levels of a layer off, as its data bar.
+    """Crop the lowest rows of all planes and levels of a layer as its data bar.
 
     Its metadata say so, for whoever reads it of its file again.
     """
@@ -504,7 +504,7 @@ def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
 
 
 def _as(values: Any, rgb: bool) -> Any:
-    """Give grey (Y, X) three equal channels, as its neighbours in colour have."""
+    """Convert grey (Y, X) to three equal channels, to match colour planes."""
     return np.stack([values] * 3, axis=-1) if rgb and values.ndim == 2 else values
 
 
@@ -522,7 +522,7 @@ def stack_planes(planes: list[Any]) -> Any:
     return np.stack(planes)
 
 
-# A frames folder as napari layers: every frame at its nominal place.
+# A folder of frames as napari layers: every frame at its nominal position.
 
 _LARGEST = 1 << 31  # bytes of one layer of frames; chosen
 _EDGE = 0.008  # width of a frame's outline over the scan; chosen
@@ -530,7 +530,7 @@ _COLOUR = "#7fb2e5"
 
 
 def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[Any]:
-    """Lay frames down at whole pixels; where they overlap the brighter one shows.
+    """Place frames at integer pixels; overlaps show the brighter one.
 
     Round fields are dark at their rims, so that the brighter one is the better lit.
     """
@@ -555,7 +555,7 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[An
 def scan_layers(
     acquisition: Acquisition, folder: Path, **options: Any
 ) -> list[LayerTuple]:
-    """Show the frames of a scan where they should lie: one image, and their outlines.
+    """Return the frames of a scan at their nominal positions: an image and outlines.
 
     A stack of frames where no places are known. The metadata keep the folder, and the
     `options` that its frames were opened with.
@@ -591,7 +591,7 @@ def scan_layers(
 def _outline_layer(
     acquisition: Acquisition, corners: NDArray[np.float64], image: Micrograph
 ) -> LayerTuple:
-    """Rectangles around all frames, calibrated as their image is."""
+    """Return a layer of rectangles around all frames, calibrated like their image."""
     rows, columns = acquisition.frame_shape
     # at the outer edges of their pixels
     box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5

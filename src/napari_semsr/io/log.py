@@ -1,6 +1,6 @@
-"""A log of jobs that failed, with what is needed to report it.
+"""Log of failed jobs, with the details needed for a report.
 
-It holds no image and no name of one but where an error's own words have it.
+It contains no images, and their names only within error messages.
 """
 
 import platform
@@ -17,7 +17,7 @@ _TOLD = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
 
 
 def error_log() -> Path:
-    """Tell where panels keep how their jobs failed; it may not be there yet."""
+    """Return the log file of the panels' failed jobs, which may not exist yet."""
     folder = platformdirs.user_state_path("napari-semsr", appauthor=False)
     return folder / "errors.log"
 
@@ -25,7 +25,7 @@ def error_log() -> Path:
 def note_error(
     title: str, error: BaseException, path: Path | None = None
 ) -> Path | None:
-    """Add an error with its traceback to a log, whose older half goes in time.
+    """Append an error with its traceback to a log, whose older half is rotated out.
 
     To the log of panels by default. None where it cannot be written, which is no error
     of its own.

@@ -1,4 +1,4 @@
-"""What napari calls to open files: the reader that the manifest names.
+"""Reader that napari calls to open files, as named in the manifest.
 
 Discovery imports nothing; the first call imports this module, which stays light.
 """
@@ -19,7 +19,7 @@ from napari_semsr.io.project import is_project, read_project_layers
 
 
 def is_ours(path: Paths) -> bool:
-    """Whether napari may leave paths to us, for which it has several readers."""
+    """Return whether to read paths for which napari has other readers."""
     paths = [Path(one) for one in ([path] if isinstance(path, str) else path)]
     if len(paths) == 1 and is_project(paths[0]):
         return True
@@ -30,7 +30,7 @@ def is_ours(path: Paths) -> bool:
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
-    """Offer to read what is ours by name and by its first bytes; leave the rest."""
+    """Return a reader for paths supported by name and first bytes, else None."""
     paths = [path] if isinstance(path, str) else path
     if len(paths) == 1 and is_project(Path(paths[0])):
         return read_project_layers

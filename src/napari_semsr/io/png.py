@@ -1,4 +1,4 @@
-"""PNG, JPEG and BMP: images for looking at, which some microscopes save.
+"""PNG, JPEG and BMP: display images, which some microscopes save.
 
 What a PNG says beside its pixels is written by Pillow, and read here: Pillow gives up
 a whole file for one damaged text, and a text of more than a megabyte, as the history
@@ -50,7 +50,7 @@ _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _NM_PER_METRE = 1e9
 _LARGEST_RECORD = 1 << 22  # bytes of a history in a PNG; chosen
 _LARGEST_TEXT = 500  # characters of other texts that are shown; chosen
-_NEEDED = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
+_PIXEL_CHUNKS = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
 _SMALLEST_TEXT = 12  # px; chosen: readable where the figure is shown as it is
 _FRAME = 12  # length, name and checksum around the content of a chunk
 _IHDR = 13  # bytes of a PNG's header
@@ -58,12 +58,12 @@ _ORIENTATION = 274  # tag of EXIF
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Tell PNG, JPEG and BMP by their first bytes."""
+    """Recognise PNG, JPEG and BMP by their first bytes."""
     return path.is_file() and head.startswith((_SIGNATURE, _JPEG, _BMP))
 
 
 def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
-    """Decode the bytes of a file, and what it says beside its pixels."""
+    """Decode the pixels and metadata of a file."""
     for what in ("series", "level", "channel", "time", "z", "plane"):
         choose(path, what, getattr(options, what), 1)
     if data.startswith(_SIGNATURE):
@@ -79,7 +79,7 @@ def raw_image(path: Path, options: ReadOptions, data: bytes) -> RawImage:
 
 
 def _exif(data: bytes) -> bytes:
-    """Read what a JPEG says in EXIF."""
+    """Return the EXIF data of a JPEG."""
     from PIL.JpegImagePlugin import JpegImageFile
 
     with JpegImageFile(io.BytesIO(data)) as image:
@@ -87,7 +87,7 @@ def _exif(data: bytes) -> bytes:
 
 
 def _orientation(exif: bytes) -> int:
-    """Read how an image is to be turned; 1 where EXIF does not say, or is damaged."""
+    """Return the orientation of an image; 1 if EXIF does not state it or is damaged."""
     from PIL.Image import Exif
 
     exif_record = Exif()
@@ -139,7 +139,7 @@ def _png(path: Path, data: bytes) -> RawImage:
 def _as_picture(
     path: Path, record: Record | None
 ) -> tuple[Record | None, tuple[str, ...]]:
-    """Note in the record of a map that its values were stretched, and say so."""
+    """Record that the values of a map were stretched, and warn."""
     history = record and record.provenance
     unit = "nm" if record and record.pixel_size_nm else "pixel"
     shows = history and history.quantity(unit)
@@ -148,7 +148,7 @@ def _as_picture(
         return record, ()
     about = {"options": {**history.options, PICTURE_KEY: True}}
     doubt = Message(
-        f"{path.name} is a picture of a map, {shows}, and has other values, 0 to 255: "
+        f"{path.name} is a display image of a map, {shows}, with values from 0 to 255: "
         "write the map as .ome.tif to measure or plot it.",
         "values-stretched",
     )
@@ -156,7 +156,7 @@ def _as_picture(
 
 
 def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
-    """Part what a PNG says, chunk by chunk, from what its pixels need.
+    """Separate the metadata chunks of a PNG from those of its pixels.
 
     Damage in a text cannot disturb the decoder then, nor make it grumble.
     """
@@ -171,7 +171,7 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
         length, kind = struct.unpack_from(">I4s", data, at)
         name = kind.decode("latin-1")
         end = at + _FRAME + length
-        if name in _NEEDED:
+        if name in _PIXEL_CHUNKS:
             pixel_chunks.append(data[at:end])
         else:
             texts.append((name, data[at + 8 : end - 4]))
@@ -180,7 +180,7 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
 
 
 def _png_bytes(pixel_bytes: bytes) -> int:
-    """Bytes of the pixels that a header tells of."""
+    """Return the size of the pixels in bytes by the header."""
     length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
     if name != b"IHDR" or length != _IHDR:
         msg = "it does not begin with its header"
@@ -191,7 +191,7 @@ def _png_bytes(pixel_bytes: bytes) -> int:
 
 
 def _text(name: str, content: bytes) -> tuple[str, str] | None:
-    """Read keyword and text of a chunk; None of what is no text, or is damaged."""
+    """Read keyword and text of a chunk; None for other or damaged chunks."""
     key, _, rest = content.partition(b"\0")
     keyword = key.decode("latin-1")
     try:
@@ -209,12 +209,12 @@ def _text(name: str, content: bytes) -> tuple[str, str] | None:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Decompress, but never without bound."""
+    """Decompress with a limit of the size."""
     return zlib.decompressobj().decompress(data, _LARGEST_RECORD)
 
 
 def _physical(content: bytes) -> PixelSize | None:
-    """Read a ``pHYs`` chunk: ``(y, x)`` in nm; None when it gives no length."""
+    """Read a ``pHYs`` chunk: ``(y, x)`` in nm; None if it is not a length."""
     if len(content) != 9:
         return None
     x, y, unit = struct.unpack(">IIB", content)
@@ -224,13 +224,13 @@ def _physical(content: bytes) -> PixelSize | None:
 
 
 def _is_rounded(own: PixelSize, size: PixelSize) -> bool:
-    """Whether a pixel size is stated as well as whole pixels per metre can hold it."""
+    """Return whether two pixel sizes are equal up to rounding to pixels per metre."""
     pairs = zip(own, size, strict=True)
     return all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs)
 
 
 def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
-    """Decode a JPEG, or a BMP, whose palettes become grey or colour."""
+    """Decode a JPEG or BMP; palettes are converted to grey or colour."""
     import imagecodecs
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.JpegImagePlugin import JpegImageFile
@@ -266,7 +266,7 @@ def _jpeg_end(data: bytes) -> int:
 
 
 def _range(data: NDArray[Any]) -> FloatPair:
-    """Grey values that become 0 and 255: the darkest and brightest finite ones."""
+    """Return the grey values for 0 and 255: the smallest and largest finite ones."""
     if data.dtype == np.uint8:
         return 0.0, 255.0
     finite = data[np.isfinite(data)].astype(np.float64)
@@ -277,7 +277,7 @@ def _range(data: NDArray[Any]) -> FloatPair:
 
 
 def write(image: Micrograph, path: Path) -> None:
-    """Write an 8-bit PNG, with calibration, provenance and a look that fits 8 bits."""
+    """Write an 8-bit PNG with calibration, provenance and display settings."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -300,7 +300,7 @@ def write(image: Micrograph, path: Path) -> None:
 
 
 def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -> None:
-    """Write what a screen shows as a PNG, with lines of text in a strip below it.
+    """Write a screenshot as a PNG, with lines of text in a strip below it.
 
     The pixels have three or four samples; the lines are what must not get lost, such as
     that a network made the image.
@@ -324,7 +324,7 @@ def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -
 
 
 def _dpi(size: PixelSize | None) -> tuple[float, float] | None:
-    """Give dots per inch ``(x, y)``, where whole pixels per metre can hold them."""
+    """Return dots per inch ``(x, y)``, or None if pixels per metre are too coarse."""
     if size is None:
         return None
     x, y = _NM_PER_METRE / size[1], _NM_PER_METRE / size[0]

@@ -1,4 +1,4 @@
-"""Positions of frames as Fiji and Micro-Manager write them.
+"""Positions of frames from Fiji and Micro-Manager.
 
 Fiji's stitching: ``TileConfiguration.txt``, a line ``NAME; ; (x, y)`` for each frame,
 in pixels; ``TileConfiguration.registered.txt`` has solved ones. Micro-Manager: places
@@ -43,7 +43,7 @@ _NM = 1000.0  # in a micrometre
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Nominal corners as a file states them."""
+    """Nominal corners from a file."""
 
     path: Path
     unit: str  # ``"px"`` or ``"nm"``
@@ -54,7 +54,7 @@ class Positions:
 
 
 def find_positions(folder: Path) -> Path | None:
-    """Find what states the positions of a folder's frames, other than our own table.
+    """Find the file with the positions of a folder's frames, except ``positions.csv``.
 
     The folder itself if they are in several files, or in the frames.
     """
@@ -71,7 +71,7 @@ def find_positions(folder: Path) -> Path | None:
 
 
 def read_others(path: Path, folder: Path) -> Positions | None:
-    """Read positions of Fiji or Micro-Manager; None of a table of our own."""
+    """Read positions of Fiji or Micro-Manager; None for other tables."""
     if path.is_dir():
         return _of_micro_manager(path)
     if path.suffix.lower() in _LISTS:
@@ -119,7 +119,7 @@ def _of_fiji(path: Path, text: str) -> Positions:
         if tile[2]:
             msg = (
                 f"{where} names image {tile[2]} of {tile[1]}, which holds all frames: "
-                "save each in a file, or open that file alone."
+                "save each in its own file, or open only that file."
             )
             raise ReadError(msg, code="several-images")
         name = _portable(tile[1])
@@ -133,7 +133,7 @@ def _of_fiji(path: Path, text: str) -> Positions:
     if len(heights) > 1:
         msg = (
             f"{path} must hold frames of one height, but has {len(heights)}: stitch "
-            "those of each height alone."
+            "those of each height separately."
         )
         raise ReadError(msg, code="heights-differ")
     if not corners:
@@ -153,14 +153,14 @@ def _numbers(text: str) -> list[float] | None:
 
 
 def _portable(name: str) -> str:
-    """Write a name as paths of this folder are, of an absolute path its last part."""
+    """Convert a name to a relative path with this system's separators."""
     windows = PureWindowsPath(name)
     is_absolute = windows.anchor or PurePosixPath(name).is_absolute()
     return windows.name if is_absolute else windows.as_posix()
 
 
 def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None:
-    """Write top-left corners ``(y, x)`` in px for Fiji's stitching, ``(x, y)`` there.
+    """Write top-left corners ``(y, x)`` in px for Fiji's stitching, as ``(x, y)``.
 
     A frame without a place, None, is named in a comment. A name that begins as a
     comment does, or with a space, which Fiji cuts off, has the folder before it.
@@ -169,7 +169,7 @@ def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None
     lines.append("# Define the image coordinates")
     for name, corner in places.items():
         if corner is None:
-            lines.append(f"# {name} has no place")
+            lines.append(f"# {name} has no position")
         else:
             y, x = corner
             before = "./" if re.match(r"[#\s]", name) else ""
@@ -192,7 +192,7 @@ def _metadata_files(folder: Path) -> list[Path]:
 
 
 def _is_metadata(path: Path) -> bool:
-    """Whether a text is Micro-Manager's by its beginning."""
+    """Return whether a text begins like Micro-Manager's metadata."""
     with open_file(path) as stream:
         return bool(re.search(rb'"(?:Summary|FrameKey|XPositionUm)', stream.read(4096)))
 
@@ -239,7 +239,7 @@ def _of_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
 
 
 def _frame_of(file: Path, key: str, value: Mapping[str, Any]) -> Path:
-    """Find the image that an entry of a metadata file is about."""
+    """Return the image of an entry of a metadata file."""
     file_name = value.get("FileName")
     if not isinstance(file_name, str):
         file_name = key.partition("-")[2] if key.startswith("Metadata-") else ""
@@ -261,7 +261,7 @@ def _place_entries(
     entries: Sequence[tuple[Path, Mapping[str, Any]]],
     files: Sequence[Path],
 ) -> Positions:
-    """Take the place of the stage that each frame's entry states."""
+    """Read the stage position of each frame's entry."""
     corners: dict[str, tuple[float, float]] = {}
     sizes, maps = set[float | None](), set[tuple[float, ...] | None]()
     for frame, value in entries:
@@ -288,7 +288,7 @@ def _place_entries(
     if len(maps) > 1:
         msg = (
             f"{path} must state one {_FRAME_MAP} for all frames, but states "
-            f"{len(maps)}: stitch those of each alone."
+            f"{len(maps)}: stitch those of each separately."
         )
         raise ReadError(msg, code="frames-differ")
     size = sizes.pop() if len(sizes) == 1 else None
@@ -299,7 +299,7 @@ def _place_entries(
 
 
 def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Read the map from pixels to micrometres of the stage, ``(xx, xy, yx, yy)``.
+    """Read the matrix from pixels to micrometres of the stage, ``(xx, xy, yx, yy)``.
 
     None where none was measured: Micro-Manager states the identity then, or a multiple.
     """
@@ -333,7 +333,7 @@ def _along_frames(
     size: float | None,
     corners: Mapping[str, tuple[float, float]],
 ) -> tuple[PixelSize, dict[str, tuple[float, float]]]:
-    """Turn places of the stage into places along rows and columns of the frames.
+    """Convert stage positions to positions along rows and columns of the frames.
 
     The size of a pixel is the one number that the file states for it, where both sides
     of the map agree with that, else the lengths of these sides.
@@ -359,7 +359,7 @@ def _along_frames(
 
 
 def _of_list(path: Path, folder: Path) -> Positions:
-    """Read a list of positions, whose labels the names of files or folders hold."""
+    """Read a list of positions whose labels are part of file or folder names."""
     stage_places = dict(_list_places(path, read_object(path)))
     if not stage_places:
         msg = f"{path} must be a list of positions of Micro-Manager, but lists none."
@@ -397,7 +397,7 @@ def _of_list(path: Path, folder: Path) -> Positions:
 def _list_places(
     path: Path, values: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Give label and stage place ``(y, x)`` in nm, of Micro-Manager 1.4 and 2."""
+    """Return label and stage position ``(y, x)`` in nm, of Micro-Manager 1.4 and 2."""
     plain = _plain(values.get("map", values))
     rows = plain.get("POSITIONS") or plain.get("StagePositions") or []
     for row in rows if isinstance(rows, list) else []:
@@ -422,7 +422,7 @@ def _list_places(
 
 
 def _plain(value: Any) -> Any:
-    """Take values out of a property map, where each states its type."""
+    """Extract the values of a property map, in which each states its type."""
     if isinstance(value, dict):
         for key in ("scalar", "array"):
             if key in value and "type" in value:

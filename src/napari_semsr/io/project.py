@@ -1,4 +1,4 @@
-"""A project: what a session has open, kept in a folder so that it opens again.
+"""Projects: the open layers of a session, saved in a folder for reopening.
 
 ``NAME.semsr/project.json`` lists the layers, where their pixels are and how they are
 shown. Pixels that we made lie in the folder; inputs stay where they are, and are found
@@ -28,10 +28,10 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     access_refusal,
+    capture_warnings,
     code_of,
     digest_path,
     files_below,
-    hear_warnings,
     name_bytes,
     one_line,
     run,
@@ -82,20 +82,20 @@ _PLACES = (
     *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
     *(DRAWN_KEY, STRENGTH_KEY, ROWS_KEY, SHAPE_KEY),
 )
-"""Entries of a layer's metadata that hold on this machine, in this session, only."""
+"""Keys of a layer's metadata that are only valid on this machine, in this session."""
 
 Kind = Literal["image", "labels", "shapes", "points", "vectors", "tracks"]
 _OF_PIXELS = ("image", "labels")
 
 
 class _Part(BaseModel):
-    """A part of the file; what a later minor version adds is left out."""
+    """A part of the file; additions of later minor versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class ProjectInput(_Part):
-    """A file or folder that we did not make."""
+    """A file or folder from outside the project."""
 
     path: str  # from the project's folder, with "/"; absolute where there is no way
     absolute: str  # where it was when the project was saved
@@ -119,7 +119,7 @@ class ProjectLayer(_Part):
     @field_validator("read", mode="before")
     @classmethod
     def _read_former_words(cls, read: Any) -> Any:
-        """Take the words that were in use before there was a release."""
+        """Accept names from before the first release."""
         if isinstance(read, int):
             return {"layer": read}
         return {read: True} if isinstance(read, str) else read
@@ -131,7 +131,7 @@ class ProjectLayer(_Part):
 
 
 class Project(_Part):
-    """What ``project.json`` holds."""
+    """Contents of ``project.json``."""
 
     format: Literal["napari-semsr project"] = "napari-semsr project"
     version: int = _VERSION
@@ -144,25 +144,25 @@ class Project(_Part):
 
 
 def project_folder(path: Path) -> Path:
-    """Give the folder of a project, of which its ``project.json`` may be named."""
+    """Return the folder of a project, given the folder or its ``project.json``."""
     return path.parent if path.name == _FILE else path
 
 
 def is_project(path: Path) -> bool:
-    """Tell whether a path has a ``project.json``, or a name that says it should."""
+    """Return whether a path has a ``project.json``, or the suffix of a project."""
     folder = project_folder(path)
     return folder.suffix == PROJECT_SUFFIX or (folder / _FILE).is_file()
 
 
 def read_project(path: Path) -> Project:
-    """Read what a project holds, checked, from its folder or ``project.json``."""
+    """Read and validate a project from its folder or ``project.json``."""
     file = project_folder(path) / _FILE
     try:
         values = json.loads(read_text(file))
         newer = values["format"] == _FORMAT and values["version"] > _VERSION
     except FileNotFoundError as error:
         msg = (
-            f"{file.parent} holds no {_FILE}: choose the folder NAME{PROJECT_SUFFIX} "
+            f"{file.parent} has no {_FILE}: choose the folder NAME{PROJECT_SUFFIX} "
             "of a project."
         )
         raise ReadError(msg, code="file-missing") from error
@@ -187,7 +187,7 @@ def read_project(path: Path) -> Project:
 
 
 def _damage_error(file: Path, error: Exception) -> ReadError:
-    """Say that a file is no project, and what is not lost."""
+    """Return the error for a damaged project file."""
     reason = str(error).splitlines()[0]
     return ReadError(
         f"{file} is damaged ({reason}): copy the project again; the images in its "
@@ -197,7 +197,7 @@ def _damage_error(file: Path, error: Exception) -> ReadError:
 
 
 def write_project(folder: Path, project: Project) -> None:
-    """Write ``project.json``, as a whole or not at all."""
+    """Write ``project.json`` atomically."""
     written_project = project.model_copy(
         update={
             "saved": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -217,7 +217,7 @@ def write_project(folder: Path, project: Project) -> None:
 
 
 def adopt(source: Path, target: Path) -> None:
-    """Give a store or a folder a second place, without its bytes where that works.
+    """Copy a store or a folder, with hard links if possible.
 
     No file of it is ever changed in place. The halves of a mosaic, which lie beside it,
     lie beside its second place too.
@@ -230,7 +230,7 @@ def adopt(source: Path, target: Path) -> None:
 
 
 def _link(source: str, target: str) -> None:
-    """Link a file, or copy it where links do not reach."""
+    """Link a file, or copy it if linking fails."""
     try:
         os.link(source, target)
     except OSError:
@@ -238,7 +238,7 @@ def _link(source: str, target: str) -> None:
 
 
 def write_array(data: Any, path: Path) -> None:
-    """Write pixels that are no grey image (stacks, colour, labels) as a zarr array.
+    """Write pixels other than a grey image (stacks, colour, labels) as a zarr array.
 
     It appears when it is whole.
     """
@@ -258,7 +258,7 @@ def write_array(data: Any, path: Path) -> None:
 
 
 def read_array(path: Path) -> Any:
-    """Read what `write_array` wrote, lazily where it is large."""
+    """Read an array written by `write_array`, lazily if it is large."""
     import dask.array as da
     import zarr
 
@@ -273,7 +273,7 @@ def read_array(path: Path) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Turn what napari holds into what JSON holds; what is neither becomes text.
+    """Convert values of napari to JSON types, others to text.
 
     No number is left infinite or NaN.
     """
@@ -292,7 +292,7 @@ def plain(value: Any) -> Any:
 
 
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn keywords of a layer (``layer.as_layer_data_tuple()``) into JSON.
+    """Convert keywords of a layer (``layer.as_layer_data_tuple()``) to JSON.
 
     Without the places in its metadata that hold on this machine only.
     """
@@ -317,7 +317,7 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether something in a layer's metadata means anything without its program."""
+    """Return whether a value of a layer's metadata can be stored as JSON."""
     if isinstance(value, Mapping):
         return all(_is_plain(item) for item in value.values())
     if isinstance(value, list | tuple):
@@ -327,7 +327,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _keywords(layer: ProjectLayer) -> dict[str, Any]:
-    """Turn the attributes of a layer back into keywords."""
+    """Convert the attributes of a layer back to keywords."""
     keywords = dict(layer.attributes, name=layer.name)
     metadata = dict(keywords.get("metadata") or {})
     keywords["metadata"] = {
@@ -350,7 +350,7 @@ def _keywords(layer: ProjectLayer) -> dict[str, Any]:
 
 
 def _column(values: list[Any], dtype: str) -> Any:
-    """Make a column of a table; a gap among numbers is NaN."""
+    """Return a column of a table, with NaN for missing numbers."""
     if dtype.startswith("float"):
         values = [math.nan if value is None else value for value in values]
     return np.array(values, dtype="object" if dtype.startswith("<U") else dtype)
@@ -360,7 +360,7 @@ def _column(values: list[Any], dtype: str) -> Any:
 
 
 def _files_of(path: Path, frames: bool) -> list[Path]:
-    """Files that an input consists of; of a scan those that are read of it."""
+    """Return the files of an input; for a scan those that are read."""
     if path.is_file():
         return [path]
     if frames:
@@ -371,13 +371,13 @@ def _files_of(path: Path, frames: bool) -> list[Path]:
 
 
 def _stamp(files: Iterable[Path]) -> tuple[int, int]:
-    """Bytes and last change of an input."""
+    """Return the size in bytes and the last modification of an input."""
     stats = [file.stat() for file in files]
     return sum(s.st_size for s in stats), max((s.st_mtime_ns for s in stats), default=0)
 
 
 def _digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
-    """Digest an input; of a scan its own files, not what is put below them."""
+    """Compute the digest of an input; for a scan only of its own files."""
     if path.is_file() or not frames:
         return digest_path(path)
     import hashlib
@@ -391,7 +391,7 @@ def _digest(path: Path, frames: bool, files: Iterable[Path]) -> str:
 def note_input(
     folder: Path, path: Path, inputs: Mapping[str, ProjectInput], *, frames: bool
 ) -> tuple[str, ProjectInput]:
-    """Give the digest of an input of a project, and what is noted of it.
+    """Return the digest and the record of an input of a project.
 
     It is digested unless that was done for one of the `inputs`, by digest.
     """
@@ -408,7 +408,7 @@ def note_input(
 
 
 def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
-    """Whether an input is what it was; where its stamp tells that, it is not read."""
+    """Return whether an input is unchanged; it is only read if its stamp differs."""
     files = _files_of(path, frames)
     size, modified_at = _stamp(files)
     if size != one.stamp[0]:
@@ -419,7 +419,7 @@ def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
 def _find(
     folder: Path, digest: str, one: ProjectInput, frames: bool
 ) -> tuple[Path | None, bool]:
-    """Find an input that has the digest, else one that has its name; tell which."""
+    """Find an input by its digest, else by its name; return which."""
     name = PurePosixPath(one.path).name
     candidates = [folder / one.path, Path(one.absolute), folder.parent / name]
     places = map(as_on_disk, candidates)
@@ -436,7 +436,7 @@ def _find(
 
 @dataclass(frozen=True, slots=True)
 class OpenedProject:
-    """A project, with the layers that could be read."""
+    """A project with the layers that could be read."""
 
     folder: Path
     project: Project
@@ -461,7 +461,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
         paths[digest] = place
         if place is None:
             lost_at = one_line(one.absolute, _LONGEST)
-            sentence = f"{lost_at} is missing: put it back next to {folder.name}."
+            sentence = f"{lost_at} is missing: restore it next to {folder.name}."
             messages.append(Message(sentence, "file-missing"))
         elif not same:
             sentence = f"{place} has changed since the project was saved."
@@ -472,7 +472,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
         yield Progress(len(layers), len(project.layers), f"opening {layer.name}")
         try:
             with (
-                hear_warnings(messages.append),
+                capture_warnings(messages.append),
                 decoding(folder, f"layer {layer.name!r}"),
             ):
                 layers.append((layer, _read_layer(folder, layer, paths)))
@@ -490,7 +490,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
 def _read_layer(
     folder: Path, layer: ProjectLayer, inputs: Mapping[str, Path | None]
 ) -> LayerTuple:
-    """Read the pixels of a layer, and dress it as it was."""
+    """Read the pixels of a layer and restore its attributes."""
     keywords, source = _keywords(layer), inputs.get(layer.input or "")
     if layer.kind not in _OF_PIXELS:
         data: Any = [np.array(item, dtype=float) for item in layer.data or ()]
@@ -540,14 +540,14 @@ def _read_pixels(folder: Path, layer: ProjectLayer, source: Path | None) -> Laye
     layers = read_layers(str(source))
     which = int((layer.read or {}).get("layer", 0))
     if which >= len(layers):
-        msg = f"{source} has no channel {which} any more."
+        msg = f"{source} no longer has channel {which}."
         raise ReadError(msg, code="plane-missing")
     rows = (layer.read or {}).get("databar_rows")
     return without_rows(layers[which], int(rows)) if rows else layers[which]
 
 
 def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
-    """Read an image as the panel was told to, with its pyramid where it has one."""
+    """Read an image with the options of the panel, and with its pyramid, if any."""
     from napari_semsr.io.formats import describe, read
 
     image = read(source, **options)
@@ -565,7 +565,7 @@ def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
 
 
 def read_project_layers(path: Paths) -> list[LayerTuple]:
-    """Read the layers of a project for napari; what is missing is a warning."""
+    """Read the layers of a project for napari; warn about missing ones."""
     project = run(open_project(Path(path if isinstance(path, str) else path[0])))
     for sentence in project.said:
         warn(sentence)
@@ -582,7 +582,7 @@ def _recent_file() -> Path:
 
 
 def recent_projects() -> list[Path]:
-    """List projects that were open lately and are still there, the last one first."""
+    """List recently opened projects that still exist, the latest first."""
     try:
         paths = json.loads(_recent_file().read_text("utf-8"))
         return [Path(item) for item in paths if (Path(item) / _FILE).is_file()]
@@ -591,7 +591,7 @@ def recent_projects() -> list[Path]:
 
 
 def note_recent(folder: Path) -> None:
-    """Put a project first in the list of recent ones; without one it does as well."""
+    """Put a project first in the list of recent ones."""
     paths: Sequence[Path] = [folder, *(p for p in recent_projects() if p != folder)]
     file = _recent_file()
     with suppress(OSError, WriteError):

@@ -1,4 +1,4 @@
-"""How an image is read: what may be chosen, and what all formats need for it.
+"""Reading options and shared parts of all format readers.
 
 These are lengths, text files of microscopes, data bar, grey, calibration and record.
 """
@@ -33,13 +33,13 @@ from napari_semsr.core import (
     ReadError,
     code_of,
     describe_origin,
-    legible,
+    escape_invisible,
+    format_pixel_size,
     open_file,
     option,
     parse_pixel_size,
     read_box,
     size_origin,
-    spell_pixel_size,
     warn,
 )
 from napari_semsr.io.files import Record, choose, half_paths, is_there
@@ -85,7 +85,7 @@ SERIES_KEY = "series_read"  # of several, counted from 0
 OWN_SERIES_KEY = "series_of_file"  # how many of them are in this file, full size
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9  # pixel sizes that are believed; chosen
 LARGEST_PRINTED_NM = 5000.0
-"""A coarser pitch in a resolution tag speaks of paper (4800 dpi is 5.3 um)."""
+"""A coarser pitch in a resolution tag is a print resolution (4800 dpi is 5.3 um)."""
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
 _EITHER_COMMA = re.compile(r"\s*[-+]?[1-9]\d{0,2},\d{3}(?![\d.,eE])")
 # micro sign, Greek mu, their UTF-8 bytes read as Latin-1, the bytes of Shift-JIS and of
@@ -94,12 +94,12 @@ _MICRO = (
     *("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc"),
     *("\u0192\u00ca", "\u00a6\u00cc", "\ufffd"),
 )
-_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")  # as Java writes letters in ASCII
+_JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # as Java writes letters in ASCII
 
 
 def _canonical(unit: str) -> str:
-    """Reduce the many spellings of a unit to one."""
-    text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), unit.strip()).lower()
+    """Normalise the spelling of a unit."""
+    text = _JAVA_ESCAPE.sub(lambda found: chr(int(found[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
         if text.startswith(prefix.lower()):
             text = "u" + text[len(prefix) :]
@@ -113,12 +113,12 @@ def _canonical(unit: str) -> str:
 
 
 def unit_nm(unit: str) -> float | None:
-    """Nanometres in a unit of length, in any usual spelling, such as ``"micron"``."""
+    """Return the nanometres in a unit of length, such as ``"micron"``."""
     return _NM_PER_UNIT.get(_canonical(unit))
 
 
 def to_nm(value: object, unit: str) -> float | None:
-    """Turn a number, or text of one, into nanometres; None of what is no length."""
+    """Convert a number, or its text, to nanometres; None if it is not a length."""
     size = unit_nm(unit)
     if size is None or isinstance(value, bool):
         return None
@@ -134,7 +134,7 @@ def to_nm(value: object, unit: str) -> float | None:
 
 
 def parse_length_nm(text: str, unit: str = "") -> float | None:
-    """Turn what a user types, such as ``"55.82 nm"``, into nanometres.
+    """Convert a length typed by a user, such as ``"55.82 nm"``, to nanometres.
 
     None if it is no such length, or if its comma may be that of thousands or of a
     fraction, as in ``"1,000 nm"``. `unit` is that of a number alone.
@@ -143,7 +143,7 @@ def parse_length_nm(text: str, unit: str = "") -> float | None:
 
 
 def stated_length_nm(text: str, unit: str = "") -> float | None:
-    """Turn what a microscope writes into nanometres; None if it is no length.
+    """Convert a length written by a microscope to nanometres; None if it is not one.
 
     A comma is that of a fraction: programs print numbers without one for thousands.
     """
@@ -155,24 +155,24 @@ def stated_length_nm(text: str, unit: str = "") -> float | None:
 
 
 def pixel_size(lengths_nm: Sequence[float | None]) -> PixelSize | None:
-    """Make a pixel size of two checked lengths; None unless both are known."""
+    """Return the pixel size of two valid lengths; None unless both are known."""
     y, x = lengths_nm
     return None if y is None or x is None else PixelSize((float(y), float(x)))
 
 
-# What may be chosen.
+# Options.
 
 _SUCH_AS = "A pixel size is one or two positive numbers in nm, 7.7 or Y,X as 8,7"
 
 
 class ReadOptions(Options):
-    """Which image of a file to read, and how, as a user types it."""
+    """Options that select an image of a file and how to read it."""
 
     series: int | None = option(
         None,
         "Series",
-        "image of a file, or of a set of files, that holds several; the first is 0, "
-        "and without it the file's own image of full size is read",
+        "index of the image in a file or set of files with several; the first is 0; "
+        "by default the file's own image of full size",
         ge=0,
     )
     level: int = option(0, "Level", "level of a pyramid; 0 is full size", ge=0)
@@ -191,7 +191,7 @@ class ReadOptions(Options):
         ge=0,
     )
     dataset: str | None = Field(
-        default=None, min_length=1, description="dataset of an HDF5 file of several"
+        default=None, min_length=1, description="dataset of an HDF5 file with several"
     )
     pixel_size_nm: tuple[float, float] | None = Field(
         default=None,
@@ -200,28 +200,27 @@ class ReadOptions(Options):
     )
     pixel_size_sd_nm: tuple[float, float] | None = Field(
         default=None,
-        description="standard deviation of that pixel size in nm, as a calibration "
-        "tells it",
+        description="standard deviation of that pixel size in nm, from a calibration",
     )
     crop_databar: bool = Field(
-        default=True, description="cut off the data bar that the header tells of"
+        default=True, description="crop the data bar that the header states"
     )
     databar_rows: int | None = Field(
         default=None,
         ge=0,
-        description="rows of data bar to cut off, at level 0, whatever the header says",
+        description="rows of data bar to crop, at level 0, instead of the header's",
     )
     colour: Literal["refuse", "luminance"] = option(
         "refuse",
         "Colour image",
-        "what to do with a file whose channels really differ",
-        choices={"refuse it": "refuse", "take its luminance": "luminance"},
+        "how to handle a file with different colour channels",
+        choices={"refuse": "refuse", "use luminance": "luminance"},
     )
 
     @field_validator("pixel_size_nm", "pixel_size_sd_nm", mode="before")
     @classmethod
     def _size(cls, value: object) -> PixelSize | None:
-        """Accept one number or two, or text of them, of any size a pixel can have."""
+        """Validate one number or two, or their text, as a pixel size."""
         if isinstance(value, str):
             # of "7,5 nm" the comma is that of a fraction, so that it is refused
             text = value if "," in value else value.strip().removesuffix("nm")
@@ -244,7 +243,7 @@ class ReadOptions(Options):
 
 
 def _typed_size(value: object) -> PixelSize | None:
-    """Read a pixel size as `ReadOptions` does, and say what one looks like."""
+    """Validate a pixel size like `ReadOptions`, with an example in the error."""
     try:
         options = ReadOptions.parse({"pixel_size_nm": value})
     except OptionError:
@@ -253,12 +252,12 @@ def _typed_size(value: object) -> PixelSize | None:
 
 
 TypedSize = Annotated[tuple[float, float] | None, BeforeValidator(_typed_size)]
-"""Field of other options that is a pixel size: one number, or two, or text of them."""
+"""Type of a pixel size in other options: one number, or two, or their text."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """What a file is, found without reading more than needed."""
+    """Description of a file, read with minimal access."""
 
     format: str  # ``"TIFF"``, ``"PNG"``, ``"OME-Zarr 0.5"``, …
     shape: tuple[int, int]  # Rows and columns of the image, its data bar cropped
@@ -288,7 +287,7 @@ class FileInfo:
 
 @dataclass(frozen=True, slots=True)
 class RawImage:
-    """One image as a format module hands it over, before grey, crop and overrides."""
+    """One image from a format module, before grey conversion, crop and overrides."""
 
     format: str  # As in `FileInfo`
     # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None of what a
@@ -319,7 +318,7 @@ class RawImage:
     place_doubts: tuple[str, ...] = ()
 
     def sentences(self, path: Path, *, has_typed_size: bool = False) -> list[str]:
-        """List what a user should know; `has_typed_size` if a size is typed."""
+        """Return the warnings for a user; `has_typed_size` if a size is typed."""
         doubts = () if has_typed_size else self.doubts
         all_sentences = dict.fromkeys((*self.warnings, *doubts, *self.place_doubts))
         return [
@@ -329,7 +328,7 @@ class RawImage:
 
 
 def which_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
-    """Count the images of a file, without those of its set, and name the one read."""
+    """Return the number of images of a file, without its set, and the one read."""
     number = metadata.get(SERIES_KEY, 0)
     which = f"series {number}" if number else "the first"
     return metadata.get(OWN_SERIES_KEY, count), which
@@ -339,7 +338,7 @@ AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 
 
 def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
-    """Sizes of the axes before rows and columns, by name, in their order.
+    """Return the sizes of the axes before rows and columns, by name, in their order.
 
     Those that no format names are ``plane``, neighbours of them as one; others of them,
     behind an axis with a name, are numbered.
@@ -390,7 +389,7 @@ def choose_plane(
     return channels, planes, places
 
 
-# Text that microscopes write beside an image, or into it.
+# Text that microscopes write next to an image, or into it.
 #
 # JEOL: ``NAME.txt`` with lines ``$KEY value``, some of ``$$KEY`` in older ones; the
 # micron bar's length on screen and in the specimen gives the pixel size, which newer
@@ -404,7 +403,7 @@ _LARGEST_SIDECAR = 1 << 20  # bytes of a text file next to an image; chosen
 _BEGINNING = 512  # bytes that show an encoding; chosen: several lines
 _PITCH, _BAR, _MARKER = "CM_PIXEL_SIZE", "SM_MICRON_BAR", "SM_MICRON_MARKER"
 _FRAMES = ("CM_IMAGE_SIZE", "CM_FULL_SIZE")
-_STATED = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[ \t]*([^\W\d_]*)")
+_LENGTH_TEXT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[ \t]*([^\W\d_]*)")
 _HITACHI = "[semimagefile]"
 _SETTING = re.compile(r"([A-Za-z]\w*)[ \t]*=[ \t]*([^\r\n\0]*)")
 _TESCAN_KEYS = (
@@ -425,7 +424,7 @@ _TESCAN_KEYS = (
 
 
 def _beside(path: Path) -> list[Path]:
-    """Text files that may be of an image, whatever the case of their suffix."""
+    """List possible text files of an image, for any case of their suffix."""
     if not is_there(path) or path.is_dir():
         return []
     kind = path.suffix[1:]
@@ -439,12 +438,12 @@ def _beside(path: Path) -> list[Path]:
 
 
 def companions(path: Path) -> list[Path]:
-    """Files that go with an image: halves of a mosaic, there or not, and its texts."""
+    """Return the files that belong to an image: halves of a mosaic, and its texts."""
     return [*half_paths(path), *_beside(path)]
 
 
 def _text_of(path: Path) -> str:
-    """Read a text; nothing of what cannot be opened."""
+    """Read a text; return an empty one if it cannot be opened."""
     try:
         with open_file(path) as stream:
             return decode_text(stream.read(_LARGEST_SIDECAR))
@@ -457,7 +456,7 @@ _NOT_JAPANESE = re.compile("[\uff61-\uff9f\ue000-\uf8ff]")
 
 
 def decode_text(data: bytes) -> str:
-    """Decode what a microscope wrote: UTF-16, UTF-8, Shift-JIS or Windows-1252.
+    """Decode a microscope's text: UTF-16, UTF-8, Shift-JIS or Windows-1252.
 
     Each but UTF-16 is ASCII where that suffices.
     """
@@ -480,7 +479,7 @@ def decode_text(data: bytes) -> str:
 def _read_sidecar(
     path: Path, shape: tuple[int, int], own: PixelSize | None
 ) -> RawImage | None:
-    """Read the text file beside an image, which may state a pixel size of its `own`."""
+    """Read the text file next to an image that may state its `own` pixel size."""
     for beside in _beside(path):
         text, name = _text_of(beside), beside.name
         if beside.suffix.lower() == ".hdr":
@@ -497,8 +496,8 @@ def _read_sidecar(
         if own is None or size is None or _is_close(own, size, _SAME_PITCH):
             return frame_image
         doubt = Message(
-            f"{path.name} states a pixel size of {spell_pixel_size(own)}, but {name} "
-            f"tells {spell_pixel_size(size)}, which is taken: give the pixel size if "
+            f"{path.name} states a pixel size of {format_pixel_size(own)}, but {name} "
+            f"states {format_pixel_size(size)}, which is used: give the pixel size if "
             "that is wrong.",
             "pixel-size-contradicts",
         )
@@ -507,7 +506,7 @@ def _read_sidecar(
 
 
 _TALLEST = 0.08  # of the height; chosen: bars of FEI and JEOL take 6 to 7 %
-_ROUNDED = 2  # rows; chosen: both sides of what was resampled are rounded
+_ROUNDING_ROWS = 2  # rows; chosen: both sides of what was resampled are rounded
 _SAME_PITCH = 0.01  # chosen: a micron bar of 100 px is right to half a percent
 
 
@@ -518,7 +517,7 @@ def of_frame(
     shape: tuple[int, int],
     own: PixelSize | None = None,
 ) -> RawImage:
-    """Bring to an image what a microscope says of its frame, with the frame's pixels.
+    """Apply a microscope's metadata of its frame to an image.
 
     An image of another width was resampled where its shape is that of the frame, or of
     that and a data bar, unless the pixel size that it states itself is the frame's.
@@ -528,7 +527,7 @@ def of_frame(
     stretch = columns / shape[1]
     below = shape[0] - round(rows / stretch)
     if columns != shape[1]:
-        whole = -_ROUNDED <= below <= _TALLEST * shape[0]
+        whole = -_ROUNDING_ROWS <= below <= _TALLEST * shape[0]
         if not whole or (own and size and _is_close(own, size, _SAME_PITCH)):
             return _cut_out(frame_image, source, frame, shape, own)
     return replace(
@@ -545,15 +544,15 @@ def _cut_out(
     shape: tuple[int, int],
     own: PixelSize | None,
 ) -> RawImage:
-    """Keep the pixel size of what was cut out of a frame, and say so."""
+    """Keep the pixel size of an image cropped from a frame, and warn."""
     stated_size = image.pixel_size_nm
     size = own or stated_size
     if size is None:
         return image
     differ = own and stated_size and not _is_close(own, stated_size, _SAME_PITCH)
-    size_text = spell_pixel_size(size)
+    size_text = format_pixel_size(size)
     size_text += (
-        f" (its own; {source} tells {spell_pixel_size(stated_size)})" if differ else ""
+        f" (its own; {source} tells {format_pixel_size(stated_size)})" if differ else ""
     )
     doubt = Message(
         f"{source} is of {frame[0]} x {frame[1]} px, of which an image of {shape[0]} x "
@@ -565,7 +564,7 @@ def _cut_out(
 
 
 def rows_and_columns(text: str, separator: str | None = None) -> tuple[int, int] | None:
-    """Rows and columns of what tells columns and rows."""
+    """Return rows and columns from a text with columns and rows."""
     parts = [part.strip() for part in text.split(separator)]
     if len(parts) != 2 or not all(
         part.isdecimal() and int(part[:8]) > 0 for part in parts
@@ -574,11 +573,11 @@ def rows_and_columns(text: str, separator: str | None = None) -> tuple[int, int]
     return int(parts[1][:8]), int(parts[0][:8])
 
 
-_Told = tuple[RawImage | None, tuple[int, int] | None]
+_TextMetadata = tuple[RawImage | None, tuple[int, int] | None]
 
 
-def _parse_jeol(text: str, name: str) -> _Told:
-    """Read the lines of a JEOL: what they say, and of what frame."""
+def _parse_jeol(text: str, name: str) -> _TextMetadata:
+    """Read the text of a JEOL: its metadata and the size of the frame."""
     keys: dict[str, str] = {}
     statements: dict[str, list[str]] = {}
     for line in text.splitlines():
@@ -610,7 +609,7 @@ def _parse_jeol(text: str, name: str) -> _Told:
 def _jeol_size(
     statements: Mapping[str, Sequence[str]], name: str
 ) -> tuple[PixelSize | None, tuple[str, ...]]:
-    """Take the finest statement of a pixel size if all agree, or say why none."""
+    """Return the most precise pixel size if all statements agree, or the reason."""
     pitches, bars, markers = (
         statements.get(key, ()) for key in (_PITCH, _BAR, _MARKER)
     )
@@ -634,11 +633,11 @@ def _jeol_size(
 
 
 def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
-    """Read a pixel size, of columns and rows or one of both, and how it is rounded.
+    """Read a pixel size, of columns and rows or of both, and its rounding error.
 
     By what part of it, at most.
     """
-    parts = _STATED.findall(text)
+    parts = _LENGTH_TEXT.findall(text)
     lengths = [stated_length_nm(f"{number} {unit}") for number, unit in parts]
     size = pixel_size((lengths[-1], lengths[0])) if len(lengths) in (1, 2) else None
     if size is None:
@@ -649,7 +648,7 @@ def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
 
 
 def _over_bar(marker: str, bar: str) -> tuple[PixelSize, float] | None:
-    """Divide the marker's length by its pixels, which are rounded to whole ones."""
+    """Divide the marker's length by its number of pixels, an integer."""
     length = stated_length_nm(marker)
     try:
         pixels = float(bar)
@@ -660,8 +659,8 @@ def _over_bar(marker: str, bar: str) -> tuple[PixelSize, float] | None:
     return PixelSize((length / pixels, length / pixels)), 0.5 / pixels
 
 
-def _parse_hitachi(text: str, name: str) -> _Told:
-    """Read the INI text of a Hitachi: what it says, and of what frame."""
+def _parse_hitachi(text: str, name: str) -> _TextMetadata:
+    """Read the INI text of a Hitachi: its metadata and the size of the frame."""
     start = text.lower().find(_HITACHI)
     if start < 0:
         return None, None
@@ -685,7 +684,7 @@ def _parse_hitachi(text: str, name: str) -> _Told:
 
 
 def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | None:
-    """Read the INI text of a TESCAN; `name` says where it stands."""
+    """Read the INI text of a TESCAN; `name` is its source."""
     keys = {key: value.strip() for key, value in _SETTING.findall(text)}
     if "PixelSizeX" not in keys and "PixelSizeY" not in keys:
         return None
@@ -708,7 +707,7 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
     )
 
 
-# Find rows below an image that look like the data bar of a microscope.
+# Detection of rows below an image that look like the data bar of a microscope.
 #
 # A guess for images whose header does not tell; it is shown, never applied unasked.
 # A bar is a band of one flat ground with letters in it, that begins along one straight
@@ -723,13 +722,13 @@ _LETTERS = 0.004  # least part of pixels that stand out from the ground
 _CONTRAST = 0.4  # of the range, by which letters stand out
 _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, which have no ground
-_RULED = 0.8  # least part of such a row that has one value
+_RULE_SHARE = 0.8  # least part of such a row that has one value
 _MOST_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
 _MOST_SEEN = 1 << 24  # of these that are looked at; chosen: 128 MB as float64
 
 
 def _grounds(bottom: NDArray[np.float64]) -> list[float]:
-    """Most frequent grey values, at most three."""
+    """Return the most frequent grey values, at most three."""
     counts, edges = np.histogram(bottom, bins=64, range=(0.0, 1.0))
     best = np.argsort(counts)[::-1][:3]
     levels = []
@@ -742,7 +741,7 @@ def _grounds(bottom: NDArray[np.float64]) -> list[float]:
 
 
 def _first_row(part: NDArray[np.float64]) -> int | None:
-    """Find the row where the share of ground jumps up and then stays."""
+    """Find the row from which the fraction of background is high."""
     best: tuple[float, int] | None = None
     for row in range(_NEAR, part.size - _SMALLEST + 1):
         rise = float(part[row : row + _NEAR].min() - part[row - _NEAR : row].max())
@@ -752,10 +751,10 @@ def _first_row(part: NDArray[np.float64]) -> int | None:
 
 
 def _above_frame(bottom: NDArray[np.float64], row: int) -> int:
-    """Step over ruled lines above the ground: rows that are all of one value."""
+    """Skip ruled lines above the background: rows with one value."""
     for _ in range(_LINE):
         line = bottom[row - 1]
-        if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULED:
+        if np.mean(np.abs(line - np.median(line)) <= _LEVELS) < _RULE_SHARE:
             break
         row -= 1
     return row
@@ -764,7 +763,7 @@ def _above_frame(bottom: NDArray[np.float64], row: int) -> int:
 def _is_bar(
     rows: NDArray[np.float64], ground: float, part: NDArray[np.float64]
 ) -> bool:
-    """Whether rows are flat ground with letters in it."""
+    """Return whether rows are a flat background with letters."""
     if rows.shape[0] < _SMALLEST or float(np.median(part)) < _GROUND:
         return False
     letters = float(np.mean(np.abs(rows - ground) > _CONTRAST))
@@ -814,7 +813,7 @@ _LEAST_FRAMED = 64  # px; chosen: of less a frame is no small part
 
 
 def _full_scale(dtype: np.dtype[Any]) -> float:
-    """Value of white."""
+    """Return the value of white."""
     return float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
 
 
@@ -828,7 +827,7 @@ class ColourError(ReadError):
 
 
 def _spreads(samples: Any) -> NDArray[np.float64]:
-    """Largest difference between red, green and blue in each row, within a frame.
+    """Return the largest difference of red, green and blue in each row.
 
     Microscopes draw a line in colour around what they export.
     """
@@ -849,7 +848,7 @@ def _spreads(samples: Any) -> NDArray[np.float64]:
 
 
 def _has_frame(samples: Any) -> bool:
-    """Tell whether a grey image has colour in its outermost rows or columns."""
+    """Return whether a grey image has colour in its outermost rows or columns."""
     if samples.shape[2] < _SAMPLES or min(samples.shape[:2]) < _LEAST_FRAMED:
         return False
     edges = [samples[:_BORDER], samples[-_BORDER:], samples[:, :_BORDER]]
@@ -858,12 +857,12 @@ def _has_frame(samples: Any) -> bool:
 
 
 def _is_coloured(samples: Any, spreads: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell which rows have colour beyond JPEG's rounding."""
+    """Return which rows have colour beyond JPEG's rounding."""
     return spreads > _TOLERANCE * _full_scale(np.dtype(samples.dtype))
 
 
 def _coloured_bar(samples: Any, spreads: NDArray[np.float64]) -> int:
-    """Count the rows of a data bar in colour below a grey image; 0 for none."""
+    """Return the number of rows of a colour data bar below a grey image, or 0."""
     is_coloured = _is_coloured(samples, spreads)
     height = is_coloured.size
     if not is_coloured.any() or not isinstance(samples, np.ndarray):
@@ -875,7 +874,7 @@ def _coloured_bar(samples: Any, spreads: NDArray[np.float64]) -> int:
 
 
 def luminance(samples: Any) -> Any:
-    """Weigh red, green and blue (Y, X, S) in the same type; integers are rounded."""
+    """Compute the luminance of colours (Y, X, S) in the same type."""
     if samples.dtype.kind == "b":
         return samples[..., 0]
     work = np.float64 if samples.dtype.itemsize > 2 else np.float32
@@ -887,7 +886,7 @@ def luminance(samples: Any) -> Any:
 
 
 def as_grey(samples: Any) -> Any | None:
-    """Take an image that may be stored as colour, (Y, X, S), as grey, (Y, X).
+    """Convert an image stored as colour (Y, X, S) to grey (Y, X).
 
     None where red, green and blue differ by more than JPEG's rounding.
     """
@@ -901,15 +900,15 @@ def as_grey(samples: Any) -> Any | None:
 
 
 def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
-    """Make one grey (Y, X) plane of what a file stores, (Y, X) or (Y, X, S).
+    """Convert stored pixels, (Y, X) or (Y, X, S), to one grey plane (Y, X).
 
     It may be of a level, `down` times coarser than the image.
     """
     grey = as_grey(data)
     if grey is not None and data.ndim > 2 and _has_frame(data):
         warn(
-            f"{path.name} has a line in colour along its border, which is read as "
-            "grey: crop it where it is in the way.",
+            f"{path.name} has a coloured line along its border, which is read as "
+            "grey: crop it if necessary.",
             "border-coloured",
         )
     if grey is None and colour == "luminance":
@@ -919,20 +918,20 @@ def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
         bar = _coloured_bar(data, spreads)
         msg = (
             f"{path} must be a grey image, but its colour channels differ by up to "
-            f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: take its "
+            f"{spreads.max():g} of {_full_scale(np.dtype(data.dtype)):g}: use its "
             "luminance (`colour=luminance`)."
         )
         if bar:
             msg = (
-                f"{path} is grey but for its lowest {bar} rows, which look like a data "
-                f"bar in colour: crop them (`databar_rows={int(bar * down)}`)."
+                f"{path} is grey except for its lowest {bar} rows, which look like a "
+                f"coloured data bar: crop them (`databar_rows={int(bar * down)}`)."
             )
         raise ColourError(msg, data[..., :3], bar)
     return grey
 
 
 def native(path: Path, data: Any) -> Any:
-    """Bring samples into this machine's byte order and refuse what has no pixel."""
+    """Convert samples to native byte order; `ReadError` for an empty image."""
     if 0 in data.shape:
         msg = f"{path} must hold at least one pixel, got shape {tuple(data.shape)}."
         raise ReadError(msg, code="no-image")
@@ -946,7 +945,7 @@ _MOST_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a s
 
 
 class Windows(Protocol):
-    """Where the pixels of a plane are; small, and can be sent to a worker."""
+    """Location of the pixels of a plane; small and picklable."""
 
     @property
     def path(self) -> Path:
@@ -957,7 +956,7 @@ class Windows(Protocol):
 
 
 def read_or_plan(source: Windows, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
-    """Read a plane, or plan its reading by blocks if it is large."""
+    """Read a plane, lazily by blocks if it is large."""
     if math.prod(shape) * np.dtype(dtype).itemsize <= LAZY_BYTES:
         return source.window(slice(None), slice(None))
     return plan_blocks(source, shape, dtype, (_BLOCK, _BLOCK))
@@ -966,16 +965,16 @@ def read_or_plan(source: Windows, shape: tuple[int, ...], dtype: DTypeLike) -> A
 def plan_blocks(
     source: Windows, shape: tuple[int, ...], dtype: DTypeLike, block: IntPair
 ) -> Any:
-    """Plan the reading of a large plane, block by block, with dask."""
+    """Return a large plane as a dask array, read block by block."""
     import dask.array as da
     from dask.base import tokenize
 
     counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
     if math.prod(counts) > _MOST_BLOCKS:
         msg = (
-            f"{source.path} says that it has {shape[0]} x {shape[1]} pixels, which are "
-            f"more than {_MOST_BLOCKS} blocks of {block[0]} x {block[1]}: see whether "
-            "it is the one you mean."
+            f"{source.path} states {shape[0]} x {shape[1]} pixels, which are "
+            f"more than {_MOST_BLOCKS} blocks of {block[0]} x {block[1]}: check that "
+            "it is the intended file."
         )
         raise ReadError(msg, code="image-too-large")
     chunks: Any = (*block, *shape[2:])
@@ -1004,7 +1003,7 @@ _SUFFIXES = (
 
 
 def display_name(name: str) -> str:
-    """Leave away from a file name the suffixes that are ours to read."""
+    """Remove the suffixes of readable formats from a file name."""
     while name.lower().endswith(_SUFFIXES):
         stem, _, _ = name.rpartition(".")
         if not stem:
@@ -1014,7 +1013,7 @@ def display_name(name: str) -> str:
 
 
 def _with_sidecar(path: Path, source: RawImage) -> RawImage:
-    """Take calibration and data bar from a microscope's text file beside the image."""
+    """Add calibration and data bar from a microscope's text file next to the image."""
     if source.vendor is not None or source.record is not None:
         return source
     rows, columns = source.data.shape[:2]
@@ -1039,12 +1038,12 @@ def _with_sidecar(path: Path, source: RawImage) -> RawImage:
 
 
 def rows_at(rows: int, down: float) -> int:
-    """Lowest rows of a level, `down` times coarser, that hold `rows` of level 0."""
+    """Return the rows of a level, `down` times coarser, for `rows` of level 0."""
     return math.ceil(round(rows / down, 3))
 
 
 def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
-    """Rows to cut off at the bottom."""
+    """Return the number of rows to crop at the bottom."""
     height = source.data.shape[0]
     if options.databar_rows is not None:
         rows = rows_at(options.databar_rows, source.coarser[0])
@@ -1114,7 +1113,7 @@ def _calibration(source: RawImage) -> PixelSize | None:
 
 
 def _look(source: RawImage) -> DisplaySettings | None:
-    """Prefer the record's look, but for limits that someone changed since."""
+    """Return the record's display settings, with contrast limits changed since."""
     own, stated_look = (
         None if source.record is None else source.record.look,
         source.look,
@@ -1129,7 +1128,7 @@ def _look(source: RawImage) -> DisplaySettings | None:
 
 
 def _facts(source: RawImage) -> dict[str, Any]:
-    """Collect what the file says, its bit depth by its record where by nothing else."""
+    """Return the metadata of the file, with the bit depth of its record by default."""
     bits = None if source.record is None else source.record.significant_bits
     return {**({} if bits is None else {BITS_KEY: bits}), **source.metadata}
 
@@ -1137,7 +1136,7 @@ def _facts(source: RawImage) -> dict[str, Any]:
 def _metadata(
     source: RawImage, data: Any, bar: int, sentences: list[str]
 ) -> dict[str, Any]:
-    """Collect what the file said, and what was done to it."""
+    """Return the metadata of the file and of its processing."""
     facts = {**_facts(source), "format": source.format, CUT_KEY: bar}
     if source.vendor is not None:
         facts["vendor"] = source.vendor
@@ -1155,7 +1154,7 @@ def _metadata(
 
 
 def _size_origin(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
-    """Name what states the pixel size that is used: a `bare` file or its companions.
+    """Return the source of the pixel size in use: a `bare` file or its companions.
 
     `source` is the file with its companions. None if it is the record of an image whose
     history states it.
@@ -1174,7 +1173,7 @@ def _size_origin(bare: RawImage, source: RawImage) -> dict[str, Any] | None:
 
 
 def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Micrograph:
-    """Make the micrograph that a user asked for."""
+    """Return the image selected by the options."""
     bare, source = source, _with_sidecar(path, source)
     origin_of_size = _size_origin(bare, source)
     for sentence in source.sentences(
@@ -1197,7 +1196,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
     micrograph = Micrograph(
         data=data,
         pixel_size_nm=placed_by,
-        name=legible(name),
+        name=escape_invisible(name),
         provenance=None if record is None else record.provenance,
         origin=origin,
         spacing_px=(float(spacing[0]), float(spacing[1])),
@@ -1256,7 +1255,7 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
 
 
 def _suggest_databar(data: Any) -> int:
-    """Look for a data bar, but only where the pixels are at hand."""
+    """Detect a data bar if the pixels are in memory."""
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         return 0
     if data.ndim == 2 or data.shape[2] < _SAMPLES:

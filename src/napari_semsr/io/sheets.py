@@ -35,7 +35,7 @@ TABLE_SUFFIXES = (".csv", ".parquet")
 _PARQUET = ".parquet"
 
 Cell = str | int | float | bool | None
-"""What a cell holds; None where nothing is known."""
+"""Value of a cell; None if unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Sheet:
     mark: str = ","  # what stands between cells: decimal commas are told by it
 
     def with_point(self, cell: str) -> str:
-        """Give a number with a decimal comma its point, where no comma parts cells."""
+        """Replace a decimal comma by a point, unless commas separate cells."""
         decimal = self.mark != "," and _DECIMAL.fullmatch(cell)
         return cell.replace(",", ".") if decimal else cell
 
@@ -68,7 +68,7 @@ class Sheet:
 
 
 def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
-    """Read a ``.parquet``, or text whose cells are parted by comma, semicolon or tab.
+    """Read a ``.parquet``, or text with cells separated by comma, semicolon or tab.
 
     `what` it should hold is for messages; without any names where the file is empty.
     `text`: that of the file, where it was read already.
@@ -81,7 +81,10 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
         mark = next((mark for mark in ",;\t" if mark in header), ",")
         lines = csv.reader(io.StringIO(text, newline=""), delimiter=mark)
         rows = [
-            (lines.line_num, tuple(_GUARDED.sub(r"\1", cell.strip()) for cell in row))
+            (
+                lines.line_num,
+                tuple(_FORMULA_CELL.sub(r"\1", cell.strip()) for cell in row),
+            )
             for row in lines
         ]
     except UnicodeDecodeError as error:
@@ -101,7 +104,7 @@ def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
 
 
 def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write cells by their columns as ``.csv`` or ``.parquet``, whole or not at all."""
+    """Write columns as ``.csv`` or ``.parquet`` atomically."""
     if path.suffix.lower() == _PARQUET:
         _write_parquet(path, columns)
         return
@@ -129,7 +132,7 @@ def write_rows(
 
 
 def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
-    """Write rows as the text of a CSV file, in which no cell is a formula."""
+    """Format rows as CSV text in which no cell is a formula."""
     out = io.StringIO(newline="")
     csv.writer(out, lineterminator=end).writerows(map(_cell_text, row) for row in rows)
     return out.getvalue()
@@ -139,11 +142,11 @@ def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
 # Signs of full width begin formulas in Japanese ones.
 _DECIMAL = re.compile(r"[+-]?\d*,\d*(?:[eE][+-]?\d+)?")
 _FORMULA = re.compile(r"(^|[;\t\r\n])(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
-_GUARDED = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_FORMULA_CELL = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def guarded_cell(text: str) -> str:
-    """Write a text with an apostrophe where a spreadsheet would see a formula.
+    """Put an apostrophe before a text that a spreadsheet would read as a formula.
 
     Reading takes it off.
     """
@@ -155,13 +158,13 @@ def guarded_cell(text: str) -> str:
 
 
 def check_sheet(path: Path) -> None:
-    """Refuse a table that could not be written later."""
+    """Check that a table can be written, before the work."""
     if path.suffix.lower() == _PARQUET:
         _library(path, "written", WriteError)
 
 
 def _cell_text(cell: Cell) -> Cell:
-    """Write a cell; nine digits of a number are more than any measure has."""
+    """Format a cell; nine digits exceed the precision of any measurement."""
     if isinstance(cell, bool):
         return str(cell).lower()
     if isinstance(cell, str):
@@ -202,7 +205,7 @@ def _read_parquet(path: Path) -> Sheet:
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
-    """Write columns of truths, of numbers or of texts, the same whatever is unknown."""
+    """Write typed columns of booleans, numbers or texts, also with missing values."""
     arrow, parquet = _library(path, "written", WriteError)
     columns_by_name = {}
     converter: type[float | str]

@@ -49,7 +49,7 @@ _WITHIN = 1e-3  # relative: pixel sizes that were rounded in writing are the sam
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """An image of a transform, by what tells it again."""
+    """An image of a transform, with the data that identify it."""
 
     name: str  # what it was called
     shape: IntPair
@@ -59,11 +59,11 @@ class Side:
 
     @classmethod
     def of(cls, image: Micrograph, digest: str | None = None) -> "Side":
-        """Take what tells a calibrated image again; the digest is of its file."""
+        """Return the identification of a calibrated image with its file's digest."""
         return cls(image.name, image.shape, image.scale, image.origin, digest)
 
     def differs(self, image: Micrograph) -> str | None:
-        """Say in what the image of a transform differs from one to use it with.
+        """Describe how an image differs from that of the transform, or return None.
 
         Levels of a pyramid and enhanced images have other pixels and show the same
         area: they are taken, and so None is given.
@@ -89,7 +89,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class StoredTransform:
-    """A transform with the images that it is for."""
+    """A transform with its two images."""
 
     transform: Affine | Elastic  # from the moving image to the fixed one, in nm
     moving: Side
@@ -106,11 +106,11 @@ class StoredTransform:
 
 
 TRANSFORM_SUFFIXES = (".json", ".ngff.json", ".tfm", ".csv")
-"""How files end that `write_transform` writes: ours, of NGFF, of ITK, for napari."""
+"""Suffixes of `write_transform`: own JSON, NGFF, ITK, and napari."""
 
 
 def write_transform(path: Path, transform_file: StoredTransform) -> None:
-    """Write a transform, whole or not at all; the suffix says for which program.
+    """Write a transform atomically, in the format of the suffix.
 
     ``.ngff.json`` is a coordinate transformation of NGFF (RFC 5) from the moving image
     to the fixed one; ``.tfm`` an affine transform of ITK, ``(x, y)`` and from the fixed
@@ -126,8 +126,8 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
         text = _as_own(transform_file)
     elif isinstance(transform, Elastic):
         msg = (
-            f"An elastic map cannot be written as {path.name}, which holds a matrix: "
-            "keep it as JSON of this program, or register with `model=affine`."
+            f"An elastic transform cannot be written as {path.name}, which holds a "
+            "matrix: use a .json file, or register with `model=affine`."
         )
         raise OptionError(msg, code="transform-unsupported")
     else:
@@ -161,7 +161,7 @@ def _as_own(transform_file: StoredTransform) -> str:
 
 
 def _rows(affine: Affine) -> list[list[float]]:
-    """Give the two rows of a map, (y, x), each with what is added."""
+    """Return the two rows of the matrix, (y, x), each with its shift."""
     pairs = zip(affine.matrix, affine.shift, strict=True)
     return [[*row, move] for row, move in pairs]
 
@@ -203,7 +203,7 @@ def _as_napari(affine: Affine, _: StoredTransform) -> str:
 
 
 def read_transform(path: Path) -> StoredTransform:
-    """Read a transform and its images as `write_transform` wrote them in JSON."""
+    """Read a transform and its images from JSON of `write_transform`."""
     try:
         values = json.loads(read_text(path))
     except OSError as error:
@@ -211,12 +211,12 @@ def read_transform(path: Path) -> StoredTransform:
         raise ReadError(access_refusal(path, error) or fault) from error
     except (ValueError, RecursionError) as error:
         msg = (
-            f"{path} is no transform, since it is not JSON ({error}): choose one that "
-            "was kept after registering (`transform_out`)."
+            f"{path} is not a transform, since it is not JSON ({error}): choose one "
+            "saved by a registration (`transform_out`)."
         )
         raise ReadError(msg, code="not-a-transform") from error
     if not isinstance(values, dict) or "semsr_transform" not in values:
-        msg = f"{path} is no transform: register two images and keep the transform"
+        msg = f"{path} is not a transform: register two images and save the transform"
         raise ReadError(f"{msg} (`transform_out`).", code="not-a-transform")
     if values["semsr_transform"] != _VERSION:
         msg = f"{path} is a transform of version {shorten(values['semsr_transform'])}"
@@ -227,7 +227,7 @@ def read_transform(path: Path) -> StoredTransform:
     try:
         return _parse(values)
     except KeyError as error:
-        msg = f"{path} is not a whole transform: it lacks {error}; copy it again, or"
+        msg = f"{path} is an incomplete transform: it lacks {error}; copy it again, or"
         raise ReadError(f"{msg} register again.", code="file-damaged") from error
     except (*_DAMAGE, OptionError) as error:
         reason = str(error).rstrip(".")
@@ -284,7 +284,7 @@ def _side(values: dict[str, Any]) -> Side:
 
 
 def _pair(values: Any) -> FloatPair:
-    """Two finite numbers."""
+    """Return two finite numbers."""
     is_truth = any(isinstance(value, bool) for value in values)
     y, x = (float(value) for value in values)
     if is_truth or not np.isfinite([y, x]).all():
@@ -332,7 +332,7 @@ def read_landmarks(
 
 
 def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str:
-    """Find out in what unit the places of an image are given."""
+    """Return the unit of the places of an image."""
     for unit in ("nm", "px"):
         if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(names):
             if unit == "nm" and image.pixel_size_nm is None:
@@ -363,7 +363,7 @@ def write_landmarks(
     *,
     units: Sequence[str] = ("nm", "nm"),
 ) -> None:
-    """Write pairs of landmarks (N, 2), ``(y, x)``, whole or not at all.
+    """Write pairs of landmarks (N, 2), ``(y, x)``, atomically.
 
     `units` of those of the moving image and of the fixed one: ``"nm"`` or ``"px"``.
     """

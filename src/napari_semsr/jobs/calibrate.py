@@ -24,8 +24,8 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     declared_figures,
+    format_pixel_size,
     record_quantity,
-    spell_pixel_size,
     warn,
 )
 from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
@@ -52,7 +52,9 @@ class CalibrationReport(Result):
     def figures(self) -> dict[str, Figure]:
         """Write the pixel size first."""
         calibration = self.calibration
-        size = spell_pixel_size(calibration.pixel_size_nm, calibration.pixel_size_sd_nm)
+        size = format_pixel_size(
+            calibration.pixel_size_nm, calibration.pixel_size_sd_nm
+        )
         return {"Pixel size": Figure(size), **declared_figures(self)}
 
 
@@ -110,12 +112,14 @@ class ScaleBarReport(Result):
         calibration = self.calibration
         if calibration is None:
             return "unknown: read the bar's label, and run with `bar='50 um'`"
-        return spell_pixel_size(calibration.pixel_size_nm, calibration.pixel_size_sd_nm)
+        return format_pixel_size(
+            calibration.pixel_size_nm, calibration.pixel_size_sd_nm
+        )
 
     @property
     def stated(self) -> Annotated[str | None, Quantity("The file says")]:
         """The pixel size that the file states."""
-        return None if self.stated_nm is None else spell_pixel_size(self.stated_nm)
+        return None if self.stated_nm is None else format_pixel_size(self.stated_nm)
 
 
 def _calibrate(
@@ -138,8 +142,8 @@ def _calibrate(
     size = image.pixel_size_nm
     if size and not np.allclose(calibration.pixel_size_nm, size, rtol=_OFF):
         warn(
-            f"The grating gives {spell_pixel_size(calibration.pixel_size_nm)} per "
-            f"pixel, but the file states {spell_pixel_size(size)}: check the pitch; "
+            f"The grating gives {format_pixel_size(calibration.pixel_size_nm)} per "
+            f"pixel, but the file states {format_pixel_size(size)}: check the pitch; "
             "if both edges of its lines look the same, half the pitch may have been "
             "measured.",
             "pixel-size-contradicts",

@@ -24,13 +24,13 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ShapeError,
+    central_box,
     declared_figures,
+    describe_shift,
+    format_shift,
     gap_free_box,
-    middle_of,
     option,
-    shift_in_words,
     size_origin,
-    spell_shift,
     to_dtype,
     warn,
 )
@@ -160,7 +160,7 @@ class Cropped(ImageMade):
         """The shift in words."""
         if self.shift_px is None or self.shift_nm is None:
             return None
-        return f"{spell_shift(self.shift_px)} ({shift_in_words(self.shift_nm)})"
+        return f"{format_shift(self.shift_px)} ({describe_shift(self.shift_nm)})"
 
     def figures(self) -> dict[str, Figure]:
         """Return the figures: the position, then how it was found."""
@@ -193,7 +193,7 @@ def _crop(
         msg = "An area of a reference needs a reference: give `like`."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
-    image_given, resampling = run.given["image"], plan.area.laid
+    image_given, resampling = run.given["image"], plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
     note = databar_note(name_of(image_given), image, reach)
     if note and not isinstance(image_given, Micrograph):
@@ -457,7 +457,7 @@ def _find(
     image: Micrograph, reference: Micrograph, box: Box, source: Grid, search: int
 ) -> Shift:
     """Search the shift in the centre of the common area."""
-    window = middle_of(box.shape, _WINDOW).move(box.corner)
+    window = central_box(box.shape, _WINDOW).move(box.corner)
     fixed_area = Area.of(reference, Grid.of(reference)).part(window)
     moving = Area.of(image, fixed_area.grid, source)
     both = (image, reference)

@@ -21,8 +21,8 @@ from napari_semsr.core import (
     Quantity,
     ShapeError,
     figure,
+    format_pixel_size,
     option,
-    spell_pixel_size,
     warn,
 )
 from napari_semsr.io import replacing
@@ -116,7 +116,7 @@ class FigureMade(Result):
     caption_file: Annotated[str | None, Quantity("Caption in")] = None
 
     first_pixel = figure(
-        lambda made: spell_pixel_size(made.pixel_size_nm),
+        lambda made: format_pixel_size(made.pixel_size_nm),
         "Pixel of the first image",
     )
 
@@ -223,7 +223,7 @@ def _find_measured(
 ) -> Micrograph | None:
     """Find the image that a map measured, by its history; None without one."""
     history = above.provenance
-    inputs = () if history is None else history.essence().inputs
+    inputs = () if history is None else history.defining_step().inputs
     for record in sorted(inputs, key=lambda item: item.role != "enhanced"):
         for image, own in images:
             if _is_same(record, own):
@@ -242,7 +242,10 @@ def _is_same(one: InputRecord, other: InputRecord) -> bool:
     if one.digest is not None and one.digest == other.digest:
         return True
     if one.provenance is not None and other.provenance is not None:
-        return one.provenance.making() == other.provenance.making()
+        return (
+            one.provenance.reproducible_record()
+            == other.provenance.reproducible_record()
+        )
     return one.path is not None and one.path == other.path
 
 
@@ -363,7 +366,7 @@ def plate_image(
         pixel=(y * factor, x * factor),
         limits=limits,
         calibrated=image.pixel_size_nm is not None,
-        is_spectrum=history is not None and history.essence().job == "spectrum",
+        is_spectrum=history is not None and history.defining_step().job == "spectrum",
         colours=colours,
         unit=unit,
         # its edges in pixels of the downsampled image

@@ -28,20 +28,20 @@ from napari_semsr.core import (
     ReadError,
     WriteError,
     available_cores,
+    capture_warnings,
     compute_ahead,
     contrast_limits,
     digest_job,
     digest_path,
-    hear_warnings,
     is_empty,
     list_folder,
+    mask_fill_values,
     processor_name,
     read_box,
     run,
     size_basis,
     software_versions,
     warn,
-    without_marks,
 )
 from napari_semsr.io import (
     CUT_KEY,
@@ -198,9 +198,9 @@ def _computable(image: Micrograph) -> Micrograph:
     if image.dtype.kind != "f":
         return image
     if image.is_lazy:
-        data = image.data.map_blocks(without_marks, image.name, dtype=image.dtype)
+        data = image.data.map_blocks(mask_fill_values, image.name, dtype=image.dtype)
     else:
-        data = without_marks(image.data, image.name)
+        data = mask_fill_values(image.data, image.name)
     if data is image.data:
         return image
     return image.replace(data=data, look=image.look, path=image.path)
@@ -276,7 +276,9 @@ def add_own_records(
     So `measure_frc` can find that one image was made from the other. A history may hold
     the digest of a file or that of its grey values.
     """
-    histories = [image.provenance and image.provenance.making() for image in images]
+    histories = [
+        image.provenance and image.provenance.reproducible_record() for image in images
+    ]
     if histories[0] == histories[1]:
         return images
     apart = records[0].path != records[1].path  # else possibly planes of one stack
@@ -435,7 +437,7 @@ def collect_warnings(job: Job[T], sentences: list[str]) -> Job[T]:
         while True:
             sentences_heard: list[str] = []
             try:
-                with hear_warnings(sentences_heard.append):
+                with capture_warnings(sentences_heard.append):
                     step = next(job)
             except StopIteration as end:
                 result: T = end.value
@@ -669,7 +671,7 @@ def write_positions(
 
 
 class Pixels(Protocol):
-    """Input of `write_area`: an `Area` of an image, or a `Warped` image."""
+    """Input of `write_area`: an `Area` of an image, or a `WarpedImage` image."""
 
     @property
     def grid(self) -> Grid:

@@ -12,9 +12,9 @@ from napari_semsr.core import (
     Options,
     Progress,
     ReadError,
-    hear_warnings,
-    spell_pixel_size,
-    spell_shape,
+    capture_warnings,
+    format_pixel_size,
+    format_shape,
     warn,
 )
 from napari_semsr.io import describe, no_file, read
@@ -43,9 +43,9 @@ class Description(Result):
         for name, value in facts.items():
             rows[name] = "none" if value is None else str(value)
             if name == "pixel_size_nm":
-                rows[name] = spell_pixel_size(value and (value[0], value[1]))
+                rows[name] = format_pixel_size(value and (value[0], value[1]))
             elif name == "shape" and isinstance(value, list):
-                rows[name] = spell_shape(value)
+                rows[name] = format_shape(value)
         metadata_shown = list(metadata.items())[:_MOST_METADATA]
         rows |= {f"  {name}": str(value) for name, value in metadata_shown}
         if len(metadata) > len(metadata_shown):
@@ -62,7 +62,7 @@ def _describe(run: Run[Options]) -> Job[Description]:
         raise no_file(path)
     facts = jsonable(describe(path, dataset=run.opening.dataset))
     sentences = list(facts["metadata"].get("warnings", ()))
-    with hear_warnings(sentences.append):
+    with capture_warnings(sentences.append):
         facts |= _printed_bar(path, facts)
     for sentence in dict.fromkeys(sentences):
         warn(sentence)

@@ -49,18 +49,18 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ShapeError,
-    Warped,
+    WarpedImage,
     against_truth,
     code_of,
     cut_box,
     figures_of,
     fill_gaps,
-    in_digits,
+    format_rounded,
+    format_shape,
     option,
     quantities_of,
     read_box,
     record_quantity,
-    spell_shape,
     value_of,
     warn,
 )
@@ -193,7 +193,7 @@ class JudgedPicture(Result):
                 error = f"± {'not known' if sd is None else f'{sd:.2f}'}"
             yield quantity.label, Figure(value, quantity.unit, quantity.form, error)
         ends = self.frc.interval_nm
-        between = "" if ends is None else f"({' to '.join(map(in_digits, ends))})"
+        between = "" if ends is None else f"({' to '.join(map(format_rounded, ends))})"
         length = Figure(self.frc.resolution_nm, "nm", ".3g", between)
         yield "Agrees down to", length if ends else Figure(f"none: {self.frc.reason}")
 
@@ -233,7 +233,7 @@ class Judged(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Give the figures of every picture."""
-        off, shape = self.registration, spell_shape(self.area["shape"])
+        off, shape = self.registration, format_shape(self.area["shape"])
         error_figure = Figure("not known")
         if off["error_nm"] is not None:
             px = f"= {off['error_px']:.2g} px"
@@ -538,7 +538,7 @@ class _Lens:
 
     def see(self, image: Micrograph) -> Micrograph:
         """Bring the optical image, or what was made of it, onto the SEM image."""
-        data = Warped(image, self.grid, self.transform).read()
+        data = WarpedImage(image, self.grid, self.transform).read()
         return image.replace(
             data=data.astype(np.float32),
             pixel_size_nm=self.grid.pitch,
@@ -650,7 +650,7 @@ def _fit_halves(
     axis = int(np.argmax(image.shape))
     middle = image.shape[axis] // 2
     ends = [(0, middle), (middle, image.shape[axis])]
-    target = Warped(sem, Grid.of(image), transform.inverse())
+    target = WarpedImage(sem, Grid.of(image), transform.inverse())
     filters = []
     for number, (start, stop) in enumerate(ends, 1):
         yield Progress(number - 1, len(ends), f"fitting the {LINEAR}")
@@ -676,7 +676,7 @@ def _fit_halves(
 
 
 def _patches(
-    image: Micrograph, target: Warped, half: Box
+    image: Micrograph, target: WarpedImage, half: Box
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Give patches of a half, spread over it, and what they should look like."""
     side = min(_PATCH, *half.shape)
@@ -754,8 +754,8 @@ def _verdict(result: "Judged") -> list[str]:
     off = result.registration
     if sentences and off["error_nm"] is not None:
         sentences.append(
-            f"The map between both is expected to be {in_digits(off['error_nm'])} nm "
-            f"({off['error_px']:.2g} px) off."
+            f"The expected error of the map between both is "
+            f"{format_rounded(off['error_nm'])} nm ({off['error_px']:.2g} px)."
         )
     return sentences
 
@@ -770,7 +770,7 @@ def _curves(result: "Judged") -> bytes:
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
     lines = [row.frc.line(row.name) for row in result.pictures]
     lines_drawn = [line.over_um(pixel) for line in against_truth(lines)]
-    return plot_png(FRC.curves[0].together(lines_drawn, has_size=True))
+    return plot_png(FRC.curves[0].combine(lines_drawn, has_size=True))
 
 
 def _provenance(result: "Judged") -> list[tuple[str, object]]:

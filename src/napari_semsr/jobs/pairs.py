@@ -31,7 +31,7 @@ from napari_semsr.core import (
     ReadError,
     RegistrationError,
     ShapeError,
-    Warped,
+    WarpedImage,
     declared_figures,
     list_folder,
 )
@@ -171,7 +171,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     )
     if not choice.sets["train"]:
         raise OptionError(
-            _nothing_left(choice.candidates, choice.rejected, is_paired=is_paired),
+            _nothing_left(choice.candidates, choice.rejections, is_paired=is_paired),
             code="nothing-to-train",
         )
     if is_paired and settings.min_correlation != 0:  # with 0 an image is its own target
@@ -201,11 +201,11 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
         pairing="paired" if is_paired else "unpaired",
         **{name: len(choice.sets[name]) for name in SPLITS},
         candidates=choice.candidates,
-        rejected=dict(choice.rejected),
+        rejected=dict(choice.rejections),
         patch=settings.patch,
         scale=settings.factor,
         pixel_size_nm=choice.pixel_nm,
-        resampled=choice.resampled or settings.align,
+        resampled=choice.is_resampled or settings.align,
         scale_note=scale_note,
         map_error_nm=off_nm,
         images=by_image,
@@ -300,7 +300,7 @@ def _brought_onto(
     target_grid = Grid(
         (rows, columns), (coarse[0] / scale, coarse[1] / scale), grid.corner
     )
-    image = Warped(moving, target_grid, registration.registration.transform).read()
+    image = WarpedImage(moving, target_grid, registration.registration.transform).read()
     means = block_means(image, scale)
     box = _known_box(np.isfinite(means))
     part, part_moved = low.array()[box.slices], image[box.scale(scale).slices]

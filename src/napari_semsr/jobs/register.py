@@ -24,12 +24,12 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     RegistrationError,
-    Warped,
+    WarpedImage,
+    describe_shift,
     figure,
-    in_digits,
+    format_rounded,
     option,
     record_quantity,
-    shift_in_words,
     size_origin,
     warn,
 )
@@ -186,7 +186,7 @@ class Registered(Result):
         half = (np.array(side.shape) - 1) / 2
         middle = np.array(side.origin_nm) + half * np.array(side.pixel_size_nm)
         down, right = (self.stored.transform(middle[None]) - middle)[0]
-        return shift_in_words((float(down), float(right)))
+        return describe_shift((float(down), float(right)))
 
     @property
     def turn(self) -> Annotated[str, Quantity("Turn")]:
@@ -233,7 +233,7 @@ def rival_in_words(rival: AlternativeTransform) -> str:
     share = rival.score
     alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
     return (
-        f"{alike} as well, {shift_in_words(rival.shift_nm)} of the first place, "
+        f"{alike} as well, {describe_shift(rival.shift_nm)} of the first place, "
         f"turned by {rival.degrees:+.1f}°"
     )
 
@@ -259,7 +259,7 @@ def _register(
     if beside is not None:  # before the image: what took long is kept in any case
         write_transform(beside, transform_file)
     about = yield from _about(run, moving, fixed_image, registration)
-    warped_image = Warped(moving, Grid.of(fixed_image), registration.transform)
+    warped_image = WarpedImage(moving, Grid.of(fixed_image), registration.transform)
     image_made, dtype = None, str(warped_image.dtype)
     if run.target is None:
         facts = {**about.metadata, "register": jsonable(map_facts(registration))}
@@ -348,8 +348,8 @@ def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
     origin = size_origin(how, image.scale)
     run.images[role] = image.replace(metadata={**image.metadata, ORIGIN_KEY: origin})
     warn(
-        f"{image.name} has no pixel size; one of {in_digits(factor)} nm was found by "
-        f"registering it with {other.name}.",
+        f"{image.name} has no pixel size; one of {format_rounded(factor)} nm was found "
+        f"by registering it with {other.name}.",
         "pixel-size-found",
     )
 
@@ -671,8 +671,8 @@ def _tell(registration: Registration, options: RegisterOptions) -> None:
     if registration.error_px > _DOUBTFUL_PX:
         warn(
             f"The map is expected to be {registration.error_px:.2g} px "
-            f"({in_digits(registration.error_nm)} nm) off: do not compare details of "
-            "that size.",
+            f"({format_rounded(registration.error_nm)} nm) off: do not compare details "
+            "of that size.",
             "map-imprecise",
         )
     elif not np.isfinite(registration.error_px):

@@ -29,9 +29,9 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     declared_figures,
+    map_progress,
     one_line,
     read_box,
-    retell,
     return_free_memory,
     shorten,
     to_dtype,
@@ -290,7 +290,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
         # the first run gave the same warnings
         job = _run_again(history, search, Path(scratch), size)
-        again = yield from retell(job, within=_SILENCE)
+        again = yield from map_progress(job, within=_SILENCE)
         differences = yield from _compare(path, again)
         now = open_image(
             again, ReadOptions(plane=0) if differences.planes > 1 else None, blank=True

@@ -20,11 +20,11 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     declared_figures,
+    display_of,
     figures_of,
     parse_pixel_size,
     to_dtype,
     warn,
-    words_of,
 )
 from napari_semsr.io import (
     OmeZarrStore,
@@ -118,7 +118,7 @@ _ESTIMATED = (  # without its width, which differs between planes: it is given o
 METHOD_CALLED = {
     method: called
     for called, method in (
-        words_of(RestoreOptions.model_fields["method"]).choices or {}
+        display_of(RestoreOptions.model_fields["method"]).choices or {}
     ).items()
 }
 

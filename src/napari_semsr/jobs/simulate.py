@@ -27,11 +27,11 @@ from napari_semsr.core import (
     WriteError,
     digest_path,
     figure,
+    format_pixel_size,
+    format_shape,
     list_folder,
     parse_pixel_size,
     software_versions,
-    spell_pixel_size,
-    spell_shape,
     warn,
 )
 from napari_semsr.io import (
@@ -170,10 +170,10 @@ class SimulatedScan(Result):
     def scan(self) -> Annotated[str, Quantity("Scan")]:
         """Number and size of the frames."""
         rows, columns = self.grid
-        size = spell_shape(self.frame_shape)
+        size = format_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-    pixel = figure(lambda made: spell_pixel_size(made.pixel_size_nm), "Pixel size")
+    pixel = figure(lambda made: format_pixel_size(made.pixel_size_nm), "Pixel size")
     also = figure(lambda made: ", ".join(made.extra) or None, "Also")
 
     bad = figure(

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from napari_semsr import stitching
 from napari_semsr.analysis import find_cut_off
 from napari_semsr.core import (
-    MOST_DISTORTION,
+    MAX_DISTORTION,
     ORIGIN_KEY,
     Acquisition,
     Box,
@@ -37,16 +37,16 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     WriteError,
+    capture_warnings,
     declared_figures,
     digest_job,
     digest_path,
     figure,
-    hear_warnings,
+    format_pixel_size,
+    map_progress,
     name_bytes,
     option,
-    retell,
     size_origin,
-    spell_pixel_size,
     warn_once,
 )
 from napari_semsr.io import (
@@ -380,12 +380,12 @@ class StitchFolderOptions(StitchOptions):
         description="follow a scan that is running: place and fuse each frame as it "
         "arrives; Ctrl-C, `until` or `idle` end this, and all frames are "
         "then solved once more",
-        by_person=True,
+        user_only=True,
     )
     until: int | None = option(
         None,
         description="end `follow` after this many frames",
-        by_person=True,
+        user_only=True,
         when={"follow": [True]},
         ge=2,
     )
@@ -393,7 +393,7 @@ class StitchFolderOptions(StitchOptions):
         None,
         description="end `follow` after this time without a new frame, such as 8s or "
         "10min",
-        by_person=True,
+        user_only=True,
         metavar="TIME",
         when={"follow": [True]},
         gt=0,
@@ -515,7 +515,7 @@ class StitchedFile(Result):
     pixel_size = size_figure()
     by_stage = figure(
         lambda made: (
-            made.stage_pixel_size_nm and spell_pixel_size(made.stage_pixel_size_nm)
+            made.stage_pixel_size_nm and format_pixel_size(made.stage_pixel_size_nm)
         ),
         "Pixel by stage",
     )
@@ -890,7 +890,7 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
     for folder, _ in heights:
         table = table_of_height(folder, _folder(run), _table(run))
         job = open_scan(folder, positions=table, options=run.options)
-        opening = retell(job, within=lambda: hear_warnings(sentences.append))
+        opening = map_progress(job, within=lambda: capture_warnings(sentences.append))
         scans.append((yield from opening))
     warn_once(sentences, "heights")
     yield Progress(0, 0, "looking for the sharpest height")
@@ -1082,7 +1082,7 @@ def _choose_distortion(
     if distortion is not None:
         return _DistortionCorrection(options, at_rim)
     picture, frame = (f"{y} x {x} px" for y, x in (field_distortion.shape, shape))
-    if abs(at_rim.amount) > MOST_DISTORTION:
+    if abs(at_rim.amount) > MAX_DISTORTION:
         msg = (
             f"The calibration's distortion, from an image of {picture}, would be "
             f"{at_rim.amount:.2g} at the rim of frames of {frame}: calibrate with an "

@@ -26,7 +26,7 @@ from napari_semsr.core import (
     declared_figures,
     device_option,
     field_range,
-    in_digits,
+    format_rounded,
     option,
     parse_pixel_size,
     warn,
@@ -80,7 +80,7 @@ class TrainingPlace(Options):
         "",
         "Folder of scenes that a recipe makes in advance (data.bank), to be shared "
         "by several runs; default: in the folder of the run.",
-        by_person=True,
+        user_only=True,
     )
     device: str = device_option(
         "Device: auto (a CUDA GPU, else the CPU), cpu, cuda or mps; cuda:1 is the "
@@ -92,10 +92,10 @@ class TrainingPlace(Options):
         "",
         "GPUs, or processes on a CPU, of this machine that train together, each on "
         "its own batches.",
-        by_person=True,
+        user_only=True,
     )
     nodes: int | None = option(
-        None, "", "Machines that train together.", by_person=True
+        None, "", "Machines that train together.", user_only=True
     )
 
     def several(self) -> dict[str, int | None]:
@@ -481,7 +481,7 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
             "overlapping ones (`step`)."
         )
         raise OptionError(msg, code="too-few-pairs")
-    if store.paired and not counts["validation"]:
+    if store.is_paired and not counts["validation"]:
         msg = (
             "Training needs validation pairs to select the model, got none in "
             f"{path.name}; reserve some (`validation`)."
@@ -492,7 +492,7 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
             f"The transform of the pairs has an expected error of {off_px:.2g} px "
-            f"({in_digits(off_nm)} nm). Held-out pairs have it, too, so a gain on "
+            f"({format_rounded(off_nm)} nm). Held-out pairs have it, too, so a gain on "
             "them may be a loss: register again, with landmarks or an elastic "
             "transform.",
             "map-imprecise",

@@ -39,8 +39,8 @@ from napari_semsr.core import (
     code_of,
     describe_pixel_size,
     figure,
+    map_progress,
     record_quantity,
-    retell,
     size_basis,
     warn,
 )
@@ -797,7 +797,7 @@ def _plane_by_plane(
         def tell(step: Progress, prefix: str = prefix) -> Progress:
             return replace(step, message=f"{prefix}: {step.message}")
 
-        results.append((yield from retell(job(one), tell)))
+        results.append((yield from map_progress(job(one), tell)))
     yield Progress(0, 0, f"writing {target.name}")
     reading_options = run.opening.model_dump(mode="json")
     history = results[0].provenance

@@ -1,7 +1,7 @@
-"""Variations of a pair of patches, the same for both, repeatable by seed.
+"""Augmentation of a pair of patches, equal for both and reproducible by a seed.
 
-Sun et al. flip, turn by 30, 45, 60 and 90 degrees, and scale; grey levels may be varied
-too. Turns by right angles and flips move pixels without changing them; all else is one
+Sun et al. flip, rotate by 30, 45, 60 and 90 degrees, and scale; grey levels may be
+varied, too. Rotations by right angles and flips do not interpolate; all else is one
 cubic resampling, reflected at the border.
 """
 
@@ -15,32 +15,34 @@ from scipy import ndimage
 
 from napari_semsr.core import FloatPair, Options, working_type
 
-_ANGLES = (0, 30, 45, 60, 90)  # those of the paper of Sun, and none
+_ANGLES = (0, 30, 45, 60, 90)  # those of Sun et al., and none
 
 
 class AugmentOptions(Options):
-    """What is varied, and how much."""
+    """Options of augmentation."""
 
     flips: bool = Field(default=True, description="mirror up-down and left-right")
     angles_deg: tuple[int, ...] = Field(
-        default=_ANGLES, min_length=1, description="turns, in either direction"
+        default=_ANGLES, min_length=1, description="rotations, in both directions"
     )
     zoom: FloatPair = Field(
         default=(0.8, 1.25), description="range of the magnification"
     )
     gain: float = Field(default=0.1, ge=0, lt=1, description="largest change of gain")
     offset: float = Field(
-        default=0.05, ge=0, description="largest change of grey level, over the range"
+        default=0.05,
+        ge=0,
+        description="largest change of grey level, relative to the range",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """One draw."""
+    """One random variation."""
 
     up_down: bool = False
     left_right: bool = False
-    angle_deg: float = 0.0  # Turn, counter-clockwise as seen on a screen
+    angle_deg: float = 0.0  # rotation, counter-clockwise on screen
     zoom: float = 1.0
     # Grey levels become ``gain * value + offset * range``
     gain: float = 1.0
@@ -101,11 +103,11 @@ def augment_pair(
     low_range: FloatPair = (0.0, 1.0),
     high_range: FloatPair = (0.0, 1.0),
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Vary both patches of a pair, LOW (N, N) and HIGH (N * scale, N * scale), alike.
+    """Vary both patches of a pair equally, LOW (N, N) and HIGH (N * scale, N * scale).
 
-    The same seed, for instance with the number of the sample, gives the same. Ranges
-    are grey levels of black and white in each; the varied patches are float32, those of
-    wider types float64.
+    The result is reproducible by the seed, which may include the sample's number.
+    Ranges are grey levels of black and white in each; the varied patches are float32,
+    or float64 for wider types.
     """
     rng = np.random.default_rng(seed)
     variation = _draw_variation(options or AugmentOptions(), rng)

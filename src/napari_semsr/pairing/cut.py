@@ -1,24 +1,24 @@
-"""Which patches are worth learning from, and which of the three sets each goes to.
+"""Selection of patches for training and their assignment to the three sets.
 
-Images are brought to one grid: as they are, or resampled to one physical pixel. A patch
+Images are used on one grid: as they are, or resampled to one pixel size. A patch
 must be finite and not empty; those of a pair must show the same at the same place, and
-two unpaired sets must show equally much pattern. A patch is left out for one of these
-reasons, in one word:
+two unpaired sets must have the same pattern density. A patch is rejected for one of
+these reasons:
 
 not-finite
     pixels are NaN or infinite
 empty
     hardly any contrast in LOW or HIGH
 uncorrelated
-    LOW and HIGH do not show the same
+    LOW and HIGH do not show the same content
 shifted
-    LOW and HIGH fit better when moved
+    LOW and HIGH match better after a shift
 unreliable
-    the map from LOW to HIGH cannot be believed there
+    the transform from LOW to HIGH is unreliable there
 border
     they overlap patches of two sets
 density
-    the other set has no patch with as much pattern
+    the other set has no patch of the same pattern density
 """
 
 from collections import Counter
@@ -45,7 +45,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     ShapeError,
-    Warped,
+    WarpedImage,
     field_range,
     noise_level,
     read_box,
@@ -53,12 +53,11 @@ from napari_semsr.core import (
 from napari_semsr.pairing.groups import Groups, find_matches
 from napari_semsr.pairing.options import SPLITS, PairOptions
 
-# Patches laid over images, and the set that each goes to: no pixel is in two sets.
+# Patches of images and their assignment to sets: no pixel is in two sets.
 #
-# Patches that overlap lie on a lattice. A set that is held out takes whole images where
-# these are small enough, else rectangles of the lattice, and what overlaps them is lost
-# to the border. Of all rectangles those are taken that lose few and come near the
-# share.
+# Overlapping patches are on a lattice. A held-out set gets whole images if these are
+# small enough, else rectangles of the lattice; patches that overlap the border are
+# lost. Rectangles with small losses and about the requested share are chosen.
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class Place:
 
 
 def lay_out(source: int, shape: IntPair, options: PairOptions) -> Iterator[Place]:
-    """Lay patches over an image, a step apart, with equal margins."""
+    """Yield the patches of an image, a step apart, with equal margins."""
     side, step = options.patch, options.step or options.patch
     counts = [max(0, (n - side) // step + 1) for n in shape]
     spare = [
@@ -89,11 +88,11 @@ def split(
     salt: int = 0,
     groups: Groups | None = None,
 ) -> dict[str, list[Place]]:
-    """Deal patches out to the three sets, so that no two sets show one place.
+    """Assign patches to the three sets, so that no two sets show the same place.
 
-    Patches of images that fit pixel by pixel, by `groups`, are dealt as those of one
-    image. Other images of one place go to one set, for training where there are
-    enough others; see `_split` for the rest.
+    Patches of congruent images, by `groups`, are assigned like those of one image.
+    Other images of one place are in one set, that for training if there are enough
+    others; see `_split` for the rest.
     """
     if groups is None or not places:
         return _split(places, options, salt=salt)
@@ -123,12 +122,12 @@ def split(
     }
 
 
-_ENOUGH = 0.2  # share of the patches that others are held out of; chosen
-_MOST_HELD = 0.8  # share of them that may be held out
+_ENOUGH = 0.2  # least fraction of the patches from which to hold out; chosen
+_MOST_HELD = 0.8  # largest fraction of them that may be held out
 
 
 def _with_shares(options: PairOptions, times: float) -> PairOptions:
-    """Hold more out of a part of the patches, so that it is the share of all."""
+    """Increase the shares for a part of the patches, so that they are those of all."""
     share_out = options.validation + options.test
     times = min(times, _MOST_HELD / share_out) if share_out else 1.0
     if times <= 1:
@@ -141,7 +140,7 @@ def _with_shares(options: PairOptions, times: float) -> PairOptions:
 def _split_groups(
     members: Iterable[Place], groups: Groups, options: PairOptions, salt: int
 ) -> dict[str, list[Place]]:
-    """Deal out groups of images whole."""
+    """Assign whole groups of images to sets."""
     by_group: dict[int, list[Place]] = {}
     for one in members:
         by_group.setdefault(groups.numbers[one.source], []).append(one)
@@ -149,8 +148,8 @@ def _split_groups(
     if len(by_group) < len(names):
         msg = (
             f"{len(names)} sets that show different places need at least "
-            f"{len(names)} places, and the images show {len(by_group)}: give images "
-            "of other places, one image of each place, or fewer sets "
+            f"{len(names)} places, but the images show {len(by_group)}: add images "
+            "of other places, one image of each place, or use fewer sets "
             "(`validation=0`, `test=0`)."
         )
         raise OptionError(msg, code="too-few-places")
@@ -165,11 +164,11 @@ def _split_groups(
 def _split(
     places: Sequence[Place], options: PairOptions, *, salt: int = 0
 ) -> dict[str, list[Place]]:
-    """Deal patches out to the three sets, shuffled, in the order of `SPLITS`.
+    """Assign patches to the three sets, shuffled, in the order of `SPLITS`.
 
-    Patches of two sets share no pixel; those that would are in none. The dealing is a
-    draw that depends on the seed alone; `salt` makes a second draw another one. Of no
-    place come empty sets.
+    Patches of two sets share no pixel; those that would are in none. The random draw
+    only depends on the seed and on `salt`, for another draw. Without places the sets
+    are empty.
     """
     if not places:
         return {name: [] for name in SPLITS}
@@ -195,14 +194,14 @@ def _split(
         if options.whole_images:
             msg = (
                 f"{len(names)} sets of whole images need at least {len(names)} "
-                f"images with patches, got {len(sources)}: give more images, or drop "
+                f"images with patches, got {len(sources)}: add images, or omit "
                 "`whole_images`."
             )
             raise OptionError(msg, code="too-few-images")
         msg = (
             f"{len(names)} disjoint sets need at least {len(names)} separate patches "
             f"of {options.patch} px, got too few of {len(places)}: lower `patch`, "
-            "take larger images, or cut pairs for fewer sets (`validation=0`, "
+            "use larger images, or cut pairs for fewer sets (`validation=0`, "
             "`test=0`)."
         )
         raise OptionError(msg, code="too-few-patches")
@@ -212,7 +211,7 @@ def _split(
 def _deal(
     count: int, options: PairOptions, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Deal patches that share no pixel: numbers of their sets."""
+    """Return the set numbers of patches that share no pixel."""
     sets = np.zeros(count, int)
     left = rng.permutation(count)
     for number in (2, 1):
@@ -223,24 +222,24 @@ def _deal(
     return sets
 
 
-# Chosen: a patch missing or too many in a set weighs as two that are lost; some draws
-# of corners and of the order find the best but for one or two patches; a lattice of 24
+# Chosen: a missing or extra patch in a set weighs like two lost ones; a few draws
+# of corners and of the order find the optimum to one or two patches; a lattice of 24
 # lines each way has 90 000 rectangles, tried in milliseconds. Held-out blocks of a
-# large field are scattered over regions as large as lose 5 % of the patches where a
+# large field are distributed over regions of a size that loses 5 % of the patches if a
 # fifth is held out.
-_MISSED = 2.0
-_DRAWS = 6  # ways of holding out that are compared; chosen
-_LINES = 24  # lines each way between which rectangles are tried; chosen
+_COUNT_WEIGHT = 2.0
+_DRAWS = 6  # draws to compare; chosen
+_LINES = 24  # lines each way as borders of rectangles; chosen
 # steps along a region with one held-out block, for each step between sets; 5 % are lost
-# at its border where a fifth is held out
+# at its border if a fifth is held out
 _REGION = 54
-_NONE, _LOST = -1, 3  # no patch; a patch that overlaps two sets
+_NONE, _BORDER_SET = -1, 3  # no patch; a patch that overlaps two sets
 
 
 def _held_out(
     places: Sequence[Place], options: PairOptions, apart: int, rng: np.random.Generator
 ) -> NDArray[np.intp]:
-    """Deal patches on lattices, sets `apart` steps: numbers of their sets."""
+    """Return the set numbers of patches on lattices, with sets `apart` steps."""
     shapes: dict[int, IntPair] = {}
     for place in places:
         rows, columns = shapes.get(place.source, (0, 0))
@@ -257,11 +256,11 @@ def _held_out(
         for number in numbers if draw % 2 else reversed(numbers):
             dealing.hold(number, float(shares[number] * count_left))
         sets = np.array([dealing.sets[p.source][p.index] for p in places])
-        counts = np.bincount(sets, minlength=_LOST + 1)
-        count_left = len(places) - int(counts[_LOST])
-        error = np.abs(counts[:_LOST] - shares * count_left)[1:].sum()
-        short = np.count_nonzero((counts[:_LOST] == 0) & (shares > 0))
-        score = counts[_LOST] + _MISSED * error + short * len(places)
+        counts = np.bincount(sets, minlength=_BORDER_SET + 1)
+        count_left = len(places) - int(counts[_BORDER_SET])
+        error = np.abs(counts[:_BORDER_SET] - shares * count_left)[1:].sum()
+        short = np.count_nonzero((counts[:_BORDER_SET] == 0) & (shares > 0))
+        score = counts[_BORDER_SET] + _COUNT_WEIGHT * error + short * len(places)
         if score < least:
             best, least = sets, score
     return best
@@ -269,14 +268,14 @@ def _held_out(
 
 @dataclass
 class _Dealing:
-    """Sets of patches, on the lattice of each image."""
+    """Assignment of patches to sets on the lattice of each image."""
 
     sets: dict[int, NDArray[np.intp]]
     apart: int
     rng: np.random.Generator
 
     def hold(self, number: int, target: float) -> None:
-        """Hold about `target` patches out of training, for a set."""
+        """Assign about `target` patches to a held-out set."""
         order = [int(k) for k in self.rng.permutation(sorted(self.sets))]
         free = {k: int((self.sets[k] == 0).sum()) for k in order}
         for source in order:
@@ -292,7 +291,7 @@ class _Dealing:
             target -= self._take(roomy[0], regions[place], number, part)
 
     def _regions(self, source: int) -> Iterator[tuple[slice, slice]]:
-        """Regions of a lattice in each of which a block is held out."""
+        """Yield regions of a lattice, each with one held-out block."""
         side = _REGION * (self.apart - 1)
         lines = [
             np.linspace(0, n, max(1, n // side) + 1).astype(int)
@@ -304,7 +303,7 @@ class _Dealing:
     def _take(
         self, source: int, region: tuple[slice, slice], number: int, target: float
     ) -> int:
-        """Give the best rectangle of a region to a set; count its patches."""
+        """Assign the best rectangle of a region to a set; return its patch count."""
         sets, reach = self.sets[source], self.apart - 1
         sums = np.pad((sets == 0).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         spans = [_spans(part) for part in region]
@@ -314,7 +313,7 @@ class _Dealing:
             for span, n in zip(spans, sets.shape, strict=True)
         ]
         reachable = _within(sums, wide[0], wide[1])
-        score = reachable - count + _MISSED * np.abs(count - target)
+        score = reachable - count + _COUNT_WEIGHT * np.abs(count - target)
         possible = (count > 0) & (reachable < sums[-1, -1])
         if not possible.any():
             return 0
@@ -324,12 +323,12 @@ class _Dealing:
         inner = _area(sets, spans[0][:, row], spans[1][:, column])
         inner[inner == 0] = number
         outer = _area(sets, wide[0][:, row], wide[1][:, column])
-        outer[outer == 0] = _LOST
+        outer[outer == 0] = _BORDER_SET
         return int(count[row, column])
 
 
 def _spans(part: slice) -> NDArray[np.intp]:
-    """Give starts and stops (2, N) of stretches of a side of a lattice."""
+    """Return starts and stops (2, N) of intervals along a side of a lattice."""
     lines = np.unique(np.linspace(part.start, part.stop, _LINES + 1).astype(int))
     first, last = np.triu_indices(len(lines), 1)
     return np.stack([lines[first], lines[last]])
@@ -338,7 +337,7 @@ def _spans(part: slice) -> NDArray[np.intp]:
 def _within(
     sums: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[Any]:
-    """Sum over the rectangles of all rows and columns, from running sums."""
+    """Sum over the rectangles of all rows and columns, from cumulative sums."""
     down = sums[rows[1]] - sums[rows[0]]
     sums_within: NDArray[Any] = down[:, columns[1]] - down[:, columns[0]]
     return sums_within
@@ -347,39 +346,39 @@ def _within(
 def _area(
     sets: NDArray[np.intp], rows: NDArray[np.intp], columns: NDArray[np.intp]
 ) -> NDArray[np.intp]:
-    """View a rectangle of a lattice."""
+    """Return a view of a rectangle of a lattice."""
     return sets[slice(*rows), slice(*columns)]
 
 
-# Which patches are worth learning from.
+# Selection of patches.
 
-# Chosen: pixel sizes are written with three or four digits; the percentiles leave out
+# Chosen: pixel sizes are written with three or four digits; the percentiles ignore
 # dead and hot pixels.
-_CORRELATED = 0.3  # least correlation of a pair, of either sign; chosen
-_DOUBTED = 0.5  # share of the areas in a patch where its map holds; chosen: most
-_SAME = 1e-3  # relative difference of two pixel sizes that are called equal
-_BORDER = 17  # places along each side of an image that a map may bend; chosen
-_PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
+_LEAST_CORRELATION = 0.3  # absolute correlation of a pair; chosen
+_RELIABLE_SHARE = 0.5  # of the areas in a patch; chosen
+_SAME = 1e-3  # relative difference of pixel sizes that count as equal
+_BORDER = 17  # places along each side of an image for its outline; chosen
+_PERCENTILES = (0.1, 99.9)  # of black and white; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class OnGrid:
-    """An image whose pixels belong to those of the other side."""
+    """An image on the common grid of both sides."""
 
     image: Micrograph
-    value_range: FloatPair  # Percentiles 0.1 and 99.9 of the field
-    resampled: bool  # Whether it was brought to another grid
+    value_range: FloatPair  # percentiles 0.1 and 99.9 of the field
+    is_resampled: bool
 
     @classmethod
     def of(cls, image: Micrograph, *, is_resampled: bool) -> Self:
-        """Measure the range of an image; all of it where hardly a pixel differs."""
+        """Measure the range of an image; the full range if few pixels differ."""
         limits = field_range(image.data, *_PERCENTILES)
         if limits[0] == limits[1]:
             limits = field_range(image.data, 0, 100)
         return cls(image, limits, is_resampled)
 
     def to_json(self) -> dict[str, Any]:
-        """Say what a store keeps of it."""
+        """Return the record for a store."""
         size = self.image.pixel_size_nm
         return {
             "name": self.image.name,
@@ -397,35 +396,35 @@ _Sets = dict[str, list[tuple[Place, Place]]]  # Places in both, by the set's nam
 
 @dataclass(frozen=True, slots=True)
 class PairMap:
-    """Where LOW lies on HIGH."""
+    """Transform from LOW to HIGH and its reliability."""
 
     transform: Affine | Elastic  # From the plane of LOW to that of HIGH, in nm
-    # (N, 2) Centres, in the plane of HIGH, of the areas where it was put to the test
+    # (N, 2) centres, in the plane of HIGH, of the areas where it was tested
     places_nm: FloatArray
-    reliable: NDArray[np.bool_]  # (N,) Whether it can be believed there
+    reliable: NDArray[np.bool_]  # (N,) whether it is reliable there
     side_nm: float  # Side of these areas
 
 
 @dataclass(frozen=True, slots=True)
 class PairChoice:
-    """What will be written."""
+    """Chosen pairs, ready for writing."""
 
     kind: str  # ``paired`` or ``unpaired``
     sets: _Sets  # LOW and HIGH of each set
-    images: dict[str, list[Micrograph]]  # Of each side, on their final grids
-    scale: int  # HIGH pixels for each LOW pixel
-    sources: dict[str, list[dict[str, Any]]]  # What the store says of the images
-    candidates: int  # Patches that were judged
-    rejected: dict[str, int]  # How many were left out, by reason
-    pixel_nm: float | None  # Pixel of HIGH, where all agree
-    resampled: bool  # Whether any image was brought to another grid
-    by_image: list[dict[str, Any]]  # Patches of each set and those left out, of pairs
-    same_place: list[list[str]]  # Names of images that show one place, by the place
+    images: dict[str, list[Micrograph]]  # of each side, on their final grids
+    scale: int  # HIGH pixels per LOW pixel
+    sources: dict[str, list[dict[str, Any]]]  # records of the images for the store
+    candidates: int  # number of checked patches
+    rejections: dict[str, int]  # number of rejected patches by reason
+    pixel_nm: float | None  # pixel size of HIGH, if all agree
+    is_resampled: bool  # whether any image was resampled
+    by_image: list[dict[str, Any]]  # counts of each set and of rejections, for pairs
+    same_place: list[list[str]]  # names of images that show the same place
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
         """Read a patch of an image of one side; the box is in pixels of LOW.
 
-        In the type that all images of the side have in common.
+        In the common type of all images of the side.
         """
         side_box = box if side == "low" else box.scale(self.scale)
         common = np.result_type(*(image.dtype for image in self.images[side]))
@@ -440,11 +439,11 @@ def choose_pairs(
     is_paired: bool,
     pair_map: PairMap | None = None,
 ) -> Job[PairChoice]:
-    """Choose the patches to learn from, and deal them out to the three sets.
+    """Choose patches for training and assign them to the three sets.
 
-    `is_paired` images show the same fields, in the same order. Each pair is then one
-    place twice, else two patches of the same class of density. LOW lies on HIGH where
-    `pair_map` has it, by their origins if not given.
+    `is_paired` images show the same fields, in the same order. Each pair then shows one
+    place, else two patches of the same density class. LOW is mapped to HIGH by
+    `pair_map`, or by their origins without one.
     """
     rejections: Counter[str] = Counter()
     by_image: list[dict[str, Any]] = []
@@ -452,7 +451,7 @@ def choose_pairs(
     if is_paired:
         sides: _Sides = {"low": [], "high": []}
         for low, high in zip(lows, highs, strict=True):
-            yield Progress(0, 0, f"bringing {low.name} and {high.name} to one grid")
+            yield Progress(0, 0, f"resampling {low.name} and {high.name} to one grid")
             pair = align(low, high, options, pair_map)
             sides["low"].append(pair[0])
             sides["high"].append(pair[1])
@@ -492,10 +491,10 @@ def choose_pairs(
             for side, pairs_found in sides.items()
         },
         candidates=candidates,
-        rejected=dict(rejections),
+        rejections=dict(rejections),
         pixel_nm=_common_pixel(images["high"], beside, options.factor),
-        resampled=any(
-            one.resampled for pairs_found in sides.values() for one in pairs_found
+        is_resampled=any(
+            one.is_resampled for pairs_found in sides.values() for one in pairs_found
         ),
         by_image=by_image,
         same_place=same_place,
@@ -505,7 +504,7 @@ def choose_pairs(
 def _same_places(
     sides: _Sides, options: PairOptions, pair_map: PairMap | None, groups: Groups
 ) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
-    """Keep places that both images show alike; count all, and those of each image."""
+    """Select places with the same content; return counts, in all and by image."""
     places = _places(sides["low"], options)
     usable_places: list[Place] = []
     rejections: list[Counter[str]] = [Counter() for _ in sides["low"]]
@@ -549,7 +548,7 @@ def _equal_patterns(
     rejections: Counter[str],
     groups: dict[str, Groups],
 ) -> Job[tuple[_Sets, int]]:
-    """Keep patches of two sets that show equally much pattern; count all."""
+    """Select patches of two sets with equal pattern density; count all."""
     places_by_set: dict[str, dict[str, list[Place]]] = {}
     densities: dict[tuple[str, Place], float] = {}
     candidates = 0
@@ -578,7 +577,7 @@ def _equal_patterns(
 def _count_border(
     rejections: Counter[str], usable_places: list[Place], sets: dict[str, list[Place]]
 ) -> None:
-    """Count the patches that no set could take."""
+    """Count the patches that are in no set."""
     lost_count = len(usable_places) - sum(
         len(pairs_found) for pairs_found in sets.values()
     )
@@ -592,7 +591,7 @@ def _balance_sets(
     options: PairOptions,
     rejections: Counter[str],
 ) -> _Sets:
-    """Leave patches out until both sides of each set are equally dense."""
+    """Remove patches until both sides of each set have equal density."""
     sets: _Sets = {}
     for number, name in enumerate(SPLITS):
         rng = np.random.default_rng([options.seed, 2, number])
@@ -616,7 +615,7 @@ def _balance_sets(
 def _places(
     side: Sequence[OnGrid], options: PairOptions, scale: int = 1
 ) -> list[Place]:
-    """Lay patches over all images of a side; boxes are in pixels of LOW."""
+    """Return the patches of all images of a side; boxes are in pixels of LOW."""
     places: list[Place] = []
     for number, one in enumerate(side):
         rows, columns = (n // scale for n in one.image.shape)
@@ -635,7 +634,7 @@ def _places(
 def _common_pixel(
     images: Sequence[Micrograph], lows: Sequence[Micrograph] = (), scale: int = 1
 ) -> float | None:
-    """Pixel size of images that agree in it; one without has that of its LOW."""
+    """Return the common pixel size of images; by default that of LOW is used."""
     sizes = [image.mean_pixel_size_nm for image in images]
     for number, low in enumerate(lows):
         coarse = low.mean_pixel_size_nm
@@ -649,30 +648,30 @@ def _common_pixel(
     return known_sizes[0]
 
 
-# Whether patches are of use.
+# Checks of patches.
 
 
 def is_doubtful(pair_map: PairMap, start: FloatArray, stop: FloatArray) -> bool:
-    """Whether a map cannot be believed in most of what a patch reaches.
+    """Return whether a transform is unreliable in most of a patch.
 
-    `start`, `stop`: corners of the patch in the plane of HIGH. Half of the areas or
-    more, whose centres lie in the patch, or which the patch's centre lies in, must be
-    unreliable: one among several that hold says more of its own noise than of the map.
+    `start`, `stop`: corners of the patch in the plane of HIGH. At least half of the
+    areas with their centres in the patch, or around the patch's centre, must be
+    unreliable: a single one among reliable ones is rather due to noise.
     """
     reach = np.maximum(stop - start, pair_map.side_nm) / 2
     apart = np.abs(pair_map.places_nm - (start + stop) / 2)
     near = pair_map.reliable[np.all(apart <= reach, axis=1)]
-    return bool(near.size and near.mean() <= _DOUBTED)
+    return bool(near.size and near.mean() <= _RELIABLE_SHARE)
 
 
-_SMOOTH_PX = 1.0  # chosen: the noise of single pixels says nothing of the place
-_BETTER = 0.02  # a moved pair must correlate better by this; chosen: less is chance
+_SMOOTH_PX = 1.0  # chosen: suppresses pixel noise
+_BETTER = 0.02  # least gain of correlation by a shift; chosen: less is chance
 
 
 def judge_one(
     patch: NDArray[Any], value_range: FloatPair, options: PairOptions
 ) -> str | None:
-    """Tell in a word why one patch (Y, X) is of no use; None if it is."""
+    """Return the reason to reject one patch (Y, X), or None."""
     values = patch.astype(float)
     if not np.isfinite(values).all():
         return "not-finite"
@@ -689,11 +688,11 @@ def judge(
     *,
     is_mapped: bool = False,
 ) -> str | None:
-    """Tell in a word why a pair of patches is of no use; None if it is.
+    """Return the reason to reject a pair of patches, or None.
 
     `low` (Y, X), `high` (Y * scale, X * scale); `ranges`: percentiles of both fields.
-    What a map has brought together may look quite different, as facets in light and
-    their steps in electrons do: the map's residuals tell then whether it fits.
+    Registered patches may look quite different, like facets in light and their steps in
+    SEM: then the residuals of the transform are used instead.
     """
     for patch, value_range in zip((low, high), ranges, strict=True):
         wrong = judge_one(patch, value_range, options)
@@ -707,7 +706,7 @@ def judge(
     a, b = _plain(low), _plain(blocks.mean(axis=(1, 3)))
     here = abs(float((a * b).mean()))
     least = options.min_correlation
-    if here < (_CORRELATED if least is None else least):
+    if here < (_LEAST_CORRELATION if least is None else least):
         return "uncorrelated"
     correlation_moved, best = _best_shift(a, b)
     further = float(np.hypot(*correlation_moved)) > options.max_shift_px
@@ -715,16 +714,16 @@ def judge(
 
 
 def _plain(patch: NDArray[Any]) -> FloatArray:
-    """Smooth a patch, and bring it to mean 0 and deviation 1."""
+    """Smooth a patch and normalise it to mean 0 and deviation 1."""
     values = ndimage.gaussian_filter(patch.astype(float), _SMOOTH_PX)
     values -= values.mean()
     return np.asarray(values / max(float(values.std()), 1e-300))
 
 
 def _best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
-    """Find the shift, up to an eighth of the side, of the strongest correlation.
+    """Find the shift, up to an eighth of the side, with the strongest correlation.
 
-    Only what both share at a shift is compared, so that the border costs nothing.
+    Only the overlap is compared, so that the border has no effect.
     """
     reach = max(1, a.shape[0] // 8)
     inner = b[reach:-reach, reach:-reach]
@@ -741,7 +740,7 @@ def _best_shift(a: FloatArray, b: FloatArray) -> tuple[IntPair, float]:
 
 
 def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
-    """Compute the standard deviation of every window that lies inside."""
+    """Compute the standard deviation of every window inside."""
     sums = []
     for part in (values, values**2):
         table = np.pad(part.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
@@ -759,12 +758,12 @@ def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 
 # Unpaired sets of equal pattern density.
 #
-# Where two sets show different amounts of pattern, a network that is trained between
-# them learns to add or remove pattern. Density is the share of a patch's pixels whose
-# gradient is an edge's, by Otsu's threshold over the whole image; it does not mind
+# If two sets have different amounts of pattern, a network trained between them learns
+# to add or remove pattern. Density is the fraction of a patch's pixels with the
+# gradient of an edge, by Otsu's threshold for the whole image; it does not depend on
 # which phase is the bright one.
 
-# Chosen: an edge is wider than noise; a million pixels settle Otsu's threshold; with
+# Chosen: an edge is wider than noise; a million pixels determine Otsu's threshold; with
 # more classes of density fewer patches find a partner.
 _SIGMA_PX = 1.5
 _SAMPLE = 1024  # side of the middle of an image that is measured; chosen
@@ -772,9 +771,9 @@ _BINS = 5  # levels of density that are balanced; chosen
 
 
 class DensityMeter:
-    """Measures how much pattern patches of one image hold.
+    """Measure of the pattern density of patches of one image.
 
-    Up to 1024 x 1024 px in its middle decide what an edge is.
+    The threshold of edges is from up to 1024 x 1024 px in its middle.
     """
 
     def __init__(self, image: Micrograph) -> None:
@@ -787,12 +786,12 @@ class DensityMeter:
         self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
 
     def measure(self, patch: NDArray[Any]) -> float:
-        """Share of edge pixels of a patch (Y, X), in [0, 1]."""
+        """Return the fraction of edge pixels of a patch (Y, X), in [0, 1]."""
         return float((_gradient(patch) > self._threshold).mean())
 
 
 def _gradient(values: NDArray[Any]) -> FloatArray:
-    """Gradient magnitude of smoothed grey values; not finite near what is missing."""
+    """Return the gradient magnitude of smoothed values; NaN near missing pixels."""
     return np.asarray(
         ndimage.gaussian_gradient_magnitude(values.astype(float), _SIGMA_PX)
     )
@@ -801,10 +800,10 @@ def _gradient(values: NDArray[Any]) -> FloatArray:
 def balance(
     low: Sequence[float], high: Sequence[float], rng: np.random.Generator
 ) -> tuple[list[int], list[int]]:
-    """Choose equally many patches of equal density from two sets.
+    """Choose equal numbers of patches of equal density from two sets.
 
-    `low`, `high`: densities of their patches; gives indices of both, ordered by class
-    of density: fifths of all densities together.
+    `low`, `high`: densities of their patches; returns indices of both, ordered by
+    density class: fifths of all densities.
     """
     both = np.array([*low, *high])
     if not both.size:
@@ -829,13 +828,13 @@ def align(
     options: PairOptions,
     pair_map: PairMap | None = None,
 ) -> tuple[OnGrid, OnGrid]:
-    """Bring two images of one field onto one grid.
+    """Resample two images of one field to a common grid.
 
-    Images that fit each other pixel by pixel are left as they are. Others need their
-    pixel sizes; where neither says where it lies, their outer corners are taken to
-    coincide, and what only one of them shows is left out. Without pixel sizes origins
-    count pixels of whatever each was cut from, and are not compared. With a map LOW
-    alone is resampled, once, to the pixels of HIGH, unless another pixel is asked for.
+    Images that match pixel by pixel are not changed. Others need their pixel sizes; if
+    neither has an origin, their outer corners are assumed to coincide, and only the
+    common area is used. Without pixel sizes origins are in pixels of different parents
+    and are not compared. With a transform only LOW is resampled, once, to the pixels of
+    HIGH, unless another pixel size is requested.
     """
     if pair_map is not None:
         return _through(low, high, options, pair_map.transform)
@@ -852,11 +851,11 @@ def align(
         pair[1].replace(data=pair[1].data[: rows * scale, : columns * scale]),
     )
     first, second = (
-        OnGrid.of(part, is_resampled=Grid.of(part).among(Grid.of(whole)) is None)
+        OnGrid.of(part, is_resampled=Grid.of(part).box_in(Grid.of(whole)) is None)
         for part, whole in zip(parts, (low, high), strict=True)
     )
     if options.second_scan or options.align:
-        # grey values of HIGH count on LOW's range: percentiles also tell the noise
+        # use LOW's range for HIGH: percentiles also depend on the noise
         second = replace(second, value_range=first.value_range)
     return first, second
 
@@ -864,7 +863,7 @@ def align(
 def _through(
     low: Micrograph, high: Micrograph, options: PairOptions, transform: Affine | Elastic
 ) -> tuple[OnGrid, OnGrid]:
-    """See LOW through a map, on the part of HIGH that it shows."""
+    """Resample LOW by a transform to the part of HIGH that it shows."""
     scale, grid = options.factor, Grid.of(high)
     outline_places = transform(_outline(Grid.of(low)))
     pitch = np.array(grid.pitch)
@@ -879,7 +878,8 @@ def _through(
     rows, columns = ((stop - start) * pitch / (fine * scale) + 1e-6).astype(int)
     if min(rows, columns) < 1:
         msg = (
-            f"By the transform {low.name} shows nothing of {high.name}: register again."
+            f"With this transform {low.name} does not overlap {high.name}: register "
+            "again."
         )
         raise ShapeError(msg, code="no-overlap")
     high = high.replace(data=high.data[box.slices], origin=grid.centre(box))
@@ -891,7 +891,7 @@ def _through(
         high = high.replace(data=high.data[: rows * scale, : columns * scale])
     high_grid = Grid((rows, columns), _pair(fine * scale), Grid.of(high).corner)
     low = low.replace(
-        data=Warped(low, high_grid, transform).read(),
+        data=WarpedImage(low, high_grid, transform).read(),
         pixel_size_nm=high_grid.pitch,
         origin=high_grid.centre(Box.of(high_grid.shape)),
     )
@@ -899,7 +899,7 @@ def _through(
 
 
 def _outline(grid: Grid) -> FloatArray:
-    """Give places (N, 2) along the border of a grid."""
+    """Return places (N, 2) along the border of a grid."""
     along = np.linspace(0, 1, _BORDER)
     places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1)
     corner, end = np.array(grid.corner), np.array(grid.end)
@@ -913,7 +913,7 @@ def _pair(values: NDArray[Any]) -> FloatPair:
 
 
 def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
-    """Whether two images fit pixel by pixel."""
+    """Return whether two images match pixel by pixel."""
     high_shape = tuple(n * options.factor for n in low.shape)
     if high_shape != high.shape:
         return False
@@ -925,7 +925,7 @@ def _fit(low: Micrograph, high: Micrograph, options: PairOptions) -> bool:
     target = options.pixel_nm
     same &= target is None or bool(np.allclose(b, target, rtol=_SAME))
     first, second = _grids(low, high, options)
-    second_grid = replace(second, corner=first.corner).among(second)
+    second_grid = replace(second, corner=first.corner).box_in(second)
     return same and second_grid == Box.of(high.shape)
 
 
@@ -939,8 +939,8 @@ def _to_one_pixel(
         sizes = [" x ".join(map(str, image.shape)) for image in (low, high)]
         msg = (
             f"Two images of {sizes[0]} and {sizes[1]} px can be paired at scale "
-            f"{options.factor} by their pixel sizes, but {bare} has none: give "
-            "both theirs (`low_pixel_nm`, `high_pixel_nm`), "
+            f"{options.factor} by their pixel sizes, but {bare} has none: set "
+            "both (`low_pixel_nm`, `high_pixel_nm`), "
             "or crop them to one grid."
         )
         raise ShapeError(msg, code="pixel-size-missing")
@@ -953,8 +953,8 @@ def _to_one_pixel(
     rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
     if min(rows, columns) < 1:
         msg = (
-            f"{low.name} and {high.name} must show one field, and by their origins and "
-            "pixel sizes they do not overlap: register them, or check the pixel sizes."
+            f"By their origins and pixel sizes {low.name} and {high.name} do not "
+            "overlap: register them, or check the pixel sizes."
         )
         raise ShapeError(msg, code="no-overlap")
     fine_shape = (rows * options.factor, columns * options.factor)
@@ -967,7 +967,7 @@ def _to_one_pixel(
 def _grids(
     low: Micrograph, high: Micrograph, options: PairOptions
 ) -> tuple[Grid, Grid]:
-    """Grids of two images, from one corner if brought there or placed nowhere."""
+    """Return the grids of two images, with one corner if aligned or without origins."""
     first, second = Grid.of(low), Grid.of(high)
     if options.align or low.origin == high.origin == (0.0, 0.0):
         second = replace(second, corner=first.corner)
@@ -977,7 +977,7 @@ def _grids(
 def _resample(
     image: Micrograph, offset: FloatArray, pitch: FloatArray, shape: IntPair
 ) -> Micrograph:
-    """See an image on a grid whose outer corner lies `offset` inside its own."""
+    """Resample an image to a grid whose outer corner is `offset` inside its own."""
     own, sides = Grid.of(image), _pair(pitch)
     grid = Grid(shape, sides, _pair(own.corner + offset))
     size = "spacing_px" if image.pixel_size_nm is None else "pixel_size_nm"
@@ -989,7 +989,7 @@ def _resample(
 
 
 def _rescale(image: Micrograph, shrink: float) -> Micrograph:
-    """Make an image's pixels larger by `shrink`; 1 leaves the image as it is."""
+    """Downsample an image by `shrink`; 1 leaves it unchanged."""
     if shrink == 1:
         return image
     rows, columns = (max(1, int(n / shrink + 1e-6)) for n in image.shape)
@@ -1000,7 +1000,7 @@ def _rescale(image: Micrograph, shrink: float) -> Micrograph:
 def _to_one_pitch(
     lows: Sequence[Micrograph], highs: Sequence[Micrograph], options: PairOptions
 ) -> _Sides:
-    """Bring the images of two sets to the common pixel, where that is known."""
+    """Resample the images of two sets to the common pixel size, if it is known."""
     pitch = options.pixel_nm or _common_pixel(highs)
     sides: _Sides = {"low": [], "high": []}
     for side, images, scale in (("low", lows, 1), ("high", highs, options.factor)):
@@ -1018,23 +1018,23 @@ def _to_one_pitch(
     return sides
 
 
-# Preparation of images before they are cut: less noise, more edge, more contrast.
+# Preparation of images before cutting: denoising, sharpening, contrast enhancement.
 #
 # Sun et al. prepare their sets by noise reduction, edge and contrast enhancement
 # without naming the methods; here they are non-local means, an unsharp mask and CLAHE,
-# in this order, with the numbers below. A network trained on prepared HIGH images
-# learns the preparation too, so that it is off unless asked for, and recorded.
+# in this order, with the parameters below. A network trained on prepared HIGH images
+# learns the preparation too, so it is off by default, and recorded.
 
 NUMBERS: dict[str, dict[str, float]] = {
     "denoise": {"patch_px": 5, "distance_px": 6, "h_over_sigma": 0.8},
     "sharpen": {"radius_px": 2.0, "amount": 0.7},
     "equalise": {"kernel_share": 0.125, "clip_limit": 0.01},
 }
-"""What each step uses; chosen."""
+"""Parameters of each step; chosen."""
 
 
 def prepare_image(image: Micrograph, options: PairOptions) -> Micrograph:
-    """Prepare an image, as a whole, in the ways that are chosen.
+    """Apply the chosen preparation to a whole image.
 
     In float32, on the same grey scale.
     """

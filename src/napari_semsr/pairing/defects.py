@@ -1,10 +1,10 @@
 """Copies of a place with objects removed and added.
 
-A network that is trained on one place learns what usually is there, and draws it where
-it is missing. In these copies of the SEM image objects are missing, and others are
-where none were: ellipses and boxes are levelled to their rim, or put in at a grey level
-of the place. The light is changed by what a linear filter, fitted from SEM to light on
-the same place, makes of the change, so that its noise stays.
+A network trained on one place learns its usual content, and adds it where it is
+missing. In these copies of the SEM image some objects are missing and others are added:
+ellipses and boxes are set to the level of their rim, or to a grey level of the place.
+The light image is changed by the filtered change of the SEM image, with a linear filter
+fitted on the same place, so that its noise does not change.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from scipy import ndimage
 from napari_semsr.core import BoolArray, Float32Array, FloatArray
 
 HALF_AXES_PX = (2.5, 8.0)
-"""Smallest and largest half-axis of an object; chosen: what light of 5 px blurs."""
-_RIM_PX = 2.5  # width of the ring whose level an object is brought to
-_SOFT_PX = 1.0  # of SEM, in which levels are measured: its noise is no level
-_PLAIN = 0.1  # of the place's contrast, by which an object must change its pixels
+"""Smallest and largest half-axis of an object; chosen for a blur of 5 px."""
+_RIM_PX = 2.5  # width of the ring whose level an object is set to
+_SOFT_PX = 1.0  # smoothing of SEM before levels are measured, against noise
+_PLAIN = 0.1  # of the place's contrast: least change by an object
 _CONTRAST = (2, 98)  # percentiles
-_TRIES = 40  # for each object that is wanted; an empty place has none to level
+_TRIES = 40  # for each object; an empty place has none to remove
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +31,14 @@ class DefectCopy:
     Attributes
     ----------
     low, high : (Y, X) numpy.ndarray of float32
-        Light and SEM, as they were further than the filter reaches from any change.
-    changed : (Y, X) numpy.ndarray of bool
-        Pixels of SEM that are of another object now.
+        Light and SEM, unchanged beyond the filter's reach from any change.
+    change_mask : (Y, X) numpy.ndarray of bool
+        Changed pixels of SEM.
     """
 
     low: Float32Array
     high: Float32Array
-    changed: BoolArray
+    change_mask: BoolArray
 
 
 def add_defects(
@@ -49,24 +49,24 @@ def add_defects(
     *,
     share: float = 0.07,
 ) -> DefectCopy:
-    """Copy a place with objects removed and added, the same for the same seed.
+    """Copy a place with objects removed and added, reproducible by the seed.
 
     Parameters
     ----------
     low, high : (Y, X) numpy.ndarray
-        Light and SEM on one grid. Objects lie where SEM is finite.
+        Light and SEM on one grid. Objects are placed where SEM is finite.
     kernel : (T, T) numpy.ndarray
         Filter from SEM to light, correlated with SEM (`restoration.fit_place_filter`).
     seed : int or tuple of int
         Of the random numbers.
     share : float, default=0.07
-        Of the finite pixels of SEM, that are changed; less where a place has too little
+        Fraction of the finite pixels of SEM to change; less if a place has too little
         contrast.
 
     Returns
     -------
     DefectCopy
-        Both images, and where they were changed.
+        Both images, and the changed pixels.
     """
     rng = np.random.default_rng(seed)
     finite = np.isfinite(high)
@@ -117,7 +117,7 @@ def _changed_light(
     change: NDArray[np.floating],
     kernel: NDArray[np.floating],
 ) -> Float32Array:
-    """Add to light what a filter makes of a change; elsewhere it stays bit by bit."""
+    """Add the filtered change to the light image; the rest stays bit-identical."""
     from scipy import signal  # the window begins sooner without it
 
     change = np.where(np.isfinite(change), change, 0)
@@ -143,7 +143,7 @@ class _Shape:
 
     @property
     def reach(self) -> int:
-        """Half the side of the square that holds it and its rim."""
+        """Half the side of the square that contains it and its rim."""
         a, b = self.half_axes
         longest = float(np.hypot(a, b)) if self.is_box else max(a, b)
         return int(np.ceil(longest + _RIM_PX + 0.5))
@@ -151,14 +151,14 @@ class _Shape:
     def box(
         self, centre: tuple[np.intp, ...], shape: tuple[int, ...]
     ) -> tuple[slice, slice] | None:
-        """Place the square in an image; None where it would stand out."""
+        """Return the box of the square in an image; None if it extends beyond."""
         (y, x), reach = map(int, centre), self.reach
         if min(y, x) < reach or y + reach >= shape[0] or x + reach >= shape[1]:
             return None
         return slice(y - reach, y + reach + 1), slice(x - reach, x + reach + 1)
 
     def _distance(self) -> FloatArray:
-        """Distance from the outline in px, about; negative inside."""
+        """Return the approximate distance from the outline in px; negative inside."""
         line = np.arange(-self.reach, self.reach + 1.0)
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         down = cos * line[:, None] + sin * line
@@ -171,10 +171,10 @@ class _Shape:
         return np.asarray((radius - 1) / np.maximum(slope, 1 / max(a, b)))
 
     def cover(self) -> Float32Array:
-        """Share of each pixel that it covers."""
+        """Return the fraction of each pixel that it covers."""
         return np.clip(0.5 - self._distance(), 0, 1).astype(np.float32)
 
     def rim(self) -> BoolArray:
-        """Pixels next to it."""
+        """Return a mask of the pixels around it."""
         distance = self._distance()
         return np.asarray((distance > 0.5) & (distance <= 0.5 + _RIM_PX))

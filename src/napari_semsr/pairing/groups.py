@@ -1,10 +1,10 @@
-"""Which images show one place: their patches may not be in two sets.
+"""Detection of images that show the same place: their patches must be in one set.
 
-Images are compared reduced, without their shading and at unit contrast, so that another
-format, bit depth, gain or brightness does not matter, in all eight orientations that a
-network is trained in. A shift comes from phase correlation. What correlates there, over
-enough area and far better than at any other shift, shows one place; in a lattice, which
-correlates at many shifts, only what agrees nearly everywhere does.
+Images are compared downsampled, without shading and at unit contrast, independent of
+format, bit depth, gain and brightness, in all eight orientations used for training.
+The shift is found by phase correlation. Images show the same place if they correlate
+there over enough area and far better than at any other shift; lattices, which correlate
+at many shifts, only if they agree nearly everywhere.
 """
 
 import math
@@ -25,15 +25,15 @@ from napari_semsr.core import (
 )
 
 # Chosen on scans of one place and of several by one microscope.
-_SIDE = 128  # px of the largest image when reduced
+_SIDE = 128  # px of the largest image after downsampling
 _LEAST = 16  # px that two images must share along each axis
 _SHADING_PX, _SMOOTH_PX = 8.0, 1.0
 _ALIKE = 0.5  # correlation where both overlap
 _EQUAL = 0.98  # of images that agree nearly everywhere
-_RIVAL = 0.8  # of the best correlation, that no other shift may reach
-_CERTAIN = 10.0  # deviations; of 2800 pairs of real images unlike ones reach 8.4
-_WHITENED = 0.7  # power of the spectrum that is divided by
-_TRIED = 3  # peaks of a phase correlation
+_RIVAL = 0.8  # of the best correlation: upper limit for other shifts
+_CERTAIN = 10.0  # deviations; of 2800 pairs of real images unrelated ones reach 8.4
+_WHITENING = 0.7  # exponent of the spectrum in the normalisation
+_PEAKS = 3  # peaks of a phase correlation to try
 _NEAR = 6  # px, width of a peak
 
 
@@ -43,13 +43,11 @@ class Match:
 
     first: int
     second: int
-    congruent: (
-        bool  # Whether a pixel of one shows what the same pixel of the other does
-    )
+    congruent: bool  # whether pixels at the same index show the same
 
 
 def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[Match]]:
-    """Find the pairs of images that show one place, at least in part."""
+    """Find the pairs of images that show the same place, at least in part."""
     if len(images) < 2:
         return []
     shrink = max(1, -(-max(max(one.shape) for one in images) // _SIDE))
@@ -78,19 +76,19 @@ def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[Match]]:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Images by the place that they show, each by its number."""
+    """Images grouped by place."""
 
-    numbers: tuple[int, ...]  # Of each image: the first of its group
-    congruent: frozenset[int]  # Groups whose images fit pixel by pixel
+    numbers: tuple[int, ...]  # for each image: index of the first of its group
+    congruent: frozenset[int]  # groups whose images match pixel by pixel
 
     @classmethod
     def of(cls, count: int, matches: Sequence[Match]) -> Self:
-        """Join images that match, also by way of others."""
+        """Group images that match, directly or through others."""
         numbers = list(range(count))
         for match in matches:
             group_pair = {numbers[match.first], numbers[match.second]}
             numbers = [min(group_pair) if n in group_pair else n for n in numbers]
-        # that all fit follows from a chain that reaches each of them
+        # all are congruent if a chain of congruent matches connects them
         chain = list(range(count))
         for match in matches:
             if match.congruent:
@@ -100,7 +98,7 @@ class Groups:
         return cls(tuple(numbers), frozenset(set(numbers) - apart))
 
     def names(self, images: Sequence[str]) -> list[list[str]]:
-        """List the images of each group of several."""
+        """Return the image names of each group with several images."""
         names_by_group: dict[int, list[str]] = {}
         for number, name in zip(self.numbers, images, strict=True):
             names_by_group.setdefault(number, []).append(name)
@@ -108,7 +106,7 @@ class Groups:
 
 
 def _reduce(values: NDArray[Any], shrink: int) -> FloatArray:
-    """Means of blocks; missing pixels become the mean of the others."""
+    """Return the means of blocks; missing pixels become the mean of the others."""
     field = np.asarray(values, float)
     finite = np.isfinite(field)
     if not finite.all():
@@ -121,7 +119,7 @@ def _reduce(values: NDArray[Any], shrink: int) -> FloatArray:
 
 
 def _fit(first: Micrograph, second: Micrograph) -> bool:
-    """Whether two images correlate best pixel by pixel, and not moved by one."""
+    """Return whether two images correlate best without a shift by one pixel."""
     if first.shape != second.shape:
         return False
     a, b = (_reduce(one.array(), 1) for one in (first, second))
@@ -133,7 +131,7 @@ def _fit(first: Micrograph, second: Micrograph) -> bool:
 
 
 def _plain(values: FloatArray) -> FloatArray:
-    """Take shading and single pixels' noise off, and bring the deviation to 1."""
+    """Remove shading and pixel noise, and normalise the deviation to 1."""
     smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
     smooth = smooth - ndimage.gaussian_filter(values, _SHADING_PX)
     spread = np.median(np.abs(smooth)) * 1.5
@@ -142,7 +140,7 @@ def _plain(values: FloatArray) -> FloatArray:
 
 
 def _turn(values: FloatArray, turn: int) -> FloatArray:
-    """Give one of the eight orientations."""
+    """Return an image in one of the eight orientations."""
     return np.rot90(values if turn < 4 else values[::-1], turn % 4)
 
 
@@ -159,13 +157,13 @@ def _shared_place(
     second: tuple[FloatArray, NDArray[Any]],
     side: int,
 ) -> IntPair | None:
-    """Find the shift at which two reduced images show one place, if they do."""
+    """Find the shift at which two small images show the same place, if they do."""
     a, b = first[0], second[0]
     if a.shape == b.shape and abs(_correlation(a, b, (0, 0))) > _EQUAL:
         return 0, 0
     product = first[1] * second[1]
     size = np.abs(product)
-    flat = np.maximum(size, 1e-6 * max(float(size.max()), 1e-30)) ** _WHITENED
+    flat = np.maximum(size, 1e-6 * max(float(size.max()), 1e-30)) ** _WHITENING
     peaks = np.abs(fft.irfft2(product / flat, (side, side)))
     powers = [
         np.square(np.abs(spectrum), dtype=float) for _, spectrum in (first, second)
@@ -173,10 +171,10 @@ def _shared_place(
     joint = (powers[0] * powers[1]).sum() / max(
         powers[0].sum() * powers[1].sum(), 1e-300
     )
-    # px that vary alike by chance: the variance of a correlation times those it is of
+    # correlated pixels: the variance of a correlation times its number of pixels
     cell = side**2 * joint / 2
     trials: list[tuple[float, IntPair]] = []
-    for _ in range(_TRIED):
+    for _ in range(_PEAKS):
         y, x = (int(n) for n in np.unravel_index(int(peaks.argmax()), peaks.shape))
         shift = y - side * (y > side // 2), x - side * (x > side // 2)
         trials.append((abs(_correlation(a, b, shift)), shift))
@@ -195,7 +193,7 @@ def _shared_place(
 
 
 def _correlation(a: FloatArray, b: FloatArray, shift: IntPair) -> float:
-    """Correlate what two images share when the second is moved; 0 if that is little."""
+    """Correlate the overlap of two images after a shift; 0 if it is too small."""
     parts = []
     for axis, step in enumerate(shift):
         start, stop = max(0, step), min(a.shape[axis], b.shape[axis] + step)

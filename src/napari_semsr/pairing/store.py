@@ -1,4 +1,4 @@
-"""A store of pairs: a zarr group with one sub-group for each set.
+"""Store of pairs: a zarr group with one subgroup for each set.
 
 ::
 
@@ -12,7 +12,7 @@
         low_places   (N, 3)  number of the source, row and column of the corner
         high_places  (N, 3)  the same in pixels of HIGH
 
-Patches keep the grey values, and where nothing was resampled the type, of their image.
+Patches keep the grey values of their image, and its type unless it was resampled.
 """
 
 from collections.abc import Iterator
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 ATTRIBUTE = "semsr-pairs"
 FORMAT = 1
-_CHUNK_BYTES = 1 << 22  # chosen: some tens of patches, read together while training
+_CHUNK_BYTES = 1 << 22  # chosen: some tens of patches, read together in training
 
 
 @dataclass(slots=True)
 class SetWriter:
-    """Writes the patches of one set, a chunk at a time."""
+    """Writer of the patches of one set, a chunk at a time."""
 
     group: "zarr.Group"  # Of the set; its arrays are made with the first patch
     count: int  # How many pairs there will be
@@ -60,12 +60,12 @@ class SetWriter:
             self.flush()
 
     def _batch(self) -> int:
-        """Patches of one chunk: of the larger array."""
+        """Return the number of patches in a chunk of the larger array."""
         largest = max(part[0].nbytes for part in self._waiting.values())
         return int(np.clip(_CHUNK_BYTES // max(largest, 1), 1, self.count))
 
     def flush(self) -> None:
-        """Write what is waiting."""
+        """Write the buffered patches."""
         if not self._waiting:
             return
         stop = self._written_count
@@ -93,10 +93,10 @@ def write_pairs(
     map_error_nm: float | None,
     by_image: list[dict[str, Any]],
 ) -> Iterator[Progress]:
-    """Write the pairs that were chosen to a folder that is not there yet.
+    """Write the chosen pairs to a new folder.
 
-    `map_error_nm` is the expected error of the map from LOW to HIGH, `by_image` has
-    numbers of each pair of images.
+    `map_error_nm` is the expected error of the transform from LOW to HIGH, `by_image`
+    has numbers of each pair of images.
     """
     import zarr
 
@@ -111,7 +111,7 @@ def write_pairs(
         "map_error_nm": map_error_nm,
         "counts": counts,
         "candidates": choice.candidates,
-        "rejected": dict(choice.rejected),
+        "rejected": dict(choice.rejections),
         "images": by_image,
         "same_place": choice.same_place,
         "sources": choice.sources,
@@ -126,7 +126,7 @@ def write_pairs(
         for first, second in pairs:
             low = choice.read("low", first.source, first.box)
             high = choice.read("high", second.source, second.box)
-            if options.align:  # charge changes the level from place to place
+            if options.align:  # charging changes the level locally
                 high += low.mean() - high.mean()
             writer.add(
                 low=low,
@@ -141,7 +141,7 @@ def write_pairs(
 
 
 def _place(source: int, box: Box, scale: int) -> Any:
-    """Join the number of the source and the corner of a patch."""
+    """Return the number of the source and the corner of a patch."""
     return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
 
 
@@ -155,8 +155,8 @@ class PairStore:
     _sources: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @property
-    def paired(self) -> bool:
-        """Whether LOW and HIGH of one number show the same place."""
+    def is_paired(self) -> bool:
+        """Whether LOW and HIGH of the same index show the same place."""
         return bool(self.record["kind"] == "paired")
 
     @property
@@ -166,16 +166,16 @@ class PairStore:
 
     @property
     def map_error(self) -> tuple[float, float | None] | None:
-        """Expected error of the map that LOW and HIGH were cut by: nm, LOW pixels."""
+        """Expected error of the transform between LOW and HIGH: nm, LOW pixels."""
         error, fine = (self.record.get(k) for k in ("map_error_nm", "pixel_size_nm"))
         if error is None or fine is None:
             return None if error is None else (float(error), None)
         return float(error), float(error) / (float(fine) * int(self.record["scale"]))
 
     def arrays(self, name: str) -> tuple[Any, Any]:
-        """Give the arrays (N, Y, X), LOW and HIGH, of a set; they read patch by patch.
+        """Return the lazy arrays (N, Y, X), LOW and HIGH, of a set.
 
-        A `ReadError` if the set is empty or not one of the three.
+        Raises `ReadError` if the set is empty or not one of the three.
         """
         if name not in SPLITS or not self.counts[name]:
             counts_text = ", ".join(f"{k} {n}" for k, n in self.counts.items())
@@ -187,13 +187,13 @@ class PairStore:
         return self.group[f"{name}/low"], self.group[f"{name}/high"]
 
     def ranges(self, name: str, index: int) -> tuple[FloatPair, FloatPair]:
-        """Give the grey ranges (percentiles 0.1, 99.9) of the fields a pair is from."""
+        """Return the grey ranges (percentiles 0.1, 99.9) of the images of a pair."""
         first, second = (self._source(name, side, index) for side in ("low", "high"))
         (a, b), (c, d) = first["range"], second["range"]
         return (float(a), float(b)), (float(c), float(d))
 
     def image_of(self, name: str, side: str, index: int) -> str | None:
-        """Name the image that one `side` of a pair was cut from, if the store does."""
+        """Return the name of the image of one `side` of a pair, if it is stored."""
         image: str | None = self._source(name, side, index).get("name")
         return image
 

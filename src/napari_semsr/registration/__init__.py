@@ -1,4 +1,4 @@
-"""Where one image lies on another: what search, refinement and landmarks find."""
+"""Registration of two images: by search, refinement and landmarks."""
 
 import lazy_loader
 

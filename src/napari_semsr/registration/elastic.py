@@ -1,9 +1,9 @@
-"""A smooth bending on top of an affine map, as stiff as held-out patches want it.
+"""Elastic registration: a smooth displacement after an affine transform.
 
-What patches still lie off after the affine map is fitted by a cubic B-spline under a
-penalty on its second differences, in rounds of ever smaller patches. Spacing of the
-knots and stiffness are those that best foretell patches of cells that were left out,
-never the user's; a bending that would fold is made stiffer.
+The residual shifts of patches after the affine transform are fitted by a cubic B-spline
+with a penalty on its second differences, in rounds with smaller patches each. Spacing
+of the knots and stiffness are chosen by cross-validation on held-out patches, never by
+the user; the stiffness is increased if the displacement folds.
 """
 
 from collections.abc import Iterator
@@ -30,37 +30,37 @@ from napari_semsr.registration.refine import (
     Level,
     PatchShifts,
     RefinementPlan,
-    edges_off,
+    edge_shift,
     measure,
 )
 
 Sparse = Any  # an array of scipy.sparse
 
 _PLANS = ((96, 12), (64, 6), (64, 4), (48, 3), (48, 2))
-"""Pixels of a patch in each round, and how far it may lie off: what is near by then
-needs no long look, which finds other places. 32 px are no better."""
-_SPACINGS = (64.0, 96.0, 144.0)  # pixels from knot to knot that are tried
+"""Pixels of a patch in each round, and the range of its search: later rounds need a
+short range, since a longer one finds false matches. 32 px are no better."""
+_SPACINGS = (64.0, 96.0, 144.0)  # pixels between knots to try
 # times that of the data
 _STIFFNESS = tuple(10 ** (power / 2) for power in range(-7, 4))
-_EDGES_FROM = 2  # round in which edges are put back: before, the map is too far off
+_EDGES_FROM = 2  # round from which edges are corrected: before, the map is too inexact
 _KNOTS = 800  # at most: they are solved for at once
 _BEYOND = 2  # knots outside the field, so that none inside is at the border
 _FOLDS = 4
-_FREEDOM = 4.0  # places without structure lie far off: such patches count for nothing,
-# not a little as under Student's distribution, when a corner may follow the few it has
+_FREEDOM = 4.0  # patches without structure are far outliers: they get almost no weight,
+# less than under Student's distribution, since a corner has only a few patches
 _ROUNDS = 8  # of weights
-_RIDGE = 1e-9  # of the data's weight: knots that nothing asks for stay where they are
+_RIDGE = 1e-9  # of the data's weight: knots without data stay at 0
 _HALF = 1.386  # median of chi-square with two degrees of freedom
-_LEAST_AREA = 0.3  # of a place, over its area before; chosen: real bends keep 0.9
-_FEWEST = 24  # patches: fewer say nothing of a bending
+_LEAST_AREA = 0.3  # local area ratio; chosen: real displacements have at least 0.9
+_FEWEST = 24  # patches: fewer do not determine a displacement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Bent:
-    """An elastic map, its patches and its doubt."""
+class ElasticFit:
+    """An elastic transform, its patches and its covariance."""
 
     transform: Elastic
-    edge_nm: float  # as that of a `MapFit`
+    edge_nm: float  # as in `MapFit`
     patches: PatchShifts
     off_nm: FloatArray  # (N, 2) of held-out patches
     knots: "_Knots"
@@ -68,15 +68,15 @@ class Bent:
     covariance: FloatArray  # (2K, 2K) of the knots' displacements (K, 2), nm²
 
     def variance(self, places: FloatArray) -> FloatArray:
-        """Find the variance (N,) in nm² of places of the fixed image, both axes."""
+        """Return the variance (N,) in nm² at places of the fixed image, both axes."""
         basis = self.knots.basis(places)
         both = self.covariance[::2, ::2] + self.covariance[1::2, 1::2]
         return np.asarray(basis.multiply(basis @ both).sum(axis=1))
 
-    def again(self, patches: PatchShifts) -> Elastic:
-        """Fit the same knots, as stiff, to other patches."""
-        data = _Data.of(patches, self.transform.affine)
-        return _bending(data, replace(self, patches=patches)).transform
+    def refit(self, patches: PatchShifts) -> Elastic:
+        """Fit the same knots, with equal stiffness, to other patches."""
+        data = _Displacements.of(patches, self.transform.affine)
+        return _fit_without_folds(data, replace(self, patches=patches)).transform
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class _Knots:
         return cls((first[0], first[1]), spacing, (int(count[0]), int(count[1])))
 
     def basis(self, places: FloatArray) -> Sparse:
-        """Give the weight (N, K) of each knot at places (N, 2)."""
+        """Return the weight (N, K) of each knot at places (N, 2)."""
         firsts, weights = [], []
         for axis, count in enumerate(self.shape):
             at = np.clip((places[:, axis] - self.origin[axis]) / self.spacing, 0, count)
@@ -112,7 +112,7 @@ class _Knots:
         return sparse.csr_array((joint.ravel(), (rows, knots.ravel())), shape=shape)
 
     def stiffness(self) -> Sparse:
-        """Penalty (K, K) on second differences: the bending energy of a plate."""
+        """Return the penalty (K, K) on second differences: a plate's bending energy."""
         eyes = [sparse.eye_array(count) for count in self.shape]
         once, twice = (
             [
@@ -129,19 +129,19 @@ class _Knots:
         return sparse.csr_array(sum(weight * part.T @ part for weight, part in parts))
 
 
-def bend(level: Level, affine: Affine) -> Job[Bent | None]:
-    """Find the bending that is left after an affine map; None with too few patches."""
+def fit_elastic(level: Level, affine: Affine) -> Job[ElasticFit | None]:
+    """Fit the displacement after an affine transform; None with too few patches."""
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
     transform: Affine | Elastic = affine
     edge = 0.0
     bending = None
     for number, (size, reach) in enumerate(_PLANS):
-        yield Progress(number, len(_PLANS), "bending")
+        yield Progress(number, len(_PLANS), "fitting the elastic transform")
         if 2 * size > min(level.grid.shape):
             continue
         plan = RefinementPlan(size, reach, most=900)
         if number == _EDGES_FROM and bending is not None:
-            edge = edges_off(level, transform, plan, bending.edge_nm)
+            edge = edge_shift(level, transform, plan, bending.edge_nm)
         patches = measure(level, transform, plan, edge)
         if patches is None or len(patches) < _FEWEST:
             continue
@@ -151,28 +151,28 @@ def bend(level: Level, affine: Affine) -> Job[Bent | None]:
 
 
 @dataclass(slots=True, eq=False)
-class _Data:
-    """Patches as equations for knots."""
+class _Displacements:
+    """Displacements of patches after an affine transform."""
 
-    at: FloatArray  # (N, 2) after the affine map
-    wanted: FloatArray  # (N, 2) displacement there
-    edges: FloatArray  # (N, 2) more where edges are moved by 1, as in `refine`
+    at: FloatArray  # (N, 2) places after the affine transform
+    shift: FloatArray  # (N, 2) displacement there
+    edges: FloatArray  # (N, 2) its change for edges moved by 1, as in `refine`
     surety: FloatArray  # (N, 2, 2)
 
     @classmethod
-    def of(cls, patches: PatchShifts, affine: Affine) -> "_Data":
-        """Take what an affine map leaves."""
-        at = affine(patches.seen)
+    def of(cls, patches: PatchShifts, affine: Affine) -> "_Displacements":
+        """Return what an affine transform leaves."""
+        at = affine(patches.moving_places)
         return cls(at, patches.places - at, patches.edges, patches.surety)
 
-    def only(self, which: BoolArray) -> "_Data":
-        """Take some of the patches."""
-        return _Data(
-            self.at[which], self.wanted[which], self.edges[which], self.surety[which]
+    def only(self, which: BoolArray) -> "_Displacements":
+        """Select some of the patches."""
+        return _Displacements(
+            self.at[which], self.shift[which], self.edges[which], self.surety[which]
         )
 
     def misfit(self, off: FloatArray) -> FloatArray:
-        """Squared distances (N,) in units of their surety."""
+        """Return squared distances (N,) weighted by the inverse covariances."""
         return np.asarray(np.einsum("ni,nij,nj->n", off, self.surety, off))
 
 
@@ -182,10 +182,10 @@ def _fit_bending(
     low: FloatArray,
     high: FloatArray,
     pitch: float,
-) -> Bent:
-    """Fit a bending, its knots and stiffness chosen by held-out patches."""
-    data = _Data.of(patches, affine)
-    # patches (N,) that are held out together: every fourth cell
+) -> ElasticFit:
+    """Fit a displacement with knots and stiffness chosen by held-out patches."""
+    data = _Displacements.of(patches, affine)
+    # fold (N,) of each patch: every fourth cell is held out together
     span = np.maximum(np.ptp(data.at, axis=0), 1e-9)
     cell = np.minimum((8 * (data.at - data.at.min(axis=0)) / span).astype(int), 7)
     number = (cell[:, 0] % 2) * 2 + cell[:, 1] % 2
@@ -204,12 +204,12 @@ def _fit_bending(
     knots = grids[number]
     plain = Bending(knots.origin, (knots.spacing,) * 2, np.zeros((2, *knots.shape)))
     nothing = np.empty((0, 0))
-    start = Bent(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
-    return _bending(data, start)
+    start = ElasticFit(Elastic(affine, plain), 0.0, patches, off, knots, stiff, nothing)
+    return _fit_without_folds(data, start)
 
 
-def _bending(data: _Data, bending_before: Bent) -> Bent:
-    """Fit a bending that does not fold."""
+def _fit_without_folds(data: _Displacements, bending_before: ElasticFit) -> ElasticFit:
+    """Fit a displacement that does not fold."""
     knots, stiff = bending_before.knots, bending_before.stiff
     system = _System(data, knots)
     while True:
@@ -228,39 +228,39 @@ def _bending(data: _Data, bending_before: Bent) -> Bent:
 
 
 def _try_stiffness(
-    data: _Data, knots: _Knots, parts: list[BoolArray]
+    data: _Displacements, knots: _Knots, parts: list[BoolArray]
 ) -> Iterator[tuple[float, float, FloatArray]]:
-    """Try stiffnesses: how badly each foretells held-out patches, and by how much."""
+    """Yield stiffnesses, their errors on held-out patches, and the residuals."""
     systems = [
         (out, _System(data.only(~out), knots))
         for out in parts
         if out.any() and (~out).sum() >= _FEWEST // 2
     ]
-    off = data.wanted.copy()
+    off = data.shift.copy()
     for number, stiff in enumerate(_STIFFNESS):
         for out, system in systems:
             values, edge = system.solve(stiff, rounds=1 if number else 3)
-            foretold = knots.basis(data.at[out]) @ values + edge * data.edges[out]
-            off[out] = data.wanted[out] - foretold
+            prediction = knots.basis(data.at[out]) @ values + edge * data.edges[out]
+            off[out] = data.shift[out] - prediction
         misfit = data.misfit(off)
         scale = max(float(np.median(misfit)), 1e-12)
-        # the mean logarithm is Student's likelihood: far ones count, but no more
+        # the mean logarithm is Student's likelihood, which bounds outliers
         yield stiff, float(np.log1p(misfit / scale).mean() + np.log(scale)), off.copy()
 
 
 class _System:
-    """The equations of some patches for some knots; weights go on from fit to fit."""
+    """Normal equations of patches for the knots; weights are kept between fits."""
 
-    def __init__(self, data: _Data, knots: _Knots) -> None:
+    def __init__(self, data: _Displacements, knots: _Knots) -> None:
         self._data = data
         self._weights = np.ones(len(data.at))
         self._basis = knots.basis(data.at)
-        # values of a knot lie beside each other, so that little is filled in
+        # values of a knot are adjacent, so that the factors stay sparse
         self._wide = sparse.kron(self._basis, sparse.eye_array(2), format="csr")
         self._penalty = sparse.kron(knots.stiffness(), sparse.eye_array(2))
 
     def solve(self, stiff: float, rounds: int) -> tuple[FloatArray, float]:
-        """Solve for knots (K, 2), and for how far edges lie off."""
+        """Solve for knots (K, 2), and for the shift of edges."""
         data = self._data
         count = np.arange(len(data.at) + 1)
         edges = data.edges.ravel()
@@ -271,24 +271,24 @@ class _System:
             size = float(left.trace()) / left.shape[0]
             left = left + stiff * size * self._penalty
             left = left + _RIDGE * size * sparse.eye_array(left.shape[0])
-            # SuperLU has one thread; those of LAPACK wait for each other at this size
+            # SuperLU has one thread; LAPACK's threads slow each other at this size
             self._factors = splu(
                 left.tocsc(),
                 permc_spec="NATURAL",
                 diag_pivot_thresh=0.0,
                 options={"SymmetricMode": True},
             )
-            # the edges are one more column, of all knots: it is eliminated
-            by_shift, by_edges = pull @ data.wanted.ravel(), pull @ edges
+            # the edges are one more, dense column: it is eliminated
+            by_shift, by_edges = pull @ data.shift.ravel(), pull @ edges
             right = np.stack([by_shift, by_edges], axis=1)
             plain, shifted_solution = self._factors.solve(right).T
             own = np.einsum("ni,nij,nj->", data.edges, sure, data.edges)
-            explained_power = np.einsum("ni,nij,nj->", data.edges, sure, data.wanted)
+            explained_power = np.einsum("ni,nij,nj->", data.edges, sure, data.shift)
             rest = max((1 + EDGE_RIDGE) * own - by_edges @ shifted_solution, 1e-300)
             edge = float((explained_power - by_edges @ plain) / rest)
             values = (plain - edge * shifted_solution).reshape(-1, 2)
             self._by_edge = shifted_solution, rest
-            off = data.wanted - self._basis @ values - edge * data.edges
+            off = data.shift - self._basis @ values - edge * data.edges
             misfit = data.misfit(off)
             self._spread = max(float(np.median(misfit)) / _HALF, 1e-12)
             student = 1 + misfit / self._spread / _FREEDOM
@@ -296,7 +296,7 @@ class _System:
         return values, edge
 
     def covariance(self) -> FloatArray:
-        """Of the knots (2K, 2K) that were found last."""
+        """Return the covariance (2K, 2K) of the last solution."""
         moved_part, rest = self._by_edge
         whole = (
             self._factors.solve(np.eye(len(moved_part)))

@@ -1,10 +1,9 @@
-"""A transform from places that someone found in both images.
+"""A transform from landmarks set in both images.
 
-Landmarks are fitted by least squares, a similarity in closed form [1]_. A landmark that
-was set wrongly draws the fit towards itself, so that its residual flatters it: what
-counts is how far the fit of all others misses it. From the same fit follows how far off
-the transform itself is expected anywhere, a place at a time: the scatter of the
-residuals, carried along by the linear model.
+Landmarks are fitted by least squares, a similarity in closed form [1]_. A misplaced
+landmark pulls the fit towards itself, so that its residual is too small: use its
+distance from the fit of all others instead. The expected error of the transform at any
+place follows from the scatter of the residuals, propagated by the linear model.
 
 .. [1] S. Umeyama, IEEE Trans. Pattern Anal. Mach. Intell. 13, 376 (1991),
    doi:10.1109/34.88573.
@@ -18,18 +17,18 @@ import numpy as np
 from napari_semsr.core import Affine, FloatArray, Grid, RegistrationError
 from napari_semsr.registration.refine import Model, design_of
 
-_LEAST = 3  # pairs; of two nothing tells a wrong one
+_LEAST = 3  # pairs; with two a misplaced one cannot be detected
 _PARAMETERS = {"similarity": 4, "affine": 6}
 
-# Chosen: of landmarks this much flatter than long a fit follows their errors across the
-# line twenty times enlarged.
+# Chosen: for landmarks with this ratio of width to length, a fit amplifies their errors
+# across the line twenty times.
 _FLATTEST = 0.05
 _TOGETHER = 1e-3  # of the extent of all; chosen: the same place, set twice
 
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Places ``(y, x)`` that show the same in two images, in one unit for both."""
+    """Corresponding places ``(y, x)`` in two images, in one unit for both."""
 
     moving: FloatArray  # (N, 2)
     fixed: FloatArray  # (N, 2)
@@ -38,22 +37,22 @@ class Landmarks:
         shapes = self.moving.shape, self.fixed.shape
         if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][1] != 2:
             count = " and ".join(str(len(side)) for side in (self.moving, self.fixed))
-            msg = f"Landmarks come in pairs, got {count}: set each in both images."
+            msg = f"Landmarks must be in pairs, got {count}: set each in both images."
             raise RegistrationError(msg, code="landmarks-unpaired")
         if not (np.isfinite(self.moving).all() and np.isfinite(self.fixed).all()):
-            msg = "A landmark has two finite numbers in each image, y and x."
+            msg = "A landmark needs two finite numbers in each image, y and x."
             raise RegistrationError(msg, code="landmarks-invalid")
 
     def __len__(self) -> int:
         return len(self.moving)
 
     def without(self, number: int) -> "Landmarks":
-        """Leave one pair out, counted from 0."""
+        """Return the landmarks without one pair, counted from 0."""
         both_places = self.moving, self.fixed
         return Landmarks(*(np.delete(each, number, axis=0) for each in both_places))
 
     def check(self, moving: Grid, fixed: Grid) -> None:
-        """Refuse, by a `RegistrationError`, those outside their image.
+        """Raise `RegistrationError` if one is outside its image.
 
         The grids of the images are in the unit of the landmarks.
         """
@@ -65,25 +64,25 @@ class Landmarks:
                 y, x = places[number]
                 (top, left), (bottom, right) = grid.corner, grid.end
                 msg = (
-                    f"Landmark {number + 1} lies outside the {name} image: at "
-                    f"{y:.6g}, {x:.6g}, where it reaches from {top:.6g}, {left:.6g} "
-                    f"to {bottom:.6g}, {right:.6g}. Move it or delete it, and check "
-                    "the unit and the order (y, x)."
+                    f"Landmark {number + 1} is outside the {name} image: it is at "
+                    f"{y:.6g}, {x:.6g}, but the image extends from {top:.6g}, "
+                    f"{left:.6g} to {bottom:.6g}, {right:.6g}. Move it or delete it, "
+                    "and check the unit and the order (y, x)."
                 )
                 raise RegistrationError(msg, code="landmark-outside")
 
 
 @dataclass(frozen=True, eq=False)
 class LandmarkFit:
-    """What landmarks tell."""
+    """A transform fitted to landmarks."""
 
-    landmarks: Landmarks  # What was fitted
+    landmarks: Landmarks
     model: Model
     transform: Affine  # From the moving image to the fixed one
 
     @cached_property
     def residuals(self) -> FloatArray:
-        """By how much (N, 2) the mapped landmarks lie off those of the fixed image."""
+        """Differences (N, 2) between mapped landmarks and those of the fixed image."""
         return np.asarray(self.transform(self.landmarks.moving) - self.landmarks.fixed)
 
     @property
@@ -93,7 +92,7 @@ class LandmarkFit:
 
     @property
     def scatter(self) -> float | None:
-        """Standard error of a landmark along an axis; None without a spare number."""
+        """Standard error of a landmark along an axis; None without redundancy."""
         spare = 2 * len(self.landmarks) - _PARAMETERS[self.model]
         if spare <= 0:
             return None
@@ -101,7 +100,7 @@ class LandmarkFit:
 
     @cached_property
     def misses(self) -> FloatArray:
-        """By how much (N, 2) the fit of all others misses each; NaN if that is open."""
+        """Residuals (N, 2) of each from the fit of all others; NaN if undetermined."""
         all_misses = np.full((len(self.landmarks), 2), np.nan)
         for number in range(len(self.landmarks)):
             rest = self.landmarks.without(number)
@@ -118,9 +117,9 @@ class LandmarkFit:
         return np.asarray(np.hypot(*self.misses.T))
 
     def expected_error(self, places: FloatArray) -> FloatArray | None:
-        """Root mean square (N,) by which the transform may be off at places (N, 2).
+        """Return the expected RMS error (N,) of the transform at places (N, 2).
 
-        Of the moving image; None where no landmark is spare.
+        Places of the moving image; None without a redundant landmark.
         """
         if self.scatter is None:
             return None
@@ -138,14 +137,14 @@ class LandmarkFit:
 
 
 def fit_landmarks(landmarks: Landmarks, model: Model = "affine") -> LandmarkFit:
-    """Find the transform that brings landmarks of one image onto those of another.
+    """Fit the transform from landmarks of one image to those of another.
 
     Parameters
     ----------
     landmarks : Landmarks
         Three pairs or more, not on one line.
     model : {"affine", "similarity"}
-        What the transform may do; either may swap left and right.
+        Type of the transform; either may include a reflection.
 
     Raises
     ------
@@ -185,20 +184,20 @@ def _check(landmarks: Landmarks) -> None:
         if near.any():
             one, two = np.argwhere(near)[0] + 1
             msg = (
-                f"Landmarks {one} and {two} are one place in the {name} image: delete "
-                "one of them, or move it to where it belongs."
+                f"Landmarks {one} and {two} are at the same place in the {name} image: "
+                "delete one of them, or move it to its place."
             )
             raise RegistrationError(msg, code="landmarks-alike")
     if _flatness(landmarks) < _FLATTEST:
         msg = (
-            f"The {len(landmarks)} landmarks lie on a line, which leaves open what is "
-            "beside it: set one more, far away from that line."
+            f"The {len(landmarks)} landmarks are on a line, which does not determine "
+            "the transform: set one more, far away from that line."
         )
         raise RegistrationError(msg, code="landmarks-on-line")
 
 
 def _flatness(landmarks: Landmarks) -> float:
-    """Width over length of the landmarks, in the image where they are flatter."""
+    """Return width over length of the landmarks, the smaller of both images."""
     flatness = []
     for places in (landmarks.moving, landmarks.fixed):
         length, width = np.linalg.svd(places - places.mean(axis=0), compute_uv=False)
@@ -207,7 +206,7 @@ def _flatness(landmarks: Landmarks) -> float:
 
 
 def _rows(places: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
-    """Rows (2 N, parameters) of the linear model: the mapped y, x of each place."""
+    """Return rows (2 N, parameters) of the linear model: mapped y, x of each place."""
     return design_of(places, model, is_mirrored=is_mirrored).reshape(
         2 * len(places), -1
     )

@@ -1,16 +1,15 @@
-"""Orientation of structure: what both microscopes agree on.
+"""Orientation of structure, which images of both microscopes have in common.
 
-Light and electrons see one place in contrasts that have little in common: what is
-bright in one image is dark in the other, or grey. That it changes, and along which
-line, is the same. A gradient as a complex number, squared, has the double angle, which
-does not tell rise from fall; over its power and a floor, a strong edge counts no more
-than a clear one::
+Light and electrons show a place with unrelated contrast: what is bright in one image is
+dark or grey in the other. Positions and directions of edges are the same. A gradient
+as a complex number, squared, has the double angle, which does not depend on the sign
+of the contrast; divided by its power and a floor, strong edges do not dominate::
 
     z = (g_x + i g_y)² / (|g|² + floor)
 
-Products of two such fields add up where lines lie on lines, and cancel elsewhere:
-``Re Σ z₁ z₂*`` is their correlation, and where they have nothing in common it scatters
-by ``√(½ Σ |z₁|² |z₂|²)`` for each independent pixel [1]_ [2]_.
+Products of two such fields add up where lines coincide, and cancel elsewhere:
+``Re Σ z₁ z₂*`` is their correlation, and for unrelated fields its standard deviation
+is ``√(½ Σ |z₁|² |z₂|²)`` for independent pixels [1]_ [2]_.
 
 .. [1] E. Haber, J. Modersitzki, Methods Inf. Med. 46, 292 (2007).
 .. [2] J. Öfverstedt, J. Lindblad, N. Sladoje, arXiv:2110.10156.
@@ -28,16 +27,16 @@ Field = NDArray[np.complex64]
 
 _FLOOR = 2.0  # medians of the power; chosen: noise alone has a third of a clear edge
 _EDGE = 2.5  # widths of the filter; nearer to a gap a gradient is that of the gap
-_REACH = 3.0  # widths at which the filter is cut off
+_REACH = 3.0  # widths at which the filter is truncated
 _AROUND = 2.7  # widths of the surroundings; 2 to 7 were tried
-_SHARE = 0.05  # least part of the surroundings that is known
-_ROUNDING = 1e-5  # of the grey values: less than float32 tells apart
-_BAND_PX = 1.5, 8.0  # widths between which structure is looked for; chosen
-_MORE = 2.0  # times the variance that white noise leaves there; chosen
+_SHARE = 0.05  # least known fraction of the surroundings
+_ROUNDING = 1e-5  # of the grey values: below the precision of float32
+_BAND_PX = 1.5, 8.0  # widths of the band in which structure is detected; chosen
+_MORE = 2.0  # times the variance of white noise in this band; chosen
 
 
 def grid_at(image: Micrograph, pitch_nm: float) -> Grid:
-    """Lay whole square pixels of a side over an image, from its corner."""
+    """Return a grid of square pixels inside an image, from its corner."""
     lies = Grid.of(image)
     sides = zip(lies.shape, lies.pitch, strict=True)
     rows, columns = (max(1, int(n * p / pitch_nm + 1e-6)) for n, p in sides)
@@ -45,7 +44,7 @@ def grid_at(image: Micrograph, pitch_nm: float) -> Grid:
 
 
 def at_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
-    """Bring an image to square pixels of a side, the corner where it was."""
+    """Resample an image to square pixels, keeping its corner."""
     grid = grid_at(image, pitch_nm)
     data = np.asarray(Area.of(image, grid).read(), dtype=np.float32)
     origin = grid.corner[0] + pitch_nm / 2, grid.corner[1] + pitch_nm / 2
@@ -53,9 +52,9 @@ def at_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
 
 
 def orientations(images: NDArray[Any], width_px: float) -> Field:
-    """Find the orientations of images (…, Y, X); 0 where they are NaN or near it.
+    """Compute the orientations of images (…, Y, X); 0 at and near NaN.
 
-    `width_px` is the standard deviation of the Gaussian whose derivatives are taken.
+    `width_px` is the standard deviation of the Gaussian derivative filter.
     """
     rise, finite, floor = _rise(images, width_px)
     return _over(rise**2, np.abs(rise) ** 2 + floor, finite)
@@ -64,12 +63,12 @@ def orientations(images: NDArray[Any], width_px: float) -> Field:
 def outlines(
     images: NDArray[Any], width_px: float, *, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, Field]:
-    """Find orientations that are highest in the middle of an edge, and its rise.
+    """Compute orientations that peak in the middle of an edge, and its rise.
 
-    The power is divided by that of the surroundings, not by itself: so lines are placed
-    finer, and a wide edge does not hold a narrow one anywhere within. The rise is the
-    gradient over its length. What lies beyond the border counts as NaN, unless `keep`
-    (Y, X) says which pixels to trust.
+    The power is divided by that of the surroundings, not by itself: this localises
+    lines more precisely, and a narrow edge does not match all of a wide one. The rise
+    is the gradient over its length. Pixels beyond the border count as NaN, unless
+    `keep` (Y, X) marks the valid pixels.
     """
     rise, finite, floor = _rise(images, width_px, keep)
     power = np.where(finite, np.abs(rise) ** 2, 0)
@@ -84,7 +83,7 @@ def outlines(
 
 
 def _over(above: Field, below: NDArray[Any], finite: NDArray[np.bool_]) -> Field:
-    """Divide where something is known; 0 elsewhere."""
+    """Divide where values are finite; 0 elsewhere."""
     quotient = above / np.where(finite, below, 1)
     return np.asarray(np.where(finite, quotient, 0), np.complex64)
 
@@ -92,7 +91,7 @@ def _over(above: Field, below: NDArray[Any], finite: NDArray[np.bool_]) -> Field
 def _rise(
     images: NDArray[Any], width_px: float, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, NDArray[np.bool_], float]:
-    """Gradients as complex numbers, where they are known, and the floor of all."""
+    """Return gradients as complex numbers, a mask of valid ones, and their floor."""
     values = np.asarray(images, dtype=np.float32)
     finite = np.isfinite(values)
     if not finite.any():
@@ -121,17 +120,17 @@ def _rise(
 
 
 def _within(finite: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
-    """Pixels that have no gap nearer than so many pixels."""
+    """Return a mask of pixels without a gap within `near` pixels."""
     size = 2 * near + 1
     inner = ndimage.minimum_filter(finite, size, axes=(-2, -1), mode="nearest")
     return np.asarray(inner, dtype=bool)
 
 
 def has_structure(image: NDArray[Any]) -> bool:
-    """Whether an image (Y, X) holds more than pixels that know nothing of each other.
+    """Return whether an image (Y, X) shows more than white noise.
 
-    A band that takes out shading is compared with what is left of white noise in it;
-    the noise is that of neighbouring pixels.
+    The variance in a band without shading is compared with that of white noise in this
+    band, estimated from neighbouring pixels.
     """
     values = np.asarray(image, dtype=np.float64)
     finite = np.isfinite(values)

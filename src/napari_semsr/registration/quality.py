@@ -1,9 +1,9 @@
-"""What a found map is worth: its error, where it can be believed, what else fits.
+"""Quality of a registration: its error, where it is reliable, and alternatives.
 
-The error comes from how patches scatter about the map, each by what it pulls at the
-map over how much all would give way [1]_. Neighbours share pixels, and err together as
-far as they do. A residual is held out: of each patch, from the map that the patches of
-other cells of the field give.
+The error is estimated from the scatter of patches about the transform by the sandwich
+estimator [1]_. Errors of neighbouring patches are correlated as far as they share
+pixels. Residuals are cross-validated: each patch is compared with the transform fitted
+to patches of other cells of the field.
 
 .. [1] P. J. Huber, Ann. Math. Statist. 35, 73 (1964), for weights that depend on it.
 """
@@ -23,23 +23,24 @@ from napari_semsr.core import (
     Grid,
     Micrograph,
     Transform,
-    Warped,
+    WarpedImage,
     record_quantity,
 )
 from napari_semsr.registration.orientation import Field, orientations
 from napari_semsr.registration.refine import MapFit, Model, design_of, fit
 
 _CELLS = 6  # along each side of the field, of which some are held out; chosen
-_FOLDS = 4  # cells are held out by quarters, so that three are left to fit
+_FOLDS = 4  # a quarter of the cells is held out, three quarters are fitted
 _LEVELS = 32  # of grey, for mutual information; chosen
-_COUNTED = 200  # along each side, of which an overlap is counted: to half a percent
-_PLACES = 21  # along each side, where the error of a map is looked at
+_SAMPLES = 200  # along each side for the overlap: precise to half a percent
+_PLACES = 21  # along each side for the error of a transform
 
 
 def doubt(fit: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
-    """Find how sure an affine fit is, from the scatter of patches.
+    """Estimate the uncertainty of an affine fit from the scatter of patches.
 
-    Gives the covariances (N, 2, 2) in nm² of mapped places (N, 2) of the moving image.
+    Returns a function from places (N, 2) of the moving image to the covariances
+    (N, 2, 2) of the mapped places in nm².
     """
     patches, is_mirrored = fit.patches, fit.affine.is_mirrored
     design, middle, size = patches.design(model, is_mirrored=is_mirrored)
@@ -53,7 +54,7 @@ def doubt(fit: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
     scatter = np.einsum(
         "nia,nm,mib->ab", design, patches.shared_noise(), design, optimize=True
     )
-    left = 2 * len(patches) - np.trace(inverse @ scatter)  # that the fit did not take
+    left = 2 * len(patches) - np.trace(inverse @ scatter)  # degrees of freedom
     variance = (pulls**2).sum() / max(left, 1)
     covariance = (variance * inverse @ scatter @ inverse)[:-1, :-1]
 
@@ -65,7 +66,7 @@ def doubt(fit: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
 
 
 def held_out(map_fit: MapFit, model: Model) -> FloatArray:
-    """Distances (N, 2) of each patch from the map that others give, nm."""
+    """Return residuals (N, 2) of each patch from the fit of other patches, nm."""
     patches = map_fit.patches
     low, high = patches.places.min(axis=0), patches.places.max(axis=0)
     span = np.maximum(high - low, 1e-9)
@@ -90,7 +91,7 @@ def held_out(map_fit: MapFit, model: Model) -> FloatArray:
 def places_seen(
     transform: Transform, moving: Micrograph, fixed: Micrograph
 ) -> FloatArray:
-    """Places (N, 2) of the moving image, evenly over what both show, nm."""
+    """Return evenly spaced places (N, 2) of the moving image in the overlap, nm."""
     lies = Grid.of(moving)
     axes = [
         np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
@@ -102,7 +103,7 @@ def places_seen(
 def _mapped_inside(
     axes: list[FloatArray], transform: Transform, on: Grid
 ) -> tuple[FloatArray, BoolArray]:
-    """Places (N, 2) of a grid of lines, and which (N,) are mapped into an image."""
+    """Return places (N, 2) on a grid, and which (N,) are mapped into an image."""
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     mapped_places = transform(places)
     inside = ((mapped_places >= on.corner) & (mapped_places <= on.end)).all(axis=1)
@@ -112,11 +113,11 @@ def _mapped_inside(
 def overlap_of(
     transform: Affine | Elastic, moving: Micrograph, fixed: Micrograph
 ) -> float:
-    """Share of the smaller image that the other shows as well."""
+    """Return the overlap as a fraction of the smaller image."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
     lies, on = Grid.of(moving), Grid.of(fixed)
     area = float(np.prod(np.subtract(lies.end, lies.corner)))
-    middles = (np.arange(_COUNTED) + 0.5) / _COUNTED  # those at a border are in too
+    middles = (np.arange(_SAMPLES) + 0.5) / _SAMPLES  # not on a border
     axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
     shown_area = float(_mapped_inside(axes, transform, on)[1].mean()) * area
     area_factor = abs(
@@ -127,9 +128,9 @@ def overlap_of(
 
 
 def mutual_information(one: FloatArray, two: FloatArray) -> float:
-    """Mutual information in bits of grey values of one shape; pixels with NaN left out.
+    """Compute the mutual information of two images of one shape in bits, without NaN.
 
-    Grey values are ranked into 32 levels of equal share, so that no range is chosen.
+    Grey values are quantised to 32 levels with equal numbers of pixels.
     """
     finite = np.isfinite(one) & np.isfinite(two)
     if finite.sum() < _LEVELS**2:
@@ -152,18 +153,18 @@ def mutual_information(one: FloatArray, two: FloatArray) -> float:
 class AlternativeTransform:
     """Another place at which the moving image fits."""
 
-    # By which it lies off the best place, at the image's centre, and is turned
-    shift_nm: Annotated[FloatPair, record_quantity("Off by", "nm", ".3g")]
-    degrees: Annotated[float, record_quantity("Turned by", "°", ".1f")]
-    # Correlation there over that at the best place, where both can be compared
+    # shift and rotation from the best place, at the image's centre
+    shift_nm: Annotated[FloatPair, record_quantity("Shift", "nm", ".3g")]
+    degrees: Annotated[float, record_quantity("Rotation", "°", ".1f")]
+    # correlation there over that at the best place, where both are valid
     score: Annotated[float, record_quantity("Score", form=".2f")]
 
 
 def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, float]:
-    """How well another place fits over the best, and how sure the difference is.
+    """Compare the fit of another place with the best.
 
-    Of orientation fields (Y, X) on one grid, where all three are known: the ratio of
-    the correlations, and the mean difference of cells over its standard error.
+    Of orientation fields (Y, X) on one grid, where all three are valid: returns the
+    ratio of the correlations, and the mean difference of cells over its standard error.
     """
     usable = (fixed != 0) & (best != 0) & (other != 0)
     if usable.sum() < cell**2:
@@ -187,5 +188,5 @@ def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, 
 def field_at(
     image: Micrograph, grid: Grid, transform: Transform, width_px: float
 ) -> Field:
-    """Orientations of an image that is seen through a transform on a grid."""
-    return orientations(Warped(image, grid, transform).read(), width_px)
+    """Compute the orientations of an image resampled to a grid by a transform."""
+    return orientations(WarpedImage(image, grid, transform).read(), width_px)

@@ -1,11 +1,10 @@
-"""Refinement: patch by patch to the noise, and the map that fits them best.
+"""Refinement: shifts of patches with noise-limited precision, and a fit to them.
 
-The moving image is seen through the map so far. Patches of both orientation fields are
-correlated; the peak of each says by how much it still lies off, and the curvature of
-the peak in which direction that is sure: a patch that holds one line says nothing along
-it. The map is fitted to all of them by least squares with these as weights; patches
-that do not belong (another place found, shadows, dirt) lose theirs round by round, as
-under Student's distribution.
+The moving image is resampled by the current transform. Patches of both orientation
+fields are correlated; the peak gives the residual shift of a patch, its curvature the
+inverse covariance: a patch with one line does not determine the shift along it. The
+transform is fitted by least squares with these weights; outliers (false matches,
+shadows, dirt) are down-weighted iteratively, as under Student's distribution.
 """
 
 from collections.abc import Sequence
@@ -26,32 +25,32 @@ from napari_semsr.core import (
     IntPair,
     Micrograph,
     Transform,
-    Warped,
+    WarpedImage,
 )
 from napari_semsr.registration.orientation import Field, at_pitch, grid_at, outlines
 
 Model = Literal["similarity", "affine"]
 
 WIDTH_PX = 1.5  # of the filter; 1.2 and 2 are as good on average, 0.9 and 3 worse
-OTHER_PX = 2.5  # another width, by which is seen what the filter does
-# What lies beside an edge moves it as the square of the filter's width: from the change
-# to the other width, squared, follows what the first has moved. An image's own blur is
-# taken to have moved as much.
+OTHER_PX = 2.5  # another width, to estimate the bias by the filter
+# Structure near an edge shifts it in proportion to the square of the filter's width:
+# the shift by the first width follows from the change between both. The blur of the
+# image itself is assumed to shift it equally.
 BY_WIDTH = (WIDTH_PX**2 / (OTHER_PX**2 - WIDTH_PX**2)) ** 2
-_IN_MEMORY = 4096  # longest side of an image that is brought to a pixel size at once
-_WHOLE_PX = 2560  # from here on to see all patches is less than to see all pixels
-_KNOWN = 0.4  # share of a patch, as it is weighted, that both images show
-_OUTSIDE = 0.3  # of a patch at the field's border lies beyond it: bends grow there
-_LOW = 0.02  # of the larger curvature: along a line next to nothing is known, not less
-_ROUND = 0.05  # of the edges of a patch run every way: none is moved along itself
-EDGE_RIDGE = 0.02  # of what edges tell; not believed, so that no shift is theirs
-_NEAREST_PX, _FARTHEST_PX = 0.25, 3.0  # by which edges are moved; more loses lines
-_LEAST = 0.05  # of the largest scatter in a patch, so that gaps give no peaks
-_FREEDOM = 6.0  # of Student's distribution; 2 to 6 are as good
-_FITS = 60  # rounds of weights, until they change nothing
-_SETTLED = 1e-7
-# So many patches set what fits: with half, a bend leaves a map of half of the field.
-_BELONG, _THERE = 0.75, 2.773  # and that quantile of chi-square with two freedoms
+_IN_MEMORY = 4096  # longest side of an image that is resampled as a whole
+_WHOLE_PX = 2560  # from here on reading patches is faster than reading all pixels
+_VALID_SHARE = 0.4  # least weighted fraction of a patch that both images show
+_OUTSIDE = 0.3  # of a patch at the field's border is outside: distortion grows there
+_LOW = 0.02  # of the larger curvature: lower bound of the smaller one, along a line
+_ROUND = 0.05  # of the edges of a patch count as isotropic, so that a fit is possible
+EDGE_RIDGE = 0.02  # of the edges' weight, so that they do not absorb a common shift
+_NEAREST_PX, _FARTHEST_PX = 0.25, 3.0  # range of edge shifts; larger ones lose lines
+_LEAST = 0.05  # of the largest variance in a patch, so that gaps cause no peaks
+_FREEDOM = 6.0  # of Student's distribution; 2 to 6 are equally good
+_FITS = 60  # rounds of weights at most
+_TOLERANCE = 1e-7
+# Fraction of inliers: with half, a distorted image is only fitted in half of the field.
+_INLIERS, _QUANTILE = 0.75, 2.773  # and that quantile of chi-square, two degrees
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,36 +58,36 @@ class RefinementPlan:
     """Patches of one round, in pixels of its level."""
 
     size: int
-    reach: int  # farthest that a patch may lie off
+    reach: int  # largest residual shift of a patch
     width: float = WIDTH_PX  # of the filter, of both images or of the moving one
-    fixed_width: float | None = None  # of the fixed one, where that has another
-    most: int = 400  # patches; more tell little more
+    fixed_width: float | None = None  # of the fixed one, if it differs
+    most: int = 400  # patches; more hardly improve the fit
 
     @property
     def rim(self) -> int:
-        """Pixels about a patch that its filter sees."""
+        """Margin of a patch in pixels that its filter needs."""
         return int(np.ceil(3 * max(self.width, self.fixed_width or 0))) + 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchShifts:
-    """Where patches lie, and by how much the moving image lies off there."""
+    """Positions of patches in both images, with their precision."""
 
-    seen: FloatArray  # (N, 2) places in the moving image, nm
-    places: FloatArray  # (N, 2) the same places in the fixed one, nm
-    edges: FloatArray  # (N, 2) of a patch where each edge is moved by 1 along its rise
-    edge_nm: float  # by which they are moved before
+    moving_places: FloatArray  # (N, 2) in the moving image, nm
+    places: FloatArray  # (N, 2) in the fixed one, nm
+    edges: FloatArray  # (N, 2) shift of a patch if each edge moves by 1 along its rise
+    edge_nm: float  # by which edges were moved before
     surety: FloatArray  # (N, 2, 2) inverse covariance, nm⁻², up to a common factor
-    strength: FloatArray  # (N,) height of the peak in deviations of chance
+    strength: FloatArray  # (N,) height of the peak in standard deviations of chance
     side_nm: float  # of a patch
 
     def __len__(self) -> int:
         return len(self.places)
 
     def only(self, which: NDArray[np.bool_]) -> "PatchShifts":
-        """Take some of the patches."""
+        """Select some of the patches."""
         return PatchShifts(
-            self.seen[which],
+            self.moving_places[which],
             self.places[which],
             self.edges[which],
             self.edge_nm,
@@ -100,17 +99,20 @@ class PatchShifts:
     def design(
         self, model: Model, *, is_mirrored: bool
     ) -> tuple[FloatArray, FloatArray, float]:
-        """Give derivatives (N, 2, K) of places by the values of a map and by edges.
+        """Return derivatives (N, 2, K) of places by transform parameters and edges.
 
-        The map is that of places less a middle, over a size: these two follow.
+        The transform is that of ``(places - middle) / size``; these two are returned,
+        too.
         """
-        middle = self.seen.mean(axis=0)
-        size = float(np.abs(self.seen - middle).max()) or 1.0
-        design = design_of((self.seen - middle) / size, model, is_mirrored=is_mirrored)
+        middle = self.moving_places.mean(axis=0)
+        size = float(np.abs(self.moving_places - middle).max()) or 1.0
+        design = design_of(
+            (self.moving_places - middle) / size, model, is_mirrored=is_mirrored
+        )
         return np.concatenate([design, self.edges[:, :, None]], axis=2), middle, size
 
     def shared_noise(self) -> FloatArray:
-        """How much of each other they (N, N) see: how their Hann windows correlate."""
+        """Return the correlation (N, N) of their noise, that of their Hann windows."""
         far = np.abs(self.places[:, None] - self.places) / self.side_nm
         far = np.minimum(far, 1)
         turn = 2 * np.pi * far
@@ -131,12 +133,12 @@ class Level:
         self._fields: dict[float, Field] = {}
 
     def read_moving(self, transform: Transform, box: Box) -> Float32Array:
-        """See the moving image in a part of the grid; NaN where it shows nothing."""
-        moving_part = Warped(self.moving, self.grid, transform).read(box)
+        """Resample the moving image to a part of the grid; NaN outside the image."""
+        moving_part = WarpedImage(self.moving, self.grid, transform).read(box)
         return np.asarray(moving_part, np.float32)
 
     def read_fixed(self, box: Box) -> Float32Array:
-        """See the fixed image in a part of the grid; beyond it there is NaN."""
+        """Read the fixed image in a part of the grid; NaN outside the grid."""
         inner = box.intersection(Box.of(self.grid.shape))
         fixed_part = np.full(box.shape, np.nan, np.float32)
         fixed_part[inner.within(box).slices] = (
@@ -145,7 +147,7 @@ class Level:
         return fixed_part
 
     def field(self, width: float) -> Field:
-        """Give orientations of the fixed image; they are kept."""
+        """Return the orientations of the fixed image; they are cached."""
         if width not in self._fields:
             whole = self.read_fixed(Box.of(self.grid.shape))
             self._fields[width], _ = outlines(whole, width)
@@ -153,7 +155,7 @@ class Level:
 
 
 def _load_image(image: Micrograph, pitch_nm: float) -> Micrograph:
-    """Keep an image in memory, at coarser pixels where these are much finer."""
+    """Load an image into memory, downsampled if its pixels are much finer."""
     if max(image.scale) * 1.25 < pitch_nm:
         return at_pitch(image, pitch_nm)
     data = np.asarray(image.data)
@@ -163,7 +165,7 @@ def _load_image(image: Micrograph, pitch_nm: float) -> Micrograph:
 def measure(
     level: Level, transform: Transform, plan: RefinementPlan, edge_nm: float = 0.0
 ) -> PatchShifts | None:
-    """Find by how much patches lie off; None where there is none to look at.
+    """Measure the residual shifts of patches; None if no patch is usable.
 
     Edges of the moving image are first moved by `edge_nm` along their rise.
     """
@@ -178,14 +180,14 @@ def measure(
     inner = theirs[:, reach : reach + size, reach : reach + size]
     taper = _taper(size) ** 2
     usable_share = np.where((ours != 0) & (inner != 0), taper, 0).sum(axis=(1, 2))
-    enough = usable_share >= _KNOWN * taper.sum()
+    enough = usable_share >= _VALID_SHARE * taper.sum()
     if not enough.any():
         return None
     sums, chance = _correlate(ours[enough], theirs[enough], reach)
     off, surety, strength = _peaks(sums, chance)
     sure = surety[:, 0, 0] > 0
     first = np.array(corners, dtype=float)[enough][sure]
-    # A patch tells the shift of what it shows, which seldom lies in its middle.
+    # The shift of a patch is that of its structure, which is seldom in its middle.
     weight = taper * np.abs(ours[enough][sure] * inner[enough][sure])
     along = np.arange(size) + 0.5
     total = weight.sum(axis=(1, 2))
@@ -195,7 +197,7 @@ def measure(
     )
     places = np.array(level.grid.corner) + (first + middle) * level.pitch
     return PatchShifts(
-        seen=transform.inverse()(places + off[sure] * level.pitch),
+        moving_places=transform.inverse()(places + off[sure] * level.pitch),
         places=places,
         edges=_edges(weight, rise[enough][sure]),
         edge_nm=edge_nm,
@@ -206,9 +208,9 @@ def measure(
 
 
 def _edges(weight: FloatArray, rise: Field) -> FloatArray:
-    """How far each patch (N, 2) is moved where every edge is moved by 1 along its rise.
+    """Return the shift of each patch (N, 2) if every edge moves by 1 along its rise.
 
-    The edges of a patch are fitted by one shift, each across itself.
+    One shift is fitted to the edges of a patch, each across its direction.
     """
     total = weight.sum(axis=(1, 2))
     mean = (weight * rise).sum(axis=(1, 2))
@@ -228,9 +230,9 @@ def _cut(
     plan: RefinementPlan,
     edge: float,
 ) -> tuple[Field, Field, Field]:
-    """Cut patches out of the fields of both images; the moving ones with their reach.
+    """Crop patches of the fields of both images; the moving ones with their reach.
 
-    Patches overlap, so that it is quicker to make every pixel once.
+    Patches overlap, so it is faster to compute every pixel once.
     """
     size, reach, rim = plan.size, plan.reach, plan.rim
     beyond = int(np.ceil(_OUTSIDE * size)) + 1
@@ -254,10 +256,10 @@ def _cut(
 
 
 def _along(field: Field, rise: Field, edge: float) -> Field:
-    """Move edges of a field (Y, X) by some pixels along their rise.
+    """Move the edges of a field (Y, X) by some pixels along their rise.
 
-    A line whose edges both lie off inwards fits with either of them, and with nothing
-    between: its middle is found where both are put back.
+    A line whose edges are both shifted inwards matches with either of them, but not in
+    between: its middle is only found after both are moved back.
     """
     if not edge:
         return field
@@ -277,7 +279,7 @@ def _each(
     plan: RefinementPlan,
     edge: float,
 ) -> tuple[Field, Field, Field]:
-    """Make the fields of patches one by one, on an image too large for all of it."""
+    """Compute the fields of patches one by one, for a large image."""
     size, rim = plan.size, plan.rim
     outer = rim + plan.reach
     wide = size + 2 * outer
@@ -300,7 +302,7 @@ def _each(
 
 
 def _corners(level: Level, transform: Transform, plan: RefinementPlan) -> list[IntPair]:
-    """First pixels of the patches that the moving image may show."""
+    """Return the first pixels of the patches inside the moving image."""
     if min(level.grid.shape) < plan.size:
         return []
     # half a patch from one to the next, or more on a large image
@@ -319,7 +321,7 @@ def _corners(level: Level, transform: Transform, plan: RefinementPlan) -> list[I
 
 
 def _taper(size: int) -> Float32Array:
-    """Weights (size, size) that fade towards the borders of a patch."""
+    """Return weights (size, size) that decrease to the borders of a patch."""
     along = np.hanning(size + 2)[1:-1].astype(np.float32)
     return np.outer(along, along)
 
@@ -327,7 +329,7 @@ def _taper(size: int) -> Float32Array:
 def _correlate(
     ours: FloatArray, theirs: FloatArray, reach: int
 ) -> tuple[FloatArray, FloatArray]:
-    """Correlations (N, 2r + 1, 2r + 1) over shifts, and their variance by chance."""
+    """Return correlations (N, 2r + 1, 2r + 1) over shifts and their chance variance."""
     size = ours.shape[-1]
     template = ours * _taper(size)
     full = fft.next_fast_len(size + 2 * reach)
@@ -350,7 +352,7 @@ def _correlate(
 def _peaks(
     sums: FloatArray, chance: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Places of the peaks from the middle, how sure they are, and how high."""
+    """Return peak positions from the middle, inverse covariances, and heights."""
     count, width = len(sums), sums.shape[1]
     scores = sums / np.sqrt(chance)
     best = sums[:, 1:-1, 1:-1].reshape(count, -1).argmax(axis=1)
@@ -372,28 +374,28 @@ def _peaks(
     part = np.clip(np.linalg.solve(bend, slope[..., None])[..., 0], -1, 1)
     off = np.stack([y, x], axis=-1) - width // 2 + part
     height = at(0, 0)
-    # The slope at the true place scatters as the curvature of a peak of chance.
+    # The slope at the true place has the variance of the curvature of a chance peak.
     surety = bend * (np.maximum(height, 0) / chance[each, y, x])[:, None, None]
     return off, surety, scores[each, y, x]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapFit:
-    """A map and the patches that it was fitted to."""
+    """A transform and the patches that it was fitted to."""
 
     affine: Affine
-    edge_nm: float  # by which edges lie off along their rise, moved ones as well
+    edge_nm: float  # shift of edges along their rise, including the one before
     patches: PatchShifts
     weights: FloatArray  # (N,) 1 for patches that fit, less for others
 
     def residuals(self) -> FloatArray:
-        """Distances (N, 2) from where the map brings patches to where they lie, nm."""
+        """Return residuals (N, 2) of the patches in nm."""
         return self.misses(self.patches)
 
     def misses(self, patches: PatchShifts) -> FloatArray:
-        """Find the same of any patches."""
+        """Return residuals (N, 2) of any patches in nm."""
         by_edges = patches.edges * (self.edge_nm - patches.edge_nm)
-        return patches.places - self.affine(patches.seen) - by_edges
+        return patches.places - self.affine(patches.moving_places) - by_edges
 
 
 def fit(
@@ -403,11 +405,11 @@ def fit(
     is_mirrored: bool = False,
     weights: FloatArray | None = None,
 ) -> MapFit:
-    """Fit a map to patches; `weights` (N,) keeps those of an earlier fit.
+    """Fit a transform to patches; `weights` (N,) keeps those of an earlier fit.
 
-    Where light dims at a step and electrons do not, every edge lies off towards its
-    bright side. Edges that face each other cancel, those of a patch may not: by how far
-    they are off is fitted as well.
+    If light is darker at a step and electrons are not, every edge is shifted to its
+    bright side. Opposite edges cancel, but those of a patch may not: this shift is
+    fitted as well.
     """
     design, middle, size = patches.design(model, is_mirrored=is_mirrored)
     start_weights = weights
@@ -421,8 +423,8 @@ def fit(
         solution = np.linalg.lstsq(left, right, rcond=1e-12)[0]
         off = patches.places - design @ solution
         misfit = np.einsum("ni,nij,nj->n", off, patches.surety, off)
-        spread = max(float(np.quantile(misfit, _BELONG)) / _THERE, 1e-12)
-        is_settled = np.abs(solution - values).max() <= _SETTLED * size
+        spread = max(float(np.quantile(misfit, _INLIERS)) / _QUANTILE, 1e-12)
+        is_settled = np.abs(solution - values).max() <= _TOLERANCE * size
         values = solution
         if start_weights is not None or is_settled:
             break
@@ -437,7 +439,7 @@ def fit(
 
 
 def design_of(at: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
-    """Give derivatives (N, 2, K) of mapped places by the values that are fitted."""
+    """Return derivatives (N, 2, K) of mapped places by the fitted parameters."""
     count = len(at)
     if model == "similarity":
         # x' = a x - b y, y' = b x + a y; a mirrored x has the other sign
@@ -460,7 +462,7 @@ def refine(
     model: Model,
     edge_nm: float = 0.0,
 ) -> MapFit | None:
-    """Measure and fit in rounds; None where fewer than six patches are left."""
+    """Measure and fit in rounds; None if fewer than six patches are left."""
     fit_result = None
     for plan in plans:
         patches = measure(level, affine, plan, edge_nm)
@@ -471,13 +473,13 @@ def refine(
     return fit_result
 
 
-def edges_off(
+def edge_shift(
     level: Level, transform: Transform, plan: RefinementPlan, edge_nm: float
 ) -> float:
-    """Find by how much to move edges of the moving image, so that most agrees.
+    """Find the shift in nm of edges of the moving image with the best agreement.
 
-    Up to what a fit says, which holds for small distances: a dot is lost that is moved
-    by its own size.
+    Up to that of a fit, which is valid for small shifts: a dot that is shifted by its
+    own size is lost.
     """
     most = _FARTHEST_PX * level.pitch
     far = float(np.clip(edge_nm, -most, most))

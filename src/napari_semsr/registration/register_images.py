@@ -1,4 +1,4 @@
-"""Bring an image onto another: search, refine, bend, and say what it is worth."""
+"""Registration of two images: search, refinement, elastic fit, and evaluation."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -20,12 +20,12 @@ from napari_semsr.core import (
     Options,
     Progress,
     RegistrationError,
-    Warped,
+    WarpedImage,
+    describe_shift,
     option,
-    shift_in_words,
     warn,
 )
-from napari_semsr.registration.elastic import Bent, bend
+from napari_semsr.registration.elastic import ElasticFit, fit_elastic
 from napari_semsr.registration.landmarks import Landmarks, fit_landmarks
 from napari_semsr.registration.orientation import (
     Field,
@@ -51,40 +51,40 @@ from napari_semsr.registration.refine import (
     MapFit,
     Model,
     RefinementPlan,
-    edges_off,
+    edge_shift,
     measure,
     refine,
 )
 
-# Global search: where, how turned and how large one image lies on another.
+# Global search: position, rotation and scale of one image relative to another.
 #
-# The moving image is turned, scaled and mirrored in steps; for each, one correlation of
-# the orientation fields tells the score of every shift [1]_. A score is in standard
-# deviations of chance: the correlation over what fields without anything in common
-# scatter by at this overlap, over the robust deviation of all scores. Small images are
-# searched first; finer ones only where no place stands out.
+# The moving image is rotated, scaled and mirrored in steps; for each, one correlation
+# of the orientation fields gives the score of every shift [1]_. A score is in standard
+# deviations of chance: the correlation over its deviation for unrelated fields with
+# this overlap, over the robust deviation of all scores. Small images are
+# searched first; finer ones only if no place stands out.
 #
 # .. [1] J. Öfverstedt, J. Lindblad, N. Sladoje, arXiv:2110.10156.
 
 SEARCH_WIDTH_PX = 1.0  # of the filter in small images; chosen
 
-_LOST_PX = 2.0  # by which a step moves the corners at most: a line is as wide
+_LOST_PX = 2.0  # largest movement of the corners by a step: the width of a line
 _RADIUS = 0.35  # of the side: half of the mean distance from the centre, doubled
-_LEAST = 0.1  # of the largest overlap: below, scores are of few pixels
-_APART_PX = 4  # between two peaks: wider than one is
+_LEAST = 0.1  # of the largest overlap: below, scores depend on few pixels
+_APART_PX = 4  # least distance between two peaks: wider than a peak
 _TO_SIGMA = 1.4826  # from a median absolute value to a standard deviation
 
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """What a search tries."""
+    """Ranges of rotation and scale of a search."""
 
-    turn_degrees: float  # either way; 180 for all
-    stretch: float  # larger or smaller by this share
-    mirrored: bool = False  # try mirrored images as well
+    turn_degrees: float  # in both directions; 180 for all
+    stretch: float  # largest relative change of scale
+    with_mirror: bool = False  # whether to try mirrored images as well
 
     def steps(self, side: int) -> list[tuple[float, float, bool]]:
-        """List turns, scales and mirrors for images of so many pixels."""
+        """Return rotations, scales and mirror flags for images of `side` pixels."""
         step = _LOST_PX / (_RADIUS * side)
         if self.turn_degrees >= 180:
             count = int(np.ceil(2 * np.pi / step))
@@ -92,13 +92,13 @@ class Ranges:
         else:
             turns = _spread(self.turn_degrees, np.degrees(step))
         scales = np.exp(_spread(np.log1p(self.stretch), step))
-        mirrors = (False, True) if self.mirrored else (False,)
+        mirrors = (False, True) if self.with_mirror else (False,)
         return list(itertools.product(turns, scales, mirrors))
 
     def around(
         self, places: "Sequence[Candidate]", side: int
     ) -> list[tuple[float, float, bool]]:
-        """List turns and scales near those of places, for images of so many pixels."""
+        """Return rotations and scales near those of places, for images of `side` px."""
         step = _LOST_PX / (_RADIUS * side)
         steps_tried = {
             (
@@ -117,14 +117,14 @@ class Ranges:
 
 
 def _spread(reach: float, step: float) -> FloatArray:
-    """Values from -reach to reach that are a step apart at most."""
+    """Return values from -reach to reach in steps of at most `step`."""
     count = int(np.ceil(reach / step))
     return np.linspace(-reach, reach, 2 * count + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A place where one image may lie on another."""
+    """A possible registration found by a search."""
 
     score: float  # standard deviations of chance
     affine: Affine  # from the moving image to the fixed one
@@ -144,7 +144,7 @@ class Search:
     def run(
         self, steps_tried: Sequence[tuple[float, float, bool]], keep: int
     ) -> Job[list[Candidate]]:
-        """Try turns, scales and mirrors; give the best places, the best first."""
+        """Try rotations, scales and mirrors; return the best places in order."""
         if not (steps_tried and self._field.any()):
             return []
         largest = max(scale for _, scale, _ in steps_tried)
@@ -180,7 +180,7 @@ class Search:
         ]
 
     def rivals(self, affine: Affine, keep: int) -> list[Candidate]:
-        """Other shifts at which an image that is turned like this may lie."""
+        """Find other shifts with a high score at the same rotation and scale."""
         at_centre = affine(self._centre)
         centred_map = Affine.of(affine.linear, np.array(affine.shift) - at_centre)
         side = int(np.ceil(np.hypot(*self._moving.shape) * affine.scale)) + 4
@@ -207,15 +207,15 @@ class Search:
     def _score(
         self, affine: Affine, side: int, shape: list[int], spectra: tuple[Field, Field]
     ) -> tuple[FloatArray, BoolArray] | None:
-        """Score every shift of the moving image, turned about its centre.
+        """Score every shift of the moving image, rotated about its centre.
 
-        `spectra`: of the fixed image's field and of its power. Gives the scores, and
-        where the overlap is large enough for one.
+        `spectra`: of the fixed image's field and of its power. Returns the scores, and
+        a mask of sufficient overlap.
         """
         corner = -side / 2 * self.pitch
         grid = Grid((side, side), (self.pitch, self.pitch), (corner, corner))
         orientation_field = orientations(
-            Warped(self._moving, grid, affine).read(), SEARCH_WIDTH_PX
+            WarpedImage(self._moving, grid, affine).read(), SEARCH_WIDTH_PX
         )
         transforms, power = _transform(_balance(orientation_field), shape)
         sums = fft.ifft2(spectra[0] * np.conj(transforms), workers=-1).real
@@ -228,7 +228,7 @@ class Search:
         ), enough
 
     def _to_fixed_pixels(self, affine: Affine, at: FloatArray, side: int) -> Affine:
-        """Move a turned image to pixels of the fixed one."""
+        """Return the transform for a score's position in pixels."""
         middle = at * self.pitch + (side - 1) / 2 * self.pitch
         return Affine.of(
             affine.linear, np.array(affine.shift) + self._fixed.origin + middle
@@ -236,20 +236,20 @@ class Search:
 
 
 def _balance(field: Field) -> Field:
-    """Take off the mean: where all lines run one way, every place is alike so far."""
+    """Subtract the mean, which adds to all shifts if all lines have one direction."""
     usable = field != 0
     mean = field.sum() / max(int(usable.sum()), 1)
     return np.where(usable, field - mean, 0)
 
 
 def _transform(field: Field, shape: Sequence[int]) -> tuple[Field, Field]:
-    """Fourier transforms of a field and of its power, padded with nothing."""
+    """Return the Fourier transforms of a field and of its power, zero-padded."""
     power = np.square(np.abs(field))
     return fft.fft2(field, shape, workers=-1), fft.rfft2(power, shape, workers=-1)
 
 
 def _sign_shifts(at: NDArray[Any], shape: Sequence[int], side: int) -> FloatArray:
-    """Shifts that were counted from the far end, as negative ones."""
+    """Convert indices of a circular correlation to signed shifts."""
     return np.where(at > np.array(shape) - side, at - np.array(shape), at).astype(float)
 
 
@@ -258,71 +258,70 @@ Step = Literal["near", "full"]
 
 _RANGES: dict[Step, Ranges] = {
     "near": Ranges(15.0, 0.10),
-    "full": Ranges(180.0, 0.20, mirrored=True),
+    "full": Ranges(180.0, 0.20, with_mirror=True),
 }
-# Pixels along the longer side of the larger image in each search, and how many of the
-# best places of the one before are looked at closer; None tries all. All turns of 128
-# px take six times as long as those near 64 places, among which the true one mostly is.
+# Pixels along the longer side of the larger image in each search, and the number of
+# best places of the previous one to examine; None tries all. All rotations of 128 px
+# take six times as long as those near 64 places, which usually include the true one.
 _SIDES: dict[Step, tuple[tuple[int, int | None], ...]] = {
     "near": ((128, None), (256, 16)),
     "full": ((64, None), (128, 64), (128, None), (256, 16)),
 }
-_CLEAR = 7.0  # deviations of chance; foreign images reach 5.6 in 2000 places, measured
-_LOOKED_AT_PX = 1024  # along the longer side, where structure is looked for
-_LEAST_PX = 64  # side of an image: fewer hold no patches
-_FINER = 0.8  # times the pixels of the last search: less shows nothing new
-_KEPT = 64  # places of a search
-_LISTED = 16  # of them, among which the true one and its rivals are looked for
-_TRIED = 4  # places of the search that are refined; the true one was first or third
-_SAME_PX = 4.0  # of a search's pixels: two places that are one
-_BELIEVED = 5.0  # deviations of chance of a patch that says something
-_NEAR_PX = 1.5  # from the map, for a patch that agrees; of 17 x 17 places 7 do
-# Patches that say something and must agree: of 16 that scatter at random, a map through
-# three finds three more in one case of two, six more in one of 5000.
-_FEWEST, _AGREE = 6, 0.2  # at least, and a share of all besides
+_CLEAR = 7.0  # deviations of chance; unrelated images reach 5.6 in 2000 places
+_STRUCTURE_PX = 1024  # along the longer side for the test for structure
+_LEAST_PX = 64  # side of an image: smaller ones hold no patches
+_FINER = 0.8  # largest pixel size relative to the last search: more adds no detail
+_PLACES = 64  # places returned by a search
+_CANDIDATES = 16  # of them, that may be the true one or its rivals
+_REFINEMENTS = 4  # places to refine; the true one was first or third
+_SAME_PX = 4.0  # of a search's pixels: closer places count as one
+_SIGNIFICANT = 5.0  # deviations of chance of a significant patch
+_NEAR_PX = 1.5  # largest residual of a patch that agrees; of 17 x 17 places 7 do
+# Significant patches that must agree: of 16 that scatter at random, a transform through
+# three matches three more in one case of two, six more in one of 5000.
+_FEWEST, _AGREE = 6, 0.2  # at least, plus this fraction of all
 _MOST_RATIO = 8.0  # of two fields' lengths; chosen: of 128 px the shorter has 16
-# Pixels along the longer side of the larger image, and how many of the ratios that fit
-# best there are looked at closer; chosen: all of 128 px would take seven times as long.
+# Pixels along the longer side of the larger image, and the number of best ratios to
+# examine further; chosen: all of 128 px would take seven times as long.
 _RATIO_SIDES = ((64, 6), (128, 3))
-_RIVALS = 8  # other shifts that are looked at
+_RIVALS = 8  # other shifts to examine
 _COMPARABLE = 0.5  # of the best score; a period of a fifth of the field leaves 0.8
 _ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
-_NEARLY = 0.6  # of it, from where on it is asked whether the difference is chance
-_COMPARED_PX = 192  # along the longer side, where places are compared: a bend is small
-_SURE = 4.0  # standard errors by which the best must be better, where others are near
-_CELL_PX = 16  # over which such a difference is one observation
-_DOUBTED_PX = 1.0  # expected error of a place that is called unreliable
-_OUTLIER_PX = 2.0  # a place whose held-out patch lies so far off is called unreliable
+_NEARLY = 0.6  # of it, from which the difference is tested for significance
+_COMPARISON_PX = 192  # along the longer side for comparing places: distortion is small
+_SURE = 4.0  # standard errors by which the best must be better than near rivals
+_CELL_PX = 16  # side of a cell that counts as one observation of the difference
+_ERROR_PX = 1.0  # expected error from which a place is unreliable
+_OUTLIER_PX = 2.0  # residual of a held-out patch from which its place is unreliable
 
 
 class RegistrationOptions(Options):
-    """How an image is brought onto another."""
+    """Options of a registration."""
 
     model: Literal["similarity", "affine", "elastic"] = option(
         "affine",
-        "Map",
-        "what may differ: similarity (turn, scale), affine (also shear), or elastic "
-        "(affine and a smooth bending, where the images show it)",
+        "Transform type",
+        "similarity (rotation, scale), affine (also shear), or elastic (affine and a "
+        "smooth displacement, if the images determine it)",
         choices={
-            "turn and scale": "similarity",
-            "affine: shear as well": "affine",
-            "elastic: bending as well": "elastic",
+            "similarity: rotation, scale": "similarity",
+            "affine: also shear": "affine",
+            "elastic: also smooth displacement": "elastic",
         },
     )
     search: Literal["near", "full"] = option(
         "near",
         "Search",
-        "near: turned by 15 degrees and scaled by 10 % at most, and where nothing fits "
-        "there, all, which is said; full: any turn, mirrored too, scaled by 20 % at "
-        "most",
-        choices={"turned by up to 15°": "near", "every turn, mirrored": "full"},
+        "near: rotated by at most 15 degrees and scaled by at most 10 %, then, with a "
+        "warning, full; full: any rotation, also mirrored, scaled by at most 20 %",
+        choices={"rotated by up to 15°": "near", "any rotation, mirrored": "full"},
     )
 
 
 class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an error
-    """No map can be believed; `message` says why, and what to do, `reason` in a word.
+    """No reliable transform was found; `reason` is the code of the message.
 
-    `rivals` are places that fit as well.
+    `rivals` are places that fit equally well.
     """
 
     def __init__(
@@ -333,43 +332,43 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
         self.rivals = tuple(rivals)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the reason and the rivals."""
+        """Return the reason and the rivals."""
         rivals = [asdict(rival) for rival in self.rivals]
         return {"reason": self.reason, "rivals": rivals}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Residuals:
-    """By how much what was held out lies off a map: patches or landmarks, or none."""
+    """Residuals of held-out patches or landmarks, or none."""
 
-    # (N, 2) Centres of the patches in the plane of the fixed image
+    # (N, 2) centres of the patches in the plane of the fixed image
     places_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
-    # (N, 2) From where the map brings them to where they lie
+    # (N, 2) residuals of the transform there
     off_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
-    # (N,) Whether the map may be believed there
+    # (N,) whether the transform is reliable there
     reliable: BoolArray = field(default_factory=lambda: np.empty(0, dtype=bool))
-    side_nm: float = 0.0  # Of a patch; 0 for landmarks, which confirm no place
-    # (N,) Expected distance from the true map there; empty where that is not known
+    side_nm: float = 0.0  # of a patch; 0 for landmarks, which confirm no place
+    # (N,) expected error of the transform there; empty if unknown
     error_nm: FloatArray = field(default_factory=lambda: np.empty(0))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Registration:
-    """A map from one image to another, and what it is worth."""
+    """A transform from one image to another, and its quality."""
 
-    transform: Affine | Elastic  # From the moving image to the fixed one, in nm
-    model: str  # Kind of map
-    # Expected distance from the true map, root mean square over the overlap, in pixels
-    # of the coarser image: scatter of the patches, and what another filter changes
+    transform: Affine | Elastic  # from the moving image to the fixed one, in nm
+    model: str  # type of the transform
+    # expected RMS error of the transform over the overlap, in pixels of the coarser
+    # image: from the scatter of the patches, and the change by another filter
     error_px: float
     error_nm: float  # The same in nm
     overlap: float  # Share of the smaller image that the other shows
-    mutual_information_before: float  # In bits, as the images lie by their origins
+    mutual_information_before: float  # in bits, with the images at their origins
     mutual_information_after: float
-    residuals: Residuals  # Of what was held out
-    score: float  # Height of the search's best place in standard deviations of chance
-    searched: str  # Where the place was found: near, full, landmarks or stored
-    rivals: tuple[AlternativeTransform, ...] = ()  # Other places, the best first
+    residuals: Residuals
+    score: float  # of the search's best place, in standard deviations of chance
+    searched: str  # source of the transform: near, full, landmarks or stored
+    rivals: tuple[AlternativeTransform, ...] = ()  # other places, the best first
 
 
 def register(
@@ -379,17 +378,17 @@ def register(
     *,
     start: Affine | None = None,
 ) -> Job[Registration]:
-    """Find the map that brings an image onto another of the same place.
+    """Find the transform from an image to another of the same place.
 
-    Both are calibrated; contrast may differ or be inverted, NaN is left out. `start` is
-    a map that is nearly right, as from landmarks; no place is searched then.
+    Both are calibrated; contrast may differ or be inverted, NaN is ignored. `start` is
+    an approximate transform, such as from landmarks, which replaces the search.
 
     Raises
     ------
     RegistrationError
         If an image has no pixel size or is too small.
     RegistrationRefused
-        If no map can be believed.
+        If no reliable transform is found.
     """
     settings = options or RegistrationOptions()
     for image, which in ((moving, "moving"), (fixed, "fixed")):
@@ -401,14 +400,14 @@ def register(
         fit, score, search_name, rivals = search_result
     else:
         yield Progress(0, 0, "refining")
-        # the pixel size at which a start may be a few pixels off
+        # the pixel size at which a start may have an error of a few pixels
         near = _span(moving, fixed) / _SIDES["near"][0][0]
         pitch = max(near, *moving.scale, *fixed.scale)
         near_start = _refine_place(moving, fixed, Candidate(0.0, start), pitch, model)
         if near_start is None:
             msg = (
-                "The images do not agree near the landmarks: check that each pair "
-                "marks one place in both images."
+                "The images do not match near the landmarks: check that each pair "
+                "marks the same place in both images."
             )
             raise RegistrationRefused(msg, "no-overlap")
         fit, score, search_name, rivals = near_start, 0.0, "landmarks", ()
@@ -435,19 +434,19 @@ def register_unsized(
     *,
     unsized_role: Role,
 ) -> Job[tuple[float, Registration]]:
-    """Register two images of which one has any pixel size, since it has none.
+    """Register two images, one of which has an arbitrary pixel size.
 
-    Square pixels are taken for granted. Sizes are tried at which one field is up to
-    `_MOST_RATIO` times as long as the other; the places where these fit best are
-    registered as usual. Gives the factor of the pixel size of the `unsized_role` image,
-    and the map with that size.
+    Pixels are assumed to be square. Sizes are tried at which one field is up to
+    `_MOST_RATIO` times as long as the other; the best ones are registered as usual.
+    Returns the factor of the pixel size of the `unsized_role` image, and the
+    registration with that size.
 
     Raises
     ------
     RegistrationError
         If an image is too small.
     RegistrationRefused
-        If no map can be believed at any size.
+        If no reliable transform is found at any size.
     """
     search_options = options or RegistrationOptions()
     images: dict[Role, Micrograph] = {"moving": moving, "fixed": fixed}
@@ -495,10 +494,10 @@ def register_unsized(
             again = search_options.replace(search=step)
             return factor, (yield from register(*with_size(factor), again))
     msg = (
-        f"No place of {moving.name!r} was found on {fixed.name!r} at any pixel size "
-        f"with which one field is up to {_MOST_RATIO:g} times as long as the other: "
-        f"give {images[unsized_role].name!r} its pixel size, check that both show one "
-        "place over 30 % or more, or mark places as landmarks."
+        f"{moving.name!r} was not found on {fixed.name!r} at any pixel size that makes "
+        f"one field up to {_MOST_RATIO:g} times as long as the other: "
+        f"give {images[unsized_role].name!r} its pixel size, check that both overlap "
+        "by 30 % or more, or mark places as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
@@ -506,7 +505,7 @@ def register_unsized(
 def _glance(
     moving: Micrograph, fixed: Micrograph, step: Step, side: int
 ) -> Job[Candidate | None]:
-    """Find the best place in images of `side` pixels, if there is any."""
+    """Search for the best place in images of `side` pixels, if there is any."""
     span = _span(moving, fixed)
     pitch = max(span / side, *moving.scale, *fixed.scale)
     steps_tried = _RANGES[step].steps(round(span / pitch))
@@ -515,32 +514,32 @@ def _glance(
 
 
 def _linear(options: RegistrationOptions) -> Model:
-    """Tell the linear map that is fitted first."""
+    """Return the linear model to fit first."""
     return "similarity" if options.model == "similarity" else "affine"
 
 
-# The best place at the finest pixels, its score, where it was found, and other places.
-_Found = tuple[MapFit, float, str, tuple[AlternativeTransform, ...]]
+# The fit at the finest pixels, its score, the search step, and other places.
+_SearchResult = tuple[MapFit, float, str, tuple[AlternativeTransform, ...]]
 
 
 def _check(image: Micrograph, which: str) -> None:
     if image.pixel_size_nm is None:
         msg = (
-            f"The {which} image {image.name!r} has no pixel size, without which its "
-            "size on the other is unknown: give it (`pixel_size_nm`)."
+            f"The {which} image {image.name!r} has no pixel size, so its scale is "
+            "unknown: give it (`pixel_size_nm`)."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
     if min(image.shape) < _LEAST_PX:
         rows, columns = image.shape
         msg = (
-            f"Registration needs images of {_LEAST_PX} px or more on each side, the "
-            f"{which} one {image.name!r} has {rows} x {columns}."
+            f"Registration needs images of at least {_LEAST_PX} px on each side, but "
+            f"the {which} one {image.name!r} has {rows} x {columns}."
         )
         raise RegistrationError(msg, code="image-too-small")
 
 
 def _span(moving: Micrograph, fixed: Micrograph) -> float:
-    """Longest side of both images in nm."""
+    """Return the longest side of both images in nm."""
     sides = (
         n * p for i in (moving, fixed) for n, p in zip(i.shape, i.scale, strict=True)
     )
@@ -553,17 +552,17 @@ def _find(
     options: RegistrationOptions,
     fine: float,
     model: Model,
-) -> Job[_Found]:
-    """Search, coarse first, until a place holds down to the finest pixels."""
+) -> Job[_SearchResult]:
+    """Search from coarse to fine until a place is confirmed at the finest pixels."""
     span = _span(moving, fixed)
     steps: tuple[Step, ...] = (
         ("near", "full") if options.search == "near" else ("full",)
     )
-    pitch = max(fine, span / _LOOKED_AT_PX)
+    pitch = max(fine, span / _STRUCTURE_PX)
     for image in (moving, fixed):
         if not has_structure(at_pitch(image, pitch).array()):
             msg = (
-                f"{image.name!r} shows no structure above its noise: take an image "
+                f"{image.name!r} shows no structure above its noise: use an image "
                 "with edges, or mark places as landmarks."
             )
             raise RegistrationRefused(msg, "no-structure")
@@ -581,23 +580,23 @@ def _find(
                 steps_tried = _RANGES[step].steps(side)
             else:
                 steps_tried = _RANGES[step].around(places[:near], side)
-            places = yield from search.run(steps_tried, _KEPT)
+            places = yield from search.run(steps_tried, _PLACES)
             if not places or places[0].score < _CLEAR:
                 continue
             yield Progress(0, 0, "refining")
-            best = _best(moving, fixed, places[:_LISTED], pitch, model)
+            best = _best(moving, fixed, places[:_CANDIDATES], pitch, model)
             if best is None:
                 continue
             fit, score = best
             yield Progress(0, 0, "looking for other places that fit")
-            rivals = _rivals(moving, fixed, search, places[:_LISTED], fit, model)
+            rivals = _rivals(moving, fixed, search, places[:_CANDIDATES], fit, model)
             if rivals and rivals[0].score > _ALIKE:
                 raise _ambiguous(rivals)
             return fit, score, step, tuple(rivals)
     msg = (
-        f"No place of {moving.name!r} was found on {fixed.name!r}, at any turn, "
-        "mirrored or not, up to 20 % larger or smaller: check the pixel sizes and that "
-        "both show one place over 30 % or more, or mark places as landmarks."
+        f"{moving.name!r} was not found on {fixed.name!r} at any rotation, mirrored "
+        "or not, up to 20 % larger or smaller: check the pixel sizes and that "
+        "both overlap by 30 % or more, or mark places as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
@@ -605,9 +604,9 @@ def _find(
 def _ambiguous(rivals: Sequence[AlternativeTransform]) -> RegistrationRefused:
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
-        f"The images fit at {1 + len(rivals)} places or more, as a pattern that "
-        f"repeats does, one of them {shift_in_words(rivals[0].shift_nm)} of another: "
-        "mark three places as landmarks, or take a larger field."
+        f"The images fit at {1 + len(rivals)} or more places, as repeating patterns "
+        f"do, one of them {describe_shift(rivals[0].shift_nm)} of another: "
+        "mark three places as landmarks, or use a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)
 
@@ -619,7 +618,7 @@ def _best(
     pitch: float,
     model: Model,
 ) -> tuple[MapFit, float] | None:
-    """Refine the first few different places, and keep the one that patches support."""
+    """Refine the first few different places and return the best supported one."""
     middle = places_seen(places[0].affine, moving, fixed)
     candidates: list[Candidate] = []
     for place in places:
@@ -630,7 +629,7 @@ def _best(
         if all(far > _SAME_PX * pitch for far in apart):
             candidates.append(place)
     best = None
-    for place in candidates[:_TRIED]:
+    for place in candidates[:_REFINEMENTS]:
         if best is not None and place.score < _ALIKE * places[0].score:
             break
         fit = _refine_place(moving, fixed, place, pitch, model)
@@ -645,7 +644,7 @@ def _best(
 def _refine_place(
     moving: Micrograph, fixed: Micrograph, place: Candidate, pitch: float, model: Model
 ) -> MapFit | None:
-    """Refine from the search's pixels to the finest."""
+    """Refine a place from the search's pixels to the finest."""
     fine = max(*moving.scale, *fixed.scale)
     affine, levels = place.affine, [fine]
     while 2 * levels[-1] < pitch * 0.9:
@@ -677,7 +676,7 @@ def _refine_place(
             affine = fit.affine
         edge = 0.0
         if level == fine and fit is not None:
-            edge = edges_off(pair, affine, plans[0], fit.edge_nm)
+            edge = edge_shift(pair, affine, plans[0], fit.edge_nm)
         if plans:
             fit = refine(pair, affine, plans, model, edge)
             if fit is None:
@@ -690,11 +689,11 @@ _SMALLEST = 24  # pixels along a patch
 
 
 def _agrees(fit: MapFit, pitch: float) -> bool:
-    """Whether enough of the patches that say something lie where the map says."""
-    telling = fit.patches.strength > _BELIEVED
-    off = np.hypot(*fit.residuals()[telling].T) / pitch
+    """Return whether enough of the significant patches agree with the transform."""
+    significant = fit.patches.strength > _SIGNIFICANT
+    off = np.hypot(*fit.residuals()[significant].T) / pitch
     agree = int((off < _NEAR_PX).sum())
-    return agree >= _FEWEST + _AGREE * int(telling.sum())
+    return agree >= _FEWEST + _AGREE * int(significant.sum())
 
 
 def _rivals(
@@ -710,20 +709,19 @@ def _rivals(
     middle = places_seen(best, moving, fixed)
 
     def apart(one: Affine, other: Affine) -> float:
-        # Over half of the field: on a bent image several maps fit a part each, which
-        # is no place of its own.
+        # Over half of the field: on a distorted image several transforms each fit a
+        # part, which are not different places.
         return float(np.median(np.abs(one(middle) - other(middle)).max(axis=1)))
 
     finest = max(*moving.scale, *fixed.scale)
-    pitch = max(finest, _span(moving, fixed) / _COMPARED_PX)
+    pitch = max(finest, _span(moving, fixed) / _COMPARISON_PX)
     levels = [Level(moving, fixed, search.pitch), Level(moving, fixed, pitch)]
     grid = levels[-1].grid
     ours = field_at(fixed, grid, Affine(), SEARCH_WIDTH_PX)
     theirs = field_at(moving, grid, best, SEARCH_WIDTH_PX)
     rivals = []
-    # what stands out about as much as the best, each among its like: a repeating
-    # pattern that is moved by a period hardly loses overlap; what fits a corner alone
-    # says nothing
+    # scores near the best of the same search: a repeating pattern shifted by a period
+    # hardly loses overlap; a fit of a corner alone is not evidence
     comparable = [
         place
         for fit in (search.rivals(best, _RIVALS), places[:_RIVALS])
@@ -745,7 +743,7 @@ def _rivals(
         other = field_at(moving, grid, affine, SEARCH_WIDTH_PX)
         score, sure = compare(ours, theirs, other, _CELL_PX)
         if score > _NEARLY and sure < _SURE:
-            score = max(score, 1.0)  # chance may have made the better of the two
+            score = max(score, 1.0)  # the difference is not significant
         centre = middle.mean(axis=0)
         y, x = (affine(centre) - best(centre)).tolist()
         turn = (affine.degrees - best.degrees + 180) % 360 - 180
@@ -760,16 +758,16 @@ def _evaluate(
     search_name: str,
     options: RegistrationOptions,
 ) -> Job[Registration]:
-    """Bend where that is asked for, and say what the map is worth."""
+    """Fit the elastic transform if requested, and evaluate the registration."""
     fine = max(*moving.scale, *fixed.scale)
     level = Level(moving, fixed, fine)
     bending = None
     if options.model == "elastic":
-        bending = yield from bend(level, fit.affine)
+        bending = yield from fit_elastic(level, fit.affine)
         if bending is None:
             warn(
-                "The images share too few patches to tell a bending: the affine map is "
-                "given.",
+                "The images share too few patches for an elastic transform: the affine "
+                "one is used.",
                 "bending-undecided",
             )
     yield Progress(0, 0, "estimating the error")
@@ -781,9 +779,9 @@ def _evaluate(
     else:
         patches, off = bending.patches, bending.off_nm
         square_error = _error_of_bending(level, bending)
-    errors = np.sqrt(square_error(patches.seen))
+    errors = np.sqrt(square_error(patches.moving_places))
     is_doubtful = np.hypot(*off.T) >= _OUTLIER_PX * fine
-    is_doubtful |= errors >= _DOUBTED_PX * fine
+    is_doubtful |= errors >= _ERROR_PX * fine
     return take_map(
         transform,
         moving,
@@ -796,17 +794,17 @@ def _evaluate(
 
 
 # Squared errors (N,) in nm², both axes, at places (N, 2) of the moving image.
-_Squared = Callable[[FloatArray], FloatArray]
+_SquareError = Callable[[FloatArray], FloatArray]
 
 
 def _error_of_affine(
     level: Level, fit: MapFit, model: Model, places: FloatArray
-) -> _Squared:
-    """Add up scatter and what other filters change, of an affine map."""
+) -> _SquareError:
+    """Return the error of an affine transform: scatter and change by other filters."""
     size = round(fit.patches.side_nm / level.pitch)
     sure = doubt(fit, model)
     variance = 0.0
-    # of both images, and of either alone: one is blurred more than the other
+    # for both images, and for either alone, since one is more blurred than the other
     for width, fixed_px in (
         (OTHER_PX, None),
         (WIDTH_PX, OTHER_PX),
@@ -824,25 +822,27 @@ def _error_of_affine(
     return squared_error
 
 
-def _error_of_bending(level: Level, bending: Bent) -> _Squared:
-    """Add up scatter and what another filter changes, of an elastic map."""
+def _error_of_bending(level: Level, bending: ElasticFit) -> _SquareError:
+    """Return the error of an elastic transform: scatter and filter change."""
     size = round(bending.patches.side_nm / level.pitch)
     plan = RefinementPlan(size, 5, OTHER_PX, most=900)
     other = measure(level, bending.transform, plan, bending.patches.edge_nm)
-    anew = None if other is None else bending.again(other)
+    refit_transform = None if other is None else bending.refit(other)
 
     def squared_error(places: FloatArray) -> FloatArray:
         mapped_places = bending.transform(places)
         variance = bending.variance(mapped_places)
-        if anew is None:
+        if refit_transform is None:
             return variance
-        # all of it: a bending also follows how patches scatter under the other filter
-        return np.asarray(variance + ((anew(places) - mapped_places) ** 2).sum(axis=1))
+        # the full change: an elastic fit also follows the scatter with the other filter
+        return np.asarray(
+            variance + ((refit_transform(places) - mapped_places) ** 2).sum(axis=1)
+        )
 
     return squared_error
 
 
-# What a map is worth that was not found by structure: from landmarks, or stored.
+# Evaluation of a transform that was not found by structure: from landmarks, or stored.
 
 
 def take_map(
@@ -855,28 +855,30 @@ def take_map(
     error_nm: float,
     residuals: Residuals,
 ) -> Registration:
-    """Look at what two calibrated images show under a map, in nm, that is given.
+    """Evaluate a given transform, in nm, of two calibrated images.
 
-    `error_nm` is the expected distance from the true map, NaN where that is not known;
-    `residuals` are of patches or landmarks. There is no score, and there are no rivals.
+    `error_nm` is its expected error, NaN if unknown; `residuals` are of patches or
+    landmarks. The result has no score and no rivals.
 
     Raises
     ------
     RegistrationRefused
-        If the map brings nothing of the moving image onto the fixed one.
+        If the transformed moving image does not overlap the fixed one.
     """
     overlap = overlap_of(transform, moving, fixed)
     if overlap <= 0:
         msg = (
-            f"The map brings nothing of {moving.name!r} onto {fixed.name!r}: check "
-            "pixel sizes and origins, or register again."
+            f"With this transform {moving.name!r} does not overlap {fixed.name!r}: "
+            "check pixel sizes and origins, or register again."
         )
         raise RegistrationRefused(msg, "no-overlap")
-    # mutual information before and after, on pixels that bound the time
+    # mutual information before and after, at a pixel size that limits the time
     finest = max(*moving.scale, *fixed.scale)
     onto = at_pitch(fixed, max(finest, _span(moving, fixed) / 512))
     grid = Grid.of(onto)
-    seen_images = (Warped(moving, grid, kind).read() for kind in (Affine(), transform))
+    seen_images = (
+        WarpedImage(moving, grid, kind).read() for kind in (Affine(), transform)
+    )
     before, after = (mutual_information(onto.data, one) for one in seen_images)
     return Registration(
         transform=transform,
@@ -898,15 +900,15 @@ def register_landmarks(
     landmarks: Landmarks,
     model: Model = "affine",
 ) -> Registration:
-    """Bring an image onto another by three landmarks or more alone, not on one line.
+    """Register an image to another by three or more landmarks, not on one line.
 
-    The residuals are of landmarks that were left out, NaN where the others leave a map
-    open, and the error is NaN where none is spare.
+    The residuals are of held-out landmarks, NaN if the others do not determine a
+    transform, and the error is NaN without a redundant landmark.
 
     Raises
     ------
     RegistrationError
-        If the landmarks do not determine a map.
+        If the landmarks do not determine a transform.
     """
     fit = fit_landmarks(landmarks, model)
     expected_error = fit.expected_error(places_seen(fit.transform, moving, fixed))

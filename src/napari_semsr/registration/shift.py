@@ -1,15 +1,15 @@
-"""How far one image lies from where its origin says: a translation, and its doubt.
+"""Translation between two images with known origins, and its uncertainty.
 
-Both images lie on one grid. They are band-passed (shading and the finest noise say
-nothing of the place) and windowed; the phase correlation [1]_ is looked at within the
-search alone, and its best place is refined on the overlap by an upsampled Fourier
-transform [2]_. Contrast may be inverted: only the size of the correlation counts.
+Both images are on one grid. They are band-passed (shading and the finest noise do not
+help) and windowed; the maximum of the phase correlation [1]_ within the search range is
+refined on the overlap by an upsampled Fourier transform [2]_. Contrast may be inverted:
+only the magnitude of the correlation counts.
 
-Three figures tell how sure the shift is. The runner-up is the correlation coefficient
-at the next best place, over that at the best: near 1 on a lattice, where a whole period
-more fits as well. Each quarter of the field is searched on its own; the shift is
-believed where at least three of the four find the same place, and their spread is its
-standard error. It knows nothing of what moves all quarters alike, such as shadows.
+Three figures describe the reliability. The runner-up is the correlation coefficient
+at the next best place, relative to the best: near 1 on a lattice, where a shift by a
+period fits as well. Each quarter of the field is searched separately; the shift is
+accepted if at least three of the four find the same place, and their scatter is its
+standard error. It does not include errors common to all quarters, such as shadows.
 
 .. [1] C. D. Kuglin, D. C. Hines, Proc. IEEE Conf. Cybernetics and Society, 163 (1975).
 .. [2] M. Guizar-Sicairos et al., Opt. Lett. 33, 156 (2008), doi:10.1364/OL.33.000156.
@@ -36,14 +36,14 @@ _LEAST_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some st
 
 # The band: finer is noise, coarser is shading; chosen.
 _FINE_PX, _COARSE_PX = 2.0, 16.0
-_TAPER = 0.25  # of a window; chosen: enough that borders do not correlate
+_TAPER = 0.25  # of a window; chosen: borders do not correlate
 _FLOOR = 1e-3  # of the largest cross power; chosen: weaker frequencies are noise
-_FLAT = 1e-9  # of the grey values; chosen: rounding alone
+_FLAT = 1e-9  # of the grey values; chosen: rounding errors
 _UPSAMPLING = 50  # to 0.02 px; chosen: finer than the standard error of most shifts
 
-# When a shift is believed; chosen.
-_NEAR_PX = 2.0  # quarters, and the finer search, that find the same place
-_APART_PX = 12  # peaks of one structure are not two places
+# Criteria for accepting a shift; chosen.
+_NEAR_PX = 2.0  # tolerance between quarters, and of the finer search
+_APART_PX = 12  # least distance between two peaks
 _ENOUGH = 3  # of 4 quarters: one may be empty or damaged
 # height of a second peak over the first that makes a shift ambiguous; chosen
 _ALIKE = 0.8
@@ -53,12 +53,12 @@ _ALIKE = 0.8
 class Shift:
     """A translation between two images on one grid."""
 
-    shift_px: FloatPair  # By which the moving image must be moved to lie on the fixed
-    error_px: float  # Standard error from the quarters of the field, the longer axis
-    quarters: int  # Of the field that find this place by themselves, of four
-    # Correlation at the next best place over that at the best, without sign
+    shift_px: FloatPair  # ``(y, x)`` to move the moving image onto the fixed one
+    error_px: float  # standard error from the quarters of the field, the larger axis
+    quarters: int  # of four quarters of the field, those that find this place alone
+    # magnitude of the correlation at the next best place over that at the best
     runner_up: float
-    # Pearson's r of the band-passed images when moved; below 0 with inverted contrast
+    # Pearson's r of the band-passed images after the shift; negative if inverted
     correlation: float
 
     @property
@@ -68,35 +68,38 @@ class Shift:
 
 
 def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shift:
-    """Find the translation that brings one image (Y, X) onto another of its shape.
+    """Find the translation from one image (Y, X) to another of its shape.
 
-    Each side has 64 px or more, and NaN stands where nothing is known; `reach` is the
-    largest shift along each axis that is looked for, in pixels.
+    Each side has 64 px or more, and missing pixels are NaN; `reach` is the
+    largest shift along each axis in pixels.
 
     Raises
     ------
     RegistrationError
-        If there is no structure, or no shift can be believed.
+        If there is no structure, or no reliable shift.
     """
     _check(fixed.shape, moving.shape, reach)
     first, second = _band_pass(fixed), _band_pass(moving)
     if not (first.any() and second.any()):
-        msg = "A shift is found by structure, but one of both images shows none there."
+        msg = (
+            "One of the images shows no structure in the common area: use images with "
+            "edges."
+        )
         raise RegistrationError(msg, code="no-structure")
     coarse, other = _peaks(first, second, reach)
     rest = _rest(*_overlap_parts(first, second, coarse))
     shift = np.array(coarse) + rest
     if np.abs(coarse).max() >= reach:
         msg = (
-            f"The best shift lies beyond the search of {reach} px; search further "
+            f"The best shift is beyond the search range of {reach} px: increase it "
             "(`search`), or check origins and pixel sizes."
         )
         raise RegistrationError(msg, code="beyond-search")
     places = []
-    found_twice = np.abs(rest).max() <= _NEAR_PX  # else the finer search contradicts
+    is_confirmed = np.abs(rest).max() <= _NEAR_PX  # by the finer search
     rows, columns = (n // 2 for n in first.shape)
     quarters = [(y, x) for y in (0, rows) for x in (0, columns)]
-    for y, x in quarters if found_twice else ():
+    for y, x in quarters if is_confirmed else ():
         part = slice(y, y + rows), slice(x, x + columns)
         one, two = first[part], second[part]
         own, _ = _peaks(one, two, reach)
@@ -105,9 +108,9 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
             places.append(place)
     if len(places) < _ENOUGH:
         msg = (
-            f"No shift within {reach} px can be believed: {len(places)} of 4 quarters "
-            "of the common area find the one of the whole; the images may show "
-            "different places, too little, or a lattice. Check origins and pixel sizes."
+            f"No reliable shift within {reach} px: only {len(places)} of 4 quarters "
+            "of the common area agree with the whole; the images may show different "
+            "places, too little structure, or a lattice. Check origins and pixel sizes."
         )
         raise RegistrationError(msg)
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))
@@ -123,23 +126,23 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
 
 def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
-        msg = f"Both images must have one shape, got {fixed} and {moving}."
+        msg = f"Both images must have the same shape, got {fixed} and {moving}."
         raise ShapeError(msg, code="sizes-differ")
     need = max(_LEAST_PX, 4 * (reach + 1))
     if min(fixed) < need:
         smaller = min(fixed) >= _LEAST_PX
-        remedy = "search less far (`search`)"
+        remedy = "reduce the range (`search`)"
         if not smaller:
-            remedy = f"no search does with less than {_LEAST_PX} px"
+            remedy = f"at least {_LEAST_PX} px are always needed"
         msg = (
-            f"A search of {reach} px needs a common area of {need} px or more on each "
-            f"side, got {fixed[0]} x {fixed[1]} px: {remedy}."
+            f"A search range of {reach} px needs a common area of at least {need} px "
+            f"on each side, got {fixed[0]} x {fixed[1]} px: {remedy}."
         )
         raise ShapeError(msg, code="image-too-small")
 
 
 def _band_pass(image: NDArray[Any]) -> FloatArray:
-    """Band-pass an image; 0 where nothing is known."""
+    """Band-pass an image; 0 for missing pixels."""
     values = np.asarray(image, dtype=np.float64)
     finite = np.isfinite(values)
     mean = float(values[finite].mean()) if finite.any() else 0.0
@@ -152,7 +155,7 @@ def _band_pass(image: NDArray[Any]) -> FloatArray:
 
 
 def _window(part: FloatArray) -> FloatArray:
-    """Take off the mean and let the borders fade."""
+    """Subtract the mean and taper the borders."""
     window = window_plane((part.shape[0], part.shape[1]), _TAPER)
     return np.asarray((part - part.mean()) * window)
 
@@ -160,7 +163,7 @@ def _window(part: FloatArray) -> FloatArray:
 def _peaks(
     fixed: FloatArray, moving: FloatArray, reach: int
 ) -> tuple[IntPair, IntPair]:
-    """Best whole shift within reach by phase, and the next best by plain product."""
+    """Return the best integer shift by phase correlation, and the next best one."""
     cross = fft.rfft2(_window(fixed)) * np.conj(fft.rfft2(_window(moving)))
     power = np.abs(cross)
     floor = max(_FLOOR * float(power.max()), np.finfo(np.float64).tiny)
@@ -185,7 +188,7 @@ def _highest(surface: FloatArray) -> IntPair:
 
 
 def _coefficient(fixed: FloatArray, moving: FloatArray, shift: IntPair) -> float:
-    """Pearson's r of two images after a whole shift; 0 where one is flat."""
+    """Return Pearson's r of two images after an integer shift; 0 if one is constant."""
     one, two = _overlap_parts(fixed, moving, shift)
     one, two = one - one.mean(), two - two.mean()
     power = float(np.vdot(one, one)) * float(np.vdot(two, two))
@@ -195,7 +198,7 @@ def _coefficient(fixed: FloatArray, moving: FloatArray, shift: IntPair) -> float
 def _overlap_parts(
     fixed: FloatArray, moving: FloatArray, shift: IntPair
 ) -> tuple[FloatArray, FloatArray]:
-    """Parts of two images that lie on each other after a whole shift."""
+    """Return the overlapping parts of two images after an integer shift."""
     rows, columns = fixed.shape
     moved_box = Box.of((rows, columns), shift)
     common = moved_box.intersection(Box.of((rows, columns)))
@@ -203,7 +206,7 @@ def _overlap_parts(
 
 
 def _rest(fixed: FloatArray, moving: FloatArray) -> FloatArray:
-    """Shift that is left between two images, to a fiftieth of a pixel."""
+    """Return the residual shift between two images, to a fiftieth of a pixel."""
     from skimage.registration import phase_cross_correlation
 
     if not (fixed.any() and moving.any()):

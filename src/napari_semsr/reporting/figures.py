@@ -169,12 +169,12 @@ def _draw_line(
         look = {"linestyle": "none"}
     elif line.kind == "points":
         look |= {"marker": "o", "markersize": 3}
-    label = ", ".join(filter(None, (line.label, line.marked)))
+    label = ", ".join(filter(None, (line.label, line.mark_label)))
     axes.plot(x, y, color=colour, label=label, **look)
     if line.mark is not None:
         level = np.interp(line.mark, other_line.middle, other_line.y)
         axes.plot([line.mark], [level], "o", color=colour, markersize=6, alpha=0.85)
-        if line.marked:
+        if line.mark_label:
             axes.axvline(line.mark, color=colour, linewidth=1, alpha=0.7)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_semsr.core import in_figures, software_versions
+from napari_semsr.core import format_number, software_versions
 from napari_semsr.io import replacing
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def write_number(value: float | None, form: str = ".4g") -> str:
     if value is None or not math.isfinite(value):
         return NO_VALUE
     whole = form == "d" and float(value).is_integer()
-    text = f"{int(value):d}" if whole else in_figures(value, form.replace("d", ".4g"))
+    text = (
+        f"{int(value):d}" if whole else format_number(value, form.replace("d", ".4g"))
+    )
     return text.replace("-", "\N{MINUS SIGN}") if text.startswith("-") else text
 
 

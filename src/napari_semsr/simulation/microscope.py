@@ -20,7 +20,7 @@ from pydantic import field_validator, model_validator
 from scipy import ndimage
 
 from napari_semsr.core import (
-    MOST_DISTORTION,
+    MAX_DISTORTION,
     Float32Array,
     FloatArray,
     Options,
@@ -120,8 +120,8 @@ class MicroscopeOptions(Options):
     distortion: float = setting(
         0.0,
         "displacement at the rim along the radius, over that radius",
-        ge=-MOST_DISTORTION,
-        le=MOST_DISTORTION,
+        ge=-MAX_DISTORTION,
+        le=MAX_DISTORTION,
     )
     dust: int = setting(0, "specks on the optics, the same in each frame", ge=0, le=500)
     photons: float = setting(

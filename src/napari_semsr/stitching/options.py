@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from napari_semsr.core import (
-    MOST_DISTORTION,
+    MAX_DISTORTION,
     FirstFrame,
     FrameOrder,
     Message,
@@ -98,8 +98,8 @@ class StitchOptions(Options):
             amount = float("nan" if isinstance(value, bool) else value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             amount = float("nan")
-        if not abs(amount) <= MOST_DISTORTION:
-            most = f"from -{MOST_DISTORTION} to {MOST_DISTORTION}, such as 0.03"
+        if not abs(amount) <= MAX_DISTORTION:
+            most = f"from -{MAX_DISTORTION} to {MAX_DISTORTION}, such as 0.03"
             msg = f"must be auto, none or a number {most}"
             raise ValueError(Message(msg, "out-of-range"))
         return amount

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr.core import (
-    MOST_DISTORTION,
+    MAX_DISTORTION,
     Acquisition,
     Box,
     FieldDistortion,
@@ -588,7 +588,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
         if abs(amount) * rim < _BEYOND_DOUBT * rim_moves.sigma:
             amount = 0.0
             break
-        if abs(amount) > MOST_DISTORTION:
+        if abs(amount) > MAX_DISTORTION:
             break
         state.prepared = state.prepared.change(distortion=amount)
         state.positions = state.positions + rim_moves.moves

@@ -512,7 +512,7 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     # None where nothing tells: no pairs, unpaired ones, or a noisy image alone
     if recipe.data.pairs is None or recipe.blind:
         return None
-    if not open_pairs(Path(recipe.data.pairs)).paired:
+    if not open_pairs(Path(recipe.data.pairs)).is_paired:
         return None
     scale = int(getattr(network, "scale", 1))
     store = fitting_store(recipe, scale)

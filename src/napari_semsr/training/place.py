@@ -485,7 +485,7 @@ class _Trainer:
                     share=self.options.defect_share,
                 )
                 self.copies.append(
-                    _planes(defects.low, defects.high, defects.changed, self)
+                    _planes(defects.low, defects.high, defects.change_mask, self)
                 )
 
     def batch(self) -> Tensor:

@@ -14,9 +14,9 @@ from napari_semsr.core import (
     ReadError,
     count_values,
     option,
-    persons_options,
-    refuse_persons,
+    refuse_user_only,
     shorten,
+    user_only_options,
 )
 from napari_semsr.io import read_text
 from napari_semsr.models import list_bundled, read_card, resolve
@@ -338,8 +338,8 @@ class Recipe(Options):
     # processors and machines that learn together, each from a batch of its own: the
     # gradients of all are averaged, as if the batch were that many times as large. They
     # listen to each other, so that a person gives them, and no recipe.
-    devices: int = option(1, by_person=True, ge=1, le=1024)
-    nodes: int = option(1, by_person=True, ge=1, le=1024)
+    devices: int = option(1, user_only=True, ge=1, le=1024)
+    nodes: int = option(1, user_only=True, ge=1, le=1024)
     workers: int = Field(default=1, ge=0, le=64)
 
     @property
@@ -458,10 +458,10 @@ def load_recipe(path: Path) -> Recipe:
     alone to give.
     """
     values = _values(path)
-    persons = persons_options(Recipe)
+    persons = user_only_options(Recipe)
     usual = {name: Recipe.model_fields[name].default for name in persons}
     option_names = [name for name in values if values[name] != usual.get(name)]
-    refuse_persons(option_names, persons, f"The recipe {path.name}")
+    refuse_user_only(option_names, persons, f"The recipe {path.name}")
     return _absolute(Recipe.parse(values), path.parent)
 
 

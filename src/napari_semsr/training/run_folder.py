@@ -38,7 +38,7 @@ from napari_semsr.core import (
     access_refusal,
     digest_path,
     list_folder,
-    persons_options,
+    user_only_options,
 )
 from napari_semsr.io import (
     StoreLock,
@@ -248,7 +248,7 @@ class RunFolder:
                 for file in left_behind(self.path / name):
                     file.unlink(missing_ok=True)
             # without what no recipe may say, so that it opens again
-            left_out: dict[str, Any] = dict.fromkeys(persons_options(Recipe), True)
+            left_out: dict[str, Any] = dict.fromkeys(user_only_options(Recipe), True)
             left_out["data"] = {"bank_folder"}
             plain = self.recipe.model_dump(mode="json", exclude=left_out)
             _put(self.path / _RECIPE, plain)

@@ -25,8 +25,8 @@ from napari_semsr.core import (
     FloatArray,
     OptionError,
     ReadError,
+    mask_fill_values,
     warn,
-    without_marks,
 )
 from napari_semsr.io import read
 from napari_semsr.models import BLOCK, SurveyNet
@@ -183,7 +183,7 @@ PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
 def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
     """Read a clear image, cropped, its percentiles at 0 and 1."""
     image = read(root / entry.file, colour="luminance").array()
-    image = without_marks(image, Path(entry.file).name).astype(np.float32)
+    image = mask_fill_values(image, Path(entry.file).name).astype(np.float32)
     if entry.crop_bottom >= image.shape[0]:
         msg = (
             f"crop_bottom must leave some of the {image.shape[0]} rows of "

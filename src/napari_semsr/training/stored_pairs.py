@@ -44,7 +44,7 @@ class StoredPatches(Dataset[Patches]):
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
         self.store = fitting_store(recipe, scale)
-        if not (recipe.is_unpaired or self.store.paired):
+        if not (recipe.is_unpaired or self.store.is_paired):
             msg = (
                 f"{self.store.path.name} holds unpaired patches, which only kind "
                 f"cycle-gan can learn from, got kind {recipe.kind}."
@@ -60,7 +60,7 @@ class StoredPatches(Dataset[Patches]):
         far = near
         if self.recipe.is_unpaired:
             far = self._number(place, _HIGH, self.high.shape[0])
-            if far == near and self.store.paired:
+            if far == near and self.store.is_paired:
                 far = (far + 1) % self.high.shape[0]
         greys = self.store.ranges("train", near)[0], self.store.ranges("train", far)[1]
         low, high = augment_pair(

@@ -59,7 +59,7 @@ def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fie
     if recipe.data.pairs is None or not recipe.is_unpaired:
         return []
     store = fitting_store(recipe, 1)
-    if store.paired:
+    if store.is_paired:
         return []
     name = "validation" if store.counts["validation"] else "train"
     return [(_of_store(store, name, 0), _of_store(store, name, 1))]

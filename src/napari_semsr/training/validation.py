@@ -60,7 +60,7 @@ def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
     pairs: list[ValidationPair] = []
     if recipe.data.pairs is not None:
         store = fitting_store(recipe, scale)
-        pairs += stored_pairs(store, "validation") if store.paired else []
+        pairs += stored_pairs(store, "validation") if store.is_paired else []
     if not recipe.draws:
         return pairs
     for name, share in recipe.data.sources.items():

@@ -22,10 +22,10 @@ from napari_semsr.core import (
     PixelSize,
     SemsrError,
     figures_of,
-    in_figures,
+    format_number,
+    format_pixel_size,
     parse_pixel_size,
     size_origin,
-    spell_pixel_size,
 )
 from napari_semsr.io import HELPER_KEY, write_calibration
 from napari_semsr.jobs import CALIBRATE, CalibrationReport, ScaleBarReport
@@ -154,7 +154,7 @@ class PixelSizeEdit(QWidget):
     def _on_change(self) -> None:
         size = self.value
         text = "Pixel size unknown: results are in pixels." if not size else ""
-        self.note.setText(text or f"= {spell_pixel_size(size)} per pixel")
+        self.note.setText(text or f"= {format_pixel_size(size)} per pixel")
         self.changed.emit()
 
 
@@ -260,7 +260,7 @@ def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
     for layer in image_layers(viewer):
         history = provenance_of(layer)
         steps = () if history is None else tuple(history.steps())
-        lengths = history is not None and history.goes_by_lengths
+        lengths = history is not None and history.depends_on_pixel_size
         sources = layer.metadata.get(SOURCES_KEY, {})
         is_known = any(
             (item.provenance is not None and item.provenance == own)
@@ -404,7 +404,9 @@ class CalibrateGroup(Form):
             line = None
         with suppress(OptionError):
             text = f"The line is {line_length(line, (1, 1)):.1f} px long"
-            text += f", {in_figures(line_length(line, size), '.5g')} nm" if size else ""
+            text += (
+                f", {format_number(line_length(line, size), '.5g')} nm" if size else ""
+            )
         self.length.setText(text)
 
     def _line_layer(self) -> Shapes | None:
@@ -534,8 +536,8 @@ class CalibrateGroup(Form):
             names = ", ".join(item.name for item in layers_outdated)
             along += f" Outdated and hidden, make again: {names}."
         self._panel.show_status(
-            f"{layer.name}: pixel size {spell_pixel_size(before)} → "
-            f"{spell_pixel_size(now)}.{along}{mixed_note}"
+            f"{layer.name}: pixel size {format_pixel_size(before)} → "
+            f"{format_pixel_size(now)}.{along}{mixed_note}"
         )
 
     def _show_undo(self, event: object = None) -> None:

@@ -9,7 +9,7 @@ from napari.components import Dims
 from napari.layers import Image, Layer, Shapes
 from napari.viewer import Viewer
 
-from napari_semsr.core import Job, Micrograph, ShapeError, figures_of, spell_shape
+from napari_semsr.core import Job, Micrograph, ShapeError, figures_of, format_shape
 from napari_semsr.jobs import CROP, CropOptions, Cropped
 from napari_semsr.widgets.base import (
     Form,
@@ -199,7 +199,7 @@ class CropPanel(Panel):
             yield
         for source in sources if self.keep.value else ():
             source.visible = False
-        sentence = f"Cropped {layer.name} to {spell_shape(result.shape)}."
+        sentence = f"Cropped {layer.name} to {format_shape(result.shape)}."
         if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
             sentence = f"Copied {layer.name}: it has no empty places."
         figures = figures_of(result)

@@ -212,7 +212,7 @@ def is_map(layer: Layer) -> bool:
 def step_before(layer: Layer) -> str | None:
     """Return the job that made a layer, ignoring crops and copies."""
     history = provenance_of(layer)
-    return None if history is None else history.essence().job
+    return None if history is None else history.defining_step().job
 
 
 def jobs_of(layer: Layer) -> set[str]:
@@ -415,7 +415,9 @@ def inputs_of(layer: Layer) -> set[str]:
     """Return the names of the images that a layer was made from."""
     history = provenance_of(layer)
     return (
-        set() if history is None else {item.name for item in history.essence().inputs}
+        set()
+        if history is None
+        else {item.name for item in history.defining_step().inputs}
     )
 
 

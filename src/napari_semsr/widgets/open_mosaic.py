@@ -18,11 +18,11 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     ReadError,
+    capture_warnings,
     code_of,
-    hear_warnings,
+    format_pixel_size,
+    format_shape,
     parse_pixel_size,
-    spell_pixel_size,
-    spell_shape,
 )
 from napari_semsr.io import (
     ROWS_KEY,
@@ -74,7 +74,7 @@ def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
     if not shape or len(stored_shape or ()) <= len(shape):
         return result, False
     try:
-        with hear_warnings(lambda _: None):  # reading it for good repeats them
+        with capture_warnings(lambda _: None):  # reading it for good repeats them
             read(path, dataset=opening.dataset)
     except ReadError as error:
         return result, code_of(error) == "colour-image"  # not a data bar's: crop that
@@ -275,8 +275,8 @@ class OpenMosaicPanel(Panel):
         self._show_datasets(facts)
         self.pixel_size.value = parse_pixel_size(facts.get("pixel_size_nm"))
         lines = [
-            f"{spell_shape(facts.get('shape') or ())}, {facts.get('dtype')}",
-            f"Pixel size in the file: {spell_pixel_size(self.pixel_size.value)}",
+            f"{format_shape(facts.get('shape') or ())}, {facts.get('dtype')}",
+            f"Pixel size in the file: {format_pixel_size(self.pixel_size.value)}",
         ]
         if facts.get("vendor"):
             lines.append(f"Microscope: {facts['vendor']}")
@@ -419,8 +419,8 @@ class OpenMosaicPanel(Panel):
             self.shown.metadata[ROWS_KEY] = round(guess * share)
         if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown
-        shape = spell_shape(opened_store.micrograph.shape)
-        size = spell_pixel_size(opened_store.micrograph.pixel_size_nm)
+        shape = format_shape(opened_store.micrograph.shape)
+        size = format_pixel_size(opened_store.micrograph.pixel_size_nm)
         self.show_status(
             f"Opened {name}: {shape}, pixel size {size}.{mixed_text(self.viewer)}"
         )

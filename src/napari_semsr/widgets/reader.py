@@ -23,12 +23,12 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
 
 def _read(read: Reader, path: Any) -> list[Any]:
     """Read layers, without keywords for colour bar and scale bar."""
-    from napari_semsr.core import code_of, hear_warnings, warn
+    from napari_semsr.core import capture_warnings, code_of, warn
     from napari_semsr.widgets.base import errors_in_panel_words, in_panel_words
     from napari_semsr.widgets.samples import watch_viewer
 
     sentences: list[str] = []
-    with errors_in_panel_words(), hear_warnings(sentences.append):
+    with errors_in_panel_words(), capture_warnings(sentences.append):
         layers = read(path)
     for sentence in sentences:
         warn(in_panel_words(sentence), code_of(sentence))

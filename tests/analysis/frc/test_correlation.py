@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis import FrcOptions, FrcResult, measure_frc
-from napari_semsr.analysis.frc.correlation import laid_over
+from napari_semsr.analysis.frc.correlation import resampling_from
 from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
 from tests.refusals import refused
 
@@ -176,10 +176,10 @@ def test_images_are_cut_to_what_they_share(shift, rng) -> None:
     first = Micrograph(whole[20:60, 20:70], parse_pixel_size((2.0, 3.0)))
     moved = whole[20 + down : 60 + down, 20 + right : 70 + right]
     second = first.replace(data=moved)
-    ours, theirs = laid_over(first, second, shift)
+    ours, theirs = resampling_from(first, second, shift)
     np.testing.assert_array_equal(ours.data, theirs.data)
     assert ours.shape == (40 - abs(down), 50 - abs(right))
     assert ours.origin == (2.0 * max(0, down), 3.0 * max(0, right))
     assert theirs.origin == ours.origin
     with refused(ShapeError, "no-overlap"):
-        laid_over(first, second, (41.0, 0.0))
+        resampling_from(first, second, (41.0, 0.0))

@@ -94,7 +94,10 @@ def test_gaps_of_one_image_have_a_row_each(semsr, low):
         (("metrics", "low/1.tif", "--resume"), "--resume"),
         (("metrics", "pairs.csv", "low"), "names all images"),
         (("metrics", "low", "pairs.csv"), "comes alone"),
-        (("metrics", "pairs.csv", "--table", "pairs.csv", "--overwrite"), "is the input"),
+        (
+            ("metrics", "pairs.csv", "--table", "pairs.csv", "--overwrite"),
+            "is the input",
+        ),
         (("profile", "low"), "line"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 from napari_semsr.core.errors import ReadError
-from napari_semsr.core.progress import hear_warnings
+from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry
 from napari_semsr.io.files import Record
 from napari_semsr.io.layers import read_layers
@@ -27,7 +27,7 @@ TURNS = {
 def _heard(path, **options):
     """Read an image, and all that is warned of."""
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         found = registry.read(path, **options)
     return found, heard
 
@@ -242,7 +242,7 @@ def test_a_preview_in_the_first_page_is_not_the_image(tmp_path, rng, flag, dtype
     assert (info.shape, info.series, info.metadata["series_read"]) == ((60, 80), 2, 1)
     assert registry.read(path, series=0).shape == (15, 20)
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         [(data, _, _)] = read_layers(str(path))
     assert np.array_equal(data, big)
     assert ["series 1 is shown" in one for one in heard] == [True] * (not flag)

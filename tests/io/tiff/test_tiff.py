@@ -10,7 +10,7 @@ import tifffile
 
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
-from napari_semsr.core.progress import hear_warnings
+from napari_semsr.core.progress import capture_warnings
 from napari_semsr.io import formats as registry, read, write, write_pages
 from napari_semsr.io.files import RECORD_KEY, Record
 from napari_semsr.io.tiff import read as tiff
@@ -447,7 +447,7 @@ def test_the_place_of_what_others_cut_is_not_known(tmp_path, grey, told):
     how = {"imagej": True, "resolution": (0.1, 0.1), "metadata": options}
     tifffile.imwrite(path, grey[10:30], **how)
     for typed in (10, None):
-        with hear_warnings((heard := []).append):
+        with capture_warnings((heard := []).append):
             found = registry.read(path, pixel_size_nm=typed)
         assert (found.name, found.pixel_size_nm) == ("mosaic", (10, 10))
         assert ["where it lies" in one for one in heard] == ([True] if told else [])
@@ -636,7 +636,7 @@ def test_which_image_is_left_of_a_set_is_not_guessed(tmp_path, sizes, size):
     path = tmp_path / "a.ome.tif"
     tifffile.imwrite(path, grey, description=told, metadata=None)
     heard = []
-    with hear_warnings(heard.append):
+    with capture_warnings(heard.append):
         found = registry.read(path)
     assert found.metadata["warnings"] == heard
     assert found.pixel_size_nm == (size and pytest.approx(size))

@@ -8,7 +8,7 @@ import tifffile
 from pydantic.fields import FieldInfo
 
 from napari_semsr.cli.command import arguments_of
-from napari_semsr.core import OptionError, SemsrError, WriteError, words_of
+from napari_semsr.core import OptionError, SemsrError, WriteError, display_of
 from napari_semsr.jobs import VERBS, Output, plan_batch, verb_of
 from napari_semsr.jobs.plan import values_of_call
 
@@ -58,7 +58,10 @@ def refuse(scans, tmp_path, batch):
         (f"{HEAD}steps: [{'frc, ' * 101}]", "at most 100"),
         (f"{HEAD}steps: [frc]\nreport: 3", "report must be"),
         (f"{HEAD}steps: [frc]\nreport: {{output: /tmp/a.html}}", "must not set output"),
-        (f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}", "must not set inputs: the batch sets it"),
+        (
+            f"{HEAD}steps: [frc]\nreport: {{inputs: /etc}}",
+            "must not set inputs: the batch sets it",
+        ),
         (f"{HEAD}steps: [frc]\nreport: {{output=/tmp/a: b}}", "no option 'output=/tmp"),
         (f"{HEAD}steps: [frc]\nreport: {{criterion: 3/4}}", "'3-sigma', got '3/4'"),
         (f"{HEAD}steps: [frc]\nreport: {{title: {{a: 1}}}}", "title must be a text"),
@@ -107,7 +110,10 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("metrics: {reference: '{step.first}'}", "writes no file"),
         ("metrics: {reference: '{step.other}'}", "names {step.other}"),
         ("metrics: {reference: 'truth/{name}.tif'}", "truth/s0.tif"),
-        ("restore: {psf: kernel.tif}", "needs psf kernel.tif, but this file does not exist"),
+        (
+            "restore: {psf: kernel.tif}",
+            "needs psf kernel.tif, but this file does not exist",
+        ),
         ("restore: {psf: '{name}-kernel'}", "needs psf s0-kernel, but this"),
         ("stitch: {flat-field: '{name}-flat'}", "needs flat_field s0-flat, but this"),
         ("restore: {psf: '2'}", "a positive width with its unit"),
@@ -171,7 +177,9 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / ".batch").symlink_to(tmp_path / "away")
     asked = {"inputs": str(scans), "output": str(tmp_path / "made"), "steps": ["frc"]}
-    with pytest.raises(WriteError, match=r"\.batch must be a batch.s folder, got a link"):
+    with pytest.raises(
+        WriteError, match=r"\.batch must be a batch.s folder, got a link"
+    ):
         batch(asked)
     assert not any((tmp_path / "away").iterdir())
 
@@ -245,7 +253,7 @@ def verb(request):
 
 
 def is_for_a_person(item):
-    return isinstance(item, FieldInfo) and words_of(item).by_person
+    return isinstance(item, FieldInfo) and display_of(item).user_only
 
 
 def test_a_step_takes_what_its_command_takes(plan, verb):
@@ -271,9 +279,12 @@ def test_no_value_reaches_beyond_its_folder(plan, verb):
         if isinstance(item, Output):
             value, needs = "../away", "inside the output folder"
         elif isinstance(item, FieldInfo):
-            value, needs = "tcp://a:1", f"leave {name} to a person"
+            value, needs = "tcp://a:1", f"not set {name}"
         else:
-            value, needs = "gone.tif", f"needs {name} gone.tif, but this file does not exist"
+            value, needs = (
+                "gone.tif",
+                f"needs {name} gone.tif, but this file does not exist",
+            )
         free = isinstance(item, FieldInfo) and not is_for_a_person(item)
         if not free and name != "model" and not getattr(item, "named", False):
             with pytest.raises(SemsrError, match=needs):

@@ -259,7 +259,9 @@ def test_a_cluster_draws_into_the_layer(panel, model, run_panel, tmp_path):
 
 
 @pytest.mark.broad
-@pytest.mark.filterwarnings("ignore:uint8 keeps only whole numbers")  # of a field 0 to 1
+@pytest.mark.filterwarnings(
+    "ignore:uint8 keeps only whole numbers"
+)  # of a field 0 to 1
 def test_what_the_command_left_unfinished_is_resumed(
     panel, model, run_panel, field, tmp_path
 ):

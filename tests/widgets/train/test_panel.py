@@ -12,7 +12,7 @@ import yaml
 from qtpy.QtWidgets import QApplication, QLabel
 from scipy import ndimage
 
-from napari_semsr.core import Affine, Grid, Warped
+from napari_semsr.core import Affine, Grid, WarpedImage
 from napari_semsr.core.errors import DeviceMemoryError
 from napari_semsr.core.micrograph import Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform, write_transform
@@ -184,7 +184,7 @@ def two_instruments(add, viewer) -> tuple[object, object, Affine]:
     """Layers of one place, turned and on other pixels, and the map between them."""
     fixed = Micrograph(grain((240, 240), seed=3), parse_pixel_size(10.0), "electrons")
     true = Affine.similarity(4, shift=(60, -40), about=(1000, 1000))
-    seen = Warped(fixed, Grid.of(fixed), true.inverse()).read()
+    seen = WarpedImage(fixed, Grid.of(fixed), true.inverse()).read()
     dark = 1 - np.nan_to_num(seen, nan=0.5)
     moving = fixed.replace(data=dark.astype(np.float32), name="light")
     return add(viewer, moving), add(viewer, fixed), true
@@ -572,7 +572,13 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
         ),
         ("step,loss\n500,1\n", {"step": 500}, [], None),
     ],
-    ids=["hidden pixels", "other measure", "expected", "none better", "no ground truth"],
+    ids=[
+        "hidden pixels",
+        "other measure",
+        "expected",
+        "none better",
+        "no ground truth",
+    ],
 )
 def test_the_best_is_the_model_that_is_kept(
     model, folder, hold, curve, best, told, marked

@@ -51,7 +51,7 @@ from napari_semsr.core import (
     Quantity,
     ReadError,
     ShapeError,
-    in_figures,
+    format_number,
     length_error,
     mean_pitch,
     option,
@@ -347,7 +347,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
         raise OptionError(msg, code="pixel-sizes-differ")
     away = [p - q for p, q in zip(a.origin, b.origin, strict=True)]
     if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
-        y, x = (in_figures(abs(v)) for v in away)
+        y, x = (format_number(abs(v)) for v in away)
         warn(
             f"By their origins {a.name} and {b.name} lie {y} and {x} {a.unit} apart "
             "(y, x); they are compared pixel by pixel all the same.",
@@ -355,7 +355,7 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
         )
 
 
-def laid_over(
+def resampling_from(
     a: Micrograph, b: Micrograph, shift: FloatPair
 ) -> tuple[Micrograph, Micrograph]:
     """Crop two images to their overlap after moving `b` by whole pixels."""
@@ -485,7 +485,7 @@ class FrcPlan:
             return self, *thin(a, self.options)
         if b is None or self.shift is None:
             return self, a, b
-        first, second = laid_over(a, b, self.shift)
+        first, second = resampling_from(a, b, self.shift)
         sized_image = first if first.pixel_size_nm is not None else second
         return replace(self, calibrated=sized_image), first, second
 

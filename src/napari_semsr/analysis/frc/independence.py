@@ -15,7 +15,7 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     Provenance,
-    middle_of,
+    central_box,
     read_box,
 )
 
@@ -45,7 +45,10 @@ def _ancestors(
     if record is None:
         return
     if _draws_noise(record):
-        yield (json.dumps(record.making(), sort_keys=True, default=str), ""), noisy
+        yield (
+            (json.dumps(record.reproducible_record(), sort_keys=True, default=str), ""),
+            noisy,
+        )
         noisy = False
     is_stitched = record.job == "stitch"
     half = record.options.get("half") if is_stitched and split else None
@@ -87,7 +90,9 @@ def not_independent(
         return by_network[0]
     record, other = histories
     alike = (
-        record is not None and other is not None and record.making() == other.making()
+        record is not None
+        and other is not None
+        and record.reproducible_record() == other.reproducible_record()
     )
     if alike and not any(by_network):
         return False  # planes of one stack; the same plane is identical
@@ -166,7 +171,7 @@ def shares_unexplained_noise(
     second is nearly free of noise, so that its own spectrum says nothing.
     """
     one, other = (
-        read_box(data, middle_of(data.shape, _LARGEST_PX)) for data in (first, second)
+        read_box(data, central_box(data.shape, _LARGEST_PX)) for data in (first, second)
     )
     spectra, samples = _block_spectra(one, other, shift)
     block_spectra = [spectra]

@@ -41,14 +41,14 @@ from napari_semsr.analysis.profile.fits import (
 from napari_semsr.analysis.profile.line import Profile
 from napari_semsr.core import (
     LEVELS,
-    OVEREXPOSED,
+    OVEREXPOSED_SHARE,
     ROUNDING,
     BoolArray,
     FloatArray,
     FloatPair,
     ReadError,
-    are_level,
     clipped_level,
+    equal_level,
     is_white,
     record_quantity,
 )
@@ -307,7 +307,7 @@ def _require_unclipped(
             ends = place - width / 2, place + width / 2
         line = (at >= ends[0]) & (at <= ends[1])
         name = f"line at {sum(ends) / 2 * profile.per_px:.4g} {unit}"
-        _refuse_clipped(profile, features, line, OVEREXPOSED, name, white=bright)
+        _refuse_clipped(profile, features, line, OVEREXPOSED_SHARE, name, white=bright)
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
@@ -332,7 +332,7 @@ def _refuse_clipped(
         return
     level = float(values.max() if white else values.min())
     is_clipped = white and is_white(level, profile.dtype, profile.bits)
-    count = np.count_nonzero(are_level(values, level))
+    count = np.count_nonzero(equal_level(values, level))
     if np.ptp(values) and not (is_clipped and count > share * len(values)):
         found_level = clipped_level(values, white=white, share=share)
         if found_level is None:
@@ -341,7 +341,7 @@ def _refuse_clipped(
     is_clipped = is_clipped or _varies_elsewhere(profile, level)
     if not (is_clipped or _ends_in_corner(profile, level, white=white)):
         return
-    clipped_share = np.mean(are_level(values, level))
+    clipped_share = np.mean(equal_level(values, level))
     end, remedy = ("greatest", "less") if white else ("least", "more")
     msg = (
         f"A profile must not be clipped, but {clipped_share:.0%} of the pixels "
@@ -353,13 +353,13 @@ def _refuse_clipped(
 
 def _varies_elsewhere(profile: Profile, level: float) -> bool:
     """Check for noise outside the pixels that have one grey value."""
-    apart = np.where(are_level(profile.intensity, level), np.nan, profile.intensity)
+    apart = np.where(equal_level(profile.intensity, level), np.nan, profile.intensity)
     bends = np.diff(apart, 2)
     turns = bends[1:] * bends[:-1]
     turns = turns[np.isfinite(turns)]
     if len(turns) < _FEWEST or np.mean(turns < 0) <= _ALTERNATE:
         return False
-    values = profile.value[~are_level(profile.value, level)]
+    values = profile.value[~equal_level(profile.value, level)]
     whole = bool((values == np.rint(values)).all())
     rough = float(np.median(np.abs(bends[np.isfinite(bends)]))) * _MAD / math.sqrt(6)
     noise = rough * math.sqrt(profile.lines)
@@ -381,7 +381,7 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
     if (values == np.rint(values)).all():
         mean = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
         curve = np.where(np.abs(curve - mean) <= 1, mean, curve)
-    at = are_level(curve, level)
+    at = equal_level(curve, level)
     rise = np.abs(np.diff(curve))
     rise[np.diff(place[starts]) > 1] = np.nan  # a gap shows no flank
     steepest = float(np.nanmax(rise, initial=0.0))

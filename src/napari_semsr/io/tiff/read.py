@@ -1,4 +1,4 @@
-"""TIFF in: plain, ImageJ, OME and those of microscopes; one plane, lazy when large."""
+"""Reading TIFF: plain, ImageJ, OME and of microscopes; one plane, lazy if large."""
 
 import logging
 import math
@@ -22,7 +22,7 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
-    legible,
+    escape_invisible,
     one_line,
     open_file,
 )
@@ -77,7 +77,7 @@ def _parse_ome(text: str) -> "Element | None":
         return None
     plain = text.strip().rstrip("\0")
     # some writers leave control characters in names, which XML does not have
-    for xml_text in (plain, legible(plain, lines=True)):
+    for xml_text in (plain, escape_invisible(plain, lines=True)):
         with suppress(ET.ParseError):
             return ET.fromstring(xml_text)  # noqa: S314
     return None
@@ -88,7 +88,7 @@ def _local(element: "Element") -> str:
 
 
 def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) -> bool:
-    """Whether the planes of an OME image are in one of these files, or of UUID `own`.
+    """Return whether planes of an OME image are in these files, or of UUID `own`.
 
     An image of which all files are missing is no series.
     """
@@ -105,7 +105,7 @@ def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) 
 def _of_series(
     root: "Element", series: int, tif: "tifffile.TiffFile", warnings: list[str]
 ) -> tuple[PixelSize | None, str | None, str | None]:
-    """Read pixel size, name and bit depth of a series; None for what is not stated."""
+    """Read pixel size, name and bit depth of a series; None if not stated."""
     images, count = [e for e in root if _local(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
     # of a file whose set was passed over, its own images are read alone
@@ -118,7 +118,7 @@ def _of_series(
     sizes, names, depths = ({one[i] for one in images_found} for i in range(3))
     if len(sizes) > 1:
         sentence = Message(
-            f"The OME-XML tells of {len(images)} images of different pixel size where "
+            f"The OME-XML lists {len(images)} images of different pixel size, but only "
             f"{count} can be read: the pixel size is left unknown.",
             "pixel-size-contradicts",
         )
@@ -141,7 +141,7 @@ _MICRO_MANAGER = 51123
 def _significant_bits(
     page: "tifffile.TiffPage", by_ome: str | None, text: str
 ) -> dict[str, int]:
-    """Find how many bits grey values fill; empty for floats and if nothing states it.
+    """Return the significant bits of grey values; empty for floats and if not stated.
 
     First bits per sample, if they are fewer than the type has; then OME-XML, what
     Micro-Manager, ImageJ or Bio-Formats wrote as text; then tags of the largest value,
@@ -168,7 +168,7 @@ def _significant_bits(
 
 
 def _ones(value: Any) -> int | None:
-    """Count the bits of a number that is all ones in binary."""
+    """Return the number of bits of a number with only ones in binary, else None."""
     is_count = isinstance(value, int) and value > 0 and value & (value + 1) == 0
     return value.bit_length() if is_count else None
 
@@ -200,18 +200,18 @@ def _ome_image(
 
 
 def ome_record(root: "Element") -> Record | None:
-    """Find our record among the annotations of a document."""
+    """Find this package's record among the annotations of a document."""
     for element in root.iter():
         if element.get("K") == RECORD_KEY and element.text:
             return Record.from_json(element.text)
     return None
 
 
-# Palettes and inverted scales: what a stored number means as a grey value.
+# Palettes and inverted scales: conversion of stored numbers to grey values.
 
 
 def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
-    """Look the stored indices of a (Y, X) plane up in a (3, N) table."""
+    """Convert the stored indices of a (Y, X) plane by a (3, N) colour table."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
     grey = bool(np.all(table == table[0]))
@@ -240,7 +240,7 @@ def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
 def _invert_white(
     data: Any, bits: int, look: DisplaySettings | None
 ) -> tuple[Any, DisplaySettings | None]:
-    """Turn a scale of integers whose zero is white into one whose zero is black."""
+    """Invert integers whose zero is white."""
     if data.dtype.kind == "b":
         return ~data, look
     if data.dtype.kind == "u":
@@ -254,7 +254,7 @@ def _invert_white(
 def _with_limits(
     look: DisplaySettings | None, change: "Callable[[float], float]"
 ) -> DisplaySettings | None:
-    """Move the limits of what is shown along with the grey values."""
+    """Change the contrast limits like the grey values."""
     if look is None:
         return None
     low, high = sorted(change(limit) for limit in look.limits)
@@ -271,7 +271,7 @@ _SIGNED_16 = (-32768.0, 1.0)
 def _grey_line(
     details: Mapping[str, Any], dtype: np.dtype[Any], warnings: list[str]
 ) -> tuple[float, float] | None:
-    """Read the straight line from stored grey values to those that ImageJ shows."""
+    """Read the linear function from stored to calibrated grey values of ImageJ."""
     kind = details.get("cf", _NO_FUNCTION)
     if kind == _NO_FUNCTION or dtype.kind != "u" or dtype.itemsize > 2:
         return None  # of other types ImageJ shows what is stored
@@ -294,7 +294,7 @@ def _grey_line(
 def _on_line(
     data: Any, line: tuple[float, float], look: DisplaySettings | None
 ) -> tuple[Any, DisplaySettings | None]:
-    """Calibrate stored grey values, and the limits between which they are shown."""
+    """Calibrate stored grey values and their contrast limits."""
     shift, slope = line
     ends = sorted((shift, shift + slope * np.iinfo(data.dtype).max))
     look = _with_limits(look, lambda limit: limit * slope + shift)
@@ -310,7 +310,7 @@ _NO_DATA = 42113  # "GDAL_NODATA": a number as text, by which maps mark missing 
 
 
 def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
-    """Take pixels as missing, and so NaN, that a page states to be no data.
+    """Replace the pixels that a page declares as no data by NaN.
 
     Integers become floats then; of a lazy image without looking for such pixels.
     """
@@ -340,7 +340,7 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
 
 
 def _is_no_data(data: NDArray[Any], value: float) -> BoolArray:
-    """Mark pixels of a value that was rounded to their type, as -3.4e38 was."""
+    """Mark pixels with a value rounded to their type, such as -3.4e38."""
     if data.dtype.kind != "f":
         return np.asarray(data == value)
     with np.errstate(over="ignore"):
@@ -354,7 +354,7 @@ def _as_shown(
     line: tuple[float, float] | None,
     warnings: list[str],
 ) -> tuple[Any, DisplaySettings | None]:
-    """Make greater grey values of what is brighter, and calibrate them.
+    """Invert grey values whose zero is white, and calibrate them.
 
     Of so many `white_bits` are values whose zero is white; 0 where it is black. What
     was measured stays what it is, and so do floats, which have no white to count from.
@@ -368,9 +368,9 @@ def _as_shown(
         is_inverted ^= line[1] < 0
     if is_inverted:
         sentence = Message(
-            "Its small grey values are to be shown bright (an inverted lookup table), "
-            "and all are read as they are: invert the image in ImageJ if large values "
-            "are to be bright.",
+            "It has an inverted lookup table, which shows small grey values bright and "
+            "is not applied: invert the image in ImageJ if large values should be "
+            "bright.",
             "inverted-display",
         )
         warnings.append(sentence)
@@ -378,7 +378,7 @@ def _as_shown(
     return data, look
 
 
-# What scanning electron microscopes write into private tags of a TIFF.
+# Private TIFF tags of scanning electron microscopes.
 #
 # FEI and Thermo Fisher: tags 34680 and 34682, an INI text, lengths in metres, the
 # data bar below ``ResolutionY`` rows. Zeiss: tag 34118, lines of ``KEY`` followed by
@@ -394,7 +394,7 @@ _FIELD_TOLERANCE = 0.01  # the field width has four digits
 
 
 def _raw(tif: "tifffile.TiffFile", page: "tifffile.TiffPage", code: int) -> str | None:
-    """Read a tag as text, whatever type it claims to have."""
+    """Read a tag of any type as text."""
     tag = page.tags.get(code)
     if tag is None:
         return None
@@ -424,7 +424,7 @@ def _vendor_info(
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
-    """Split an INI text, forgiving whatever is no ``key = value``."""
+    """Split an INI text, ignoring lines other than ``key = value``."""
     sections: dict[str, dict[str, str]] = {}
     section = ""
     for raw in text.splitlines():
@@ -447,7 +447,7 @@ def _count(value: str | None) -> int | None:
 
 
 def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
-    """Read the INI text of FEI and Thermo Fisher; the pixels are still to be read."""
+    """Read the INI text of FEI and Thermo Fisher, without pixels."""
     sections = _sections(text)
     image = sections.get("Image", {})
     columns, rows = _count(image.get("ResolutionX")), _count(image.get("ResolutionY"))
@@ -479,7 +479,7 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
 
 
 def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Keep the lines that describe how the image was taken."""
+    """Return the entries that describe the acquisition."""
     keys_wanted = {
         "System": ("SystemType", "Software"),
         "EBeam": ("HV", "BeamCurrent", "HFW", "VFW", "WD"),
@@ -497,7 +497,7 @@ def _chosen_fei(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
 
 
 def _zeiss_values(text: str) -> tuple[list[str], dict[str, str]]:
-    """Split Zeiss's text into its unnamed numbers and its named values."""
+    """Split Zeiss's text into unnamed numbers and named values."""
     lines = [line.strip() for line in text.splitlines()]
     numbers: list[str] = []
     values: dict[str, str] = {}
@@ -513,7 +513,7 @@ def _zeiss_values(text: str) -> tuple[list[str], dict[str, str]]:
 
 
 def _refine_size(label: str, numbers: list[str]) -> float | None:
-    """Read the pixel size, with the header's digits where both agree.
+    """Read the pixel size, with the header's digits if both agree.
 
     The label is rounded for the screen; the fourth unnamed number is the same length
     in metres, but belongs to the live scan when the two differ.
@@ -531,7 +531,7 @@ def _refine_size(label: str, numbers: list[str]) -> float | None:
 
 
 def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
-    """Read the text of Zeiss SmartSEM; the pixels are still to be read."""
+    """Read the text of Zeiss SmartSEM, without pixels."""
     numbers, values = _zeiss_values(text)
     metadata = {
         key: values[key]
@@ -568,7 +568,7 @@ def parse_zeiss(text: str, shape: tuple[int, int]) -> RawImage:
 def _from_field(
     image: RawImage, values: Mapping[str, str], shape: tuple[int, int]
 ) -> RawImage:
-    """Find the pixel size of a file that states its field alone, as older ones do.
+    """Return the pixel size of an older file, which only states its field.
 
     The live scan's ``AP_PIXEL_SIZE``, which stands there too, is that of the screen:
     twice as fine as a page that was stored at half its width.
@@ -598,7 +598,7 @@ def _from_field(
 def _at_width(
     image: RawImage, length: float, values: Mapping[str, str], shape: tuple[int, int]
 ) -> RawImage:
-    """Bring the stated pixel size to the width of the stored page.
+    """Scale the stated pixel size to the width of the stored page.
 
     The width of the field is what resampling leaves alone.
     """
@@ -614,7 +614,7 @@ def _at_width(
     return replace(image, pixel_size_nm=pixel_size((pitch, pitch)))
 
 
-# Pixel size of a TIFF that is no microscope's own: ImageJ, resolution tags.
+# Pixel size of other TIFFs: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
 _PRINTED = [unit_nm(unit) for unit in _TAG_UNITS.values()]
@@ -622,7 +622,7 @@ _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
 def _resolution(page: "tifffile.TiffPage", name: str) -> float | None:
-    """Pixels per unit along one axis, from a rational that may be damaged."""
+    """Return pixels per unit along one axis, from a rational that may be damaged."""
     tag = page.tags.get(name)
     value: Any = None if tag is None else tag.value
     try:
@@ -639,7 +639,7 @@ def _resolution(page: "tifffile.TiffPage", name: str) -> float | None:
 def _pitches(
     page: "tifffile.TiffPage", unit: str, y_unit: str | None = None
 ) -> PixelSize | None:
-    """Pixel size from both resolution tags; `y_unit` where that of rows is another."""
+    """Return the pixel size from both resolution tags; `y_unit` is for rows."""
     tags = (("YResolution", y_unit or unit), ("XResolution", unit))
     resolutions = [(_resolution(page, name), per) for name, per in tags]
     return pixel_size(
@@ -648,7 +648,7 @@ def _pitches(
 
 
 def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
-    """Read the resolution tags, unless they only speak of print; ``(y, x)`` in nm."""
+    """Read the pixel size ``(y, x)`` in nm from resolution tags other than print's."""
     tag = page.tags.get("ResolutionUnit")
     unit = (
         _TAG_UNITS.get(int(tag.value)) if tag is not None and tag.count == 1 else None
@@ -687,7 +687,7 @@ _STRIP_BYTES = 32 * 2**20  # of a strip that is read at once; chosen
 
 @dataclass(frozen=True, slots=True)
 class _PlaneSource:
-    """Where the pixels of one plane lie; small, and can be sent to a worker."""
+    """Location of the pixels of one plane; small and picklable."""
 
     path: Path  # The TIFF
     how: tuple[tuple[str, Any], ...]  # Keywords by which `tifffile` finds its series
@@ -718,7 +718,7 @@ class _PlaneSource:
         return (*self.extent, self.shape[self.axes.index("S")])
 
     def _order_samples(self, samples: NDArray[Any]) -> NDArray[Any]:
-        """Put colour samples last, or keep the chosen one."""
+        """Move colour samples to the last axis, or select the chosen one."""
         if "S" not in self.axes:
             return samples
         axis = self.axes.index("S")
@@ -769,7 +769,7 @@ class _PlaneSource:
 
 
 def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
-    """Refuse a page whose pixels lie beyond the end of the file."""
+    """Raise `ReadError` if the pixels of a page are beyond the end of the file."""
     block_count = math.prod(page.chunked)
     entry_count = min(len(page.dataoffsets), len(page.databytecounts))
     if entry_count != block_count:
@@ -783,7 +783,7 @@ def _check_bytes(path: Path, page: "tifffile.TiffPage") -> None:
 
 
 def _segment_bytes(page: "tifffile.TiffPage") -> int:
-    """Bytes of one tile or strip as it is unpacked, which may go beyond the image."""
+    """Return the decoded size of one tile or strip in bytes, including padding."""
     sides = page.tilelength, page.tilewidth
     if not page.is_tiled:
         sides = min(page.rowsperstrip, page.imagelength), page.imagewidth
@@ -885,7 +885,7 @@ _THUMBNAIL = 2  # chosen: images of one series of exposures differ by less
 
 
 class _Listener(logging.Handler):
-    """Collect what tifffile skips: it logs where others would raise.
+    """Handler that collects the faults that tifffile logs instead of raising.
 
     It looks for all files of a set, of which only those of the chosen image matter.
     """
@@ -911,7 +911,7 @@ class _Listener(logging.Handler):
 
 @contextmanager
 def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile]":
-    """Open a TIFF, closing it, translating its faults, listening to its complaints."""
+    """Open a TIFF, converting its errors and collecting its warnings."""
     listener = _Listener(complaints)
     _logger.addHandler(listener)
     try:
@@ -926,7 +926,7 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
 
 @contextmanager
 def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
-    """Open a TIFF, with the OME-XML of its set where that is in another file.
+    """Open a TIFF, with the OME-XML of its set if that is in another file.
 
     OME-XML in which this file does not occur is passed over, as it is if it is missing;
     `warnings` receives that.
@@ -949,34 +949,34 @@ def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
 
 
 def _fault_of_set(path: Path, tif: "tifffile.TiffFile") -> str:
-    """Say why the own planes of a file are read alone, if its set is not as stated."""
+    """Return why only the planes of this file are read, if its set is not as stated."""
     _check_ome(path, tif)
     if "FileName" not in (tif.ome_metadata or "") or not tif.series:
         return ""
     own = [one for one in tif.series if _is_own(tif, one)]
     if not own:
         return Message(
-            "Its OME-XML names other files alone, so that the planes of this one are "
-            "read without it: give the file its former name.",
+            "Its OME-XML only names other files, so the planes of this one are read "
+            "without it: restore the file's former name.",
             "set-incomplete",
         )
     if any(page is None for one in own for page in one):
         return Message(
-            "Files of its set are missing or damaged, so that the planes of this one "
-            "are read alone: copy the others next to it.",
+            "Files of its set are missing or damaged, so only the planes of this one "
+            "are read: copy the others next to it.",
             "set-incomplete",
         )
     return ""
 
 
 def _is_own(tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries") -> bool:
-    """Whether any plane of an image is in the file that was opened, not in its set."""
+    """Return whether any plane of an image is in the opened file itself."""
     own = tif.filehandle.path
     return any(p is not None and p.parent.filehandle.path == own for p in series)
 
 
 def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str | None:
-    """Read OME-XML that `tifffile` cannot: of another file, or with bad characters."""
+    """Read OME-XML of another file, or with invalid characters, unlike `tifffile`."""
     from xml.etree import ElementTree as ET
 
     text = tif.ome_metadata or ""
@@ -985,7 +985,7 @@ def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str
         return None
     where = [element for element in own if _local(element) == "BinaryOnly"]
     if not where:
-        is_plain = text == legible(text, lines=True)
+        is_plain = text == escape_invisible(text, lines=True)
         return None if is_plain else ET.tostring(own, encoding="unicode")
     name = where[0].get("MetadataFile") or ""
     root: Element | None = None
@@ -1017,14 +1017,14 @@ def _ome_xml(path: Path) -> str:
 
 
 def _pass_over_entities(tif: "tifffile.TiffFile") -> None:
-    """Let `tifffile` list no planes of a text that nobody looks through before."""
+    """Prevent `tifffile` from parsing unchecked OME-XML with entities."""
     ome = tif.ome_metadata or ""
     if "FileName" not in ome and ("<!DOCTYPE" in ome or "<!ENTITY" in ome):
         tif.is_ome = False
 
 
 def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
-    """Refuse parts outside the TIFF's own folder, and planes that nothing could hold.
+    """Raise `ReadError` for parts outside the TIFF's folder and too many planes.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
     """
@@ -1056,7 +1056,7 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
 
 
 def _stated_planes(element: "Element", size: int) -> int:
-    """Count the planes of `size` pixels that an element of OME-XML speaks of."""
+    """Return the number of planes of `size` pixels in an element of OME-XML."""
     numbers = {
         key: int(value[:_DIGITS]) for key, value in element.items() if value.isdecimal()
     }
@@ -1065,7 +1065,7 @@ def _stated_planes(element: "Element", size: int) -> int:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Tell a TIFF by its first bytes."""
+    """Return whether a file is a TIFF by its first bytes."""
     return path.is_file() and head.startswith(_MAGIC)
 
 
@@ -1073,7 +1073,7 @@ _COLOURS = (2, 5, 6, 8)  # photometric interpretations: RGB, CMYK, YCbCr, CIE L*
 
 
 def is_grey(path: Path) -> bool:
-    """Whether a file has grey values in up to three axes, by its first page."""
+    """Return whether a file is grey with up to three axes, by its first page."""
     with _open_tiff(path, []) as tif:
         page = tif.pages.first
         if page.photometric in _COLOURS or page.dtype is None or page.dtype.kind == "c":
@@ -1095,19 +1095,19 @@ def is_grey(path: Path) -> bool:
 
 
 def read_calibration(path: Path) -> RawImage:
-    """Read what a file says of its first image, without its pixels."""
+    """Read the metadata of a file's first image, without its pixels."""
     with _open_tiff(path, []) as tif:
         return _calibrate(tif, tif.series[0].levels[0].keyframe, 0)
 
 
 def _own_series(tif: "tifffile.TiffFile") -> list[int]:
-    """List the images of full size of which a part is in this file, not in its set."""
+    """List the images of full size with planes in this file itself."""
     own = [i for i, one in enumerate(tif.series) if _is_own(tif, one)] or [0]
     return [i for i in own if not _is_reduced(tif.series[i].keyframe)] or own
 
 
 def _usual_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
-    """Choose the image that is read unless one is asked for: the first, if it is large.
+    """Return the image to read by default: the first, if it is not a thumbnail.
 
     OME-XML says what its images are; others may begin with one for a preview.
     """
@@ -1119,12 +1119,12 @@ def _usual_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
 
 
 def _is_reduced(page: "tifffile.TiffPage") -> bool:
-    """Whether a page says that it is a smaller copy: by one tag, or the former one."""
+    """Return whether a page is declared as a smaller copy by either tag."""
     return page.is_reduced or page.tags.valueof(_FORMER_SUBFILE) == _FORMER_REDUCED
 
 
 def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool:
-    """Whether a page may be a small copy of another one, by its sides."""
+    """Return whether a page may be a small copy of another one, by its size."""
     return (
         whole.imagelength >= _THUMBNAIL * page.imagelength
         and whole.imagewidth >= _THUMBNAIL * page.imagewidth
@@ -1132,7 +1132,7 @@ def _is_thumbnail(page: "tifffile.TiffPage", whole: "tifffile.TiffPage") -> bool
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
-    """Find the plane, its calibration and its pixels."""
+    """Read the selected plane with its calibration."""
     complaints: list[str] = []
     with _open_tiff(path, complaints) as tif:
         count = len(tif.series)
@@ -1191,7 +1191,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 def _choose_plane(
     path: Path, level: "tifffile.TiffPageSeries", options: ReadOptions
 ) -> tuple[int, int, dict[str, int], int, int | None]:
-    """Count channels and planes; choose the page, and of samples as channels one."""
+    """Choose the page of a plane, and the sample of a channel; count both."""
     page = level.keyframe
     if page.dtype is None or page.sampleformat == _COMPLEX_INTEGERS:
         msg = (
@@ -1229,7 +1229,7 @@ def _choose_plane(
 def _calibrate(
     tif: "tifffile.TiffFile", page: "tifffile.TiffPage", series: int
 ) -> RawImage:
-    """Ask the dialects in turn: microscope, OME, ImageJ, plain tags.
+    """Read the calibration by dialect in turn: microscope, OME, ImageJ, plain tags.
 
     What they say comes back as an image whose pixels are still to be read.
     """
@@ -1262,9 +1262,8 @@ def _calibrate(
         record = replace(record, origin=(0.0, 0.0))
         cut = Message(
             f"{tif.filename}, now of {rows} x {columns} px, was "
-            f"{turn_note or 'cut or resampled'} by another program: where it lies in "
-            "the "
-            "image is not known any more. `crop()` keeps the place of what it cuts.",
+            f"{turn_note or 'cropped or resampled'} by another program: its position "
+            "in the image is unknown. `crop()` keeps the position.",
             "place-unknown",
         )
     tags = {n: page.tags.get(n) for n in ("Software", "DateTime", "Make", "Model")}
@@ -1289,7 +1288,7 @@ def _calibrate(
 def _orientation(
     tif: "tifffile.TiffFile", series: "tifffile.TiffPageSeries", number: int
 ) -> int:
-    """Read how a page is to be turned, which may differ within a stack.
+    """Return the orientation of a page, which may differ within a stack.
 
     A page that does not say is turned as the first of its stack, whose tags programs
     do not repeat.
@@ -1305,7 +1304,7 @@ def _orientation(
 
 
 def _imagej_look(details: Mapping[str, Any]) -> DisplaySettings | None:
-    """Read the display range that ImageJ noted for one channel."""
+    """Return ImageJ's display range for one channel."""
     if int(details.get("channels") or 1) > 1:
         return None
     try:
@@ -1315,7 +1314,7 @@ def _imagej_look(details: Mapping[str, Any]) -> DisplaySettings | None:
 
 
 def _find_record(text: str) -> Record | None:
-    """Find the line that this package wrote into a text."""
+    """Find this package's record in a text."""
     for line in text.splitlines():
         if line.startswith(f"{RECORD_KEY}="):
             return Record.from_json(line.partition("=")[2])
@@ -1325,7 +1324,7 @@ def _find_record(text: str) -> Record | None:
 def _coarsen(
     image: RawImage, full: "tifffile.TiffPage", page: "tifffile.TiffPage"
 ) -> RawImage:
-    """Bring calibration, place and data bar from the finest level to another one."""
+    """Convert calibration, position and data bar of the finest level to another one."""
     sides = (full.imagelength, page.imagelength), (full.imagewidth, page.imagewidth)
     down, across = (fine / coarse for fine, coarse in sides)
     # levels are halved, and odd sides rounded

@@ -1,4 +1,4 @@
-"""TIFF out: OME-TIFF, and TIFF calibrated as ImageJ reads it."""
+"""Writing TIFF: OME-TIFF, and TIFF with ImageJ's calibration."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, PixelSize, WriteError, legible
+from napari_semsr.core import Micrograph, PixelSize, WriteError, escape_invisible
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -47,7 +47,7 @@ _Rational = tuple[int, int]
 def _resolution(
     size: PixelSize | None, units: Mapping[str, int]
 ) -> tuple[str, tuple[_Rational, _Rational]]:
-    """Choose a unit, and write pixels ``(x, y)`` per unit.
+    """Choose a unit and return it with the pixels ``(x, y)`` per unit.
 
     The unit is ``"pixel"`` if the size is unknown, or no tag can hold it.
     """
@@ -62,24 +62,24 @@ def _resolution(
 
 
 def _rational(value: Fraction) -> _Rational:
-    """Give the closest numerator and denominator that a tag can hold."""
+    """Return the closest numerator and denominator that a tag can hold."""
     fraction = value.limit_denominator(int(_MOST_RATIONAL / max(value, Fraction(1))))
     return fraction.numerator, fraction.denominator
 
 
 def _tags(image: Micrograph) -> dict[str, Any]:
-    """Write the pixel size for readers that know neither ImageJ nor OME-XML."""
+    """Return tags of the pixel size for readers without ImageJ and OME-XML."""
     unit, per_unit = _resolution(image.pixel_size_nm, {"cm": 10**7})
     return {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
 
 
 def _first_type(dtype: np.dtype[Any], types: tuple[str, ...]) -> np.dtype[Any] | None:
-    """First of some types that holds every value of another."""
+    """Return the first type that holds every value of another."""
     return next((np.dtype(t) for t in types if np.can_cast(dtype, t)), None)
 
 
 def _to_ome(data: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Bring grey values to a type of OME; a `WriteError` if none holds them."""
+    """Convert grey values to a type of OME; `WriteError` if none holds them."""
     if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
         for value in (data.min(), data.max()):
             if not -_MOST_EXACT <= int(value) <= _MOST_EXACT:
@@ -96,7 +96,7 @@ def _ome_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _to_imagej(data: NDArray[Any], path: Path) -> NDArray[Any]:
-    """Bring grey values to a type of ImageJ, or float64, that holds them.
+    """Convert grey values to a type of ImageJ, or float64, that holds them.
 
     Fiji opens float64 through Bio-Formats.
     """
@@ -110,7 +110,7 @@ def _to_imagej(data: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def write_imagej(image: Micrograph, path: Path) -> None:
-    """Write a TIFF whose calibration ImageJ and Fiji understand.
+    """Write a TIFF with a calibration for ImageJ and Fiji.
 
     The record goes where Fiji shows it (Image > Show Info), so that all digits of the
     pixel size, the origin and the provenance survive.
@@ -139,7 +139,7 @@ def write_imagej(image: Micrograph, path: Path) -> None:
 
 @contextmanager
 def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
-    """Rename what is written once it says name, pixel size and history again."""
+    """Rename a file after checking that name, pixel size and history can be read."""
     with replacing(path) as place:
         yield place
         calibration, record = read_calibration(place), record_of(image)
@@ -148,14 +148,14 @@ def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
             or calibration.warnings
         ):
             msg = (
-                f"{path} could not be written so that its name, pixel size and history "
-                "are read again: give the image another name, or write .ome.zarr."
+                f"{path} cannot store the name, pixel size and history of the image: "
+                "give the image another name, or write .ome.zarr."
             )
             raise WriteError(msg, code="record-not-kept")
 
 
 def write_fei(image: Micrograph, path: Path) -> None:
-    """Write a TIFF as an electron microscope of FEI or Thermo Fisher would.
+    """Write a TIFF like an electron microscope of FEI or Thermo Fisher.
 
     The image is calibrated, of unsigned integers. A private tag tells field and pixel
     size in metres, and who wrote it; there is no data bar. Name, origin and history
@@ -186,7 +186,7 @@ def write_fei(image: Micrograph, path: Path) -> None:
 
 
 def _plain(value: Any) -> str:
-    """Write a number with all digits that it has, and no more."""
+    """Format a number without superfluous digits."""
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
@@ -195,7 +195,7 @@ def _info(image: Micrograph) -> str:
 
 
 def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
-    """Collect what ImageJ shows: scale, contrast, and the record in its information."""
+    """Return ImageJ's options: scale, contrast, and the record in its information."""
     keywords: dict[str, Any] = {}
     if image.look is not None:
         keywords["min"], keywords["max"] = image.look.limits
@@ -207,10 +207,10 @@ def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
 
 
 def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
-    """OME-XML attributes: sizes with units, and the record as a map annotation."""
+    """Return OME-XML attributes: sizes with units, and the record as an annotation."""
     metadata: dict[str, Any] = {
         "axes": axes,
-        "Name": legible(image.name),  # XML holds no control characters
+        "Name": escape_invisible(image.name),  # XML holds no control characters
         "MapAnnotation": {RECORD_KEY: record_of(image).to_json()},
     }
     if image.significant_bits is not None:
@@ -223,7 +223,7 @@ def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
 
 
 def _tiles(data: Any, path: Path) -> Iterator[NDArray[Any]]:
-    """Cut an image into whole tiles of a type of OME, computing it band by band.
+    """Yield full tiles of an image in a type of OME, computed band by band.
 
     Tiles at the edge are filled up here: left to tifffile, an image one pixel wide is
     predicted before it is filled, and comes back changed.
@@ -239,7 +239,7 @@ def _tiles(data: Any, path: Path) -> Iterator[NDArray[Any]]:
 
 
 def write_ome(image: Micrograph, path: Path) -> None:
-    """Write an OME-TIFF: tiled, compressed without loss, with levels when large."""
+    """Write an OME-TIFF: tiled, losslessly compressed, with levels if large."""
     import tifffile
 
     dtype = _ome_type(image.dtype)
@@ -281,7 +281,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
 
 
 def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
-    """Name the axes of a stack as a TIFF does: T for times, Z for all others.
+    """Return the axes of a stack with TIFF's names: T for times, Z for all others.
 
     Where times stand between others, all are one axis.
     """
@@ -295,11 +295,11 @@ def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
 
 
 def check_pages(axes: Mapping[str, int], path: Path) -> None:
-    """Refuse a stack whose axes a file cannot hold in their order."""
+    """Raise `WriteError` if a file cannot hold the axes of a stack in their order."""
     if output_kind(path) == "tiff" and [*page_axes(axes)] == ["Z", "T"]:
         msg = (
-            "ImageJ's stacks hold all heights of one time after another, but that for "
-            f"{path} has all times of one height: write .ome.tif."
+            "ImageJ's stacks store all heights of each time, but that for "
+            f"{path} has all times of each height: write .ome.tif."
         )
         raise WriteError(msg, code="axis-order")
 

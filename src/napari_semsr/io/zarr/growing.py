@@ -1,6 +1,6 @@
-"""A mosaic that grows on every side: an incomplete OME-Zarr store, one level.
+"""A mosaic that grows on all sides: an incomplete OME-Zarr store with one level.
 
-It is what a scan looks like while it is taken, and is replaced by the finished mosaic.
+It shows a scan during acquisition, and is replaced by the finished mosaic.
 Rows and columns that come before the first ones move the files of the chunks, which
 costs a renaming for each row, and copies no pixels.
 """
@@ -24,7 +24,7 @@ _LIVE = "live"  # note of a store that a followed scan fills
 
 
 def is_live(place: Path) -> bool:
-    """Whether a store is the mosaic of a scan that was being followed."""
+    """Return whether a store is the live mosaic of a scan."""
     return bool(peek(place)[1].get(_LIVE))
 
 
@@ -44,7 +44,7 @@ class GrowingMosaic:
 
     @classmethod
     def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
-        """Make an empty store, over what is there, which other processes do not write.
+        """Create an empty store and lock it, replacing an existing one.
 
         A `WriteError` if the system refuses, or another process has locked it.
         """
@@ -70,7 +70,7 @@ class GrowingMosaic:
         return int(rows), int(columns)
 
     def write(self, box: Box, values: Float32Array) -> None:
-        """Write a rectangle (Y, X) in the mosaic's pixels; the store grows to it.
+        """Write a rectangle (Y, X) in the mosaic's pixels, extending the store.
 
         An `OSError` where the disk is full.
         """
@@ -81,7 +81,7 @@ class GrowingMosaic:
             self.level0[rows, box.x0 - x : box.x1 - x] = values
 
     def read(self, box: Box) -> Float32Array:
-        """Read a rectangle (Y, X) in the mosaic's pixels; NaN beyond the store."""
+        """Read a rectangle (Y, X) in the mosaic's pixels; NaN outside the store."""
         with self._lock:
             store = Box.of(self.shape, self.origin)
             result = np.full(box.shape, np.nan, np.float32)
@@ -92,7 +92,7 @@ class GrowingMosaic:
             return result
 
     def _cover(self, box: Box) -> None:
-        """Add whole chunks on each side that a rectangle exceeds."""
+        """Add chunks on each side that a rectangle exceeds."""
         before, after = [], []
         low, high = (box.y0, box.x0), (box.y1, box.x1)
         sides = zip(self.origin, self.shape, low, high, strict=True)
@@ -113,7 +113,7 @@ class GrowingMosaic:
             self._describe()
 
     def _move(self, down: int, right: int) -> None:
-        """Rename the files of the chunks, the last ones first."""
+        """Rename the files of the chunks, last ones first."""
         name = self.level0.metadata.encode_chunk_key((0, 0)).rpartition("/")[0]
         top = (self.store.path / self.level0.path / name).parent
         if not top.is_dir():
@@ -126,7 +126,7 @@ class GrowingMosaic:
             row.rename(top / str(int(row.name) + down))
 
     def _describe(self) -> None:
-        """Write where the first pixel is, so that viewers keep its place."""
+        """Write the position of the first pixel for viewers."""
         record = self.store.record
         pitch = record.pixel_size_nm or record.spacing_px
         y, x = (at * step for at, step in zip(self.origin, pitch, strict=True))

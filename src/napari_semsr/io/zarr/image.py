@@ -22,7 +22,7 @@ from napari_semsr.core import (
     PixelSize,
     ReadError,
     SemsrError,
-    legible,
+    escape_invisible,
     run,
     shorten,
     warn,
@@ -67,7 +67,9 @@ _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 _LONGEST_WORD = 40  # letters; chosen: no unit or version has more
 _NO_UNITS = ("", "pixel", "pixels", "px")
-_ROUNDED = 1  # pixels of a coarser level; levels of odd sides are rounded up or down
+_ROUNDING_PX = (
+    1  # pixels of a coarser level; levels of odd sides are rounded up or down
+)
 
 
 def store_of(
@@ -78,7 +80,7 @@ def store_of(
     dtype: DTypeLike | None = None,
     **how: Any,
 ) -> OmeZarrStore:
-    """Make the empty store of an image, in chunks of 512 px, sharded when it is large.
+    """Create the empty store of an image, in chunks of 512 px, sharded if it is large.
 
     Name, calibration and history are those of `about`, and so are shape and type by
     default. `how` gives other chunks, version, overwrite or resume, as for
@@ -108,7 +110,7 @@ def store_of(
 
 
 def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
-    """Fill a store with an image, and with the coverage that is stored where it lies.
+    """Fill a store with an image and the coverage stored with it.
 
     Gives the pixels that had no place in the type of the store.
     """
@@ -138,7 +140,7 @@ def coverage_of(image: Micrograph) -> Micrograph | None:
 def write(image: Micrograph, path: Path) -> None:
     """Write an image as a complete OME-Zarr 0.5 pyramid.
 
-    The store is made beside the target and renamed when it is whole.
+    The store is created next to the target and renamed when it is complete.
     """
     with replacing(path) as place:
         store = store_of(image, place)
@@ -161,12 +163,12 @@ class _Image:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Tell a zarr store by its metadata files."""
+    """Return whether a folder is a zarr store by its metadata files."""
     return not head and path.is_dir() and any((path / m).is_file() for m in ZARR_MARKS)
 
 
 def raw_image(path: Path, options: ReadOptions) -> RawImage:
-    """Find the image, its level and plane."""
+    """Read the selected image, level and plane."""
     import zarr
 
     from napari_semsr.core import FolderStore
@@ -181,14 +183,14 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         if own.get("complete") is False:
             msg = (
                 f"{path} is incomplete, since the run that wrote it was interrupted: "
-                "make it again, or go on with it (`resume`)."
+                "run it again, or resume it (`resume`)."
             )
             raise IncompleteError(msg)
         return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
 
 
 def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
-    """Warn where blocks of a store have no file, as in one that was copied in part.
+    """Warn if blocks of a store have no file, as after an incomplete copy.
 
     Nothing is said of what is no OME-Zarr image. All levels are looked at where we
     wrote down how many blocks they have, else the one that is read.
@@ -227,7 +229,7 @@ def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
 def _levels(
     path: Path, series: int, level: int
 ) -> tuple[list["zarr.Array[Any]"], int | None]:
-    """Give a level; all, and how many files they had, where we finished them."""
+    """Return a level, all levels, and their number of files if recorded."""
     import zarr
 
     from napari_semsr.core import FolderStore
@@ -243,7 +245,7 @@ def _levels(
 
 
 def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
-    """OME attributes of a group and their version, in either layout."""
+    """Return OME attributes of a group and their version, in either layout."""
     attributes = dict(group.attrs)
     ome, version = attributes.get("ome"), "0.4"
     if isinstance(ome, dict):
@@ -254,12 +256,12 @@ def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
 
 
 def _word(value: object) -> str:
-    """Write what a store says in a word for a message, whatever it is."""
-    return legible(str(value))[:_LONGEST_WORD]
+    """Format a value of a store for a message."""
+    return escape_invisible(str(value))[:_LONGEST_WORD]
 
 
 def _multiscales(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Multiscale images that a group describes; none where it does so wrongly."""
+    """Return the multiscale images of a group; none if its metadata are invalid."""
     entries = attributes.get("multiscales")
     is_list = isinstance(entries, list) and all(
         isinstance(one, dict) for one in entries
@@ -297,7 +299,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
 
 
 def _datasets(path: Path, image: _Image) -> list[dict[str, Any]]:
-    """List what an image says of its levels, the finest first."""
+    """Return the metadata of an image's levels, the finest first."""
     datasets = image.metadata.get("datasets")
     levels = datasets if isinstance(datasets, list) else []
     if not levels or not all(isinstance(one, dict) and "path" in one for one in levels):
@@ -310,7 +312,7 @@ def _datasets(path: Path, image: _Image) -> list[dict[str, Any]]:
 
 
 def _array(path: Path, image: _Image, level: int) -> "zarr.Array[Any]":
-    """Open a level, which lies in the store."""
+    """Open a level inside the store."""
     import zarr
 
     name = str(_datasets(path, image)[level]["path"])
@@ -331,7 +333,7 @@ def _array(path: Path, image: _Image, level: int) -> "zarr.Array[Any]":
 
 
 def _stated_axes(image: _Image, ndim: int) -> object:
-    """Find what an image says of its axes, which each version says elsewhere."""
+    """Return the stated axes of an image, whose location depends on the version."""
     axes = image.metadata.get("axes")
     if axes is None and ndim == 5:  # before 0.3 the axes were always these
         return list("tczyx")
@@ -342,7 +344,7 @@ def _stated_axes(image: _Image, ndim: int) -> object:
 
 
 def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
-    """Axes of an image, named; the last two must be y and x."""
+    """Return the named axes of an image; the last two must be y and x."""
     axes_stated = _stated_axes(image, ndim)
     axes_listed = axes_stated if isinstance(axes_stated, list) else []
     axes = [a if isinstance(a, dict) else {"name": a} for a in axes_listed]
@@ -358,7 +360,7 @@ def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class _Placement:
-    """Where a level lies, ``(y, x)`` in the units of its axes."""
+    """Position and scale of a level, ``(y, x)`` in the units of its axes."""
 
     scale: FloatPair | None = None  # None where it is not stated, or not understood
     shift: FloatPair = (0.0, 0.0)
@@ -408,7 +410,7 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
 def _apply_step(
     place: _Placement, name: str, step: Mapping[str, Any], ndim: int
 ) -> _Placement:
-    """Apply a scale or a translation, of which each axis must have a number."""
+    """Apply a scale or a translation with one number for each axis."""
     kind = step["type"]
     numbers = _numbers(step.get(kind), ndim)
     if numbers is None:
@@ -430,7 +432,7 @@ def _apply_step(
 
 
 def _numbers(values: object, ndim: int) -> FloatPair | None:
-    """Take the numbers of y and x, if there is a finite one for each axis."""
+    """Return the numbers of y and x, if there is a finite one for each axis."""
     if not isinstance(values, list) or len(values) != ndim:
         return None
     if any(type(value) not in (int, float) for value in values):
@@ -445,7 +447,7 @@ def _numbers(values: object, ndim: int) -> FloatPair | None:
 def _source(
     path: Path, image: _Image, record: Record | None, options: ReadOptions
 ) -> RawImage:
-    """Put the parts of one level together."""
+    """Return one level with its metadata."""
     datasets = _datasets(path, image)
     level = choose(path, "level", options.level, len(datasets))
     array = _array(path, image, level)
@@ -503,7 +505,7 @@ def _look(image: _Image, channel: int) -> DisplaySettings | None:
 
 
 def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
-    """Wrap an array, one block for each chunk (or shard)."""
+    """Return a dask array with one block for each chunk (or shard)."""
     import dask.array as da
     from dask.base import tokenize
 
@@ -528,7 +530,7 @@ def _block_counts(shape: Sequence[int], chunks: Sequence[int]) -> list[int]:
 
 
 def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -> None:
-    """Refuse blocks that no memory holds: one without a file is made all the same."""
+    """Raise `ReadError` for too many or too large blocks, even without files."""
     whole = list(zip(chunks, array.shape, strict=True))
     counts = _block_counts(array.shape, chunks)
     if sum(counts) > _MOST_BLOCKS or math.prod(counts[-2:]) > _MOST_BLOCKS:
@@ -548,7 +550,7 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
 
 
 def _stamp(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
-    """Tell when an array was made; None where it is there no more."""
+    """Return the creation stamp of an array; None if it no longer exists."""
     for name in ("zarr.json", ".zarray"):
         with suppress(OSError):
             status = (path / array.path / name).stat()
@@ -558,7 +560,7 @@ def _stamp(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """An array whose damaged blocks are told of in a sentence.
+    """An array that raises `ReadError` for damaged blocks.
 
     Another that has taken its place meanwhile is not read for it: a block without a
     file would be one of zeros.
@@ -599,11 +601,11 @@ class _Blocks:
 
     def _check_there(self) -> None:
         if self.made is not None and _stamp(self.path, self.array) != self.made:
-            msg = f"{self.path} was written anew, or moved, since it was opened: open "
+            msg = f"{self.path} was replaced or moved since it was opened: open "
             raise ReadError(msg + "it again.", code="content-changed")
 
     def _name(self, index: Any) -> str:
-        """Name the file in which what is read begins."""
+        """Return the name of the file with the first block of an index."""
         chunks = self.array.shards or self.array.chunks
         starts = [one.start or 0 if isinstance(one, slice) else one for one in index]
         place = tuple(at // chunk for at, chunk in zip(starts, chunks, strict=True))
@@ -616,7 +618,7 @@ def _calibration(
     ratio: FloatPair,
     record: Record | None,
 ) -> tuple[PixelSize | None, FloatPair, FloatPair, tuple[str, ...]]:
-    """Pixel size, origin and spacing of a level, and why the size is not known."""
+    """Return pixel size, origin and spacing of a level, or why the size is unknown."""
     units = [_word(a.get("unit") or "") for a in axes[-2:]]
     unitless = all(unit.lower() in _NO_UNITS for unit in units)
     if place.scale is None or place.doubts:
@@ -657,7 +659,7 @@ def _coarser(
     array: "zarr.Array[Any]",
     place: _Placement,
 ) -> tuple[FloatPair, _Placement]:
-    """Rows and columns of level 0 that a pixel of a level takes.
+    """Return the rows and columns of level 0 per pixel of a level.
 
     They are those of its scale unless its shape contradicts them, which puts the scale
     in doubt.
@@ -676,13 +678,13 @@ def _coarser(
         if (
             stated_step
             and stated_step > 0
-            and abs(fine / stated_step - coarse) <= _ROUNDED
+            and abs(fine / stated_step - coarse) <= _ROUNDING_PX
         ):
             ratios.append(stated_step)
             continue
         ratio = fine / max(1, coarse)
         even = max(1, round(ratio))
-        fits = abs(fine / even - coarse) <= _ROUNDED
+        fits = abs(fine / even - coarse) <= _ROUNDING_PX
         ratios.append(float(even) if fits else ratio)
         if stated_step and not doubts:
             doubt = Message(

@@ -1,4 +1,4 @@
-"""The output store: OME-Zarr 0.5 or 0.4, written tile by tile, resumable.
+"""Output store: OME-Zarr 0.5 or 0.4, written tile by tile, resumable.
 
 The group is an OME-Zarr image from the first moment, marked incomplete. Each write
 unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
@@ -39,8 +39,8 @@ from napari_semsr.core import (
     WriteError,
     compute_ahead,
     current_value,
+    escape_invisible,
     is_system_file,
-    legible,
     parse_pixel_size,
     read_bytes,
     to_dtype,
@@ -60,7 +60,7 @@ from napari_semsr.io.files import (
 if TYPE_CHECKING:
     import zarr
 
-# Whether a store is of the same making as one that would be begun now.
+# Comparison of an interrupted store with the current run.
 
 _PARTS = {
     "inputs": "input",
@@ -69,13 +69,13 @@ _PARTS = {
     "pixel_size_nm": "pixel size",
     "spacing_px": "pixel size",
     "option known_distortion": "distortion of the calibration",
-    "option corrections": "corrections by hand",
-    "option found": "distortion that was found",
+    "option corrections": "manual corrections",
+    "option found": "estimated distortion",
 }
 
 
 def _changed_parts(record_before: Record | None, record_now: Record) -> list[str]:
-    """Name what is not as it was when a store was begun."""
+    """Return what has changed since a store was started."""
     if record_before is None:
         return ["record"]
     before, now = _making(record_before), _making(record_now)
@@ -87,7 +87,7 @@ def _changed_parts(record_before: Record | None, record_now: Record) -> list[str
 
 
 def _options_of(history: dict[str, Any]) -> dict[str, Any]:
-    """Take the options, those of reading among them, out of a history."""
+    """Return the options of a history, including those of reading."""
     options = history.pop("options", None) or {}
     reading = options.get("reading")
     if isinstance(reading, dict):
@@ -96,11 +96,11 @@ def _options_of(history: dict[str, Any]) -> dict[str, Any]:
 
 
 def _making(record: Record) -> dict[str, Any]:
-    """Tell what must be equal for a run to be resumed."""
+    """Return what must be equal to resume a run."""
     values = record.to_dict()
     values.pop("look", None)  # of no effect on the pixels
     if record.provenance is not None:
-        values["provenance"] = record.provenance.making()
+        values["provenance"] = record.provenance.reproducible_record()
     return values
 
 
@@ -117,7 +117,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class OmeZarrStore:
-    """An OME-Zarr image that is being written."""
+    """An OME-Zarr image in progress."""
 
     path: Path  # folder of the store
     group: "zarr.Group"
@@ -143,20 +143,20 @@ class OmeZarrStore:
 
     @property
     def complete(self) -> bool:
-        """Whether `finish` has run to its end."""
+        """Whether `finish` has completed."""
         return bool(own_attributes(self.group).get("complete"))
 
     @property
     def done_marks(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
-        """One entry for each write unit of `level0`; not 0 where it is finished."""
+        """One entry for each write unit of `level0`; nonzero if it is finished."""
         return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
 
     def mark_done(self, row: int, column: int) -> None:
-        """Record that a write unit is on disk; call it after writing the pixels."""
+        """Mark a write unit as finished; call it after writing the pixels."""
         self.marks[row, column] = self._mark_of(row, column)
 
     def _mark_of(self, row: int, column: int) -> int:
-        """Tell the mark of a unit: 1 of one that has no file, being all fill value."""
+        """Return the mark of a unit; 1 for one without a file, all fill value."""
         if self.marks.dtype.itemsize == 1:
             return 1
         total = 0
@@ -166,24 +166,24 @@ class OmeZarrStore:
         return total + 1
 
     def _arrays(self) -> "list[zarr.Array[Any]]":
-        """Finest levels that are filled unit by unit: of the image and its labels."""
+        """Return the finest levels of the image and its labels."""
         labels: Any = self.group.get(LABELS)
         names = () if labels is None else labels.group_keys()
         labels_found = (labels[name].get("0") for name in names)
         return [self.level0, *(item for item in labels_found if item is not None)]
 
     def _files(self, row: int, column: int) -> list[Path]:
-        """Files of a unit, whether they are there or not."""
+        """Return the files of a unit, existing or not."""
         key = self.level0.metadata.encode_chunk_key((row, column))
         return [self.path / array.path / key for array in self._arrays()]
 
     def repeat(self, places: Iterable[IntPair]) -> None:
-        """Take the marks off the write units at some places ``(row, column)``."""
+        """Mark write units at places ``(row, column)`` as unfinished."""
         for place in places:
             self.marks[place] = 0
 
     def repeat_damaged(self) -> None:
-        """Take the marks off units whose files are gone or torn, and tell of it."""
+        """Mark units with missing or damaged files as unfinished, and warn."""
         marks = _each(self.marks)
         places_done = [place for place, mark in marks.items() if mark != 0]
         damaged_places = [
@@ -193,12 +193,12 @@ class OmeZarrStore:
         if damaged_places:
             warn(
                 f"{len(damaged_places)} of {len(places_done)} finished tiles of "
-                f"{self.path.name} are missing or damaged, and are made again.",
+                f"{self.path.name} are missing or damaged and will be recomputed.",
                 "tiles-lost",
             )
 
     def _is_whole(self, place: IntPair, mark: int | None) -> bool:
-        """Whether the files of a marked unit are what was written."""
+        """Return whether the files of a marked unit are intact."""
         if mark is None or self.marks.dtype.itemsize > 1:
             try:
                 return mark == self._mark_of(*place)
@@ -209,21 +209,21 @@ class OmeZarrStore:
         return files and all(_decodes(one, box.slices) for one in self._arrays())
 
     def pending(self) -> list[IntPair]:
-        """List the places ``(row, column)`` of units that are not finished."""
+        """List the places ``(row, column)`` of unfinished units."""
         rows, columns = np.nonzero(np.asarray(self.done_marks[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
     def box(self, row: int, column: int) -> Box:
-        """Give the pixels of a write unit, cut at the border of the image."""
+        """Return the box of a write unit, cropped to the image."""
         whole = Box.of(self.unit, (row * self.unit[0], column * self.unit[1]))
         return whole.intersection(Box.of(self.shape))
 
     def boxes(self) -> list[Box]:
-        """List the pixels of the write units that are not finished, row by row."""
+        """List the boxes of unfinished write units, row by row."""
         return [self.box(row, column) for row, column in self.pending()]
 
     def fill(self, blocks: Iterable[Any], message: str) -> Job[int]:
-        """Write the units that are not finished, and mark each.
+        """Write the unfinished units and mark each.
 
         Blocks (Y, X) come in the order of `pending`; each is asked for when the one
         before it is on disk. Gives the pixels that had no place in the type of the
@@ -245,7 +245,7 @@ class OmeZarrStore:
 
     @contextmanager
     def ours(self) -> Iterator[None]:
-        """Leave the store to other processes in the end, however that comes."""
+        """Release the lock of the store at the end, also after an error."""
         try:
             yield
         finally:
@@ -253,12 +253,12 @@ class OmeZarrStore:
                 self.lock.release()
 
     def describe(self, record: Record, levels: int) -> None:
-        """Write the OME metadata of the image, as a record and its levels have it."""
+        """Write the OME metadata of the image from a record and its levels."""
         attributes = _image_attributes(record, levels, self.level0.dtype, self.version)
         _describe(self.group, attributes)
 
     def note(self, key: str, value: Any) -> None:
-        """Keep a JSON value in the store's attributes, in place of an earlier one."""
+        """Store a JSON value in the attributes, replacing an earlier one."""
         try:
             plain = json.loads(json.dumps(value, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -267,7 +267,7 @@ class OmeZarrStore:
         self.group.attrs[ATTRIBUTE] = {**own_attributes(self.group), key: plain}
 
     def notes(self) -> dict[str, Any]:
-        """Read everything that was noted."""
+        """Return all stored notes."""
         return own_attributes(self.group)
 
     def finish(self) -> Iterator[Progress]:
@@ -286,18 +286,18 @@ class OmeZarrStore:
         try:
             levels: list[Any] = [self.group[name] for name in names]
         except KeyError as error:
-            msg = f"{self.path} was taken away while it was written; run again."
+            msg = f"{self.path} was removed while it was written: run again."
             raise WriteError(msg, code="output-removed") from error
         self.note(_BLOCKS, sum(count_blocks(self.path, level) for level in levels))
         to_disk(self.path)
         self.note("complete", True)
-        # the map has told all that it can, and is a file for each tile
+        # the map is not needed any more, and has a file for each tile
         del self.group[_DONE]
         if self.lock is not None:
             self.lock.release()
 
     def add_label(self, name: str) -> "zarr.Array[Any]":
-        """Make, or find, the finest level (Y, X) of the one label image of the store.
+        """Create or open the finest level (Y, X) of the store's label image.
 
         On the image's own grid and chunks, of uint16; empty but for what an interrupted
         run has written.
@@ -314,7 +314,7 @@ class OmeZarrStore:
         return _make_level(group, "0", self.shape, self.level0, "uint16")
 
     def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:
-        """Add the coarser levels of a label image that is filled, and say what it is.
+        """Add the coarser levels and the metadata of a complete label image.
 
         They are every second pixel of the finer one: counts and classes have no mean.
         """
@@ -333,7 +333,7 @@ class OmeZarrStore:
 
 
 def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
-    """Read every mark; None for one whose own file is torn."""
+    """Read every mark; None if its own file is damaged."""
     places = list(np.ndindex(*_extent(marks.shape)))
     if _decodes(marks, ...):
         values = np.asarray(marks[...])
@@ -345,7 +345,7 @@ def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
 
 
 def _decodes(array: "zarr.Array[Any]", part: Any) -> bool:
-    """Whether a part of an array can be read; codecs fail in every way there is."""
+    """Return whether a part of an array can be read; codecs raise any error."""
     try:
         array[part]
     except Exception:  # noqa: BLE001
@@ -357,7 +357,7 @@ def _decodes(array: "zarr.Array[Any]", part: Any) -> bool:
 
 
 def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
-    """Count the files that hold blocks of an array, of a store in the folder `path`.
+    """Count the block files of an array, in a store in the folder `path`.
 
     zarr writes none for a block of nothing but the fill value.
     """
@@ -372,7 +372,7 @@ def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
 def level_shapes(
     shape: tuple[int, int], *, smallest: int = 256
 ) -> list[tuple[int, int]]:
-    """Plan the levels of a pyramid, the finest first; odd sides round up.
+    """Return the shapes of a pyramid's levels, the finest first; odd sides round up.
 
     Halving goes on while the longer side exceeds the smallest.
     """
@@ -384,7 +384,7 @@ def level_shapes(
 
 
 def halve(block: NDArray[Any]) -> NDArray[Any]:
-    """Average two by two pixels of any real or boolean type, which is kept.
+    """Average two by two pixels of any real or boolean type, in the same type.
 
     NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
     sides the last row or column is averaged with itself. Integers are rounded, booleans
@@ -411,7 +411,7 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
 
 
 def _shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
-    """Shapes of all levels of an image; the coarsest fits into one chunk."""
+    """Return the shapes of all levels; the coarsest fits into one chunk."""
     return level_shapes(_extent(finest.shape), smallest=max(finest.chunks))
 
 
@@ -421,7 +421,7 @@ def _build_levels(
     unit: IntPair,
     reduce: Callable[[NDArray[Any]], NDArray[Any]],
 ) -> Iterator[Progress]:
-    """Write levels 1 and up, each from the one before it, unit by unit.
+    """Write levels 1 and up, each from the previous one, unit by unit.
 
     A band across the whole width would grow with the image.
     """
@@ -444,26 +444,26 @@ def _build_levels(
 
 
 def _corners(shape: IntPair, unit: IntPair) -> Iterator[IntPair]:
-    """Corners of the write units of a level, row by row."""
+    """Yield the corners of the write units of a level, row by row."""
     for y in range(0, shape[0], unit[0]):
         for x in range(0, shape[1], unit[1]):
             yield y, x
 
 
 def _extent(shape: tuple[int, ...]) -> IntPair:
-    """Narrow a shape to two sides."""
+    """Return a shape as a pair of integers."""
     rows, columns = shape
     return int(rows), int(columns)
 
 
 def own_attributes(group: "zarr.Group") -> dict[str, Any]:
-    """Read our own attributes of a group."""
+    """Return this package's attributes of a group."""
     attributes = group.attrs.get(ATTRIBUTE)
     return dict(attributes) if isinstance(attributes, dict) else {}
 
 
 def blocks_when_whole(group: "zarr.Group") -> int | None:
-    """Read how many files the levels had when they were finished, if that is known."""
+    """Return the recorded number of files of the finished levels, if known."""
     block_count = own_attributes(group).get(_BLOCKS)
     return block_count if type(block_count) is int else None  # a file may say anything
 
@@ -475,7 +475,7 @@ def _make_level(
     like: "zarr.Array[Any]",
     dtype: DTypeLike,
 ) -> "zarr.Array[Any]":
-    """Create a level of some type with the chunks and shards of another."""
+    """Create a level of a type with the chunks and shards of another."""
     return group.create_array(
         name,
         shape=shape,
@@ -501,12 +501,12 @@ def _version_of(group: "zarr.Group") -> str:
 
 
 def _models(version: str) -> Any:
-    """Import what composes and validates the metadata of a version."""
+    """Import the metadata models of a version."""
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
 
 def _arrange(metadata: dict[str, Any], version: str) -> dict[str, Any]:
-    """Arrange OME metadata as attributes of a group: 0.4 has no ``ome`` around them."""
+    """Convert OME metadata to attributes of a group: 0.4 has no ``ome`` key."""
     return {"ome": metadata} if version == "0.5" else metadata
 
 
@@ -532,7 +532,7 @@ def create_store(
     chunks_per_shard: int = 1,
     version: str = "0.5",
 ) -> OmeZarrStore:
-    """Make a store to be filled tile by tile, or open one that was interrupted.
+    """Create a store to fill tile by tile, or open an interrupted one.
 
     It is incomplete until its `finish` has run. `chunk` has rows and columns; larger
     ones than the image are cut. With `resume` a store of the same making is gone on
@@ -595,7 +595,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
             path.mkdir()
         except FileExistsError as error:
             msg = (
-                f"{path} was begun by another process just now: wait for its end, or "
+                f"{path} was just started by another process: wait until it ends, or "
                 "choose another name."
             )
             raise WriteError(msg, code="output-locked") from error
@@ -625,14 +625,14 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
 
 
 def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any]":
-    """Create a done-map in which nothing is done."""
+    """Create a done-map with all units unfinished."""
     return group.create_array(
         _DONE, shape=grid, dtype=dtype, chunks=(1, 1), fill_value=0
     )
 
 
 def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
-    """Read what a store says of itself, complete or not; it need not exist.
+    """Read record, notes and progress of a store, complete or not, or missing.
 
     Its record (name, calibration, history; None where there are none of ours), its
     notes, and how many write units are finished of how many, if any is filled.
@@ -653,7 +653,7 @@ def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
 
 
 def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
-    """Open an interrupted store and make sure that it is of the same making."""
+    """Open an interrupted store and check that it matches the current run."""
     import zarr
 
     from napari_semsr.core import FolderStore
@@ -679,7 +679,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         if not isinstance(level0, zarr.Array) or not isinstance(marks, zarr.Array):
             raise TypeError(_DONE)
     except _UNREADABLE as error:
-        msg = f"{path} is no store that can be resumed: use `overwrite` to start anew."
+        msg = f"{path} cannot be resumed: use `overwrite` to start again."
         raise WriteError(msg, code="not-resumable") from error
     same = (
         level0.shape == plan.shape
@@ -693,8 +693,8 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         changes = ["shape, type, chunk or version"]
     if changes or record_before is None:
         msg = (
-            f"{path} can only be resumed as it was begun, and the "
-            f"{' and the '.join(changes)} changed: use `overwrite` to start anew."
+            f"{path} cannot be resumed, since the {' and the '.join(changes)} changed: "
+            "use `overwrite` to start again."
         )
         raise WriteError(msg, code="other-run")
     if own.get("complete"):
@@ -712,7 +712,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
 
 
 def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -> bool:
-    """Whether a complete store has all its files, and each can be read."""
+    """Return whether a complete store has all its files, and each can be read."""
     levels: list[Any] = [group.get(str(n)) for n in range(len(_shapes_of(level0)))]
     if any(level is None for level in levels):
         return False
@@ -727,7 +727,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
     )
 
 
-# The metadata of an image: axes, units, and where each level lies.
+# The metadata of an image: axes, units, and position of each level.
 #
 # Composed and validated by yaozarrs: what it refuses is never written.
 
@@ -735,7 +735,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
 def _image_attributes(
     record: Record, levels: int, dtype: np.dtype[Any], version: str
 ) -> dict[str, Any]:
-    """Compose the metadata of an image of a version of OME-Zarr.
+    """Return the metadata of an image for a version of OME-Zarr.
 
     Units stand in the axes when the image is calibrated; without a calibration there
     is no unit, and the scale counts pixels of the parent image.
@@ -748,7 +748,7 @@ def _image_attributes(
 
 
 def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: Any) -> Any:
-    """Say in other viewers' words how an image is shown: window and one colour."""
+    """Return display settings for other viewers: window and one colour."""
     start, end = look.limits
     least, most = look.limits
     if dtype.kind in "ui":
@@ -767,7 +767,7 @@ def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: Any) -> Any:
 def _multiscale(
     record: Record, name: str, levels: int, version: str, method: str | None = None
 ) -> Any:
-    """Say where each level lies, and by which method it was made."""
+    """Return position and scale of each level, and the downsampling method."""
     ome = _models(version)
     unit = None if record.pixel_size_nm is None else "nanometer"
     pitch = record.spacing_px if record.pixel_size_nm is None else record.pixel_size_nm
@@ -776,7 +776,7 @@ def _multiscale(
             path=str(level),
             coordinateTransformations=[
                 ome.ScaleTransformation(scale=[side * 2**level for side in pitch]),
-                # the first pixel lies at the centre of those that it averages
+                # the first pixel is at the centre of those that it averages
                 ome.TranslationTransformation(
                     translation=[
                         start + (2**level - 1) / 2 * side
@@ -788,4 +788,6 @@ def _multiscale(
         for level in range(levels)
     ]
     axes: list[Any] = [ome.SpaceAxis(name=axis, unit=unit) for axis in ("y", "x")]
-    return ome.Multiscale(name=legible(name), axes=axes, datasets=datasets, type=method)
+    return ome.Multiscale(
+        name=escape_invisible(name), axes=axes, datasets=datasets, type=method
+    )

@@ -16,7 +16,7 @@ from napari_semsr.core import (
     Micrograph,
     SemsrError,
     ShapeError,
-    Warped,
+    WarpedImage,
     cut_box,
     gap_free_box,
     read_box,
@@ -74,7 +74,7 @@ def share_area(
         If both share less than 64 x 160 px.
     """
     back = registration.registration.transform.inverse()
-    sem_there = Warped(sem, Grid.of(mosaic), back).read().astype(np.float32)
+    sem_there = WarpedImage(sem, Grid.of(mosaic), back).read().astype(np.float32)
     light = np.asarray(read_box(mosaic.data, Box.of(mosaic.shape)), dtype=np.float32)
     box = gap_free_box(
         np.isfinite(sem_there) & np.isfinite(light), least=_LEAST_ACROSS_PX

@@ -44,15 +44,15 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ShapeError,
-    Warped,
+    WarpedImage,
     available_cores,
     declared_figures,
     device_option,
     field_range,
     find_strays,
+    map_progress,
     option,
     record_quantity,
-    retell,
     warn,
 )
 from napari_semsr.inference import EnhanceOptions
@@ -495,7 +495,7 @@ def _train(
         gains = step.gain_db, before[LINEAR].gain_db
         return AdaptProgress(*common, step.seconds, *gains, preview)
 
-    place_fit: training.PlaceFit = yield from retell(job, show)
+    place_fit: training.PlaceFit = yield from map_progress(job, show)
     return place_fit
 
 
@@ -593,7 +593,7 @@ def _enhance_held_out(
         for area in areas:
             output = yield from inference.enhance_array(area.light, model, options)
             if output.shape != area.light.shape:  # a model for other pixels
-                data = Warped(output, Grid.of(area.light), Affine()).read()
+                data = WarpedImage(output, Grid.of(area.light), Affine()).read()
                 output = area.light.replace(data=data)
             values = output.array()[area.held_out.slices]
             images[name].append(values.astype(np.float32))

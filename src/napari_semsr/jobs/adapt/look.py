@@ -13,7 +13,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Provenance,
-    Warped,
+    WarpedImage,
     read_box,
 )
 from napari_semsr.restoration import LinearFit
@@ -58,7 +58,7 @@ def look_here(
     model = model_image.array().astype(np.float32)
     if model.shape != linear.shape:  # a model for other pixels
         model = (
-            Warped(model_image, Grid.of(linear_image), Affine())
+            WarpedImage(model_image, Grid.of(linear_image), Affine())
             .read()
             .astype(np.float32)
         )

@@ -27,11 +27,11 @@ from napari_semsr.core import (
     as_text,
     code_of,
     columns_of,
+    display_of,
     one_line,
     read_bytes,
-    refuse_persons,
+    refuse_user_only,
     sentence_of,
-    words_of,
 )
 from napari_semsr.io import (
     SHEET_SUFFIXES,
@@ -202,7 +202,7 @@ class _Step:
                 fault = f"must have {key} true or false, got {value!r:.60}."
                 raise self.wrong(fault, "wrong-type")
             values[name] = (keys[0] if value else None) if keys else value
-        refuse_persons(values, _persons(self.arguments), self.label)
+        refuse_user_only(values, _persons(self.arguments), self.label)
         return values
 
     @cached_property
@@ -247,7 +247,7 @@ def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
             )
     for name, info in verb.arguments.items():
         if isinstance(info, FieldInfo):
-            flags = dict(words_of(info).flags or {})
+            flags = dict(display_of(info).flags or {})
             if info.annotation is bool and info.default:
                 flags[f"no_{name}"] = False
             spellings |= {_spelt(flag): (name, value) for flag, value in flags.items()}
@@ -262,7 +262,7 @@ def _spelt(name: object) -> str:
 def _persons(arguments: Mapping[str, Any]) -> set[str]:
     """Return the options that only a user at the command line sets."""
     fields = {k: v for k, v in arguments.items() if isinstance(v, FieldInfo)}
-    return {name for name, info in fields.items() if words_of(info).by_person}
+    return {name for name, info in fields.items() if display_of(info).user_only}
 
 
 def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:

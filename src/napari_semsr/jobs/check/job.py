@@ -33,12 +33,12 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ReadError,
+    central_box,
     declared_figures,
     device_option,
-    middle_of,
+    map_progress,
     option,
     parse_pixel_size,
-    retell,
     run,
 )
 from napari_semsr.io import ReadOptions
@@ -224,7 +224,7 @@ def _clear_image(
 ) -> FloatArray:
     """Crop the centre of an image and scale it to 0 to 255."""
     rows, columns = image.shape[0] - rows_cropped, image.shape[1]
-    box = middle_of((rows, columns), side)
+    box = central_box((rows, columns), side)
     part = np.asarray(image.data[box.slices], np.float64)
     least = 4 * MARGIN_PX
     if min(part.shape, default=0) < least:
@@ -563,7 +563,7 @@ def judge_source(
             def tell(_: Progress, step: Progress = step) -> Progress:
                 return step
 
-            output = yield from retell(job, tell)
+            output = yield from map_progress(job, tell)
             trial, degraded_image = scene.trial, scene.degrade(model.card.scale)
             result = trial.judge(output.array().astype(np.float64))
             verdict = Verdict(trial.places, result, trial.judge(degraded_image))

@@ -26,9 +26,9 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     compute_ahead,
+    format_shift,
     record_quantity,
     return_free_memory,
-    spell_shift,
     warn,
 )
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
@@ -75,7 +75,7 @@ class ErrorMapReport(MapMade):
     @property
     def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
         """How the enhanced image was moved, without signs."""
-        return spell_shift(self.shift_px)
+        return format_shift(self.shift_px)
 
     @property
     def fitted_on(self) -> Annotated[str | None, Quantity("Fitted on", tabled=False)]:

@@ -23,7 +23,7 @@ from napari_semsr.core import (
     Quantity,
     declared_figures,
     figure,
-    in_figures,
+    format_number,
     lengths,
     record_quantity,
     value_of,
@@ -132,8 +132,8 @@ class GapReport(ImageMeasure):
                 continue
             edges, fit, label = np.array(histogram.edges), histogram.fit, name
             if fit is not None:
-                error = f"\N{PLUS-MINUS SIGN} {in_figures(fit.error, '.2g')}"
-                label = f"{name}: {in_figures(fit.mean, '.3g')} {error} {unit}"
+                error = f"\N{PLUS-MINUS SIGN} {format_number(fit.error, '.2g')}"
+                label = f"{name}: {format_number(fit.mean, '.3g')} {error} {unit}"
                 fine = np.linspace(0, edges[-1], _FINE)
                 at = fit.at(fine)
                 lines.append(Line("", fine, at, fit.mean, colour=number, kind="fit"))
@@ -147,7 +147,7 @@ class GapReport(ImageMeasure):
         end = _WIDEST * float(np.percentile(sizes, 99))
         usual, wider = sizes[sizes <= end], ""
         if usual.size < sizes.size:  # else they leave the others one bar
-            wider = f"; {sizes.size - usual.size} above {in_figures(end, '.2g')}"
+            wider = f"; {sizes.size - usual.size} above {format_number(end, '.2g')}"
         counts, edges = np.histogram(usual, "fd")
         across = Line("Diameters", edges, counts.astype(float), colour=last)
         xlabel = f"diameter of particles ({unit}){wider}"

@@ -54,12 +54,12 @@ class NoiseReport(ImageMeasure):
         """Say what else is to know of it."""
         notes = []
         if self.smeared != 1:
-            white = core.in_figures(self.noise / self.smeared, ".3g")
+            white = core.format_number(self.noise / self.smeared, ".3g")
             notes += [
                 f"Neighbours along a line share noise; for white, it was {white}."
             ]
         if self.clipped:
-            much = core.in_figures(self.clipped, ".2g")
+            much = core.format_number(self.clipped, ".2g")
             notes += [
                 f"{much} % of the image ends at black or white, where no noise shows."
             ]
@@ -97,7 +97,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
         rough = np.diff(np.diff(image, 2, axis=0), 2, axis=1)
         return of_blocks(np.abs(rough, out=rough), _DEVIATE)
 
-    with_dither = core.without_clipped(values)
+    with_dither = core.mask_clipped(values)
     clipped_share = np.isnan(with_dither).mean() - np.isnan(values).mean()
     with_dither += dither
     noise_levels = across(with_dither)

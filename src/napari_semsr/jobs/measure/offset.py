@@ -18,9 +18,9 @@ from napari_semsr.core import (
     Micrograph,
     RegistrationError,
     ShapeError,
+    central_box,
     code_of,
     field_range,
-    middle_of,
     read_box,
     warn,
 )
@@ -83,7 +83,7 @@ def find_offset(
     shift, doubt = None, ""
     for side in sides:
         try:
-            shift = find_shift(*read(middle_of(shape, side)), reach=reach)
+            shift = find_shift(*read(central_box(shape, side)), reach=reach)
         except (RegistrationError, ShapeError) as error:
             doubt = Message(str(error), code_of(error))
             if max(shape) > side:

@@ -23,11 +23,11 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    central_box,
     compute_ahead,
     figure,
-    middle_of,
+    format_shift,
     record_quantity,
-    spell_shift,
     warn,
 )
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
@@ -90,7 +90,7 @@ class RepeatabilityReport(MapMade):
             return "mostly noise: averaging more scans makes it less"
         return "mostly not noise: drift, charging or focus changed between the scans"
 
-    moved = figure(lambda made: spell_shift(made.shift_px), "Moved by", tabled=False)
+    moved = figure(lambda made: format_shift(made.shift_px), "Moved by", tabled=False)
 
 
 def compare_scans(
@@ -131,7 +131,7 @@ def compare_scans(
 
     kind = "repeatability" if settings.part == "all" else "repeatability without noise"
     count, power, *_ = repeat_field.read(
-        middle_of(pair.shape, min(512, *pair.shape))
+        central_box(pair.shape, min(512, *pair.shape))
     ).sums
     top = _BRIGHTEST[settings.part] * math.sqrt(power / max(count, 1.0))
     about = scale.about(f"{kind} of {one.name}", one, pair.first.grid, top)

@@ -45,11 +45,11 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     SemsrError,
+    central_box,
     code_of,
     contrast_limits,
     declared_figures,
     figure,
-    middle_of,
     option,
     read_box,
     record_quantity,
@@ -94,7 +94,7 @@ def find_halves(
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
     history = mosaic_image.provenance
-    if not there and (history is None or history.essence().job != "stitch"):
+    if not there and (history is None or history.defining_step().job != "stitch"):
         return None, None
     fault = (
         "has no halves beside it; stitch with `halves` for its resolution"
@@ -140,9 +140,9 @@ def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
 
 def _recipe(history: Provenance | None) -> dict[str, Any] | None:
     """Tell what a mosaic and its halves have in common; None for other images."""
-    if history is None or history.essence().job != "stitch":
+    if history is None or history.defining_step().job != "stitch":
         return None
-    recipe = history.essence().making()
+    recipe = history.defining_step().reproducible_record()
     recipe["options"].pop(HALF, None)
     return recipe
 
@@ -168,7 +168,7 @@ def _offset(
     offset = offset_between(first, second)
     if offset.shift is None or settings.reference:
         return offset
-    middle = middle_of(first.shape, _NOISE_PX)
+    middle = central_box(first.shape, _NOISE_PX)
     one, other = (read_box(image.data, middle) for image in (first, second))
     if not shares_noise(one, other, offset.shift):
         return offset

@@ -25,13 +25,13 @@ from napari_semsr.core import (
     ReadError,
     SemsrError,
     WriteError,
+    capture_warnings,
     cells_of,
     code_of,
     digest_job,
     files_below,
-    hear_warnings,
+    map_progress,
     read_bytes,
-    retell,
     run,
     sentence_of,
     software_versions,
@@ -337,7 +337,7 @@ def _as_part_of(
         more = "" if inner.message == "done" else f": {inner.message}"
         return replace(step, done=steps_done, message=f"{step.message}{more}")
 
-    return retell(job, report, within=lambda: hear_warnings(hear))
+    return map_progress(job, report, within=lambda: capture_warnings(hear))
 
 
 def execute(
@@ -539,7 +539,9 @@ def _here(
     total, before = sum(len(task.plan.calls) for task in tasks), 0
     for task in tasks:
         job = plan_job(task)
-        report(task, (yield from retell(job, partial(_among, task, before, total))))
+        report(
+            task, (yield from map_progress(job, partial(_among, task, before, total)))
+        )
         before += len(task.plan.calls)
     yield Progress(total, total, "done")
 

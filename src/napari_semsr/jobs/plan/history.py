@@ -18,8 +18,8 @@ from napari_semsr.core import (
     Provenance,
     ReadError,
     SemsrError,
-    persons_options,
-    refuse_persons,
+    refuse_user_only,
+    user_only_options,
 )
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, decoding
 from napari_semsr.jobs.enhance import MISFIT
@@ -158,7 +158,7 @@ class _Reader:
         """Give options of the verb and of reading, as its call takes them."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
-        refuse_persons(own, persons_options(verb.options), "A history")
+        refuse_user_only(own, user_only_options(verb.options), "A history")
         try:
             options = verb.options.recall(own)
         except OptionError as error:

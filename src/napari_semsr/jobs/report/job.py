@@ -30,13 +30,13 @@ from napari_semsr.core import (
     Provenance,
     SemsrError,
     ShapeError,
+    central_box,
     code_of,
     cut_box,
-    middle_of,
+    format_pixel_size,
+    format_shape,
     option,
     software_versions,
-    spell_pixel_size,
-    spell_shape,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs.crop import cut_gaps
@@ -485,7 +485,7 @@ def _step(progress: Progress, what: str) -> Progress:
 
 def _measure(item: Picture, options: ReportOptions, progress: Progress) -> Job[None]:
     measures, image = item.measured, item.image
-    box = middle_of(image.shape, _MIDDLE_PX)
+    box = central_box(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
         sentence = (
@@ -568,7 +568,7 @@ def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None
         (pair.reference.record, pair.compared.record),
     )
     if first.shape == second.shape:
-        box = middle_of(first.shape, _MIDDLE_PX)
+        box = central_box(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:
             sentence = f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
             measures.notes.append(Message(sentence, "measured-in-part"))
@@ -1100,7 +1100,7 @@ def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
 def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
     """Say what is known of an image, and of the exposure."""
     image = item.image
-    yield "Size", f"{spell_shape(image.shape)}, {image.dtype}"
+    yield "Size", f"{format_shape(image.shape)}, {image.dtype}"
     yield "Pixel size", _pixel(image)
     yield "Calibration", item.size_from
     wide = image.pixel_size_nm
@@ -1144,7 +1144,7 @@ def _pixel(image: Micrograph) -> str:
     size, error = image.pixel_size_nm, image.pixel_size_sd_nm
     if size is None:
         return "not known: lengths are in px"
-    return spell_pixel_size(size, error) + ("" if error is None else " (s.d.)")
+    return format_pixel_size(size, error) + ("" if error is None else " (s.d.)")
 
 
 # What is drawn of a measurement.
@@ -1185,7 +1185,7 @@ def _tables(
     for first in range(0, len(pictures), _COLUMNS):
         part = pictures[first : first + _COLUMNS]
         rows: list[tuple[str, list[str]]] = [
-            ("Size", [spell_shape(item.image.shape) for item in part]),
+            ("Size", [format_shape(item.image.shape) for item in part]),
             ("Pixel size", [_pixel(item.image).partition(":")[0] for item in part]),
         ]
         if any(item.networks for item in pictures):
@@ -1224,7 +1224,7 @@ def _together(pictures: "Sequence[Picture]") -> bytes | None:
         for item in items
     )
     over = [line.over_um(pixel) for line in lines]
-    return plot_png(FRC_VERB.curves[0].together(over, has_size=pixel is not None))
+    return plot_png(FRC_VERB.curves[0].combine(over, has_size=pixel is not None))
 
 
 REPORT = Verb(

@@ -17,9 +17,9 @@ from napari_semsr.core import (
     declared_by,
     describe_pixel_size,
     digest_path,
+    display_of,
     record_quantity,
     shorten,
-    words_of,
 )
 from napari_semsr.io import ReadOptions, decoding, read_text
 from napari_semsr.jobs.index import MEASURES, verb_of
@@ -92,7 +92,7 @@ def _quantities_of_keys(name: str) -> dict[str, Quantity]:
     verb = verb_of(name)
     if verb is None:
         return {}
-    words = {key: words_of(info) for key, info in verb.options.model_fields.items()}
+    words = {key: display_of(info) for key, info in verb.options.model_fields.items()}
     quantities = {
         k: record_quantity(quantity.label, quantity.unit)
         for k, quantity in words.items()

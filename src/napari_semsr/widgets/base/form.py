@@ -34,9 +34,9 @@ from napari_semsr.core import (
     MORE,
     Options,
     SemsrError,
-    persons_options,
+    display_of,
     rename_options,
-    words_of,
+    user_only_options,
 )
 from napari_semsr.io import ReadOptions
 from napari_semsr.jobs import FUNCTIONS, verb_of
@@ -229,7 +229,7 @@ def _entries_of(field: FieldInfo) -> dict[str, Any]:
     kind, _ = _kind_of(field.annotation)
     values = get_args(kind) if get_origin(kind) is Literal else ()
     entries = {_AUTOMATIC if value == "auto" else str(value): value for value in values}
-    return dict(words_of(field).choices or entries)
+    return dict(display_of(field).choices or entries)
 
 
 class _Control:
@@ -238,13 +238,13 @@ class _Control:
     def __init__(self, name: str, field: FieldInfo) -> None:
         self.kind, self.optional = _kind_of(field.annotation)
         self._none = 0
-        words = words_of(field)
+        words = display_of(field)
         self.widget = self._make(name, field)
         self.widget.label = words.row
         self.widget.tooltip = field.description or words.row
 
     def _make(self, name: str, field: FieldInfo) -> Any:
-        words = words_of(field)
+        words = display_of(field)
         default = field.get_default(call_default_factory=True)
         if words.choices is not None or get_origin(self.kind) is Literal:
             texts = _entries_of(field)
@@ -259,7 +259,7 @@ class _Control:
         return create_widget(value=value, annotation=self.kind, name=name)
 
     def _number(self, name: str, field: FieldInfo, default: Any) -> Any:
-        options, step = _bounds(field, self.kind), words_of(field).step
+        options, step = _bounds(field, self.kind), display_of(field).step
         if step is not None:
             options["step"] = step
         if not self.optional:
@@ -404,9 +404,9 @@ def _labels_of(*models: type[Options]) -> Labels:
     """Return rows and entries of options by name."""
     fields = [item for model in models for item in model.model_fields.items()]
     return {
-        name: (words_of(info).row, {str(v): k for k, v in _entries_of(info).items()})
+        name: (display_of(info).row, {str(v): k for k, v in _entries_of(info).items()})
         for name, info in fields
-        if words_of(info).label
+        if display_of(info).label
     }
 
 
@@ -416,7 +416,7 @@ class OptionsForm(Form):
     def __init__(self, model: type[Options], *, group: str = "") -> None:
         groups: dict[str, list[str]] = {group: [], MORE: []}
         for name, info in model.model_fields.items():
-            words = words_of(info)
+            words = display_of(info)
             if words.label and words.group in groups:
                 groups[words.group].append(name)
         rows, more = groups[group], [] if group else groups[MORE]
@@ -428,7 +428,7 @@ class OptionsForm(Form):
             self._fold = Folded(MORE, _MORE_TOLD, self._folded)
             self.add(self._fold)
         conditions = {
-            name: words_of(model.model_fields[name]).when for name in controls
+            name: display_of(model.model_fields[name]).when for name in controls
         }
         self._when = {name: when for name, when in conditions.items() if when}
         for other in {other for when in self._when.values() for other in when}:
@@ -447,9 +447,9 @@ class OptionsForm(Form):
         return self._controls[name].widget
 
     @property
-    def by_person(self) -> frozenset[str]:
+    def user_only(self) -> frozenset[str]:
         """Options that only the user sets, never a file."""
-        return persons_options(self._model)
+        return user_only_options(self._model)
 
     def values(self) -> dict[str, Any]:
         """Return the current values."""
@@ -494,7 +494,7 @@ class OptionsForm(Form):
 
 def frames_of(model: type[Options]) -> dict[str, OptionsForm]:
     """Make a form for each further frame of an option set."""
-    words = map(words_of, model.model_fields.values())
+    words = map(display_of, model.model_fields.values())
     groups = dict.fromkeys(one.group for one in words if one.label)
     return {
         name: OptionsForm(model, group=name)

@@ -51,7 +51,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     SemsrError,
-    spell_pixel_size,
+    format_pixel_size,
 )
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY, LIVE_KEY, NETWORK_KEY, STORE_KEY
 from napari_semsr.jobs import (
@@ -925,7 +925,7 @@ class Panel(QWidget):
         self.size_button.setVisible(bool(lacking))
         for item, size in lacking.items():
             sentence = (
-                f"The file of {item.name} states {spell_pixel_size(size)} per pixel"
+                f"The file of {item.name} states {format_pixel_size(size)} per pixel"
             )
             if len(lacking) > 1:
                 sentence = f"The files of {len(lacking)} layers state pixel sizes"

@@ -40,7 +40,7 @@ from napari_semsr.core import (
     Progress,
     SemsrError,
     Waiting,
-    hear_warnings,
+    capture_warnings,
     in_background,
     return_free_memory,
 )
@@ -154,7 +154,7 @@ class _Run:
             return
         self.returned.clear()
         try:
-            with in_background(), hear_warnings(self._hear):
+            with in_background(), capture_warnings(self._hear):
                 self.value = self._drive(make())
         except BaseException as error:  # noqa: BLE001 - shown by the runner
             self.error = error

@@ -935,7 +935,7 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
 
 def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
     """Leave out options that only the user sets."""
-    return {k: v for k, v in values.items() if k not in form.by_person}
+    return {k: v for k, v in values.items() if k not in form.user_only}
 
 
 def form_values(panel: Any) -> dict[str, Any]:

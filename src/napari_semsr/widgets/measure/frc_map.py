@@ -29,7 +29,7 @@ from napari_semsr.core import (
     ShapeError,
     contrast_limits,
     figures_of,
-    in_figures,
+    format_number,
     plots_of,
 )
 from napari_semsr.io import HELPER_KEY, STORE_KEY, half_paths, layer_attributes
@@ -369,7 +369,7 @@ class FrcMapPanel(Panel):
             unit = "nm" if first.pixel_size_nm is not None else "px"
             difference_layer = self._add_difference(first, apart, (before, after))
             sentence = (
-                f"Both maps show {DASH.join(map(in_figures, limits))} {unit}; "
+                f"Both maps show {DASH.join(map(format_number, limits))} {unit}; "
                 f"{difference_layer.name!r}: median {np.median(finite):+.4g} {unit}, "
                 "magenta is "
                 f"finer, green coarser, {apart.size - finite.size} of {apart.size} "
@@ -547,7 +547,7 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         label_text = name.replace("th percentile", " % below")
-        label = f"{label_text} {in_figures(value, '.3g')} {report.unit}"
+        label = f"{label_text} {format_number(value, '.3g')} {report.unit}"
         axes.axvline(value, color=colour, lw=1.3, ls="--", label=label)
     show_legend(axes)
     axes.set_xlabel(f"Resolution ({report.unit})")

@@ -7,7 +7,7 @@ import numpy as np
 from napari.layers import Layer
 
 from napari_semsr.analysis import Histogram, measure_histogram
-from napari_semsr.core import figures_of, quantities_of, run, spell_shape
+from napari_semsr.core import figures_of, format_shape, quantities_of, run
 from napari_semsr.jobs import METRICS
 from napari_semsr.widgets.layers import inputs_of, is_truth
 from napari_semsr.widgets.measure.regions import (
@@ -59,7 +59,7 @@ class MetricsPanel(TruthPanel):
             row["distance (grey levels)"] = levels.emd
         parts = largest_part(region, *outcome.images)
         figures = figures_of(run(METRICS.job(*parts, options=how)))
-        row["rectangle"] = spell_shape(parts[0].shape)
+        row["rectangle"] = format_shape(parts[0].shape)
         for label, figure in figures.items():
             if label not in _ELSEWHERE:
                 row[f"{label} ({figure.unit})" if figure.unit else label] = figure.value

@@ -33,7 +33,7 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     code_of,
-    in_figures,
+    format_number,
 )
 from napari_semsr.jobs import PROFILE, CurveFound
 from napari_semsr.widgets.base import (
@@ -426,7 +426,7 @@ class ProfilePanel(Panel):
         )
         count = len(profiles.layers)
         long = profiles.layers[0].profile
-        length = f"{in_figures(long.length_px * long.per_px)} {profiles.unit}"
+        length = f"{format_number(long.length_px * long.per_px)} {profiles.unit}"
         sentence = f"{count} profile{'s'[: count != 1]} along {length}"
         self.show_result(
             numbers,

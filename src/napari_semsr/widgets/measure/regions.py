@@ -22,9 +22,9 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     cut_box,
-    in_figures,
+    format_number,
+    format_shape,
     run,
-    spell_shape,
 )
 from napari_semsr.jobs import cut_gaps
 from napari_semsr.widgets.base import Columns, Panel
@@ -264,8 +264,8 @@ def read_pair(
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
         msg = (
             f"Both images must lie at one place, but {layers[-1].name!r} is shown "
-            f"{in_figures(off[0])} px down or up and {in_figures(off[1])} px beside "
-            f"{layers[0].name!r}; bring them onto one grid in the panel Crop."
+            f"{format_number(off[0])} px down or up and {format_number(off[1])} px "
+            f"beside {layers[0].name!r}; bring them onto one grid in the panel Crop."
         )
         raise ShapeError(msg, code="origins-differ")
     return images
@@ -273,7 +273,7 @@ def read_pair(
 
 def say_part(part: Micrograph) -> str:
     """Say that only this part was measured."""
-    return f"in the largest gap-free rectangle, {spell_shape(part.shape)}"
+    return f"in the largest gap-free rectangle, {format_shape(part.shape)}"
 
 
 def show_outline(

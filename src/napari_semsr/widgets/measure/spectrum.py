@@ -197,7 +197,7 @@ def _transform(
         if whole is not None:
             centred_spectra.append(whole.image.array())
     yield Progress(len(images), len(images), "done")
-    radial = SPECTRUM.curves[0].together(lines, has_size=has_size)
+    radial = SPECTRUM.curves[0].combine(lines, has_size=has_size)
     return Spectra(tuple(images), parts, radial, tuple(centred_spectra))
 
 

@@ -23,9 +23,9 @@ from napari_semsr.core import (
     SemsrError,
     ShapeError,
     figures_of,
-    in_digits,
+    format_pixel_size,
+    format_rounded,
     size_origin,
-    spell_pixel_size,
 )
 from napari_semsr.inference import TrainedPixelSizes
 from napari_semsr.io import (
@@ -226,7 +226,7 @@ class LandmarkControls(Form):
         """Write at each mark its number, and how far it lies off."""
         labels = [str(n + 1) for n in range(len(layer.data))]
         for place, far in enumerate(off):
-            labels[place] += f" ({in_digits(far)} {_unit_of(layer)})"
+            labels[place] += f" ({format_rounded(far)} {_unit_of(layer)})"
         with _in_view(layer):
             layer.features = {"label": labels}
 
@@ -239,8 +239,9 @@ class LandmarkControls(Form):
         off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)
         worst, unit = int(off.argmax()), _unit_of(self.points[1])
         return (
-            f"{len(landmarks)} pairs fit to {in_digits(rms)} {unit}; mark {worst + 1} "
-            f"lies {in_digits(off[worst])} {unit} from where the others say."
+            f"{len(landmarks)} pairs fit to {format_rounded(rms)} {unit}; mark "
+            f"{worst + 1} lies {format_rounded(off[worst])} {unit} from where the "
+            "others say."
         ), off
 
     # -- marking ------------------------------------------------------------------
@@ -879,7 +880,7 @@ class RegisterPanel(Panel):
         size = registration.found_pixel_size_nm
         if size is not None:
             sentence = f"{registration.found_size_of} the pixel size found"
-            spelt = spell_pixel_size((size, size))
+            spelt = format_pixel_size((size, size))
             self.take_size_button.setText(f"Give {sentence}, {spelt}")
             self.take_size_button.setVisible(True)
         self.look.end()
@@ -985,7 +986,7 @@ class RegisterPanel(Panel):
             origin = size_origin("found by registration in napari", size)
             apply_pixel_size(layer, size, origin=origin)
             self.take_size_button.setVisible(False)
-            self.show_status(f"{layer.name} has {spell_pixel_size(size)} now.")
+            self.show_status(f"{layer.name} has {format_pixel_size(size)} now.")
             self.session.changed.emit()  # what was saved before is not any longer
 
     def save_transform(self) -> None:
@@ -1136,7 +1137,7 @@ def _arrow_factor(registration: Registration) -> float:
 def _describe_result(registration: Registration, moving: str, fixed_name: str) -> str:
     sentence = f"Registered {moving} to {fixed_name}"
     if np.isfinite(registration.error_nm):
-        nm, px = in_digits(registration.error_nm), f"{registration.error_px:.2g}"
+        nm, px = format_rounded(registration.error_nm), f"{registration.error_px:.2g}"
         sentence += f", expected to be {nm} nm ({px} px) off"
     if registration.searched == "full":
         sentence += ", after a search of every turn"

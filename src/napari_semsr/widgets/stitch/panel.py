@@ -13,7 +13,7 @@ from napari.viewer import Viewer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
 from napari_semsr.core import (
-    MOST_DISTORTION,
+    MAX_DISTORTION,
     SIGMA,
     Acquisition,
     FloatArray,
@@ -22,11 +22,11 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     figures_of,
+    format_pixel_size,
+    format_shape,
     list_folder,
     parse_pixel_size,
     size_origin,
-    spell_pixel_size,
-    spell_shape,
 )
 from napari_semsr.io import (
     FOLDER_KEY,
@@ -296,8 +296,8 @@ class StitchMosaicPanel(Panel):
         self.distortion_amount = FloatSpinBox(
             name="distortion_amount",
             tooltip="Displacement at the rim along the radius, over that radius.",
-            min=-MOST_DISTORTION,
-            max=MOST_DISTORTION,
+            min=-MAX_DISTORTION,
+            max=MAX_DISTORTION,
             step=0.005,
         )
         self.form = OptionsForm(StitchFolderOptions)
@@ -371,7 +371,7 @@ class StitchMosaicPanel(Panel):
             if path is not None:
                 size_told, error, distortion = read_calibration(path)
                 size = parse_pixel_size(size_told)
-                sentence = spell_pixel_size(size_told, error)
+                sentence = format_pixel_size(size_told, error)
                 if distortion is not None and distortion.shape is not None:
                     choices = (
                         ("from the calibration", _DISTORTION_CALIBRATED),
@@ -381,7 +381,7 @@ class StitchMosaicPanel(Panel):
                         f"{100 * distortion.amount:.3g} {PLUS_MINUS} "
                         f"{100 * distortion.sd:.2g}"
                     )
-                    field = spell_shape(distortion.shape)
+                    field = format_shape(distortion.shape)
                     sentence += f"; distortion {share} % at the rim of {field}"
         self.calibrated.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
@@ -841,10 +841,10 @@ def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
 
 def scan_facts(acquisition: Acquisition) -> str:
     """Say what a scan is."""
-    shape, kind = spell_shape(acquisition.frame_shape), acquisition.dtype
+    shape, kind = format_shape(acquisition.frame_shape), acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {shape}, {kind}",
-        f"Pixel size: {spell_pixel_size(acquisition.pixel_size_nm)}",
+        f"Pixel size: {format_pixel_size(acquisition.pixel_size_nm)}",
     ]
     grid = acquisition.grid
     has_size = acquisition.pixel_size_nm is not None

@@ -27,8 +27,8 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     code_of,
+    format_time,
     list_folder,
-    spell_time,
 )
 from napari_semsr.io import HELPER_KEY, StoredTransform, read, read_text
 from napari_semsr.jobs import (
@@ -300,7 +300,7 @@ class TrainView(QWidget):
             rows |= held_out_figures(figures)
         rows |= compared_figures(self.comparison)
         if self._left is not None:
-            rows["Time left"] = spell_time(self._left)
+            rows["Time left"] = format_time(self._left)
         rows["Folder of the run"] = str(self._run)
         return rows
 
