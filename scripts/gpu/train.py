@@ -212,7 +212,7 @@ class Stepper:
             row: list[int] = []
             for numbers, corners in (
                 (drawn.low, drawn.corners),
-                (drawn.high, drawn.elsewhere),
+                (drawn.high, drawn.high_corners),
             ):
                 scene = numbers[:, None] * self.width**2
                 place = scene + corners[..., 0] * self.width + corners[..., 1]
