@@ -20,7 +20,7 @@ from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.recipe import DataOptions
 from napari_semsr.training.stored_pairs import StoredPatches, to_unit
-from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
+from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
 from tests.refusals import refused
 
 SIDE = 48
@@ -189,12 +189,12 @@ def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, ri
     told = iter([1.0, 2.0] if rising else [2.0, 1.0])
 
     def figures(*_: object) -> dict[str, float]:
-        return {EXPECTED: next(told), "patches": 0.5}
+        return {EXPECTED_GAIN: next(told), "patches": 0.5}
 
     monkeypatch.setattr(UnpairedValidator, "figures", figures)
     result = run(loop.train(_cycle(make_store), tmp_path / "run"))
     step = 4 if rising else 2
-    assert result.validation == {EXPECTED: 2.0, "patches": 0.5, "step": step}
+    assert result.validation == {EXPECTED_GAIN: 2.0, "patches": 0.5, "step": step}
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
     weights = load_model(result.model).module.state_dict().items()
     newest = all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
@@ -208,14 +208,16 @@ def test_the_expected_gain_may_choose_where_a_truth_is_known(
     told = iter([2.0, 4.0, 1.0, 1.0])  # by two halves of the fields, at two steps
 
     def figures(*_: object) -> dict[str, float]:
-        return {EXPECTED: next(told)}
+        return {EXPECTED_GAIN: next(told)}
 
     monkeypatch.setattr(UnpairedValidator, "figures", figures)
     drawn = {"phantoms": 1, "scene_px": 48, "patch_px": 32}
-    asked = _cycle(make_store).replace(data=DataOptions.parse(drawn), measure=EXPECTED)
+    asked = _cycle(make_store).replace(
+        data=DataOptions.parse(drawn), measure=EXPECTED_GAIN
+    )
     result = run(loop.train(asked, tmp_path / "run"))
     assert result.validation["step"] == 2
-    assert result.validation[EXPECTED] == 3.0
+    assert result.validation[EXPECTED_GAIN] == 3.0
     assert np.isfinite(result.validation["gain_db"])
     with pytest.raises(OptionError, match="expected_gain_db needs kind cycle-gan"):
         asked.replace(kind="supervised")
@@ -224,7 +226,12 @@ def test_the_expected_gain_may_choose_where_a_truth_is_known(
 @pytest.mark.broad
 def test_a_cycle_without_a_truth_is_judged_by_both_kinds_of_image(make_store, tmp_path):
     result = run(loop.train(_cycle(make_store), tmp_path / "run"))
-    assert {EXPECTED, "spectrum_db", "patches", "returned"} <= result.validation.keys()
+    assert {
+        EXPECTED_GAIN,
+        "spectrum_db",
+        "patches",
+        "returned",
+    } <= result.validation.keys()
     assert np.isfinite(list(result.validation.values())).all()
 
 

@@ -463,7 +463,7 @@ def _of_own_image(plan: "training.Recipe", path: Path) -> "training.Recipe":
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:
     """Tell of a judge that flatters; refuse a store that teaches nothing."""
-    if common := plan.data.learnt_and_judged():
+    if common := plan.data.files_in_several_sets():
         warn(
             f"{', '.join(common)} stands in more than one of train, scans, validation "
             "and held_out, so that the model is judged by what it learnt from: its "

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models import bicubic, build_discriminator, to_device
-from napari_semsr.training.learner import PIXEL_LOSSES, Learner, frozen
+from napari_semsr.training.learner import PIXEL_LOSSES, Learner, freeze
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
-from napari_semsr.training.validation import ValidationPair, moved_onto
+from napari_semsr.training.validation import ValidationPair, align_truth
 
 if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -234,7 +234,7 @@ class PairedGan(AdversarialLearner):
         output = self.network(self.laid_out(low))
         self._output = output.detach()
         with self.exact():
-            truth = moved_onto(high, output.float(), self.recipe.shift_px)
+            truth = align_truth(high, output.float(), self.recipe.shift_px)
             content = PIXEL_LOSSES[self.gan.content](output.float(), truth)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
@@ -273,7 +273,7 @@ class PairedGan(AdversarialLearner):
     def _adversarial(self, low: Tensor, high: Tensor, output: Tensor) -> Tensor:
         """Return the generator's adversarial loss, with the discriminator frozen."""
         kind = self.gan.adversarial
-        with frozen(self.judge_of_high):
+        with freeze(self.judge_of_high):
             fake = self.judge_of_high(self._discriminator_input(low, output)).float()
             real: Tensor | None = None
             if kind == "relativistic":

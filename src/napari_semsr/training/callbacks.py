@@ -50,7 +50,7 @@ from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import NETWORKS, RunFolder
 from napari_semsr.training.scenes import INSTRUMENTS
-from napari_semsr.training.unpaired import EXPECTED
+from napari_semsr.training.unpaired import EXPECTED_GAIN
 from napari_semsr.training.validation import PERCENTILES
 
 _READ_EVERY_S = 0.2  # chosen: as fast as a person can read
@@ -100,7 +100,7 @@ def _step_of(columns: Sequence[str], row: Sequence[str]) -> float:
 
 _NAMES = {
     "gain_db": f"gain {{:+.2f}} {DB}",
-    EXPECTED: f"expected gain {{:+.2f}} {DB}",
+    EXPECTED_GAIN: f"expected gain {{:+.2f}} {DB}",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
     "hidden_db": f"{{:+.2f}} {DB} on hidden pixels",
@@ -214,7 +214,9 @@ class Recorder(Callback):
             self._save(trainer)
             return
         step, figures = trainer.global_step, module.validate_pairs()
-        measure: str = EXPECTED if EXPECTED in figures else self.recipe.measure
+        measure: str = (
+            EXPECTED_GAIN if EXPECTED_GAIN in figures else self.recipe.measure
+        )
         terms = {name: float(value) for name, value in module.terms.items()}
         with self.folder.saving():
             self.metrics.log({"step": step, "loss": loss, **figures, **terms})
@@ -264,7 +266,7 @@ class Recorder(Callback):
         self._saved_s = time.monotonic()
 
     def _best_figure(self) -> str:
-        measure = EXPECTED if EXPECTED in self.best else self.recipe.measure
+        measure = EXPECTED_GAIN if EXPECTED_GAIN in self.best else self.recipe.measure
         if measure not in self.best:
             return "not yet evaluated" if not self.best else "no ground truth"
         return "best " + _NAMES[measure].format(self.best[measure])

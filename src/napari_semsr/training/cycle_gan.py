@@ -33,10 +33,10 @@ from napari_semsr.simulation import gaussian_kernel
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
     History,
+    discriminator_step_loss,
     generator_loss,
-    telling_apart,
 )
-from napari_semsr.training.learner import PIXEL_LOSSES, frozen
+from napari_semsr.training.learner import PIXEL_LOSSES, freeze
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
 from napari_semsr.training.unpaired import UnpairedValidator, unpaired_fields
 from napari_semsr.training.validation import ValidationPair
@@ -296,7 +296,9 @@ class CycleGan(AdversarialLearner):
         for name, judge in self.judges.items():
             history = cast("History", self.histories[name])
             old_and_new = history.exchange(self._outputs[name].float(), step)
-            losses.append(telling_apart(judge, true[name], old_and_new, self.gan))
+            losses.append(
+                discriminator_step_loss(judge, true[name], old_and_new, self.gan)
+            )
         return torch.stack(losses).sum()
 
     def validate_pairs(self) -> dict[str, float]:
@@ -332,7 +334,7 @@ class CycleGan(AdversarialLearner):
     def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
         """Return the generators' adversarial loss, with the discriminators frozen."""
         outputs = {"high": clear, "low": coarse}
-        with frozen(self.judges):
+        with freeze(self.judges):
             scores = [
                 judge(outputs[name]).float() for name, judge in self.judges.items()
             ]

@@ -117,9 +117,9 @@ def train(
     initial_network = copy.deepcopy(network)
     first, best = is_main_process(recipe), {}
     folder = RunFolder(run_dir, recipe)
-    with _restore_environment(), folder.leaving_no_empty(), ExitStack() as stack:
+    with _restore_environment(), folder.removing_empty_folders(), ExitStack() as stack:
         if first:
-            stack.enter_context(folder.ours(resume=resume))
+            stack.enter_context(folder.lock(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
         benchmarks = bool(torch.backends.cudnn.benchmark)  # Lightning does not reset it
@@ -342,8 +342,9 @@ def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) 
     if recipe.precision == "bf16":
         if wrong_channels is not None:
             msg = (
-                "precision: bf16 fails on a CPU where a dilated convolution has "
-                f"{wrong_channels} channels, not a multiple of {_BLOCK}; take fp32 or auto."
+                "precision: bf16 fails on a CPU for a dilated convolution of "
+                f"{wrong_channels} channels, which is not a multiple of {_BLOCK}; "
+                "take fp32 or auto."
             )
             raise OptionError(msg, code="precision-unsupported")
         return True
@@ -582,7 +583,7 @@ class _Enlarged(nn.Module):
 
 
 class LinearFilter(nn.Module):
-    """A linear filter for each pixel of HIGH within one of LOW; (scale², T, T)."""
+    """Linear filter for each pixel of HIGH within one of LOW: (scale², T, T)."""
 
     def __init__(self, kernels: Float32Array) -> None:
         super().__init__()
@@ -598,7 +599,7 @@ class LinearFilter(nn.Module):
 
 
 def fit_linear(store: PairStore, scale: int) -> LinearFilter:
-    """Fit the filter that brings LOW nearest to HIGH over the pairs to train on."""
+    """Fit the least-squares filter from LOW to HIGH on the training pairs."""
     low, high = store.arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
     each = (int(low.shape[1]) - taps + 1) ** 2
