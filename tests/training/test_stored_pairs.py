@@ -155,15 +155,13 @@ def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):
     "wrong", [{"batch": 1}, {"kind": "paired-gan"}, {"data": {"bank": 0}}]
 )
 def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
-    with pytest.raises(OptionError, match="share drawn is for kind supervised"):
+    with pytest.raises(OptionError, match=r"data\.drawn needs kind supervised"):
         mixed(make_store(), **wrong)
 
 
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     store = make_store()
-    with refused(
-        ShapeError, "scale-mismatch", match="make one for that scale \\(`scale=2`"
-    ):
+    with refused(ShapeError, "scale-mismatch", match="`scale=2`"):
         StoredPatches(recipe(store), 2)
     large = recipe(store, data={"pairs": str(store), "patch_px": 64})
     with refused(ShapeError, "patch-size-unsuitable", match="patch_px = 64 px, got 48"):
@@ -174,7 +172,7 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
         StoredPatches(recipe(make_store(spoil=np.nan)), 1)[0]
     for fill, value in ((-9999.0, r"-4.9985e\+06"), (1e30, r"5e\+32")):
         items = StoredPatches(recipe(make_store(spoil=fill)), 1)
-        says = f"grey value of {value}, .* as a fill value of other software"
+        says = f"grey value of {value}, "
         with pytest.raises(ReadError, match=says):
             items[0]
     items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
