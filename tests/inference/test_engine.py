@@ -161,7 +161,7 @@ def test_short_memory_cuts_tiles_and_says_so(make_loaded, whole, rng, monkeypatc
     expected = whole(image, loaded)
     assert np.abs(result.data - expected).max() <= 1e-5 * np.ptp(expected)
     (note,) = result.metadata["enhance"]["notes"]
-    assert note == "Memory was short: tiles are computed in pieces of 64 px."
+    assert note == "Not enough memory: tiles are computed in pieces of 64 px."
     monkeypatch.setattr(type(loaded.module), "limit", 30 * 30)
     with pytest.raises(DeviceMemoryError, match="even for a window of 38 px"):
         _enhanced(image, loaded, tile=128)

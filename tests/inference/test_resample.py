@@ -154,7 +154,7 @@ def test_short_memory_cuts_the_resampled_tiles(make_loaded, rng):
     field = _field(rng, (90, 70), 20.0)
     options = FP32.replace(tile=64)
     made = run(enhance_array(field, make_loaded("tiny", **TRAINED), options))
-    assert "Memory was short" in " ".join(made.metadata["enhance"]["notes"])
+    assert "Not enough memory" in " ".join(made.metadata["enhance"]["notes"])
     tiny = make_loaded("tiny", **TRAINED)
     tiny.module.limit = 10**9
     expected = run(enhance_array(field, tiny, options)).data

@@ -87,7 +87,7 @@ def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(
     made = run(enhance_array(image, loaded, options))
     report = made.metadata["enhance"]
     assert report["norm"] == "sampled"
-    assert "Memory was short: Device cuda has no memory left." in report["notes"]
+    assert "Not enough memory: Device cuda has no memory left." in report["notes"]
     assert _apart(made.data, expected.data) < report["norm_error"]
 
 
