@@ -131,7 +131,7 @@ class EnhancePlan:
     def read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
         """Read a window, filled and without haze; and where it was missing, if so."""
         window, missing = read_window(self.data, box, self.scaling.mean)
-        return (window if self.haze is None else self.haze.lift(window, box)), missing
+        return (window if self.haze is None else self.haze.remove(window, box)), missing
 
     def compute(
         self, predictor: "Predictor", tile: Tile

@@ -197,7 +197,7 @@ def _told_of(
     Gives also what its file leaves out.
     """
     image, usual = open_image(field, opening), inference.EnhanceOptions()
-    module, condition = inference.told_of_field(image, model, usual)
+    module, condition = inference.network_and_condition(image, model, usual)
     if condition is None:
         msg = (
             f"{model.card.name} is told nothing of {name_of(field)}: `field` is for "
