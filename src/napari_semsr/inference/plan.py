@@ -297,7 +297,7 @@ def _without_memory(
     elif options.norm == "whole":
         advice = ": crop the field, or use `norm=sampled`, which states its error."
     elif previous == "whole":
-        advice = " any more: free some, or use `overwrite` to start anew."
+        advice = " any more: free some, or use `overwrite` to start again."
     if advice:
         raise DeviceMemoryError(f"{short}{lacks}{advice}")
     sentence = f"{short}{lacks}: those of a sample are used."

@@ -267,7 +267,7 @@ def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatc
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     run(job)
     while (np.asarray(live.levels[0]) != store.level0[:]).any():
-        assert live.take_changed_box() is not None, "what was too late is not asked for again"
+        assert live.take_changed_box() is not None
         cache.limit = 64 << 20
 
 
