@@ -28,7 +28,7 @@ from _shared import least_of, read_options
 from numpy.typing import NDArray
 
 from napari_semsr.core import Box, Micrograph, round_up, run
-from napari_semsr.inference import EnhanceOptions, enhance_array, told_of_field
+from napari_semsr.inference import EnhanceOptions, enhance_array, network_and_condition
 from napari_semsr.inference.network_input import (
     HazeMap,
     Scaling,
@@ -46,7 +46,7 @@ Way = Callable[[], NDArray[Any]]
 
 def predictor_of(loaded: LoadedModel, image: NDArray[Any], precision: str) -> Predictor:
     """Make the network for a field, as the engine does of one that surveys fields."""
-    network, _ = told_of_field(Micrograph(image), loaded, EnhanceOptions())
+    network, _ = network_and_condition(Micrograph(image), loaded, EnhanceOptions())
     return Predictor(network, precision=precision)
 
 
@@ -73,7 +73,7 @@ def clear(
 ) -> NDArray[Any]:
     """Read what the network is shown."""
     window, _ = read_window(image, box, scaling.mean)
-    return window if haze is None else haze.lift(window, box)
+    return window if haze is None else haze.remove(window, box)
 
 
 def tiled(loaded: LoadedModel, image: NDArray[Any], tile: int, precision: str) -> Any:

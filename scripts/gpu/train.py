@@ -40,7 +40,7 @@ from napari_semsr.training.cycle_gan import CycleGan
 from napari_semsr.training.fit import first_network
 from napari_semsr.training.learner import Learner, learning_rate_factor
 from napari_semsr.training.patches import Patches
-from napari_semsr.training.unpaired import EXPECTED
+from napari_semsr.training.unpaired import EXPECTED_GAIN
 from napari_semsr.training.validation import held_out_fields
 
 CHUNK = 100  # steps whose chances lie on the card at once; chosen
@@ -212,7 +212,7 @@ class Stepper:
             row: list[int] = []
             for numbers, corners in (
                 (drawn.low, drawn.corners),
-                (drawn.high, drawn.elsewhere),
+                (drawn.high, drawn.high_corners),
             ):
                 scene = numbers[:, None] * self.width**2
                 place = scene + corners[..., 0] * self.width + corners[..., 1]
@@ -445,7 +445,7 @@ class System:
         row = {"step": self.done, "loss": loss, **found, **terms}
         self.rows.append({name: rounded(value) for name, value in row.items()})
         if (
-            found[EXPECTED] > self.best.get(EXPECTED, -math.inf)
+            found[EXPECTED_GAIN] > self.best.get(EXPECTED_GAIN, -math.inf)
             or not self._kept_best()
         ):
             self.best = {**found, "step": self.done}

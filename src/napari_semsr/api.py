@@ -1,8 +1,8 @@
-"""The Python interface: one function for each command, run to its end.
+"""Python interface: one function for each command.
 
 Every function takes a `Micrograph`, an array or the path of an image. Options are
-keywords with the names of the command's flags, ``pixel_size_nm`` and the other reading
-options among them. `progress` receives every `Progress`.
+keywords with the names of the command's flags, including ``pixel_size_nm`` and the
+other reading options. `progress` receives every `Progress`.
 """
 
 from collections.abc import Sequence
@@ -21,26 +21,26 @@ if TYPE_CHECKING:
 def lazy_enhance(
     image: Source, *, model: PathLike = DEFAULT_MODEL, **options: Any
 ) -> "da.Array":
-    """Enhance an image when, and where, it is looked at.
+    """Enhance an image lazily, as a dask array.
 
     Grey values, haze and the statistics that a network needs of the whole field are
-    measured at once; a tile is computed when a part of it is asked for.
+    measured immediately; a tile is computed when a part of it is requested.
 
     Parameters
     ----------
     image : Micrograph, (Y, X) array_like or path
-        What to enhance. A store is read part by part.
+        Image to enhance. A store is read in parts.
     model : str or path, default="sem-restore"
-        A name on the shelf, or a ``.safetensors`` file.
+        Name of a model in the library, or a ``.safetensors`` file.
     **options : object
         ``tile``, ``norm``, ``device``, ``precision``, ``dtype``, and reading options.
 
     Returns
     -------
     (Y * scale, X * scale) dask.array.Array
-        Grey values as `enhance` makes them; chunks are the tiles. The names of its
-        tasks are made from the image, the options and the model's digest, so that a
-        retrained model never meets what was cached for the old one.
+        Grey values as returned by `enhance`; chunks are the tiles. The names of its
+        tasks are derived from the image, the options and the model's digest, so that a
+        retrained model never uses tiles that were cached for the old one.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def measure_table(
     progress: Report | None = None,
     **options: Any,
 ) -> "jobs.MeasuredTable":
-    """Measure many images, a row for each.
+    """Measure many images; return a table with one row for each.
 
     Parameters
     ----------
@@ -78,25 +78,25 @@ def measure_table(
         ``"error-map"``, ``"gaps"`` or ``"profile"``.
     images : path, or sequence of paths or of pairs of paths
         A folder that is neither a store nor a scan, a glob, or a table with a column
-        for each image, whose paths are counted from its folder.
+        for each image, whose paths are relative to its folder.
     second : path, optional
-        The second image of all, or a folder whose images bear the same names.
+        The second image for all, or a folder of images with the same names.
     table : path, optional
-        Gets the rows: ``.csv``, or ``.parquet`` with the extra ``[table]``.
+        File for the rows: ``.csv``, or ``.parquet`` with the extra ``[table]``.
     resume : bool, default=False
-        Keep the rows of an existing table whose files and options are the same.
+        Keep rows of an existing table if their files and options are unchanged.
     overwrite : bool, default=False
         Replace an existing table.
     progress : callable, optional
         Receives every `Progress`.
     **options : object
-        Those of the measure, and reading options.
+        Options of the measure, and reading options.
 
     Returns
     -------
     MeasuredTable
         ``rows``, and their ``summary``. An image that cannot be measured has a row
-        whose ``error`` says why.
+        whose ``error`` states the reason.
 
     Examples
     --------
@@ -108,10 +108,10 @@ def measure_table(
     ...     for name in ("one", "two", "three"):
     ...         noisy = semsr.Micrograph(rng.normal(100, 5, (64, 64)))
     ...         semsr.write(noisy, f"{folder}/{name}.tif")
-    ...     found = semsr.measure_table("metrics", folder, table=f"{folder}/a.csv")
-    >>> [row["image"] for row in found.rows]
+    ...     result = semsr.measure_table("metrics", folder, table=f"{folder}/a.csv")
+    >>> [row["image"] for row in result.rows]
     ['one.tif', 'three.tif', 'two.tif']
-    >>> round(found.summary["sd_grey"]["mean"]), found.summary["sd_grey"]["images"]
+    >>> round(result.summary["sd_grey"]["mean"]), result.summary["sd_grey"]["images"]
     (5, 3)
     """
     job = jobs.measure_table_job(

@@ -1,4 +1,4 @@
-"""How functions are made of verbs, and what their arguments stand for.
+"""Functions of the Python interface, generated from verbs.
 
 A function takes a `Micrograph`, an array or the path of an image; options are
 keywords with the names of the command's flags.
@@ -28,24 +28,24 @@ PathLike = str | os.PathLike[str]
 Source = Micrograph | ArrayLike | PathLike
 Report = Callable[[Progress], None]
 
-_NEEDED = inspect.Parameter.empty
+_NO_DEFAULT = inspect.Parameter.empty
 _IMAGE = "Micrograph, (Y, X) array_like or path"
-_USUAL = (  # what examples import, in this order, by what shows that they need it
+_IMPORTS = (  # of examples, in this order, with the text that requires each
     ("json", "json."),
     ("tempfile", "tempfile."),
     ("numpy as np", "np."),
     ("napari_semsr as semsr", "semsr."),
 )
-_HANDED = {
+_OUTPUT_FLAGS = {
     "overwrite": "Replace an existing output",
-    "resume": "Go on with an interrupted output",
+    "resume": "Resume an interrupted output",
 }
 
 
 def source_of(image: Any, item: ImageIn | None = None) -> Any:
-    """Take an array as an image; paths, and what else a verb takes, stay as they are.
+    """Convert an array to an image; return paths and other arguments unchanged.
 
-    Of several images, or pairs of them, each is taken.
+    Of several images, or pairs of them, each is converted.
     """
     several = item is not None and (item.many or item.pairs or item.takes is not None)
     if isinstance(image, (Micrograph, str, os.PathLike)):
@@ -65,10 +65,10 @@ def source_of(image: Any, item: ImageIn | None = None) -> Any:
 
 @cache
 def function_of(name: str) -> Callable[..., Any]:
-    """Make the function of a verb."""
+    """Return the function of a verb."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"{name} is no verb that functions are made of."
+        msg = f"There is no function for the verb {name}."
         raise OptionError(msg, code="verb-unknown")
     signature = signature_of(verb)
     parameters = set(signature.parameters)
@@ -84,7 +84,9 @@ def function_of(name: str) -> Callable[..., Any]:
         first = [i for i in verb.inputs if not i.flag]
         inputs = [arguments.pop(i.name, getattr(i, "default", None)) for i in first]
         how = {
-            k: arguments.pop(k) for k in [*arguments] if k in named_files | {*_HANDED}
+            k: arguments.pop(k)
+            for k in [*arguments]
+            if k in named_files | {*_OUTPUT_FLAGS}
         }
         how |= {
             k: source_of(how[k], lead_images[k])
@@ -105,11 +107,11 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
-    """Give the arguments of a verb's function with types and defaults."""
+    """Return the signature of a verb's function, with types and defaults."""
     rows = [*_files(verb), *_settings(verb)]
     positional = [item.name for item in verb.inputs if not item.flag]
     required_names = [
-        name for name, _, default in _settings(verb) if default is _NEEDED
+        name for name, _, default in _settings(verb) if default is _NO_DEFAULT
     ]
     positional += required_names  # options without a default
     positional += [] if verb.output is None else [verb.output.name]
@@ -126,23 +128,23 @@ def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
         )
         for name, kind, default in rows
     ]
-    if verb.sides:  # options of reading for one image alone, with its name before
+    if verb.sides:  # reading options of a single image, prefixed with its name
         kind = inspect.Parameter.VAR_KEYWORD
         parameters.append(inspect.Parameter("sides", kind, annotation=Any))
     parameters.sort(key=lambda item: item.kind)
     last = max((n for n, item in enumerate(parameters) if _is_needed(item)), default=0)
-    for place in range(last):  # what follows has no default
-        parameters[place] = parameters[place].replace(default=_NEEDED)
+    for place in range(last):  # so that none with a default comes before
+        parameters[place] = parameters[place].replace(default=_NO_DEFAULT)
     return inspect.Signature(parameters, return_annotation=verb.returns)
 
 
 def _is_needed(item: inspect.Parameter) -> bool:
-    """Tell whether an argument must be given where it stands."""
-    return item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NEEDED
+    """Return whether a positional argument has no default."""
+    return item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NO_DEFAULT
 
 
 def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Give names, types and defaults of what a verb reads and writes."""
+    """Yield names, types and defaults of the files that a verb reads and writes."""
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageIn) else PathLike
         kind = Sequence[kind] if item.many else kind
@@ -152,21 +154,21 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
         kind = kind if item.takes is None else item.takes | kind
         if item.optional and default is None:
             kind |= None
-        yield item.name, kind, default if item.optional or default else _NEEDED
+        yield item.name, kind, default if item.optional or default else _NO_DEFAULT
     for output in verb.written:
         optional = not output.required or output.kept
         kind = PathLike | None if optional else PathLike
-        yield output.name, kind, None if optional else _NEEDED
+        yield output.name, kind, None if optional else _NO_DEFAULT
 
 
 def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Give names, types and defaults of a verb's options, and of those of all."""
+    """Yield names, types and defaults of a verb's options and the common ones."""
     for model in (one.options for one in verb.sets if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden_options:
                 continue
             kind: Any = info.annotation
-            default: Any = _NEEDED
+            default: Any = _NO_DEFAULT
             if not info.is_required():
                 default = info.get_default(call_default_factory=True)
             # one number may stand for both axes, as in the options
@@ -179,13 +181,13 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _docstring(verb: Verb[Any, Any]) -> str:
-    """Tell what a function does, takes and gives."""
+    """Return the docstring of a verb's function."""
     lines = [_sentence(verb.summary), "", "Parameters", "-" * 10]
     kinds = {name: default for name, _, default in _files(verb)}
     for item in (*verb.inputs, *verb.written):
         kind = _IMAGE if isinstance(item, ImageIn) else "path"
         kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
-        more = "" if kinds[item.name] is _NEEDED else ", optional"
+        more = "" if kinds[item.name] is _NO_DEFAULT else ", optional"
         lines += [f"{item.name} : {kind}{more}", *_wrap(item.help)]
     for one in verb.sets:
         own = {} if one.options is ReadOptions else one.options.model_fields
@@ -198,9 +200,9 @@ def _docstring(verb: Verb[Any, Any]) -> str:
         before = "_ or ".join(verb.sides)
         more = f"The same for one image alone, with {before}_ before the name"
         lines += ["**sides : object", *_wrap(more)]
-    for name in _HANDED:
+    for name in _OUTPUT_FLAGS:
         if name in {setting for setting, _, _ in _settings(verb)}:
-            lines += [f"{name} : bool, optional", *_wrap(_HANDED[name])]
+            lines += [f"{name} : bool, optional", *_wrap(_OUTPUT_FLAGS[name])]
     lines += ["progress : callable, optional", *_wrap("Receives every `Progress`")]
     return_types = get_args(verb.returns) or (verb.returns,)
     about = inspect.cleandoc(return_types[-1].__doc__ or "").partition("\n\n")[0]
@@ -212,9 +214,9 @@ def _docstring(verb: Verb[Any, Any]) -> str:
 
 
 def _with_imports(example: str) -> list[str]:
-    """Put before an example the imports of what most of them take."""
+    """Prepend to an example the imports that it needs."""
     code = inspect.cleandoc(example).splitlines()
-    imports = (f">>> import {module}" for module, name in _USUAL if name in example)
+    imports = (f">>> import {module}" for module, name in _IMPORTS if name in example)
     return [*(line for line in imports if line not in code), *code]
 
 
@@ -227,5 +229,5 @@ def _wrap(text: str) -> list[str]:
 
 
 def _sentence(text: str) -> str:
-    """Begin with a capital, and end with a full stop."""
+    """Start a text with a capital letter and end it with a full stop."""
     return f"{text[:1].upper()}{text[1:].removesuffix('.')}."

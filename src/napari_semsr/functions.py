@@ -1,6 +1,6 @@
-"""Functions of the Python interface that are made of verbs.
+"""Functions of the Python interface, generated from verbs.
 
-``functions.pyi`` is written by ``scripts/write_stub.py``, so that editors know them.
+``functions.pyi`` is written by ``scripts/write_stub.py``, for editors.
 """
 
 from collections.abc import Callable

@@ -87,7 +87,7 @@ def test_wide_integers_keep_their_precision() -> None:
     field = np.array([[10**9, 10**9 + 1]], dtype=np.int64)
     haze = HazeMap(np.ones((1, 1), np.float32), 16, 1e9)
     window, missing = read_window(field, Box(0, 1, 0, 2), 0.0)
-    np.testing.assert_array_equal(haze.lift(window, Box(0, 1, 0, 2)), field)
+    np.testing.assert_array_equal(haze.remove(window, Box(0, 1, 0, 2)), field)
     assert missing is None
 
 

@@ -87,7 +87,7 @@ def test_a_pass_that_runs_out_of_memory_is_done_in_tiles(
     made = run(enhance_array(image, loaded, options))
     report = made.metadata["enhance"]
     assert report["norm"] == "sampled"
-    assert "Memory was short: Device cuda has no memory left." in report["notes"]
+    assert "Not enough memory: Device cuda has no memory left." in report["notes"]
     assert _apart(made.data, expected.data) < report["norm_error"]
 
 
@@ -126,7 +126,7 @@ def test_moments_in_double_precision_change_nothing_and_fit_one_network(make_loa
         made = network(field)
     assert mode.count == 2
     assert float((made - expected).abs().max()) <= 1e-5 * float(expected.std())
-    with torch.no_grad(), FixedMoments([]), pytest.raises(SemsrError, match="anew"):
+    with torch.no_grad(), FixedMoments([]), refused(SemsrError, "statistics-mismatch"):
         network(field)
 
 
@@ -253,5 +253,5 @@ def test_a_tolerance_narrows_the_halo_and_says_so(make_loaded, whole, rng):
         errors.append(np.abs(result.data - expected).max() / np.ptp(expected))
     report = result.metadata["enhance"]
     assert 5 < report["halo_px"] < 21
-    assert "instead of the exact 21" in report["notes"][0]
+    assert "instead of 21" in report["notes"][0]
     assert errors[0] <= 1e-5 < errors[1] < 0.05

@@ -7,7 +7,7 @@ from scipy import ndimage, signal
 from torch.nn import functional
 
 from napari_semsr.models.checkpoint import build
-from napari_semsr.training.blind_spot import BlindSpot, hide, noise_reach
+from napari_semsr.training.blind_spot import BlindSpot, mask_pixels, noise_reach
 from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import HiddenOptions, Recipe
 from napari_semsr.training.validation import ValidationPair
@@ -35,22 +35,24 @@ def _lagging(noise: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("reach", [(0, 0), (0, 3), (2, 0)])
 def test_network_sees_nothing_of_a_hidden_pixel_and_its_line(reach) -> None:
     images = torch.randn(2, 1, SIDE, SIDE)
-    hidden = hide(images, 6, reach, _seed(0))
+    hidden = mask_pixels(images, 6, reach, _seed(0))
     size = [2 * px + 1 for px in reach]
-    gone = functional.max_pool2d(hidden.where.float(), size, 1, list(reach)) > 0
+    gone = functional.max_pool2d(hidden.mask.float(), size, 1, list(reach)) > 0
     other = torch.where(gone, torch.randn(images.shape), images)
-    again = hide(other, 6, reach, _seed(0))
-    torch.testing.assert_close(again.seen, hidden.seen)
+    again = mask_pixels(other, 6, reach, _seed(0))
+    torch.testing.assert_close(again.image, hidden.image)
     torch.testing.assert_close(again.mean, hidden.mean)
-    torch.testing.assert_close(hidden.seen[~gone], images[~gone])
-    share = float(hidden.where.float().mean())
+    torch.testing.assert_close(hidden.image[~gone], images[~gone])
+    share = float(hidden.mask.float().mean())
     cell = (6 + 2 * reach[0]) * (6 + 2 * reach[1])
     assert share == pytest.approx(1 / cell, rel=0.25)
 
 
 def test_hidden_pixels_are_others_at_each_step() -> None:
     images = torch.zeros(1, 1, SIDE, SIDE)
-    seen = sum(hide(images, 4, (0, 0), _seed(n)).where.float() for n in range(200))
+    seen = sum(
+        mask_pixels(images, 4, (0, 0), _seed(n)).mask.float() for n in range(200)
+    )
     assert float((seen > 0).float().mean()) > 0.99
 
 

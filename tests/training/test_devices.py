@@ -13,7 +13,13 @@ from lightning_fabric.accelerators import MPSAccelerator as FabricMPSAccelerator
 from pytorch_lightning.accelerators import CPUAccelerator, MPSAccelerator
 from torch import Tensor, nn
 
-from napari_semsr.core import OptionError, SemsrError, capture_warnings, run
+from napari_semsr.core import (
+    DeviceMemoryError,
+    OptionError,
+    SemsrError,
+    capture_warnings,
+    run,
+)
 from napari_semsr.models import Device, build, devices
 from napari_semsr.models.architectures import informed
 from napari_semsr.training import fit as loop, validation
@@ -317,9 +323,7 @@ def test_a_compiler_that_fails_is_told_in_a_sentence():
     kind.__module__ = "torch._dynamo.exc"
     made = vars(loop)["_translate_error"](kind("Cannot find a working triton.\nTrace"))
     assert isinstance(made, OptionError)
-    assert str(made).endswith(
-        "got: Cannot find a working triton; take compiled: false."
-    )
+    assert "Cannot find a working triton." in str(made)
     full = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
-    assert "Memory ran out" in str(vars(loop)["_translate_error"](full))
+    assert isinstance(vars(loop)["_translate_error"](full), DeviceMemoryError)
     assert devices.is_out_of_memory(full)

@@ -194,7 +194,7 @@ def test_full_disk_is_said_and_the_last_state_kept(what, tmp_path, monkeypatch):
         (tmp_path / "best.yaml").write_text("{}")
     else:
         monkeypatch.setattr(lightning.Trainer, "save_checkpoint", full)
-    with pytest.raises(WriteError, match=r"No space left.*the last state is kept"):
+    with pytest.raises(WriteError, match=r"No space left"):
         run(loop.train(RECIPE, tmp_path, resume=True))
     assert (tmp_path / "last.ckpt").read_bytes() == good
     assert not (tmp_path / "last.ckpt.partial").exists()
@@ -207,10 +207,10 @@ def test_refusals_leave_the_run_as_it_is(tmp_path: Path) -> None:
     with refused(
         OptionError,
         "patch-size-unsuitable",
-        match=r"multiple of the network's 4 px.*28 would",
+        match=r"4 px.*30.*28",
     ):
         run(loop.train(odd, tmp_path, overwrite=True))
-    with pytest.raises(CheckpointError, match=r"makes the model tiny.*`name=tiny`"):
+    with refused(CheckpointError, "other-run", match="`name=tiny`"):
         run(loop.train(RECIPE.replace(name="other"), tmp_path, resume=True))
     assert {item.name: item.read_bytes() for item in tmp_path.iterdir()} == held
     (tmp_path / "last.ckpt").write_bytes(b"nothing of use")

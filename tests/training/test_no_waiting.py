@@ -14,18 +14,18 @@ from napari_semsr.models.architectures.wiener import (
     ring_medians,
     sharpening_taps,
 )
-from napari_semsr.training.blind_spot import hide
+from napari_semsr.training.blind_spot import mask_pixels
 
 
 @pytest.mark.parametrize("reach", [(0, 0), (1, 3)])
 def test_pixels_are_hidden_without_reading_where(reach) -> None:
-    hidden = hide(torch.empty(3, 1, 40, 50, device="meta"), 4, reach)
+    hidden = mask_pixels(torch.empty(3, 1, 40, 50, device="meta"), 4, reach)
     assert {part.shape for part in hidden} == {torch.Size((3, 1, 40, 50))}
 
 
 def test_one_pixel_of_each_cell_is_hidden() -> None:
     side, every = 24, 4
-    where = hide(torch.zeros(2, 1, side, side), every, (0, 0)).where[:, 0]
+    where = mask_pixels(torch.zeros(2, 1, side, side), every, (0, 0)).mask[:, 0]
     cells = side // every
     cut = where.reshape(2, cells, every, cells, every)
     assert (cut.sum((2, 4)) == 1).all()

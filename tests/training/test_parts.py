@@ -22,9 +22,9 @@ from napari_semsr.training.recipe import KernelOptions, Recipe
 from napari_semsr.training.validation import (
     ValidationPair,
     Validator,
+    align_truth,
     coarse_pairs,
     frc_cutoff_per_px,
-    moved_onto,
 )
 from tests.refusals import refused
 
@@ -184,12 +184,12 @@ def test_truth_is_moved_no_further_than_allowed(rng, shift):
         for by in (shift, np.subtract(shift, allowed))
     )
     image = torch.from_numpy(fine)[None, None].requires_grad_()
-    moved = moved_onto(truth, image, 0.5)
+    moved = align_truth(truth, image, 0.5)
     assert not moved.requires_grad
     inner = (..., slice(8, -8), slice(8, -8))
     error = float((moved - left)[inner].std())
     assert error < 0.02 * fine.std()
-    assert moved_onto(truth, image, 0.0) is truth
+    assert align_truth(truth, image, 0.0) is truth
 
 
 def test_coarse_pairs_keep_the_truth() -> None:

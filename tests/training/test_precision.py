@@ -35,7 +35,7 @@ def test_bf16_is_refused_where_it_fails_and_fp32_kept(monkeypatch):
     with refused(
         OptionError,
         "precision-unsupported",
-        match="has 24 channels, not a multiple of 16",
+        match="24 channels.* multiple of 16",
     ):
         takes_bf16(_recipe("bf16"), ODD)
     assert takes_bf16(_recipe("bf16"), EVEN)

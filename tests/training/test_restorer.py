@@ -14,7 +14,7 @@ from napari_semsr.simulation import SsumPairOptions, draw
 from napari_semsr.training import fit as loop
 from napari_semsr.training.callbacks import card_of
 from napari_semsr.training.recipe import DataOptions, Recipe, ScanEntry
-from napari_semsr.training.restorer import RestorerLearner, naming_loss, seen_error
+from napari_semsr.training.restorer import RestorerLearner, blurred_error, fault_loss
 from napari_semsr.training.scenes import BlockScenes, SceneDataset, Scenes
 from tests.refusals import refused
 
@@ -94,12 +94,12 @@ def test_what_is_not_known_costs_nothing_and_too_wide_a_blur_more() -> None:
     network = InformedRestorer(**SMALL)
     found = network.look(scenes.low).condition
     unknown = torch.full_like(scenes.faults, torch.nan)
-    assert naming_loss(found, unknown) == 0
-    assert naming_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
-    assert naming_loss(found, scenes.faults) > 0
+    assert fault_loss(found, unknown) == 0
+    assert fault_loss(torch.nan_to_num(scenes.faults), scenes.faults) == 0
+    assert fault_loss(found, scenes.faults) > 0
     faults = torch.zeros(1, len(FAULTS))
     wide, narrow = (faults + sign * torch.eye(9)[5] for sign in (0.1, -0.1))
-    assert naming_loss(wide, faults) > 2 * naming_loss(narrow, faults)
+    assert fault_loss(wide, faults) > 2 * fault_loss(narrow, faults)
 
 
 def test_scans_are_cut_where_both_show_the_place(scans: DataOptions) -> None:
@@ -183,15 +183,15 @@ def test_the_microscope_sees_no_error_that_it_cannot_resolve() -> None:
     fine = torch.zeros(1, 1, 64, 64)
     fine[..., ::2] = 1
     fine[..., 1::2] = -1
-    seen = seen_error(fine, spread, 1)[..., 16:-16, 16:-16]
+    seen = blurred_error(fine, spread, 1)[..., 16:-16, 16:-16]
     assert seen.abs().max() < 1e-3
     disc = torch.zeros(1, 1, 64, 64)
     disc[..., 28:36, 28:36] = 1
-    both = seen_error(torch.cat([disc, fine]), spread, 2)
+    both = blurred_error(torch.cat([disc, fine]), spread, 2)
     assert both[0].max() > 0.5
     assert both[0].argmax() // 64 in range(31, 33)
     # a processor may take the kernels of one image and of two in another order
-    torch.testing.assert_close(both[1], seen_error(fine, spread, 1)[0])
+    torch.testing.assert_close(both[1], blurred_error(fine, spread, 1)[0])
 
 
 @pytest.mark.broad

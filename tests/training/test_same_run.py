@@ -69,7 +69,7 @@ NO_SUCH = {"kind": "paired-gan", "gan": {"discriminator": "no-such"}}
     [
         pytest.param(NO_SUCH, "no-such", marks=pytest.mark.broad),
         ({"data": {"train": [{"file": "no.png"}]}}, r"no\.png"),
-        ({"data": {"train": [{"file": "flat.png"}], "phantoms": 0}}, "contrast"),
+        ({"data": {"train": [{"file": "flat.png"}], "phantoms": 0}}, r"flat\.png"),
     ],
 )
 def test_failed_start_leaves_the_earlier_run_as_it_was(change, told, begun, tmp_path):
@@ -152,7 +152,7 @@ def test_images_that_changed_lists_are_refused(kept: str, tmp_path: Path) -> Non
     told = r"the training image a\.png have changed"
     if kept == "no recipe":  # which would tell by its lists
         now = {"train": {"b.png": "2"}, "validation": {"a.png": "1"}}
-        told = r"the training image a\.png, got b\.png, of other contents"
+        told = r"the training image a\.png, got b\.png"
     with pytest.raises(CheckpointError, match=told):
         RunFolder(tmp_path, RECIPE).check_inputs(now)
 
@@ -231,6 +231,6 @@ def test_nothing_is_written_through_a_link_in_the_folder(name, begun, tmp_path):
     (begun / name).unlink() if (begun / name).is_file() else None
     shutil.rmtree(begun / name, ignore_errors=True)
     (begun / name).symlink_to(away)
-    with pytest.raises(WriteError, match="must be the run's own, got a link"):
+    with refused(WriteError, "unsafe-content", match="got a link"):
         run(loop.train(_from(tmp_path / "a.zarr"), begun, resume=True))
     assert not away.exists()

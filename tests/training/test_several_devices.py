@@ -10,7 +10,7 @@ import yaml
 
 from napari_semsr.core import OptionError, WriteError, run
 from napari_semsr.training import Recipe, fit as loop, train, training_device
-from napari_semsr.training.fit import is_first
+from napari_semsr.training.fit import is_main_process
 from tests import children
 from tests.refusals import refused
 
@@ -83,8 +83,8 @@ def test_one_of_several_processes_writes(environment, first, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert is_first(Recipe(name="n", devices=2, nodes=2)) == first
-    assert is_first(Recipe(name="n"))
+    assert is_main_process(Recipe(name="n", devices=2, nodes=2)) == first
+    assert is_main_process(Recipe(name="n"))
 
 
 def test_machines_without_an_address_are_refused(monkeypatch):

@@ -20,7 +20,7 @@ from napari_semsr.training import Recipe, fit as loop
 from napari_semsr.training.batches import TrainingData
 from napari_semsr.training.recipe import DataOptions
 from napari_semsr.training.stored_pairs import StoredPatches, to_unit
-from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
+from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
 from tests.refusals import refused
 
 SIDE = 48
@@ -155,15 +155,13 @@ def test_what_is_drawn_beside_a_store_is_judged_too(make_store, tmp_path):
     "wrong", [{"batch": 1}, {"kind": "paired-gan"}, {"data": {"bank": 0}}]
 )
 def test_what_cannot_be_drawn_beside_a_store_is_refused(make_store, wrong):
-    with pytest.raises(OptionError, match="share drawn is for kind supervised"):
+    with pytest.raises(OptionError, match=r"data\.drawn needs kind supervised"):
         mixed(make_store(), **wrong)
 
 
 def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
     store = make_store()
-    with refused(
-        ShapeError, "scale-mismatch", match="make one for that scale \\(`scale=2`"
-    ):
+    with refused(ShapeError, "scale-mismatch", match="`scale=2`"):
         StoredPatches(recipe(store), 2)
     large = recipe(store, data={"pairs": str(store), "patch_px": 64})
     with refused(ShapeError, "patch-size-unsuitable", match="patch_px = 64 px, got 48"):
@@ -174,7 +172,7 @@ def test_store_that_does_not_fit_is_refused(make_store, tmp_path):
         StoredPatches(recipe(make_store(spoil=np.nan)), 1)[0]
     for fill, value in ((-9999.0, r"-4.9985e\+06"), (1e30, r"5e\+32")):
         items = StoredPatches(recipe(make_store(spoil=fill)), 1)
-        says = f"grey value of {value}, .* as a fill value of other software"
+        says = f"grey value of {value}, "
         with pytest.raises(ReadError, match=says):
             items[0]
     items.store.record["sources"]["low"][0]["name"] = "spoilt.tif"
@@ -189,12 +187,12 @@ def test_the_highest_expected_gain_is_kept(make_store, tmp_path, monkeypatch, ri
     told = iter([1.0, 2.0] if rising else [2.0, 1.0])
 
     def figures(*_: object) -> dict[str, float]:
-        return {EXPECTED: next(told), "patches": 0.5}
+        return {EXPECTED_GAIN: next(told), "patches": 0.5}
 
     monkeypatch.setattr(UnpairedValidator, "figures", figures)
     result = run(loop.train(_cycle(make_store), tmp_path / "run"))
     step = 4 if rising else 2
-    assert result.validation == {EXPECTED: 2.0, "patches": 0.5, "step": step}
+    assert result.validation == {EXPECTED_GAIN: 2.0, "patches": 0.5, "step": step}
     state = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["state_dict"]
     weights = load_model(result.model).module.state_dict().items()
     newest = all(torch.equal(w, state[f"network.{k}"]) for k, w in weights)
@@ -208,14 +206,16 @@ def test_the_expected_gain_may_choose_where_a_truth_is_known(
     told = iter([2.0, 4.0, 1.0, 1.0])  # by two halves of the fields, at two steps
 
     def figures(*_: object) -> dict[str, float]:
-        return {EXPECTED: next(told)}
+        return {EXPECTED_GAIN: next(told)}
 
     monkeypatch.setattr(UnpairedValidator, "figures", figures)
     drawn = {"phantoms": 1, "scene_px": 48, "patch_px": 32}
-    asked = _cycle(make_store).replace(data=DataOptions.parse(drawn), measure=EXPECTED)
+    asked = _cycle(make_store).replace(
+        data=DataOptions.parse(drawn), measure=EXPECTED_GAIN
+    )
     result = run(loop.train(asked, tmp_path / "run"))
     assert result.validation["step"] == 2
-    assert result.validation[EXPECTED] == 3.0
+    assert result.validation[EXPECTED_GAIN] == 3.0
     assert np.isfinite(result.validation["gain_db"])
     with pytest.raises(OptionError, match="expected_gain_db needs kind cycle-gan"):
         asked.replace(kind="supervised")
@@ -224,7 +224,12 @@ def test_the_expected_gain_may_choose_where_a_truth_is_known(
 @pytest.mark.broad
 def test_a_cycle_without_a_truth_is_judged_by_both_kinds_of_image(make_store, tmp_path):
     result = run(loop.train(_cycle(make_store), tmp_path / "run"))
-    assert {EXPECTED, "spectrum_db", "patches", "returned"} <= result.validation.keys()
+    assert {
+        EXPECTED_GAIN,
+        "spectrum_db",
+        "patches",
+        "returned",
+    } <= result.validation.keys()
     assert np.isfinite(list(result.validation.values())).all()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.simulation import draw
-from napari_semsr.training.unpaired import EXPECTED, UnpairedValidator
+from napari_semsr.training.unpaired import EXPECTED_GAIN, UnpairedValidator
 from napari_semsr.training.validation import ValidationPair, Validator
 
 SIGMA_PX = 1.3
@@ -53,20 +53,20 @@ def test_it_ranks_as_the_truth_does(pairs, blind):
     networks = [Sharpened(amount) for amount in (0, 0.3, 0.6, 1, 2, 4)]
     networks += [Sharpened(0.3, texture) for texture in (0.02, 0.05, 0.1)]
     known = [truth.figures(network)["gain_db"] for network in networks]
-    told = [blind.figures(network)[EXPECTED] for network in networks]
+    told = [blind.figures(network)[EXPECTED_GAIN] for network in networks]
     assert spearmanr(known, told)[0] > 0.8
 
 
 def test_texture_that_is_made_up_brings_spectra_nearer_and_counts_as_a_loss(blind):
     plain, drawn = (blind.figures(Sharpened(0, texture)) for texture in (0, 0.02))
     assert drawn["spectrum_db"] < plain["spectrum_db"]
-    assert drawn[EXPECTED] < plain[EXPECTED]
+    assert drawn[EXPECTED_GAIN] < plain[EXPECTED_GAIN]
 
 
 @pytest.mark.broad
 def test_a_copy_gains_nothing_and_what_comes_back_is_told(blind):
     copy = blind.figures(Sharpened(0))
-    assert copy[EXPECTED] == pytest.approx(0, abs=1e-3)
+    assert copy[EXPECTED_GAIN] == pytest.approx(0, abs=1e-3)
     assert "returned" not in copy
     same = blind.figures(Sharpened(0), Sharpened(0))["returned"]
     other = blind.figures(Sharpened(0), Sharpened(1))["returned"]

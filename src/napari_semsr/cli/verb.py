@@ -1,4 +1,4 @@
-"""The command of a verb: its arguments, its job, and what is said of its result."""
+"""Command of a verb: its arguments, its job, and the summary of its result."""
 
 import argparse
 import types
@@ -19,16 +19,16 @@ from napari_semsr.core import (
     format_shape,
 )
 
-_SHOWN = 12  # rows of failures, and of a table, in a summary
+_MOST_ROWS = 12  # of failures, and of a table, in a summary
 
-# Flags made from the frozen option models, so that nothing is said twice.
+# Flags are generated from the option models, so that options are declared once.
 
 
 def add_options(parser: argparse.ArgumentParser, options: "jobs.Group") -> None:
     """Add one flag for each option of a set.
 
-    Values are handed on as typed: the set itself checks them, so that a command, a
-    panel and a store refuse the same values in the same words.
+    Values are passed on as text: the set itself checks them, so that a command, a
+    panel and a store refuse the same values with the same messages.
     """
     group = parser.add_argument_group(options.title)
     for dest, item in options.arguments(options.exclude).items():
@@ -61,7 +61,7 @@ def _add_field(
     extra: dict[str, Any] = {"metavar": metavar or _metavar(name, kind)}
     if isinstance(metavar, tuple):
         extra["nargs"] = len(metavar)
-    if bool in get_args(info.annotation):  # it may stand without a value
+    if bool in get_args(info.annotation):  # the flag may have no value
         extra |= {"nargs": "?", "const": True}
     if get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
@@ -77,7 +77,7 @@ def _without_none(annotation: Any) -> Any:
 
 
 def _metavar(name: str, kind: Any) -> str:
-    """Choose a short word for a value."""
+    """Return a short placeholder for a value."""
     if kind is int:
         return "N"
     if kind is float:
@@ -93,7 +93,7 @@ def _help(info: FieldInfo) -> str:
     has_shown_default = (
         not info.is_required() and default not in (None, "") and default is not False
     )
-    if isinstance(default, tuple):  # of rows and columns, as they are typed
+    if isinstance(default, tuple):  # of rows and columns, as on the command line
         default = "x".join(map(str, default))
     text = f"{text} (default: {default})" if has_shown_default else text
     return text.replace("%", "%%")
@@ -135,9 +135,9 @@ def _add_file(place: Any, item: Any, *, optional: bool) -> None:
 
 
 class _OutputAction(argparse.Action):
-    """Take the output by its place or by -o, once."""
+    """Action for an output that is given either by position or by -o."""
 
-    place: argparse.Action | None = None  # where it is no option
+    place: argparse.Action | None = None  # the positional argument
 
     def __call__(
         self,
@@ -146,7 +146,7 @@ class _OutputAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Keep it; one that -o has named need not stand in its place."""
+        """Store the output; if it is given by -o, the position becomes optional."""
         if getattr(namespace, self.dest, None) is not None:
             parser.error(f"the output is named twice, the second time as {values}")
         setattr(namespace, self.dest, values)
@@ -184,7 +184,7 @@ class Command:
     verb: "jobs.Verb[Any, Any]"
 
     def prepare(self) -> None:
-        """Set up a process that does nothing else."""
+        """Prepare a process that only runs this command."""
         if self.verb.prepare is not None:
             self.verb.prepare()
 
@@ -192,7 +192,7 @@ class Command:
         """Add the verb's arguments to its parser."""
         verb, group = self.verb, parser.add_argument_group("files")
         for place, item in enumerate(verb.inputs):
-            # of a verb that measures, a table names both images
+            # for a verb that measures, a table names both images
             optional = item.optional or (verb.tabled and place > 0)
             _add_file(group if item.flag else parser, item, optional=optional)
         for output in verb.written:
@@ -200,7 +200,7 @@ class Command:
         if verb.written or verb.replaces:
             _add_overwrite(parser)
         if verb.resumes:
-            help_text = "go on with an interrupted output"
+            help_text = "resume an interrupted output"
             parser.add_argument("--resume", action="store_true", help=help_text)
         for one in verb.sets:
             add_options(parser, one)
@@ -212,7 +212,7 @@ class Command:
         group = parser.add_argument_group(
             "many images",
             "In place of an image: a folder, a glob in quotes, or a table (CSV) whose "
-            f"header has {names}, with paths counted from its folder.",
+            f"header has {names}, with paths relative to its folder.",
         )
         if not self._own_table:
             group.add_argument(
@@ -230,11 +230,11 @@ class Command:
 
     @property
     def _own_table(self) -> bool:
-        """Whether one image has a table, too."""
+        """Whether the verb writes a table for a single image, too."""
         return any(item.name == "table" for item in self.verb.written)
 
     def start(self, arguments: argparse.Namespace) -> Job[Any]:
-        """Make the job of parsed arguments, without running it."""
+        """Return the job for parsed arguments, without running it."""
         verb, arguments_by_name = self.verb, vars(arguments)
         first = [arguments_by_name[item.name] for item in verb.inputs if not item.flag]
         if verb.tabled:
@@ -252,12 +252,12 @@ class Command:
     def _start_table(
         self, arguments: argparse.Namespace, images: Sequence[Any]
     ) -> Job[Any]:
-        """Make the job of many images."""
+        """Return the job for many images."""
         verb, output = self.verb, getattr(arguments, "output", None)
         if output is not None:
             msg = (
-                f"A table of images is written by --table, and takes no -o, got "
-                f"{output}; measure one image for its own output."
+                f"-o {output} cannot be used with many images; use --table, or "
+                "measure one image."
             )
             raise OptionError(msg, code="options-contradict")
         how = {item.name: getattr(arguments, item.name) for item in verb.files}
@@ -272,25 +272,25 @@ class Command:
     def _require_one(
         self, arguments: argparse.Namespace, images: Sequence[str | None]
     ) -> None:
-        """Refuse what one image lacks, or has no use for."""
+        """Raise an `OptionError` for options that do not suit a single image."""
         if arguments.resume:
-            msg = "Only a table of images can be resumed; leave --resume out."
+            msg = "Only a table of images can be resumed; omit --resume."
             raise OptionError(msg, code="option-without-effect")
         names = [item.name for item in self.verb.images]
         missing = names[sum(one is not None for one in images) :]
         if len(images) - len(missing) < jobs.measure_of(self.verb.name).images_needed:
             msg = (
-                f"The arguments {' and '.join(names)} must be given, got no "
-                f"{missing[0]}; a table of both images comes alone."
+                f"The arguments {' and '.join(names)} are required, got no "
+                f"{missing[0]}; only a table of both images needs no second argument."
             )
             raise OptionError(msg, code="missing-value")
         output = self.verb.output
         if output is not None and output.one_needs_it and arguments.output is None:
-            msg = "One image needs -o, where its map goes, or --table for its row."
+            msg = "A single image needs -o for its map, or --table for its row."
             raise OptionError(msg, code="missing-value")
 
     def summarise(self, result: Any) -> str:
-        """Write what was found, below where something was written."""
+        """Return the summary of a result, starting with its output file."""
         if isinstance(result, jobs.MeasuredTable):
             return _summarise(result)
         rows = [(name, str(figure)) for name, figure in figures_of(result).items()]
@@ -303,20 +303,20 @@ class Command:
 
 
 def _sheets(result: Any) -> Iterator[str]:
-    """Write the tables of a result below its figures."""
+    """Yield the tables of a result as text."""
     tables: dict[str, Any] = getattr(result, "tables", dict)()
     for title, table in tables.items():
         rows = [
             [_cell(one) for one in row] for row in zip(*table.values(), strict=True)
         ]
-        table_shown = [list(table), *rows[:_SHOWN]]
+        table_shown = [list(table), *rows[:_MOST_ROWS]]
         widths = [max(map(len, cells)) for cells in zip(*table_shown, strict=True)]
         yield f"\n{title}"
         for row in table_shown:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
-        if len(rows) > _SHOWN:
-            yield f"and {len(rows) - _SHOWN} more; --json has all"
+        if len(rows) > _MOST_ROWS:
+            yield f"and {len(rows) - _MOST_ROWS} more; --json has all"
 
 
 def _cell(value: Any) -> str:
@@ -326,7 +326,7 @@ def _cell(value: Any) -> str:
 
 
 def _summarise(result: "jobs.MeasuredTable") -> str:
-    """Say mean and standard deviation over images, and what could not be measured."""
+    """Return mean and standard deviation over images, and the failures, as text."""
     counts = f"{result.measured} measured"
     counts += f", {result.kept} kept" if result.kept else ""
     failures = [row for row in result.rows if row["error"]]
@@ -342,9 +342,11 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
     reasons = [f"{count} {reason}" for reason, count in result.reasons.items()]
     rows += [("no result", ", ".join(reasons))] if reasons else []
     first = next(iter(result.rows[0])) if result.rows else ""
-    rows += [("failed", f"{row[first]}: {row['error']}") for row in failures[:_SHOWN]]
-    if len(failures) > _SHOWN:
-        rows.append(("", f"and {len(failures) - _SHOWN} more; the table has all"))
+    rows += [
+        ("failed", f"{row[first]}: {row['error']}") for row in failures[:_MOST_ROWS]
+    ]
+    if len(failures) > _MOST_ROWS:
+        rows.append(("", f"and {len(failures) - _MOST_ROWS} more; the table has all"))
     if result.table is not None:
         rows.append(("table", result.table))
     return columns(rows)

@@ -1,4 +1,4 @@
-"""Trained networks applied to fields of any size."""
+"""Application of trained networks to fields of any size."""
 
 import lazy_loader
 

@@ -27,6 +27,6 @@ from .options import (
 )
 from .plan import (
     field_for_model as field_for_model,
-    told_of_field as told_of_field,
+    network_and_condition as network_and_condition,
 )
 from .predictor import made_by_model as made_by_model

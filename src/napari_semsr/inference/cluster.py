@@ -1,4 +1,4 @@
-"""Tiles on a dask cluster: a client, a bounded queue, and an orderly end."""
+"""Execution of tiles on a dask cluster, with a bounded queue."""
 
 import asyncio
 import re
@@ -22,15 +22,15 @@ from napari_semsr.core import (
     Waiting,
     one_line,
 )
-from napari_semsr.inference.executors import STOPPED, Executor, TileWorker
+from napari_semsr.inference.executors import STOP_MESSAGE, Executor, TileWorker
 from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult
 
-_WAITING_PER_THREAD = 2  # tiles sent ahead to each thread of a cluster; chosen
+_WAITING_PER_THREAD = 2  # tiles queued for each thread of a cluster; chosen
 PATIENCE_S = 10.0
 _ADDRESS = re.compile(r"(?:[a-z+]+://)?(?:\[[^\]\s]+\]|[^:/\s\[\]]+):(?P<port>\d{1,9})")
 _LAST_PORT = 65535
-_LOOK_S = 2.0  # without a tile, between looks for workers; chosen
+_CHECK_S = 2.0  # between checks for workers while no tile arrives; chosen
 
 
 # A run is registered once in each process; tasks name it by its token, so that neither
@@ -44,7 +44,7 @@ _making = threading.Lock()
 def register(
     token: str, run: TiledRun, predictor: Predictor | None = None
 ) -> TileWorker:
-    """Make a run known in this process."""
+    """Register a run in this process; return its worker."""
     with _making:
         if token not in _workers:
             ready = predictor or Predictor(
@@ -72,12 +72,12 @@ def enhance_tiles(token: str, places: Sequence[IntPair]) -> list[TileResult]:
     """Enhance and write some tiles of a registered run: the task of a worker."""
     worker = _workers.get(token)
     if worker is None:
-        raise Cancelled(STOPPED)
+        raise Cancelled(STOP_MESSAGE)
     return worker.enhance(places)
 
 
 class RunPlugin(WorkerPlugin):
-    """Bring a run to each worker of a cluster, once, and take it away again."""
+    """Dask plugin that registers a run on each worker, and removes it at the end."""
 
     def __init__(self, token: str, run: TiledRun) -> None:
         self.name = f"semsr-{token}"
@@ -89,15 +89,15 @@ class RunPlugin(WorkerPlugin):
         register(self.token, self.run)
 
     def teardown(self, worker: Any) -> None:
-        """Stop the run on a worker that is leaving, or where the run is over."""
+        """Stop the run on a worker that leaves, or when the run ends."""
         unregister(self.token)
 
 
 @contextmanager
 def remote_client(address: str) -> Iterator[Client]:
-    """Join a cluster that somebody else runs, by its scheduler's address.
+    """Connect to a running cluster by its scheduler's address.
 
-    The client is closed at the end; the cluster goes on.
+    The client is closed at the end; the cluster keeps running.
     """
     inside = address.startswith("inproc://")  # of this very process
     place = _ADDRESS.fullmatch(address)
@@ -109,10 +109,10 @@ def remote_client(address: str) -> Iterator[Client]:
         raise OptionError(msg, code="address-invalid")
     try:
         if not inside:
-            _greet(address)
+            _check_scheduler(address)
         client = Client(address, set_as_default=False, timeout=PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
-        msg = f"No dask scheduler answers at {address}: check `scheduler`."
+        msg = f"No dask scheduler answers at {address}; check `scheduler`."
         raise OptionError(msg, code="cluster-unreachable") from error
     try:
         yield client
@@ -120,8 +120,8 @@ def remote_client(address: str) -> Iterator[Client]:
         client.close()
 
 
-def _greet(address: str) -> None:
-    """See whether a scheduler answers; a client of one that is silent never ends."""
+def _check_scheduler(address: str) -> None:
+    """Check that a scheduler answers; a client of a silent one would never end."""
     failures: list[Exception] = []
 
     async def meet() -> None:
@@ -131,12 +131,12 @@ def _greet(address: str) -> None:
     def ask() -> None:
         try:
             asyncio.run(meet())
-        except Exception as error:  # noqa: BLE001 - raised below, in the caller's thread
+        except Exception as error:  # noqa: BLE001 - raised below
             failures.append(error)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)  # which a peer that never speaks outlasts
+    thread.join(PATIENCE_S)  # a silent peer would block for longer
     if thread.is_alive():
         raise TimeoutError
     if failures:
@@ -144,15 +144,15 @@ def _greet(address: str) -> None:
 
 
 def without_workers(address: str) -> Waiting:
-    """Say that a cluster has nobody who could take a task, which it may get yet."""
+    """Return the report that a cluster has no workers yet."""
     return Waiting(0, 0, f"waiting for a worker: the cluster at {address} has none")
 
 
 class ClusterExecutor(Executor):
-    """Workers of a cluster that sees the same files.
+    """Executor on the workers of a cluster with access to the same files.
 
-    The run travels to each worker once, which makes its own predictor. Only a few tasks
-    wait at a time, so that memory does not grow with their number.
+    The run is sent to each worker once, which makes its own predictor. Only a few tasks
+    are queued at a time, so that memory does not grow with their number.
     """
 
     def __init__(self, run: TiledRun, address: str) -> None:
@@ -163,8 +163,8 @@ class ClusterExecutor(Executor):
         self._client: Any = None
         self._end = ExitStack()
         self._futures: set[Any] = set()
-        self._looked_s = 0.0
-        self._lonely: Waiting | None = None
+        self._check_time = 0.0
+        self._no_workers: Waiting | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as end:
@@ -176,7 +176,7 @@ class ClusterExecutor(Executor):
         return self
 
     def submit(self, places: Sequence[IntPair]) -> None:
-        """Hand over a group of tiles."""
+        """Submit a group of tiles."""
         row, column = places[0]
         future = self._client.submit(
             enhance_tiles,
@@ -189,21 +189,21 @@ class ClusterExecutor(Executor):
         self._watch(future)
 
     def result(self) -> Any:
-        """Give what a task has returned; say so where no worker can take any."""
+        """Return the result of a task, or a `Waiting` if there are no workers."""
         tile_results, now = super().result(), time.monotonic()
         if tile_results is not None:
-            self._looked_s, self._lonely = now, None
+            self._check_time, self._no_workers = now, None
             return tile_results
-        if now - self._looked_s >= _LOOK_S:
-            self._lonely = None
-            with suppress(OSError, TimeoutError):  # it was lost, as its tasks will say
+        if now - self._check_time >= _CHECK_S:
+            self._no_workers = None
+            with suppress(OSError, TimeoutError):  # if lost, its tasks raise
                 if not any(self._client.nthreads().values()):
-                    self._lonely = without_workers(self._address)
-            self._looked_s = time.monotonic()
-        return self._lonely
+                    self._no_workers = without_workers(self._address)
+            self._check_time = time.monotonic()
+        return self._no_workers
 
     def _result_of(self, future: Any) -> list[TileResult]:
-        """Fetch a result; say in a sentence what stands in its way."""
+        """Fetch a result; raise a `SemsrError` that names the cause of a failure."""
         self._futures.discard(future)
         try:
             results: list[TileResult] = future.result()

@@ -1,11 +1,11 @@
-"""The tiled engine: a field of any size through a network.
+"""Tiled engine: applies a network to a field of any size.
 
-The field is scaled by percentiles measured over all of it. Tiles are planned so that
-each result equals the same pixels of an untiled pass, run with bounded memory, and
-written straight into the output, one writer to a chunk. A tile is marked as done
-after its pixels are written, so that an interrupted run can be resumed from the store
-alone. Networks with live normalisation layers are run whole, or in tiles with
-statistics from a sample (`napari_semsr.inference.plan`).
+The field is scaled by percentiles of the whole field. Tiles are planned so that each
+result equals the same pixels of an untiled pass, run with bounded memory, and written
+directly into the output, one writer per chunk. A tile is marked as done after its
+pixels are written, so that an interrupted run can be resumed from the store alone.
+Networks with live normalisation layers are run whole, or in tiles with statistics from
+a sample (`napari_semsr.inference.plan`).
 """
 
 import logging
@@ -72,14 +72,14 @@ from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
 
 STRATEGY_KEY = "way"
-_PERIOD_S = 0.05  # between two looks at the memory; chosen
-_ROUNDED = 0.999  # of a width: by logarithms and back
+_PERIOD_S = 0.05  # between two readings of the memory; chosen
+_ROUNDING = 0.999  # share of a width that remains after a logarithm and back
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Tally:
-    """What comes in while tiles land."""
+    """Totals over the tiles of a run."""
 
     meter: SeamMeter = field(default_factory=SeamMeter)
     clipped: int = 0
@@ -98,7 +98,7 @@ class _Tally:
 
 
 class MemoryWatch:
-    """Watch the resident memory of this process while blocks run, and the time."""
+    """Measure the resident memory of this process, and the time."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -113,7 +113,7 @@ class MemoryWatch:
 
     @property
     def grown_bytes(self) -> int:
-        """What this process holds now beyond what it held when this was made."""
+        """Growth of this process's resident memory since this was made."""
         return max(0, int(self._process.memory_info().rss) - self._first)
 
     def _look(self) -> None:
@@ -138,12 +138,12 @@ class MemoryWatch:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A run that waits for its first tile: nothing of it is decided any more."""
+    """A run that is completely planned, ready for its first tile."""
 
-    plan: EnhancePlan  # What is done
+    plan: EnhancePlan
     predictor: Predictor  # The network on its device
-    watch: MemoryWatch  # What it has taken so far
-    scheduler: str | None  # Address of a dask cluster, where tiles go to one
+    watch: MemoryWatch  # Of memory and time so far
+    scheduler: str | None  # Address of a dask cluster; None for this process
 
 
 def plan_run(
@@ -155,12 +155,12 @@ def plan_run(
     store: OmeZarrStore | None = None,
     scheduler: str | None = None,
 ) -> Job[PlannedRun]:
-    """Bring the network to its device, measure the field, and decide how it is run.
+    """Move the network to its device, measure the field, and plan the run.
 
     `output` is from `plan_output` with the same image and options; `store` from
-    `create_output`: a run that was interrupted is gone on with in the way that it
-    keeps, in the arithmetic that its history tells. `scheduler` is the address of a
-    dask cluster that sees the same files; without one all runs in this process.
+    `create_output`: an interrupted run is resumed with the strategy and the precision
+    that it recorded. `scheduler` is the address of a dask cluster with access to the
+    same files; without one the run stays in this process.
     """
     settings = options or EnhanceOptions()
     history = None if store is None else store.record.provenance
@@ -179,15 +179,15 @@ def plan_run(
             is_scattered=scheduler is not None,
         )
         plan = yield from in_thread(planning, predictor)
-        _tell_of_width(plan)
+        _warn_of_width(plan)
         if predictor.note is not None:
             plan = replace(plan, notes=(predictor.note, *plan.notes))
         first_device = history and history.device and history.device.split(":")[0]
         if first_device and first_device != predictor.device.type:
             sentence = (
-                f"This was begun on {first_device} and is gone on with on "
-                f"{predictor.device.type}: tiles of the two may differ by rounding; "
-                "start anew (`overwrite`) for one arithmetic."
+                f"This run was started on {first_device} and is resumed on "
+                f"{predictor.device.type}: tiles of the two may differ by rounding. "
+                "Start again (`overwrite`) for identical arithmetic."
             )
             note = Message(sentence, "device-changed")
             plan = replace(plan, notes=(*plan.notes, note))
@@ -196,16 +196,16 @@ def plan_run(
     return PlannedRun(plan, predictor, watch, scheduler)
 
 
-def _tell_of_width(plan: EnhancePlan) -> None:
-    """Warn where less of a blur is undone than the user told."""
+def _warn_of_width(plan: EnhancePlan) -> None:
+    """Warn if less blur is corrected than the user specified."""
     options, blur_px = plan.options, plan.options.blur_px
     if not blur_px or plan.condition is None or not options.strength * options.deblur:
         return
-    undone = blur_of(plan.condition)
-    if undone < _ROUNDED * blur_px:
+    corrected_px = blur_of(plan.condition)
+    if corrected_px < _ROUNDING * blur_px:
         warn(
-            f"A blur of {blur_px:g} px would have left less fine detail than this "
-            f"image has: {undone:.2g} px is undone, the most that it may have had.",
+            f"This image has more fine detail than a blur of {blur_px:g} px leaves: "
+            f"{corrected_px:.2g} px is corrected, the most that it can have.",
             "blur-overstated",
         )
 
@@ -218,11 +218,11 @@ def enhance_to_store(
 ) -> Job[EnhanceReport]:
     """Enhance a field into a store, tile by tile, and finish the store.
 
-    Tiles that the store has already are skipped. `live` is what a viewer draws
-    meanwhile; it chooses the order. Progress comes ten times a second at least; closing
-    the job keeps what is done and stops within a layer of the network.
+    Tiles that are already in the store are skipped. `live` shows the result in a viewer
+    and chooses the order of tiles. Progress is reported at least ten times a second;
+    closing the job keeps finished tiles and stops within a layer of the network.
     """
-    report = yield from _carry_out(run, StoreSink(store, live))
+    report = yield from _execute(run, StoreSink(store, live))
     if not store.complete:
         plain = {  # JSON has neither NaN nor infinity
             name: None if isinstance(one, float) and not math.isfinite(one) else one
@@ -242,15 +242,15 @@ def enhance_array(
 ) -> Job[Micrograph]:
     """Enhance a field in memory.
 
-    The result is float32 unless `options` ask for another type, calibrated, with its
-    `provenance`; ``metadata["enhance"]`` holds the figures of `EnhanceReport`.
+    The result is float32 unless `options` specify another type, calibrated, with its
+    `provenance`; ``metadata["enhance"]`` has the figures of `EnhanceReport`.
     """
     settings = options or EnhanceOptions()
     output = plan_output(micrograph, model.card.model_dump(), settings)
     frame = output.frame
     result = np.empty(frame.shape, dtype=output.dtype)
     run = yield from plan_run(micrograph, output, model, settings)
-    report = yield from _carry_out(run, ArraySink(result))
+    report = yield from _execute(run, ArraySink(result))
     return Micrograph(
         data=result,
         pixel_size_nm=frame.pixel_size_nm,
@@ -262,24 +262,24 @@ def enhance_array(
     )
 
 
-def _carry_out(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
-    """Run what is planned, and sum up."""
+def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
+    """Execute a planned run; return its report."""
     plan, predictor, watch = run.plan, run.predictor, run.watch
     with watch:
         target.prepare(plan)
         if target.read_value(STRATEGY_KEY) is None:
             target.keep(STRATEGY_KEY, plan.strategy.record())
         places = target.pending(plan.outputs)
-        tally, short, statistics = _Tally(notes=list(plan.notes)), None, None
+        tally, memory_error, statistics = _Tally(notes=list(plan.notes)), None, None
         if plan.strategy.kind == "whole":
             work = _run_whole(TiledRun(plan, target.array), predictor, places)
             try:
-                yield from _land(work, target, plan.outputs, tally, len(places))
+                yield from _collect(work, target, plan.outputs, tally, len(places))
             except DeviceMemoryError as error:
-                short = error.with_traceback(None)  # its frames hold tensors
-        if short is not None:
-            run = _instead_of_whole(run, target, places, short)
-            note = Message(f"Memory was short: {short}", code_of(short))
+                memory_error = error.with_traceback(None)  # its frames hold tensors
+        if memory_error is not None:
+            run = _fall_back_to_tiles(run, target, places, memory_error)
+            note = Message(f"Not enough memory: {memory_error}", code_of(memory_error))
             tally.notes += [note, *run.plan.strategy.notes]
             yield Progress(0, 0, tally.notes[-1])
         if run.plan.strategy.kind == "tiles":
@@ -287,10 +287,10 @@ def _carry_out(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
     return _report(run, (len(places), tally, statistics), watch.seconds)
 
 
-def _instead_of_whole(
-    run: PlannedRun, target: Sink, places: Places, short: DeviceMemoryError
+def _fall_back_to_tiles(
+    run: PlannedRun, target: Sink, places: Places, memory_error: DeviceMemoryError
 ) -> PlannedRun:
-    """Plan tiles where the pass over the field ran out of memory, or say so."""
+    """Plan tiles after a pass over the whole field ran out of memory, or raise."""
     plan = run.plan
     strategy_before = (
         None if len(places) == len(plan.outputs) else target.read_value(STRATEGY_KEY)
@@ -300,7 +300,7 @@ def _instead_of_whole(
             run.predictor, plan.options, plan.tiles, strategy_before, fits=False
         )
     except DeviceMemoryError as refused:
-        raise refused from short
+        raise refused from memory_error
     target.keep(STRATEGY_KEY, strategy.record())
     return replace(run, plan=replace(plan, strategy=strategy))
 
@@ -308,14 +308,14 @@ def _instead_of_whole(
 def _run_tiles(
     enhance_run: PlannedRun, target: Sink, places: Places, tally: _Tally
 ) -> Job[SampledStatistics | None]:
-    """Run tiles on their own; gives the statistics that a sample was taken for."""
+    """Run independent tiles; return the statistics of a sample, if one was needed."""
     plan, predictor, scheduler = (
         enhance_run.plan,
         enhance_run.predictor,
         enhance_run.scheduler,
     )
     run = TiledRun(plan, target.array if scheduler is None else target.shared_array)
-    has_limit = plan.options.memory_gb is not None  # counts from the start of the run
+    has_limit = plan.options.memory_gb is not None  # limits the growth since the start
     grown_before = enhance_run.watch.grown_bytes if has_limit else 0
     statistics = None
     if plan.strategy.norm == "sampled" and places:
@@ -329,8 +329,8 @@ def _run_tiles(
         take = target.live.take
     elif scheduler is None and predictor.device.type == "cpu":
         take = in_blocks(places, choose_block(plan, predictor, grown_before))
-    work = _independent(run, predictor, take, scheduler)
-    yield from _land(work, target, plan.outputs, tally, len(places))
+    work = _run_independent(run, predictor, take, scheduler)
+    yield from _collect(work, target, plan.outputs, tally, len(places))
     return statistics
 
 
@@ -367,7 +367,7 @@ def _report(
 
 
 def _run_whole(run: TiledRun, predictor: Predictor, places: Places) -> Work:
-    """Enhance a field, with its padding, in one pass, and write it tile by tile."""
+    """Enhance a padded field in one pass, and write it tile by tile."""
     if not places:
         return
     plan = run.plan
@@ -387,32 +387,32 @@ def _run_whole(run: TiledRun, predictor: Predictor, places: Places) -> Work:
         yield [run.deliver(place, inner, field)]
 
 
-def _independent(
+def _run_independent(
     run: TiledRun,
     predictor: Predictor,
     take: Take,
     scheduler: str | None,
 ) -> Work:
-    """Run tiles that need nothing of each other, here or on a cluster."""
+    """Run independent tiles in this process or on a cluster."""
     batch = predictor.batch or 1
     if scheduler is None:
         return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
     from napari_semsr.inference.cluster import ClusterExecutor  # starts slowly
 
-    # in one arithmetic, whatever the workers' processors know
+    # with one precision, whatever the workers' processors support
     options = run.plan.options.replace(precision=predictor.precision)
     run = replace(run, plan=replace(run.plan, options=options))
     return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
 
 
-def _land(
+def _collect(
     work: Work,
     sink: Sink,
     plan: TilePlan,
     tally: _Tally,
     total: int,
 ) -> Iterator[Progress]:
-    """Mark tiles as they come, and say so."""
+    """Mark tiles as done when they arrive, and report progress."""
     skipped_count = len(plan) - total
     done_count = skipped_count
     note = f", {skipped_count} of them before" if skipped_count else ""

@@ -1,9 +1,9 @@
-"""Self-ensemble: a window goes through flipped and turned, and the mean is taken.
+"""Self-ensemble: mean of the outputs for a flipped and rotated input.
 
-Flips and turns bring the grid of a network's stride onto itself, since windows start
-and end on it, so that tiles stay exact. A network that is told what ails a field is
-told of lines: its streaks lie along rows, and were never seen along columns. It is
-flipped, but not turned, and told the condition of the flipped field.
+Flips and rotations map the grid of a network's stride onto itself, since windows start
+and end on it, so that tiles stay exact. A network that is conditioned on the faults of
+a field was trained on streaks along rows only. Its input is flipped but not rotated,
+and its condition is that of the flipped field.
 """
 
 import itertools
@@ -19,26 +19,26 @@ from napari_semsr.core import Box, IntPair
 
 
 class Pose(NamedTuple):
-    """One way to lay an image down, (B, C, H, W)."""
+    """An orientation of images (B, C, H, W)."""
 
-    rows: bool  # Whether the order of the rows is turned about
+    rows: bool  # Whether the order of the rows is reversed
     columns: bool
-    swapped: bool  # Whether rows and columns were exchanged before
+    transpose: bool  # Whether rows and columns are exchanged first
 
     def apply(self, image: Tensor) -> Tensor:
-        """Lay an image down."""
-        pose_image = image.transpose(2, 3) if self.swapped else image
+        """Bring an image into this orientation."""
+        pose_image = image.transpose(2, 3) if self.transpose else image
         return pose_image.flip(self._axes)
 
     def undo(self, image: Tensor) -> Tensor:
-        """Bring it back."""
+        """Return an image from this orientation to the original one."""
         original_pose = image.flip(self._axes)
-        return original_pose.transpose(2, 3) if self.swapped else original_pose
+        return original_pose.transpose(2, 3) if self.transpose else original_pose
 
     def place(self, box: Box, shape: IntPair) -> Box:
-        """Find where a part of an image of some shape lies then."""
+        """Return the position of a part of an image of a shape in this orientation."""
         (rows, columns), (y0, y1, x0, x1) = shape, astuple(box)
-        if self.swapped:
+        if self.transpose:
             rows, columns, y0, y1, x0, x1 = columns, rows, x0, x1, y0, y1
         if self.rows:
             y0, y1 = rows - y1, rows - y0
@@ -52,13 +52,13 @@ class Pose(NamedTuple):
 
 
 ALL = tuple(Pose(*bits) for bits in itertools.product((False, True), repeat=3))
-FLIPS = tuple(turn for turn in ALL if not turn.swapped)
+FLIPS = tuple(turn for turn in ALL if not turn.transpose)
 
 
 def pass_of(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
-    """Run a network once; `image` (B, 1, H, W); gives all of it, or what is in `keep`.
+    """Run a network on `image` (B, 1, H, W); return all, or the part in `keep`.
 
-    Where the network can, it leaves out what that part does not need.
+    If the network supports it, only what that part needs is computed.
     """
     if getattr(network, "leaves_out", False):
         output: Tensor = network(image, keep)
@@ -73,9 +73,9 @@ Around = Callable[[], AbstractContextManager[Any]]
 
 
 class SelfEnsemble(nn.Module):
-    """Networks, and how an image is laid down for each.
+    """Ensemble of a network over orientations of its input.
 
-    `networks`: the same one for all turns, or one that suits each.
+    `networks` has one network for each of `turns`, which may be the same.
     """
 
     def __init__(self, networks: Sequence[nn.Module], turns: Sequence[Pose]) -> None:
@@ -85,9 +85,9 @@ class SelfEnsemble(nn.Module):
     def forward(
         self, image: Tensor, keep: Box | None = None, around: Around = nullcontext
     ) -> Tensor:
-        """Give the mean of the passes of an image (B, 1, H, W), or of `keep` in it.
+        """Return the mean output for an image (B, 1, H, W), or for `keep` in it.
 
-        `around` surrounds each pass.
+        `around` is a context for each pass.
         """
         shape = image.shape[2], image.shape[3]
         outputs = []
@@ -101,5 +101,5 @@ class SelfEnsemble(nn.Module):
 
 
 def ensemble_of(module: nn.Module) -> SelfEnsemble:
-    """Lay images down in all eight ways for a network that is told of no axis."""
+    """Return the ensemble over all eight orientations."""
     return SelfEnsemble([module] * len(ALL), ALL)

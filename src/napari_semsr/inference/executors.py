@@ -1,8 +1,8 @@
-"""Tiles as tasks: one loop, what a task does, and what runs it in this process.
+"""Tiles as tasks: their loop, the work of a task, and execution in this process.
 
-A few tiles are handed over at a time, from an order of our own that may change while a
-run goes on. The loop never waits long for a tile, so that whoever drives it can stop
-it; what computes then looks between the layers of the network whether it should go on.
+A few tiles are submitted at a time, in an order that may change during a run. The loop
+never waits long for a tile, so that it can be stopped; a stop is checked between the
+layers of the network.
 """
 
 import itertools
@@ -41,22 +41,22 @@ from napari_semsr.models import release_memory
 
 # What a task does: read a window, enhance it, write its core.
 
-_SMALLEST_PIECE = 32  # to which a tile is cut when memory is short; chosen
+_SMALLEST_PIECE = 32  # px, of a tile divided for lack of memory; chosen
 _T = TypeVar("_T")
-STOPPED = "The run was stopped; finished tiles are kept."
+STOP_MESSAGE = "The run was stopped; finished tiles are kept."
 
 
 @dataclass(slots=True)
 class TileWorker:
-    """One predictor and what is known of its memory."""
+    """A predictor with a run, and the sizes of tiles that fit into its memory."""
 
-    run: TiledRun  # The work
+    run: TiledRun
     predictor: Predictor  # The network on this worker's device
-    # Into how many parts on each axis a tile is cut, to fit into memory
+    # Number of parts along each axis that a tile is divided into, to fit into memory
     pieces: int = 1
-    joins: bool = True  # Whether tiles that make a rectangle share a window
+    joins: bool = True  # Whether tiles that form a rectangle share a window
     _cancel: threading.Event = field(default_factory=threading.Event)
-    # Files are read by one thread at a time, whatever their reader is
+    # Files are read by one thread at a time, whatever their reader
     _reading: threading.Lock = field(default_factory=threading.Lock)
     _cutting: threading.Lock = field(default_factory=threading.Lock)
     _busy: int = 0
@@ -67,22 +67,22 @@ class TileWorker:
         self._release = self.predictor.look_between_layers(self._check)
 
     def _check(self) -> None:
-        """Refuse to go on once the run was stopped."""
+        """Raise `Cancelled` if the run was stopped."""
         if self._cancel.is_set():
-            raise Cancelled(STOPPED)
+            raise Cancelled(STOP_MESSAGE)
 
     def enhance(self, places: Sequence[IntPair]) -> list[TileResult]:
         """Enhance and write some tiles."""
         with self.working():
             tiles = [self.run.plan.tile(place) for place in places]
             try:
-                return self._together(tiles)
+                return self._enhance_tiles(tiles)
             except RuntimeError as error:
-                msg = f"Tile {places[0]} could not be enhanced: {error}"
+                msg = f"Cannot enhance tile {places[0]}: {error}"
                 raise SemsrError(msg, code="computation-failed") from error
 
     def stop(self) -> None:
-        """Refuse new work, stop what is running at its next layer, and wait for it."""
+        """Refuse new work, and wait until running work stops at its next layer."""
         self._cancel.set()
         with self._idle:
             self._idle.wait_for(lambda: self._busy == 0)
@@ -91,7 +91,7 @@ class TileWorker:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Surround a task, so that `stop` waits for it."""
+        """Context of a task that `stop` waits for."""
         with self._idle:
             self._check()
             self._busy += 1
@@ -102,8 +102,8 @@ class TileWorker:
                 self._busy -= 1
                 self._idle.notify_all()
 
-    def _together(self, tiles: list[Tile]) -> list[TileResult]:
-        """Run tiles whole, or in pieces once that was found necessary."""
+    def _enhance_tiles(self, tiles: list[Tile]) -> list[TileResult]:
+        """Run whole tiles, or pieces of them if memory requires it."""
         pieces, note = self.pieces, None
         if pieces > 1:
             return [self._in_pieces(tile) for tile in tiles]
@@ -113,7 +113,7 @@ class TileWorker:
         except DeviceMemoryError:
             if self._join(tiles):
                 self.joins = False
-                sentence = "Memory was short: tiles are computed one by one."
+                sentence = "Not enough memory: tiles are computed one by one."
                 note = Message(sentence, "device-memory")
             else:
                 self._cut_smaller(pieces)
@@ -121,14 +121,14 @@ class TileWorker:
             after = self.predictor.batch
             if after != before:
                 cut = f"from {before} to {after} tiles"
-                sentence = "Memory was short: batches were cut " + cut + "."
+                sentence = "Not enough memory: batches were reduced " + cut + "."
                 note = Message(sentence, "device-memory")
             return [piece.with_note(note) for piece in results]
-        # not where the error is handled, whose frames hold tensors of the failed pass
-        return [piece.with_note(note) for piece in self._together(tiles)]
+        # outside the handler, since the error's frames hold tensors of the failed pass
+        return [piece.with_note(note) for piece in self._enhance_tiles(tiles)]
 
     def _join(self, tiles: list[Tile]) -> Box | None:
-        """Give the rectangle that tiles are computed in as one."""
+        """Return the rectangle of tiles that are computed in one window, or None."""
         if not self.joins or self.predictor.device.type != "cpu":
             return None
         cores = [self.run.plan.outputs.tile(*tile.index).core for tile in tiles]
@@ -162,7 +162,7 @@ class TileWorker:
             return self.run.plan.read(box)
 
     def _in_pieces(self, tile: Tile) -> TileResult:
-        """Compute one tile part by part, cutting smaller when memory runs out."""
+        """Compute one tile in pieces, which are halved when memory runs out."""
         while True:
             pieces = self.pieces
             try:
@@ -173,29 +173,29 @@ class TileWorker:
                 piece = self.run.deliver(tile.index, rectangle, tile.core)
                 side = self._side(pieces)
                 sentence = (
-                    f"Memory was short: tiles are computed in pieces of {side} px."
+                    f"Not enough memory: tiles are computed in pieces of {side} px."
                 )
                 note = Message(sentence, "device-memory")
                 return replace(piece, edges={}).with_note(note)
 
     def _side(self, pieces: int) -> int:
-        """Side of a piece, a multiple of the stride."""
+        """Return the side of a piece, a multiple of the stride."""
         plan = self.run.plan.tiles
         return round_up(max(1, plan.core // pieces), plan.stride)
 
     def _cut_smaller(self, piece_count: int) -> None:
-        """Halve the pieces that were tried, or give up."""
+        """Halve the pieces, or raise if they are the smallest."""
         plan = self.run.plan.tiles
         smallest = round_up(_SMALLEST_PIECE, plan.stride)
         side = self._side(piece_count)
         if side <= smallest:
             window = side + 2 * plan.halo
             msg = (
-                f"Device {self.predictor.device} has no memory left even for a window "
+                f"Device {self.predictor.device} has not enough memory for a window "
                 f"of {window} px: free some of it, or use another device."
             )
             raise DeviceMemoryError(msg)
-        with self._cutting:  # another thread may have cut them already
+        with self._cutting:  # another thread may have halved them already
             self.pieces = max(self.pieces, 2 * piece_count)
 
     def _assemble(self, tile: Tile, pieces: int) -> Float32Array:
@@ -213,20 +213,19 @@ class TileWorker:
         return core
 
 
-# What hands tasks over, and waits for them.
-
-# A third of the 0.3 s within which a cancel is to be acknowledged
+# Executors.
+# A third of the 0.3 s within which a cancel must be acknowledged
 _HEARTBEAT_S = 0.1
-_MOST_THREADS_OF_CARD = 4  # which read and write; a card is faster
+_MOST_GPU_THREADS = 4  # that read and write for one GPU
 
 Take = Callable[[int], Sequence[IntPair] | None]
-"""Gives up to a number of tiles; none while nobody wants any, None at the end."""
+"""Returns up to a number of tiles; an empty list to wait, None at the end."""
 Work = Generator[list[TileResult] | Progress | None]
-"""Tiles as they are written; None says that it goes on."""
+"""Yields tiles as they are written; None while the run continues."""
 
 
 class Executor(ABC):
-    """Where tasks run: here, or on a cluster."""
+    """Base of executors of tasks, in this process or on a cluster."""
 
     slots = 1  # Tasks that are submitted at a time
 
@@ -236,10 +235,10 @@ class Executor(ABC):
 
     @abstractmethod
     def submit(self, places: Sequence[IntPair]) -> None:
-        """Hand over a group of tiles, which goes through in one pass."""
+        """Submit a group of tiles, which is run in one pass."""
 
     def result(self) -> Any:
-        """Give what a task has returned; None when all go on after a heartbeat."""
+        """Return the result of a task; None if none ended within a heartbeat."""
         try:
             future = self._results.get(timeout=_HEARTBEAT_S)
         except Empty:
@@ -259,15 +258,14 @@ class Executor(ABC):
 
     @abstractmethod
     def __exit__(self, *_: object) -> None:
-        """Drop what waits, stop what runs, and return when nothing does any more."""
+        """Cancel queued tasks, stop running ones, and wait for them."""
 
 
 class Background:
-    """Threads, usually one, that take calls in their order.
+    """Background threads, usually one, that execute calls in order.
 
-    Between them and whoever waits lie queues written in C alone: an interrupt comes at
-    any line of Python, and one within a lock of `concurrent.futures` leaves it locked
-    for good.
+    They communicate by queues written in C: a keyboard interrupt may come at any line
+    of Python, and within a lock of `concurrent.futures` it would leave it locked.
     """
 
     def __init__(
@@ -283,15 +281,15 @@ class Background:
             thread.start()
 
     def submit(self, call: Callable[[], Any]) -> None:
-        """Make a call after those before; its `CallResult` comes into the queue."""
+        """Queue a call; its `CallResult` is put into the queue of answers."""
         self._calls.put(call)
 
     def is_current(self) -> bool:
-        """Whether it is this thread that asks."""
+        """Return whether the calling thread is one of these."""
         return threading.current_thread() in self._threads
 
     def close(self) -> None:
-        """Wait for the calls that were submitted, and end."""
+        """Wait for the submitted calls, and end the threads."""
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
@@ -301,7 +299,7 @@ class Background:
         while (call := self._calls.get()) is not None:
             try:
                 answer = CallResult(call())
-            except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            except BaseException as error:  # noqa: BLE001 - raised by `CallResult`
                 answer = CallResult(None, error)
             self._answers.put(answer)
             del answer, call
@@ -309,39 +307,38 @@ class Background:
 
 @dataclass(frozen=True, slots=True)
 class CallResult:
-    """What a call in another thread returned or raised."""
+    """Return value or exception of a call in another thread."""
 
     value: Any
     error: BaseException | None = None
 
     def result(self) -> Any:
-        """Return or raise the same."""
+        """Return the value or raise the exception."""
         if self.error is not None:
             raise self.error
         return self.value
 
 
 class LocalExecutor(Executor):
-    """Threads of this process.
+    """Executor on threads of this process.
 
-    A card has two to four: while it computes, one thread waits for it and the others
+    A GPU has two to four threads: while it computes, one waits for it and the others
     read the next tiles or write the last ones. On a CPU one tile on all cores is as
-    fast as a tile for each core (measured on two: 10 % either way) and takes the memory
-    of one.
-    It is submitted alone: a second would only wait behind it, in an order that may be
-    out of date by then. dask has nothing to decide here (``docs/scaling.md``).
+    fast as a tile for each core (measured on two: 10 % either way) and needs the memory
+    of one. Only one tile is submitted at a time, since the order of the others may
+    still change. dask would not help here (``docs/scaling.md``).
     """
 
     def __init__(self, run: TiledRun, predictor: Predictor) -> None:
         super().__init__()
         self._worker = TileWorker(run, predictor)
-        on_card = predictor.device.type != "cpu"
-        threads = max(2, min(available_cores() // 2, _MOST_THREADS_OF_CARD))
-        self.slots = threads if on_card else 1
+        is_gpu = predictor.device.type != "cpu"
+        threads = max(2, min(available_cores() // 2, _MOST_GPU_THREADS))
+        self.slots = threads if is_gpu else 1
         self._thread = Background("semsr-tiles", self._results, threads=self.slots)
 
     def submit(self, places: Sequence[IntPair]) -> None:
-        """Hand over a group of tiles."""
+        """Submit a group of tiles."""
         self._call(self._worker.enhance, places)
 
     def call(
@@ -368,18 +365,18 @@ class LocalExecutor(Executor):
 
 
 def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
-    """Drive a job of long steps from a thread; tell its last step again meanwhile.
+    """Run a job of long steps in a thread, and repeat its last progress meanwhile.
 
-    So whoever waits can stop it: closing this ends it within a layer of the network.
+    So the caller can stop it: closing this ends it within a layer of the network.
     """
     stop, answers = threading.Event(), SimpleQueue[CallResult]()
-    progress = Progress(0, 0, "Looking at the network")
+    progress = Progress(0, 0, "Measuring the network")
 
     thread = Background("semsr-plan", answers)
 
     def check() -> None:
         if stop.is_set() and thread.is_current():
-            raise Cancelled(STOPPED)
+            raise Cancelled(STOP_MESSAGE)
 
     release = predictor.look_between_layers(check, probing=True)
     try:
@@ -406,10 +403,10 @@ def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
 def run_tiles(
     executor: Executor, take: Take, batch: int
 ) -> Generator[list[TileResult] | None]:
-    """Run tiles that need nothing of each other, in the order in which they are taken.
+    """Run independent tiles in the order of `take`.
 
-    An empty result says that nothing runs, None that something does. Closing this
-    iterator stops within a layer of the network.
+    Yields lists of results; an empty one if nothing is running, None if something is.
+    Closing this iterator stops within a layer of the network.
     """
     more = True
     with executor:
@@ -427,7 +424,7 @@ def run_tiles(
 
 
 def in_blocks(places: Sequence[IntPair], block: IntPair) -> Take:
-    """Take tiles in blocks of some rows and columns, which share a window."""
+    """Return a `Take` of blocks of tiles, rows by columns, which share a window."""
     blocks: dict[IntPair, list[IntPair]] = {}
     for row, column in places:
         blocks.setdefault((row // block[0], column // block[1]), []).append(
@@ -438,6 +435,6 @@ def in_blocks(places: Sequence[IntPair], block: IntPair) -> Take:
 
 
 def in_order(places: Sequence[IntPair]) -> Take:
-    """Take tiles as they are listed."""
+    """Return a `Take` of tiles in their order."""
     waiting = iter(places)
     return lambda count: list(itertools.islice(waiting, count)) or None

@@ -24,27 +24,27 @@ from napari_semsr.core import (
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.io import OmeZarrStore, create_store
 
-# Does a field's pixel size suit a model, and if not, what is done; without torch.
+# Whether a field's pixel size suits a model, and how it is resampled otherwise.
 
-_TOLERANCE = 1.05  # ratio of pixel sizes that is not resampled; chosen
+_TOLERANCE = 1.05  # ratio of pixel sizes up to which nothing is resampled; chosen
 _LARGEST_DENOMINATOR = 1000  # of the fraction by which a field is resampled; chosen
-_ROUNDING = 1e-6  # by which a pixel size may miss its bounds; chosen
+_ROUNDING = 1e-6  # relative tolerance of the bounds of pixel sizes; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedPixelSizes:
-    """What a model's card says of pixel sizes."""
+    """Pixel sizes in a model card."""
 
     name: str  # The model's
-    # Least and largest pixel size that it was trained for; None when it is open
+    # Least and largest pixel size that it was trained for; None if unrestricted
     pixel_size_nm: FloatPair | None
-    # Least and largest pixel size of a field that is resampled, over the trained one
+    # Least and largest pixel size of fields that are resampled, over the trained one
     resample_factors: FloatPair = (0.5, 2.0)
     scale: int = 1  # Output pixels per input pixel
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any]) -> "TrainedPixelSizes":
-        """Take what a card says, by name; what it leaves out has its default."""
+        """Read the fields of a card; missing ones have defaults."""
         size = card.get("pixel_size_nm")
         low, high = card.get("resample_factors") or (0.5, 2.0)
         return cls(
@@ -55,7 +55,7 @@ class TrainedPixelSizes:
         )
 
     def sentence(self) -> str:
-        """Say for which pixel sizes the model was trained, as a part of a sentence."""
+        """Return the trained pixel sizes as part of a sentence."""
         if self.pixel_size_nm is None:
             return "any pixel size"
         return f"{_range(*self.pixel_size_nm)} per pixel"
@@ -63,21 +63,21 @@ class TrainedPixelSizes:
 
 @dataclass(frozen=True, slots=True)
 class PixelFit:
-    """How a field is brought before a network."""
+    """How a field is resampled for a network."""
 
-    # ``(y, x)`` pixels of the field in one pixel that the network sees; None when it
-    # sees the field as it is
+    # ``(y, x)`` pixels of the field in one pixel of the network's input; None if the
+    # field is not resampled
     steps: tuple[Fraction, Fraction] | None
-    # ``(y, x)`` pixel size that the network sees; None when the field has none
+    # ``(y, x)`` pixel size of the network's input; None if the field has none
     seen_nm: PixelSize | None
-    note: str = ""  # What the user should know; empty when there is nothing to say
-    # Whether the pixel size is one that the model cannot be trusted with
+    note: str = ""  # Note for the user, or empty
+    # Whether the pixel size is too far from those that the model was trained for
     beyond: bool = False
-    keep: bool = False  # Whether the result stays on the grid that the network saw
+    keep: bool = False  # Whether the result stays on the grid of the network's input
 
     @property
     def factor(self) -> float:
-        """Pixels that the network sees for one of the run's, on the denser axis."""
+        """Pixels of the network's input per pixel of the result, on the denser axis."""
         if self.steps is None or self.keep:
             return 1.0
         return float(1 / min(self.steps))
@@ -88,12 +88,12 @@ def fit_pixels(
     trained_sizes: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> PixelFit:
-    """Compare a field's pixel size with the one that a model was trained for.
+    """Choose the resampling of a field for a model by their pixel sizes.
 
-    Nothing changes when either is unknown, or when they are within 5 % of each other.
-    Else the field is resampled to the nearest trained pixel size, if that lies within
-    the card's range on both axes; `resample` says whether it may be, and whether the
-    result is then left on that grid.
+    Nothing is resampled if either is unknown, or if they are within 5 % of each other.
+    Otherwise the field is resampled to the nearest trained pixel size, if the ratio is
+    within the card's range on both axes; `resample` states whether this is allowed, and
+    whether the result keeps that grid.
     """
     if pixel_size_nm is None or trained_sizes.pixel_size_nm is None:
         note = ""
@@ -102,8 +102,8 @@ def fit_pixels(
                 f"{trained_sizes.name} was trained for "
                 f"{_range(*trained_sizes.pixel_size_nm)} "
             )
-            note += "per pixel and the field's pixel size is unknown: it is taken as "
-            note += "it is; give its pixel size."
+            note += "per pixel, but the field's pixel size is unknown, so it is not "
+            note += "resampled; set its pixel size."
             note = Message(note, "pixel-size-missing")
         return PixelFit(None, pixel_size_nm, note)
     low, high = trained_sizes.pixel_size_nm
@@ -126,14 +126,13 @@ def fit_pixels(
     note += f"trained for {_range(*trained_sizes.pixel_size_nm)}"
     if beyond:
         note += (
-            f". That is beyond the {least:g} to {most:g} times for which it is "
-            "resampled: the network runs on the field as it is, and its result should "
-            "not be trusted."
+            f". The ratio is outside {least:g} to {most:g}, so the field is not "
+            "resampled, and the result should not be trusted."
         )
         note = Message(note, "pixel-size-unsuitable")
         return PixelFit(None, pixel_size_nm, note, beyond=True)
     if resample == "never":
-        note += ": it is not resampled, as was asked."
+        note += ": it is not resampled, as requested."
         return PixelFit(None, pixel_size_nm, Message(note, "not-resampled"))
     steps = _step(ratios[0]), _step(ratios[1])
     network_size = parse_pixel_size(
@@ -151,7 +150,7 @@ def fit_pixels(
 
 
 def _step(ratio: float) -> Fraction:
-    """Turn field over trained pixel size into field pixels per network pixel."""
+    """Convert field over trained pixel size to field pixels per network pixel."""
     if ratio >= 1:
         return 1 / Fraction(ratio).limit_denominator(_LARGEST_DENOMINATOR)
     return Fraction(1 / ratio).limit_denominator(_LARGEST_DENOMINATOR)
@@ -166,8 +165,8 @@ def _range(low: float, high: float) -> str:
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
 
 
-# default tile; 1024 is faster by a fifth to a quarter with an allocator that keeps its
-# memory, 512 bounds it; measured
+# default side of a tile; 1024 is faster by a fifth to a quarter with an allocator that
+# reuses memory, but 512 limits memory; measured
 _CORE = 512
 _LARGEST_CHUNK = 1024  # of a result; chosen
 
@@ -184,10 +183,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class OutputPlan:
-    """What a run writes, known from image, card and options before torch is loaded.
+    """Layout of an output, computed from image, card and options without torch.
 
-    `core` is the side of a tile in input pixels (those of the model's grid where the
-    result is left on it); `fit` says how the pixel size meets the model's.
+    `core` is the side of a tile in input pixels (or pixels of the model's grid, if the
+    result stays on it); `fit` is the resampling of the input.
     """
 
     frame: Frame
@@ -198,7 +197,7 @@ class OutputPlan:
 
     @property
     def unit(self) -> IntPair:
-        """Rows and columns of a tile of the output, which is a chunk."""
+        """Rows and columns of a tile of the output, which is one chunk."""
         side = self.core * self.scale
         return min(side, self.frame.shape[0]), min(side, self.frame.shape[1])
 
@@ -208,17 +207,17 @@ def plan_output(
     card: Mapping[str, Any],
     options: EnhanceOptions,
 ) -> OutputPlan:
-    """Lay out grid, chunks and type of a result, before a network is loaded.
+    """Plan grid, chunks and type of a result, before a network is loaded.
 
-    `card` gives the model's scale, stride and trained pixel sizes by name.
+    `card` has the model's scale, stride and trained pixel sizes by name.
     """
     scale, stride = int(card.get("scale", 1)), int(card.get("stride", 1))
     dtype = np.dtype(options.dtype or np.float32)
     if card.get("grey") == "unit" and dtype.kind != "f":
         msg = (
-            f"{card.get('name')} gives grey values from 0 to 1, of which {dtype} would "
-            "keep black and white alone: leave the type at float32, or write a .png, "
-            "which is stretched."
+            f"{card.get('name')} returns grey values from 0 to 1, which {dtype} cannot "
+            "represent: leave the type at float32, or write a .png, whose contrast is "
+            "stretched."
         )
         raise OptionError(msg, code="type-too-coarse")
     trained_sizes = TrainedPixelSizes.from_card(card)
@@ -233,11 +232,11 @@ def plan_output(
 
 
 def _frame(micrograph: Micrograph, scale: int, fit: PixelFit) -> Frame:
-    """Lay the grid of the result over the pixels of the input.
+    """Compute the grid of the result relative to that of the input.
 
     The outer borders of both images coincide at the top and left, so that the centre
-    of pixel (0, 0) moves where the pitch is another. At the bottom and right they
-    coincide unless the input is resampled; then the last pixel may reach over the
+    of pixel (0, 0) moves if the pixel size changes. At the bottom and right they
+    coincide unless the input is resampled; then the last pixel may extend beyond the
     border.
     """
     steps = fit.steps if fit.keep else None
@@ -270,7 +269,7 @@ def create_output(
     provenance: Provenance | None = None,
     **how: Any,
 ) -> OmeZarrStore:
-    """Make, or reopen, the store that `enhance_to_store` fills.
+    """Create, or reopen, the store for `enhance_to_store`.
 
     The name of its folder ends in ``.zarr``; its write units are the tiles' cores.
     `how` is `overwrite` and `resume` of `create_store`.

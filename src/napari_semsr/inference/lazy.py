@@ -1,7 +1,7 @@
-"""A lazily enhanced field, for people who compose their own dask graphs.
+"""Lazily enhanced fields, for use in dask graphs.
 
-Names in the graph are made from the field, the options and the model's digest, so that
-a retrained model never meets tiles that were cached for the old one.
+Names in the graph are derived from the field, the options and the model's digest, so
+that a retrained model never uses tiles that were cached for the old one.
 """
 
 import threading
@@ -43,7 +43,7 @@ _one_at_a_time = threading.Lock()
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A piece of a field that answers to the field's own coordinates."""
+    """Part of a field that is indexed by the field's coordinates."""
 
     block: NDArray[Any]  # (Y, X) The pixels
     corner: IntPair  # Where the block begins in the field
@@ -65,7 +65,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """What each tile needs of a field in memory, side by side: each is one chunk."""
+    """Concatenated windows of the tiles of a field in memory, one chunk for each."""
 
     field: NDArray[Any]  # (Y, X)
     rows: Sequence[slice]  # Of the field, for each row of tiles
@@ -91,7 +91,7 @@ class _Windows:
 
 
 def _within(windows: Sequence[slice], index: slice) -> slice:
-    """Find a part of a window in the field."""
+    """Convert a slice of the concatenated windows to one of the field."""
     starts = [0, *accumulate(part.stop - part.start for part in windows)]
     number = bisect_right(starts, index.start) - 1
     back = windows[number].start - starts[number]
@@ -99,7 +99,7 @@ def _within(windows: Sequence[slice], index: slice) -> slice:
 
 
 def _predictor(model: LoadedModel, device: str, precision: str) -> Predictor:
-    """Make a predictor once for each network of this process."""
+    """Return the predictor of a network, made once in this process."""
     predictors = _ready.setdefault(model.module, {})
     if (device, precision) not in predictors:
         predictors[device, precision] = Predictor(
@@ -117,7 +117,7 @@ def _enhance_part(
     statistics: Statistics | None,
     block_id: IntPair,
 ) -> NDArray[Any]:
-    """Enhance one tile from the pixels that it needs; `shape`: of the field."""
+    """Enhance one tile from its window; `shape` is that of the field."""
     tile, field = plan.tile(block_id), plan.data
     source = _source(plan, block_id, shape)
     part = _Part(block, (source.y0, source.x0), shape)
@@ -136,12 +136,12 @@ def _enhance_part(
 def enhance_lazy(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions | None = None
 ) -> da.Array:
-    """Enhance a field when, and where, it is looked at.
+    """Enhance a field lazily.
 
-    The grey values are measured at once, over the whole field. A network with live
-    normalisation layers makes one chunk of a field that can be run whole; beyond that
-    its statistics are measured on a sample, at once too. The chunks of the
-    result, (Y * scale, X * scale), are the tiles' cores.
+    The range of grey values is measured immediately, over the whole field. For a
+    network with live normalisation layers, a field that can be run whole is one chunk;
+    otherwise its statistics are measured on a sample, immediately, too. The chunks of
+    the result, (Y * scale, X * scale), are the tiles' cores.
     """
     settings = options or EnhanceOptions()
     with _one_at_a_time:
@@ -159,7 +159,7 @@ def enhance_lazy(
 def _assemble(
     micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
-    """Make one delayed task for each tile, and join them."""
+    """Return a dask array with one task for each tile."""
     loaded_model, outputs = plan.loaded, plan.outputs
     resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
     data = (
@@ -176,12 +176,12 @@ def _assemble(
         field, loaded_model.digest, option_values, outputs.core, plan.scaling, steps
     )
     model = delayed(loaded_model, name=f"semsr-model-{token}", traverse=False)
-    task_plan = replace(  # a task gets its part of the field, and the network, by name
+    task_plan = replace(  # tasks receive their field and the network by name
         plan,
         data=None if resampled_field is None else replace(resampled_field, source=None),
         loaded=replace(loaded_model, module=nn.Identity()),
     )
-    # windows of a row share their lines, those of a column their columns
+    # windows of a row of tiles have the same rows, those of a column the same columns
     count, scale = outputs.grid, loaded_model.card.scale
     rows = [_source(plan, (i, 0), micrograph.shape).slices[0] for i in range(count[0])]
     columns = [
@@ -194,12 +194,12 @@ def _assemble(
         lines = da.concatenate([data[part] for part in rows], axis=0)
         windows = da.concatenate([lines[:, part] for part in columns], axis=1)
         windows = windows.rechunk(sides)
-    else:  # dask would copy an array itself, a mapped file whole
+    else:  # otherwise dask copies the array, even a whole mapped file
         window_source, name = _Windows(data, rows, columns), f"semsr-field-{token}"
         windows = da.from_array(window_source, chunks=sides, name=name, asarray=False)
     cores = [outputs.tile(i, 0).core.scale(scale).shape[0] for i in range(count[0])]
     breadths = [outputs.tile(0, i).core.scale(scale).shape[1] for i in range(count[1])]
-    enhance = partial(  # dask would walk through what is given by keyword
+    enhance = partial(  # dask would traverse keyword arguments
         _enhance_part, plan=task_plan, shape=micrograph.shape, statistics=statistics
     )
     tiled_array: da.Array = da.map_blocks(
@@ -215,7 +215,7 @@ def _assemble(
 
 
 def _name(field: NDArray[Any]) -> str:
-    """Name a field in memory by its pixels; of a file that is mapped, by the file."""
+    """Name a field in memory by a digest of its pixels, a mapped file by the file."""
     whole: Any = field
     while whole is not None and not isinstance(whole, np.memmap):
         whole = whole.base if isinstance(whole, np.ndarray) else None
@@ -225,7 +225,7 @@ def _name(field: NDArray[Any]) -> str:
         return str(tokenize(field))
     try:
         file = Path(whole.filename).stat()
-    except OSError:  # it is mapped, and has gone from its folder
+    except OSError:  # mapped, but no longer in its folder
         return str(tokenize(field))
     place = field.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     part = place + whole.offset, field.shape, field.strides, field.dtype.str
@@ -234,38 +234,37 @@ def _name(field: NDArray[Any]) -> str:
 
 
 def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
-    """Give the part of a field that a tile needs."""
+    """Return the part of a field that a tile needs."""
     window = plan.tile(index).window
     if isinstance(plan.data, ResampledField):
         return plan.data.source_box(window)
     return source_box(window, shape)
 
 
-# Small boxes of a field, enhanced just as a run of the whole field would do it.
+# Small boxes of a field, enhanced as in a run of the whole field.
 
 
 @dataclass(frozen=True, slots=True)
 class BoxPreview:
-    """Everything that a box needs, measured on the whole field."""
+    """Preview of boxes of a field, with all that is measured on the whole field."""
 
     plan: EnhancePlan  # The field, its tiles and its grey values
     predictor: Predictor  # The network on its device
-    # Whether a box shows what the run will show. It does not where normalisation layers
+    # Whether a box equals the result of the run. It does not if normalisation layers
     # take their statistics from the whole field
     exact: bool
 
     @property
     def blur_px(self) -> float | None:
-        """Deviation of the blur that the model goes by, in pixels of its grid."""
+        """Standard deviation of the blur used by the model, in pixels of its grid."""
         condition = self.plan.condition
         return None if condition is None else blur_of(condition)
 
     def enhance(self, box: Box) -> tuple[Box, NDArray[Any]]:
-        """Enhance one box.
+        """Enhance one box, in pixels of the input.
 
-        `box`: in pixels of the input; moved onto the grid of the model and into the
-        field; gives what was enhanced, in pixels of the input, its pixels, `scale`
-        times finer.
+        The box is first moved onto the stride of the model and into the field. Returns
+        the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
         """
         place = self._settle(box)
         tile = self.plan.around(place)
@@ -274,7 +273,7 @@ class BoxPreview:
         return place, to_dtype(part[inner.slices], self.plan.output.dtype)[0]
 
     def _settle(self, box: Box) -> Box:
-        """Move a box onto the stride and into the field, cutting what is too large."""
+        """Move a box onto the stride and into the field; crop it if it is too large."""
         stride = self.plan.outputs.stride
         spans = []
         for first, last, size in zip(
@@ -289,12 +288,12 @@ class BoxPreview:
 def preview_boxes(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions | None = None
 ) -> BoxPreview:
-    """Measure what boxes of a field need, which are then enhanced one by one."""
+    """Prepare the preview of single boxes of a field."""
     settings = options or EnhanceOptions()
     predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
     changes: dict[str, Any] = {"halo_tolerance": None}
-    if settings.resample == "keep":  # a box lies on the field's own grid all the same
+    if settings.resample == "keep":  # a box is on the field's own grid in any case
         changes["resample"] = "auto"
     settings = settings.replace(**changes)
     job = plan_enhance(

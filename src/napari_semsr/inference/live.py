@@ -1,9 +1,9 @@
-"""A field that is looked at while it is being enhanced; needs neither torch nor Qt.
+"""Live view of a field during enhancement, without torch and Qt.
 
-The store that a run fills is the only truth: its done-map says which tiles are there.
-This module draws it at every level without ever waiting, and says which tiles are
-wanted next. Batch runs and live runs fill the same store, so that one goes on with what
-the other has begun.
+The store that a run fills is the only record: its map of finished tiles lists those
+that exist. This module draws it at every level without waiting, and decides which tiles
+are computed next. Batch runs and live runs fill the same store, so that either can
+resume the other.
 """
 
 import tempfile
@@ -23,17 +23,17 @@ from napari_semsr.core import BoolArray, Box, FloatArray, FloatPair, IntPair, to
 from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.io import OmeZarrStore, halve, level_shapes
 
-# The levels that are drawn. Each looks like an array: where tiles have landed it shows
-# them, elsewhere the input resampled, so that reading never waits for the network.
+# Levels for display. Each is array-like: it shows finished tiles, and elsewhere the
+# resampled input, so that reading never waits for the network.
 
-_LEVEL_BYTES = 16 << 20  # of a level that is kept in memory, else in a file; chosen
+_LEVEL_BYTES = 16 << 20  # largest level that is held in memory, not in a file; chosen
 _STRIP = 256  # side to which the backdrop is reduced, and rows at once; chosen
-_BLOCK = 256  # side of the blocks in which shown tiles are kept; chosen
+_BLOCK = 256  # side of the blocks of that file; chosen
 
 
 @dataclass(slots=True)
 class Backdrop:
-    """The input, drawn on the grid of the result at any level; `sources` (Y, X)."""
+    """The input, resampled to the grid of the result at any level; `sources` (Y, X)."""
 
     sources: Sequence[NDArray[Any]]
     shape: IntPair
@@ -41,7 +41,7 @@ class Backdrop:
     grey: FloatPair | None = None
 
     def read(self, box: Box, step: int) -> NDArray[Any]:
-        """Draw a region (Y, X) by taking the nearest pixels; `box`: of the level."""
+        """Return a region (Y, X) of a level by nearest neighbours."""
         sources = self.sources
         fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
         source = (fine or sources[:1])[-1]  # the coarsest that is as fine
@@ -56,9 +56,9 @@ class Backdrop:
         return to_dtype(part, self.dtype)[0]
 
     def average(self) -> None:
-        """Add coarser sources made of means, so that no level is noisier than it is.
+        """Add coarser sources by averaging, so that coarse levels are not noisy.
 
-        Until this is called coarse levels skip pixels, which needs no time.
+        Until this is called coarse levels skip pixels, which is fast.
         """
         finest = self.sources[0]
         if len(self.sources) > 1 or max(finest.shape) <= _STRIP:
@@ -73,13 +73,13 @@ class Backdrop:
 
 
 def _places(span: IntPair, step: int, size: int, level_count: int) -> NDArray[np.intp]:
-    """Find where the pixels of a level lie on an axis of a source."""
+    """Return the source pixels of the pixels of a level along an axis."""
     centres = (np.arange(*span) + 0.5) * (step * size / level_count)
     return np.minimum(centres.astype(np.intp), size - 1)
 
 
 def _pick(source: NDArray[Any], places: NDArray[np.intp], axis: int) -> NDArray[Any]:
-    """Take increasing places of one axis; a view where they are evenly spaced."""
+    """Index one axis by increasing places; returns a view if evenly spaced."""
     pitch = int(places[1] - places[0]) if places.size > 1 else 1
     first, last = int(places[0]), int(places[-1])
     if pitch and last - first == pitch * (places.size - 1):
@@ -89,11 +89,11 @@ def _pick(source: NDArray[Any], places: NDArray[np.intp], axis: int) -> NDArray[
 
 
 class LevelStore:
-    """Pixels of one level: in memory when small, else in a scratch file.
+    """Pixels of one level: in memory if small, otherwise in a temporary file.
 
-    The file is mapped only while it is used, and holds square blocks one after the
-    other: the system maps what lies around a page too, which for rows of a wide field
-    would be all of them. Thus memory stays flat.
+    The file is mapped only while it is used, and is made of square blocks: the system
+    also maps the surroundings of a page, which for rows of a wide field would be the
+    whole file. So memory stays constant.
     """
 
     def __init__(self, shape: IntPair, dtype: np.dtype[Any]) -> None:
@@ -109,7 +109,7 @@ class LevelStore:
         weakref.finalize(self, self._file.close)
 
     def write(self, box: Box, block: NDArray[Any]) -> None:
-        """Put a block in; `block` (Y, X), its pixels."""
+        """Write a block (Y, X)."""
         if self._array is not None:
             self._array[box.slices] = block
             return
@@ -117,7 +117,7 @@ class LevelStore:
             stored_block[...] = block[part]
 
     def read(self, box: Box) -> NDArray[Any]:
-        """Copy a block out; gives (Y, X)."""
+        """Return a copy of a block (Y, X)."""
         if self._array is not None:
             return self._array[box.slices].copy()
         values = np.empty(box.shape, self._dtype)
@@ -128,7 +128,7 @@ class LevelStore:
     def _parts(
         self, box: Box, mode: Literal["r", "r+"]
     ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
-        """Give each part of a region, and the same part of the file."""
+        """Yield each part of a region, with the same part of the file."""
         blocks = np.memmap(
             self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
         )
@@ -141,7 +141,7 @@ class LevelStore:
 
 
 class TileCache:
-    """The tiles that were used last, within a limit of memory."""
+    """Cache of the tiles used last, within a limit of memory."""
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self.limit = limit
@@ -150,7 +150,7 @@ class TileCache:
         self._lock = threading.Lock()
 
     def put(self, place: IntPair, tile: NDArray[Any]) -> None:
-        """Keep a tile (Y, X), and drop the oldest when there are too many."""
+        """Add a tile (Y, X), and drop the oldest ones beyond the limit."""
         with self._lock:
             old = self._tiles.pop(place, None)
             self._size += tile.nbytes - (0 if old is None else old.nbytes)
@@ -160,7 +160,7 @@ class TileCache:
                 self._size -= oldest.nbytes
 
     def get(self, place: IntPair) -> NDArray[Any] | None:
-        """Find a tile (Y, X), if it is kept."""
+        """Return a tile (Y, X) if it is in the cache."""
         with self._lock:
             tile = self._tiles.get(place)
             if tile is not None:
@@ -170,7 +170,7 @@ class TileCache:
 
 @dataclass(eq=False)
 class LiveLevel:
-    """An array whose pixels are read when they are looked at."""
+    """Array-like level whose pixels are read on indexing."""
 
     shape: IntPair
     dtype: np.dtype[Any]
@@ -213,7 +213,7 @@ class LiveLevel:
 
 
 def _span(item: Any, size: int) -> tuple[IntPair, Any]:
-    """Turn one index into a range to read, and what is left to do with it."""
+    """Convert an index to a range to read, and an index into that range."""
     places = range(size)[item]
     if isinstance(places, int):
         return (places, places + 1), 0
@@ -223,20 +223,20 @@ def _span(item: Any, size: int) -> tuple[IntPair, Any]:
     return (low, high + 1), slice(None, None, places.step)
 
 
-# Which tile comes next: those in view first, from the middle outwards.
+# Order of tiles: those in view first, from the centre outwards.
 
 
 class TileQueue:
-    """Tiles that wait, ordered anew whenever the view moves.
+    """Queue of pending tiles, ordered again whenever the view moves.
 
-    It may be used from several threads: a viewer says what it looks at, a worker takes
-    what is most urgent. `unit`: rows and columns of a tile, in pixels of the result.
+    It may be used from several threads: a viewer sets the view, a worker takes the most
+    urgent tiles. `unit` is rows and columns of a tile, in pixels of the result.
     """
 
     def __init__(self, grid: IntPair, unit: IntPair, *, whole: bool = True) -> None:
         self.unit = unit
         self._pending = np.zeros(grid, dtype=bool)
-        self.whole = whole  # tiles out of view are handed out too
+        self.whole = whole  # tiles out of view are returned, too
         self._view: Box | None = None
         self._change = threading.Condition()
 
@@ -244,7 +244,7 @@ class TileQueue:
         return int(np.count_nonzero(self._pending))
 
     def fill(self, places: Iterable[IntPair]) -> None:
-        """Replace what waits."""
+        """Replace the pending tiles."""
         with self._change:
             self._pending[:] = False
             for place in places:
@@ -252,7 +252,7 @@ class TileQueue:
             self._change.notify_all()
 
     def look_at(self, view: Box | None) -> None:
-        """Say what is looked at from now on, in pixels of the result; None for all."""
+        """Set the view, in pixels of the result; None for the whole field."""
         with self._change:
             if view != self._view:
                 self._view = view
@@ -270,7 +270,7 @@ class TileQueue:
             return places
 
     def _next_tiles(self, count: int) -> list[IntPair]:
-        """Find the most urgent tiles; called with the lock held."""
+        """Return the most urgent tiles; the caller holds the lock."""
         rows, columns = np.nonzero(self._pending)
         if not rows.size:
             return []
@@ -283,7 +283,7 @@ class TileQueue:
     def _rank(
         self, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> tuple[BoolArray, FloatArray]:
-        """Whether tiles are out of view, and how far from its middle."""
+        """Return whether tiles are out of view, and their distance from its centre."""
         view = self._view
         if view is None:
             grid = self._pending.shape
@@ -301,23 +301,22 @@ class TileQueue:
 
 
 _COARSEST = 256  # side at which the live pyramid ends; chosen
-_READING_S = 0.015  # that one drawing may spend on reading tiles; chosen
+_READING_S = 0.015  # that one redraw may spend on reading tiles; chosen
 _PATIENCE_S = 0.05  # longest wait of a run for a tile to be shown; chosen
 
 
 class LiveField:
-    """The result of a run as a viewer draws it, from before the run begins.
+    """Result of a run as displayed in a viewer, also before the run starts.
 
-    `sources` are the input and coarser levels of it, (Y, X) each, finest first, in
-    memory; `grey` the grey values that become 0 and 1 where the result is not in the
-    grey scale of the input. Unless `whole`, tiles that nobody looks at are not
-    enhanced.
+    `sources` are the input and its coarser levels, (Y, X) each, finest first, in
+    memory; `grey` the grey values that become 0 and 1 if the result does not have the
+    grey values of the input. Unless `whole`, only tiles in view are enhanced.
     """
 
     levels: list[LiveLevel]
-    """Arrays to be drawn, finest first, each half as fine as the one before."""
+    """Arrays for display, finest first, each with half the sampling of the previous."""
     queue: TileQueue
-    """The tiles that wait."""
+    """The pending tiles."""
 
     def __init__(
         self,
@@ -337,13 +336,13 @@ class LiveField:
         grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
         self.queue = TileQueue(grid, unit, whole=whole)
         self._backdrop = Backdrop(sources, shape, self.dtype, grey)
-        self._level0: Any = None  # (Y, X) what was written, when it may be read
+        self._level0: Any = None  # (Y, X) the output, when it may be read
         self._turn = 0
         self._is_stored = np.zeros(grid, dtype=bool)
         self._is_drawn = np.zeros(grid, dtype=bool)
         self._cache = TileCache()
         self._lock = threading.Lock()
-        self._news: Box | None = None
+        self._changed_box: Box | None = None
         shapes = level_shapes(shape, smallest=_COARSEST)[: _halvings(grid, unit) + 1]
         self._stores = [LevelStore(each, self.dtype) for each in shapes[1:]]
         self.levels = [LiveLevel(shape, self.dtype, unit, self._read_finest)]
@@ -353,28 +352,28 @@ class LiveField:
 
     @property
     def tiles_done(self) -> int:
-        """Number of tiles that are drawn."""
+        """Number of finished tiles."""
         return int(np.count_nonzero(self._is_stored))
 
     def look_at(self, view: Box | None) -> None:
-        """Say what is looked at, in pixels of the result; None stands for all."""
+        """Set the view, in pixels of the result; None for the whole field."""
         self.queue.look_at(view)
 
-    def take_news(self) -> Box | None:
-        """Give the smallest box around what changed since this was last asked."""
+    def take_changed_box(self) -> Box | None:
+        """Return the bounding box of all changes since the last call."""
         with self._lock:
-            news, self._news = self._news, None
+            news, self._changed_box = self._changed_box, None
             return news
 
-    # -- what the worker calls ------------------------------------------------
+    # -- called by the worker --------------------------------------------------
 
     def take(self, count: int) -> list[IntPair] | None:
-        """Take up to `count` tiles, what is looked at first; None when none waits.
+        """Take up to `count` tiles, those in view first; None if none is pending.
 
-        What the store has already is only drawn.
+        Tiles that are already in the store are only drawn.
         """
         self._turn += 1
-        if self._turn == 2:  # after the first tile, which someone waits for
+        if self._turn == 2:  # after the first tile, for which the user waits
             self.average()
         if not len(self.queue):
             return None
@@ -382,27 +381,27 @@ class LiveField:
         return [place for place in places if not self.restore(place)]
 
     def attach(self, store: OmeZarrStore) -> None:
-        """Draw a store, whose write units are the tiles, with what it holds already."""
+        """Display a store, whose write units are the tiles, with its finished tiles."""
         self._level0, self._turn = store.level0, 0
         is_done = np.asarray(store.done_marks[:]) != 0
         with self._lock:
             self._is_stored = is_done
             self._is_drawn = self._is_drawn & is_done
-            self._tell(Box.of(self.shape))
+            self._record_change(Box.of(self.shape))
         self.queue.fill(zip(*np.nonzero(~self._is_drawn), strict=True))
 
     def average(self) -> None:
-        """Draw coarse levels of the input as means instead of single pixels."""
+        """Display coarse levels of the input by averages instead of single pixels."""
         self._backdrop.average()
         with self._lock:
-            self._tell(Box.of(self.shape))
+            self._record_change(Box.of(self.shape))
 
     def read_from(self, level0: Any) -> None:
-        """Read what was written there (Y, X) from now on; None while it is moved."""
+        """Set the output (Y, X) to read from; None while it is moved."""
         self._level0 = level0
 
     def restore(self, place: IntPair) -> bool:
-        """Draw a tile that was in the store when the run began; False if it was not."""
+        """Draw a tile that was in the store before the run; return False otherwise."""
         if self._level0 is None or not self._is_stored[place]:
             return False
         box = self._box(place)
@@ -410,13 +409,13 @@ class LiveField:
         return True
 
     def fetch(self, place: IntPair) -> None:
-        """Draw a tile that another process wrote into the store, if it is not drawn."""
+        """Draw a tile that another process wrote into the store, unless it is drawn."""
         if self._level0 is not None and not self._is_drawn[place]:
             box = self._box(place)
             self.land(box, np.asarray(self._level0[box.slices]))
 
     def land(self, box: Box, tile: NDArray[Any]) -> None:
-        """Draw a tile (Y, X) that is in the store now and does not change any more."""
+        """Draw a tile (Y, X) that is in the store and final."""
         place = box.y0 // self.unit[0], box.x0 // self.unit[1]
         self._cache.put(place, tile)
         part, at = tile, box
@@ -426,12 +425,12 @@ class LiveField:
             level.write(at, part)
         with self._lock:
             self._is_stored[place] = self._is_drawn[place] = True
-            self._tell(box)
+            self._record_change(box)
 
-    # -- what the viewer calls ------------------------------------------------
+    # -- called by the viewer --------------------------------------------------
 
     def _read_finest(self, box: Box) -> NDArray[Any]:
-        """Read level 0: tiles where they are, the input elsewhere."""
+        """Read level 0: finished tiles, and the input elsewhere."""
         until = time.perf_counter() + _READING_S
         high, wide = self.unit
         rows = range(box.y0 // high, -(-box.y1 // high))
@@ -456,7 +455,7 @@ class LiveField:
             if tile is None:
                 out[inner.within(box).slices] = self._backdrop.read(inner, 1)
                 with self._lock:
-                    self._tell(inner)
+                    self._record_change(inner)
             else:
                 out[inner.within(box).slices] = tile[inner.within(outer).slices]
         return out
@@ -473,18 +472,20 @@ class LiveField:
             np.copyto(values, self._backdrop.read(box, step), where=~is_drawn)
         return values
 
-    # -- both -------------------------------------------------------------------
+    # -- helpers ---------------------------------------------------------------
 
     def _box(self, place: IntPair) -> Box:
         corner = place[0] * self.unit[0], place[1] * self.unit[1]
         return Box.of(self.unit, corner).intersection(Box.of(self.shape))
 
-    def _tell(self, box: Box) -> None:
-        """Remember that the picture changed; called with the lock held."""
-        self._news = box if self._news is None else self._news.union(box)
+    def _record_change(self, box: Box) -> None:
+        """Record a changed region; the caller holds the lock."""
+        self._changed_box = (
+            box if self._changed_box is None else self._changed_box.union(box)
+        )
 
 
 def _halvings(grid: IntPair, unit: IntPair) -> int:
-    """How often a tile can be halved without its borders falling between pixels."""
+    """Return how often tiles can be halved with borders between whole pixels."""
     sides = [side for side, count in zip(unit, grid, strict=True) if count > 1]
     return min(((side & -side).bit_length() - 1 for side in sides), default=32)

@@ -1,7 +1,7 @@
-"""What a network is shown of a field, and how its answer is brought back.
+"""Preparation of a network's input from a field, and conversion of its output.
 
-The field is resampled where the model was trained for other pixels, scaled by grey
-values measured over all of it, and haze is lifted off where the model does that.
+The field is resampled if the model was trained for another pixel size, scaled by grey
+values measured over the whole field, and haze is removed if the model supports that.
 """
 
 import itertools
@@ -51,8 +51,8 @@ from napari_semsr.models import (
 
 # Grey values: scaled by percentiles of the whole field, and back.
 
-# pixels over which a gap is filled from its surroundings; chosen: a filter against a
-# blur of 8 px differs by no more with 32
+# px over which a gap is filled from its surroundings; chosen: with 32, the result of
+# deblurring by 8 px does not change
 _REACH = 24
 _RING = 4  # pixels that are filled at a time; chosen
 _EXACT_IN_FLOAT32 = 2  # bytes of the integers that float32 holds exactly; chosen
@@ -60,19 +60,19 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def _working(dtype: np.dtype[Any]) -> type[np.floating]:
-    """Choose single precision where it holds all values, else double."""
+    """Return single precision if it represents all values, otherwise double."""
     small = dtype.kind != "f" and dtype.itemsize <= _EXACT_IN_FLOAT32
     return np.float32 if small or dtype == np.float32 else np.float64
 
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """One linear map for the whole field."""
+    """Linear map of grey values, the same for the whole field."""
 
     low: float  # Grey value that becomes 0
     high: float  # Grey value that becomes 1; equal to `low` only in a constant field
-    # Mean of the finite pixels: what missing pixels become when nothing near them is
-    # known. Zero when no pixel is missing
+    # Mean of the finite pixels, which replaces missing pixels without known neighbours.
+    # Zero if no pixel is missing
     mean: float = 0.0
     back: bool = True  # Whether results return to the grey values of the input
 
@@ -85,7 +85,7 @@ class Scaling:
         return np.ascontiguousarray(values, dtype=np.float32)
 
     def restore(self, values: Float32Array) -> Float32Array:
-        """Map a result back, in place; `values` (Y, X); gives (Y, X)."""
+        """Map a result (Y, X) back, in place."""
         if self.back:
             values *= np.float32(self.high - self.low)
             values += np.float32(self.low)
@@ -93,7 +93,7 @@ class Scaling:
 
 
 def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> Scaling:
-    """Measure the scaling of a field, once, chunk by chunk; `data` (Y, X)."""
+    """Measure the scaling of a field (Y, X), chunk by chunk."""
     low, high = field_range(data, *percentiles)
     if low == high:
         low, high = field_range(data, 0, 100)
@@ -108,14 +108,14 @@ def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> 
 
 
 def scaling_of(data: Any, card: ModelCard) -> Scaling:
-    """Find the scaling that a card asks for; `data` (Y, X)."""
+    """Return the scaling of a field (Y, X) that a card specifies."""
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
         return measure_scaling(data, card.input_percentiles, back=back)
     mean = finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)
-    total, count = 0.0, 0  # of the squares by which finite pixels lie from their mean
+    total, count = 0.0, 0  # of squared deviations of finite pixels from their mean
     for block in read_chunks(data):
         away = np.asarray(block, dtype=np.float64) - mean
         away = away[np.isfinite(away)]
@@ -125,7 +125,7 @@ def scaling_of(data: Any, card: ModelCard) -> Scaling:
 
 
 def source_box(box: Box, shape: IntPair) -> Box:
-    """Give the part of a field that `read_window` may look at."""
+    """Return the part of a field that `read_window` may read."""
     wide_box = box.grow(_REACH)
     rows = reflect_indices(wide_box.y0, wide_box.y1, shape[0])
     columns = reflect_indices(wide_box.x0, wide_box.x1, shape[1])
@@ -137,12 +137,12 @@ def source_box(box: Box, shape: IntPair) -> Box:
 def read_window(
     data: Any, box: Box, mean: float
 ) -> tuple[NDArray[Any], BoolArray | None]:
-    """Read a window (Y, X), fill what is not finite, and say where that was, if it was.
+    """Read a window (Y, X) and fill missing pixels; also return their mask, or None.
 
     A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
-    is known to those further in, up to 24 px, beyond which it gets the field's mean.
-    Neighbours beyond the window are read too, so that the filling does not depend on
-    how the field was cut.
+    counts as known for those further inside, up to 24 px, beyond which pixels get the
+    field's mean. Neighbours outside the window are read, too, so that the result does
+    not depend on the tiling.
     """
     window = read_box(data, box)
     if window.dtype.kind != "f":
@@ -172,33 +172,33 @@ def read_window(
 
 
 def set_missing(result: Float32Array, missing: BoolArray | None, scale: int) -> None:
-    """Make pixels of an output missing, in place, where the input (Y, X) was."""
+    """Set pixels of an output to NaN, in place, if those of the input are missing."""
     if missing is not None:
         rows, columns = missing.shape
         blocks = result.reshape(rows, scale, columns, scale)
         blocks.transpose(0, 2, 1, 3)[missing] = np.nan
 
 
-# Haze: looked for once over the whole field, lifted off each window.
+# Haze: estimated once over the whole field, removed from each window.
 #
-# A network that looks for haze (`napari_semsr.models.InformedRestorer`) is shown
-# statistics of blocks of the whole field; what it finds is a small map of gains and one
-# grey level. Each window is then lifted by the part of the map that lies under it, so
-# that tiles agree.
+# A network that estimates haze (`napari_semsr.models.InformedRestorer`) receives
+# statistics of blocks of the whole field, and returns a small map of gains and one grey
+# level. Each window is then corrected by its part of the map, so that tiles agree.
 
-_WINDOW = 1024  # side of what is read at once in the look for haze; chosen
+_WINDOW = 1024  # side of the windows in which haze is estimated; chosen
 _WINDOWS = 4  # along each axis
 _SPECTRUM_PX = 256  # side of those that a spectrum is measured in
 LARGEST_MAP = 256  # blocks along an axis of a map of haze; chosen
-_KNOWN, _NEARLY = 0.5, 0.8  # share of a block; chosen: three of its rows may lack
-_GRAIN = 2  # px around a missing pixel of which it takes mean and grain
+# least share of finite pixels of a block to be used, and to count as complete; chosen
+_LEAST_FINITE, _NEARLY_COMPLETE = 0.5, 0.8
+_GRAIN = 2  # px around a missing pixel that determine its mean and noise
 
 
 @dataclass(frozen=True, slots=True)
 class HazeMap:
-    """Gain that lifts haze, at the centres of blocks."""
+    """Map of the gain that removes haze, at the centres of blocks."""
 
-    gain: Float32Array  # Gain of each block; between centres it is bilinear
+    gain: Float32Array  # Gain of each block; interpolated bilinearly
     pitch: int  # Side of a block in pixels
     airlight: float  # Grey level about which the gain acts
 
@@ -208,11 +208,11 @@ class HazeMap:
         return float(self.gain.min()), float(self.gain.max())
 
     def weigh(self, share: float) -> Self:
-        """Take a share of the haze, on the scale of its logarithm."""
+        """Return a map that removes a share of the haze, by its logarithm."""
         return replace(self, gain=self.gain ** np.float32(share))
 
     def at(self, box: Box) -> Float32Array:
-        """Interpolate the gain under a window, the same for a pixel in any window."""
+        """Interpolate the gain in a window; independent of the tiling."""
         values: Float32Array = self.gain
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
             last = self.gain.shape[axis] - 1
@@ -226,8 +226,8 @@ class HazeMap:
             values = low + (high - low) * share
         return values
 
-    def lift(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
-        """Take the haze off a window; `window` (Y, X); gives (Y, X)."""
+    def remove(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
+        """Remove the haze from a window (Y, X)."""
         working = _working(window.dtype)
         without_haze = np.subtract(window, working(self.airlight), dtype=working)
         without_haze *= self.at(box)
@@ -237,7 +237,7 @@ class HazeMap:
 
 @dataclass(frozen=True, slots=True)
 class FieldSurvey:
-    """What a network found in a whole field; None where it looked for nothing."""
+    """Estimates of a network for a whole field; None if not estimated."""
 
     haze: HazeMap | None = None
     condition: tuple[float, ...] | None = None  # In the order of `core.FAULTS`
@@ -255,11 +255,11 @@ def survey_field(
     haze: bool = True,
     certain: bool = False,
 ) -> FieldSurvey:
-    """Look at a whole field, in blocks of 16 px.
+    """Estimate haze and faults of a whole field `data` (Y, X), in blocks of 16 px.
 
-    Fields above 4096 px are looked at reduced, for haze; for noise and blur, which
-    reducing changes, in windows all over the field, of whose findings the medians are
-    taken. `data` (Y, X); `certain`: of haze, what is beyond doubt alone.
+    Fields above 4096 px are reduced for the estimate of haze. Noise and blur, which
+    reduction would change, are the medians over windows across the field. `certain`
+    limits haze to what is certain.
     """
     if scaling.high <= scaling.low:
         return FieldSurvey()
@@ -288,7 +288,7 @@ def survey_field(
 
 
 def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
-    """Spread windows over a field; they begin on multiples of a pitch."""
+    """Return corners of windows spread over a field, at multiples of a pitch."""
     starts = (
         np.linspace(0, max(n - side, 0), _WINDOWS).astype(int) // pitch * pitch
         for n in shape
@@ -297,14 +297,14 @@ def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
 
 
 def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Surveyed:
-    """Survey windows on a grid over a field at full size; medians of what they hold."""
+    """Survey windows of a field at full resolution; return the medians."""
     surveys: list[Surveyed] = []
     empty: list[Surveyed] = []
     for y, x in _corners(data.shape, _WINDOW, BLOCK):
         box = Box(y, y + _WINDOW, x, x + _WINDOW)
         statistics = block_statistics(data, box, scaling, 1, module.survey.statistics)
         survey = module.survey(torch.from_numpy(statistics)[None])
-        # what a mosaic does not cover has no contrast at all
+        # areas that a mosaic does not cover have no contrast
         (surveys if statistics[1:].any() else empty).append(survey)
     all_surveys = surveys or empty
     condition, rings = (
@@ -319,11 +319,11 @@ def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Survey
 def field_spectrum(
     data: Any, scaling: Scaling, haze: HazeMap | None = None
 ) -> torch.Tensor:
-    """Measure the power of a field in windows all over it, (64, 33).
+    """Measure the power spectrum (64, 33) of a field `data` (Y, X) without haze.
 
-    At each frequency the median over the windows, since a data bar or a place without a
-    sample is no part of the image; over those without gaps, which have less noise where
-    they are filled, if there is one. `data` (Y, X); `haze` is lifted first.
+    The result is the median over windows across the field, since a data bar or an empty
+    area should not count. Windows with gaps, which have less noise where they are
+    filled, are only used if there are no others.
     """
     spectra: list[torch.Tensor] = []
     spectra_with_gaps: list[torch.Tensor] = []
@@ -331,13 +331,13 @@ def field_spectrum(
         box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
         box = box.intersection(Box.of(tuple(data.shape)))
         window, missing = read_window(data, box, scaling.mean)
-        without_haze = window if haze is None else haze.lift(window, box)
+        without_haze = window if haze is None else haze.remove(window, box)
         field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
         missing_tensor = None if missing is None else torch.from_numpy(missing)
         power = power_spectrum(field, missing_tensor)[0]
         (spectra if missing_tensor is None else spectra_with_gaps).append(power)
     all_spectra = torch.stack(spectra or spectra_with_gaps)
-    # what a mosaic does not cover has no power at all
+    # areas that a mosaic does not cover have no power
     has_spectrum = all_spectra[:, 1:].flatten(1).amax(1) > 0
     return (
         (all_spectra[has_spectrum] if has_spectrum.any() else all_spectra)
@@ -349,12 +349,12 @@ def field_spectrum(
 def block_statistics(
     data: Any, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
 ) -> Float32Array:
-    """Statistics of a region's blocks, read in parts; missing pixels do not count."""
+    """Return the statistics of a region's blocks, without missing pixels."""
     pitch = BLOCK * shrink
     rows, columns = (round_up(n, pitch) for n in whole.shape)
     parts: list[list[Float32Array]] = []
     usable_blocks = np.ones((rows // pitch, columns // pitch), dtype=np.float32)
-    side = _WINDOW * min(shrink, 2)  # fewer reads where little is kept of each
+    side = _WINDOW * min(shrink, 2)  # fewer reads if the data is reduced
     for y in range(0, rows, side):
         parts.append([])
         for x in range(0, columns, side):
@@ -369,7 +369,7 @@ def block_statistics(
                     y // pitch : box.y1 // pitch, x // pitch : box.x1 // pitch
                 ]
                 share = 1 - _means(missing, pitch)
-                nearly = share >= _NEARLY
+                nearly = share >= _NEARLY_COMPLETE
                 usable_blocks[place] = np.where(nearly, 1, share)
                 few = missing & nearly.repeat(pitch, 0).repeat(pitch, 1)
                 window = _with_grain(window, missing, few)
@@ -391,7 +391,7 @@ _EXACT_SUM = 256  # rows of 8 bits whose sum 16 bits hold; of 2**16 px, 24 bits 
 
 
 def _means(values: NDArray[Any], pitch: int) -> Float32Array:
-    """Mean of each block; along columns first, which is six times faster."""
+    """Return the mean of each block; along columns first, which is six times faster."""
     rows, columns = (n // pitch for n in values.shape)
     if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # the same, twice as fast
         bands = values.reshape(rows, pitch, -1)
@@ -411,11 +411,10 @@ def _means(values: NDArray[Any], pitch: int) -> Float32Array:
 def _with_grain(
     window: NDArray[Any], missing: BoolArray, to_fill: BoolArray
 ) -> NDArray[Any]:
-    """Fill the `to_fill` of the missing pixels of a window as if they had been seen.
+    """Fill the missing pixels `to_fill` of a window with realistic noise; all (Y, X).
 
-    Each is the mean of those around it, and by so much more or less as one of them,
-    taken at random, is off the mean around that one: so noise and detail keep their
-    power, while a mean alone has hardly any. All (Y, X).
+    Each gets the mean of its neighbours plus the deviation of a random neighbour from
+    the mean around it: so noise and detail keep their power, which a mean would not.
     """
     places = np.argwhere(to_fill)
     if not len(places):
@@ -442,7 +441,7 @@ def _with_grain(
         )
         return weighted_mean, total
 
-    # by the place alone: what lacks elsewhere changes nothing here
+    # depends on the position only, not on other missing pixels
     chance = sliding_window_view(
         np.random.default_rng(0).random(padded_window.shape), (size, size)
     )
@@ -450,7 +449,7 @@ def _with_grain(
     choices = (chance[at] * usable_patches[at]).reshape(len(places), -1).argmax(1)
     other = corners + np.stack(np.divmod(choices, size), 1) - _GRAIN
     (here, mean_here), (there, about) = mean(corners), mean(other)
-    # of white noise, so much makes a pixel's variance up
+    # factor that restores a pixel's variance for white noise
     grain = np.sqrt((1 - noise) / (1 + noise)) * (
         padded_window[tuple((other + _GRAIN).T)] - there
     )
@@ -463,15 +462,15 @@ def _with_grain(
 def _complete_statistics(
     statistics: Float32Array, known_share: Float32Array
 ) -> Float32Array:
-    """Make up for missing pixels, which were filled and so hold no contrast.
+    """Correct statistics for filled pixels, which have no contrast.
 
-    Energies are divided by the share of pixels that is known. A block of which too few
-    are takes the statistics of the nearest one of which all are, or nearly so; if most
-    blocks lack too many, those that lack half of their pixels do.
+    Energies are divided by the share of known pixels. An incomplete block gets the
+    statistics of the nearest complete one; if most blocks are incomplete, only those
+    with less than half of their pixels do.
     """
     whole = known_share == 1
-    lacking = ~whole if whole.mean() >= _KNOWN else known_share < _KNOWN
-    statistics[1:] /= np.maximum(known_share, _KNOWN)
+    lacking = ~whole if whole.mean() >= _LEAST_FINITE else known_share < _LEAST_FINITE
+    statistics[1:] /= np.maximum(known_share, _LEAST_FINITE)
     if not lacking.any() or lacking.all():
         return statistics
     from scipy import ndimage  # 15 MB, and most images are complete
@@ -484,14 +483,14 @@ def _complete_statistics(
 
 # Another pixel size: the field on the grid of the network, and back, tile by tile.
 #
-# A tile of the output lies on the field's own grid. It is made from what the network
-# gives for a part of a coarser or finer grid, and that from a part of the field; each
-# part is the wider by what the resampling looks at:
+# A tile of the output is on the field's own grid. It is resampled from the network's
+# output on a coarser or finer grid, whose input is resampled from a part of the field;
+# each part is enlarged by the kernel of the resampling:
 #
 #     field    |----- resampled ----->|  network's grid  |----- network ----->|
 #     output   |<---- resampled ------|  its output      |<-------------------|
 #
-# Both steps are local and find their places in integers (`core.grids`), so that a
+# Both steps are local and compute positions in integers (`core.grids`), so that a
 # tile's result is that of the whole field.
 
 _STRIP = 512  # rows resampled at once; chosen
@@ -499,12 +498,12 @@ _STRIP = 512  # rows resampled at once; chosen
 
 @dataclass(frozen=True, slots=True)
 class ResampledField:
-    """A field on the network's grid: looks like an array, made where it is read."""
+    """A field on the network's grid: array-like, resampled on reading."""
 
     source: Any  # (Y, X) The field; missing pixels are filled before it is resampled
     there: Resampling  # From the field's grid to the network's
     mean: float = 0.0  # The field's mean
-    # Whether a pixel is missing where the pixel of the field under its centre is
+    # Whether a pixel is missing if the pixel of the field under its centre is
     gaps: bool = False
 
     @property
@@ -537,14 +536,14 @@ class ResampledField:
         return block_values
 
     def source_box(self, window: Box) -> Box:
-        """Find what of the field a window of this array is made of."""
+        """Return the part of the field that a window of this array depends on."""
         inside = self.there.source(source_box(window, self.shape))
         return source_box(inside, self.there.size)
 
 
 @dataclass(frozen=True, slots=True)
 class Regrid:
-    """How tiles of the output lie on the network's grid."""
+    """Relation of tiles of the output to the network's grid."""
 
     there: Resampling  # From the field's grid to the network's
     back: Resampling  # From the network's output to that of the run
@@ -553,13 +552,13 @@ class Regrid:
     scale: int  # Output pixels per input pixel
 
     def core(self, core: Box) -> Box:
-        """Find what of the network's grid a part of the output is made of."""
+        """Return the part of the network's grid that an output part depends on."""
         fine = self.back.source(self._grow(core).scale(self.scale))
         k = self.scale
         return Box(fine.y0 // k, -(-fine.y1 // k), fine.x0 // k, -(-fine.x1 // k))
 
     def around(self, plan: TilePlan, core: Box, index: IntPair) -> Tile:
-        """Find what the network is shown for a part of the output."""
+        """Return the tile of the network's input for a part of the output."""
         outputs, stride = self.core(core), plan.stride
         top, left = (v // stride * stride for v in (outputs.y0, outputs.x0))
         return plan.around(Box(top, outputs.y1, left, outputs.x1), index)
@@ -567,10 +566,10 @@ class Regrid:
     def deliver(
         self, source: Any, core: Box, values: Float32Array, box: Box
     ) -> tuple[Float32Array, Box]:
-        """Bring what the network gave for a box back to the field's grid.
+        """Resample the network's output for a box to the field's grid.
 
-        That is the part and a pixel of the field around it; `source` is the field, for
-        the pixels that are missing in it.
+        Returns the part with a pixel of the field around it, and its position there;
+        `source` is the field, for its missing pixels.
         """
         wide_box = self._grow(core)
         target_box = wide_box.scale(self.scale)
@@ -583,21 +582,21 @@ class Regrid:
         return block, core.within(wide_box).scale(self.scale)
 
     def _grow(self, core: Box) -> Box:
-        """Add a pixel around, inside the field."""
+        """Enlarge a box by one pixel, inside the field."""
         return core.grow(1).intersection(Box.of(self.there.size))
 
 
 @dataclass(frozen=True, slots=True)
 class SeenField:
-    """A field on the network's grid, (Y, X)."""
+    """A field (Y, X) on the network's grid."""
 
-    shown: Any  # What the network sees, some stray pixels filled
-    measured: Any  # What power and range are measured of: without any stray pixel
-    note: str | None = None  # About pixels that were filled
+    input: Any  # For the network, with stray pixels filled
+    samples: Any  # For measurements of power and range, without stray pixels
+    note: str | None = None  # About filled pixels
 
 
 def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
-    """Give a field as the network sees it, and as it is measured."""
+    """Return a field as it is passed to the network, and as it is measured."""
     data = micrograph.data
     strays = find_strays(data)
     if strays is None:
@@ -635,9 +634,10 @@ def cut_field(
     *,
     constant: bool = False,
 ) -> tuple[TilePlan, Regrid | None]:
-    """Cut what a network sees into tiles; `constant` gives all windows one size.
+    """Plan the tiles of a network's input; with `constant` all windows have one size.
 
-    Also tells how the output's tiles are made of these; None where both grids are one.
+    Also returns the relation of the output's tiles to these; None if the grids are
+    equal.
     """
     regrid, tile = None, output.core
     if isinstance(seen_field, ResampledField) and not output.fit.keep:
@@ -661,7 +661,7 @@ def cut_field(
 
 
 def _widest(regrid: Regrid, stride: int) -> int:
-    """Side of a core on the network's grid that holds each tile of the output."""
+    """Return the side of a core on the network's grid that holds any output tile."""
     rows, columns = regrid.outputs.grid
     diagonal = [(row, 0) for row in range(rows)] + [(0, c) for c in range(columns)]
     widest = 1

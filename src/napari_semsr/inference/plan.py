@@ -1,6 +1,6 @@
-"""What is measured and decided before the first tile of a run.
+"""Measurements and decisions before the first tile of a run.
 
-Above all, how a network gets over a field: in tiles, or whole.
+The main decision is whether a field is run in tiles or whole.
 """
 
 import itertools
@@ -53,9 +53,9 @@ from napari_semsr.models import (
 )
 
 _DEEP_HALO = 192  # pixels of halo from which the narrower one is tried; chosen
-_SAMPLED = "frozen"  # its name in stores
+_STATISTICS_KEY = "frozen"  # in stores
 _LARGEST_SIDE = 2048  # px that share a window: the margin is a ninth of the work then
-# for a window, where nobody says: with what is loaded, a run stays below 1.5 GB
+# default memory of a window: with the loaded libraries, a run stays below 1.5 GB
 _SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.1e9
 
 
@@ -71,16 +71,16 @@ def plan_enhance(
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
 ) -> Job[EnhancePlan]:
-    """Measure what holds for the whole field, and decide how it is run.
+    """Measure the whole field, and plan its run.
 
-    `before`: what an interrupted run kept of its strategy; `is_scattered`: whether
-    tiles go to other processes; `apart`: whether each is asked for on its own, at any
-    time, so that what cannot be run in tiles is made one.
+    `before` is the recorded strategy of an interrupted run; `is_scattered` whether
+    tiles go to other processes; `apart` whether each is requested on its own at any
+    time, so that a field that cannot be run in tiles becomes one tile.
     """
     yield Progress(0, 0, "Measuring the grey values")
     card, probe = model.card, predictor.probe_within(options.halo_tolerance)
     field = see_field(micrograph, output.fit)
-    shown_field = field.shown
+    shown_field = field.input
     constant = predictor.device.type != "cpu" and not apart
     tiles, regrid = cut_field(shown_field, output, card, probe, constant=constant)
     predictor.choose_batch(tiles.tile(0, 0).window.shape, options.batch)
@@ -94,24 +94,26 @@ def plan_enhance(
         tiles, regrid = cut_field(shown_field, output, card, predictor.probe)
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
-    scaling = scaling_of(field.measured, card)
-    is_fixed = card.input_scaling == "levels"  # and measured nothing
+    scaling = scaling_of(field.samples, card)
+    is_fixed = card.input_scaling == "levels"  # without a measurement
     if (is_fixed or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
-            f"An image to enhance needs finite pixels, and {micrograph.name} has none: "
-            "see whether it was written, or copied, whole."
+            f"{micrograph.name} has no finite pixels; check whether it was written or "
+            "copied completely."
         )
         raise ReadError(msg, code="no-finite-values")
     survey = FieldSurvey()
     _check_weights(model, options)
     if isinstance(model.module, InformedRestorer):
-        yield Progress(0, 0, "Looking at the whole field")
-        # a lift that errs costs a filter for a known blur more than it gains
+        yield Progress(0, 0, "Measuring the whole field")
+        # a filter for a known blur suffers more from wrong haze than it gains
         certain = model.module.sharpener is not None and bool(options.blur_px)
         survey = survey_field(
-            field.measured, model.module, scaling, haze=options.haze, certain=certain
+            field.samples, model.module, scaling, haze=options.haze, certain=certain
         )
-        model, survey = _tell_network(model, survey, options, (field.measured, scaling))
+        model, survey = _network_for_field(
+            model, survey, options, (field.samples, scaling)
+        )
     if options.self_ensemble and not isinstance(model.module, SelfEnsemble):
         model = replace(model, module=ensemble_of(model.module))
     return EnhancePlan(
@@ -139,21 +141,21 @@ def _check_weights(model: LoadedModel, options: EnhanceOptions) -> None:
     if option_names and not isinstance(model.module, InformedRestorer):
         names = ", ".join(name.replace("_", " ") for name in option_names)
         msg = (
-            f"Model {model.card.name} does not tell noise, blur and haze apart: leave "
-            f"{names} as it is, or take one of architecture informed."
+            f"Model {model.card.name} does not separate noise, blur and haze: leave "
+            f"{names} at the default, or use a model of architecture informed."
         )
         raise OptionError(msg, code="option-without-effect")
 
 
-def _tell_network(
+def _network_for_field(
     model: LoadedModel,
     survey: FieldSurvey,
     options: EnhanceOptions,
     field: tuple[Any, Scaling],
 ) -> tuple[LoadedModel, FieldSurvey]:
-    """Follow the user's weights, and make the network for the field that was found.
+    """Return the network for the surveyed field and the user's weights.
 
-    `field`: the field and its scaling, of which a sharpener needs the spectrum.
+    `field` is the field and its scaling; a sharpener needs their spectrum.
     """
     share = options.strength * options.dehaze
     haze = None if survey.haze is None else survey.haze.weigh(share)
@@ -162,7 +164,7 @@ def _tell_network(
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
         spectrum = None
-        # not by the width that is found: a sample soft by nature is read as blurred
+        # not with the estimated width: a soft sample would be taken for a blurred one
         if module.sharpener is not None and blur:
             spectrum = field_spectrum(*field, haze)
             blur = widest_blur(spectrum, blur, noise)
@@ -185,30 +187,32 @@ def _tell_network(
     return model, FieldSurvey(haze, condition)
 
 
-def told_of_field(
+def network_and_condition(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[LoadedModel, tuple[float, ...] | None]:
-    """Make the network that runs on one field's tiles, and say what it was told.
+    """Return the network for the tiles of one field, and the faults of the field.
 
-    A network that surveys fields becomes a plain one for this field, whose haze is not
-    looked for; any other comes back as it is. Beside it stands what ails the field, in
-    the order of `core.FAULTS`; None where nothing was looked for.
+    A network that surveys fields becomes a plain one for this field, without removal
+    of haze; any other is returned unchanged. The faults are in the order of
+    `core.FAULTS`; None without a survey.
     """
     field, scaling = field_for_model(micrograph, model, options)
-    measured_field = field.measured
+    measured_field = field.samples
     survey = survey_field(measured_field, model.module, scaling, haze=False)
-    model, survey = _tell_network(model, survey, options, (measured_field, scaling))
+    model, survey = _network_for_field(
+        model, survey, options, (measured_field, scaling)
+    )
     return model, survey.condition
 
 
 def field_for_model(
     micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions
 ) -> tuple[SeenField, Scaling]:
-    """Give a field on a network's grid, and the scaling of its grey values."""
+    """Return a field on a network's grid, and the scaling of its grey values."""
     trained_sizes = TrainedPixelSizes.from_card(model.card.model_dump())
     fit = fit_pixels(micrograph.pixel_size_nm, trained_sizes, options.resample)
     field = see_field(micrograph, fit)
-    return field, scaling_of(field.measured, model.card)
+    return field, scaling_of(field.samples, model.card)
 
 
 def choose_strategy(
@@ -220,12 +224,12 @@ def choose_strategy(
     is_scattered: bool = False,
     fits: bool | None = None,
 ) -> ExecutionStrategy:
-    """Choose whether a field is run whole or in tiles, and whose statistics they take.
+    """Choose whether a field is run whole or in tiles, and the source of statistics.
 
-    `before`: what an interrupted run kept of its choice; `is_scattered`: whether tiles
-    go to other processes; `fits`: whether memory suffices for the field as one, where a
-    pass has shown that it does not. Raises DeviceMemoryError where only one pass gives
-    what was asked for, and memory does not suffice.
+    `before` is the recorded choice of an interrupted run; `is_scattered` whether tiles
+    go to other processes; `fits` whether memory suffices for the whole field, if a pass
+    has shown that it does not. Raises a DeviceMemoryError if the options require a
+    single pass and memory does not suffice.
     """
     probe, record = predictor.probe, before or {}
     previous = current_value("norm", record.get("norm"))
@@ -233,8 +237,8 @@ def choose_strategy(
         record.get("kind") == "tiles" and previous == "whole"
     ):
         msg = (
-            "This run was begun layer by layer, which is not done any more: use "
-            "`overwrite` to start anew."
+            "This run was begun layer by layer, which is no longer supported: use "
+            "`overwrite` to start again."
         )
         raise WriteError(msg, code="other-version")
     is_bounded = not probe.norms and probe.halo is not None
@@ -242,14 +246,14 @@ def choose_strategy(
         notes = _narrower(probe.halo, options, plan)
         return ExecutionStrategy("none", "tiles", notes)
     if not is_bounded and options.norm in ("tile", "sampled"):
-        return _as_asked(predictor, options)
+        return _requested_strategy(predictor, options)
     if record.get("kind") == "tiles" or (is_bounded and is_scattered):
         return ExecutionStrategy("none" if is_bounded else "sampled", "tiles")
     need = f"{predictor.peak_bytes(plan.padded_shape) / 1e9:.2g} GB"
     if fits is None:
         fits = predictor.fits(plan.padded_shape, options.memory_gb)
     if fits:
-        sentence = f"The field is run whole, with {need} of layers."
+        sentence = f"The field is run whole; its layers need {need}."
         notes = (Message(sentence, "run-whole"),)
         return ExecutionStrategy("none" if is_bounded else "whole", "whole", notes)
     if is_bounded:
@@ -257,20 +261,22 @@ def choose_strategy(
     return _without_memory(predictor, options, f"({need})", previous)
 
 
-def _as_asked(predictor: Predictor, options: EnhanceOptions) -> ExecutionStrategy:
-    """Run tiles with the statistics that were asked for, which are not the field's."""
+def _requested_strategy(
+    predictor: Predictor, options: EnhanceOptions
+) -> ExecutionStrategy:
+    """Return tiles with the requested statistics, which are not the field's."""
     if predictor.probe.halo is None:
         msg = (
-            f"Tiles need a bounded receptive field, and {predictor.card.name} has "
-            "none: use `norm=whole`, which runs the field at once."
+            f"{predictor.card.name} has an unbounded receptive field and cannot run "
+            "in tiles: use `norm=whole`."
         )
         raise OptionError(msg, code="receptive-field-unbounded")
     if options.norm == "tile":
         return ExecutionStrategy("tile", "tiles")
     if options.self_ensemble:
         msg = (
-            "Statistics of a sample are not those of the field turned about, got "
-            "`norm=sampled` with self-ensemble: use whole, or leave the other off."
+            "`norm=sampled` cannot be combined with self-ensemble, whose flipped "
+            "fields have other statistics: use `norm=whole`, or no self-ensemble."
         )
         raise OptionError(msg, code="options-contradict")
     return ExecutionStrategy("sampled", "tiles")
@@ -279,19 +285,19 @@ def _as_asked(predictor: Predictor, options: EnhanceOptions) -> ExecutionStrateg
 def _without_memory(
     predictor: Predictor, options: EnhanceOptions, need: str, previous: str | None
 ) -> ExecutionStrategy:
-    """Take statistics of a sample where a field does not fit, if they may be taken."""
+    """Return tiles with statistics of a sample, or raise if they are not allowed."""
     lacks = f"memory on {predictor.device} does not suffice {need}"
-    short = f"{predictor.card.name} takes statistics of the whole field, for which "
+    short = f"{predictor.card.name} needs statistics of the whole field, for which "
     advice = ""
     if predictor.probe.halo is None:
-        short = f"{predictor.card.name} looks at the field as a whole, and "
+        short = f"{predictor.card.name} needs the whole field at once, for which "
         advice = ": crop the field."
     elif options.self_ensemble:
         advice = ": leave self-ensemble off, or crop the field."
     elif options.norm == "whole":
         advice = ": crop the field, or use `norm=sampled`, which states its error."
     elif previous == "whole":
-        advice = " any more: free some, or use `overwrite` to start anew."
+        advice = " any more: free some, or use `overwrite` to start again."
     if advice:
         raise DeviceMemoryError(f"{short}{lacks}{advice}")
     sentence = f"{short}{lacks}: those of a sample are used."
@@ -302,22 +308,22 @@ def _without_memory(
 def _narrower(
     exact: int | None, options: EnhanceOptions, plan: TilePlan
 ) -> tuple[str, ...]:
-    """Say so when the halo is not the exact one."""
+    """Return a note if the halo is narrower than the exact one."""
     if options.halo_tolerance is None or exact is None or plan.halo >= exact:
         return ()
     sentence = (
-        f"A halo of {plan.halo} px instead of the exact {exact}: tiles may differ from "
-        f"the whole by {options.halo_tolerance:g} of the output's range."
+        f"The halo is {plan.halo} px instead of {exact}: tiles may differ from an "
+        f"untiled run by {options.halo_tolerance:g} of the output's range."
     )
     return (Message(sentence, "halo-cut"),)
 
 
 def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> IntPair:
-    """Choose how many rows and columns of tiles share a window on a CPU.
+    """Choose the number of rows and columns of tiles that share a window on a CPU.
 
-    What lies around a window costs work, and a window costs memory: the least work that
-    memory allows, of that which was asked for beyond the bytes that are `held_bytes`. A
-    tile whose side the user chose stays alone.
+    Large windows need less work for their margins, but more memory: the choice with the
+    least work within the memory limit less `held_bytes`. If the user chose the side of
+    tiles, each is run alone.
     """
     outputs, options = plan.outputs, plan.options
     if options.tile is not None or len(outputs) == 1:
@@ -352,10 +358,10 @@ def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> In
 def sampled_statistics(
     run: TiledRun, predictor: Predictor, target: Sink
 ) -> Job[SampledStatistics]:
-    """Take the statistics that a target keeps, or measure them on a sample."""
-    before = target.read_value(_SAMPLED)
+    """Return the statistics stored in a target, or measure them on a sample."""
+    before = target.read_value(_STATISTICS_KEY)
     if before is not None:
         return SampledStatistics.from_json(before)
     statistics = yield from measure_sample(run, predictor)
-    target.keep(_SAMPLED, statistics.to_json())
+    target.keep(_STATISTICS_KEY, statistics.to_json())
     return statistics

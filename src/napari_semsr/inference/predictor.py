@@ -67,13 +67,13 @@ from napari_semsr.models import (
     translated_memory,
 )
 
-# Which device, which precision.
+# Device and precision.
 
 _logger = logging.getLogger(__name__)
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Choose the arithmetic."""
+    """Return the precision to use."""
     if name == "auto":
         return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "bf16":
@@ -85,17 +85,17 @@ def resolve_precision(name: str, device: torch.device) -> str:
 
 
 def _precision_of(model: LoadedModel, name: str, device: torch.device) -> str:
-    """Choose the arithmetic of a network, which may know one alone."""
+    """Return the precision of a network, which may support only one."""
     precision = resolve_precision(name, device)
     alone = getattr(_plain(model.module), "single_precision", False)
     return "fp32" if alone else precision
 
 
 def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, Any]:
-    """Say for the history of what a network makes which it is, and on what it will run.
+    """Return the facts about a network and its device for the history of a result.
 
-    Gives ``model_name`` and ``model_digest``, ``device`` with the name of the processor
-    or card, ``precision`` of the arithmetic, and ``threads`` of a processor.
+    They are ``model_name`` and ``model_digest``, ``device`` with the name of the CPU or
+    GPU, ``precision``, and the number of CPU ``threads``.
     """
     device = choose_device(model, options.device).device
     return {
@@ -109,7 +109,7 @@ def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, Any]
 
 @contextmanager
 def _translate_errors(device: torch.device, what: str) -> Iterator[None]:
-    """Turn torch's errors into ours, since a `RuntimeError` is lost in Qt threads."""
+    """Convert torch's errors to ours, since a `RuntimeError` is lost in Qt threads."""
     try:
         with translated_memory(device, what):
             yield
@@ -118,33 +118,32 @@ def _translate_errors(device: torch.device, what: str) -> Iterator[None]:
         raise SemsrError(msg, code="computation-failed") from error
 
 
-# A card that could not be tried when this was written is compared with the CPU before
-# `auto` takes it: Metal and XPU kernels have been wrong without an error. The network
-# itself is asked, since each has other layers. The answer is kept like its figures, for
-# one version of PyTorch, of this package and of the network, and one name of a device.
-
-_COMPARED = ("mps", "xpu")
-_AGREE = 1e-3  # of the output's range, a quarter of a grey level of 255
+# Kinds of device that we could not test are compared with the CPU before `auto` uses
+# them: Metal and XPU kernels have been wrong without an error. The network itself is
+# tested, since each has other layers. The result is cached for one version of PyTorch,
+# of this package and of the network, and one name of a device.
+_UNTESTED_KINDS = ("mps", "xpu")
+_TOLERANCE = 1e-3  # of the output's range, a quarter of a grey level of 255
 
 
 def choose_device(model: LoadedModel, name: str = "auto") -> Device:
-    """Choose the device of a network by the name that a user gave.
+    """Choose the device of a network by the name that the user gave.
 
-    As `find_device`; besides, ``auto`` leaves a card to others whose values for one
-    tile are not those of the CPU, or which raises an error there, and says so.
+    Like `find_device`, but ``auto`` does not use a device whose result for a test tile
+    differs from that of the CPU, or which raises an error; the note says so.
     """
     device = find_device(name)
     source = _source_of(model)
     if getattr(source, "opaque", False) and device.device.type != "cpu":
         note = f"{model.card.name} is an ONNX graph, which runs on the CPU."
         return Device(torch.device("cpu"), Message(note, "device-unsuitable"))
-    if name != "auto" or device.device.type not in _COMPARED:
+    if name != "auto" or device.device.type not in _UNTESTED_KINDS:
         return device
     kind = device.device.type
     label = f"{kind} ({device_name(device.device)})"
     try:
         fault = probed_network(source).fault_on(label, lambda: _fault(model, device))
-    except DeviceMemoryError:  # which may be there next time
+    except DeviceMemoryError:  # which may be free next time
         fault = "has no memory for a tile"
     if fault is None:
         return device
@@ -174,32 +173,32 @@ def _fault(model: LoadedModel, device_found: Device) -> str | None:
         return "gives a test tile another shape than the CPU"
     span = float(expected_output.max() - expected_output.min()) or 1.0
     apart = float((output - expected_output).abs().max()) / span
-    if apart <= _AGREE:  # and not NaN
+    if apart <= _TOLERANCE:  # and not NaN
         return None
     return f"gives other values than the CPU ({apart:.2g} of the range of a test tile)"
 
 
 def compute_on(module: nn.Module, tile: Tensor, device: torch.device) -> Tensor:
-    """Run a network on a tile (1, 1, Y, X), on some device, in fp32."""
+    """Run a network on a tile (1, 1, Y, X) on a device, in fp32."""
     with translated_memory(device, "a test tile"):
         output: Tensor = place_on(module, device)(tile.to(device))
         return output.to("cpu", torch.float32)
 
 
 def place_on(module: nn.Module, device: torch.device) -> nn.Module:
-    """Copy a network to a device, as it is run there."""
+    """Copy a network to a device, in the memory layout that suits it."""
     module_copy = copy.deepcopy(module).eval().requires_grad_(False).to(device)
     module_in_layout: nn.Module = module_copy.to(memory_format=memory_layout(device))  # type: ignore[call-overload]
     return module_in_layout
 
 
 def _source_of(model: LoadedModel) -> nn.Module:
-    """Give the network that runs over tiles: what looks at a field does so before."""
+    """Return the network that runs on tiles, without a survey of the field."""
     module = model.module
     return _plain(module.local if isinstance(module, InformedRestorer) else module)
 
 
-# How much memory a pass takes, known beforehand.
+# Memory of a pass, estimated in advance.
 #
 # Every tensor that is alive in a pass over a small window is counted; a larger window
 # takes more in proportion to its area. The pass is a real one: on torch's meta device,
@@ -274,7 +273,7 @@ probed_networks = weakref.WeakKeyDictionary()
 
 
 def cache_folder() -> Path:
-    """Give the folder where measurements are kept."""
+    """Return the folder of cached measurements."""
     folder_name = os.environ.get("SEMSR_CACHE")
     return (
         Path(folder_name)
@@ -284,7 +283,7 @@ def cache_folder() -> Path:
 
 
 def network_digest(module: nn.Module) -> str:
-    """Make a digest of all that a network's reach may depend on."""
+    """Return a digest of all that a network's receptive field may depend on."""
     digest = hashlib.sha256()
     versions = torch.__version__, importlib.metadata.version("napari-semsr"), _METHOD
     digest.update(repr((versions, module)).encode())
@@ -307,14 +306,14 @@ def network_digest(module: nn.Module) -> str:
 
 @dataclass(slots=True)
 class ProbedNetwork:
-    """Figures of one network, from the cache or measured when they are asked for."""
+    """Figures of one network, from the cache or measured on request."""
 
     module: "weakref.ref[nn.Module]"  # The network
     _path: Path | None = None
     _entries: dict[str, Any] | None = None
 
     def probe(self, stride: int) -> Probe:
-        """Give the exact halo, live norms and smallest side."""
+        """Return the exact halo, live norms and smallest side."""
         return self._recall(
             f"probe, stride {stride}",
             _PROBE,
@@ -322,7 +321,7 @@ class ProbedNetwork:
         )
 
     def effective_halo(self, stride: int, halo: int, tolerance: float) -> int:
-        """Give the halo that suffices for a tolerance."""
+        """Return the halo that suffices for a tolerance."""
         return self._recall(
             f"effective halo, stride {stride}, exact {halo}, tolerance {tolerance:g}",
             _HALO,
@@ -332,7 +331,7 @@ class ProbedNetwork:
         )
 
     def bytes_per_pixel(self, stride: int) -> float:
-        """Give the activations that a pass holds for each pixel of its window."""
+        """Return the bytes of activations per pixel of a window."""
 
         def measure() -> float:
             network = copy.deepcopy(self._network)
@@ -343,19 +342,19 @@ class ProbedNetwork:
         return self._recall(f"bytes per pixel, stride {stride}", _BYTES, measure)
 
     def fault_on(self, device: str, compare: Callable[[], str | None]) -> str | None:
-        """Recall the fault of a device of this name, else compare; None if fit."""
+        """Return the fault of a device, cached or compared; None without one."""
         return self._recall(f"fault on {device}", _FAULT, compare)
 
     @property
     def _network(self) -> nn.Module:
         module = self.module()
         if module is None:
-            msg = "A network was measured after it had been forgotten."
+            msg = "The network to measure no longer exists."
             raise ValueError(msg)
         return module
 
     def _recall(self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]) -> _T:
-        """Take a figure from the cache, or measure and keep it."""
+        """Return a figure from the cache, or measure and store it."""
         if self._entries is None:  # read once
             name = f"{network_digest(self._network)}.json"
             self._path = cache_folder() / "networks" / name
@@ -365,14 +364,14 @@ class ProbedNetwork:
             try:
                 return form.validate_python(entries[key])
             except ValidationError:
-                _logger.info("A kept figure is not usable and is measured anew.")
+                _logger.info("A cached figure is not usable and is measured again.")
         result = measure()
         entries[key] = form.dump_python(result, mode="json")
         self._save()
         return result
 
     def _save(self) -> None:
-        """Write what is known; a cache that cannot be written is done without."""
+        """Write the cache; failures are only logged."""
         if self._path is None or self._entries is None:
             return
         try:
@@ -385,7 +384,7 @@ class ProbedNetwork:
 
 
 def probed_network(module: nn.Module) -> ProbedNetwork:
-    """Find the figures of a network; one set for each network of this process."""
+    """Return the figures of a network; one set for each network of this process."""
     if module not in probed_networks:
         probed_networks[module] = ProbedNetwork(weakref.ref(module))
     return probed_networks[module]
@@ -411,7 +410,7 @@ _FILTERED_STEP = 4  # pixels for one of a packed Wiener filter's taps
 
 
 class Predictor:
-    """A network that is ready on a device.
+    """A network on a device.
 
     It may be called from several threads. The loaded model itself is not changed.
     """
@@ -434,12 +433,12 @@ class Predictor:
             self._module = place_on(module, self.device)
 
     def for_field(self, model: LoadedModel) -> "Predictor":
-        """Give a predictor of the network that a survey made for one field.
+        """Return a predictor of the network that a survey made for one field.
 
-        It has the layers of this one's, and so its reach.
+        It has the same layers, and so the same receptive field.
         """
         predictor = Predictor(model, device=str(self.device), precision=self.precision)
-        # in memory alone: the cache would grow by a file with every field
+        # in memory only: otherwise the cache would grow with every field
         in_memory = ProbedNetwork(weakref.ref(predictor.source), _entries={})
         probed_networks.setdefault(predictor.source, in_memory)
         predictor.__dict__["probe"] = self.probe
@@ -448,7 +447,7 @@ class Predictor:
 
     @cached_property
     def probe(self) -> Probe:
-        """Measured halo, live norms and smallest side; kept for the next start."""
+        """Measured halo, live norms and smallest side; cached on disk."""
         probe_result = probed_network(self.source).probe(self.card.stride)
         stated_field = self.card.receptive_field
         if stated_field and stated_field != (probe_result.halo or 0):
@@ -462,7 +461,7 @@ class Predictor:
         return probe_result
 
     def probe_within(self, tolerance: float | None) -> Probe:
-        """Give the probe with the halo that suffices for a tolerance."""
+        """Return the probe with the halo that suffices for a tolerance."""
         exact = self.probe
         if tolerance is None or exact.halo is None:
             return exact
@@ -484,7 +483,7 @@ class Predictor:
 
     @contextmanager
     def computing(self, what: str) -> Iterator[None]:
-        """Surround a computation: no gradients, the precision, errors as ours."""
+        """Context of a computation: no gradients, the precision, our errors."""
         is_mixed = self.precision == "bf16"
         with (
             _translate_errors(self.device, what),
@@ -497,10 +496,10 @@ class Predictor:
     def look_between_layers(
         self, check: Callable[[], None], *, probing: bool = False
     ) -> Callable[[], None]:
-        """Call a function before each layer of the network; it may raise.
+        """Call a function, which may raise, before each layer of the network.
 
-        `probing`: and of the network as it was given, which is what is probed, and
-        which other runs may use at the same time. Gives what ends it.
+        `probing` includes the original network, which is the one that is probed, and
+        which other runs may use at the same time. Returns a function that ends this.
         """
 
         def look(_module: nn.Module, context: Any) -> None:
@@ -520,29 +519,29 @@ class Predictor:
         return release
 
     def peak_bytes(self, shape: IntPair) -> int:
-        """Estimate the memory that one window takes."""
+        """Estimate the memory of one window in bytes."""
         return int(self.bytes_per_pixel * math.prod(shape))
 
     @property
     def bytes_per_pixel(self) -> float:
-        """Memory that a pixel of a large window takes."""
+        """Memory per pixel of a large window."""
         need = probed_network(self.source).bytes_per_pixel(self.card.stride)
         return _KERNEL_SHARE * need
 
     def memory_budget(self, memory_gb: float | None) -> int:
-        """Give the bytes that a run may take: as asked for, or most of what is free."""
+        """Return the bytes that a run may use: the limit, or most of what is free."""
         if memory_gb is not None:
             return int(memory_gb * 1e9)
         return int(_SHARE * free_memory(self.device))
 
     def fits(self, shape: IntPair, memory_gb: float | None = None) -> bool:
-        """Tell whether a window fits into what was asked for, or is free now."""
+        """Return whether a window fits into the limit, or into the free memory."""
         if memory_gb is None:
             return self.peak_bytes(shape) < _SHARE * free_memory(self.device)
         return self.peak_bytes(shape) <= memory_gb * 1e9
 
     def choose_batch(self, shape: IntPair, wanted_count: int | None = None) -> int:
-        """Choose how many windows go through in one pass."""
+        """Choose the number of windows in one pass."""
         if self.device.type == "cpu":
             self.batch = 1
         elif wanted_count is not None:
@@ -553,13 +552,13 @@ class Predictor:
         return self.batch
 
     def network_input(self, window: NDArray[Any], scaling: Scaling) -> Tensor:
-        """Make what the network is given of a window (Y, X): (1, 1, Y, X)."""
+        """Return the network's input (1, 1, Y, X) of a window (Y, X)."""
         return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
     def predict(
         self, window: NDArray[Any], scaling: Scaling, keep: Box | None = None
     ) -> Float32Array:
-        """Enhance a window (Y, X), or `keep` in it; gives (Y * scale, X * scale)."""
+        """Enhance a window (Y, X), or `keep` in it; returns (Y * scale, X * scale)."""
         return self._run([window], scaling, keep)[0]
 
     def predict_many(
@@ -602,7 +601,7 @@ class Predictor:
         return [scaling.restore(plane) for plane in result]
 
     def _answering(self) -> AbstractContextManager[Any]:
-        """Surround one pass: live norms take the statistics that are known."""
+        """Context of one pass: live norms use the given statistics."""
         if self.statistics is None:
             return nullcontext()
         if self._moments[0] is not self.statistics:  # a copy waits for what computes
@@ -620,7 +619,7 @@ _launching = threading.RLock()
 
 @contextmanager
 def _launching_on(device: torch.device) -> Iterator[None]:
-    """Launch a pass alone, in the arithmetic that its precision says."""
+    """Launch passes one at a time, with exact convolutions."""
     if device.type == "cpu":
         yield
         return
@@ -630,12 +629,12 @@ def _launching_on(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """Convolve on a card in true fp32, and each time by the same algorithm.
+    """Compute convolutions on a GPU in true fp32, and always by the same algorithm.
 
     By default cuDNN computes fp32 convolutions in TF32, which has 10 bits; Lightning
-    and others let it try algorithms, of which another may win each time, and which take
-    seconds for each new shape. Both settings are the process's, so that they are put
-    back; one thread at a time may be within.
+    and others let it benchmark algorithms, which may choose another one each time, and
+    takes seconds for each new shape. Both settings are global, so they are restored;
+    only one thread may use this at a time.
     """
     cudnn: Any = torch.backends.cudnn
     holder, name, value = cudnn, "allow_tf32", cast("Any", False)
@@ -655,7 +654,7 @@ def plain_convolutions() -> Iterator[None]:
 
 
 def _to_host(values: Tensor) -> Callable[[], Float32Array]:
-    """Begin to copy values to an array of float32; gives what waits for it."""
+    """Start a copy of values to a float32 array; return a function that awaits it."""
     if values.device.type != "cuda":
         host_array: Float32Array = values.to("cpu", torch.float32).numpy()
         return lambda: host_array
@@ -676,16 +675,16 @@ def _to_host(values: Tensor) -> Callable[[], Float32Array]:
 def check_scale(
     card: ModelCard, input_size: IntPair, output_size: tuple[int, ...]
 ) -> None:
-    """Refuse what a network made where its size is not that of the card's scale."""
+    """Raise a `CheckpointError` if an output's size contradicts the card's scale."""
     expected_size = (input_size[0] * card.scale, input_size[1] * card.scale)
     if output_size != expected_size:
         msg = (
-            f"By its card the model {card.name} makes {expected_size} of {input_size} "
-            f"px, got {output_size}; correct its scale."
+            f"By its card the model {card.name} returns {expected_size} px for "
+            f"{input_size} px, got {output_size}; correct the scale in the card."
         )
         raise CheckpointError(msg, code="card-contradicts-network")
 
 
 def _plain(module: nn.Module) -> nn.Module:
-    """Give a network without the turns of a self-ensemble."""
+    """Return a network without the orientations of a self-ensemble."""
     return module.networks[0] if isinstance(module, SelfEnsemble) else module

@@ -1,14 +1,13 @@
-"""Statistics from a sample of the field, and what that costs in accuracy.
+"""Statistics from a sample of the field, and the error that this causes.
 
 A tenth of the field is sampled in small tiles: they are sorted by local mean and,
-within bands of equal mean, by local spread, and one is drawn from each stretch of that
-order. The sampled tiles go through the network as one batch, at each norm of which
-their statistics are pooled; memory bounds their number. The same is done with four
-parts of the sample on their own; how far the results of these differ, on tiles that
-were in no sample, shows how far the result of the whole sample is from that of the
-whole field: the mean of four parts has a quarter of a part's variance, a third of the
-variance between each part and the mean of all. Sampling without replacement takes away
-the share that was sampled.
+within bands of equal mean, by local spread, and one is drawn from each interval of that
+order. The sampled tiles are one batch of the network, over which the statistics of each
+norm are pooled; memory limits their number. The same is done with four parts of the
+sample. The differences of their results on tiles outside the sample estimate the error
+of the whole sample: the mean of four parts has a quarter of a part's variance, which is
+a third of the variance between each part and the mean of all. The error is reduced by
+the share of the field that is sampled.
 """
 
 import math
@@ -44,7 +43,7 @@ from napari_semsr.inference.statistics import (
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LiveNorm, NormInterceptor
 
-# Parts of a field that stand for all of it, drawn evenly over mean and spread.
+# Representative parts of a field, drawn evenly over mean and spread.
 
 _SIDE = 256  # of a window from which statistics are sampled; chosen
 
@@ -65,7 +64,7 @@ def stratify(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
 def draw_evenly(
     order: Sequence[int], count: int, rng: np.random.Generator
 ) -> list[int]:
-    """Draw one tile from each of equal stretches of an order."""
+    """Draw one tile from each of equal intervals of an order."""
     if count >= len(order):
         return list(order)
     stretches = np.array_split(np.array(order), count)
@@ -74,9 +73,9 @@ def draw_evenly(
 
 _SHARE = 0.1  # of the tiles that is sampled; chosen
 _FEWEST = 8  # tiles sampled at least; chosen
-_HELD = 8  # tiles held out to evaluate the sample; chosen
+_HELD_OUT_TILES = 8  # tiles held out to evaluate the sample; chosen
 _PARTS = 4  # parts of the sample from which its error is estimated; chosen
-_OF_MEMORY = 0.5  # for a batch; the rest is for what else the run holds
+_OF_MEMORY = 0.5  # for a batch; the rest is for other data of the run
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class SampledStatistics:
     tiles: int  # Small tiles in the field
 
     def sentence(self) -> str:
-        """Say how good it is."""
+        """Describe the sample and its error."""
         return (
             f"Approximate: the statistics are those of {self.sampled} of {self.tiles} "
             f"sampled parts of the field; by held-out parts the result is about "
@@ -121,7 +120,7 @@ class SampledStatistics:
 def measure_sample(
     run: TiledRun, predictor: Predictor, *, seed: int = 0
 ) -> Generator[Progress, None, SampledStatistics]:
-    """Take statistics from a sample, and estimate their error."""
+    """Measure statistics on a sample, and estimate their error."""
     field, halo = run.plan.tiles, predictor.probe.halo or 0
     cut = plan_tiles(
         field.padded_shape,
@@ -136,7 +135,7 @@ def measure_sample(
     count = max(_FEWEST, min(round(_SHARE * len(tiles)), fitting))
     yield Progress(0, 0, "Sorting parts of the field by mean and spread")
     mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
-    for number, tile in enumerate(tiles):  # each is looked at once
+    for number, tile in enumerate(tiles):  # each is read once
         core = run.plan.read(tile.core)[0]
         mean[number], spread[number] = core.mean(), core.std()
     order = stratify(mean, spread, count)
@@ -144,7 +143,7 @@ def measure_sample(
     sample_indices = draw_evenly(order, count, rng)
     sample_set = set(sample_indices)
     rest = [number for number in order if number not in sample_set] or order
-    held_out = [tiles[i] for i in draw_evenly(rest, _HELD, rng)]
+    held_out = [tiles[i] for i in draw_evenly(rest, _HELD_OUT_TILES, rng)]
     sample = [tiles[i] for i in sample_indices]
     yield Progress(0, 0, "Statistics of a sample")
     whole = sampler.moments(sample)
@@ -168,14 +167,14 @@ def measure_sample(
 
 
 class _BatchMoments(NormInterceptor):
-    """Answer the live norms of a batch from the moments of all its cores together.
+    """Normalise a batch by the moments of all its cores together.
 
     `cores` are in pixels of the windows, which all have the shape `side`.
     """
 
     def __init__(self, cores: Sequence[Box], side: IntPair) -> None:
         super().__init__()
-        self.measured: list[Moments] = []
+        self.moments: list[Moments] = []
         self._cores, self._side = cores, side
 
     def _answer(self, norm: LiveNorm) -> torch.Tensor:
@@ -192,13 +191,13 @@ class _BatchMoments(NormInterceptor):
             )
             sums.append(sums_of(images[number : number + 1, :, rows, columns]))
         side = pool_sums(sums, images.device)
-        self.measured.append(side)
+        self.moments.append(side)
         return side.normalise(images, norm)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sampler:
-    """Runs some tiles of a field as if they were all of it."""
+    """Runs some tiles of a field as if they were the whole field."""
 
     run: TiledRun
     predictor: Predictor
@@ -212,7 +211,7 @@ class _Sampler:
         return min(across, rows), min(across, columns)
 
     def window(self, tile: Tile) -> Box:
-        """Lay a window around a tile, moved into the field at its border."""
+        """Return the window around a tile, moved into the field at its border."""
         outer = tile.core.grow(self.cut.halo)
         corner = [
             min(max(start, 0), size - side)
@@ -233,7 +232,7 @@ class _Sampler:
         pooling = _BatchMoments(cores, self.side)
         with self.predictor.computing("a sample of tiles"), pooling:
             self.predictor.network(batch)
-        return pooling.measured
+        return pooling.moments
 
     def results(
         self, moments: Sequence[Moments], tiles: Sequence[Tile]

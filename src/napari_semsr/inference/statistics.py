@@ -13,8 +13,8 @@ from torch import Tensor
 from napari_semsr.core import SemsrError, WriteError
 from napari_semsr.models import LiveNorm, NormInterceptor, has_float64
 
-_BLOCK_VALUES = 2**17  # that are summed at once, so that rounding stays small; chosen
-_CARDS_BLOCK_VALUES = 2**24  # 128 MB; a card computes for less time than a call takes
+_BLOCK_VALUES = 2**17  # summed at once, so that rounding stays small; chosen
+_CARDS_BLOCK_VALUES = 2**24  # 128 MB; for a GPU, where calls dominate the time
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Moments:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What one tile adds to the statistics of a layer."""
+    """Sums of one tile for the statistics of a layer."""
 
     count: float  # Pixels
     first: Tensor  # (C,) Sum of the values of each channel
@@ -71,7 +71,7 @@ def sums_of(values: Tensor) -> Sums:
 
 
 def pool_sums(tiles: Iterable[Sums], device: torch.device) -> Moments:
-    """Pool what tiles have summed up, in their order."""
+    """Pool the sums of tiles, in their order."""
     sums = list(tiles)
     count = sum(t.count for t in sums)
     mean = torch.stack([t.first for t in sums]).sum(0) / count
@@ -83,13 +83,13 @@ def pool_sums(tiles: Iterable[Sums], device: torch.device) -> Moments:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Refuse kept statistics that are not as they were written."""
+    """Raise a `WriteError` if stored statistics are damaged."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:
         msg = (
-            "The statistics kept in the output cannot be read: use `overwrite` to "
-            "start anew."
+            "Cannot read the statistics stored in the output: use `overwrite` to "
+            "start again."
         )
         raise WriteError(msg, code="file-damaged") from error
 
@@ -138,13 +138,13 @@ def _decode(text: str) -> Tensor:
 
 
 def on_device(moments: Sequence[Moments], device: torch.device) -> list[Moments]:
-    """Bring moments to a device, or to the CPU where it has no double precision."""
+    """Move moments to a device, or to the CPU if it has no double precision."""
     device = device if has_float64(device) else torch.device("cpu")
     return [Moments(m.count, m.mean.to(device), m.variance.to(device)) for m in moments]
 
 
 class MeasuredMoments(NormInterceptor):
-    """Answer the live norms of a pass from moments in double precision."""
+    """Normalise by moments of the input in double precision."""
 
     def _answer(self, norm: LiveNorm) -> Tensor:
         """Measure the input's moments, image by image."""
@@ -157,9 +157,9 @@ class MeasuredMoments(NormInterceptor):
 
 
 class FixedMoments(NormInterceptor):
-    """Answer live norms from moments that were measured before, one for each in order.
+    """Normalise by moments measured before, one for each norm in order.
 
-    With the moments of a whole field, each tile is what it is in the whole field.
+    With the moments of a whole field, each tile equals its part of the whole field.
     """
 
     def __init__(self, moments: Sequence[Moments]) -> None:
@@ -172,7 +172,7 @@ class FixedMoments(NormInterceptor):
         if not has_answer or len(self._moments[self.count].mean) != channels:
             msg = (
                 f"Statistics for {len(self._moments)} layers do not fit this network, "
-                f"whose layer {self.count + 1} has {channels} channels: measure anew."
+                f"whose layer {self.count + 1} has {channels} channels: measure again."
             )
             raise SemsrError(msg, code="statistics-mismatch")
         return self._moments[self.count].normalise(norm.input, norm)

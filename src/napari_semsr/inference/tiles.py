@@ -1,4 +1,4 @@
-"""What a run is: its plan, where its tiles go, and what is said of them."""
+"""Plan of a run, destinations of its tiles, and figures on their borders."""
 
 import math
 from collections.abc import Iterable
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionStrategy:
-    """How a field is run."""
+    """Strategy of a run: tiles or whole, and the source of statistics."""
 
     # Where live normalisations take their statistics; ``none`` without any
     norm: Literal["none", "whole", "sampled", "tile"]
@@ -47,27 +47,26 @@ class ExecutionStrategy:
     notes: tuple[str, ...] = ()  # What the user should know of the choice
 
     def record(self) -> dict[str, Any]:
-        """Give what a resumed run repeats, in JSON types."""
+        """Return the strategy in JSON types, for a resumed run."""
         return {"norm": self.norm, "kind": self.kind}
 
 
 @dataclass(frozen=True, slots=True)
 class EnhancePlan:
-    """All that is decided of a run before its first tile; nothing decides it again."""
+    """All decisions about a run, made before its first tile."""
 
     loaded: LoadedModel  # The network
     options: EnhanceOptions  # How it is run
     source: tuple[IntPair, str]  # Shape of the input, and name of its type
     output: OutputPlan  # The result: frame, calibration, chunks
-    data: Any  # (Y, X) The field as the network sees it
-    tiles: TilePlan  # The tiles of what the network sees
-    # How the output's tiles lie on the grid that the network sees; None where it sees
-    # the input's own
+    data: Any  # (Y, X) The field on the network's grid
+    tiles: TilePlan  # The tiles of that field
+    # Relation of the output's tiles to the network's grid; None if that is the input's
     regrid: Regrid | None
     strategy: ExecutionStrategy  # In which order tiles go through the network
     scaling: Scaling  # The field's scaling
-    haze: HazeMap | None = None  # Haze that is lifted before the network sees a window
-    # What the network was told of the field, in the order of `core.FAULTS`
+    haze: HazeMap | None = None  # Haze that is removed from each window
+    # Faults of the field that the network is conditioned on, as in `core.FAULTS`
     condition: tuple[float, ...] | None = None
     notes: tuple[str, ...] = ()  # What the user should know
 
@@ -77,10 +76,9 @@ class EnhancePlan:
         return self.tiles if self.regrid is None else self.regrid.outputs
 
     def identity(self) -> dict[str, Any]:
-        """Tell what must be equal for a run to be resumed, in JSON types.
+        """Return what must be equal for a run to be resumed, in JSON types.
 
-        The scaling stands for the grey values of the input. Names are those that a
-        sentence calls the values by.
+        The scaling represents the grey values of the input. Keys are used in messages.
         """
         option_values = self.options.model_dump(
             mode="json", exclude={"batch", "memory_gb"}
@@ -95,16 +93,16 @@ class EnhancePlan:
         }
 
     def tile(self, place: IntPair) -> Tile:
-        """Find what the network is shown for a tile of the output, in its pixels."""
+        """Return the tile of the network's input for a tile of the output."""
         if self.regrid is None:
             return self.tiles.tile(*place)
         return self.around(self.outputs.tile(*place).core, place)
 
     def around(self, core: Box, index: IntPair = (0, 0)) -> Tile:
-        """Find what the network is shown for any part of the output.
+        """Return the tile of the network's input for any part of the output.
 
-        `core`: in pixels of the input; it starts on the stride where the network sees
-        the input's own grid; `index` (0, 0); in pixels of what the network sees.
+        `core` is in pixels of the input; without resampling it starts on the stride.
+        The result is in pixels of the network's grid.
         """
         if self.regrid is None:
             return self.tiles.around(core, index)
@@ -117,10 +115,10 @@ class EnhancePlan:
         box: Box,
         missing: BoolArray | None = None,
     ) -> tuple[Float32Array, Box]:
-        """Make a part of the output of what the network gave for a box.
+        """Convert the network's output for a box to a part of the run's output.
 
-        The part is in pixels of the input, `box` and `missing` in those of what the
-        network sees.
+        `core` is in pixels of the input, `box` and `missing` in pixels of the network's
+        grid.
         """
         scale = self.loaded.card.scale
         if self.regrid is not None:
@@ -129,17 +127,17 @@ class EnhancePlan:
         return values, core.within(box).scale(scale)
 
     def read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
-        """Read a window, filled and without haze; and where it was missing, if so."""
+        """Read a window, filled and without haze, and the mask of missing pixels."""
         window, missing = read_window(self.data, box, self.scaling.mean)
-        return (window if self.haze is None else self.haze.lift(window, box)), missing
+        return (window if self.haze is None else self.haze.remove(window, box)), missing
 
     def compute(
         self, predictor: "Predictor", tile: Tile
     ) -> tuple[Float32Array, Box, BoolArray | None]:
-        """Bring a tile through the network.
+        """Run a tile through the network.
 
-        Gives what `deliver` takes: the core with a pixel around it, by which borders
-        are compared, where that lies, and which of its pixels were missing.
+        Returns the arguments of `deliver`: the core with a pixel around it, by which
+        borders are compared, its position, and the mask of its missing pixels.
         """
         box = tile.core.grow(1).intersection(tile.window)
         window, missing = self.read(tile.window)
@@ -150,11 +148,11 @@ class EnhancePlan:
 
 @dataclass(frozen=True, slots=True)
 class TiledRun:
-    """A plan that is carried out; sent to each worker once."""
+    """A plan with its target; sent to each worker once."""
 
-    plan: EnhancePlan  # What is done
-    target: Any  # (Y * scale, X * scale) Where cores are written
-    # What live norms use instead of a tile's own statistics
+    plan: EnhancePlan
+    target: Any  # (Y * scale, X * scale) The output
+    # Replaces the statistics of each tile in live norms
     statistics: Statistics | None = None
 
     def deliver(
@@ -164,7 +162,7 @@ class TiledRun:
         box: Box,
         missing: BoolArray | None = None,
     ) -> "TileResult":
-        """Write a tile of the output, made of what the network gave for a box."""
+        """Write a tile of the output from the network's output for a box."""
         core = self.plan.outputs.tile(*place).core
         part, inner = self.plan.deliver(core, values, box, missing)
         return self.write(place, part[inner.slices], edges_of(part, inner))
@@ -175,7 +173,7 @@ class TiledRun:
         values: Float32Array,
         edges: "dict[str, Edge]",
     ) -> "TileResult":
-        """Put a tile of the output into the target; `values` (Y * scale, X * scale)."""
+        """Write a tile of the output to the target; `values` (Y * scale, X * scale)."""
         core = self.plan.outputs.tile(*place).core
         typed_values, clipped_count = to_dtype(values, self.target.dtype)
         self.target[core.scale(self.plan.loaded.card.scale).slices] = typed_values
@@ -184,20 +182,20 @@ class TiledRun:
 
 @dataclass(frozen=True, slots=True)
 class TileResult:
-    """What a task says of one tile that it has written."""
+    """Result of a task for one tile that it has written."""
 
     index: IntPair  # Row and column of the tile
     clipped: int  # Pixels that the output's type could not hold
     edges: "dict[str, Edge]"  # Lines at the tile's borders
     sample: Float32Array  # Some pixels of the result
-    notes: tuple[str, ...] = ()  # What the user should be told
+    notes: tuple[str, ...] = ()  # For the user
 
     def with_note(self, note: str | None) -> "TileResult":
-        """Add what the user should be told."""
+        """Return the result with a note for the user, if there is one."""
         return self if note is None else replace(self, notes=(*self.notes, note))
 
 
-# Where tiles go: an array in memory, or a store that remembers what is done.
+# Destinations of tiles: an array in memory, or a store that records finished tiles.
 
 _IDENTITY = "run"
 Places = list[IntPair]
@@ -212,7 +210,7 @@ class ArraySink:
 
     @property
     def shared_array(self) -> Any:
-        """What other processes write cores into; none can here."""
+        """Array for other processes, which is not supported here."""
         return self.array
 
     def prepare(self, plan: EnhancePlan) -> None:
@@ -225,7 +223,7 @@ class ArraySink:
         return [(row, column) for row in range(rows) for column in range(columns)]
 
     def keep(self, key: str, value: Any) -> None:
-        """Do nothing: nothing outlives this process."""
+        """Do nothing: values are not stored."""
 
     def read_value(self, key: str) -> None:
         """Return nothing."""
@@ -236,7 +234,7 @@ class ArraySink:
 
 @dataclass(frozen=True, slots=True)
 class _LiveTarget:
-    """A store's finest level that tells a viewer of each tile written."""
+    """Finest level of a store that also passes each written tile to a viewer."""
 
     array: Any
     live: "LiveField"
@@ -255,24 +253,24 @@ class _LiveTarget:
 
 @dataclass(frozen=True, slots=True)
 class StoreSink:
-    """A result on disk, one chunk to a tile."""
+    """A result on disk, one chunk per tile."""
 
     store: OmeZarrStore  # The store
     live: "LiveField | None" = None  # What a viewer draws meanwhile
 
     @property
     def array(self) -> Any:
-        """The finest level; a viewer is told of what is written into it."""
+        """The finest level; written tiles are also passed to the viewer."""
         level = self.store.level0
         return level if self.live is None else _LiveTarget(level, self.live)
 
     @property
     def shared_array(self) -> Any:
-        """The finest level, without the viewer: what other processes write into."""
+        """The finest level without the viewer, for other processes."""
         return self.store.level0
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Refuse a store that is not this run's, then let it be drawn."""
+        """Raise if a store belongs to another run; otherwise display it."""
         _check_shape(self.store.level0.shape, plan.output)
         if tuple(self.store.unit) != plan.output.unit:
             msg = (
@@ -288,34 +286,34 @@ class StoreSink:
         changes = [k for k in identity if before.get(k) != identity[k]]
         if changes:
             msg = (
-                f"{self.store.path.name} can only be resumed as it was begun, and the "
-                f"{' and the '.join(changes)} changed: use `overwrite` to start anew."
+                f"{self.store.path.name} can only be resumed as it was begun, but the "
+                f"{' and the '.join(changes)} changed: use `overwrite` to start again."
             )
             raise WriteError(msg, code="other-run")
         if self.live is not None:
             self.live.attach(self.store)
 
     def pending(self, plan: TilePlan) -> Places:
-        """List the tiles without a mark."""
+        """Return the unfinished tiles."""
         return self.store.pending()
 
     def keep(self, key: str, value: Any) -> None:
-        """Keep a value in the store's own attributes."""
+        """Write a value to the store's attributes."""
         self.store.note(key, value)
 
     def read_value(self, key: str) -> Any:
-        """Read a value from the store's own attributes."""
+        """Read a value from the store's attributes."""
         return self.store.notes().get(key)
 
     def finish_tile(self, index: IntPair) -> None:
-        """Mark a tile whose pixels are on disk, and draw it if that is still to do."""
+        """Mark a tile whose pixels are on disk as done, and draw it if necessary."""
         self.store.mark_done(*index)
         if self.live is not None:
             self.live.fetch(index)
 
 
 Sink = ArraySink | StoreSink
-"""Where tiles go, and what is remembered of them."""
+"""Destination of tiles."""
 
 
 def _check_shape(stored_shape: tuple[int, ...], output: OutputPlan) -> None:
@@ -325,7 +323,7 @@ def _check_shape(stored_shape: tuple[int, ...], output: OutputPlan) -> None:
         raise ShapeError(msg, code="sizes-differ")
 
 
-# Figures on tile borders: how much neighbours disagree, whether a step is seen.
+# Figures on tile borders: mismatch of neighbours, and visible steps.
 
 _SAMPLES = 256  # pixels of an edge that are compared; chosen
 _GRID = 16  # pixels of a tile along each axis that stand for its range; chosen
@@ -341,7 +339,7 @@ _FACING = {
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What one tile says about the pixels at one of its borders."""
+    """Lines of pixels at one border of a tile."""
 
     # The neighbour's first line, as predicted by this tile; None when this tile did not
     # see it
@@ -364,12 +362,12 @@ def edges_of(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
 
 
 def _step(length: int) -> int:
-    """Spacing that leaves at most the wanted number of samples."""
+    """Return the spacing for at most 256 samples."""
     return -(-length // _SAMPLES)
 
 
 def _edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
-    """Three lines around a border; a core of one line has no second."""
+    """Return the lines around a border; a core of one line has no second."""
     beyond = first - inward
     outer = lines[beyond].copy() if 0 <= beyond < len(lines) else None
     second = first + inward if depth > 1 else first
@@ -385,12 +383,12 @@ def sample_of(core: Float32Array) -> Float32Array:
 
 @dataclass(slots=True)
 class SeamMeter:
-    """Collect edges until they are compared, and samples of at most 1024 tiles."""
+    """Collector of edges, to compare them, and of samples of at most 1024 tiles."""
 
-    compared: int = 0  # Borders that were seen from both sides
+    border_count: int = 0  # Borders compared
     _waiting: dict[tuple[int, int, str], Edge] = field(default_factory=dict)
     _samples: list[Float32Array] = field(default_factory=list)
-    _border_count: int = 0
+    _tile_count: int = 0
     _pitch: int = 1
     _squares: float = 0.0
     _pixels: int = 0
@@ -398,10 +396,10 @@ class SeamMeter:
     _inner_steps: float = 0.0
 
     def add(self, index: IntPair, edges: dict[str, Edge], sample: Float32Array) -> None:
-        """Take in one tile."""
-        if self._border_count % self._pitch == 0:
+        """Add one tile."""
+        if self._tile_count % self._pitch == 0:
             self._samples.append(sample)
-        self._border_count += 1
+        self._tile_count += 1
         if len(self._samples) > _TILES:
             self._samples = self._samples[::2]
             self._pitch *= 2
@@ -415,8 +413,8 @@ class SeamMeter:
                 self._compare(edge, other)
 
     def _compare(self, one: Edge, other: Edge) -> None:
-        """Sum up one border."""
-        self.compared += 1
+        """Add the differences at one border."""
+        self.border_count += 1
         for outer_values, own in ((one.outer, other.first), (other.outer, one.first)):
             if outer_values is not None:
                 difference = _finite([outer_values.astype(np.float64) - own])
@@ -446,7 +444,7 @@ class SeamMeter:
 
 
 def _finite(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
-    """Join arrays and drop what is not finite."""
+    """Join the finite values of arrays."""
     all_values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
     finite_values: NDArray[np.floating] = all_values[np.isfinite(all_values)]
     return finite_values

@@ -391,12 +391,12 @@ def _distances(
         raise OptionError(msg, code="model-unsuitable")
     field, scaling = inference.field_for_model(source, model, options)
     far = yield from place.compare(
-        field.shown,
+        field.input,
         (scaling.low, scaling.high),
         as_map=wants_map,
-        is_resampled=field.shown.shape != source.shape,
+        is_resampled=field.input.shape != source.shape,
     )
-    return far, field.shown.shape
+    return far, field.input.shape
 
 
 def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micrograph:

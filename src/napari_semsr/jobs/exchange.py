@@ -198,7 +198,7 @@ def _told_of(
     Also returns a note on what the file does not contain.
     """
     image, usual = open_image(field, opening), inference.EnhanceOptions()
-    module, condition = inference.told_of_field(image, model, usual)
+    module, condition = inference.network_and_condition(image, model, usual)
     if condition is None:
         msg = (
             f"{model.card.name} cannot use {name_of(field)}: `field` is for networks "

@@ -461,7 +461,7 @@ def _of_own_image(plan: "training.Recipe", path: Path) -> "training.Recipe":
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:
     """Warn of leakage between sets; refuse a store without usable pairs."""
-    if common := plan.data.learnt_and_judged():
+    if common := plan.data.files_in_several_sets():
         warn(
             f"{', '.join(common)} is in more than one of train, scans, validation and "
             "held_out, so the model is evaluated on training data: elsewhere it may "

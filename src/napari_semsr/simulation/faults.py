@@ -65,7 +65,7 @@ class FaultRanges(Options):
 
 # What a network may know: of a blur `blur_rows` to `flatness`, of noise `shot` to
 # `streaks`
-_Told = tuple[float, float, float, float]
+_FaultNumbers = tuple[float, float, float, float]
 _Detector = Callable[[FloatArray], FloatArray]
 _SHARP = (math.log(NO_BLUR), math.log(NO_BLUR), 0.0, 0.0)
 _UNTOLD = (math.nan,) * 4  # of noise that is not there
@@ -83,7 +83,7 @@ def _gaussian(sigma: float, ratio: float, angle: float) -> FloatArray:
 
 def _drawn_blur(
     ranges: FaultRanges, rng: np.random.Generator
-) -> tuple[FloatArray, _Told]:
+) -> tuple[FloatArray, _FaultNumbers]:
     """Draw a Gaussian, a defocus, a drift, or some of them one after the other."""
     sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
     kind = rng.choice(["astigmatic", "defocus", "drift", "several"])
@@ -104,10 +104,10 @@ def _drawn_blur(
                 kernel = scipy.signal.convolve(kernel, disk)
     kernel = np.maximum(kernel, 0)
     kernel = kernel / kernel.sum()
-    return kernel, _told_of_blur(kernel)
+    return kernel, _faults_of_blur(kernel)
 
 
-def _told_of_blur(kernel: FloatArray) -> _Told:
+def _faults_of_blur(kernel: FloatArray) -> _FaultNumbers:
     """Measure deviations, slant and flatness of a kernel."""
     y, x = np.indices(kernel.shape, dtype=float)
     y, x = y - (kernel * y).sum(), x - (kernel * x).sum()
@@ -124,7 +124,7 @@ def _told_of_blur(kernel: FloatArray) -> _Told:
 
 def _drawn_noise(
     image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
-) -> tuple[FloatArray, _Told]:
+) -> tuple[FloatArray, _FaultNumbers]:
     """Draw shot and read noise, for an image of the scale 0 to 1, as it is smeared."""
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
     shot = rng.random() if rng.random() < 0.6 else 0.0

@@ -220,9 +220,9 @@ _LEAST = {
     "coarse_probe_nm": 0.0,
     "electrons": 1.0,
 }
-_TUNED = 0.5  # share of the tuned options among those to learn from; chosen
+_DEFAULT_SHARE = 0.5  # share of the tuned options among those to learn from; chosen
 # Chosen: about the tuned numbers, and well beyond them.
-_VARIED = {
+_SIZE_RANGES = {
     "gap_nm": (7.0, 25.0),
     "gap_spread": (0.3, 0.7),
     "missing": (0.03, 0.4),
@@ -351,9 +351,9 @@ def random_gold_options(rng: np.random.Generator) -> GoldOptions:
     grains, wider coarse probes, fewer or more electrons. The probe of the fine image
     stays: it says how sharp a result should be.
     """
-    if rng.random() < _TUNED:
+    if rng.random() < _DEFAULT_SHARE:
         return GoldOptions()
-    sizes = {k: float(np.exp(rng.uniform(*np.log(v)))) for k, v in _VARIED.items()}
+    sizes = {k: float(np.exp(rng.uniform(*np.log(v)))) for k, v in _SIZE_RANGES.items()}
     probe, dose = sizes.pop("coarse_probe_nm"), sizes.pop("electrons")
     return GoldOptions.parse(
         sizes

@@ -179,9 +179,9 @@ def sem_contrast(
     slope = ndimage.gaussian_gradient_magnitude(height, near, mode="nearest") / pixel
     wall = np.minimum(np.sqrt(1 + slope**2) - 1, _WALL_CAP) / _WALL_CAP
     around = ndimage.gaussian_filter(height, _SHADOW_NM / pixel, mode="nearest")
-    sunk = np.clip((around - height) / _SHADOW_NM, 0, 1)
+    depth = np.clip((around - height) / _SHADOW_NM, 0, 1)
     own = 0.30 + 0.22 * surface.material
-    emission = (own + edges * wall) * (1 - shadows * sunk)
+    emission = (own + edges * wall) * (1 - shadows * depth)
     width = np.hypot(_BEAM_NM, 2 * _CONVERGENCE * height) / pixel
     return np.clip(blur_by_width(emission.astype(np.float32), width), 0, 1)
 

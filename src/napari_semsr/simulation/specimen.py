@@ -25,7 +25,7 @@ from napari_semsr.core import (
 from napari_semsr.simulation.canvas import Canvas, box_distance
 
 # Height in nm, and cover by the second material
-_Drawn = tuple[Float32Array, Float32Array]
+_Maps = tuple[Float32Array, Float32Array]
 
 # Of an optical disc (Blu-ray, 25 GB), over its track pitch of 320 nm: length of a
 # channel bit = 74.5 nm, width of a mark = 130 nm; channel bits of a mark or of a space.
@@ -93,7 +93,7 @@ class _Sizes:
     hexagonal: bool  # Particles packed in a lattice instead of strewn
 
 
-def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     """Lines as wide as their gaps; at angle 0 they run along y."""
     y, x = canvas.grid()
     across = x * np.cos(sizes.angle) + y * np.sin(sizes.angle)
@@ -106,7 +106,7 @@ def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
     return sizes.relief_nm * lines, lines.copy()
 
 
-def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+def _pits(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     """Tracks of pits of random length, pressed into a metal film."""
     pitch, bit = sizes.pitch_nm, _CHANNEL_BIT * sizes.pitch_nm
     half_width = _PIT_WIDTH * pitch / 2
@@ -144,7 +144,7 @@ def _press(
         np.maximum(depth[box], canvas.cover(distance), out=depth[box])
 
 
-def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+def _lattice(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     """Round holes on a square lattice in a film."""
     centres = _sites(canvas, sizes, rng, hexagonal=False)
     radii = sizes.pitch_nm * 0.28 + sizes.disorder_nm * 0.3 * rng.standard_normal(
@@ -187,7 +187,7 @@ def _sites(
     )
 
 
-def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     """Balls on a rough ground, strewn without overlap or packed."""
     pitch = sizes.pitch_nm
     if sizes.hexagonal:
@@ -257,7 +257,7 @@ def _ball(
 # The drawn circuit: two layers of wires with vias and pads.
 
 
-def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     """Two layers of wires at right angles on a routing grid, with vias and pads."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 1 for v in canvas.extent_nm)
@@ -312,7 +312,7 @@ def _plate(
 # The drawn fracture: tilted facets that meet in steps.
 
 
-def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Drawn:
+def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
     """Tilted facets that meet in steps, with ripples and inclusions, as in metal."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
@@ -370,7 +370,7 @@ class _Default:
 
     pitch_nm: float
     relief_nm: float
-    draw: Callable[[Canvas, _Sizes, np.random.Generator], _Drawn]
+    draw: Callable[[Canvas, _Sizes, np.random.Generator], _Maps]
 
 
 _DEFAULTS: dict[Kind, _Default] = {

@@ -1,4 +1,4 @@
-"""Recipes, data and the loop that make a model."""
+"""Training of models: recipes, data and the training loop."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""What both kinds with discriminators share: losses, two optimisers, a history.
+"""Losses, optimisers and image history shared by both kinds of adversarial training.
 
 Scores become losses by cross-entropy [1]_, least squares [2]_, or the relativistic
 average [3]_ of ESRGAN.
@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models import bicubic, build_discriminator, to_device
-from napari_semsr.training.learner import PIXEL_LOSSES, Learner, frozen
+from napari_semsr.training.learner import PIXEL_LOSSES, Learner, freeze
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Adversarial, GanOptions, Recipe
-from napari_semsr.training.validation import ValidationPair, moved_onto
+from napari_semsr.training.validation import ValidationPair, align_truth
 
 if TYPE_CHECKING:
     from pytorch_lightning.core.optimizer import LightningOptimizer
@@ -38,13 +38,13 @@ def _entropy(score: Tensor, target: float) -> Tensor:
 def generator_loss(
     kind: Adversarial, fake: Tensor, real: Tensor | None = None, *, factor: float = 1.0
 ) -> Tensor:
-    """Loss of a generator; `real` scores are for the relativistic form alone."""
+    """Return the loss of a generator; only the relativistic form uses `real`."""
     if kind == "least-squares":
         return factor * (fake - 1).square().mean()
     if kind == "cross-entropy":
         return factor * _entropy(fake, 1.0)
     if real is None:
-        msg = "the relativistic loss compares with scores of true images, got none"
+        msg = "the relativistic loss needs the scores of real images, got none"
         raise ValueError(msg)
     both = _entropy(fake - real.mean(), 1.0) + _entropy(real - fake.mean(), 0.0)
     return factor * both / 2
@@ -53,7 +53,7 @@ def generator_loss(
 def discriminator_loss(
     kind: Adversarial, real: Tensor, fake: Tensor, *, factor: float = 0.5
 ) -> Tensor:
-    """Loss of a discriminator on scores; `factor` times the sum of both parts."""
+    """Return the loss of a discriminator: `factor` times the sum of both parts."""
     if kind == "least-squares":
         return factor * ((real - 1).square().mean() + fake.square().mean())
     if kind == "cross-entropy":
@@ -62,20 +62,23 @@ def discriminator_loss(
     return factor * both
 
 
-def telling_apart(
-    judge: nn.Module, real: Tensor, images_real: Tensor, options: GanOptions
+def discriminator_step_loss(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, options: GanOptions
 ) -> Tensor:
-    """Loss of a discriminator on images (B, C, H, W), taken in full precision."""
-    scores = judge(real), judge(images_real)
+    """Return the loss of a discriminator on images (B, C, H, W), in full precision."""
+    scores = discriminator(real), discriminator(fake)
     with torch.autocast(real.device.type, enabled=False):
-        true, fake = (score.float() for score in scores)
+        real_scores, fake_scores = (score.float() for score in scores)
         return discriminator_loss(
-            options.adversarial, true, fake, factor=options.discriminator_factor
+            options.adversarial,
+            real_scores,
+            fake_scores,
+            factor=options.discriminator_factor,
         )
 
 
 class AdversarialLearner(Learner, ABC):
-    """Generators and discriminators in turn; the step counts the generators' alone."""
+    """Train generators and discriminators in turn; a step is one of the generators."""
 
     judged: Tensor
 
@@ -88,15 +91,15 @@ class AdversarialLearner(Learner, ABC):
         self.gan = recipe.gan
 
     def generators(self) -> nn.Module:
-        """Give what the first optimiser trains."""
+        """Return the networks that the first optimiser trains."""
         return self.network
 
     @abstractmethod
     def discriminators(self) -> nn.Module:
-        """Give what the second optimiser trains."""
+        """Return the networks that the second optimiser trains."""
 
     def beside(self) -> nn.Module:
-        """Give the discriminators."""
+        """Return the discriminators."""
         return nn.ModuleDict({"judges": self.discriminators()})
 
     @abstractmethod
@@ -105,10 +108,10 @@ class AdversarialLearner(Learner, ABC):
 
     @abstractmethod
     def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
-        """Return their loss, on what the generators just made."""
+        """Return the loss of the discriminators on the generators' last output."""
 
     def training_step(self, batch: Patches, _index: int) -> dict[str, Tensor]:
-        """Step the generators, and the discriminators when it is their turn."""
+        """Take a step of the generators and, on schedule, of the discriminators."""
         low, high = flat(batch)
         step = self.global_step
         first, second = cast("list[LightningOptimizer]", self.optimizers())
@@ -132,7 +135,7 @@ class AdversarialLearner(Learner, ABC):
     def _descend(
         self, optimizer: torch.optim.Optimizer, loss: Tensor, *image: Tensor
     ) -> None:
-        """Put the gradients of a loss in place."""
+        """Compute the gradients of a loss and clip them as the recipe says."""
         self.check_finite("loss is", loss.detach(), *image)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
@@ -141,13 +144,13 @@ class AdversarialLearner(Learner, ABC):
             nn.utils.clip_grad_norm_(group["params"], self.recipe.clip_norm)
 
     def configure_optimizers(self) -> Any:
-        """Two Adams: for the generators and for the discriminators."""
+        """Return two Adam optimisers: for the generators and for the discriminators."""
         share = self.gan.discriminator_rate
         return [self.adam(self.generators()), self.adam(self.discriminators(), share)]
 
 
 class History(nn.Module):
-    """Remembers generated images (Shrivastava et al. 2017, arXiv:1612.07828)."""
+    """Buffer of generated images (Shrivastava et al. 2017, arXiv:1612.07828)."""
 
     images: Tensor
     count: Tensor
@@ -157,7 +160,7 @@ class History(nn.Module):
         self.seed = seed
         self.register_buffer("images", torch.zeros(size, *shape))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
-        self._count: int | None = None  # the count, which is on the card
+        self._count: int | None = None  # a copy of `count`, which is on the GPU
 
     def _load_from_state_dict(self, *state: Any) -> None:
         super()._load_from_state_dict(*state)
@@ -165,7 +168,7 @@ class History(nn.Module):
 
     @torch.no_grad()
     def exchange(self, fresh: Tensor, step: int) -> Tensor:
-        """Show new images, or by chance of a half old ones, whose places they take."""
+        """Return the new images, each swapped for a stored one with probability 1/2."""
         fresh = fresh.detach()
         size = len(self.images)
         if not size:
@@ -190,13 +193,13 @@ class History(nn.Module):
         return torch.stack(exchanged_images)
 
 
-_LEAST = 1e-8  # a term that is nothing yet still gets a weight
+_LEAST = 1e-8  # so that a term that is still zero gets a finite weight
 
 
 class PairedGan(AdversarialLearner):
-    """Adversarial and content loss of one generator, and total variation by shares.
+    """Adversarial and content loss of one generator, and optionally total variation.
 
-    Only de Haan's system has the last, and states its share.
+    Total variation has a weight only where the recipe states shares, as de Haan does.
     """
 
     term_sums: Tensor
@@ -223,7 +226,7 @@ class PairedGan(AdversarialLearner):
         self._output: Tensor | None = None
 
     def discriminators(self) -> nn.Module:
-        """Give the discriminator."""
+        """Return the discriminator."""
         return self.judge_of_high
 
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
@@ -231,7 +234,7 @@ class PairedGan(AdversarialLearner):
         output = self.network(self.laid_out(low))
         self._output = output.detach()
         with self.exact():
-            truth = moved_onto(high, output.float(), self.recipe.shift_px)
+            truth = align_truth(high, output.float(), self.recipe.shift_px)
             content = PIXEL_LOSSES[self.gan.content](output.float(), truth)
         self.terms = {"content": content.detach()}
         if step < self.gan.content_only_steps:
@@ -243,7 +246,7 @@ class PairedGan(AdversarialLearner):
             with self.exact():
                 rough = total_variation(output.float())
         parts = torch.stack((adversarial, content, rough))
-        if shares is not None and gan_steps < self.gan.calibration_steps:  # then kept
+        if shares is not None and gan_steps < self.gan.calibration_steps:  # then fixed
             self.term_sums += parts.detach()
             means = (self.term_sums / (gan_steps + 1)).clamp_min(_LEAST)
             plain = to_device(torch.tensor(shares), means.device) / means
@@ -260,30 +263,33 @@ class PairedGan(AdversarialLearner):
     def teach_discriminators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of the discriminator."""
         output = high if self._output is None else self._output
-        real, fake = self._look_at(low, high), self._look_at(low, output)
+        real, fake = (
+            self._discriminator_input(low, high),
+            self._discriminator_input(low, output),
+        )
         old_and_new = self.history.exchange(fake.float(), step)
-        return telling_apart(self.judge_of_high, real, old_and_new, self.gan)
+        return discriminator_step_loss(self.judge_of_high, real, old_and_new, self.gan)
 
     def _adversarial(self, low: Tensor, high: Tensor, output: Tensor) -> Tensor:
-        """Ask the discriminator, which does not learn from it."""
+        """Return the generator's adversarial loss, with the discriminator frozen."""
         kind = self.gan.adversarial
-        with frozen(self.judge_of_high):
-            fake = self.judge_of_high(self._look_at(low, output)).float()
+        with freeze(self.judge_of_high):
+            fake = self.judge_of_high(self._discriminator_input(low, output)).float()
             real: Tensor | None = None
             if kind == "relativistic":
-                real = self.judge_of_high(self._look_at(low, high)).float()
+                real = self.judge_of_high(self._discriminator_input(low, high)).float()
         with self.exact():
             factor = self.gan.generator_factor
             return generator_loss(kind, fake, real, factor=factor)
 
-    def _look_at(self, low: Tensor, image: Tensor) -> Tensor:
+    def _discriminator_input(self, low: Tensor, image: Tensor) -> Tensor:
         if not self.gan.conditional:
             return image
         return torch.cat((bicubic(low, self.scale), image.to(low.dtype)), dim=1)
 
 
 def total_variation(image: Tensor) -> Tensor:
-    """Absolute steps down and across, de Haan's equation 3; of a batch the mean."""
+    """Return the total variation, de Haan's equation 3, averaged over a batch."""
     down = (image[..., 1:, :] - image[..., :-1, :]).abs().sum()
     across = (image[..., 1:] - image[..., :-1]).abs().sum()
     return (down + across) / image.shape[0]

@@ -1,8 +1,8 @@
-"""Scenes made ahead by all processors, kept as files, and drawn from at random.
+"""Scenes simulated in advance by all processors, stored in files, sampled at random.
 
-A GPU learns from scenes many times faster than they are drawn and degraded. A bank is
-made once, and several runs that want the same scenes share it. It is a folder with one
-array per quantity, memory-mapped, and `bank.json`, which is written last.
+A GPU trains on scenes many times faster than they can be simulated. A bank is made
+once and shared by all runs that need the same scenes. It is a folder with one
+memory-mapped array per quantity, and `bank.json`, which is written last.
 """
 
 import hashlib
@@ -34,14 +34,14 @@ from napari_semsr.training.scenes import (
 from napari_semsr.training.stored_pairs import StoredPatches
 
 Report = Callable[[int, int], None]
-"""Told how many scenes there are, of how many; may raise to stop."""
+"""Called with the number of scenes made and their total; may raise to stop."""
 
 Batch = TypeVar("Batch")
 
 _MARK = "bank.json"
-_CHUNK = 16  # scenes that a worker hands over at once
+_CHUNK = 16  # scenes in one batch of a worker
 _LARGEST = 1 << 36  # bytes of a bank; chosen: four times the largest of our recipes
-_IMAGES = 3  # quantities that are images, the first ones
+_IMAGES = 3  # the first quantities are images, this many
 _NOT_SCENES = {
     "root",
     "scans_root",
@@ -52,11 +52,11 @@ _NOT_SCENES = {
     "validation",
     "held_out",
 }
-_NOT_SCENES |= {"patch_px", "patches_per_scene"}  # cut anew at every step
+_NOT_SCENES |= {"patch_px", "patches_per_scene"}  # patches are cut again at every step
 
 
 class SceneCache(NamedTuple):
-    """Scenes on file, as in `Scenes`; None where patches alone are learnt from."""
+    """Stored scenes, as in `Scenes`; fields that only whole scenes need may be None."""
 
     low: NDArray[np.float16]  # (N, H, W)
     high: NDArray[np.float16]  # (N, H * scale, W * scale)
@@ -68,14 +68,14 @@ class SceneCache(NamedTuple):
 
     @classmethod
     def open(cls, recipe: Recipe, scale: int, report: Report) -> Self:
-        """Open the cache of a recipe, made first if there is none."""
+        """Open the cache of a recipe; make it if it does not exist."""
         return cls(*_open_bank(cls._fields, recipe, scale, report))
 
 
 def _open_bank(
     fields: tuple[str, ...], recipe: Recipe, scale: int, report: Report
 ) -> list[Any]:
-    """Open the arrays of a recipe's bank, made first if there is none."""
+    """Open the arrays of a recipe's bank; make it if it does not exist."""
     folder = Path(recipe.data.bank_folder or "banks") / _name(recipe, scale, fields)
     if not (folder / _MARK).exists():
         _make(recipe, scale, folder, report)
@@ -84,10 +84,10 @@ def _open_bank(
 
 
 def _name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
-    """Name a bank by all that decides its scenes."""
+    """Name a bank by a digest of all options that change its scenes."""
     data = recipe.data.model_dump(mode="json", exclude=_NOT_SCENES)
     degradations = recipe.degradations.model_dump(mode="json")
-    if not recipe.data.sources.get("images"):  # what happens to images says nothing
+    if not recipe.data.sources.get("images"):  # options for images have no effect
         data = {
             name: data[name] for name in ("sources", "superlens", "scene_px", "bank")
         }
@@ -100,7 +100,7 @@ def _name(recipe: Recipe, scale: int, fields: tuple[str, ...]) -> str:
 
 
 def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
-    """Make a bank beside its final place, and move it there when it is whole."""
+    """Make a bank in a temporary folder, and move it into place when complete."""
     count = recipe.data.bank
     partial_folder = folder.with_name(f"{folder.name}-{os.getpid()}.tmp")
     try:
@@ -109,19 +109,19 @@ def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
         (partial_folder / _MARK).write_text(
             json.dumps({"count": count}), encoding="utf-8"
         )
-        if folder.exists():  # another run was quicker
+        if folder.exists():  # made by another run meanwhile
             return
         move(partial_folder, folder)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        msg = f"Scenes could not be kept in {folder.parent}: {reason}; lower data.bank."
+        msg = f"Cannot write scenes to {folder.parent}: {reason}. Lower data.bank."
         raise WriteError(msg) from error
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
 
 
 def _scenes_of(recipe: Recipe, scale: int) -> Dataset[Any]:
-    """Items of the recipe's kind, by their places in the whole run."""
+    """Return the recipe's kind of scenes, indexed over the whole run."""
     if not recipe.whole_scenes:
         return ScenePairs(recipe, scale)
     if scale != 1:
@@ -133,7 +133,7 @@ def _scenes_of(recipe: Recipe, scale: int) -> Dataset[Any]:
 def _fill(
     folder: Path, source: Dataset[Any], count: int, workers: int, report: Report
 ) -> None:
-    """Write what the worker processes make, in order."""
+    """Write the scenes of the worker processes, in order."""
     blocks = isinstance(source, BlockDataset)
     fields = BlockScenes._fields if blocks else SceneCache._fields
     loader: DataLoader[Any] = DataLoader(
@@ -172,7 +172,7 @@ def _fill(
 
 
 def _gather(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Stack scenes within the worker, images in 16 bits: finer than their source."""
+    """Stack scenes within the worker, images in 16 bits, which exceed their source."""
     planes = [part.squeeze(1) for part in _stack(items)]
     return [part.half() if n < _IMAGES else part for n, part in enumerate(planes)]
 
@@ -181,18 +181,18 @@ def _stack(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
     return [torch.stack(part) for part in zip(*items, strict=True)]
 
 
-_STREAM = 77  # of chance, beside those of scenes and patches
+_STREAM = 77  # of random numbers, next to those of scenes and patches
 _SHARE = 0.25  # of a GPU's free memory that a cache may take
-_PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
+_PERCENTILES = (0.1, 99.9)  # taken as black and white; chosen
 
 
 class _Batches(Generic[Batch]):
-    """Random batches, the same for a seed, a step and a process."""
+    """Random batches, determined by seed, step and process."""
 
     def __init__(
         self, recipe: Recipe, first_step: int, process: int, count: int
     ) -> None:
-        self.recipe, self.done = recipe, first_step
+        self.recipe, self.first_step = recipe, first_step
         self.stream = _STREAM + process
         self.count = count
         self.per_step = max(1, recipe.batch // recipe.data.patches_per_scene)
@@ -201,21 +201,21 @@ class _Batches(Generic[Batch]):
         return self.recipe.steps
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in range(self.done, self.recipe.steps):
+        for step in range(self.first_step, self.recipe.steps):
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """Draw the batch of a step, as the recipe's kind learns from it."""
+        """Sample the batch of a step for the recipe's kind of training."""
         raise NotImplementedError
 
     def draw(self, step: int) -> tuple[np.random.Generator, NDArray[np.int64]]:
-        """Draw the scenes of a step, and give what else is drawn by."""
+        """Sample the scenes of a step; return the generator and their numbers."""
         rng = np.random.default_rng([self.recipe.seed, step, self.stream])
         return rng, rng.integers(0, self.count, self.per_step)
 
 
 class BlockBatches(_Batches[BlockScenes]):
-    """Random batches of what a survey sees of scenes, kept as files."""
+    """Random batches of the stored block statistics that a survey is trained on."""
 
     def __init__(
         self, recipe: Recipe, report: Report, first_step: int, process: int
@@ -224,22 +224,22 @@ class BlockBatches(_Batches[BlockScenes]):
         super().__init__(recipe, first_step, process, len(self.arrays[0]))
 
     def batch(self, step: int) -> BlockScenes:
-        """Draw the batch of a step."""
+        """Sample the batch of a step."""
         _, numbers = self.draw(step)
         return BlockScenes(*(torch.from_numpy(a[numbers]) for a in self.arrays))
 
 
 class Places(NamedTuple):
-    """Which scenes a batch of S is cut from, and where, P patches of each."""
+    """Scenes that a batch is cut from: S scenes, P patches of each."""
 
     low: NDArray[np.int64]  # (S,) numbers of the degraded scenes
-    high: NDArray[np.int64]  # (S,) of the clear ones, others without pairs
+    high: NDArray[np.int64]  # (S,) of the clear ones; other scenes if unpaired
     corners: NDArray[np.int64]  # (S, P, 2) in the degraded scenes
-    elsewhere: NDArray[np.int64]  # (S, P, 2) in the clear ones
+    high_corners: NDArray[np.int64]  # (S, P, 2) in the clear ones
 
 
 class CachedBatches(_Batches[Scenes | Patches]):
-    """Random batches of cached scenes, held on the card that learns if they fit."""
+    """Random batches of cached scenes, held on the training GPU if they fit."""
 
     def __init__(
         self,
@@ -263,8 +263,8 @@ class CachedBatches(_Batches[Scenes | Patches]):
         self.rest = [to_device(a) for a in cache[2:] if a is not None]
 
     def batch(self, step: int) -> Scenes | Patches:
-        """Draw the batch of a step, as the recipe's kind learns from it."""
-        numbers, others, corners, elsewhere = self.places(step)
+        """Sample the batch of a step for the recipe's kind of training."""
+        numbers, others, corners, high_corners = self.places(step)
         low, high = self._take(self.low, numbers), self._take(self.high, others)
         if self.rest:
             there = to_device(numbers, self.device)
@@ -284,10 +284,10 @@ class CachedBatches(_Batches[Scenes | Patches]):
         if self.recipe.is_unpaired:
             high = unit_scenes(high)
         side = self.recipe.data.patch_px
-        return Patches.cut_from(low, high, corners, elsewhere, side)
+        return Patches.cut_from(low, high, corners, high_corners, side)
 
     def places(self, step: int) -> Places:
-        """Draw which scenes a step learns from, and where."""
+        """Sample the scenes and the corners of the patches of a step."""
         data = self.recipe.data
         rng, numbers = self.draw(step)
         last = self.low.shape[-1] - data.patch_px
@@ -296,15 +296,15 @@ class CachedBatches(_Batches[Scenes | Patches]):
         if not self.recipe.is_unpaired:
             return Places(numbers, numbers, corners, corners)
         other_numbers = numbers + rng.integers(1, max(self.count, 2), self.per_step)
-        elsewhere = rng.integers(0, last + 1, many)
-        return Places(numbers, other_numbers % self.count, corners, elsewhere)
+        high_corners = rng.integers(0, last + 1, many)
+        return Places(numbers, other_numbers % self.count, corners, high_corners)
 
     def _take(self, scenes: Tensor, numbers: NDArray[np.int64]) -> Tensor:
         return scenes[to_device(numbers, self.device)].float()[:, None]
 
 
 class MixedBatches(_Batches[Patches]):
-    """Random batches of drawn scenes and a store of pairs, in the recipe's shares."""
+    """Random batches of simulated scenes and stored pairs, in the recipe's shares."""
 
     def __init__(
         self,
@@ -315,18 +315,19 @@ class MixedBatches(_Batches[Patches]):
         of: int,
     ) -> None:
         super().__init__(
-            recipe, simulated_batches.done, process, simulated_batches.count
+            recipe, simulated_batches.first_step, process, simulated_batches.count
         )
         self.scenes, self.items = simulated_batches, StoredPatches(recipe, scale)
         self.process, self.of = process, of
         simulated_count = simulated_batches.per_step * recipe.data.patches_per_scene
-        self.stored = max(1, recipe.batch - simulated_count)
+        self.pairs_per_step = max(1, recipe.batch - simulated_count)
 
     def batch(self, step: int) -> Patches:
-        """Draw the batch of a step: patches of scenes, then those of the store."""
-        first = step * self.stored
+        """Sample the batch of a step: patches of scenes, then those of the store."""
+        first = step * self.pairs_per_step
         pairs = [
-            self.items[self.process + self.of * (first + n)] for n in range(self.stored)
+            self.items[self.process + self.of * (first + n)]
+            for n in range(self.pairs_per_step)
         ]
         scenes = flat(Patches(*self.scenes.batch(step)))
         joined_batch = (
@@ -346,21 +347,21 @@ def unit_scenes(scenes: Tensor) -> Tensor:
 
 
 class TrainingData(lightning.LightningDataModule):
-    """Batches from the first one that a run of `done` steps has not seen."""
+    """Batches of a run, starting at `first_step`."""
 
     def __init__(
         self,
         recipe: Recipe,
         scale: int,
         first_step: int = 0,
-        report: Report = lambda _done, _count: None,
+        report: Report = lambda _first, _count: None,
     ) -> None:
         super().__init__()
-        self.recipe, self.scale, self.done = recipe, scale, first_step
+        self.recipe, self.scale, self.first_step = recipe, scale, first_step
         self.report = report
 
     def train_dataloader(self) -> DataLoader[Any] | _Batches[Any]:
-        """Give this process's batches, as many as the whole run has steps."""
+        """Return this process's batches, as many as the whole run has steps."""
         recipe, data, trainer = self.recipe, self.recipe.data, self.trainer
         number, of = (
             (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
@@ -369,17 +370,20 @@ class TrainingData(lightning.LightningDataModule):
         has_stores = data.pairs is not None
         if data.bank and recipe.draws:
             if recipe.learns == "survey":
-                return BlockBatches(recipe, self.report, self.done, number)
+                return BlockBatches(recipe, self.report, self.first_step, number)
             cache = SceneCache.open(recipe, self.scale, self.report)
             if not has_stores:
-                return CachedBatches(cache, recipe, self.done, number, device)
+                return CachedBatches(cache, recipe, self.first_step, number, device)
             many = max(1, round(data.drawn * recipe.batch))
             some = recipe.replace(batch=many)
-            simulated_batches = CachedBatches(cache, some, self.done, number, device)
+            simulated_batches = CachedBatches(
+                cache, some, self.first_step, number, device
+            )
             return MixedBatches(simulated_batches, recipe, self.scale, number, of)
         per_step = max(1, recipe.batch // (1 if has_stores else data.patches_per_scene))
         first, end = (
-            steps * per_step * of for steps in (self.done, self.done + recipe.steps)
+            steps * per_step * of
+            for steps in (self.first_step, self.first_step + recipe.steps)
         )
         items: Dataset[Any]
         if has_stores:
@@ -394,6 +398,6 @@ class TrainingData(lightning.LightningDataModule):
             num_workers=recipe.workers,
             prefetch_factor=4 if recipe.workers else None,
             persistent_workers=False,
-            # pages that a card copies from while it computes
+            # so that the GPU copies while it computes
             pin_memory=device is not None and device.type == "cuda",
         )

@@ -1,9 +1,9 @@
-"""Blind-spot training: a noisy image is its own truth, at pixels that are hidden.
+"""Blind-spot training: a noisy image is its own target, at masked pixels.
 
-A network is given an image some pixels of which were put out of sight, and says what
-they are. Their noise it cannot tell, since nothing that it sees shares it, so that it
-learns what lies beneath [1]_, [2]_. Where the noise of neighbours on a scan line is
-alike, those are hidden, too [3]_, as far as the image's own noise says.
+A network predicts pixels that are masked in its input. It cannot predict their noise,
+which is independent of what it sees, so it learns the signal [1]_, [2]_. If the noise
+of neighbouring pixels on a scan line is correlated, those are masked, too [3]_, up to
+the distance measured in the image.
 
 .. [1] A. Krull et al., CVPR 2019, 2129 (Noise2Void).
 .. [2] J. Batson, L. Royer, ICML 2019, PMLR 97, 524 (Noise2Self).
@@ -27,46 +27,46 @@ from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.stored_pairs import fitting_store
 from napari_semsr.training.validation import WHITE, ValidationPair, stored_pairs
 
-_AROUND = 2  # pixels on either side of what is hidden, whose greys stand in for it
-_BLOCK = 32  # px; chosen: noise of slow scans is alike over a few
-_FLAT = 0.25  # share of blocks that noise is looked for in; chosen
-_FLAT_SIGMA_PX = 2.0  # what is left of a block's contrast tells its structure
-_FARTHEST = 8  # px; beyond, so much would be hidden that little is left to learn from
-_ALIKE = 0.1  # correlation; a pixel then tells a hundredth of another's variance
-_DRAWS = 4  # of hidden pixels in each held-out patch; chosen: four in nine are judged
+_MARGIN = 2  # pixels on either side of a masked region, which replace its grey values
+_BLOCK = 32  # px; chosen: noise of slow scans is correlated over a few
+_FLAT = 0.25  # share of blocks, the flattest, that noise is measured in; chosen
+_FLAT_SIGMA_PX = 2.0  # contrast of a block after this blur measures its structure
+_FARTHEST = 8  # px; beyond, too few pixels would stay visible
+_CORRELATED = 0.1  # correlation; explains a hundredth of the variance
+_DRAWS = 4  # masks for each held-out patch; chosen: four in nine pixels are evaluated
 
 
-class Hidden(NamedTuple):
-    """Images of which single pixels are hidden, all (B, 1, H, W)."""
+class MaskedImages(NamedTuple):
+    """Images with masked pixels, all (B, 1, H, W)."""
 
-    seen: Tensor  # with other greys in their places
-    where: Tensor  # bool: those that are asked for
-    mean: Tensor  # of what is left in sight around each pixel
+    image: Tensor  # with other grey values at the masked pixels
+    mask: Tensor  # bool: pixels to predict
+    mean: Tensor  # of the visible pixels around each pixel
 
 
-def hide(
-    images: Tensor, every: int, reach: IntPair, chance: torch.Generator | None = None
-) -> Hidden:
-    """Hide a pixel in each cell of (B, 1, H, W), with those within `reach` of it."""
+def mask_pixels(
+    images: Tensor, every: int, reach: IntPair, rng: torch.Generator | None = None
+) -> MaskedImages:
+    """Mask a random pixel in each cell of (B, 1, H, W), and those within `reach`."""
     rows, columns = (every + 2 * px for px in reach)
     count, (height, width) = len(images), images.shape[-2:]
     corners = torch.rand(
         (2, count, -(-height // rows), -(-width // columns)),
-        generator=chance,
+        generator=rng,
         device=images.device,
     )
     at = torch.arange(count, device=images.device)[:, None, None]
     y = torch.arange(0, height, rows, device=images.device)[:, None]
     x = torch.arange(0, width, columns, device=images.device)
     y, x = y + (corners[0] * rows).long(), x + (corners[1] * columns).long()
-    # with a margin for cells that end outside: to choose those inside waits for a card
+    # a margin for cells that end outside: selecting those inside makes a GPU wait
     larger = (count, height + rows, width + columns)
     there = torch.zeros(larger, dtype=torch.bool, device=images.device)
     there[at, y, x] = True
     there = there[:, None, :height, :width].contiguous()
     size = [2 * px + 1 for px in reach]
     blind = functional.max_pool2d(there.float(), size, 1, list(reach))
-    window = [n + 2 * _AROUND for n in size]
+    window = [n + 2 * _MARGIN for n in size]
     margin = [n // 2 for n in window]
     left = functional.avg_pool2d(1 - blind, window, 1, margin).clamp_min(1e-6)
 
@@ -76,19 +76,19 @@ def hide(
 
     around = mean(images)
     spread = (mean(images.square()) - around.square()).clamp_min(0).sqrt()
-    random_values = torch.randn(images.shape, generator=chance, device=images.device)
+    random_values = torch.randn(images.shape, generator=rng, device=images.device)
     visible = torch.where(blind > 0, around + spread * random_values, images)
-    return Hidden(visible, there, around)
+    return MaskedImages(visible, there, around)
 
 
 def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
-    """Measure how many rows and columns off the noise of a scan is alike."""
+    """Measure over how many rows and columns the noise of a scan is correlated."""
     blocks = np.concatenate([_blocks(field.astype(float)) for field in fields])
     structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))
     order = np.argsort(structure)
     flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
-    along = _alike(flat_ones)
-    across = _alike(flat_ones.swapaxes(1, 2))
+    along = _noise_correlation(flat_ones)
+    across = _noise_correlation(flat_ones.swapaxes(1, 2))
     return _first_below(across - along), _first_below(along - across)
 
 
@@ -103,8 +103,8 @@ def _blocks(field: FloatArray) -> FloatArray:
     )
 
 
-def _alike(blocks: FloatArray) -> FloatArray:
-    """Correlate noise along lines of blocks (N, Y, X), from 1 px on; the median."""
+def _noise_correlation(blocks: FloatArray) -> FloatArray:
+    """Median correlation of noise along lines of blocks (N, Y, X), by distance."""
     noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
     power = np.maximum((noise**2).mean((1, 2)), 1e-12)
     return np.array(
@@ -116,53 +116,51 @@ def _alike(blocks: FloatArray) -> FloatArray:
 
 
 def _first_below(excess: FloatArray) -> int:
-    """Count the distances up to the first at which noise is no longer alike."""
-    return int(np.argmin(np.append(excess >= _ALIKE, False)))
+    """Count the distances before the first at which noise is uncorrelated."""
+    return int(np.argmin(np.append(excess >= _CORRELATED, False)))
 
 
 class BlindSpot(Supervised):
-    """Training of a network on what it does not see of noisy patches."""
+    """Training of a network to predict masked pixels of noisy patches."""
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         super().__init__(network, recipe, pairs)
         if recipe.hidden.reach is None and recipe.data.pairs is not None:
-            pairs = stored_pairs(fitting_store(recipe, 1), "train")  # as it learns from
+            pairs = stored_pairs(fitting_store(recipe, 1), "train")
         self.reach = recipe.hidden.reach or noise_reach([one.low for one in pairs])
 
     def training_step(self, batch: Any, _index: int) -> Tensor:
-        """Return the loss of one batch of `Patches`, of which low is looked at."""
+        """Return the loss of one batch of `Patches`, of which only `low` is used."""
         images = flat(Patches(*batch)).low
-        hidden_pixels = hide(images, self.recipe.hidden.every_px, self.reach)
-        prediction = self.run(self.laid_out(hidden_pixels.seen))
+        masked = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
+        prediction = self.run(self.laid_out(masked.image))
         with self.exact():
-            error = torch.where(hidden_pixels.where, prediction.float() - images, 0.0)
-            loss: Tensor = error.square().sum() / hidden_pixels.where.sum()
+            error = torch.where(masked.mask, prediction.float() - images, 0.0)
+            loss: Tensor = error.square().sum() / masked.mask.sum()
         self.check_finite("loss is", loss, images)
         return loss
 
     @torch.inference_mode()
     def validate_pairs(self) -> dict[str, float]:
-        """Tell how much better hidden pixels are found than by the mean around."""
-        chance = torch.Generator().manual_seed(0)
+        """Compare the predictions of masked pixels with the mean around them."""
+        rng = torch.Generator().manual_seed(0)
         network, sums = self.best_network, np.zeros(2)
         learning, stride = network.training, int(getattr(network, "stride", 1))
         network.eval()
         for pair in self.validator.pairs:
             rows, columns = (n // stride * stride for n in pair.low.shape)
             image = torch.from_numpy(pair.low[:rows, :columns] / WHITE).float()
-            hidden_pixels = hide(
+            masked = mask_pixels(
                 image.expand(_DRAWS, 1, -1, -1),
                 self.recipe.hidden.every_px,
                 self.reach,
-                chance,
+                rng,
             )
-            output = network(hidden_pixels.seen.to(self.device)).float().cpu()
-            for number, estimate in enumerate((output, hidden_pixels.mean)):
-                sums[number] += float(
-                    (estimate - image)[hidden_pixels.where].square().sum()
-                )
+            output = network(masked.image.to(self.device)).float().cpu()
+            for number, estimate in enumerate((output, masked.mean)):
+                sums[number] += float((estimate - image)[masked.mask].square().sum())
         network.train(learning)
         ours, plain = np.maximum(sums, 1e-12)
         return {

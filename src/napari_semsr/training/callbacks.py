@@ -1,9 +1,9 @@
-"""What watches a run: it validates, keeps the best model and the state, and reports.
+"""Callbacks of a run: validate, save the best model and the state, report progress.
 
-Figures go to a CSV file, and to TensorBoard's log where that package is there. The CSV
-file is ours: Lightning's logger deletes it when a run is resumed. Lightning's early
-stop counts in its own state what ours reads off the best model's step, so that a run
-may be resumed with another patience, or with one at all.
+Figures go to a CSV file, and to TensorBoard's log if that package is installed. We
+write the CSV file ourselves, since Lightning's logger deletes it when a run is resumed.
+Our early stop counts from the best model's step, and not in a state of its own as
+Lightning's does, so that a run may be resumed with another patience.
 """
 
 import copy
@@ -50,17 +50,17 @@ from napari_semsr.training.learner import Learner
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.run_folder import NETWORKS, RunFolder
 from napari_semsr.training.scenes import INSTRUMENTS
-from napari_semsr.training.unpaired import EXPECTED
+from napari_semsr.training.unpaired import EXPECTED_GAIN
 from napari_semsr.training.validation import PERCENTILES
 
-_READ_EVERY_S = 0.2  # chosen: as often as a person can read
+_READ_EVERY_S = 0.2  # chosen: as fast as a person can read
 
 
 class MetricsLogger:
-    """Writes figures to ``curve.csv``, with its first columns, and to the loggers.
+    """Writer of figures to ``curve.csv`` and to the loggers.
 
-    The table is written as a whole: after a kill it has no torn row, and what a resumed
-    run does once more takes the place of what was there.
+    The table keeps its first columns and is written as a whole: a killed process leaves
+    no incomplete row, and steps that a resumed run repeats replace the earlier rows.
     """
 
     def __init__(self, run_dir: Path, loggers: Sequence[Logger]) -> None:
@@ -91,7 +91,7 @@ class MetricsLogger:
 
 
 def _step_of(columns: Sequence[str], row: Sequence[str]) -> float:
-    """Read the step of a row; infinite where there is none."""
+    """Read the step of a row; infinite if it has none."""
     try:
         return float(row[columns.index("step")])
     except ValueError:
@@ -100,7 +100,7 @@ def _step_of(columns: Sequence[str], row: Sequence[str]) -> float:
 
 _NAMES = {
     "gain_db": f"gain {{:+.2f}} {DB}",
-    EXPECTED: f"expected gain {{:+.2f}} {DB}",
+    EXPECTED_GAIN: f"expected gain {{:+.2f}} {DB}",
     "ssim": "SSIM {:.4f}",
     "frc_per_px": "FRC to {:.3f} per px",
     "hidden_db": f"{{:+.2f}} {DB} on hidden pixels",
@@ -109,20 +109,19 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class StepReport(Progress):
-    """How far a run has come."""
+    """Progress of a training run."""
 
-    loss: float = field(kw_only=True)  # of the step that was done
+    loss: float = field(kw_only=True)  # of the last step
 
 
 class Recorder(Callback):
-    """Validates, keeps the best model, saves the state, and reports.
+    """Callback that validates, keeps the best model, saves the state, and reports.
 
-    Of several processes that learn together one judges and `writes`. `reports` is what
-    to tell, from the thread of the training; `stop` is set from outside to end the run
-    after its present step; `begin` is called once, when the first step is done and
-    before anything is written. `best`, what is known of the best model, is kept up to
-    date. The state is saved at each validation, and when `save_every_s` are over, since
-    the end of a run may come as a kill.
+    Of several processes only the one with `writes` evaluates and writes. `reports`
+    receives progress from the training thread; set `stop` to end the run after its
+    current step; `begin` is called once, after the first step and before anything is
+    written. `best` holds the figures of the best model so far. The state is saved at
+    each validation, and every `save_every_s`, since a run may be killed.
     """
 
     def __init__(
@@ -144,17 +143,17 @@ class Recorder(Callback):
         self.stop = threading.Event()
         self.begin: Callable[[], None] = lambda: None
         self._has_started = False
-        self._loss, self._read_s = math.nan, -math.inf  # the last that was looked at
+        self._loss, self._read_s = math.nan, -math.inf  # the last that was read
         self._start: tuple[nn.Module, dict[str, float]] | None = None
 
-    def making_scenes(self, scene_count: int, count: int) -> None:
-        """Report how far the making of scenes ahead is; end it if the run is to end."""
+    def report_scenes(self, scene_count: int, count: int) -> None:
+        """Report progress in simulating scenes; raise `Cancelled` if asked to stop."""
         if self.stop.is_set():
             raise Cancelled
-        self.reports.put(Progress(scene_count, count, "making scenes ahead"))
+        self.reports.put(Progress(scene_count, count, "simulating scenes"))
 
     def on_train_start(self, trainer: lightning.Trainer, module: Any) -> None:
-        """Judge what a supervised run starts from: only better models are kept."""
+        """Evaluate the initial model of a supervised run, which must be beaten."""
         begins = self.recipe.start_from is not None and trainer.global_step == 0
         if self.recipe.adversarial or not (begins and self.writes):
             return
@@ -177,7 +176,7 @@ class Recorder(Callback):
             return
         if (
             not self._has_started
-        ):  # take over the folder, now that there is something for it
+        ):  # claim the folder, now that there is something to write
             self._has_started = True
             self.begin()
             if self._start is not None:
@@ -197,11 +196,11 @@ class Recorder(Callback):
         stale = patience_steps is not None and step - best >= patience_steps
         if is_stopped or schedule_step >= last or _agree(trainer, stale):
             trainer.should_stop = True
-        sentence = f"loss {loss:.4f}, {self._praise()}"
+        sentence = f"loss {loss:.4f}, {self._best_figure()}"
         self.reports.put(StepReport(schedule_step, last, sentence, loss=loss))
 
     def _read(self, loss: Tensor, *, now: bool) -> float:
-        """Read the loss; from a card a few times a second, since it waits for that."""
+        """Read the loss; from a GPU, which then waits, only a few times a second."""
         since = time.monotonic() - self._read_s
         if now or loss.device.type == "cpu" or since >= _READ_EVERY_S:
             self._loss, self._read_s = float(loss), time.monotonic()
@@ -215,15 +214,17 @@ class Recorder(Callback):
             self._save(trainer)
             return
         step, figures = trainer.global_step, module.validate_pairs()
-        measure: str = EXPECTED if EXPECTED in figures else self.recipe.measure
+        measure: str = (
+            EXPECTED_GAIN if EXPECTED_GAIN in figures else self.recipe.measure
+        )
         terms = {name: float(value) for name, value in module.terms.items()}
         with self.folder.saving():
             self.metrics.log({"step": step, "loss": loss, **figures, **terms})
-        value = figures.get(measure, math.inf)  # the newest, where nothing tells
+        value = figures.get(measure, math.inf)  # without a measure the newest is kept
         if math.isnan(value):
             msg = (
-                f"The held-out {measure} must be a number, got none at step {step}; "
-                "look for NaN pixels in the pairs for validation."
+                f"The {measure} of the held-out pairs is not a number at step {step}; "
+                "check the validation pairs for NaN pixels."
             )
             raise SemsrError(msg, code="score-not-finite")
         better = value == math.inf or value > self.best.get(measure, -math.inf)
@@ -234,10 +235,10 @@ class Recorder(Callback):
             self.folder.keep_preview(module.best_network, module.validator.pairs)
 
     def _best_before_adversary(self, step: int) -> bool:
-        """Whether the best model knows no discriminator and that of `step` does.
+        """Return whether `step` is the first validation with a discriminator.
 
-        Pixel errors are lowest before the discriminators contribute, so that a GAN's
-        best model would otherwise never be one of a GAN.
+        Pixel errors are lowest before the discriminators contribute, so that the best
+        model would otherwise never be one trained with them.
         """
         if not self.recipe.adversarial or not self.best:
             return False
@@ -250,7 +251,7 @@ class Recorder(Callback):
         figures: dict[str, float],
         step: int,
     ) -> None:
-        """Save a network as the best one so far, and those that learnt with it."""
+        """Save a network as the best so far, with the networks trained beside it."""
         self.best.clear()
         self.best.update(figures, step=step)
         with self.folder.saving():
@@ -264,15 +265,15 @@ class Recorder(Callback):
         self.folder.save_state(trainer, self.best)
         self._saved_s = time.monotonic()
 
-    def _praise(self) -> str:
-        measure = EXPECTED if EXPECTED in self.best else self.recipe.measure
+    def _best_figure(self) -> str:
+        measure = EXPECTED_GAIN if EXPECTED_GAIN in self.best else self.recipe.measure
         if measure not in self.best:
-            return "not yet judged" if not self.best else "no truth to judge by"
+            return "not yet evaluated" if not self.best else "no ground truth"
         return "best " + _NAMES[measure].format(self.best[measure])
 
 
 def _agree(trainer: lightning.Trainer, value: float) -> float:
-    """Take the first process's word, where several learn together."""
+    """Return the first process's value, where several train together."""
     if trainer.world_size == 1:
         return value
     return float(trainer.strategy.broadcast(value))
@@ -281,7 +282,7 @@ def _agree(trainer: lightning.Trainer, value: float) -> float:
 def card_of(
     recipe: Recipe, network: nn.Module, validation: dict[str, float]
 ) -> ModelCard:
-    """Write the card of a trained network; it names no folder of this machine."""
+    """Return the model card of a trained network, without names of local folders."""
     stride = int(getattr(network, "stride", 1))
     probe_result = probe_of(
         recipe.architecture, yaml.safe_dump(recipe.architecture_options)
@@ -311,11 +312,11 @@ def card_of(
 
 
 _digest = functools.lru_cache(maxsize=1024)(digest_path)
-"""Digests a file once for all models that a run keeps."""
+"""Digest of a file, computed once for all models that a run saves."""
 
 
 def _learnt_from(recipe: Recipe) -> list[Any]:
-    """Say which images and areas a model has seen, those of its start included."""
+    """List the images and areas that a model, or the one it started from, has seen."""
     sources: list[Any] = []
     if recipe.start_from is not None:
         training = read_card(resolve(recipe.start_from)).training
@@ -341,13 +342,13 @@ def _learnt_from(recipe: Recipe) -> list[Any]:
 
 
 def _pixel_nm(recipe: Recipe) -> FloatPair | None:
-    """Give the pixel of the one instrument that is learnt from; images have many."""
+    """Return the pixel size of the training data, if it has a single one."""
     if recipe.data.pairs is None:
         instruments = (INSTRUMENTS.get(name) for name in recipe.data.sources)
         pixels = {None if one is None else one.pixel_nm for one in instruments}
         pixel = pixels.pop() if len(pixels) == 1 else None
         return None if pixel is None else (pixel, pixel)
-    # that of LOW, for a model that goes on from one to which it mattered
+    # that of LOW, if the model it started from states a pixel size
     start = recipe.start_from
     before = None if start is None else read_card(resolve(start)).pixel_size_nm
     record = open_pairs(Path(recipe.data.pairs)).record
@@ -360,7 +361,7 @@ def _pixel_nm(recipe: Recipe) -> FloatPair | None:
 
 @functools.lru_cache(maxsize=8)
 def probe_of(architecture: str, options: str) -> Probe:
-    """Measure a fresh network, since weights do not matter; it takes seconds."""
+    """Probe an untrained network, since weights do not matter; it takes seconds."""
     plain = build(architecture, yaml.safe_load(options))
     stride = int(getattr(plain, "stride", 1))
     return probe(getattr(plain, "local", plain), stride=stride)

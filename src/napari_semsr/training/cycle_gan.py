@@ -1,9 +1,9 @@
-"""Two generators without pairs: the systems of Sun and of Gao, and a blur for one.
+"""CycleGAN: two generators trained without pairs, one of which may be a blur.
 
-The cycle runs from the degraded images and from the clear ones. With a kernel, the way
-back to the degraded images is a convolution (Lim et al. 2020, arXiv:1908.09414). It is
-learnt, or known; then the discriminator of the degraded images goes, since nothing
-would learn from it.
+The cycle runs from the degraded images and from the clear ones (the systems of Sun and
+of Gao). With a kernel, the second generator is a convolution (Lim et al. 2020,
+arXiv:1908.09414). If the kernel is fixed rather than learnt, there is no discriminator
+of degraded images, since nothing would be trained by it.
 """
 
 import functools
@@ -33,32 +33,32 @@ from napari_semsr.simulation import gaussian_kernel
 from napari_semsr.training.adversarial import (
     AdversarialLearner,
     History,
+    discriminator_step_loss,
     generator_loss,
-    telling_apart,
 )
-from napari_semsr.training.learner import PIXEL_LOSSES, frozen
+from napari_semsr.training.learner import PIXEL_LOSSES, freeze
 from napari_semsr.training.recipe import EdgeOperator, KernelOptions, Recipe
 from napari_semsr.training.unpaired import UnpairedValidator, unpaired_fields
 from napari_semsr.training.validation import ValidationPair
 
-# A blur as a network of one convolution: the physical half of a cycle.
+# A blur as a network of one convolution.
 #
-# A known one has no weights. A learnt one is a positive kernel that adds up to 1, as
-# the point-spread function of incoherent light or of a beam is. Two sets of images of
-# the same kind of sample, one blurred, tell the modulus of its transfer function: the
+# A fixed kernel has no weights. A learnt one is positive and adds up to 1, as the
+# point-spread function of incoherent light or of a beam is. Two sets of images of the
+# same kind of sample, one blurred, determine the modulus of its transfer function: the
 # mean power spectrum of the blurred set is that of the other times the modulus squared,
-# and the noise. What that leaves open, a discriminator may tell.
+# plus the noise. The phase is left to the discriminator.
 
 _LARGEST = 301  # side of a kernel; chosen
 _LARGEST_FILE = 1 << 24  # bytes; chosen: twenty such kernels in the widest type
-_HASTE = 10.0  # of a kernel's weights beside those of networks
-_FLOOR = 5e-5  # of the kernel that a learnt one begins with, over its peak
-_MEMORY = 0.995  # of the mean spectra
+_RATE_FACTOR = 10.0  # learning rate of a kernel over that of networks
+_FLOOR = 5e-5  # least value of the initial kernel, over its peak
+_DECAY = 0.995  # of the running mean spectra
 _EMPTY = 1e-9  # power of no signal at all
 
 
 def kernel_of(options: KernelOptions) -> Float32Array:
-    """Make or read a kernel (N, M) with odd sides, that adds up to 1."""
+    """Make or read a kernel (N, M) with odd sides, normalised to a sum of 1."""
     if options.file is None:
         kernel = gaussian_kernel(options.sigma_px, options.size_px)
     else:
@@ -74,7 +74,7 @@ def _read_kernel(path: Path) -> FloatArray:
         else:
             kernel = read(path).array().astype(float)
     except (OSError, ValueError) as error:
-        msg = f"The kernel {path.name} cannot be read: {str(error).splitlines()[0]}."
+        msg = f"Cannot read the kernel {path.name}: {str(error).splitlines()[0]}."
         is_absent = isinstance(error, FileNotFoundError)
         raise ReadError(msg, code="file-missing" if is_absent else None) from error
     sides = kernel.shape
@@ -89,7 +89,7 @@ def _read_kernel(path: Path) -> FloatArray:
 
 
 class Blur(nn.Module):
-    """Convolution with a kernel, and noise while it learns; edges are reflected."""
+    """Convolution with a kernel, with noise during training; edges are reflected."""
 
     kernel: Tensor
 
@@ -105,7 +105,7 @@ class Blur(nn.Module):
 
 
 class LearntBlur(nn.Module):
-    """Convolution with a kernel that is learnt from spectra of patches of `side` px."""
+    """Convolution with a kernel fitted to spectra of patches of `side` px."""
 
     mean_low: Tensor
     mean_high: Tensor
@@ -115,7 +115,7 @@ class LearntBlur(nn.Module):
         super().__init__()
         self.noise, self.side = noise, side
         kernel = np.maximum(start[::-1, ::-1], _FLOOR * start.max())
-        self.raised = nn.Parameter(torch.from_numpy(np.log(kernel) / _HASTE))
+        self.raised = nn.Parameter(torch.from_numpy(np.log(kernel) / _RATE_FACTOR))
         hann = torch.hann_window(side, periodic=False)
         window = hann[:, None] * hann
         self.register_buffer("window", window / window.square().mean().sqrt())
@@ -123,8 +123,8 @@ class LearntBlur(nn.Module):
             self.register_buffer(name, torch.zeros(side, side // 2 + 1))
 
     def kernel(self) -> Tensor:
-        """Give the kernel (1, 1, N, M), flipped as torch wants it; adds up to 1."""
-        flat = torch.softmax(_HASTE * self.raised.flatten(), 0)
+        """Return the kernel (1, 1, N, M), flipped for torch; it adds up to 1."""
+        flat = torch.softmax(_RATE_FACTOR * self.raised.flatten(), 0)
         return flat.reshape(self.raised.shape)[None, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -132,28 +132,28 @@ class LearntBlur(nn.Module):
         return _blur(x, self.kernel(), self.noise if self.training else 0.0)
 
     def spectrum_loss(self, low: Tensor, high: Tensor) -> Tensor:
-        """Compare log spectra of blurred images and of clear ones blurred."""
-        self._remember(low, self.mean_low)
-        self._remember(high, self.mean_high)
+        """Compare the log spectra of blurred images and of clear images, blurred."""
+        self._update_mean(low, self.mean_low)
+        self._update_mean(high, self.mean_high)
         transfer = torch.fft.rfft2(self.kernel()[0, 0], s=(self.side, self.side))
         expected_power = transfer.abs().square() * self.mean_high + self.noise**2
         measured_power = self.mean_low + _EMPTY
-        apart = (expected_power + _EMPTY).log() - measured_power.log()
-        loss: Tensor = apart.square().mean()  # chosen to weigh 1 beside the cycle's 10
+        log_ratio = (expected_power + _EMPTY).log() - measured_power.log()
+        loss: Tensor = log_ratio.square().mean()  # chosen: weight 1, the cycle's is 10
         return loss
 
     @torch.no_grad()
-    def _remember(self, images: Tensor, mean: Tensor) -> None:
+    def _update_mean(self, images: Tensor, mean: Tensor) -> None:
         """Add a batch to a mean power spectrum, in place."""
         varying = images[:, 0].float()
         varying = (varying - varying.mean((-1, -2), keepdim=True)) * self.window
         power = torch.fft.rfft2(varying, norm="ortho").abs().square().mean(0)
         # No branch on a value: it would make a GPU wait at every step.
-        mean.copy_(torch.where(mean.any(), torch.lerp(power, mean, _MEMORY), power))
+        mean.copy_(torch.where(mean.any(), torch.lerp(power, mean, _DECAY), power))
 
 
 def blur_of(options: KernelOptions, side: int) -> Blur | LearntBlur:
-    """Make the blur that a recipe asks for."""
+    """Return the blur that a recipe specifies."""
     kernel = kernel_of(options)
     if not options.learnt:
         return Blur(kernel, options.noise)
@@ -180,12 +180,12 @@ def _blur(x: Tensor, kernel: Tensor, noise: float) -> Tensor:
 
 
 Way = tuple[Tensor, Tensor, Tensor | None]
-"""What came back, what was sent, and what the generator made of what should stay."""
+"""Image after the cycle, the input, and the input sent through the other generator."""
 
 
 @contextmanager
 def without_running_statistics(network: nn.Module) -> Iterator[None]:
-    """Let batch norms take statistics of what goes through now, and not keep them."""
+    """Let batch norms use the statistics of a batch without updating running ones."""
     norms = [m for m in network.modules() if isinstance(m, _BatchNorm)]
     rates = [norm.momentum for norm in norms]
     for norm in norms:
@@ -198,7 +198,7 @@ def without_running_statistics(network: nn.Module) -> Iterator[None]:
 
 
 class CycleGan(AdversarialLearner):
-    """Adversarial, cycle, identity and edge losses of two generators of one grid."""
+    """Adversarial, cycle, identity and edge losses of two generators of scale 1."""
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
@@ -239,21 +239,21 @@ class CycleGan(AdversarialLearner):
         self.unpaired = [UnpairedValidator(*each) for each in fields]
 
     def generators(self) -> nn.Module:
-        """Give both generators."""
+        """Return both generators."""
         return nn.ModuleList((self.network, self.back))
 
     def discriminators(self) -> nn.Module:
-        """Give the discriminators."""
+        """Return the discriminators."""
         return self.judges
 
     def beside(self) -> nn.Module:
-        """Give the way back and the discriminators."""
+        """Return the second generator and the discriminators."""
         return nn.ModuleDict({"back": self.back, "judges": self.judges})
 
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
         """Return the loss of both generators; the images are of different places."""
         if step < self.gan.content_only_steps:
-            return self._teach_start(low, high)
+            return self._warm_up_loss(low, high)
         clear, kept_high = self._translate(self.network, low, high)
         if self.gan.kernel is None:
             coarse, kept_low = self._translate(self.back, high, low)
@@ -268,8 +268,8 @@ class CycleGan(AdversarialLearner):
         ways = (back_low.float(), low, kept_low), (back_high.float(), high, kept_high)
         return self._weigh(low, high, *ways, adversarial=adversarial)
 
-    def _teach_start(self, low: Tensor, high: Tensor) -> Tensor:
-        """Teach what to begin as: copies, or a weak blur and its inverse."""
+    def _warm_up_loss(self, low: Tensor, high: Tensor) -> Tensor:
+        """Return the loss of the warm-up: copies, or a weak blur and its inverse."""
         weak = None if self.start is None else self.start(high)
         clear = self.network(high if weak is None else weak).float()
         ways: list[Way] = [(clear, high, clear)]
@@ -280,7 +280,7 @@ class CycleGan(AdversarialLearner):
         return self._weigh(low, high, *ways)
 
     def _weigh(self, low: Tensor, high: Tensor, *ways: Way, **more: Tensor) -> Tensor:
-        """Sum and note the terms of some ways, of a learnt blur, and more."""
+        """Sum and record the loss terms, including that of a learnt blur."""
         with self.exact():
             terms = self._terms(*ways)
             if isinstance(self.back, LearntBlur):
@@ -296,11 +296,13 @@ class CycleGan(AdversarialLearner):
         for name, judge in self.judges.items():
             history = cast("History", self.histories[name])
             old_and_new = history.exchange(self._outputs[name].float(), step)
-            losses.append(telling_apart(judge, true[name], old_and_new, self.gan))
+            losses.append(
+                discriminator_step_loss(judge, true[name], old_and_new, self.gan)
+            )
         return torch.stack(losses).sum()
 
     def validate_pairs(self) -> dict[str, float]:
-        """Judge the network by a truth, and where asked for by what that may be."""
+        """Evaluate on pairs if there are any, and on unpaired fields if requested."""
         figures = super().validate_pairs() if self.validator.pairs else {}
         unpaired_figures = [
             one.figures(self.best_network, self.back) for one in self.unpaired
@@ -313,7 +315,7 @@ class CycleGan(AdversarialLearner):
     def _translate(
         self, generator: nn.Module, image: Tensor, other: Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Translate images, and show the generator what should stay as it is."""
+        """Translate images; also translate `other`, which should not change."""
         if not (self.gan.identity_weight or self.gan.edge_weight):
             return generator(image), None
         if self.at_once:
@@ -330,9 +332,9 @@ class CycleGan(AdversarialLearner):
         return image + noise * torch.randn_like(image) if noise else image
 
     def _adversarial(self, clear: Tensor, coarse: Tensor) -> Tensor:
-        """Ask the discriminators, which do not learn from it."""
+        """Return the generators' adversarial loss, with the discriminators frozen."""
         outputs = {"high": clear, "low": coarse}
-        with frozen(self.judges):
+        with freeze(self.judges):
             scores = [
                 judge(outputs[name]).float() for name, judge in self.judges.items()
             ]
@@ -368,8 +370,8 @@ class CycleGan(AdversarialLearner):
         }
 
 
-# What the terms compare, on (B, C, H, W) of the unit scale. Where a paper's formula is
-# misprinted or leaves a choice, the docstring says what is taken.
+# Loss terms on (B, C, H, W), grey values of 0 to 1. Where a paper's formula is
+# misprinted or ambiguous, the docstring states our choice.
 #
 # Gao: X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4. SSIM: Z. Wang
 # et al., IEEE Trans. Image Process. 13, 600 (2004), doi:10.1109/TIP.2003.819861.
@@ -378,32 +380,32 @@ _C1 = 1e-4  # K1 = 0.01, Gao's and the usual one
 _C2 = 4e-4  # K2 = 0.02, Gao's; the usual one is 9e-4
 _WINDOW = 11  # px, Wang's and Gao's
 _SIGMA = 1.5  # px, Wang's; Gao et al. give none
-_SLOPES = {  # across; down is its transpose. Both read 8 for a slope of one per pixel
+_SLOPES = {  # along x; along y the transpose. Both give 8 for a slope of one per pixel
     "sobel": torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]),
     "prewitt": torch.tensor([[-1.0, 0, 1]] * 3) * 4 / 3,
 }
 _KIRSCH = (5.0, 5.0, 5.0, -3.0, -3.0, -3.0, -3.0, -3.0)  # around the pixel
 _AROUND = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
-_KIRSCH_SLOPE = 24.0 / 8.0  # what it reads for a slope of one per pixel, over Sobel's
-_LEVEL = 1e-12  # the root has no derivative at nothing; a flat place reads 1e-6
+_KIRSCH_SLOPE = 24.0 / 8.0  # its value for a slope of one per pixel, over Sobel's
+_LEVEL = 1e-12  # the root has no derivative at zero; flat areas give 1e-6
 
 
 def cycle_ssim(output: Tensor, image: Tensor) -> Tensor:
-    """One less the structural similarity, 0 to 2: one half of Gao's equation 11."""
+    """Return 1 - SSIM, 0 to 2: one half of Gao's equation 11."""
     return 1 - ssim(output, image).mean()
 
 
 def edge_loss(
     output: Tensor, image: Tensor, operator: EdgeOperator = "sobel"
 ) -> Tensor:
-    """Mean squared difference of edges of outputs: half of Gao's equation 13."""
+    """Return the mean squared difference of edges: half of Gao's equation 13."""
     return functional.mse_loss(
         edge_magnitude(output, operator), edge_magnitude(image, operator)
     )
 
 
 def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
-    """Map the similarity, -1 to 1, of two (B, C, H, W) where the whole window fits."""
+    """Map the SSIM, -1 to 1, of two (B, C, H, W) where the whole window fits."""
     if first.shape != second.shape or min(first.shape[-2:]) < _WINDOW:
         msg = (
             f"SSIM needs two images of one shape and at least {_WINDOW} px, got "
@@ -411,8 +413,8 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
         )
         alike = first.shape == second.shape
         raise ShapeError(msg, code="image-too-small" if alike else "sizes-differ")
-    # Variances are small differences of large numbers: 16 bits do not hold them, and 32
-    # do better around each image's own mean, which changes no variance.
+    # Variances are small differences of large numbers: 16 bits are too few, and 32 are
+    # more exact if each image's mean is subtracted, which changes no variance.
     a, b = (x if x.dtype == torch.float64 else x.float() for x in (first, second))
     level_a, level_b = (x.detach().mean((-1, -2), keepdim=True) for x in (a, b))
     a, b = a - level_a, b - level_b
@@ -428,7 +430,7 @@ def ssim(first: Tensor, second: Tensor, *, c2: float = _C2) -> Tensor:
 
 
 def _window(side: int, like: Tensor) -> Tensor:
-    """Weighted means of all windows along an axis as one matrix (side - 10, side)."""
+    """Return the matrix (side - 10, side) of weighted means of windows on an axis."""
     places = torch.arange(side, dtype=like.dtype, device=like.device)
     reach = _WINDOW // 2
     distance = places - (places[: side - 2 * reach, None] + reach)
@@ -438,7 +440,7 @@ def _window(side: int, like: Tensor) -> Tensor:
 
 
 def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
-    """Find how steep (B, C, H, W) is; a slope of one per pixel reads 8 by each."""
+    """Return the gradient magnitude of (B, C, H, W); 8 for a slope of one per pixel."""
     kernels = _edge_kernels(operator, image.dtype, image.device)
     padded_image = functional.pad(
         image.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate"
@@ -455,7 +457,7 @@ def edge_magnitude(image: Tensor, operator: EdgeOperator = "sobel") -> Tensor:
 def _edge_kernels(
     operator: EdgeOperator, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Give the masks of an operator, (2 or 8, 1, 3, 3)."""
+    """Return the masks of an operator, (2 or 8, 1, 3, 3)."""
     kernels = torch.zeros(8, 3, 3)
     if operator == "kirsch":
         for turn, mask in enumerate(kernels):

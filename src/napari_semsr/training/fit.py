@@ -1,8 +1,8 @@
-"""The run of a recipe: a model file and a curve come out of it; it can be resumed.
+"""Training run of a recipe: writes a model file and a learning curve; can be resumed.
 
-`train` is the whole of it, from top to bottom. Lightning's trainer runs in a thread of
-its own, so that the job stays a generator that a panel or a command can drive and stop.
-What is left in the folder of a run is described in `napari_semsr.training.run_folder`.
+`train` is the whole run. Lightning's trainer runs in a separate thread, so that the job
+is a generator that a panel or a command can drive and stop. The files of a run are
+described in `napari_semsr.training.run_folder`.
 """
 
 import copy
@@ -82,12 +82,12 @@ _CHATTER = ("pytorch_lightning", "lightning_fabric")
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """What a training run gave."""
+    """Result of a training run."""
 
-    steps: int  # done in all
+    steps: int  # in total
     validation: dict[str, float]  # figures of the best model, and its step
     model: Path  # the best one
-    comparison: "Comparison | None" = None  # with what it must beat, on held-out pairs
+    comparison: "Comparison | None" = None  # with simpler methods, on held-out pairs
 
 
 def train(
@@ -99,16 +99,15 @@ def train(
     overwrite: bool = False,
     bank_folder: str | None = None,
 ) -> Job[TrainResult]:
-    """Train a model by its recipe; gives the best model's file and figures.
+    """Train a model by its recipe; return the best model's file and figures.
 
-    The run's files go to a new or empty folder, or the run's own when resuming from the
-    last saved state, which may be another device's; `overwrite` removes those of an
-    earlier run. Scenes that were made ahead are kept in the bank folder, wherever that
-    is; a recipe's own must lie in the run's folder. An `OptionError` or `ShapeError` if
-    a device is not there, or fewer than the recipe wants, or the network cannot take
-    its patches; a `WriteError` or `CheckpointError` if the folder is in use, or there
-    is nothing to resume; a `DeviceMemoryError` if memory ran out; a `SemsrError` if the
-    loss is not finite.
+    `run_dir` must be new or empty, or that of the run to resume from its last saved
+    state, on any device; `overwrite` removes the files of an earlier run. Scenes made
+    in advance are stored in the bank folder, which may be anywhere; one that a recipe
+    names must be in the folder of the run. Raises an `OptionError` or `ShapeError` if a
+    device is missing or the network cannot take the recipe's patches; a `WriteError` or
+    `CheckpointError` if the folder is in use, or there is nothing to resume; a
+    `DeviceMemoryError` if memory runs out; a `SemsrError` if the loss is not finite.
     """
     place = training_device(recipe, device)
     recipe = _with_bank(recipe.settle(), run_dir, bank_folder)
@@ -116,15 +115,15 @@ def train(
     _check_patches(network, recipe)
     bf16 = takes_bf16(recipe, network, place)
     initial_network = copy.deepcopy(network)
-    first, best = is_first(recipe), {}
+    first, best = is_main_process(recipe), {}
     folder = RunFolder(run_dir, recipe)
-    with _environment_kept(), folder.leaving_no_empty(), ExitStack() as stack:
+    with _restore_environment(), folder.removing_empty_folders(), ExitStack() as stack:
         if first:
-            stack.enter_context(folder.ours(resume=resume))
+            stack.enter_context(folder.lock(resume=resume))
             best = folder.check(resume=resume, overwrite=overwrite)
         recorder = Recorder(folder, best, writes=first)
-        tries = bool(torch.backends.cudnn.benchmark)  # which Lightning sets for good
-        stack.callback(setattr, torch.backends.cudnn, "benchmark", tries)
+        benchmarks = bool(torch.backends.cudnn.benchmark)  # Lightning does not reset it
+        stack.callback(setattr, torch.backends.cudnn, "benchmark", benchmarks)
         trainer = _trainer(recipe, run_dir, recorder, place, bf16=bf16)
 
         def fit() -> None:
@@ -137,11 +136,11 @@ def train(
             state = folder.state if resume else None
             first_step = folder.steps_done() if resume else 0
             scale = _scale_of(network)
-            data = TrainingData(recipe, scale, first_step, recorder.making_scenes)
+            data = TrainingData(recipe, scale, first_step, recorder.report_scenes)
             if recorder.stop.is_set():
                 raise Cancelled
-            with _without_advice():
-                # The recorder saves state and best model as it goes.
+            with _silence_lightning():
+                # The recorder saves the state and the best model.
                 trainer.fit(
                     learner, datamodule=data, ckpt_path=state, weights_only=True
                 )
@@ -149,33 +148,33 @@ def train(
         yield from _in_thread(fit, recorder)
         comparison = None
         if first and folder.model.is_file():
-            yield Progress(recipe.steps, recipe.steps, "comparing on held-out pairs")
+            yield Progress(recipe.steps, recipe.steps, "evaluating on held-out pairs")
             comparison = compare(recipe, folder.model, initial_network)
             if comparison is not None and not comparison.kept:
                 best = read_card(folder.model).training["validation"]
     return TrainResult(trainer.global_step, best, folder.model, comparison)
 
 
-# Set-up of a run: the network, the checks before any work, and what learns.
+# Set-up of a run: the network, the checks before any work, and the learner.
 
 
 def _with_bank(recipe: Recipe, run_dir: Path, folder_name: str | None) -> Recipe:
-    """Settle where scenes are kept: in the run's folder, unless a person says where."""
+    """Set the folder of scenes: in the run's folder, unless the user names one."""
     if not recipe.data.bank or not recipe.draws:
         return recipe
     inside = run_dir.resolve()
     place = Path(folder_name or recipe.data.bank_folder or inside / BANKS).resolve()
     if folder_name is None and not place.is_relative_to(inside):
         msg = (
-            f"data.bank_folder must lie in the folder of the run, {inside}, got "
-            f"{place}; take it out of the recipe, or give `bank_folder`."
+            f"data.bank_folder must be in the folder of the run, {inside}, got "
+            f"{place}; remove it from the recipe, or pass `bank_folder`."
         )
         raise OptionError(msg, code="outside-folder")
     return recipe.replace(data=recipe.data.replace(bank_folder=str(place)))
 
 
 def first_network(recipe: Recipe) -> nn.Module:
-    """Build the network that training starts from, with weights that it takes over."""
+    """Build the network that training starts from, with the weights it starts with."""
     torch.manual_seed(recipe.seed)
     network = build(recipe.architecture, recipe.architecture_options)
     if recipe.start_from is not None:
@@ -189,14 +188,14 @@ def _take_over(network: nn.Module, name: str) -> None:
     """Copy the weights of another model where names and shapes agree."""
     module = load_model(name).module
     state = module.state_dict()
-    if hasattr(network, "fitted"):  # of a network that sees and finds less
+    if hasattr(network, "fitted"):  # adapts weights of a network with fewer channels
         state = network.fitted(state)  # type: ignore[operator]
     own = network.state_dict()
     same = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     if 2 * len(same) < len(state):
         msg = (
             f"Only {len(same)} of {len(state)} weights of {Path(name).name} fit this "
-            "architecture; drop start_from."
+            "architecture; remove start_from from the recipe."
         )
         raise CheckpointError(msg, code="weights-mismatch")
     network.load_state_dict({**own, **same})
@@ -207,7 +206,7 @@ def _scale_of(network: nn.Module) -> int:
 
 
 def _check_patches(network: nn.Module, recipe: Recipe) -> None:
-    """Refuse patches that network, discriminator or store cannot give or take."""
+    """Refuse patch sizes that network, discriminator or store do not support."""
     scale, side = _scale_of(network), recipe.data.patch_px
     if recipe.data.pairs is not None:
         fitting_store(recipe, scale)
@@ -215,8 +214,8 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
     if side % stride:
         near = max(side // stride, 1) * stride
         msg = (
-            f"Patches must be a multiple of the network's {stride} px, got patch_px = "
-            f"{side}; {near} would do."
+            f"patch_px must be a multiple of the network's {stride} px, got {side}; "
+            f"take {near}."
         )
         raise OptionError(msg, code="patch-size-unsuitable")
     check_discriminator_field(recipe, scale, stride)
@@ -227,7 +226,7 @@ def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
     if not recipe.adversarial:
         return
     name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
-    with torch.device("meta"):  # sizes alone; no random numbers are drawn
+    with torch.device("meta"):  # shapes only; no random numbers are used
         judge = build_discriminator(name, options)
     side, whole = recipe.data.patch_px, recipe.data.pairs is not None
     count = max(recipe.batch, 1 if whole else recipe.data.patches_per_scene)
@@ -244,7 +243,7 @@ def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
 
 
 def _takes(judge: nn.Module, shape: IntPair, side: int) -> bool:
-    """Whether patches of a side pass through a network."""
+    """Return whether patches of a side pass through a discriminator."""
     try:
         judge(torch.empty((*shape, side, side), device="meta"))
     except (RuntimeError, ValueError):
@@ -253,11 +252,11 @@ def _takes(judge: nn.Module, shape: IntPair, side: int) -> bool:
 
 
 def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
-    """Choose where a recipe is trained, by the name that a user gave.
+    """Choose the device to train on, by the name that the user gave.
 
-    ``auto`` takes a CUDA card, else the CPU: what others learn is compared with nothing
-    before it is used. A warning if a card is there and fails; an `OptionError` if a
-    device is not there, or fewer than the recipe wants.
+    ``auto`` takes a CUDA GPU or the CPU: other devices have not been validated for
+    training. Warns if a GPU fails its test; raises an `OptionError` if a device is
+    missing, or there are fewer than the recipe needs.
     """
     device = _chosen_device(recipe, name)
     there, what = os.cpu_count() or 1, "processors"
@@ -282,14 +281,14 @@ def training_device(recipe: Recipe, name: str = "auto") -> torch.device:
     return device
 
 
-# What Lightning reads, or writes for the processes that it starts.
+# Variables that Lightning reads, or sets for the processes that it starts.
 _WHOLE_RANKS = ("RANK", "SLURM_PROCID")
 _PARTIAL_RANKS = ("NODE_RANK", "LOCAL_RANK")
 _VARIABLES = (*_PARTIAL_RANKS, "MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE")
 
 
-def is_first(recipe: Recipe) -> bool:
-    """Whether this process, the only one or the first, is the one that writes."""
+def is_main_process(recipe: Recipe) -> bool:
+    """Return whether this process, the only or the first one, writes files."""
     if recipe.devices * recipe.nodes == 1:
         return True
     whole = [int(os.environ[name]) for name in _WHOLE_RANKS if name in os.environ]
@@ -298,8 +297,8 @@ def is_first(recipe: Recipe) -> bool:
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Let another run of this process start processes again, as Lightning would not."""
+def _restore_environment() -> Iterator[None]:
+    """Restore Lightning's environment variables, so that a later run works."""
     before = {name: os.environ.get(name) for name in (*_VARIABLES, "OMP_NUM_THREADS")}
     try:
         yield
@@ -320,7 +319,7 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
                 "by CUDA_VISIBLE_DEVICES."
             )
             raise OptionError(msg, code="device-unsuitable")
-        # each process has its own card, and tries no other
+        # each process has one GPU, and tries no other
         there = device_count("cuda") and kind != "cpu"
         if there or kind != "cuda":
             return torch.device("cuda" if there else "cpu")
@@ -331,7 +330,7 @@ def _chosen_device(recipe: Recipe, name: str) -> torch.device:
 
 
 def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) -> bool:
-    """Tell whether a network is trained in mixed precision: if it can, and is fast."""
+    """Return whether to train in mixed precision: if supported, and fast."""
     if recipe.precision == "fp32":
         return False
     if device.type != "cpu":
@@ -339,21 +338,22 @@ def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) 
             check_bf16(device)
             return True
         return has_fast_bf16(device)
-    wrong = _wrong_on_cpu(network)
+    wrong_channels = _wrong_channels_on_cpu(network)
     if recipe.precision == "bf16":
-        if wrong is not None:
+        if wrong_channels is not None:
             msg = (
-                "precision: bf16 fails on a CPU where a dilated convolution has "
-                f"{wrong} channels, not a multiple of {_BLOCK}; take fp32 or auto."
+                "precision: bf16 fails on a CPU for a dilated convolution of "
+                f"{wrong_channels} channels, which is not a multiple of {_BLOCK}; "
+                "take fp32 or auto."
             )
             raise OptionError(msg, code="precision-unsupported")
         return True
-    return wrong is None and has_fast_bf16(device)
+    return wrong_channels is None and has_fast_bf16(device)
 
 
-def _wrong_on_cpu(network: nn.Module) -> int | None:
-    """Channels of a convolution whose gradient would be wrong, if there is one."""
-    # In bf16, with channels last, PyTorch 2.13 gives NaN for it or ends the process.
+def _wrong_channels_on_cpu(network: nn.Module) -> int | None:
+    """Return the channels of a convolution whose gradient would be wrong, or None."""
+    # In bf16 with channels last, PyTorch 2.13 returns NaN or ends the process.
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
             for channels in (module.in_channels, module.out_channels):
@@ -363,8 +363,8 @@ def _wrong_on_cpu(network: nn.Module) -> int | None:
 
 
 def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
-    """Join a network, a recipe, and the fields that choose the checkpoint."""
-    # what finds faults alone is not judged by what mends: its newest state is kept
+    """Make the learner of a recipe, with the fields that select the best model."""
+    # a survey only detects faults, so no restored field can evaluate it
     alone = recipe.learns == "survey"
     pairs = [] if alone else held_out_fields(recipe, _scale_of(network))
     learner = _LEARNERS[recipe.kind](network, recipe, pairs)
@@ -373,7 +373,7 @@ def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     return learner
 
 
-# Lightning in a thread of its own.
+# Lightning in a separate thread.
 
 
 def _trainer(
@@ -388,7 +388,7 @@ def _trainer(
         logging.getLogger(name).setLevel(logging.WARNING)
     manual = recipe.adversarial  # these learners clip their gradients themselves
     several = recipe.devices * recipe.nodes > 1
-    with _without_advice():  # such as to take a card that was left alone
+    with _silence_lightning():  # such as to use an idle GPU
         return lightning.Trainer(
             max_steps=min(recipe.steps, recipe.stop_after or recipe.steps),
             precision="bf16-mixed" if bf16 else "32-true",
@@ -414,8 +414,8 @@ def _trainer(
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    """Leave out what Lightning would have us do otherwise."""
+def _silence_lightning() -> Iterator[None]:
+    """Suppress Lightning's advice."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
@@ -426,7 +426,7 @@ def _without_advice() -> Iterator[None]:
 def _in_thread(
     work: Callable[[], None], recorder: Recorder
 ) -> Generator[Progress, None, None]:
-    """Work in a thread, and hand on what is reported; closing ends the work."""
+    """Run `work` in a thread and yield its reports; closing the generator stops it."""
     failures: list[Exception] = []
 
     def run_guarded() -> None:
@@ -458,58 +458,58 @@ def _translate_error(error: Exception) -> Exception:
         message = str(error)
         if "Original Traceback" not in message:
             return error
-        # torch puts a traceback around what a worker process raised
+        # torch wraps the error of a worker process in its traceback
         last = message.rstrip().splitlines()[-1]
         sentence = last.partition(f"{type(error).__name__}: ")[2] or last
         return type(error)(sentence, code=error.code)
     if type(error).__module__.startswith(_COMPILERS):
         msg = (
-            "compiled: true needs a compiler that works with this PyTorch and device, "
-            f"got: {first_line(error).rstrip('.')}; take compiled: false."
+            "compiled: true fails with this PyTorch and device: "
+            f"{first_line(error).rstrip('.')}. Set compiled: false in the recipe."
         )
         return OptionError(msg, code="compiler-unusable")
     if is_out_of_memory(error):
-        msg = "Memory ran out while training; lower batch or patch_px in the recipe."
+        msg = "Not enough memory for training; lower batch or patch_px in the recipe."
         return DeviceMemoryError(msg)
     if "loading state_dict" in str(error) or "optimizer state" in str(error):
         msg = (
-            "The saved state is of another network or recipe; resume with the recipe "
-            "of the run, or start anew with `overwrite`."
+            "The saved state belongs to another network or recipe; resume with the "
+            "recipe of the run, or start again with `overwrite`."
         )
         return CheckpointError(msg, code="other-run")
     return error
 
 
-# What training on pairs gained, on pairs that nothing learnt from.
+# Evaluation of a trained model on held-out pairs.
 #
-# The low images as they are, the best linear filter, the model that training began
-# with, and the trained one are judged alike, on the pairs for the test, or where there
-# are none on those that chose the model.
+# The input, the best linear filter, the model that training started from, and the
+# trained model are evaluated on the test pairs, or if there are none on the validation
+# pairs.
 
 _TAPS = 21  # pixels of HIGH along each side; as in the benchmarks of restoration
-_BORDER = 6  # sides of a patch to that of the filter; chosen: borders are mirrored
+_BORDER = 6  # least side of a patch over that of the filter; chosen: edges are mirrored
 _PLACES = 1 << 18  # chosen: 500 for each tap, in seconds
 _FIGURES = ("psnr_db", "ssim", "frc_per_px")
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How good a trained model is, beside what it must beat."""
+    """Evaluation of a trained model, next to simpler methods."""
 
-    set: str  # of the store; "test" or "validation"
+    set: str  # "test" or "validation"
     pairs: int
     begun_with: str | None  # the untouched model
     # "input", "linear filter", "untouched", "trained": psnr_db, ssim, frc_per_px
     rows: dict[str, dict[str, float]]
     kept: bool  # whether the trained model is better than the untouched one
-    # Expected error of the map that the pairs were cut by, also in pixels of LOW
+    # Expected error of the registration of the pairs, also in pixels of LOW
     map_error_nm: float | None = None
     map_error_px: float | None = None
 
 
 def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | None:
-    """Judge a trained model; put the untouched `network` in place of a worse one."""
-    # None where nothing tells: no pairs, unpaired ones, or a noisy image alone
+    """Evaluate a trained model; if it is worse than `network`, save that instead."""
+    # None without ground truth: no pairs, unpaired ones, or noisy images only
     if recipe.data.pairs is None or recipe.blind:
         return None
     if not open_pairs(Path(recipe.data.pairs)).is_paired:
@@ -519,14 +519,14 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     name = "test" if store.counts["test"] else "validation"
     pairs = stored_pairs(store, name)
     linear = fit_linear(store, scale)
-    # what lies beyond a patch is unknown to all, and a mosaic has few borders
+    # beyond a patch nothing is known, and a mosaic has few borders
     margin = linear.kernels.shape[-1] // 2 * scale
     validator = Validator(
         pairs, cross_frc=True, margin=margin, shift_px=recipe.shift_px
     )
     trained_model = load_model(str(model))
     before = trained_model.card.training.get("comparison")
-    if before is not None:  # of a run that went on, and made nothing better
+    if before is not None:  # of a resumed run that improved nothing
         return Comparison(**before)
     networks: dict[str, nn.Module] = {
         "input": _Enlarged(scale),
@@ -537,7 +537,7 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     networks["trained"] = trained_model.module
     figures = {which: validator.figures(each) for which, each in networks.items()}
     is_better, measure = True, recipe.measure
-    # with a discriminator the output is to look like the truth, not to be near it
+    # with a discriminator the output shall look like the truth, not be close to it
     if recipe.start_from is not None and not recipe.adversarial:
         is_better = figures["trained"][measure] > figures["untouched"][measure]
     rows = {
@@ -557,7 +557,7 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
 
 
 def _untouched_card(recipe: Recipe, network: nn.Module) -> ModelCard:
-    """Write the card of a model that training left as it was."""
+    """Return the model card of a network that training did not improve."""
     start = read_card(resolve(str(recipe.start_from)))
     figures = make_learner(network, recipe).validate_pairs()
     card = card_of(recipe, network, {**figures, "step": 0})
@@ -572,7 +572,7 @@ def _untouched_card(recipe: Recipe, network: nn.Module) -> ModelCard:
 
 
 class _Enlarged(nn.Module):
-    """The image itself, on the pixels of the truth."""
+    """Bicubic interpolation of the input to the pixels of the ground truth."""
 
     def __init__(self, scale: int) -> None:
         super().__init__()
@@ -583,7 +583,7 @@ class _Enlarged(nn.Module):
 
 
 class LinearFilter(nn.Module):
-    """A linear filter for each pixel of HIGH within one of LOW; (scale², T, T)."""
+    """Linear filter for each pixel of HIGH within one of LOW: (scale², T, T)."""
 
     def __init__(self, kernels: Float32Array) -> None:
         super().__init__()
@@ -599,7 +599,7 @@ class LinearFilter(nn.Module):
 
 
 def fit_linear(store: PairStore, scale: int) -> LinearFilter:
-    """Fit the filter that brings LOW nearest to HIGH over the pairs to train on."""
+    """Fit the least-squares filter from LOW to HIGH on the training pairs."""
     low, high = store.arrays("train")
     taps = min(_TAPS // scale, int(low.shape[1]) // _BORDER) // 2 * 2 + 1
     each = (int(low.shape[1]) - taps + 1) ** 2

@@ -1,9 +1,9 @@
-"""What all kinds of training share: mean weights, clock, validation, optimiser.
+"""Base of all kinds of training: averaged weights, clock, validation, optimiser.
 
-The mean is ours: Lightning's averaging takes in discriminators and remembered images,
-has no short mean at the start, and keeps the weights under other names, by which no
-earlier run could go on. So is the clock, which the learning rate follows: Lightning's
-timer only ends a run, and starts after the scenes are made.
+Lightning's averaging of weights is not used: it includes discriminators and stored
+images, does not shorten the average at the start, and saves the weights under other
+names, so that earlier runs could not be resumed. Nor is its timer, which only ends a
+run and starts after the scenes are made: here the learning rate follows the clock.
 """
 
 import copy
@@ -22,15 +22,15 @@ from napari_semsr.core import CheckpointError, SemsrError
 from napari_semsr.models import memory_layout
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
-from napari_semsr.training.validation import ValidationPair, Validator, moved_onto
+from napari_semsr.training.validation import ValidationPair, Validator, align_truth
 
 PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
-"""Losses that recipes name and torch has."""
+"""Pixel losses by their names in recipes."""
 
 
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Let no gradient reach the weights of a network; it still passes through them."""
+def freeze(network: nn.Module) -> Iterator[None]:
+    """Exclude the weights of a network from gradients, which still pass through it."""
     network.requires_grad_(False)
     try:
         yield
@@ -38,22 +38,22 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-_USUAL_RANGES = 5.0  # times the range of their images, beyond which greys are strays
-_LOOK_EVERY = 16  # steps on a card, which finishes all that was launched for a look
+_USUAL_RANGES = 5.0  # times the range of an image; grey values beyond are outliers
+_CHECK_EVERY = 16  # steps on a GPU, which has to wait for a check
 
 
 def check_finite(what: str, value: Tensor, step: int, *values: Tensor) -> None:
-    """Stop at a value that is NaN or infinite, and name its cause.
+    """Raise a `SemsrError` if a value is NaN or infinite, and name the likely cause.
 
-    Of patches that were `values`, on a scale where the range of their images is 1, the
-    grey value that is furthest away, if it is beyond five ranges; else the steps.
+    The cause is the largest of `values`, patches in units of the range of their images,
+    if it exceeds five ranges; otherwise the learning rate.
     """
     if not torch.isfinite(value).all():
         raise _not_finite(what, step, _furthest(values))
 
 
 def _furthest(values: Sequence[Tensor]) -> Tensor:
-    """Find the largest magnitude of a grey value; 0 without patches."""
+    """Return the largest absolute grey value; 0 without patches."""
     if not values:
         return torch.zeros(())
     return torch.stack([part.detach().abs().amax().float() for part in values]).amax()
@@ -62,11 +62,11 @@ def _furthest(values: Sequence[Tensor]) -> Tensor:
 def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
     far = float(furthest)
     if math.isfinite(far) and far <= _USUAL_RANGES:
-        why = "lower learning_rate and resume from the last checkpoint"
+        why = "lower learning_rate and resume"
     else:
         why = (
-            f"its patches hold a grey value {far:.3g} times the range of their image, "
-            "as hot pixels and fill values are: take these out of the images, and cut "
+            f"a patch has a grey value {far:.3g} times the range of its image, "
+            "probably a hot pixel or a fill value. Remove it from the image, and cut "
             "the pairs again (`pairs()`)"
         )
     return SemsrError(
@@ -75,7 +75,7 @@ def _not_finite(what: str, step: int, furthest: Tensor) -> SemsrError:
 
 
 def learning_rate_factor(step: int, recipe: Recipe) -> float:
-    """Share of the full rate at a step: a rise, a plateau, and a fall or milestones."""
+    """Return the learning rate at a step over its maximum: rise, plateau and decay."""
     rise = min(1.0, (step + 1) / max(1, recipe.warmup_steps))
     if recipe.schedule == "milestones":
         milestones_passed = sum(step >= milestone for milestone in recipe.milestones)
@@ -93,13 +93,13 @@ _STRIDE = 1_000_003  # between the torch seeds of two runs
 
 
 class Learner(lightning.LightningModule):
-    """Lightning's view of a recipe.
+    """Lightning module of a recipe.
 
-    Chance within a step (dropout) depends on the recipe's seed and the step alone, so
-    that a resumed run equals an uninterrupted one.
+    Random numbers within a step (dropout) depend only on the recipe's seed and the
+    step, so that a resumed run equals an uninterrupted one.
 
-    `terms` are the parts of the last loss, for the curve; `spent` is seconds of the run
-    before it was resumed, where the recipe gives it `minutes`.
+    `terms` are the parts of the last loss, for the curve; `spent` is the time in
+    seconds before the run was resumed, if the recipe limits its `minutes`.
     """
 
     spent: Tensor
@@ -115,9 +115,9 @@ class Learner(lightning.LightningModule):
             pairs, cross_frc=recipe.cross_frc, shift_px=recipe.shift_px
         )
         self.terms: dict[str, Tensor] = {}
-        self._began: float | None = None
-        # of losses on a card: whether all are finite, and the furthest grey value seen
-        self._looked_at: dict[str, tuple[Tensor, Tensor]] = {}
+        self._start_s: float | None = None
+        # of losses on a GPU: whether all are finite, and the largest grey value
+        self._unchecked: dict[str, tuple[Tensor, Tensor]] = {}
         if recipe.minutes is not None:
             self.register_buffer("spent", torch.zeros(()))
         self.averaged: nn.Module | None = None
@@ -126,15 +126,15 @@ class Learner(lightning.LightningModule):
 
     @property
     def best_network(self) -> nn.Module:
-        """The network that is judged and saved: the mean one where there is one."""
+        """The network that is evaluated and saved: the averaged one if there is one."""
         return self.network if self.averaged is None else self.averaged
 
     def beside(self) -> nn.Module | None:
-        """Give the networks that learn beside the kept one, if there are any."""
+        """Return the networks that are trained beside the saved one, or None."""
         return None
 
     def take_over(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin with weights of the networks beside, as `load_beside` gives them."""
+        """Load weights of the networks beside the saved one, from `load_beside`."""
         others = self.beside()
         if others is None or not weights:
             return
@@ -149,7 +149,7 @@ class Learner(lightning.LightningModule):
             raise CheckpointError(msg, code="weights-mismatch") from error
 
     def on_train_start(self) -> None:
-        """Start the clock, take the recipe's rate, lay weights out for the device."""
+        """Start the clock, set the learning rate and the memory layout of weights."""
         for config in (
             () if self._trainer is None else self.trainer.lr_scheduler_configs
         ):
@@ -158,37 +158,37 @@ class Learner(lightning.LightningModule):
         if is_mixed or self.device.type != "cpu":
             self.to(memory_format=memory_layout(self.device))
         if self.recipe.minutes is not None:
-            self._began = self._construction_time - float(self.spent)
+            self._start_s = self._construction_time - float(self.spent)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the time spent with the state."""
-        if self._began is not None:
-            seconds = time.monotonic() - self._began
+        """Save the elapsed time with the state."""
+        if self._start_s is not None:
+            seconds = time.monotonic() - self._start_s
             checkpoint["state_dict"]["spent"] = torch.full_like(self.spent, seconds)
 
     def schedule_step(self, step: int) -> int:
-        """Tell where on the schedule a step is, in steps or by the clock."""
-        if self._began is None or self.recipe.minutes is None:
+        """Return the position of a step in the schedule, by steps or by the clock."""
+        if self._start_s is None or self.recipe.minutes is None:
             return step
-        share = (time.monotonic() - self._began) / (60 * self.recipe.minutes)
+        share = (time.monotonic() - self._start_s) / (60 * self.recipe.minutes)
         return max(step, min(int(share * self.recipe.steps), self.recipe.steps))
 
     def rate_factor(self, step: int) -> float:
-        """Share of the full learning rate at a step, or by the clock."""
+        """Return the learning rate over its maximum, at a step or by the clock."""
         return learning_rate_factor(self.schedule_step(step), self.recipe)
 
     def on_train_batch_start(self, _batch: Any, _index: int) -> None:
-        """Seed what is drawn within the step."""
+        """Seed the random numbers of the step."""
         torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step as Lightning does, then update the mean weights."""
+        """Take Lightning's step, then update the averaged weights."""
         super().optimizer_step(*args, **kwargs)
         self.update_average(self.global_step)
 
     @torch.no_grad()
     def update_average(self, step: int) -> None:
-        """Move the mean weights; the mean is short at the start."""
+        """Update the averaged weights, over fewer steps at the start."""
         if self.averaged is None:
             return
         decay = min(self.recipe.ema, (1 + step) / (10 + step))
@@ -200,52 +200,51 @@ class Learner(lightning.LightningModule):
                 mean.copy_(present[name])
 
     def check_finite(self, what: str, value: Tensor, *values: Tensor) -> None:
-        """Stop at a value that is NaN or infinite, on a card some steps later.
+        """Raise a `SemsrError` if a value is not finite; on a GPU some steps later.
 
-        Nothing of a run that has gone wrong is saved meanwhile: weights are looked at
-        before (`check_weights`).
+        No wrong weights are saved meanwhile: `check_weights` is called before saving.
         """
         if value.device.type == "cpu":
             check_finite(what, value, self.global_step, *values)
             return
         fine, furthest = torch.isfinite(value).all(), _furthest(values)
-        before, most = self._looked_at.get(what, (fine, furthest))
+        before, most = self._unchecked.get(what, (fine, furthest))
         fine, furthest = fine & before, torch.maximum(furthest, most)
-        self._looked_at[what] = fine, furthest
-        if self.global_step % _LOOK_EVERY:
+        self._unchecked[what] = fine, furthest
+        if self.global_step % _CHECK_EVERY:
             return
-        del self._looked_at[what]
+        del self._unchecked[what]
         if not fine:
             raise _not_finite(what, self.global_step, furthest)
 
     def laid_out(self, images: Tensor) -> Tensor:
-        """Put images (B, C, H, W) into the order that the device computes in."""
+        """Return images (B, C, H, W) in the memory layout that suits the device."""
         return images.contiguous(memory_format=memory_layout(images.device))
 
     def check_weights(self) -> None:
-        """Stop when weights are NaN or infinite, before they replace good ones."""
+        """Raise a `SemsrError` if weights are not finite, before they are saved."""
         for value in self.state_dict().values():
             if value.is_floating_point():
                 check_finite("weights are", value, self.global_step)
 
     def validate_pairs(self) -> dict[str, float]:
-        """Judge the network on the fields whose truth is known."""
+        """Evaluate the network on the fields with ground truth."""
         return self.validator.figures(self.best_network)
 
     def exact(self) -> AbstractContextManager[Any]:
-        """Leave mixed precision, for losses that 16 bits do not hold."""
+        """Disable mixed precision, for losses that need more than 16 bits."""
         return torch.autocast(self.device.type, enabled=False)
 
     def adam(self, network: nn.Module, share: float = 1.0) -> torch.optim.Adam:
-        """Make an optimiser of a network's weights, at a share of the recipe's rate."""
+        """Return Adam for a network's weights, at a share of the recipe's rate."""
         rate = share * self.recipe.learning_rate
         return torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas)
 
     def configure_optimizers(self) -> Any:
-        """Adam with the recipe's schedule, stepped at every step."""
+        """Return Adam with the recipe's schedule, updated at every step."""
         optimizer = self.adam(self.network)
 
-        def factor(step: int) -> float:  # the state would hold part of a bound method
+        def factor(step: int) -> float:  # a bound method would be saved with the state
             return self.rate_factor(step)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -256,7 +255,7 @@ class Learner(lightning.LightningModule):
 
 
 def _set_rate(scheduler: Any, rate: float) -> None:
-    """Give a scheduler another full rate, and its optimiser the rate of now."""
+    """Change the maximum rate of a scheduler, and the current rate accordingly."""
     if all(base == rate for base in scheduler.base_lrs):
         return
     scheduler.base_lrs = [rate] * len(scheduler.base_lrs)
@@ -266,32 +265,32 @@ def _set_rate(scheduler: Any, rate: float) -> None:
         group["lr"] = rate * factor(scheduler.last_epoch)
 
 
-# of the mean square, 40 dB below the range: a patch that needs no change must not
-# outweigh all others
+# added to the mean square, 40 dB below the range: a patch that needs no change must
+# not outweigh all others
 _SQUARE_FLOOR = 1e-4
 
 
 def log_mse(prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR) -> Tensor:
-    """Logarithm of each patch's mean squared error, averaged: PSNR, but for its sign.
+    """Average the logarithm of each patch's mean squared error: the negative of PSNR.
 
-    Where the truth cannot be known, the best answer by a square is the mean of what it
-    may be, and PSNR is highest there; L1 asks for the median. By the logarithm each
-    patch (B, 1, H, W) counts by decibels, whatever its error was: the loss falls by
-    0.23 for each decibel gained.
+    If the truth is uncertain, the squared error is least, and PSNR highest, at the mean
+    of its possible values; L1 is least at their median. Because of the logarithm each
+    patch (B, 1, H, W) counts by decibels, whatever its error: the loss falls by 0.23
+    for each decibel gained.
     """
     square = functional.mse_loss(prediction, high, reduction="none").mean((1, 2, 3))
     return (square + floor).log().mean()
 
 
 class Supervised(Learner):
-    """Training of any network on pairs of patches."""
+    """Supervised training of any network on pairs of patches."""
 
     def __init__(
         self, network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
     ) -> None:
         module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(module, recipe, pairs)
-        # not a module, so that the names of weights stay as they are
+        # not a module, so that the names of weights do not change
         forward = network.forward
         self.run = torch.compile(forward) if recipe.compiled else forward
 
@@ -302,6 +301,6 @@ class Supervised(Learner):
         compare = PIXEL_LOSSES.get(self.recipe.loss, log_mse)
         with self.exact():
             output = prediction.float()
-            loss = compare(output, moved_onto(high, output, self.recipe.shift_px))
+            loss = compare(output, align_truth(high, output, self.recipe.shift_px))
         self.check_finite("loss is", loss, low, high)
         return loss

@@ -1,4 +1,4 @@
-"""Patches to learn from: of degraded scenes, as pairs or from two different scenes."""
+"""Training patches of degraded scenes, as pairs or from two different scenes."""
 
 from typing import NamedTuple, Self
 
@@ -12,10 +12,10 @@ from napari_semsr.core import Float32Array
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, SceneDataset
 
-_CORNERS, _OTHER, _SOURCE = 1, 2, 3  # streams of chance beside the scene's own
+_CORNERS, _OTHER, _SOURCE = 1, 2, 3  # random streams, next to the scene's own
 _IMAGES = "images"
-_SHARED = 4  # consecutive scenes that come from one source
-_AWAY = 1 << 30  # between a scene and the one that it is compared with, unpaired
+_SCENES_PER_SAMPLE = 4  # consecutive scenes that come from one source
+_OFFSET = 1 << 30  # from a scene to its unpaired clear one
 
 
 class Patches(NamedTuple):
@@ -23,7 +23,7 @@ class Patches(NamedTuple):
 
     # (P, 1, H, W) degraded, on the scale where the field's percentiles are 0 and 1
     low: Tensor
-    # (P, 1, H * scale, W * scale) the truth, or, without pairs, of something else
+    # (P, 1, H * scale, W * scale) ground truth, or of another scene if unpaired
     high: Tensor
 
     @classmethod
@@ -32,12 +32,14 @@ class Patches(NamedTuple):
         low: Tensor,
         high: Tensor,
         corners: NDArray[np.int64],
-        elsewhere: NDArray[np.int64],
+        high_corners: NDArray[np.int64],
         side: int,
     ) -> Self:
-        """Cut (S, 1, H, W) at corners (S, P, 2), and clear images `elsewhere`."""
+        """Cut (S, 1, H, W) at corners (S, P, 2), clear images at `high_corners`."""
         scale = high.shape[-1] // low.shape[-1]
-        return cls(cut(low, corners, side), cut(high, scale * elsewhere, scale * side))
+        return cls(
+            cut(low, corners, side), cut(high, scale * high_corners, scale * side)
+        )
 
     @classmethod
     def cut_from_one(
@@ -45,7 +47,7 @@ class Patches(NamedTuple):
         low: NDArray[np.floating],
         high: NDArray[np.floating],
         corners: NDArray[np.int64],
-        elsewhere: NDArray[np.int64],
+        high_corners: NDArray[np.int64],
         side: int,
     ) -> Self:
         """Cut one degraded and one clear image (Y, X), at corners (P, 2)."""
@@ -53,7 +55,7 @@ class Patches(NamedTuple):
             torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
             for image in (low, high)
         )
-        both = cls.cut_from(coarse, fine, corners[None], elsewhere[None], side)
+        both = cls.cut_from(coarse, fine, corners[None], high_corners[None], side)
         return cls(both.low[0], both.high[0])
 
 
@@ -74,7 +76,7 @@ def flat(batch: Patches) -> Patches:
 
 
 def bin_pixels(image: NDArray[np.floating], scale: int) -> Float32Array:
-    """Average blocks of pixels; rows and columns that fill no block are dropped."""
+    """Average blocks of pixels; incomplete blocks are dropped."""
     rows, columns = (n // scale for n in image.shape)
     whole = image[: rows * scale, : columns * scale]
     blocks = whole.reshape(rows, scale, columns, scale)
@@ -87,7 +89,7 @@ def _unit(image: NDArray[np.floating]) -> Float32Array:
 
 
 class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
-    """Endless scenes, degraded on the clear grid and seen `scale` times coarser."""
+    """Endless scenes, degraded on the clear grid and sampled `scale` times coarser."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe, self.scale = recipe, scale
@@ -110,7 +112,7 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         return torch.from_numpy(low[None]), torch.from_numpy(high[None])
 
     def pair(self, place: int) -> tuple[Float32Array, Float32Array]:
-        """Make a scene, and its truth, on the scale of the degraded image."""
+        """Return a degraded scene, and its ground truth with matching grey values."""
         source = self.source_of(place)
         if source != _IMAGES:
             return self.instruments[source].pair(place)
@@ -118,23 +120,23 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         return bin_pixels(scene.low[0].numpy(), self.scale), scene.high[0].numpy()
 
     def source_of(self, place: int) -> str:
-        """Draw what a scene comes from, for runs of places that share a sample."""
+        """Choose the source of a scene, the same for scenes that share a sample."""
         if len(self.names) == 1:
             return self.names[0]
-        seed = [self.recipe.seed, place // _SHARED, _SOURCE]
+        seed = [self.recipe.seed, place // _SCENES_PER_SAMPLE, _SOURCE]
         return str(np.random.default_rng(seed).choice(self.names, p=self.shares))
 
     def other(self, place: int) -> Float32Array:
-        """Make a clear image that belongs to no degraded one, on its own scale."""
+        """Return a clear image of another scene, its percentiles at 0 and 1."""
         source = self.source_of(place)
         if source != _IMAGES:
-            return _unit(self.instruments[source].pair(place + _AWAY)[1])
+            return _unit(self.instruments[source].pair(place + _OFFSET)[1])
         rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
         return _unit(self.scenes.clear(rng))
 
 
 class ScenePatches(Dataset[Patches]):
-    """Patches of random scenes; for `cycle-gan` the clear ones of another scene."""
+    """Patches of random scenes; for `cycle-gan` clear patches are of another scene."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
@@ -143,14 +145,14 @@ class ScenePatches(Dataset[Patches]):
     def __getitem__(self, place: int) -> Patches:
         low, high = self.scenes.pair(place)
         corners = self._corners(place, _CORNERS)
-        elsewhere = corners
+        high_corners = corners
         if self.recipe.is_unpaired:
-            high, elsewhere = self.scenes.other(place), self._corners(place, _OTHER)
+            high, high_corners = self.scenes.other(place), self._corners(place, _OTHER)
         side = self.recipe.data.patch_px
-        return Patches.cut_from_one(low, high, corners, elsewhere, side)
+        return Patches.cut_from_one(low, high, corners, high_corners, side)
 
     def _corners(self, place: int, stream: int) -> NDArray[np.int64]:
-        """Draw where patches begin, in pixels of the degraded image."""
+        """Choose corners of patches at random, in pixels of the degraded image."""
         data = self.recipe.data
         rng = np.random.default_rng([self.recipe.seed, place, stream, _CORNERS])
         last = data.scene_px - data.patch_px

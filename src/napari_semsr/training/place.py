@@ -1,14 +1,14 @@
-"""Training of a small network on one place that light and SEM both show.
+"""Training of a small network on one place imaged by both light and SEM.
 
 The network (`models.architectures.place`) is trained from scratch on whole images on
-one grid, in memory, by Adam at a constant rate. What is used is the mean of its weights
-over the last tenth of the steps, which is a good model at every moment, so that the
-training may be stopped at any.
+one grid, in memory, by Adam at a constant rate. The result is the mean of its weights
+over the last tenth of the steps, which is a good model at any time, so that the
+training may be stopped at any step.
 
 Most patches come from copies of the place with objects removed and added
-(`pairing.add_defects`), whose changed pixels count more: a network that saw only what
-usually is there draws it where it is missing. Where light is not nearly a linear filter
-of SEM, as of shards or high relief, such copies show what light would not, and none are
+(`pairing.add_defects`), whose changed pixels weigh more: otherwise the network draws
+the usual structure even where it is missing. If the light image is far from a linear
+filter of SEM, as for shards or high relief, such copies would be wrong, and none are
 made.
 """
 
@@ -48,20 +48,20 @@ from napari_semsr.training.learner import check_finite
 
 ARCHITECTURE = "place"
 STEPS = 960
-"""Steps of a training without another end, which `benchmarks/adapt.py` measures."""
-_BURST_S = 0.5  # between two looks at `should_stop`; chosen: a person waits no longer
+"""Default number of training steps, which `benchmarks/adapt.py` measures."""
+_BURST_S = 0.5  # between two calls of `should_stop`; chosen: feels immediate
 _EVALUATION = 0.05  # share of the time that evaluation may take; chosen
 _TRIAL = 0.05  # share of the time for numbers of threads that were slower; chosen
-_MEAN = 9.0  # the mean weights are those of the last 1 / (1 + 9) of the steps, about
-_SAVE_S = 10.0  # between two saved states; chosen: what an interruption costs
-_LEAST_KNOWN = 0.5  # of the pixels of a patch that count; chosen
+_MEAN = 9.0  # averages about the last 1 / (1 + 9) of the steps
+_SAVE_S = 10.0  # between two saved states; chosen: the time that an interruption loses
+_LEAST_KNOWN = 0.5  # least share of a patch with SEM; chosen
 _COPY_PX = 1 << 21  # pixels of a copy; chosen: bounds the memory to 200 MB
-_FLOOR = 1e-12  # of the mean square: SEM that equals light is no fault
+_FLOOR = 1e-12  # of the mean square, for SEM that equals light
 _FORMAT = 1
 
 
 class PlaceOptions(Options):
-    """How a network is trained on one place; all numbers are chosen."""
+    """Options of training on one place; all numbers are chosen."""
 
     copies: int = Field(
         default=6,
@@ -79,11 +79,11 @@ class PlaceOptions(Options):
         default=0.5,
         ge=0,
         le=1,
-        description="share of the light that a linear filter of SEM must explain for "
-        "copies to be made: the light of others would be wrong",
+        description="share of the light's variance that a linear filter of SEM must "
+        "explain for copies to be made",
     )
     from_copies: float = Field(
-        default=0.85, ge=0, le=1, description="share of patches that copies give"
+        default=0.85, ge=0, le=1, description="share of patches cut from copies"
     )
     patch_px: int = Field(
         default=64, ge=32, le=512, multiple_of=2, description="side of a patch"
@@ -98,7 +98,7 @@ class PlaceOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class PlaceImages:
-    """One place by light and by SEM, on one grid.
+    """Light and SEM image of one place, on one grid.
 
     Attributes
     ----------
@@ -124,23 +124,23 @@ class PlaceImages:
 
 @dataclass(frozen=True, slots=True)
 class PlaceReport(Progress):
-    """How far a training has come.
+    """Progress of training on one place.
 
     Attributes
     ----------
     steps : int
         Steps done.
     seconds : float
-        Time spent, that before a resume included.
+        Time spent, including earlier runs that were resumed.
     loss : float
         Mean loss since the last report, in nepers of the mean square.
     gain_db : float or None
-        PSNR of the model on the held-out pixels over that of the light as it is, both
+        PSNR of the model on the held-out pixels minus that of the light image, both
         after the best gain and offset; None if nothing is held out, or it was not
         measured since the last report.
     images : tuple of numpy.ndarray
-        What the model makes of the bounding box of each held-out part, in the grey
-        values of the light; empty where it was not measured.
+        Output of the model for the bounding box of each held-out part, in the grey
+        values of the light; empty if it was not measured.
     """
 
     steps: int = field(kw_only=True)
@@ -152,14 +152,14 @@ class PlaceReport(Progress):
 
 @dataclass(frozen=True, slots=True)
 class PlaceFit:
-    """A network that was trained on one place.
+    """Network trained on one place.
 
     Attributes
     ----------
     network : torch.nn.Module
         With the mean weights, in evaluation mode, on the CPU.
     levels : tuple of float
-        Grey values of the light that are 0 and 1 to the network.
+        Grey values of the light that the network receives as 0 and 1.
     steps : int
         Steps done.
     seconds : float
@@ -173,7 +173,7 @@ class PlaceFit:
         Copies with objects removed and added that it was trained on; 0 if too little of
         the light is explained.
     state : dict
-        What `fit_place` resumes from.
+        State that `fit_place` can resume.
     """
 
     network: nn.Module
@@ -187,7 +187,7 @@ class PlaceFit:
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Self:
-        """Build the network of a state that `fit_place` has saved."""
+        """Build the network of a state that `fit_place` saved."""
         network = build(ARCHITECTURE, {})
         network.load_state_dict(state["averaged"])
         black, white = state["levels"]
@@ -203,7 +203,7 @@ class PlaceFit:
         )
 
     def card(self, name: str, **fields: Any) -> ModelCard:
-        """Write the model's card; `fields` are others of `ModelCard`."""
+        """Return the model card; `fields` are further fields of `ModelCard`."""
         probe_result = probe(self.network, stride=2)
         effective = effective_fields(self.network, stride=2, halo=probe_result.halo)
         training = {
@@ -230,24 +230,24 @@ class PlaceFit:
 
 
 def save_place_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what `fit_place` resumes from, in one step."""
+    """Save a state of `fit_place` atomically."""
     with renaming(path) as partial:
         torch.save({"format": _FORMAT, **state}, partial)
 
 
 def load_place_state(path: Path) -> dict[str, Any]:
-    """Read what `save_place_state` wrote; no code of the file is run.
+    """Load a state of `save_place_state`, without running code from the file.
 
-    A `CheckpointError` if it cannot be read.
+    Raises a `CheckpointError` if it cannot be read.
     """
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         if state.pop("format") == _FORMAT:
             return dict(state)
     except Exception as error:
-        msg = f"The training state {path} cannot be read; train again (`overwrite`)."
+        msg = f"Cannot read the training state {path}; train again (`overwrite`)."
         raise CheckpointError(msg, code="file-damaged") from error
-    msg = f"The training state {path} is of another version; train again."
+    msg = f"The training state {path} is from another version; train again."
     raise CheckpointError(msg, code="other-version")
 
 
@@ -265,37 +265,36 @@ def fit_place(
     levels: FloatPair | None = None,
     save: Callable[[dict[str, Any]], None] | None = None,
 ) -> Job[PlaceFit]:
-    """Train a network on one place, from scratch or from where another run ended.
+    """Train a network on one place, from scratch or from a saved state.
 
     For the same options and steps the result is the same, however often it reports,
-    stops and resumes; with more than one thread, but for rounding.
+    stops and resumes; with more than one thread, up to rounding.
 
     Parameters
     ----------
     images : sequence of PlaceImages
-        What is trained on; several where SEM shows several parts.
+        Training images; several if SEM shows several parts.
     options : PlaceOptions, optional
-        How it is trained.
+        Options of the training.
     seconds : float, optional
-        Time after which the training ends, its preparation not counted; a resumed one
-        counts what was spent before.
+        Time after which the training ends, without its preparation; the time of
+        earlier runs counts.
     steps : int, optional
-        Steps after which it ends, if that is sooner; 960 if neither is given.
+        Steps after which it ends, if reached first; 960 if neither is given.
     threads : int, default=2
-        Most threads of the processor; fewer are used while that is faster, as on a busy
+        Largest number of threads; fewer are used while that is faster, as on a busy
         machine.
     device : str, default="cpu"
-        Where it is trained, as PyTorch names it.
+        PyTorch device.
     state : dict, optional
-        `PlaceFit.state` of an earlier run with the same images and options, which is
-        resumed.
+        `PlaceFit.state` of an earlier run with the same images and options, to resume.
     should_stop : callable, optional
-        Asked every half second; True ends the training, with the present model.
+        Called every half second; True ends the training with the current model.
     report_every_s : float, default=3.0
-        Seconds between two evaluations on the held-out part; more where they would take
+        Seconds between two evaluations on the held-out part; more if they would take
         more than a twentieth of the time.
     levels : tuple of float, optional
-        Grey values of the light that are 0 and 1 to the network; by default the
+        Grey values of the light that the network receives as 0 and 1; by default the
         percentiles 0.1 and 99.9 of the images.
     save : callable, optional
         Receives the state every ten seconds, and when the job ends or is closed.
@@ -303,7 +302,7 @@ def fit_place(
     Returns
     -------
     PlaceFit
-        The present model.
+        The trained model.
 
     Yields
     ------
@@ -313,9 +312,9 @@ def fit_place(
     Raises
     ------
     ShapeError
-        If no patch of the images can be trained on.
+        If no patch of the images is usable.
     CheckpointError
-        If the state is of other options.
+        If the state belongs to other options.
     SemsrError
         If the loss is not finite.
     """
@@ -353,7 +352,7 @@ def fit_place(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Compute with so many threads, and then as before."""
+    """Set the number of PyTorch's threads, and restore it afterwards."""
     usual = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -363,11 +362,11 @@ def _threads(count: int) -> Iterator[None]:
 
 
 class _ThreadPace:
-    """Chooses the number of threads by which steps are fastest at present.
+    """Choice of the number of threads for which steps are fastest at present.
 
-    The threads of a step wait for each other: where other programs hold the cores, a
-    step by two takes much longer than by one. So one, half and all are tried, and
-    those that were slower are tried again now and then.
+    The threads of a step wait for each other: if other programs use the cores, a step
+    with two takes much longer than with one. So one, half and all are tried, and those
+    that were slower are tried again from time to time.
     """
 
     def __init__(self, most: int) -> None:
@@ -376,7 +375,7 @@ class _ThreadPace:
         self._count, self._start_time = 1, 0.0
 
     def count(self) -> int:
-        """Give the number for the burst that begins now."""
+        """Return the number of threads for the next burst."""
         self._start_time = time.monotonic()
         fastest = min(self._step_s, key=lambda count: self._step_s[count])
         due = (
@@ -386,7 +385,7 @@ class _ThreadPace:
         return self._count
 
     def note_time(self, steps: int) -> None:
-        """Note how long that burst took."""
+        """Record the duration of that burst."""
         now = time.monotonic()
         took = now - self._start_time
         self._step_s[self._count] = took / max(1, steps)
@@ -394,7 +393,7 @@ class _ThreadPace:
 
 
 class _Watch:
-    """Decides when to evaluate."""
+    """Timer of evaluations."""
 
     def __init__(self, began: float, every_s: float) -> None:
         self.began, self.every_s = began, every_s
@@ -402,12 +401,12 @@ class _Watch:
         self._start_time = 0.0
 
     def is_due(self, *, last: bool) -> bool:
-        """Tell whether to evaluate now."""
+        """Return whether to evaluate now."""
         self._start_time = time.monotonic()
         return last or self._start_time >= self._next
 
     def lengthen(self) -> None:
-        """Wait longer after an evaluation that took long."""
+        """Set the time of the next evaluation, later if the last one was slow."""
         now = time.monotonic()
         took = now - self._start_time
         self._next = now + max(self.every_s, took / _EVALUATION)
@@ -415,14 +414,14 @@ class _Watch:
 
 @dataclass(frozen=True, slots=True)
 class _Planes:
-    """Images that patches are cut from, and where."""
+    """Images that patches are cut from, and the corners of usable patches."""
 
     planes: Tensor  # (3, Y, X) light and SEM in units of their ranges, and weights
-    corners: NDArray[np.intp]  # of patches, as flat numbers of pixels
+    corners: NDArray[np.intp]  # of patches, as flat pixel indices
 
 
 class _Trainer:
-    """Network, optimiser, mean weights and data."""
+    """Network, optimiser, averaged weights and data of a training."""
 
     def __init__(
         self,
@@ -450,10 +449,10 @@ class _Trainer:
         self.light_explained: float | None = None
         self._losses: list[float] = []
 
-    # What is trained on.
+    # Data.
 
     def prepare(self) -> Job[None]:
-        """Bring the images to units of their ranges, and make the copies."""
+        """Scale the images to their ranges, and make the copies."""
         units = [
             (_unit(i.low, self.levels), _unit(_known_sem(i), self.sem_levels))
             for i in self.images
@@ -461,8 +460,9 @@ class _Trainer:
         self.originals = [_planes(low, high, None, self) for low, high in units]
         if not any(part.corners.size for part in self.originals):
             msg = (
-                "There is nothing to train on: no patch of "
-                f"{self.options.patch_px} px has light all over and SEM on half of it."
+                "No usable training patches: no square of "
+                f"{self.options.patch_px} px is covered by light completely and by SEM "
+                "at least by half."
             )
             raise ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
@@ -489,7 +489,7 @@ class _Trainer:
                 )
 
     def batch(self) -> Tensor:
-        """Cut the patches of a step, (B, 3, side, side), turned and mirrored."""
+        """Cut the patches of a step, (B, 3, side, side), at random orientations."""
         options = self.options
         rng = np.random.default_rng([options.seed, self.steps])
         side, cut = options.patch_px, []
@@ -542,15 +542,15 @@ class _Trainer:
                 mean.lerp_(value, share)
 
     def is_done(self, seconds: float | None, steps: int | None) -> bool:
-        """Tell whether time or steps are over."""
+        """Return whether the limit of time or steps is reached."""
         late = seconds is not None and self.seconds >= seconds
         return late or (steps is not None and self.steps >= steps)
 
-    # What comes out.
+    # Results.
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float | None, tuple[Float32Array, ...]]:
-        """Measure the model on what is held out, and give what it makes of it."""
+        """Return the gain on the held-out parts (None without any), and the outputs."""
         before, after, previews = 0.0, 0.0, []
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
@@ -585,7 +585,7 @@ class _Trainer:
         gain: float | None,
         images: tuple[Float32Array, ...],
     ) -> PlaceReport:
-        """Say how far the training has come."""
+        """Return the progress of the training."""
         loss = float(np.mean(self._losses)) if self._losses else math.nan
         if gain is not None:
             row = {"steps": self.steps, "seconds": round(self.seconds, 1)}
@@ -614,7 +614,7 @@ class _Trainer:
         )
 
     def fit(self) -> PlaceFit:
-        """Give the present model, and what to resume from."""
+        """Return the current model with the state to resume."""
         check_finite(
             "weights are",
             torch.stack([p.sum() for p in self.averaged.parameters()]),
@@ -623,7 +623,7 @@ class _Trainer:
         return PlaceFit.of(copy.deepcopy(self.state()))
 
     def state(self) -> dict[str, Any]:
-        """Give what `load` resumes from."""
+        """Return the state for `load`."""
         return {
             "network": self.network.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -638,11 +638,11 @@ class _Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         same = state["options"] == self.options.model_dump(mode="json")
         if not same or not np.allclose(state["levels"], self.levels):
             msg = (
-                "The saved training is of other images or options; resume with those "
+                "The saved state belongs to other images or options; resume with those "
                 "of the run, or train again (`overwrite`)."
             )
             raise CheckpointError(msg, code="other-run")
@@ -654,25 +654,25 @@ class _Trainer:
 
 
 def _known_sem(images: PlaceImages) -> NDArray[Any]:
-    """Give SEM where it may be trained on."""
+    """Return SEM with NaN at the held-out pixels."""
     if images.held_out is None:
         return images.high
     return np.where(images.held_out, np.nan, images.high)
 
 
 def _common_range(images: Sequence[NDArray[Any]]) -> FloatPair:
-    """Give the percentiles 0.1 and 99.9 of some images together."""
+    """Return the percentiles 0.1 and 99.9 of all images together."""
     low, high = field_range(np.concatenate([i.ravel() for i in images])[None])
     return low, high if high > low else low + 1.0
 
 
 def _unit(image: NDArray[Any], levels: FloatPair) -> Float32Array:
-    """Bring levels to 0 and 1."""
+    """Scale an image so that `levels` become 0 and 1."""
     return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
 
 
 def _box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
-    """Choose the part of a large image that a copy shows."""
+    """Choose a random part of a large image for a copy."""
     rng = np.random.default_rng([*seed, 1])
     side = int(_COPY_PX**0.5)
     rows, columns = (
@@ -685,7 +685,7 @@ def _box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
 def _planes(
     low: Float32Array, high: Float32Array, changed_area: BoolArray | None, of: _Trainer
 ) -> _Planes:
-    """Join light, SEM and weights, and find the patches."""
+    """Stack light, SEM and weights, and find the usable patches."""
     options = of.options
     finite = np.isfinite(low)
     weight = (finite & np.isfinite(high)).astype(np.float32)
@@ -708,23 +708,23 @@ def _planes(
 
 
 def _window_sums(values: BoolArray, side: int) -> NDArray[np.int64]:
-    """Count the pixels of each square of a side that hold, by its corner."""
+    """Count the true pixels in each square of a side, indexed by its corner."""
     table = np.pad(values.astype(np.int64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
     rows = table[side:] - table[:-side]
     return np.asarray(rows[:, side:] - rows[:, :-side])
 
 
-_SEEN_PX = 96  # about a held-out part; chosen: more than the receptive field
+_CONTEXT_PX = 96  # around a held-out part; chosen: more than the receptive field
 
 
 def _bounds(held_out: BoolArray) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Give a box about a held-out part, and that part within it."""
+    """Return a box with context around a held-out part, and that part within it."""
     outer, inner = [], []
     for axis in (0, 1):
         at = np.flatnonzero(held_out.any(axis=1 - axis))
         first, last = int(at[0]), int(at[-1]) + 1
-        start = max(0, first - _SEEN_PX)
-        stop = min(held_out.shape[axis], last + _SEEN_PX)
+        start = max(0, first - _CONTEXT_PX)
+        stop = min(held_out.shape[axis], last + _CONTEXT_PX)
         outer.append(slice(start, stop))
         inner.append(slice(first - start, last - start))
     return (outer[0], outer[1]), (inner[0], inner[1])

@@ -1,6 +1,6 @@
-"""Training of a restorer that is told: survey and local part, from whole scenes.
+"""Training of an `InformedRestorer`, survey and local part, on whole scenes.
 
-Haze is found from a scene and lifted before patches are cut; patches go in as they are.
+Haze is estimated from a scene and removed before patches are cut.
 """
 
 from typing import Any
@@ -25,23 +25,23 @@ from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import BlockScenes, Scenes
 from napari_semsr.training.validation import ValidationPair
 
-_NAMING_WEIGHT = 0.1  # of the loss on what was found; chosen
+_FAULT_WEIGHT = 0.1  # of the loss on estimated faults; chosen
 _NOISE_WEIGHT = 0.25  # of the loss on the image without noise; chosen
-_FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for images sharp already
-_LEVEL_WEIGHT = 0.1  # of the loss on means over squares, grey levels of flat places
+_FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for already sharp images
+_LEVEL_WEIGHT = 0.1  # of the loss on means over squares, the grey levels of flat areas
 _LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # their side; a quarter of a grey level of 255
 _WIDTHS = slice(5, 7)  # of a blur, in `FAULTS`
-_UNSURE = 0.02  # deviation of a width that is told, over the width; chosen
-_TOO_WIDE = 4.0  # times the error of one as much too narrow; chosen
-_VEILED = 16  # scenes of a batch from which haze is learnt, where a survey is alone
+_WIDTH_ERROR = 0.02  # relative standard deviation of a user's blur width; chosen
+_TOO_WIDE = 4.0  # weight of a width that is too large, over one too small; chosen
+_HAZE_SCENES = 16  # of a batch that the haze loss uses when only the survey is trained
 _LEAST_WINDOW = 8  # blocks of 16 px
 _HAZE_WEIGHT = 0.3  # of the loss on haze itself; chosen
-_LEAST_HAZE = 0.05  # haze that varies by less counts little
+_LEAST_HAZE = 0.05  # haze that varies by less has little weight
 _HAZE_FLOOR = 0.02  # weight of a block without contrast
 
 
 def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
-    """Error that a wrongly found haze leaves, over that of the haze itself."""
+    """Return the error left by an estimated haze, over that of the haze itself."""
     level = scenes.airlight[:, :, None, None]
     weight = scenes.contrast
     weight = weight + _HAZE_FLOOR * weight.mean((-1, -2), keepdim=True)
@@ -54,13 +54,13 @@ def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
     error = (weight * varying(haze.log_gain - scenes.log_gain).square()).sum((-1, -2))
     before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
     share: Tensor = error / (before + _LEAST_HAZE**2)
-    # an airlight far beyond the image's own greys need be known less well
+    # an airlight far outside the image's grey values may be less exact
     away = ((haze.airlight - level).abs() / (1 + level.abs())).mean()
     return share.clamp(max=10).mean() + away
 
 
-def naming_loss(estimates: Tensor, faults: Tensor) -> Tensor:
-    """Error of the numbers (S, 9) that were found, in units of their usual spread."""
+def fault_loss(estimates: Tensor, faults: Tensor) -> Tensor:
+    """Return the error of estimated faults (S, 9), in units of their usual spread."""
     is_known = torch.isfinite(faults)
     true = torch.where(is_known, faults, estimates.detach())
     spread = to_device(torch.tensor(SPREAD), true.device)
@@ -73,7 +73,7 @@ def naming_loss(estimates: Tensor, faults: Tensor) -> Tensor:
 
 
 class RestorerLearner(Learner):
-    """The local part is told true, found and locally found faults by turns."""
+    """Learner that conditions the local part on true or estimated faults at random."""
 
     network: InformedRestorer
 
@@ -88,8 +88,8 @@ class RestorerLearner(Learner):
         self.sharpens = recipe.learns == "sharpener"
         if self.sharpens and network.sharpener is None:
             msg = (
-                "learns: sharpener needs a network that has one; give the option "
-                "sharpener of architecture informed, its widths."
+                "learns: sharpener needs a network with a sharpener; set its widths in "
+                "the option sharpener of architecture informed."
             )
             raise OptionError(msg, code="options-contradict")
         network.survey.requires_grad_(recipe.learns in ("all", "survey"))
@@ -99,14 +99,14 @@ class RestorerLearner(Learner):
         if network.sharpener is not None:
             network.sharpener.requires_grad_(self.sharpens)
             local = network.sharpener.local if self.sharpens else local
-        # not a module, so that the names of weights stay as they are
+        # not a module, so that the names of weights do not change
         correct = local.correct
         self.correct = torch.compile(correct) if recipe.compiled else correct
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Leave the corners of patches on the CPU, which cuts by them."""
+        """Keep the corners of patches on the CPU, which cuts the patches."""
         moved_batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         if hasattr(moved_batch, "corners"):
             moved_batch = moved_batch._replace(corners=batch.corners)
@@ -119,40 +119,40 @@ class RestorerLearner(Learner):
             block_scenes = (
                 BlockScenes(*batch) if alone else BlockScenes.of(Scenes(*batch), survey)
             )
-            # names cost next to nothing, and are learnt from many scenes at once
+            # the loss of faults is cheap, and uses all scenes
             hazy_scenes = (
-                BlockScenes(*(p[:_VEILED] for p in block_scenes))
+                BlockScenes(*(p[:_HAZE_SCENES] for p in block_scenes))
                 if alone
                 else block_scenes
             )
             haze = survey.haze(hazy_scenes.statistics)
-            named_faults = survey.named(block_scenes.statistics)
+            estimated_faults = survey.named(block_scenes.statistics)
             within = survey.named(_window(block_scenes.statistics))
-        loss = torch.zeros((), device=named_faults.device)
+        loss = torch.zeros((), device=estimated_faults.device)
         if self.recipe.learns in ("all", "survey"):
-            both = naming_loss(named_faults, block_scenes.faults) + naming_loss(
+            both = fault_loss(estimated_faults, block_scenes.faults) + fault_loss(
                 within, block_scenes.faults
             )
-            loss = _NAMING_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
+            loss = _FAULT_WEIGHT * both + _HAZE_WEIGHT * haze_loss(haze, hazy_scenes)
         if not alone:
             scenes = Scenes(*batch)
             clear = dehaze(scenes.low, haze.certain() if self.sharpens else haze)
             if self.sharpens:
-                condition = blur_known(named_faults, scenes.faults).clone()
-                # widths as nearly as a user may know them
+                condition = blur_known(estimated_faults, scenes.faults).clone()
+                # widths as exact as a user may know them
                 wide = (condition[:, _WIDTHS].exp() - NO_BLUR).clamp_min(0)
-                away = 1 + _UNSURE * torch.randn(
+                away = 1 + _WIDTH_ERROR * torch.randn(
                     len(condition), 1, device=condition.device
                 )
                 condition[:, _WIDTHS] = (wide * away.clamp_min(0.5) + NO_BLUR).log()
                 planes, gate = self.network.sharpening_planes(clear, condition)
             else:
-                # of each scene true, found or locally found numbers, by turns
+                # of each scene true, estimated or locally estimated faults, at random
                 true, turns = scenes.faults, (len(scenes.faults), 1)
                 turn = torch.randint(0, 3, turns, device=true.device)
-                true_or_named = torch.where(torch.isfinite(true), true, named_faults)
-                mixed_faults = torch.where(turn == 1, named_faults, within)
-                condition = torch.where(turn == 0, true_or_named, mixed_faults)
+                preferred = torch.where(torch.isfinite(true), true, estimated_faults)
+                mixed_faults = torch.where(turn == 1, estimated_faults, within)
+                condition = torch.where(turn == 0, preferred, mixed_faults)
                 rings = survey.rings(block_scenes.statistics)
                 planes, gate = self.network.planes(clear, condition, rings), None
             loss = loss + self._compare_output(scenes, planes, condition, gate)
@@ -162,7 +162,7 @@ class RestorerLearner(Learner):
     def _compare_output(
         self, scenes: Scenes, planes: Tensor, condition: Tensor, gate: Gate | None
     ) -> Tensor:
-        """Compare what the part that learns makes of patches with the clear ones."""
+        """Return the loss of the trained part on patches."""
         side, many = self.recipe.data.patch_px, scenes.corners.shape[1]
         planes, high, noiseless = (
             cut(part, scenes.corners, side).flatten(0, 1)
@@ -186,22 +186,22 @@ class RestorerLearner(Learner):
                 level, torch.zeros_like(level), _LEVEL_FLOOR
             )
             if self.recipe.data_weight > 0:
-                error = seen_error(quiet + blur - high, scenes.spread, many)
+                error = blurred_error(quiet + blur - high, scenes.spread, many)
                 term = log_mse(error, torch.zeros_like(error), _FINE_FLOOR)
                 loss = loss + self.recipe.data_weight * term
             return loss
 
 
-def seen_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
-    """Give what is left of an error once a microscope has blurred it.
+def blurred_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
+    """Return an error after the blur of the microscope.
 
-    An output whose blurred image is that of the truth gives back what light has told of
-    the sample, and nothing that light contradicts. Compared with the input itself it
-    would have to explain what no grey-level map of electrons can: interference, the
-    lost light of edges, a blur that changes with height.
+    If output and ground truth agree after the blur, the output agrees with the light
+    image. It is not compared with the light image itself, which also shows what no SEM
+    image can explain: interference, the light lost at edges, a blur that depends on
+    height.
 
-    `error` (S many, 1, H, W), `spread` (S, K, K), of `many` patches in turn. Nothing is
-    known beyond the patches.
+    `error` is (S many, 1, H, W), `spread` (S, K, K) for `many` patches each. Beyond the
+    patches the error is taken as zero.
     """
     sides = [n + spread.shape[-1] - 1 for n in error.shape[-2:]]
     transfer = torch.fft.rfft2(spread, s=sides).repeat_interleave(many, 0)[:, None]
@@ -214,7 +214,7 @@ def seen_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
 
 
 def _window(statistics: Tensor) -> Tensor:
-    """Cut a window of blocks at random, the same of all scenes (S, 21, h, w)."""
+    """Cut a random window of blocks, the same for all scenes (S, 21, h, w)."""
     place: list[slice] = []
     for blocks in statistics.shape[-2:]:
         least = min(_LEAST_WINDOW, blocks)

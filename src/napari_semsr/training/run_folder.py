@@ -1,16 +1,15 @@
-"""The folder of a run: what may be in it, and what may go on there.
+"""Folder of a training run: its files, and the checks before a run is resumed.
 
-It holds ``recipe.yaml`` (what was asked), ``inputs.yaml`` (digests of what is learnt
-from), ``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best
-model), ``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out patch,
-as restored at the last one) and ``NAME.safetensors`` (the best model so far). A model
-that other networks judged or returned has them in ``networks.safetensors``. One
-process at a time learns there. Nothing in it changes before the first step is done, so
-that a run that cannot start leaves an earlier one as it was.
+It contains ``recipe.yaml``, ``inputs.yaml`` (digests of the training data),
+``last.ckpt`` (the state to resume from), ``best.yaml`` (figures of the best model),
+``curve.csv`` (one row for each validation), ``preview.tif`` (a held-out patch, as
+restored at the last validation) and ``NAME.safetensors`` (the best model so far).
+Discriminators and a second generator are saved in ``networks.safetensors``. One process
+at a time uses the folder. Nothing in it changes before the first step is done, so that
+a run that cannot start does not damage an earlier one.
 
-What decides how fast and how long a run learns may change when it is resumed, and files
-may have moved; the rest may not. So it keeps its recipe, and of each store, image or
-kernel a digest.
+When a run is resumed, its schedule may change and files may have moved, but nothing
+else. So it stores its recipe, and a digest of each store, image or kernel.
 """
 
 import copy
@@ -92,7 +91,7 @@ _FREE = {
     "data.bank_folder",
     "data.patch_px",
 }
-"""What may change: the schedule, the machine, and where things lie."""
+"""Options that may change: of the schedule, of the machine, and folders."""
 
 _WHOLE = {
     "architecture_options",
@@ -101,8 +100,8 @@ _WHOLE = {
     "gan.discriminator_options",
 }
 _MODEL = ".safetensors"
-_WORKERS_END_S = 15.0  # chosen: torch's look each 5 s whether their process lives
-_MOST_TOLD = 3  # differences that a refused resume names; chosen
+_WORKERS_END_S = 15.0  # chosen: torch's workers check every 5 s if their parent lives
+_MOST_LISTED = 3  # differences that a refusal to resume lists; chosen
 _LONGEST = 30  # characters beyond which values are not repeated; chosen
 _KINDS = {
     "pairs": "pairs",
@@ -111,7 +110,7 @@ _KINDS = {
     "kernel": "kernel",
 }
 _LISTS = ("train", "validation")
-_REMEDY = "Give what it was begun with, or start anew with `overwrite`"
+_REMEDY = "Use the original one, or start again with `overwrite`"
 
 
 class RunFolder:
@@ -122,23 +121,20 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """The state to resume from."""
+        """File of the state to resume from."""
         return self.path / STATE
 
     @property
     def model(self) -> Path:
-        """The best model so far."""
+        """File of the best model so far."""
         return self.path / f"{self.recipe.name}.safetensors"
 
     def check(self, *, resume: bool, overwrite: bool) -> dict[str, float]:
-        """See that the run can go there; give what is known of the best model."""
+        """Check that the run can use the folder; return its best model's figures."""
         run_dir, state = self.path, self.state
         self._check_files()
         if resume and not state.exists():
-            msg = (
-                f"There is no run to resume in {run_dir}; leave out `resume` to start "
-                "one."
-            )
+            msg = f"There is no run to resume in {run_dir}; omit `resume` to start one."
             raise CheckpointError(msg, code="run-missing")
         if resume:
             self._check_same()
@@ -147,17 +143,17 @@ class RunFolder:
         if not (resume or overwrite) and there_already - {_RECIPE, INPUTS, BANKS}:
             remedy = "`resume`, `overwrite`" if state.exists() else "`overwrite`"
             msg = (
-                f"The run directory {run_dir} is not empty; give {remedy} or another "
-                "one."
+                f"The run directory {run_dir} is not empty; pass {remedy} or choose "
+                "another one."
             )
             raise WriteError(msg, code="output-exists")
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            msg = f"The run directory {run_dir} cannot be made: {error.strerror}."
+            msg = f"Cannot create the run directory {run_dir}: {error.strerror}."
             raise WriteError(msg) from error
         if not os.access(run_dir, os.W_OK | os.X_OK):
-            msg = f"The run directory {run_dir} must be one that you may write to."
+            msg = f"No permission to write to the run directory {run_dir}."
             raise WriteError(msg, code="no-permission")
         best = run_dir / _BEST
         if resume and best.exists():
@@ -165,35 +161,35 @@ class RunFolder:
         return {}
 
     def _check_files(self) -> None:
-        """Refuse links out of the folder, and pipes and devices within it."""
-        replaceable = (_RECIPE, INPUTS, self.model.name)  # as a whole, a link too
+        """Refuse files of the run that are links, pipes or devices."""
+        replaceable = (_RECIPE, INPUTS, self.model.name)  # even if links
         for name in (*_RUN_FILES, "board", *replaceable):
             path = self.path / name
             is_link = name not in replaceable and path.is_symlink()
             if is_link or (path.exists() and not (path.is_file() or path.is_dir())):
                 kind = "a link" if is_link else "a pipe or device"
-                msg = f"{path} must be the run's own, got {kind}: remove it."
+                msg = f"{path} must be a file of the run, got {kind}; remove it."
                 raise WriteError(msg, code="unsafe-content")
 
     def _check_same(self) -> None:
-        """See that a run goes on with its model and its recipe."""
+        """Check that a run is resumed with the same model and recipe."""
         recipe, run_dir = self.recipe, self.path
         try:
             text = read_text(run_dir / _RECIPE)
             before = dict(yaml.safe_load(text))
             name = before["name"]
         except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-            return  # a run can go on without it
+            return  # a run can be resumed without it
         if name != recipe.name:
             msg = (
-                f"The run in {run_dir} makes the model {name}, got the name "
-                f"{recipe.name}: resume with `name={name}`."
+                f"The run in {run_dir} trains the model {name}, got the name "
+                f"{recipe.name}; resume with `name={name}`."
             )
             raise CheckpointError(msg, code="other-run")
         check_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
-        """Digest what is learnt from, by kind and name; of stores a few patches."""
+        """Digest the training data by kind and name; of stores, only a few patches."""
         digests: Digests = {}
         data, kernel = self.recipe.data, self.recipe.gan.kernel
         if data.pairs is not None:
@@ -209,7 +205,7 @@ class RunFolder:
         return digests
 
     def check_inputs(self, now: Digests) -> None:
-        """Refuse to go on with other pairs or images; names and folders may differ."""
+        """Refuse to resume with other pairs or images; names and folders may differ."""
         run_dir = self.path
         try:
             before = yaml.safe_load(read_text(run_dir / INPUTS))
@@ -227,19 +223,19 @@ class RunFolder:
                 new, old = changed_names[0], next(iter(then), changed_names[0])
                 msg = (
                     f"The contents of the {_KINDS[kind]} {new} have changed since the "
-                    f"run in {run_dir} was begun. {_REMEDY}."
+                    f"run in {run_dir} was started. {_REMEDY}."
                     if new in then
-                    else f"The run in {run_dir} was begun with the {_KINDS[kind]} "
-                    f"{old}, got {new}, of other contents. {_REMEDY}."
+                    else f"The run in {run_dir} was started with the {_KINDS[kind]} "
+                    f"{old}, got {new} with other contents. {_REMEDY}."
                 )
                 raise CheckpointError(
                     msg, code="content-changed" if new in then else "other-run"
                 )
 
     def begin(self, inputs: Digests, *, resume: bool) -> None:
-        """Put the run there, in place of an earlier one unless that goes on."""
+        """Write recipe and digests; unless resuming, remove files of an earlier run."""
         with self.saving():
-            # another start may have left the folder
+            # another process may have removed the folder
             self.path.mkdir(parents=True, exist_ok=True)
             if not resume:
                 for file in (*(self.path / name for name in _RUN_FILES), self.model):
@@ -247,7 +243,7 @@ class RunFolder:
             for name in (*_RUN_FILES, _RECIPE, INPUTS, self.model.name):
                 for file in left_behind(self.path / name):
                     file.unlink(missing_ok=True)
-            # without what no recipe may say, so that it opens again
+            # without options that a recipe must not set, so that it can be loaded
             left_out: dict[str, Any] = dict.fromkeys(user_only_options(Recipe), True)
             left_out["data"] = {"bank_folder"}
             plain = self.recipe.model_dump(mode="json", exclude=left_out)
@@ -255,18 +251,18 @@ class RunFolder:
             _put(self.path / INPUTS, inputs)
 
     @contextmanager
-    def ours(self, *, resume: bool) -> Iterator[None]:
-        """Keep other processes from the folder; workers of a killed run may end."""
+    def lock(self, *, resume: bool) -> Iterator[None]:
+        """Lock the folder; when resuming, wait for workers of a killed run to end."""
         patience_s = _WORKERS_END_S if resume else 0
-        lock = StoreLock(self.path.resolve(), patience_s=patience_s)
+        store_lock = StoreLock(self.path.resolve(), patience_s=patience_s)
         try:
             yield
         finally:
-            lock.release()
+            store_lock.release()
 
     @contextmanager
-    def leaving_no_empty(self) -> Iterator[None]:
-        """Remove folders that were made for a run which put nothing into them."""
+    def removing_empty_folders(self) -> Iterator[None]:
+        """Remove folders that were created for a run that wrote nothing."""
         path = self.path.absolute()
         new = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
@@ -278,45 +274,46 @@ class RunFolder:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Turn what a disk refuses into a sentence; the last state is kept."""
+        """Raise a `WriteError` if the disk refuses; the last saved state remains."""
         try:
             yield
         except (OSError, SafetensorError) as error:
             first = str(error).splitlines()[0]
             msg = (
-                f"The run cannot be saved in {self.path}: {first}; the last state is "
-                "kept, so make room and give `resume`."
+                f"Cannot save the run in {self.path}: {first}. The last saved state "
+                "remains: free some space, then continue with `resume`."
             )
             raise WriteError(msg) from error
 
     def save_state(self, trainer: lightning.Trainer, best: dict[str, float]) -> None:
-        """Write the state beside the last one, then put it in its place."""
+        """Write the state to a temporary file that then replaces the last one."""
         partial = self.path / _PARTIAL
         with self.saving():
             first = trainer.is_global_zero
-            try:  # of processes that learn together, the first one writes it
+            try:  # of several processes, the first one writes it
                 with renaming(self.state, partial) if first else nullcontext():
                     trainer.save_checkpoint(partial)
-                    if first:  # before the state: what is resumed meets its best again
+                    if first:  # before the state, which is then never newer
                         _put(self.path / _BEST, dict(best))
             except (OSError, RuntimeError) as error:
                 raise OSError(str(error)) from error
 
     def keep_preview(self, network: nn.Module, pairs: list[ValidationPair]) -> None:
-        """Write a picture of a held-out patch, in place of the last one."""
+        """Write the preview image of a held-out patch, replacing the last one."""
         picture = preview(network, self.recipe, pairs)
         if picture is not None:
             write(picture, self.path / PREVIEW, overwrite=True)
 
     def steps_done(self) -> int:
-        """Read how far the saved state had come."""
+        """Return the number of steps of the saved state."""
         damage = OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError
         try:
             state: Any = torch.load(self.state, weights_only=True, map_location="cpu")
             return int(state["global_step"])
         except damage as error:
             msg = (
-                f"The saved state {self.state} is damaged; start anew with `overwrite`."
+                f"The saved state {self.state} is damaged; start again "
+                "with `overwrite`."
             )
             raise CheckpointError(
                 access_refusal(self.state, error) or Message(msg, "file-damaged")
@@ -324,24 +321,24 @@ class RunFolder:
 
 
 def _put(path: Path, plain: Any) -> None:
-    """Write a table in one step, so that no half of one is read by a resumed run."""
+    """Write a table atomically, so that a resumed run never reads an incomplete one."""
     with replacing(path) as beside:
         beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
 def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
-    """Refuse to go on by another recipe than the one that the run keeps."""
+    """Refuse to resume with a recipe that differs from that of the run."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
     if recipe.adversarial and (
         recipe.gan.history or (kernel is not None and kernel.learnt)
     ):
-        free = free - {"data.patch_px"}  # remembered images and spectra have this side
+        free = free - {"data.patch_px"}  # stored images and spectra have this side
     now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _complete(before)))
 
     def plain(key: str, value: Any) -> Any:
         if key not in FILES or value is None:
-            return value  # where a file lies is free; a digest tells more of pairs
+            return value  # files may be moved; pairs are compared by digest
         return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
 
     differences = []
@@ -354,19 +351,19 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
             differences.append(f"{key} {differs}")
     if differences:
         more = (
-            f" and {len(differences) - _MOST_TOLD} more"
-            if len(differences) > _MOST_TOLD
+            f" and {len(differences) - _MOST_LISTED} more"
+            if len(differences) > _MOST_LISTED
             else ""
         )
         msg = (
-            f"The run in {run_dir} was begun by another recipe: "
-            f"{'; '.join(differences[:_MOST_TOLD])}{more}. {_REMEDY}."
+            f"The run in {run_dir} was started with another recipe: "
+            f"{'; '.join(differences[:_MOST_LISTED])}{more}. {_REMEDY}."
         )
         raise CheckpointError(msg, code="other-run")
 
 
 def _complete(before: dict[str, Any]) -> dict[str, Any]:
-    """Take options that are no more out of a kept recipe, and put defaults for new."""
+    """Remove obsolete options from a saved recipe, and add defaults of new ones."""
     complete_recipe = copy.deepcopy(before)
     try:
         Recipe.model_validate(complete_recipe)
@@ -385,7 +382,7 @@ def _complete(before: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
-    """Name the options of all tables with dots."""
+    """Flatten nested tables to one, with dots in the names of options."""
     flat_values: dict[str, Any] = {}
     for key, value in table.items():
         name = f"{above}{key}"
@@ -405,7 +402,7 @@ def _digests(root: Path, names: set[str]) -> dict[str, str]:
 
 
 def _digest_of_pairs(path: Path) -> str:
-    """Digest what a store says of itself, and the first and last patch of each set."""
+    """Digest the metadata of a store, and the first and last patch of each set."""
     store = open_pairs(path)
     record = {k: v for k, v in store.record.items() if k != "provenance"}
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())

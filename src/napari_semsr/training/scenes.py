@@ -1,7 +1,7 @@
-"""Training data: scenes drawn, cut and degraded, or seen by a simulated instrument.
+"""Training scenes: clear images that are degraded, or simulated instruments.
 
-Item ``i`` depends on the seed and ``i`` alone, so that a resumed run sees what an
-uninterrupted one would have seen, whatever the number of workers.
+Item ``i`` depends only on the seed and ``i``, so that a resumed run sees the same data
+as an uninterrupted one, whatever the number of workers.
 """
 
 import math
@@ -51,19 +51,19 @@ from napari_semsr.simulation import (
 from napari_semsr.training.recipe import DataOptions, ImageEntry, Recipe, ScanEntry
 
 Pair = tuple[Float32Array, Float32Array]
-_LEARNT = 5  # stream of chance of what is learnt from
-_SLOW_PX = 8.0  # deviation of what is too smooth for noise; chosen
+_TRAINING = 5  # random stream of training samples
+_SHADING_PX = 8.0  # sigma; smoother variations are shading, not noise; chosen
 
 
 class _Simulated:
-    """A simulated instrument; the seed decides a pair with its number."""
+    """Base of simulated instruments; seed and index determine a pair."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.data, self.seed, self.scale = recipe.data, recipe.seed, scale
 
 
 class Superlens(_Simulated):
-    """Superlens mosaic and electron image; a run of places shares one drawn sample."""
+    """Superlens mosaic and SEM image; consecutive pairs share one simulated sample."""
 
     pixel_nm = SsumPairOptions().pixel_nm
     _LOOKS = 4  # pairs made of one sample; chosen
@@ -72,15 +72,15 @@ class Superlens(_Simulated):
     _pairs: Sequence[SsumPair] = ()
 
     def pair(self, place: int) -> Pair:
-        """Make a pair; each image is on its own scale."""
+        """Return a pair; each image has its own grey-value scale."""
         image_pair = self._take_image(place)
         return image_pair.low, image_pair.high
 
     def scene(self, place: int) -> FaultyScene:
-        """Make the same pair, with what its microscope did to it."""
+        """Return the same pair, with the faults of its microscope."""
         image_pair = self._take_image(place)
         noise = image_pair.low - image_pair.noiseless
-        noise = noise - ndimage.gaussian_filter(noise, _SLOW_PX)  # shading is none
+        noise = noise - ndimage.gaussian_filter(noise, _SHADING_PX)  # without shading
         faults = np.full(len(FAULTS), np.nan, np.float32)
         fault_values = {
             "noise": math.log(float(noise.std()) + NO_NOISE),
@@ -103,10 +103,10 @@ class Superlens(_Simulated):
         )
 
     def _take_image(self, place: int) -> SsumPair:
-        """Take a picture of the sample that a run of places shares."""
+        """Image the sample that consecutive pairs share."""
         sample, look = divmod(place, self._LOOKS)
         if sample != self._sample:
-            rng = np.random.default_rng([self.seed, sample, _LEARNT])
+            rng = np.random.default_rng([self.seed, sample, _TRAINING])
             side, ranges = self.data.scene_px, self.data.superlens
             self._pairs = list(
                 random_ssum_pairs(side, rng, ranges, self._LOOKS, scale=self.scale)
@@ -115,25 +115,25 @@ class Superlens(_Simulated):
         return self._pairs[look]
 
     def validation(self, count: int) -> list[Pair]:
-        """Make fixed pairs of samples that training never draws."""
+        """Return fixed pairs of samples that are not used in training."""
         side, ranges = self.data.scene_px, self.data.superlens
         fields = ssum_validation(count, side, scale=self.scale, options=ranges)
         return [(p.low, p.high) for p in fields]
 
 
 class Gold(_Simulated):
-    """Gold on carbon at two magnifications; half of it as tuned, half varied."""
+    """Gold on carbon at two magnifications, half of it with random options."""
 
     pixel_nm = COARSE_NM
     _SCALE = 2  # ratio of the magnifications; chosen
 
     def pair(self, place: int) -> Pair:
-        """Make a pair; both images are on the scale of the degraded one."""
-        rng = np.random.default_rng([self.seed, place, _LEARNT])
+        """Return a pair; both images have the grey-value scale of the degraded one."""
+        rng = np.random.default_rng([self.seed, place, _TRAINING])
         return self._draw_pair(rng, random_gold_options(rng))
 
     def validation(self, count: int) -> list[Pair]:
-        """Make fixed pairs that training never draws."""
+        """Return fixed pairs that are not used in training."""
         return [self._draw_pair(gold_rng("validation", i)) for i in range(count)]
 
     def _draw_pair(
@@ -161,8 +161,8 @@ _LEVEL = (0.1, 0.9)  # mean grey of simulated scenes; chosen
 def patchwork(
     first: NDArray[np.floating], second: NDArray[np.floating], rng: np.random.Generator
 ) -> FloatArray:
-    """Lay regions of one scene over another, with a contrast and level of their own."""
-    # without such scenes a network learns that low contrast always is haze
+    """Blend regions of one scene into another, with their own contrast and level."""
+    # without such scenes a network learns that low contrast is always haze
     rows, columns = first.shape
     correlation = float(np.exp(rng.uniform(*np.log(_CORRELATION_PX))))
     field = smooth_field((rows, columns), correlation, rng)
@@ -175,35 +175,33 @@ def patchwork(
 
 
 _ZOOMS = (1.0, 1.0, 0.75, 0.5)  # of clear images; chosen
-_MOST_NAMED = 5  # missing files that a refusal names; chosen
+_MOST_NAMED = 5  # small images that a message names; chosen
 _LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
-PHANTOM_SEED = 1 << 32  # validation phantoms lie beyond every training seed
+PHANTOM_SEED = 1 << 32  # above every training seed
 
 
 def load_clear(root: Path, entry: ImageEntry) -> Float32Array:
-    """Read a clear image, cropped, its percentiles at 0 and 1."""
+    """Read a clear image, crop it, and scale its percentiles to 0 and 1."""
     image = read(root / entry.file, colour="luminance").array()
     image = mask_fill_values(image, Path(entry.file).name).astype(np.float32)
     if entry.crop_bottom >= image.shape[0]:
         msg = (
-            f"crop_bottom must leave some of the {image.shape[0]} rows of "
+            f"crop_bottom must be less than the {image.shape[0]} rows of "
             f"{entry.file}, got {entry.crop_bottom}."
         )
         raise OptionError(msg, code="out-of-range")
     image = image[: image.shape[0] - entry.crop_bottom]
     if not np.isfinite(image).all():
-        msg = f"A training image must be finite, got NaN or Inf in {entry.file}."
+        msg = f"The training image {entry.file} has NaN or infinite pixels; remove it."
         raise ReadError(msg, code="pixels-missing")
     if entry.shrink > 1:
-        from skimage import transform  # half a second, and few images need it
+        from skimage import transform  # a slow import for few images
 
         sides = [max(1, round(n / entry.shrink)) for n in image.shape]
         image = transform.resize(image, sides, order=1, anti_aliasing=True)
     low, high = np.percentile(image, (0.05, 99.95))
     if high <= low:
-        msg = (
-            f"A training image must have contrast, got a constant one in {entry.file}."
-        )
+        msg = f"The training image {entry.file} is constant; remove it from the recipe."
         raise ReadError(msg, code="image-blank")
     unit_range = np.clip((image - low) / (high - low), 0, 1)
     return np.asarray(unit_range, dtype=np.float32)
@@ -214,22 +212,20 @@ _POINT[SPREAD_PX // 2, SPREAD_PX // 2] = 1
 
 
 class Scenes(NamedTuple):
-    """One scene, or a batch; images are on the scale of the degraded one."""
+    """One scene or a batch; images have the grey-value scale of the degraded one."""
 
     low: Tensor  # (1, H, W)
     high: Tensor  # (1, H, W)
-    noiseless: (
-        Tensor  # (1, H, W), degraded without noise and haze; where not known, high
-    )
-    log_gain: Tensor  # (1, H / 16, W / 16), of what would lift the haze; block means
-    airlight: Tensor  # (1,), grey level that the haze drew to
-    faults: Tensor  # (9,), what was done, as `FAULTS` names it; NaN: not known
-    spread: Tensor  # (49, 49), what the microscope makes of a point; else a point
-    corners: Tensor  # (P, 2), rows and columns where patches begin
+    noiseless: Tensor  # (1, H, W), degraded without noise and haze; `high` if unknown
+    log_gain: Tensor  # (1, H / 16, W / 16), of the gain that removes haze; block means
+    airlight: Tensor  # (1,), grey level of dense haze
+    faults: Tensor  # (9,), in the order of `FAULTS`; NaN if unknown
+    spread: Tensor  # (49, 49), point-spread function; a single pixel if unknown
+    corners: Tensor  # (P, 2), rows and columns of the corners of patches
 
 
 class BlockScenes(NamedTuple):
-    """What a survey sees of a scene or a batch: blocks of 16 px."""
+    """Input and targets of a survey, of a scene or a batch, by blocks of 16 px."""
 
     statistics: Tensor  # (21, h, w), `SurveyNet.statistics` of the degraded image
     contrast: Tensor  # (1, h, w), mean square of the clear image about the airlight
@@ -239,7 +235,7 @@ class BlockScenes(NamedTuple):
 
     @classmethod
     def of(cls, scenes: Scenes, survey: SurveyNet) -> Self:
-        """Look at a batch of scenes."""
+        """Compute the statistics of a batch of scenes."""
         level = scenes.airlight[:, :, None, None]
         return cls(
             survey.statistics(scenes.low.float()),
@@ -251,7 +247,7 @@ class BlockScenes(NamedTuple):
 
 
 class SceneDataset(Dataset[Scenes]):
-    """Endless random scenes, by their places in the whole run."""
+    """Endless random scenes, indexed over the whole run."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
@@ -260,7 +256,7 @@ class SceneDataset(Dataset[Scenes]):
             self.superlens = Superlens(recipe, 1)
         root = Path(recipe.data.root)
         clear = [load_clear(root, entry) for entry in recipe.data.train]
-        _tell_small(recipe.data, clear)
+        _warn_of_small(recipe.data, clear)
         self.images = [
             ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
             for image in clear
@@ -273,7 +269,7 @@ class SceneDataset(Dataset[Scenes]):
             if max(recipe.data.scanned, recipe.data.slow) > 0
         ]
         self.slow = [
-            _cut_to_shown(high) for _, high in self.scans if recipe.data.slow > 0
+            _crop_to_finite(high) for _, high in self.scans if recipe.data.slow > 0
         ]
 
     def __getitem__(self, place: int) -> Scenes:
@@ -305,7 +301,7 @@ class SceneDataset(Dataset[Scenes]):
             if self.scans and rng.random() < recipe.data.scanned:
                 return _cut_scans(self.scans, recipe.data.scene_px, rng)
             image = self.clear(rng)
-            for _ in range(_TRIES):  # until one shows something: noise says nothing
+            for _ in range(_TRIES):  # until one is not empty
                 if image.std() >= _LEAST_CONTRAST:
                     break
                 image = self.clear(rng)
@@ -313,7 +309,7 @@ class SceneDataset(Dataset[Scenes]):
         return random_scene(self.clear(rng), recipe.degradations, rng)
 
     def clear(self, rng: np.random.Generator) -> Float32Array:
-        """Draw a clear scene, or cut it from an image, and vary it."""
+        """Return a random clear scene, simulated or cut from an image."""
         image = self._vary(rng)
         share = self.recipe.data.patchwork
         if share > 0 and rng.random() < share:
@@ -321,7 +317,7 @@ class SceneDataset(Dataset[Scenes]):
         return image
 
     def _vary(self, rng: np.random.Generator) -> Float32Array:
-        """Draw or cut one scene, turn it, bend its greys, soften it."""
+        """Simulate or cut one scene, and augment it."""
         data = self.recipe.data
         side = data.scene_px
         if self.slow and rng.random() < data.slow:
@@ -343,7 +339,7 @@ class SceneDataset(Dataset[Scenes]):
 
 
 class BlockDataset(Dataset[BlockScenes]):
-    """Of the scenes of `SceneDataset` what a survey sees."""
+    """Input and targets of a survey for the scenes of `SceneDataset`."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.scenes, self.survey = SceneDataset(recipe), SurveyNet()
@@ -354,7 +350,7 @@ class BlockDataset(Dataset[BlockScenes]):
 
 
 def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]:
-    """Read two registered scans, the greys of the slow one fitted to the fast."""
+    """Read two registered scans; match the slow one's grey values to the fast one."""
     low, high = (
         read(root / name, colour="luminance").array().astype(np.float64)
         for name in (entry.low, entry.high)
@@ -368,7 +364,7 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
         )
         raise OptionError(msg, code="sizes-differ")
     finite = np.isfinite(high)
-    # the noise is the fast scan's: it is fitted by the slow one, not the other way
+    # the fast scan is the noisy one, so it is the dependent variable
     gain, offset = np.polyfit(high[finite], low[finite], 1)
     high = gain * high + offset
     bottom, top = np.percentile(low, (0.1, 99.9))
@@ -378,8 +374,8 @@ def scan_pair(root: Path, entry: ScanEntry) -> tuple[Float32Array, Float32Array]
     )
 
 
-def _cut_to_shown(slow: Float32Array) -> Float32Array:
-    """Leave what a registered scan shows, on the scale 0 to 1; NaN lies at its rims."""
+def _crop_to_finite(slow: Float32Array) -> Float32Array:
+    """Crop a registered scan to its finite pixels, and scale it to 0 to 1."""
     left = 0
     while not np.isfinite(
         slow[left : slow.shape[0] - left, left : -left or None]
@@ -392,13 +388,13 @@ def _cut_to_shown(slow: Float32Array) -> Float32Array:
 
 
 _TRIES = 50
-_LEAST_CONTRAST = 0.02  # deviation, of a range of 1; a scene of less is all but empty
+_LEAST_CONTRAST = 0.02  # standard deviation, of a range of 1; below, almost empty
 
 
 def _cut_scans(
     scans: list[tuple[Float32Array, Float32Array]], side: int, rng: np.random.Generator
 ) -> FaultyScene:
-    """Cut a scene where both scans show it; not turned: noise lies along lines."""
+    """Cut a scene that both scans show; not rotated, as noise is along lines."""
     for _ in range(_TRIES):
         low, high = scans[int(rng.integers(len(scans)))]
         y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in low.shape)
@@ -406,7 +402,7 @@ def _cut_scans(
         if np.isfinite(high).all() and low.shape == (side, side):
             break
     else:
-        msg = f"No scan shows {side} x {side} px of its pair; lower data.scene_px."
+        msg = f"No pair of scans overlaps by {side} x {side} px; lower data.scene_px."
         raise OptionError(msg, code="image-too-small")
     flips = [slice(None, None, -1 if rng.random() < 0.5 else 1) for _ in range(2)]
     low, high = (np.ascontiguousarray(part[*flips]) for part in (low, high))
@@ -416,15 +412,15 @@ def _cut_scans(
     return FaultyScene(low, high, high, still, float(low.mean()), faults)
 
 
-def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:
-    """Name the images that are too small to be of use, and refuse if all are."""
+def _warn_of_small(data: DataOptions, clear: list[Float32Array]) -> None:
+    """Warn of images that are too small, and refuse if all are."""
     least = math.ceil(data.scene_px * _LEAST_SHARE)
     small = [
         f"{entry.file} ({' x '.join(map(str, image.shape))})"
         for entry, image in zip(data.train, clear, strict=True)
         if min(image.shape) < least
     ]
-    if not small or data.phantoms == 1:  # then no image is ever asked for
+    if not small or data.phantoms == 1:  # then no image is used
         return
     more = len(small) - _MOST_NAMED
     names = ", ".join(small[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
@@ -435,14 +431,14 @@ def _tell_small(data: DataOptions, clear: list[Float32Array]) -> None:
         )
         raise OptionError(msg, code="image-too-small")
     warn(
-        f"Training images without {least_size} are left out: {names}.",
+        f"Training images must have {least_size}; left out: {names}.",
         "images-left-out",
         stacklevel=3,
     )
 
 
 def _cut(whole: Float32Array, side: int, rng: np.random.Generator) -> Float32Array:
-    """Cut a square at random; an image that is too small is reflected first."""
+    """Cut a random square; an image that is too small is padded by reflection."""
     y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in whole.shape)
     part = whole[y : y + side, x : x + side]
     lacking = [(0, side - n) for n in part.shape]

@@ -1,4 +1,4 @@
-"""Patches from a store of pairs, varied, in an order that the seed gives."""
+"""Augmented patches from a store of pairs, in an order determined by the seed."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -19,35 +19,35 @@ from napari_semsr.pairing import PairStore, augment_pair, open_pairs
 from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import Recipe
 
-_IN_MEMORY = 1 << 30  # bytes of a store that is held whole; chosen
+_IN_MEMORY = 1 << 30  # bytes; smaller stores are read into memory; chosen
 _MOST_RANGES = 100.0  # of a field; chosen: a hot pixel in 12 bits is 16 away
-_LOW, _HIGH, _CUT = 1, 2, 3  # streams of chance
+_LOW, _HIGH, _CUT = 1, 2, 3  # random streams
 
 
 @lru_cache(maxsize=8)
 def _order(seed: int, epoch: int, stream: int, count: int) -> tuple[int, ...]:
-    """Order of the pairs in one pass over the store."""
+    """Return the order of the pairs in one epoch."""
     rng = np.random.default_rng([seed, epoch, stream])
     return tuple(int(i) for i in rng.permutation(count))
 
 
 def to_unit(patch: NDArray[Any], grey: FloatPair) -> Float32Array:
-    """Bring the percentiles of a patch's field to 0 and 1."""
+    """Scale a patch so that the percentiles of its field become 0 and 1."""
     low, high = grey
     values = patch.astype(working_type(patch.dtype)) - low
     return np.asarray(values / (high - low or 1.0), dtype=np.float32)
 
 
 class StoredPatches(Dataset[Patches]):
-    """Pairs of a store by their places in the run; for `cycle-gan` of two pairs."""
+    """Patches of a store, indexed over the run; for `cycle-gan` of two pairs."""
 
     def __init__(self, recipe: Recipe, scale: int) -> None:
         self.recipe = recipe
         self.store = fitting_store(recipe, scale)
         if not (recipe.is_unpaired or self.store.is_paired):
             msg = (
-                f"{self.store.path.name} holds unpaired patches, which only kind "
-                f"cycle-gan can learn from, got kind {recipe.kind}."
+                f"{self.store.path.name} has unpaired patches, which need kind "
+                f"cycle-gan, got kind {recipe.kind}."
             )
             raise ReadError(msg, code="pairs-not-matched")
         self.low, self.high = (
@@ -84,11 +84,11 @@ class StoredPatches(Dataset[Patches]):
     def _usable(
         self, side: Literal["low", "high"], number: int, grey: FloatPair
     ) -> Any:
-        """Read a patch that can be learnt from, or say which image spoils it."""
+        """Read a patch; raise a `ReadError` that names its image if it is unusable."""
         patch = np.asarray((self.low if side == "low" else self.high)[number])
         fault = code = None
         if not np.isfinite(patch).all():
-            fault = "has NaN or infinite pixels, and pairs must be finite"
+            fault = "has NaN or infinite pixels"
             code = "pixels-missing"
         else:
             away = np.abs(to_unit(patch, grey))
@@ -97,27 +97,27 @@ class StoredPatches(Dataset[Patches]):
                 code = "values-too-large"
                 fault = (
                     f"has a grey value of {value:g}, {away.max():.3g} times the range "
-                    "of its image away, as a fill value of other software or a defect"
+                    "of its image, probably a fill value or a defect"
                 )
         if fault is None:
             return patch
         image = self.store.image_of("train", side, number)
         made_of = f" (of {image})" if image else ""
         msg = (
-            f"Pair {number} of {self.store.path.name}{made_of} {fault}: mend the image "
-            "and cut the pairs again (`pairs()`), which leaves fill values out."
+            f"Pair {number} of {self.store.path.name}{made_of} {fault}. Correct the "
+            "image and cut the pairs again (`pairs()`), which leaves fill values out."
         )
         raise ReadError(msg, code=code)
 
 
 def fitting_store(recipe: Recipe, scale: int) -> PairStore:
-    """Open the store and see that scale and patches fit network and recipe."""
+    """Open the store of a recipe, and check its scale and its size of patches."""
     store = open_pairs(Path(str(recipe.data.pairs)))
     store_scale, side = int(store.record["scale"]), int(store.record["patch"])
     if store_scale != scale:
         msg = (
             f"A network of scale {scale} needs pairs of that scale, got {store_scale} "
-            f"in {store.path.name}; make one for that scale (`scale={scale}`)."
+            f"in {store.path.name}; cut pairs with `scale={scale}`."
         )
         raise ShapeError(msg, code="scale-mismatch")
     if side < recipe.data.patch_px:

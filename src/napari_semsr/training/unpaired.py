@@ -1,21 +1,20 @@
-"""How good a translation is where nobody knows the truth.
+"""Evaluation of an image translation without ground truth.
 
 A run on unpaired images has held-out degraded fields and held-out clear ones of other
-places. Three things can be read from them. By how much the mean power of clear images
-exceeds that of degraded ones, at each spatial frequency, says how strong the truth of a
-field should be there. How strong the output is says how far it is from that. And how
-well the output follows the phases of its input says how much of it was in the light:
-what a generator draws by itself follows nothing. Together they are an expected error:
+places. At each spatial frequency they determine three quantities: the expected power
+of the ground truth of a field, from the ratio of the mean power of clear and degraded
+images; the power of the output; and the correlation of the output with its input,
+which invented structure does not have. Together they give an expected error:
 
     E(f) = P_y + P_g - 2 c sqrt(P_y P_g),  with P_y = P_x R,  R = <P_high> / <P_low>
 
 of truth y, output g and input x, ``c`` the correlation of g with x in a ring, and means
-of logarithms in R. It holds where blur, haze and a grey scale lie between both kinds of
-image. Where their contrasts differ in kind, as between light and electrons, the phases
-of the truth are not those of the input, and it ranks only.
+of logarithms in R. It is valid if the two kinds of image differ by blur, haze and grey
+scale. If their contrast differs in kind, as between light and electrons, the phases of
+the truth are not those of the input, and it only ranks models.
 
-Spectra and grey-level patches compared on their own rank checkpoints wrongly: texture
-that is made up brings both nearer to the clear images (``benchmarks/criterion.py``).
+Spectra or grey-level patches alone rank checkpoints wrongly: invented texture makes
+both more similar to clear images (``benchmarks/criterion.py``).
 """
 
 from collections.abc import Sequence
@@ -34,14 +33,14 @@ from napari_semsr.training.validation import (
     restore_field,
 )
 
-EXPECTED = "expected_gain_db"
-"""The figure that chooses a checkpoint where there is no truth."""
+EXPECTED_GAIN = "expected_gain_db"
+"""The figure that selects a checkpoint without ground truth."""
 
 _BLOCK_PX = 128
 _RINGS = 24  # over half a cycle per pixel: 2.7 frequencies of a block wide
 _PATCH_PX, _PATCHES, _VIEWS = 7, 400, 64
 _MOST = 64  # fields of each kind
-_TINY = 1e-12  # of the power of a field that is plain
+_TINY = 1e-12  # added to the power of a constant field
 _SEED = 3
 
 
@@ -50,12 +49,13 @@ Fields = tuple[Sequence[FloatArray], Sequence[FloatArray]]
 
 
 def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fields]:
-    """Give what tells the expected gain, where nothing else tells or it is to choose.
+    """Return the fields for the expected gain; empty if it is not needed.
 
-    Held-out patches of a store of unpaired ones, or pairs whose truth is not asked for.
+    They are held-out patches of an unpaired store, or `pairs` used as unpaired ones if
+    the recipe's measure is the expected gain.
     """
     if pairs:
-        return halve_pairs(pairs) if recipe.measure == EXPECTED else []
+        return halve_pairs(pairs) if recipe.measure == EXPECTED_GAIN else []
     if recipe.data.pairs is None or not recipe.is_unpaired:
         return []
     store = fitting_store(recipe, 1)
@@ -66,7 +66,7 @@ def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fie
 
 
 def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
-    """Read up to 64 patches of one kind, evenly picked."""
+    """Read up to 64 patches of one kind, evenly spaced."""
     array = store.arrays(name)[side]
     count = int(array.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST)).round())
@@ -77,7 +77,7 @@ def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
 
 
 def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
-    """Give the degraded fields of one half of pairs, clear ones of the other; twice."""
+    """Return degraded fields of one half of pairs, clear ones of the other; twice."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
         for side in ("low", "high")
@@ -86,7 +86,7 @@ def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
 
 
 class UnpairedValidator:
-    """Judges networks by degraded fields and clear ones of other places."""
+    """Evaluation of networks on degraded fields and clear ones of other places."""
 
     def __init__(self, low: Sequence[FloatArray], high: Sequence[FloatArray]) -> None:
         self.low = low
@@ -103,7 +103,7 @@ class UnpairedValidator:
     def figures(
         self, network: nn.Module, back: nn.Module | None = None
     ) -> dict[str, float]:
-        """Judge a network, and what `back` makes of its output if that is given."""
+        """Evaluate a network, and with `back` the cycle back to its input."""
         gains, spectra, patches, cycle_gains = [], [], [], []
         for field in self.low:
             output = restore_field(network, field).astype(float)
@@ -124,7 +124,7 @@ class UnpairedValidator:
                 cycle_gains.append(float(np.abs(again - field).mean()))
         apart = np.abs(np.mean(spectra, axis=0) - self._target_power).mean()
         all_figures = {
-            EXPECTED: float(np.mean(gains)),
+            EXPECTED_GAIN: float(np.mean(gains)),
             "spectrum_db": float(10 / np.log(10) * apart),
             "patches": _distance(np.concatenate(patches), self._patches),
         }
@@ -145,11 +145,11 @@ class _Rings:
         self._window = np.outer(np.hanning(side), np.hanning(side))
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
         ring = (2 * np.hypot(y, x) * _RINGS).astype(int)
-        self._ring = np.minimum(ring, _RINGS).ravel()  # the last is the corners
+        self._ring = np.minimum(ring, _RINGS).ravel()  # the last: the corners
         self.counts = np.bincount(self._ring, minlength=_RINGS + 1)[:_RINGS]
 
     def power(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        """Sum the cross-power of two fields in each ring, (24,), over all blocks."""
+        """Return the cross-power of two fields by ring, (24,), mean over blocks."""
         total = np.zeros(_RINGS + 1)
         rows, columns = (
             range(0, n - self.side + 1, max(1, self.side // 2)) for n in first.shape
@@ -172,7 +172,7 @@ def _unit(field: FloatArray) -> FloatArray:
 
 
 def _patches(field: FloatArray) -> FloatArray:
-    """Cut patches at random places, (400, 49)."""
+    """Cut patches at random positions, (400, 49)."""
     rng = np.random.default_rng(_SEED)
     rows, columns = (rng.integers(0, n - _PATCH_PX + 1, _PATCHES) for n in field.shape)
     cut = [
@@ -183,7 +183,7 @@ def _patches(field: FloatArray) -> FloatArray:
 
 
 def _distance(patches: FloatArray, target_patches: FloatArray) -> float:
-    """Compare patches along random views, over the spread of the wanted ones."""
+    """Return the sliced Wasserstein distance of patches, over the targets' spread."""
     rng = np.random.default_rng(_SEED)
     views = rng.normal(size=(target_patches.shape[1], _VIEWS))
     views -= views.mean(0)

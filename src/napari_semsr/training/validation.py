@@ -1,4 +1,4 @@
-"""Fields whose truth is known, which choose the checkpoint, and a network's figures."""
+"""Validation fields with ground truth, and the figures of a network on them."""
 
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, PHANTOM_SEED, load_clear
 from napari_semsr.training.stored_pairs import fitting_store, to_unit
 
-_HARDLY_PX = 0.5  # Gaussian sigma
+_SLIGHT_BLUR_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
 _MOST_STORED = 64  # patches of a store
 _PREVIEW_PX = 256  # side of a preview's image; chosen
@@ -42,7 +42,7 @@ _GAP_SHARE = 64  # part of its side between images; chosen
 
 @dataclass(frozen=True, slots=True)
 class ValidationPair:
-    """A degraded field and its truth, which may be larger, on a 0-255 scale."""
+    """A degraded field and its ground truth, which may be larger, grey values 0-255."""
 
     kind: str
     low: NDArray[Any]
@@ -56,7 +56,7 @@ def _centre(image: Float32Array, side: int) -> Float32Array:
 
 
 def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
-    """Gather the fields whose truth is known, from all that a recipe learns from."""
+    """Collect the validation fields with ground truth from all sources of a recipe."""
     pairs: list[ValidationPair] = []
     if recipe.data.pairs is not None:
         store = fitting_store(recipe, scale)
@@ -73,7 +73,7 @@ def held_out_fields(recipe: Recipe, scale: int) -> list[ValidationPair]:
 
 
 def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
-    """Make the fixed pairs that choose the checkpoint: all images, all degradations."""
+    """Return the fixed validation pairs: all images with all degradations."""
     root = Path(recipe.data.root)
     clear = [_centre(load_clear(root, e), side) for e in recipe.data.validation]
     if recipe.data.phantoms > 0:
@@ -90,7 +90,7 @@ def validation_pairs(recipe: Recipe, side: int = 512) -> list[ValidationPair]:
     ]
     if recipe.degradations.sharp > 0:
         for image in eight:
-            soft = ndimage.gaussian_filter(image.astype(np.float32), _HARDLY_PX)
+            soft = ndimage.gaussian_filter(image.astype(np.float32), _SLIGHT_BLUR_PX)
             low = np.asarray(np.rint(soft), dtype=np.uint8)
             pairs.append(ValidationPair("sharp", low, image))
     return pairs
@@ -106,32 +106,32 @@ _ALONE = {
 
 
 def _faulty_pairs(clear: list[Float32Array], recipe: Recipe) -> list[ValidationPair]:
-    """Give each image each fault alone, all of them, and none."""
+    """Return each image with each fault alone, with all of them, and with none."""
     pairs = []
     for index, image in enumerate(clear):
         for number, (kind, shares) in enumerate(_ALONE.items()):
             rng = np.random.default_rng([PHANTOM_SEED, index, number])
             faulty = random_faults(image, recipe.faults.replace(**shares), rng)
             low, high = faulty.low * WHITE, faulty.high * WHITE
-            faults_told = faulty.faults if recipe.learns == "sharpener" else None
-            pairs.append(ValidationPair(kind, low, high, faults_told))
+            known_faults = faulty.faults if recipe.learns == "sharpener" else None
+            pairs.append(ValidationPair(kind, low, high, known_faults))
     return pairs
 
 
 def coarse_pairs(pairs: list[ValidationPair], scale: int) -> list[ValidationPair]:
-    """Take the degraded images of pairs at a multiple of their pitch."""
+    """Bin the degraded images of pairs by the scale."""
     if scale == 1:
         return pairs
-    pairs_made = []
+    coarser_pairs = []
     for pair in pairs:
         low = bin_pixels(pair.low.astype(np.float32), scale)
         rows, columns = (n * scale for n in low.shape)
-        pairs_made.append(ValidationPair(pair.kind, low, pair.high[:rows, :columns]))
-    return pairs_made
+        coarser_pairs.append(ValidationPair(pair.kind, low, pair.high[:rows, :columns]))
+    return coarser_pairs
 
 
 def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
-    """Read pairs of a set of a store: up to 64 whole patches, evenly picked."""
+    """Read up to 64 whole patches of a set of a store, evenly spaced."""
     low, high = store.arrays(name)
     count = int(low.shape[0])
     numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_STORED)).round())
@@ -144,32 +144,31 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
     return pairs
 
 
-# Figures of a network on fields whose truth is known.
-
-PERCENTILES = (0.1, 99.9)  # that stand for black and white; chosen
+# Figures of a network on fields with ground truth.
+PERCENTILES = (0.1, 99.9)  # taken as black and white; chosen
 WHITE = 255.0
-_MARGIN_PX = 16  # that the tables of the papers leave out too
+_MARGIN_PX = 16  # as in the tables of the papers
 _NYQUIST = 0.5
-_ONE_GREY_DB = 20 * math.log10(WHITE)  # nobody sees what errs by less than one grey
+_ONE_GREY_DB = 20 * math.log10(WHITE)  # errors below one grey value are invisible
 
 
 def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
-    """PSNR on the 0-255 scale after the best gain and offset."""
+    """Return the PSNR for grey values 0-255 after the best gain and offset."""
     error = truth.astype(float) - _match_greys(image, truth)
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
 
 def _match_greys(image: NDArray[Any], truth: NDArray[Any]) -> FloatArray:
-    """Bring an image as near to the truth as gain and offset can."""
+    """Match the grey values of an image to the truth by gain and offset."""
     x = image.astype(float)
     gain, offset = match_affine(x, truth.astype(float))
     return np.asarray(gain * x + offset)
 
 
 def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Find the frequency up to which an image agrees with its truth, by FRC."""
+    """Return the frequency, per pixel, up to which an image agrees with its truth."""
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
-    # the truth, even where the image was simulated from it
+    # allow_self: the image may have been simulated from the truth
     result = measure_frc(a, b, FrcOptions(reference=True, allow_self=True))
     if result.resolution_px:
         return min(1 / result.resolution_px, _NYQUIST)
@@ -180,7 +179,7 @@ def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
 def restore_field(
     module: nn.Module, image: NDArray[Any], faults: Float32Array | None = None
 ) -> Float32Array:
-    """Run a network on one small field, whole, in fp32; it may be told the faults."""
+    """Run a network on one small field, untiled, in fp32, with its faults if given."""
     low, high = np.percentile(image, PERCENTILES)
     span = max(float(high - low), 1e-6)
     stride, scale = (int(getattr(module, name, 1)) for name in ("stride", "scale"))
@@ -205,12 +204,12 @@ def restore_field(
 
 
 class Validator:
-    """Compares what networks make of fixed fields with the truth.
+    """Evaluation of networks on fixed fields with ground truth.
 
     `margin` pixels of the truth are left out along each border: networks that pad with
-    zeros lose 2 to 5 decibels by it, of which the inside of a mosaic shows nothing. By
-    default as many as the tables of the papers leave out, or an eighth of a side
-    if that is less. The truth is moved onto each image first, by at most `shift_px`.
+    zeros lose 2 to 5 decibels there, which does not matter inside a mosaic. The default
+    is that of the tables of the papers, or an eighth of a side if that is less. The
+    truth is first aligned with each image, by a shift of at most `shift_px`.
     """
 
     def __init__(
@@ -233,12 +232,12 @@ class Validator:
     def compare(
         self, image: NDArray[Any], pair: ValidationPair
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Give the insides of an image and of the truth, moved onto it."""
+        """Crop the margins of an image and of the truth, which is aligned with it."""
         truth, image_tensor = (
             torch.from_numpy(np.asarray(one, np.float32))[None, None]
             for one in (pair.high, image)
         )
-        shifted_truth = moved_onto(truth, image_tensor, self.shift_px)[0, 0].numpy()
+        shifted_truth = align_truth(truth, image_tensor, self.shift_px)[0, 0].numpy()
         return self._inner(image), self._inner(
             shifted_truth if self.shift_px else pair.high
         )
@@ -250,7 +249,7 @@ class Validator:
         return image[margin : -margin or None, margin : -margin or None]
 
     def figures(self, network: nn.Module) -> dict[str, float]:
-        """Judge a network: gain in PSNR, in all and by degradation, PSNR, SSIM, FRC."""
+        """Evaluate a network: PSNR and its gain, also by degradation, SSIM, FRC."""
         all_figures: dict[str, list[float]] = {}
         for pair, before in zip(self.pairs, self._before, strict=True):
             output = restore_field(network, pair.low, pair.faults)
@@ -272,13 +271,13 @@ class Validator:
         return {name: float(np.mean(all_figures[name])) for name in names}
 
 
-# A picture of one held-out patch: degraded, what the network makes of it, truth.
+# Preview image of one held-out patch: degraded, restored, truth.
 
 
 def preview(
     network: nn.Module, recipe: Recipe, pairs: list[ValidationPair]
 ) -> Micrograph | None:
-    """Put degraded patch, output and truth of most contrast side by side."""
+    """Return the patch of most contrast next to its output and its ground truth."""
     low, high = _choose_preview(recipe, pairs)
     if low is None:
         return None
@@ -292,7 +291,7 @@ def preview(
     dark = np.full((rows, max(2, columns // _GAP_SHARE)), min(p.min() for p in parts))
     row = np.concatenate([item for part in parts for item in (dark, part)][1:], axis=1)
     size = None
-    if recipe.data.pairs is not None:  # of the clear images, where the store knows it
+    if recipe.data.pairs is not None:  # of the clear images, if the store has it
         size = open_pairs(Path(recipe.data.pairs)).record.get("pixel_size_nm")
     picture = row.astype(np.float32)
     return Micrograph(picture, parse_pixel_size(size), "low | output | truth")
@@ -301,7 +300,7 @@ def preview(
 def _choose_preview(
     recipe: Recipe, pairs: list[ValidationPair]
 ) -> tuple[Float32Array | None, Float32Array | None]:
-    """Choose what is shown: the same at every validation."""
+    """Choose the patch of the preview, the same at every validation."""
     if pairs:
         best = max(pairs, key=lambda pair: float(np.std(pair.high)))
         low = best.low.astype(np.float32)
@@ -315,14 +314,14 @@ def _choose_preview(
 
 _LOBES = 3  # of Lanczos's kernel
 _STEPS = 2  # chosen: the second changes the shift by some hundredths of a pixel
-_SIGMA_PX = 1.5  # chosen: finer is noise, which tells no place
-_RIDGE = 1e-3  # of the gradients' power: flat patches stay where they are
-_BORDER = 4  # where both are padded
+_SIGMA_PX = 1.5  # chosen: finer structure is noise, which does not determine a shift
+_RIDGE = 1e-3  # of the gradients' power: flat patches are not shifted
+_BORDER = 4  # px that the padding affects
 
 
 @torch.no_grad()
-def moved_onto(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
-    """Move truths onto images (B, 1, H, W), by at most `most_px` on each axis."""
+def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
+    """Shift truths onto images (B, 1, H, W), by at most `most_px` along each axis."""
     if most_px == 0:
         return truth
     smooth_image = _smooth(image)
@@ -334,9 +333,9 @@ def moved_onto(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
     shift = truth.new_zeros(len(truth), 2)
     shifted_image = truth
     for _ in range(_STEPS):
-        apart = _inner(_smooth(shifted_image) - smooth_image).flatten(2)
-        apart = apart - apart.mean(-1, keepdim=True)
-        step = torch.linalg.solve(power, slopes @ apart.transpose(1, 2))[..., 0]
+        difference = _inner(_smooth(shifted_image) - smooth_image).flatten(2)
+        difference = difference - difference.mean(-1, keepdim=True)
+        step = torch.linalg.solve(power, slopes @ difference.transpose(1, 2))[..., 0]
         shift = (shift + step).clamp(-most_px, most_px)
         shifted_image = _shift_images(truth, shift)
     return shifted_image
@@ -347,7 +346,7 @@ def _inner(x: Tensor) -> Tensor:
 
 
 def _shift_images(x: Tensor, shift: Tensor) -> Tensor:
-    """Move images (B, 1, H, W) by (B, 2) pixels, with Lanczos's kernel."""
+    """Shift images (B, 1, H, W) by (B, 2) pixels, with Lanczos's kernel."""
     reach = _LOBES + 1
     at = torch.arange(-reach, reach + 1, device=x.device).to(x) + shift[..., None]
     taps = torch.sinc(at) * torch.sinc(at / _LOBES) * (at.abs() < _LOBES)
@@ -363,7 +362,7 @@ def _smooth(x: Tensor) -> Tensor:
 
 
 def _convolve(x: Tensor, down: Tensor, across: Tensor) -> Tensor:
-    """Convolve each image with two kernels of its own, (B, 1, K, 1), (B, 1, 1, K)."""
+    """Convolve each image with its own two kernels, (B, 1, K, 1) and (B, 1, 1, K)."""
     half, count = across.shape[-1] // 2, len(x)
     wide = functional.pad(x, (half, half, half, half), mode="replicate")
     flat = wide.transpose(0, 1)

@@ -267,7 +267,7 @@ def test_forgotten_tiles_are_read_again(field, make_loaded, tmp_path, monkeypatc
     store, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     run(job)
     while (np.asarray(live.levels[0]) != store.level0[:]).any():
-        assert live.take_news() is not None, "what was too late is not asked for again"
+        assert live.take_changed_box() is not None
         cache.limit = 64 << 20
 
 
@@ -285,7 +285,7 @@ def test_what_was_written_is_read_where_it_was_moved_to(
     box = np.s_[:32, :32]
     np.testing.assert_array_equal(live.levels[0][box], field.data[box])
     live.read_from(read(tmp_path / "b.ome.zarr").data)
-    live.take_news()
+    live.take_changed_box()
     np.testing.assert_array_equal(live.levels[0][box], whole[box])
 
 
@@ -295,8 +295,8 @@ def test_news_tell_where_the_picture_changed(field, make_loaded, tmp_path):
     live.look_at(Box(0, 30, 0, 30))
     _, job = _job(field, loaded, tmp_path / "a.ome.zarr", live)
     _until(job, 0)
-    live.take_news()
+    live.take_changed_box()
     _until(job, 1)
-    assert live.take_news() == Box(0, 32, 0, 32)
-    assert live.take_news() is None
+    assert live.take_changed_box() == Box(0, 32, 0, 32)
+    assert live.take_changed_box() is None
     job.close()

@@ -23,7 +23,7 @@ def test_tiles_that_agree_have_no_mismatch_and_no_seam(rng):
     meter = _measure(image)
     assert meter.mismatch == 0
     assert meter.seam_index == pytest.approx(1, abs=0.15)
-    assert meter.compared == 3 * 3 + 2 * 4
+    assert meter.border_count == 3 * 3 + 2 * 4
     backwards = _measure(image, order=-1)
     assert backwards.seam_index == pytest.approx(meter.seam_index)
 
@@ -35,7 +35,7 @@ def test_known_steps_are_measured_and_one_tile_or_flat_fields_are_neutral():
     assert meter.seam_index == pytest.approx(4.0)
     assert np.isnan(SeamMeter().mismatch)
     assert SeamMeter().seam_index == 1
-    assert _measure(np.zeros((16, 16), np.float32)).compared == 0
+    assert _measure(np.zeros((16, 16), np.float32)).border_count == 0
     assert _measure(np.zeros((32, 16), np.float32)).seam_index == 1
 
 

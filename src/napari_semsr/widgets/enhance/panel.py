@@ -258,7 +258,7 @@ class LiveLayer(QObject):
             self._view = view
             self.live.look_at(view)
             return
-        news = self.live.take_news()
+        news = self.live.take_changed_box()
         if news is not None and view is not None and news.overlap(view):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
@@ -273,7 +273,7 @@ class LiveLayer(QObject):
         self._timer.stop()
         if self.is_shown:
             self._name(complete=False)
-            self.live.take_news()
+            self.live.take_changed_box()
             self.layer.refresh(extent=False, highlight=False)
 
     def _name(self, *, complete: bool) -> None:
