@@ -106,7 +106,7 @@ def test_blocks_that_fail_tell_why(panel, model, run_panel):
     failed = next(item for item in model.layers if "failed blocks" in item.name)
     code = REASONS.index("identical") + 1
     assert np.all(failed.data[:, -1] == code)
-    assert failed.features["meaning"].iloc[code] == "identical"
+    assert failed.features["meaning"].iloc[code] == REASON_TEXTS["identical"]
     np.testing.assert_allclose(failed.scale, model.layers[-2].scale)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert model.layers[-2].colorbar.visible
