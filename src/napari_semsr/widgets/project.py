@@ -232,8 +232,8 @@ class SavePanel(Panel):
         if not is_alive(self):
             return
         folder = self.session.folder
-        label = _NEW if folder is None else "Save project now"
-        self.run_button.setText(label)
+        self._run_label = label = _NEW if folder is None else "Save project now"
+        self._show_buttons()
         sentence = (
             f"{folder} is open and saved as you go on." if folder else _NO_PROJECT
         )
