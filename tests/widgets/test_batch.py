@@ -214,7 +214,7 @@ def test_a_button_below_a_result_leads_to_its_steps(shown, hold):
     bare = shown.viewer.add_image(np.zeros((8, 8)))
     window.show_panel("Save").folder_button.click()
     assert bare not in panel.layer.choices
-    assert panel.status.text() == "This layer was made by no step of one image."
+    assert f"{bare.name} was not made of one image" in panel.status.text()
 
 
 def test_a_layer_whose_model_is_gone_is_told_of(model, hold):

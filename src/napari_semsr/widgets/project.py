@@ -322,7 +322,11 @@ class SavePanel(Panel):
         if layer in panel.layer.choices:
             panel.layer.value = layer
         else:
-            panel.show_status("This layer was made by no step of one image.")
+            name = "The layer" if layer is None else layer.name
+            panel.show_status(
+                f"{name} was not made of one image by steps: choose a layer that was, "
+                "or a steps file."
+            )
 
     def _show_replayed(self, report: ReplayReport) -> None:
         """Say what the replay has found."""
