@@ -69,7 +69,7 @@ class BatchPanel(Panel):
         self.after_cancel = "what is finished is kept, run again to go on"
         self.layer = self.new_layer_box(
             "layer",
-            "Do the same as to",
+            "Repeat the steps of",
             "The steps that this layer was made by are done to every image.",
             layers=self._with_steps,
             none=_FILE,

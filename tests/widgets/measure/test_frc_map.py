@@ -166,6 +166,19 @@ def test_one_image_is_split(panel, model, run_panel):
     assert said.startswith("9 blocks")
 
 
+def test_an_image_that_covers_the_map_has_not_its_colour_bar(panel, model, run_panel):
+    run_panel(panel)
+    (found,) = (item for item in model.layers if item.name.endswith("FRC map (nm)"))
+    assert found.colorbar.visible
+    below = model.layers["second"]
+    above = model.add_image(
+        below.data, scale=below.scale, translate=below.translate, units=below.units
+    )
+    assert not found.colorbar.visible
+    above.visible = False
+    assert found.colorbar.visible
+
+
 def test_bad_option_is_one_sentence(panel, run_panel):
     panel.form.set_values(block=3)
     assert "'Block (px)' must be at least 16" in run_panel(panel)
