@@ -388,13 +388,16 @@ def test_line_on_another_grid_is_refused(panel, model):
     ],
     ids=["no size", "no distance"],
 )
-def test_missing_numbers_are_told(panel, act, said):
+def test_missing_numbers_are_told(panel, model, act, said):
+    panel.calibrate.draw()
+    model.layers["Scale line"].add_lines(np.array([[0.0, 0.0], [10.0, 0.0]]))
     act(panel.calibrate)
     assert said in panel.status.text()
 
 
-def test_missing_line_is_told(panel):
-    panel.calibrate.distance.value = 10
+@pytest.mark.parametrize("distance", [0, 10])
+def test_missing_line_is_told(panel, distance):
+    panel.calibrate.distance.value = distance
     panel.calibrate.measure()
     assert "line over the known distance" in panel.status.text()
     panel.calibrate.draw()

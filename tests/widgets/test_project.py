@@ -575,6 +575,7 @@ def test_what_is_removed_stays_in_the_project_until_it_is_saved(
     remove(model)
     panel.session.save()  # as is done two seconds after each change
     wait(panel, project.qtbot)
+    assert panel.run_button.text() == "Save project now"
     assert [item["name"] for item in listed(project.path)["layers"]] == names
     assert "stay in it until you press Save project now" in panel.about.text()
     viewer, _ = project.reopen()

@@ -9,9 +9,10 @@ import tifffile
 import yaml
 from napari.layers import Layer
 from napari.layers._source import layer_source
+from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
-from napari_semsr.core.errors import ShapeError, WriteError
+from napari_semsr.core.errors import OptionError, ShapeError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
@@ -50,8 +51,20 @@ def writer_of(suffix):
     return getattr(import_module(module), function)
 
 
+def save_all(layers, path):
+    """Save layers as one store, by the writer that napari offers for their kinds."""
+    items = [layer.as_layer_data_tuple() for layer in layers]
+    manager = PluginManager(disable=[])
+    manager.register(PluginManifest.from_file(MANIFEST))
+    writer, _ = manager.get_writer("a.ome.zarr", [kind for *_, kind in items])
+    assert writer.display_name == "OME-Zarr, calibrated"
+    return writer_of(".ome.zarr")(str(path), items)
+
+
 def save(layer, path, suffix):
     """Save a layer as napari does."""
+    if suffix == ".ome.zarr":
+        return save_all([layer], path)
     data, attributes, _ = layer.as_layer_data_tuple()
     return writer_of(suffix)(str(path), data, attributes)
 
@@ -381,3 +394,122 @@ def test_napari_saves_several_layers_as_a_figure(
     first.visible = False
     written = model.layers.save(str(tmp_path / "rest.pdf"))
     assert written == [str(tmp_path / "rest.pdf")]
+
+
+@pytest.fixture
+def mosaic_with_maps(model, rng):
+    """Show a mosaic, an image on another grid, and particles found in the mosaic."""
+    mosaic = rng.random((600, 130)).astype(np.float32)
+    model.add_image(
+        mosaic,
+        name="mosaic",
+        scale=(5.0, 6.0),
+        translate=(25.0, -3.0),
+        units=("nm", "nm"),
+        colormap="magma",
+        contrast_limits=(0.1, 0.7),
+        gamma=0.8,
+    )
+    shape, kinds = mosaic.shape, np.array([0, 1, 3], np.int32)
+    model.add_labels(
+        rng.choice(kinds, shape),
+        name="particles",
+        scale=(0.005, 0.006),
+        translate=(0.025, -0.003),
+        units=("um", "um"),
+    )
+    model.add_image(
+        rng.integers(0, 60000, (12, 9)).astype(np.uint16),
+        name="resolution map of mosaic",
+        scale=(40.0, 48.0),
+        translate=(42.5, 18.0),
+        units=("nm", "nm"),
+        opacity=0.6,
+        blending="additive",
+    )
+    model.add_labels(
+        np.eye(9, dtype=np.uint8), name="particles", scale=(2, 2), units=("nm", "nm")
+    )
+    return model
+
+
+def _seen(layers):
+    """Tell of layers what a user sees."""
+    return [
+        (
+            type(layer).__name__,
+            layer.name,
+            tuple(np.round(layer.extent.world.ravel() * nm, 9)),
+            layer.opacity,
+            str(layer.blending),
+            getattr(layer, "gamma", None),
+            tuple(getattr(layer, "contrast_limits", ())),
+            layer.colormap.name if type(layer).__name__ == "Image" else None,
+            np.asarray(layer.data).tolist(),
+        )
+        for layer in layers
+        for nm in [1000.0 if str(layer.units[0]) == "micrometer" else 1.0]
+    ]
+
+
+def test_several_layers_are_one_store_and_open_as_they_were(mosaic_with_maps, tmp_path):
+    model = mosaic_with_maps
+    before = _seen(model.layers)
+    [saved] = save_all(model.layers, tmp_path / "all.ome.zarr")
+    assert saved == str(tmp_path / "all.ome.zarr")
+    assert [item.name for item in tmp_path.iterdir()] == ["all.ome.zarr"]
+    places = [Path(layer.metadata["semsr saved"]) for layer in model.layers]
+    assert [place.relative_to(saved).as_posix() for place in places] == [
+        *("0", "0/labels/particles", "1", "2")
+    ]
+    model.layers.clear()
+    for item in read_layers(saved):
+        model.add_layer(Layer.create(*item))
+    assert _seen(model.layers) == before
+
+
+def test_others_read_a_store_of_several_layers(mosaic_with_maps, tmp_path):
+    save_all(mosaic_with_maps.layers, tmp_path / "all.ome.zarr")
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+    from yaozarrs import validate_zarr_store
+
+    root = tmp_path / "all.ome.zarr"
+    validate_zarr_store(str(root))
+    # as napari-ome-zarr and Bio-Formats find the images
+    xml = tifffile.xml2dict((root / "OME" / "METADATA.ome.xml").read_text("utf-8"))
+    found = {each["ID"]: each["Name"] for each in xml["OME"]["Image"]}
+    assert found == {
+        "Image:0": "mosaic",
+        "Image:1": "resolution map of mosaic",
+        "Image:2": "particles [1]",
+    }
+    image, labels, particles = Reader(parse_url(str(root / "0")))()
+    steps = image.metadata["coordinateTransformations"][0]
+    assert [step[step["type"]] for step in steps] == [[5.0, 6.0], [25.0, -3.0]]
+    assert len(image.data) == len(particles.data) == 2
+    assert set(np.unique(np.asarray(particles.data[1]))) == {0, 1, 3}
+    assert set(particles.metadata["color"]) >= {0, 1, 3}
+    assert labels.zarr.root_attrs["labels"] == ["particles"]
+
+
+@pytest.mark.parametrize("kind", ["points", "shapes", "vectors", "stack"])
+def test_layers_without_a_place_in_a_store_are_refused(
+    mosaic_with_maps, tmp_path, kind
+):
+    add = getattr(mosaic_with_maps, f"add_{kind}", mosaic_with_maps.add_image)
+    add(np.zeros((2, 2, 2)) if kind in ("vectors", "stack") else [[0, 0], [1, 1]])
+    code = "suffix-unknown" if kind == "stack" else "wrong-type"
+    with refused(OptionError, code):
+        save_all(mosaic_with_maps.layers, tmp_path / "all.ome.zarr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_store_is_not_replaced_by_layers_that_are_drawn_from_it(model, tmp_path):
+    for _ in range(2):
+        model.add_image(np.ones((2100, 20), np.uint8))
+    [saved] = save_all(model.layers, tmp_path / "all.ome.zarr")
+    lazy = [Layer.create(*item) for item in read_layers(saved)]
+    assert all(layer.multiscale for layer in lazy)
+    with refused(OptionError, "output-is-input"):
+        save_all(lazy, Path(saved))

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from npe2 import PluginManifest
 from PIL import Image
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QPushButton, QWidget
 
 from napari_semsr.core.micrograph import InputRecord, Micrograph, Provenance
@@ -46,6 +46,36 @@ def button_of(row, title):
     buttons = getattr(row, "buttons", None) or row.findChildren(QPushButton)
     (found,) = (item for item in buttons if item.text().endswith(title))
     return found
+
+
+class Windows(QObject):
+    """Lists the windows that are shown, by their class."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown = []
+
+    def eventFilter(self, item, event):  # noqa: N802 - Qt's name
+        is_shown = event.type() == QEvent.Type.Show and isinstance(item, QWidget)
+        if is_shown and item.isWindow():
+            self.shown.append(type(item).__name__)
+        return False
+
+
+def test_no_part_flashes_as_a_window_of_its_own(model, hold, qapp, run_panel):
+    windows = Windows()
+    model.add_image(np.eye(64, dtype=np.float32), name="diagonal")
+    qapp.installEventFilter(windows)
+    try:
+        window = hold(StepsWindow(model))
+        for number in range(len(STEPS)):
+            window.show_step(number)
+        panel = hold(MetricsPanel(model))
+        run_panel(panel)
+    finally:
+        qapp.removeEventFilter(windows)
+    assert panel.findings().numbers
+    assert windows.shown == []
 
 
 @pytest.mark.broad

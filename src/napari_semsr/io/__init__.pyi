@@ -153,6 +153,7 @@ from .zarr.image import (
     store_of as store_of,
     tell_missing as tell_missing,
 )
+from .zarr.series import write_series as write_series
 from .zarr.store import (
     OmeZarrStore as OmeZarrStore,
     create_store as create_store,

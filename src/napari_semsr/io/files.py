@@ -444,8 +444,10 @@ def own_name(path: Path, name: str) -> str:
     """Return the display name of a file.
 
     The name that it says it has where the file is called after it, as it is unless
-    someone chose another; else the file's.
+    someone chose another; else the file's. An image inside a store has its own.
     """
+    if any(parent.name.lower().endswith(".zarr") for parent in path.parents):
+        return name
     stem = _without_suffix(path)
     return name if file_stem(name) == stem else stem
 

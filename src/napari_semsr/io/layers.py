@@ -291,8 +291,18 @@ def _scene(path: Path) -> list[LayerTuple]:
 def _file(path: Path) -> list[LayerTuple]:
     """Read a file or store, a layer for each channel of each dataset."""
     from napari_semsr.io.formats import describe
-    from napari_semsr.io.zarr import tell_missing
+    from napari_semsr.io.zarr import list_series, tell_missing
 
+    series = list_series(path) if path.is_dir() else []
+    if len(series) > 1:
+        shown = series[:_MOST_DATASETS]
+        if len(shown) < len(series):
+            warn(
+                f"{path.name} holds {len(series)} images, of which the first "
+                f"{len(shown)} are shown: open another (`series`).",
+                "several-images",
+            )
+        return [layer for place in shown for layer in _file(place)]
     info = describe(path)
     tell_missing(path)
     datasets = list(info.metadata.get("datasets", ()))

@@ -51,6 +51,7 @@ from .convert import (
     CONVERT as CONVERT,
     Converted as Converted,
     save_job as save_job,
+    save_together as save_together,
 )
 from .crop import (
     CROP as CROP,

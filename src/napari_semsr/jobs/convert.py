@@ -26,6 +26,7 @@ from napari_semsr.io import (
     stored_type,
     write_blocks,
     write_pages,
+    write_series,
 )
 from napari_semsr.jobs.images import REPLACING, made_by, path_of, rewrite
 from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
@@ -123,6 +124,27 @@ def save_job(
         dtype=stored_type(path, dtype or image.dtype),
         pixel_size_nm=image.pixel_size_nm,
     )
+
+
+def save_together(images: Sequence[Micrograph], output: Path) -> Job[list[Converted]]:
+    """Write images as one OME-Zarr; what is there is replaced."""
+    path = _OUTPUT.check(output, (), REPLACING)
+    if output_kind(path) != "ome-zarr":
+        msg = (
+            f"{len(images)} images are saved together as .ome.zarr, got {path.name}: "
+            "change the suffix, or save them one by one."
+        )
+        raise WriteError(msg, code="format-unsupported")
+    places = yield from write_series(images, path)
+    return [
+        Converted(
+            output=str(place),
+            shape=image.shape,
+            dtype=str(image.dtype),
+            pixel_size_nm=image.pixel_size_nm,
+        )
+        for image, place in zip(images, places, strict=True)
+    ]
 
 
 def verb_that_saves(

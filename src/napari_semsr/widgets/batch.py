@@ -69,7 +69,7 @@ class BatchPanel(Panel):
         self.after_cancel = "finished results are kept, run again to continue"
         self.layer = self.new_layer_box(
             "layer",
-            "Do the same as to",
+            "Repeat the steps of",
             "The steps of this layer's history are applied to every image.",
             layers=self._with_steps,
             none=_FILE,

@@ -660,14 +660,15 @@ class CalibrateGroup(Form):
         """Compute the pixel size from the line and the known distance."""
         with self._panel.showing_errors():
             y, x = micrograph_from_layer(self.layer.value).scale
-            if self.distance.value <= 0:
-                msg = "The known distance must be above 0; type the true length."
-                raise OptionError(msg, code="out-of-range")
             line, layer = self._line_layer(), self.layer.value
             if line is not None and len(line.data) and isinstance(layer, Image):
                 self._check_line(line, layer)
+            length = line_length(line, (y, x))
+            if self.distance.value <= 0:
+                msg = "The known distance must be above 0; type the true length."
+                raise OptionError(msg, code="out-of-range")
             true_nm = self.distance.value * _UNITS_NM[self.distance_unit.value]
-            k = true_nm / line_length(line, (y, x))
+            k = true_nm / length
             how = f"from a scale line of {true_nm:g} nm over "
             how += f"{line_length(line, (1, 1)):.1f} px"
             self._calibrate((y * k, x * k), how=how)

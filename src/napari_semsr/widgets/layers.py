@@ -670,18 +670,37 @@ def colour_bar_parts(layer: Layer) -> Iterator[None]:
 
 
 def settle_colour_bars(viewer: ViewerModel) -> None:
-    """Show only the bar of the topmost visible map: all are in one corner."""
+    """Show only the bar of the topmost visible map: all are in one corner.
+
+    A map that an image covers completely is not visible.
+    """
     maps = [
         item
         for item in viewer.layers
         if isinstance(item, Image) and item.metadata.get(BAR_KEY)
     ]
-    top = next((item for item in reversed(maps) if item.visible), None)
+    images = [item for item in viewer.layers if isinstance(item, Image)]
+
+    def is_in_view(item: Image) -> bool:
+        above = images[images.index(item) + 1 :]
+        return item.visible and not any(_covers(other, item) for other in above)
+
+    top = next(filter(is_in_view, reversed(maps)), None)
     for item in maps:
         if item is top:
             show_colour_bar(item)
         elif item.colorbar.visible:
             item.colorbar.visible = item.name_overlay.visible = False
+
+
+def _covers(image: Image, item: Image) -> bool:
+    """Whether nothing of an item is seen through an image above it."""
+    low, high = image.extent.world[:, -2:]
+    start, end = item.extent.world[:, -2:]
+    is_opaque = image.visible and image.opacity == 1
+    mixes = str(image.blending) in ("additive", "minimum", "multiplicative")
+    inside = np.all(low <= start) and np.all(end <= high)
+    return bool(is_opaque and not mixes and inside)
 
 
 def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:

@@ -234,7 +234,9 @@ class OpenMosaicPanel(Panel):
     def translate(self, text: str) -> str:
         """Name the tick that stands for an option."""
         return super().translate(
-            text.replace("(`colour=luminance`)", "(tick 'Take its luminance')")
+            text.replace(
+                "take its luminance (`colour=luminance`)", "tick 'Take its luminance'"
+            )
         )
 
     def _clear(self) -> None:

@@ -234,8 +234,8 @@ class SavePanel(Panel):
         if not is_alive(self):
             return
         folder = self.session.folder
-        label = _NEW if folder is None else "Save project now"
-        self.run_button.setText(label)
+        self._run_label = label = _NEW if folder is None else "Save project now"
+        self._show_buttons()
         sentence = (
             f"{folder} is open and saved continuously." if folder else _NO_PROJECT
         )
@@ -324,8 +324,10 @@ class SavePanel(Panel):
         if layer in panel.layer.choices:
             panel.layer.value = layer
         else:
+            name = "The layer" if layer is None else layer.name
             panel.show_status(
-                "The history of this layer has no step on a single image."
+                f"The history of {name} has no step on a single image: choose another "
+                "layer, or a steps file."
             )
 
     def _show_replayed(self, report: ReplayReport) -> None:

@@ -106,7 +106,7 @@ def test_blocks_that_fail_tell_why(panel, model, run_panel):
     failed = next(item for item in model.layers if "failed blocks" in item.name)
     code = REASONS.index("identical") + 1
     assert np.all(failed.data[:, -1] == code)
-    assert failed.features["meaning"].iloc[code] == "identical"
+    assert failed.features["meaning"].iloc[code] == REASON_TEXTS["identical"]
     np.testing.assert_allclose(failed.scale, model.layers[-2].scale)
     assert [str(unit) for unit in model.layers.units] == ["nanometer", "nanometer"]
     assert model.layers[-2].colorbar.visible
@@ -164,6 +164,19 @@ def test_one_image_is_split(panel, model, run_panel):
     panel.form.set_values(block=None)
     said = run_panel(panel)
     assert said.startswith("9 blocks")
+
+
+def test_an_image_that_covers_the_map_has_not_its_colour_bar(panel, model, run_panel):
+    run_panel(panel)
+    (found,) = (item for item in model.layers if item.name.endswith("FRC map (nm)"))
+    assert found.colorbar.visible
+    below = model.layers["second"]
+    above = model.add_image(
+        below.data, scale=below.scale, translate=below.translate, units=below.units
+    )
+    assert not found.colorbar.visible
+    above.visible = False
+    assert found.colorbar.visible
 
 
 def test_bad_option_is_one_sentence(panel, run_panel):

@@ -72,6 +72,8 @@ def test_an_electron_image_is_the_reference_of_one_by_light(model, hold, last):
         about = {"micrograph": {"vendor": "FEI"}} if name == "electrons" else {}
         model.add_image(np.zeros((8, 8), np.float32), name=name, metadata=about)
     panel = hold(MetricsPanel(model))
+    assert panel.image.value is model.layers["light"]
+    assert panel.reference.value is model.layers["electrons"]
     panel.image.value = model.layers["electrons"]
     assert panel.reference.value is not model.layers["electrons"]
     panel.image.value = model.layers["light"]
@@ -88,3 +90,31 @@ def test_what_an_image_was_made_of_is_its_reference(model, hold, add, exposures)
     panel = hold(MetricsPanel(model))
     assert panel.image.value.name == "made"
     assert panel.reference.value is model.layers[taken.name]
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_better_reference_that_comes_later_is_taken(model, hold, by_hand):
+    blank = np.zeros((8, 8), np.float32)
+    model.add_image(blank, name="light")
+    made = Provenance(
+        job="enhance", inputs=(InputRecord(role="image", name="light"),)
+    ).model_dump(mode="json")
+    record = {"micrograph": {"provenance": made}}
+    model.add_image(blank, name="enhanced", metadata=record)
+    panel = hold(MetricsPanel(model))
+    assert panel.reference.value is model.layers["light"]
+    if by_hand:
+        model.add_image(blank, name="other", metadata=record)
+        panel.image.value = model.layers["enhanced"]
+        panel.reference.value = model.layers["other"]
+    sem = {"micrograph": {"vendor": "FEI"}}
+    model.add_image(blank, name="electrons", metadata=sem)
+    panel.image.value = model.layers["enhanced"]
+    taken = "other" if by_hand else "electrons"
+    assert panel.reference.value is model.layers[taken]
+    model.layers.selection.active = model.layers[taken]  # to look at it, say
+    assert panel.image.value is model.layers["enhanced"]
+    assert panel.reference.value is model.layers[taken]
+    panel.reference.value = None
+    model.add_image(blank, name="more", metadata=sem)
+    assert panel.reference.value is None

@@ -35,7 +35,7 @@ REASON_TEXTS: dict[str, str] = {
     "identical": "both images are the same",
     "periodic": "a grating or lattice, whose rings hold no curve",
     "too-small": "the block is too small for a resolution this coarse",
-    "beyond-nyquist": "finer than the pixels, or one split image, can show",
+    "beyond-nyquist": "finer than two pixels, or than one split image can show",
     "not-independent": "one is derived from the other, or both from one acquisition",
 }
 """The reasons as text."""

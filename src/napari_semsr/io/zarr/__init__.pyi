@@ -1,4 +1,5 @@
 from .image import coverage_of as coverage_of, tell_missing as tell_missing
+from .series import list_series as list_series, write_series as write_series
 from .store import (
     OmeZarrStore as OmeZarrStore,
     halve as halve,

@@ -244,7 +244,7 @@ def _levels(
     return [_array(path, image, each) for each in numbers], block_count
 
 
-def _attributes(group: "zarr.Group") -> tuple[dict[str, Any], str]:
+def attributes_of(group: "zarr.Group") -> tuple[dict[str, Any], str]:
     """Return OME attributes of a group and their version, in either layout."""
     attributes = dict(group.attrs)
     ome, version = attributes.get("ome"), "0.4"
@@ -273,7 +273,7 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
     """Find a multiscale image in a group, or in the numbered groups below it."""
     import zarr
 
-    attributes, version = _attributes(group)
+    attributes, version = attributes_of(group)
     scales = _multiscales(attributes)
     if scales:
         number = choose(path, "series", series, len(scales))
@@ -491,7 +491,7 @@ def _source(
 
 def _look(image: _Image, channel: int) -> DisplaySettings | None:
     """Read window and colour of a channel from the metadata of OMERO."""
-    attributes, _ = _attributes(image.group)
+    attributes, _ = attributes_of(image.group)
     try:
         channel_record = attributes["omero"]["channels"][channel]
         window = channel_record["window"]

@@ -49,6 +49,7 @@ from napari_semsr.core import (
 from napari_semsr.io.files import (
     LABELS,
     RECORD_KEY,
+    ZARR_MARKS,
     Record,
     StoreLock,
     check_target,
@@ -254,7 +255,11 @@ class OmeZarrStore:
 
     def describe(self, record: Record, levels: int) -> None:
         """Write the OME metadata of the image from a record and its levels."""
-        attributes = _image_attributes(record, levels, self.level0.dtype, self.version)
+        attributes = (
+            _label_attributes(record, record.name, levels, self.version)
+            if self.path.parent.name == LABELS
+            else _image_attributes(record, levels, self.level0.dtype, self.version)
+        )
         _describe(self.group, attributes)
 
     def note(self, key: str, value: Any) -> None:
@@ -279,7 +284,9 @@ class OmeZarrStore:
                 f"complete, {missing} are missing: run again with `resume`."
             )
             raise WriteError(msg, code="output-incomplete")
-        yield from _build_levels(self.group, self.level0, self.unit, halve)
+        has_classes = self.record.look is not None and self.record.look.classes
+        reduce = _every_second if has_classes else halve
+        yield from _build_levels(self.group, self.level0, self.unit, reduce)
         levels_made = len(_shapes_of(self.level0))
         self.describe(self.record, levels_made)
         names = map(str, range(levels_made))
@@ -304,10 +311,7 @@ class OmeZarrStore:
         """
         import zarr
 
-        labels = self.group.require_group(LABELS)
-        ome = _models(self.version)
-        _describe(labels, ome.LabelsGroup(labels=[name]).model_dump(exclude_none=True))
-        group = labels.require_group(name)
+        group = list_label(self.group, name).require_group(name)
         level = group.get("0")
         if isinstance(level, zarr.Array) and level.shape == self.level0.shape:
             return level
@@ -318,18 +322,10 @@ class OmeZarrStore:
 
         They are every second pixel of the finer one: counts and classes have no mean.
         """
-        ome = _models(self.version)
         group = self.group.require_group(f"{LABELS}/{name}")
-        levels = _build_levels(group, finest, self.unit, lambda block: block[::2, ::2])
-        deque(levels, maxlen=0)
-        metadata = {
-            "multiscales": [
-                _multiscale(self.record, name, len(_shapes_of(finest)), self.version)
-            ],
-            "image-label": ome.ImageLabel(source=ome.LabelSource(image="../../")),
-        }
-        label = ome.LabelImage.model_validate(metadata)
-        _describe(group, label.model_dump(exclude_none=True, by_alias=True))
+        deque(_build_levels(group, finest, self.unit, _every_second), maxlen=0)
+        levels = len(_shapes_of(finest))
+        _describe(group, _label_attributes(self.record, name, levels, self.version))
 
 
 def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
@@ -410,6 +406,11 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(mean.astype(block.dtype))
 
 
+def _every_second(block: NDArray[Any]) -> NDArray[Any]:
+    """Take every second pixel: counts and classes have no mean."""
+    return block[::2, ::2]
+
+
 def _shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
     """Return the shapes of all levels; the coarsest fits into one chunk."""
     return level_shapes(_extent(finest.shape), smallest=max(finest.chunks))
@@ -454,6 +455,16 @@ def _extent(shape: tuple[int, ...]) -> IntPair:
     """Return a shape as a pair of integers."""
     rows, columns = shape
     return int(rows), int(columns)
+
+
+def list_label(image: "zarr.Group", name: str) -> "zarr.Group":
+    """Open the label images of an image, with one more in their list."""
+    version = _version_of(image)
+    labels = image.require_group(LABELS)
+    names = [*(one for one in sorted(labels.group_keys()) if one != name), name]
+    about = _models(version).LabelsGroup(labels=names)
+    _describe(labels, about.model_dump(exclude_none=True))
+    return labels
 
 
 def own_attributes(group: "zarr.Group") -> dict[str, Any]:
@@ -560,7 +571,8 @@ def create_store(
     )
     if resume and path.exists():
         return _reopen(path, plan, record)
-    check_target(path, overwrite=overwrite)
+    if not any((path.parent / mark).is_file() for mark in ZARR_MARKS):
+        check_target(path, overwrite=overwrite)  # a group in a store has no suffix
     remove_target(path)
     return _create(path, plan, record)
 
@@ -741,10 +753,35 @@ def _image_attributes(
     is no unit, and the scale counts pixels of the parent image.
     """
     ome = _models(version)
-    image = _multiscale(record, record.name, levels, version, "mean")
+    method = None if record.look is not None and record.look.classes else "mean"
+    image = _multiscale(record, record.name, levels, version, method)
     display = None if record.look is None else _omero(record.look, dtype, ome)
     metadata: Any = ome.Image(multiscales=[image], omero=display)
     return dict(metadata.model_dump(exclude_none=True))
+
+
+def _label_attributes(
+    record: Record, name: str, levels: int, version: str
+) -> dict[str, Any]:
+    """Compose the metadata of a label image, with the colours of its classes."""
+    ome, classes = _models(version), record.look.classes if record.look else ()
+    colours = [
+        {"label-value": value, "rgba": list(bytes.fromhex(f"{colour[1:]:f<8}"))}
+        for value, colour, _ in classes
+    ]
+    meanings = [{"label-value": v, "meaning": text} for v, _, text in classes if text]
+    about = {
+        "source": {"image": "../../"},
+        **({"colors": colours} if colours else {}),
+        **({"properties": meanings} if meanings else {}),
+    }
+    image = _multiscale(record, name, levels, version)
+    label = ome.LabelImage.model_validate(
+        {"multiscales": [image], "image-label": about}
+    )
+    # The model makes floats of the values, which readers expect as integers.
+    metadata = dict(label.model_dump(exclude_none=True, by_alias=True))
+    return metadata | {"image-label": about}
 
 
 def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: Any) -> Any:

@@ -22,6 +22,7 @@ from .folding import (
     elide_items as elide_items,
     lay_below as lay_below,
     shorten_number as shorten_number,
+    show_part as show_part,
     take_either_mark as take_either_mark,
 )
 from .form import (

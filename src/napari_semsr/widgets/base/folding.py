@@ -70,6 +70,17 @@ _ON_LIGHT = {".problem": "#b3261e", ".warning": "#7a5900", "a": "#0b5cad"}
 _MIDDLE = 128
 
 
+def show_part(part: QWidget, on: bool) -> None:
+    """Show or hide a part of a panel.
+
+    One without a parent would be a window, which flashes: it is shown with its parent.
+    """
+    if on and part.parent() is None:
+        part.setAttribute(Qt.WidgetAttribute.WA_WState_ExplicitShowHide, False)
+    else:
+        part.setVisible(on)
+
+
 class RichLabel(QTextBrowser):
     """Text that wraps, within words if necessary, with a height that fits its width.
 
@@ -109,7 +120,7 @@ class RichLabel(QTextBrowser):
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
         """Show another text, marked as a `kind` if one is given."""
-        self.setVisible(bool(text))
+        show_part(self, bool(text))
         if (text or "", kind, []) == (self._text, self._kind, self._links):
             return
         self._text, self._kind, self._links = text or "", kind, []

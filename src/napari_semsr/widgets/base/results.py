@@ -34,6 +34,7 @@ from napari_semsr.core import (
     size_origin,
 )
 from napari_semsr.io import (
+    BAR_KEY,
     DRAWN_KEY,
     LIVE_KEY,
     READ_KEY,
@@ -514,6 +515,8 @@ def watch_images(viewer: ViewerModel) -> None:
             _show_inserted(model, event.value)
             event.value.events.visible.connect(show)
             if isinstance(event.value, Image):
+                if BAR_KEY not in event.value.metadata:  # which may cover a map
+                    settle_colour_bars(model)
                 # after all other callbacks
                 QTimer.singleShot(0, partial(_raise_drawings, of_viewer))
         elif model is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from napari.layers import Image, Labels, Layer
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
@@ -29,6 +29,7 @@ from napari_semsr.jobs import (
     Converted,
     FigureOptions,
     save_job,
+    save_together,
 )
 from napari_semsr.widgets.base.form import errors_in_panel_words
 from napari_semsr.widgets.base.places import begin_at, note_chosen
@@ -135,7 +136,8 @@ def _settle(
 
 def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
     """Refuse to save a layer over the store that it is displayed from."""
-    if image.is_lazy and metadata.get(STORE_KEY) == str(path.resolve()):
+    store = Path(metadata.get(STORE_KEY) or "")
+    if image.is_lazy and path.resolve() in (store, *store.parents):
         msg = (
             f"Layer {image.name!r} is displayed from {path.name}, which saving would "
             "replace; choose another name."
@@ -145,7 +147,7 @@ def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None
 
 def note_saved(metadata: dict[str, Any], saved_file: Converted) -> None:
     """Record in a layer's metadata where it was saved; a PNG lacks some of it."""
-    if output_kind(Path(saved_file.output)) != "png":
+    if not saved_file.output.lower().endswith(".png"):
         metadata[SAVED_KEY] = saved_file.output
         about = metadata.get("micrograph")
         if isinstance(about, dict):
@@ -155,29 +157,60 @@ def note_saved(metadata: dict[str, Any], saved_file: Converted) -> None:
             }
 
 
+LayerTuple = tuple[Any, dict[str, Any], str]
+
+
 @errors_in_panel_words()
-def _write(suffix: str, path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-    """Save a layer in the format of its name's suffix, or of this one."""
-    kind = "image" if "contrast_limits" in attributes else "labels"
-    layer = cast("Image | Labels", Layer.create(data, attributes, kind))
-    show_colour_bar(layer)  # napari passes everything except this
-    first, *more = planes_of(layer)
-    image = first.replace(look=look_of(layer))
-    target = _settle(Path(path), suffix)
-    if target is None:
-        msg = f"Nothing was saved, since {path} was kept; choose another name."
-        raise WriteError(msg, code="output-exists")
-    check_place(image, layer.metadata, target)
-    check_stack(layer, target)
-    saved_file = run(save_job((image, *more) if more else image, target))
-    note_saved(attributes.get("metadata", {}), saved_file)
+def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
+    """Save layers in the format of the name's suffix, or of this one."""
+    opened: list[Image | Labels] = []
+    for item in layers:
+        layer = Layer.create(*item)
+        if not isinstance(layer, Image | Labels):
+            msg = (
+                f"Layer {layer.name!r} is of {item[2]}, which an OME-Zarr cannot "
+                "have: select only images and labels, and save the others separately."
+            )
+            raise OptionError(msg, code="wrong-type")
+        show_colour_bar(layer)  # napari passes everything except this
+        opened.append(layer)
+    images: list[tuple[Micrograph, ...]] = []
+    for layer in opened:
+        first, *more = planes_of(layer)
+        images.append((first.replace(look=look_of(layer)), *more))
+    target = _target(path, suffix)
+    for layer, (first, *_) in zip(opened, images, strict=True):
+        check_place(first, layer.metadata, target)
+        check_stack(layer, target)
+    if len(images) == 1:
+        [planes] = images
+        results = [run(save_job(planes if planes[1:] else planes[0], target))]
+    else:
+        results = run(save_together([first for first, *_ in images], target))
+    for (_, attributes, _), result in zip(layers, results, strict=True):
+        note_saved(attributes.get("metadata", {}), result)
     return [str(target)]
 
 
-@errors_in_panel_words()
-def write_figure(
-    path: str, layers: Sequence[tuple[Any, dict[str, Any], str]]
+def _write_one(
+    suffix: str, path: str, data: Any, attributes: dict[str, Any]
 ) -> list[str]:
+    """Save one layer, with the arguments of a napari writer."""
+    kind = "image" if "contrast_limits" in attributes else "labels"
+    return _write(suffix, path, [(data, attributes, kind)])
+
+
+def _target(path: str, suffix: str, filters: Mapping[str, str] = _FILTERS) -> Path:
+    """Return the path with its suffix; refuse one that the user does not replace."""
+    target = _settle(Path(path), suffix, filters=filters)
+    if target is None:
+        msg = f"Nothing was saved, since {path} was kept; choose another name."
+        raise WriteError(msg, code="output-exists")
+    return target
+
+
+@errors_in_panel_words()
+def write_figure(path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """Save the visible images of several layers as one figure.
 
     A map is overlaid on the image that it measured, if that is among them.
@@ -187,10 +220,7 @@ def write_figure(
         for layer in (Layer.create(*item) for item in layers)
         if isinstance(layer, Image) and layer.visible
     ]
-    target = _settle(Path(path), ".pdf", filters={"PDF (*.pdf)": ".pdf"})
-    if target is None:
-        msg = f"Nothing was saved, since {path} was kept; choose another name."
-        raise WriteError(msg, code="output-exists")
+    target = _target(path, ".pdf", {"PDF (*.pdf)": ".pdf"})
     return [run(draw_figure(images, target)).path]
 
 
@@ -230,5 +260,5 @@ def check_stack(layer: Layer, path: Path) -> None:
 
 
 write_ome_zarr = partial(_write, ".ome.zarr")
-write_tiff = partial(_write, ".ome.tif")
-write_png = partial(_write, ".png")
+write_tiff = partial(_write_one, ".ome.tif")
+write_png = partial(_write_one, ".png")

@@ -145,7 +145,9 @@ def add_failed_layer(
     """
     if not np.any(codes):
         return None
-    colours = [(code_of(name), REASON_COLOURS[name], name) for name in REASONS]
+    colours = [
+        (code_of(name), REASON_COLOURS[name], REASON_TEXTS[name]) for name in REASONS
+    ]
     look = DisplaySettings(
         limits=(0.0, float(len(REASONS))),
         classes=((0, "#00000000", ""), *colours),
@@ -660,15 +662,13 @@ def _reasons_text(outcome: FrcOutcome) -> str:
     report = outcome.blocks
     lines = [
         f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '
-        f"<b>{reason}</b>: {REASON_TEXTS[reason]}"
+        f"{REASON_TEXTS[reason]}"
         for reason, count in report.reasons.items()
         if count
     ]
     if report.result.field_reason:
-        lines.append(
-            f"All blocks together show <b>{report.result.field_reason}</b>: "
-            f"{REASON_TEXTS[report.result.field_reason]}"
-        )
+        reason = REASON_TEXTS[report.result.field_reason]
+        lines.append(f"All blocks together: {reason}")
     beyond = outcome.whole.result.beyond_cut_off if outcome.whole else ""
     lines += filter(None, (outcome.note, beyond))
     return "<br>".join(lines)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -220,30 +221,35 @@ def propose_partner(
     partner: ComboBox,
     fits: Callable[[Image, Image], int],
     keeps: Callable[[Image, Image], bool] = lambda *_: True,
-) -> None:
+) -> Callable[[], None]:
     """Propose the layer of the chosen image's field that fits best, from now on.
 
     `fits`: 0 for one that does not, more for one that fits better; of those that fit
-    alike the last is proposed.
-    One that is chosen stays if it lies on the image and `keeps` agrees.
+    alike the last is proposed. One that is chosen stays if it lies on the image and
+    `keeps` agrees, unless it was proposed and another fits better. Gives what proposes
+    again when layers came or went: it changes nothing that the user chose.
     """
+    proposed: list[Image | None] = [None]
 
-    def propose(_: object = None) -> None:
+    def propose(_: object = None, *, is_own: bool = True) -> None:
         layer, layer_chosen = image.value, partner.value
-        if layer is None or (
-            layer_chosen not in (None, layer)
-            and on_one_grid(layer, layer_chosen)
-            and keeps(layer, layer_chosen)
-        ):
+        if proposed[0] not in panel.viewer.layers:
+            proposed[0] = None
+        is_proposed = layer_chosen is proposed[0]
+        if layer is None or not (is_proposed or is_own):
             return
         others = reversed(grey_layers(panel.viewer))
         near = (one for one in others if one is not layer and on_one_grid(layer, one))
         fit = {one: int(fits(layer, one)) for one in near}
-        best = max(fit, key=fit.__getitem__, default=None)
-        partner.value = best if best is not None and fit[best] else None
+        best = max(fit, key=lambda one: (fit[one], one is layer_chosen), default=None)
+        is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
+        if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
+            proposed[0] = best if best is not None and fit[best] else None
+            partner.value = proposed[0]
 
     image.changed.connect(propose)
     propose()
+    return partial(propose, is_own=False)
 
 
 def read_pair(

@@ -1,6 +1,6 @@
 """A panel made of a verb: lists of layers, a form, figures, a map."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -381,10 +381,26 @@ class TruthPanel(VerbPanel):
     cuts_gaps = True
     helps = "Show what was measured"
 
+    _propose: Callable[[], None] | None = None  # before there are lists
+
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
         self.image, self.reference = self.boxes.values()
-        propose_partner(self, self.image, self.reference, self.rank)
+        self._propose = propose_partner(self, self.image, self.reference, self.rank)
+        image = self.image.value
+        if image is not None and self.reference.value is None:
+            worse = (one for one in self.image.choices if self.rank(one, image))
+            self.image.value = next(worse, image)
+
+    def _take_active(self, event: object = None) -> None:
+        """Choose the layer that has become active, but not the reference."""
+        active = self.viewer.layers.selection.active
+        if self._propose is not None and active in self.reference.choices:
+            self._propose()
+            if active is self.reference.value:
+                self._active = active
+                return
+        super()._take_active(event)
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:

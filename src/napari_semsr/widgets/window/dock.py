@@ -37,6 +37,7 @@ from napari_semsr.widgets.base import (
     open_panel,
     push_button,
     session_of,
+    show_part,
 )
 from napari_semsr.widgets.layers import grey_layers
 
@@ -168,7 +169,7 @@ class ButtonRow(FoldingRow):
             self._group.addButton(button, number)
             self.insert(number, button)
             self.buttons.append(button)
-        self.setVisible(len(texts) > 1)
+        show_part(self, len(texts) > 1)
 
     def _press(self) -> None:
         self.chosen.emit(self._group.checkedId())

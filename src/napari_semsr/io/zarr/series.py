@@ -1,0 +1,143 @@
+"""Several images in one OME-Zarr 0.5, in the layout of bioformats2raw.
+
+Each image is a numbered group, and the group ``OME`` lists them, in JSON and in the XML
+that napari-ome-zarr and Bio-Formats read. An image of classes is a label image of the
+first image on its grid; without such an image it has a number, too.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+from napari_semsr.core import Grid, Job, Micrograph, escape_invisible
+from napari_semsr.io.files import LABELS, file_stem, replacing
+from napari_semsr.io.zarr.image import attributes_of, fill_from, store_of
+from napari_semsr.io.zarr.store import list_label, own_attributes
+
+_LAYOUT = "bioformats2raw.layout"
+_ORDER = "order"  # in our attributes of an image: its place among the layers
+
+
+def _places(images: Sequence[Micrograph]) -> list[str]:
+    """Choose the group of each image: ``0``, ``1``, or ``0/labels/particles``."""
+    places: dict[int, str] = {}
+    labels = [i for i, image in enumerate(images) if image.look and image.look.classes]
+    parents = [i for i in range(len(images)) if i not in labels]
+    for index in [*parents, *labels]:
+        place = str(sum(LABELS not in taken for taken in places.values()))
+        for parent in parents if index in labels else ():
+            if Grid.of(images[parent]) == Grid.of(images[index]):
+                stem = place = (
+                    f"{places[parent]}/{LABELS}/{file_stem(images[index].name)}"
+                )
+                while place in places.values():
+                    place = f"{stem}-{index}"
+                break
+        places[index] = place
+    return [places[index] for index in range(len(images))]
+
+
+def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
+    """Write images as one store, in place of what is there.
+
+    Parameters
+    ----------
+    images : sequence of Micrograph
+        Grey values (Y, X), or classes, which have colours in their `look`.
+    path : Path
+        Folder that ends in ``.ome.zarr``.
+
+    Returns
+    -------
+    list of Path
+        The place of each image in the store.
+
+    Raises
+    ------
+    WriteError
+        If the system refuses.
+    """
+    import zarr
+
+    from napari_semsr.core import FolderStore
+
+    places = _places(images)
+    with replacing(path) as folder:
+        root = zarr.create_group(
+            FolderStore(folder), attributes={"ome": {"version": "0.5", _LAYOUT: 3}}
+        )
+        # A label image comes after the image that it belongs to.
+        for index in sorted(range(len(images)), key=lambda i: LABELS in places[i]):
+            image, place = images[index], folder / places[index]
+            if place.parent.name == LABELS:
+                list_label(root[places[index].split("/")[0]], place.name)  # type: ignore[arg-type]
+            store = store_of(image, place)
+            with store.ours():
+                yield from fill_from(store, image, f"writing {path.name}: {image.name}")
+                yield from store.finish()
+            store.note(_ORDER, index)
+        numbered = [i for i in range(len(images)) if LABELS not in places[i]]
+        series = {"version": "0.5", "series": [places[i] for i in numbered]}
+        root.create_group("OME", attributes={"ome": series})
+        xml = _ome_xml({places[i]: images[i] for i in numbered})
+        (folder / "OME" / "METADATA.ome.xml").write_text(xml, "utf-8")
+    return [path / place for place in places]
+
+
+def list_series(path: Path) -> list[Path]:
+    """List the images of a store of several, and the label images that we wrote.
+
+    In the order in which they were written; none where the path is another store.
+    """
+    import zarr
+
+    from napari_semsr.core import FolderStore
+
+    try:
+        root = zarr.open_group(FolderStore(path, read_only=True), mode="r")
+    except (OSError, ValueError, TypeError, LookupError):
+        return []
+    attributes, _ = attributes_of(root)
+    if _LAYOUT not in attributes or "plate" in attributes:
+        return []
+    found: dict[Path, int] = {}
+    for name, group in root.groups():
+        if not name.isdigit():
+            continue
+        order = own_attributes(group).get(_ORDER)
+        found[path / name] = order if type(order) is int else int(name)
+        labels: Any = group.get(LABELS)
+        for label in labels.group_keys() if isinstance(labels, zarr.Group) else ():
+            order = own_attributes(labels[label]).get(_ORDER)
+            if type(order) is int:
+                found[path / name / LABELS / label] = order
+    return sorted(found, key=lambda place: found[place])
+
+
+def _ome_xml(images: dict[str, Micrograph]) -> str:
+    """Describe the numbered images as OME-XML, by the types that it has."""
+    schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
+    types = {"float32": "float", "float64": "double", "bool": "bit", "float16": "float"}
+    lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<OME xmlns="{schema}">']
+    for place, image in images.items():
+        rows, columns = image.shape
+        kind = types.get(str(image.dtype), str(image.dtype))
+        sizes = ""
+        if image.pixel_size_nm is not None:
+            y, x = image.pixel_size_nm
+            sizes = (
+                f' PhysicalSizeX="{x}" PhysicalSizeXUnit="nm"'
+                f' PhysicalSizeY="{y}" PhysicalSizeYUnit="nm"'
+            )
+        pixels = (
+            f'<Pixels ID="Pixels:{place}" DimensionOrder="XYZCT" Type="{kind}"'
+            f' SizeX="{columns}" SizeY="{rows}" SizeZ="1" SizeC="1" SizeT="1"{sizes}>'
+        )
+        lines += [
+            f'<Image ID="Image:{place}" Name={quoteattr(escape_invisible(image.name))}>',
+            pixels,
+            f'<Channel ID="Channel:{place}:0" SamplesPerPixel="1"/><MetadataOnly/>',
+            "</Pixels></Image>",
+        ]
+    return "\n".join([*lines, "</OME>", ""])
