@@ -87,7 +87,7 @@ def test_open_frames_prefers_a_given_grid(folder):
     ],
 )
 def test_open_frames_refuses_what_describes_a_grid_without_one(folder, given, named):
-    with pytest.raises(OptionError, match=f"{named} a scan grid, but the grid is unknown"):
+    with pytest.raises(OptionError, match=f"{named} a scan grid, but the grid"):
         run(open_frames(folder, **given))
     table(folder, [(f"frame{i}.tif", 0, i) for i in (1, 2, 9, 10)])
     (folder / "scan.json").write_text('{"grid": [2, 2]}')  # positions say more
