@@ -87,7 +87,7 @@ def test_open_frames_prefers_a_given_grid(folder):
     ],
 )
 def test_open_frames_refuses_what_describes_a_grid_without_one(folder, given, named):
-    with pytest.raises(OptionError, match=f"{named} a grid, but the grid is not known"):
+    with pytest.raises(OptionError, match=f"{named} a scan grid, but the grid"):
         run(open_frames(folder, **given))
     table(folder, [(f"frame{i}.tif", 0, i) for i in (1, 2, 9, 10)])
     (folder / "scan.json").write_text('{"grid": [2, 2]}')  # positions say more
@@ -303,7 +303,7 @@ def test_an_order_that_is_given_is_taken_for_one_that_says_nothing(folder):
 
 @pytest.mark.parametrize(
     ("rows", "height", "says"),
-    [(None, 330, r"30 rows .* look like a data bar .*`databar_rows=30`"),
+    [(None, 330, r"30 rows .* look like a data bar.*`databar_rows=30`"),
      (0, 330, ""), (30, 300, "")],
 )  # fmt: skip
 @pytest.mark.parametrize("pages", [False, True], ids=["files", "pages"])

@@ -83,7 +83,7 @@ def test_the_first_frame_is_stated_of_a_grid_with_a_missing_frame(scan, tmp_path
 
 @pytest.mark.parametrize("given", [{"order": "column"}, {"overlap": 0.35}], ids=str)
 def test_what_describes_a_grid_is_refused_without_one(scan, tmp_path, given):
-    with pytest.raises(OptionError, match="describes a grid, but the frames have pos"):
+    with pytest.raises(OptionError, match="scan grid, but the frames have pos"):
         napari_semsr.stitch(scan, tmp_path / "mosaic.ome.zarr", **given)
     assert not (tmp_path / "mosaic.ome.zarr").exists()
 
