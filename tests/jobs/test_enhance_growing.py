@@ -41,7 +41,9 @@ class Display:
 
 @pytest.fixture
 def display():
-    return Display()
+    shown = Display()
+    yield shown
+    shown.enhanced = None  # pytest keeps what fixtures give, and a store has a lock
 
 
 @pytest.fixture
@@ -54,15 +56,16 @@ def scene():
 @pytest.fixture
 def grow(tmp_path, scene):
     about = Micrograph(np.zeros((1, 1), np.float32), SIZE, "m")
-    mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", about, CHUNK)
+    made = [GrowingMosaic.create(tmp_path / "m.ome.zarr", about, CHUNK)]
 
     def write(growing, box, values=None):
         part = scene[box.within(WHOLE).slices] if values is None else values
-        mosaic.write(box, part)
-        growing.show_block(mosaic, box)
-        return mosaic
+        made[0].write(box, part)
+        growing.show_block(made[0], box)
+        return made[0]
 
-    return write
+    yield write
+    made.clear()
 
 
 def rest_until(growing, display, count):

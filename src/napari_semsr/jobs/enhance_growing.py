@@ -104,6 +104,7 @@ class GrowingEnhancement:
     ) -> None:
         self._stop.set()
         self._pool.shutdown()
+        self._mosaic = self._enhanced = self._boxes = None  # their stores have locks
 
     # What the thread that follows the scan calls.
 
