@@ -26,6 +26,7 @@ from napari_semsr.jobs.follow import LiveDisplay
 from napari_semsr.jobs.models import find_model
 
 _QUIET_S = 1.0  # chosen: frames of a row that overlap a block come within it
+_LEAST_REST_S = 0.1  # chosen: a frame may wait for it, and blocks are not starved
 _LOOK_S = 0.1  # between two looks for a block; chosen
 # of the range; chosen: a quarter of a grey level of 255, half the work of deep models
 _TOLERANCE = 0.001
@@ -109,9 +110,9 @@ class GrowingEnhancement:
     # What the thread that follows the scan calls.
 
     def rest(self, seconds: float) -> None:
-        """Let blocks be enhanced for so long."""
+        """Let blocks be enhanced for so long, however busy the scan keeps the machine."""
         self._resting.set()
-        time.sleep(seconds)
+        time.sleep(max(seconds, _LEAST_REST_S))
         self._resting.clear()
 
     def show_doubt(self, sentence: str) -> None:

@@ -386,6 +386,7 @@ class FolderFollower(QWidget):
     def _leave(self) -> None:
         """Take the layers and their stores away."""
         self._timer.stop()
+        self._enhancement = None
         self.button.setText(_FOLLOW)
         self.button.setEnabled(True)
         self._mosaic.remove()
