@@ -110,7 +110,7 @@ class GrowingEnhancement:
     # What the thread that follows the scan calls.
 
     def rest(self, seconds: float) -> None:
-        """Let blocks be enhanced for so long, however busy the scan keeps the machine."""
+        """Let blocks be enhanced for so long, or a moment if that is longer."""
         self._resting.set()
         time.sleep(max(seconds, _LEAST_REST_S))
         self._resting.clear()
