@@ -36,7 +36,7 @@ def write_tiny_model(folder: Path, **card: Any) -> Path:
         }
     )
     torch.manual_seed(3)
-    network = build("two-scale", options)
+    network = build("two-scale", made.options)
     for weights in network.parameters():
         torch.nn.init.normal_(weights, std=0.05)
     path = folder / f"{made.name}.safetensors"

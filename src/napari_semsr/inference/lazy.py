@@ -4,6 +4,7 @@ Names in the graph are derived from the field, the options and the model's diges
 that a retrained model never uses tiles that were cached for the old one.
 """
 
+import math
 import threading
 import weakref
 from bisect import bisect_right
@@ -21,9 +22,17 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 from torch import nn
 
-from napari_semsr.core import Box, IntPair, Micrograph, blur_of, run as finish, to_dtype
+from napari_semsr.core import (
+    Box,
+    IntPair,
+    Micrograph,
+    Resampling,
+    blur_of,
+    run as finish,
+    to_dtype,
+)
 from napari_semsr.inference.layout import plan_output
-from napari_semsr.inference.network_input import ResampledField, source_box
+from napari_semsr.inference.network_input import ResampledField, cut_field, source_box
 from napari_semsr.inference.options import EnhanceOptions
 from napari_semsr.inference.plan import plan_enhance, sampled_statistics
 from napari_semsr.inference.predictor import Predictor
@@ -260,6 +269,11 @@ class BoxPreview:
         condition = self.plan.condition
         return None if condition is None else blur_of(condition)
 
+    @property
+    def reach(self) -> int:
+        """How far beyond a box pixels of the field change it, in px of the field."""
+        return math.ceil(self.plan.tiles.halo / self.plan.output.fit.factor)
+
     def enhance(self, box: Box) -> tuple[Box, NDArray[Any]]:
         """Enhance one box, in pixels of the input.
 
@@ -271,6 +285,25 @@ class BoxPreview:
         core_values = self.plan.compute(self.predictor, tile)
         part, inner = self.plan.deliver(place, *core_values)
         return place, to_dtype(part[inner.slices], self.plan.output.dtype)[0]
+
+    def extend(self, micrograph: Micrograph, corner: IntPair) -> "BoxPreview":
+        """Take a field that has grown, by what was measured before; reads no pixel.
+
+        `corner`: ``(y, x)`` in the new field of the first pixel of the one before.
+        """
+        plan, data = self.plan, micrograph.data
+        card, options = plan.loaded.card, plan.options
+        output, haze = plan_output(micrograph, card.model_dump(), options), plan.haze
+        if isinstance(plan.data, ResampledField):
+            there = Resampling(micrograph.shape, plan.data.there.steps)
+            data = replace(plan.data, source=data, there=there)
+        if haze is not None:
+            y, x = (round(at * plan.output.fit.factor) for at in corner)
+            haze = replace(haze, corner=(y, x))
+        probe = self.predictor.probe_within(options.halo_tolerance)
+        tiles, regrid = cut_field(data, output, card, probe)
+        place = {"output": output, "data": data, "tiles": tiles, "regrid": regrid}
+        return replace(self, plan=replace(plan, haze=haze, **place))
 
     def _settle(self, box: Box) -> Box:
         """Move a box onto the stride and into the field; crop it if it is too large."""
@@ -286,13 +319,20 @@ class BoxPreview:
 
 
 def preview_boxes(
-    micrograph: Micrograph, model: LoadedModel, options: EnhanceOptions | None = None
+    micrograph: Micrograph,
+    model: LoadedModel,
+    options: EnhanceOptions | None = None,
+    *,
+    halo_tolerance: float | None = None,
 ) -> BoxPreview:
-    """Prepare the preview of single boxes of a field."""
+    """Prepare the enhancement of single boxes of a field.
+
+    `halo_tolerance`: of the boxes; replaces that of the options.
+    """
     settings = options or EnhanceOptions()
     predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
-    changes: dict[str, Any] = {"halo_tolerance": None}
+    changes: dict[str, Any] = {"halo_tolerance": halo_tolerance}
     if settings.resample == "keep":  # a box is on the field's own grid in any case
         changes["resample"] = "auto"
     settings = settings.replace(**changes)

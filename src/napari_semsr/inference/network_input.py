@@ -201,6 +201,7 @@ class HazeMap:
     gain: Float32Array  # Gain of each block; interpolated bilinearly
     pitch: int  # Side of a block in pixels
     airlight: float  # Grey level about which the gain acts
+    corner: IntPair = (0, 0)  # First pixel of the first block
 
     @property
     def spread(self) -> FloatPair:
@@ -214,6 +215,7 @@ class HazeMap:
     def at(self, box: Box) -> Float32Array:
         """Interpolate the gain in a window; independent of the tiling."""
         values: Float32Array = self.gain
+        box = box.move((-self.corner[0], -self.corner[1]))
         for axis, (start, stop) in enumerate([(box.y0, box.y1), (box.x0, box.x1)]):
             last = self.gain.shape[axis] - 1
             place = (np.arange(start, stop) + 0.5) / self.pitch - 0.5

@@ -146,6 +146,7 @@ from .transforms import (
 )
 from .zarr.growing import (
     GrowingMosaic as GrowingMosaic,
+    GrowingWindow as GrowingWindow,
     is_live as is_live,
 )
 from .zarr.image import (

@@ -72,6 +72,7 @@ from .enhance import (
     learnt_from_instrument as learnt_from_instrument,
     map_unfamiliar as map_unfamiliar,
 )
+from .enhance_growing import GrowingEnhancement as GrowingEnhancement
 from .exchange import ImportOptions as ImportOptions
 from .figure import (
     FIGURE as FIGURE,

@@ -313,6 +313,7 @@ class Follower:
     until: int | None
     idle_s: float | None
     is_stopped: Callable[[], bool]
+    rest: Callable[[float], object] = time.sleep
     _since: float = field(default_factory=time.monotonic)
     _unstated: set[str] = field(default_factory=set)  # frames whose row is not there
     _changes: int = 0  # of what the folder states, when these were last looked for
@@ -335,7 +336,7 @@ class Follower:
             while not self.is_ended() and (yield from self._rest()):
                 if time.monotonic() - last >= _POLL_S:
                     break  # frames that came meanwhile go first
-            time.sleep(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
+            self.rest(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
 
     def _state_late_ones(self) -> None:
         """Take the positions of frames whose row of the table came after them."""
@@ -440,12 +441,13 @@ def follow_scan(
     idle_s: float | None = None,
     is_stopped: Callable[[], bool] | None = None,
     display: LiveDisplay | None = None,
+    rest: Callable[[float], object] = time.sleep,
 ) -> Job[Followed]:
     """Place and fuse the frames that come into a folder, until the scan is over.
 
     Ends by Ctrl-C, by `is_stopped`, after `until` frames, or after `idle_s` seconds
     without a new one. The mosaic as it grows is at `target`, or next to it while
-    another image is there.
+    another image is there. `rest` waits so many seconds while no frame has come.
 
     Raises
     ------
@@ -467,7 +469,7 @@ def follow_scan(
     try:
         with _interruptible() as interrupt:
             follower = Follower(
-                folder, scan, until, idle_s, lambda: interrupt() or should_stop()
+                folder, scan, until, idle_s, lambda: interrupt() or should_stop(), rest
             )
             yield from follower.run()
         _check_enough(folder.folder, len(scan))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_semsr.core import Box, Float32Array, IntPair, Micrograph
+from napari_semsr.core import Box, Float32Array, FloatPair, IntPair, Micrograph
 from napari_semsr.io.files import writing
 from napari_semsr.io.zarr.image import store_of
 from napari_semsr.io.zarr.store import OmeZarrStore, peek
@@ -40,7 +40,7 @@ class GrowingMosaic:
     level0: "zarr.Array[Any]"
     chunk: int
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: Any = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
     def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
@@ -69,6 +69,17 @@ class GrowingMosaic:
         rows, columns = self.level0.shape
         return int(rows), int(columns)
 
+    @property
+    def start(self) -> FloatPair:
+        """Place ``(y, x)`` of pixel (0, 0), in nm if the pixel size is known."""
+        return self.store.record.origin
+
+    @property
+    def box(self) -> Box:
+        """The rectangle of the store, in the mosaic's pixels."""
+        with self._lock:
+            return Box.of(self.shape, self.origin)
+
     def write(self, box: Box, values: Float32Array) -> None:
         """Write a rectangle (Y, X) in the mosaic's pixels, extending the store.
 
@@ -83,7 +94,7 @@ class GrowingMosaic:
     def read(self, box: Box) -> Float32Array:
         """Read a rectangle (Y, X) in the mosaic's pixels; NaN outside the store."""
         with self._lock:
-            store = Box.of(self.shape, self.origin)
+            store = self.box
             result = np.full(box.shape, np.nan, np.float32)
             if box.overlap(store):
                 part = box.intersection(store)
@@ -129,6 +140,37 @@ class GrowingMosaic:
         """Write the position of the first pixel for viewers."""
         record = self.store.record
         pitch = record.pixel_size_nm or record.spacing_px
-        y, x = (at * step for at, step in zip(self.origin, pitch, strict=True))
+        steps = zip(self.start, self.origin, pitch, strict=True)
+        y, x = (start + at * step for start, at, step in steps)
         self.store.describe(replace(record, origin=(y, x)), 1)
         self.store.note(_LIVE, {"origin_px": list(self.origin)})
+
+
+@dataclass(frozen=True, slots=True)
+class GrowingWindow:
+    """A rectangle of a mosaic that grows, read from its store where it is looked at."""
+
+    mosaic: GrowingMosaic
+    box: Box
+    dtype = np.dtype(np.float32)
+    ndim = 2
+
+    @property
+    def shape(self) -> IntPair:
+        """Rows and columns."""
+        return self.box.shape
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return self.shape[0] * self.shape[1]
+
+    def __getitem__(self, index: Any) -> Float32Array:
+        index = index if isinstance(index, tuple) else (index, slice(None))
+        spans = [item.indices(n) for item, n in zip(index, self.shape, strict=True)]
+        part = Box(spans[0][0], spans[0][1], spans[1][0], spans[1][1])
+        values = self.mosaic.read(part.move(self.box.corner))
+        return values[:: spans[0][2], :: spans[1][2]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.asarray(self[:, :], dtype=dtype)

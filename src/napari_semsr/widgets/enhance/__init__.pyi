@@ -3,3 +3,4 @@ from .models import (
     OWN_IMAGE_TIME as OWN_IMAGE_TIME,
     listed_models as listed_models,
 )
+from .panel import start_torch as start_torch

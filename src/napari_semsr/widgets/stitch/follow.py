@@ -1,33 +1,37 @@
 """A folder into which a microscope writes is followed; its mosaic grows in one layer.
 
-The job's thread hands over blocks of the store as they are written. A timer of the main
-thread shows them: at most ten times a second, and not while nobody sees the canvas.
+The job's thread hands over blocks of the store as they are written, and another one
+blocks that it enhanced, which grow in a second layer. A timer of the main thread shows
+them: at most ten times a second, and not while nobody sees the canvas.
 """
 
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from magicgui.widgets import CheckBox, ComboBox
 from qtpy.QtWidgets import QWidget
 
 from napari_semsr.core import (
     Box,
     Float32Array,
     FloatPair,
-    IntPair,
     Job,
     Micrograph,
     OptionError,
+    Progress,
 )
-from napari_semsr.io import GrowingMosaic
+from napari_semsr.io import GrowingMosaic, GrowingWindow
 from napari_semsr.jobs import (
     STITCH,
     Followed,
+    GrowingEnhancement,
     StitchFolderOptions,
     follow_scan,
     frame_folder,
@@ -35,10 +39,13 @@ from napari_semsr.jobs import (
 from napari_semsr.stitching import UnplacedError
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
+    Form,
     Outcome,
     Panel,
     RichLabel,
     Target,
+    go_to_panel,
+    is_alive,
     lay_below,
     new_store_path,
     new_timer,
@@ -46,7 +53,8 @@ from napari_semsr.widgets.base import (
     typed_path,
     write_outcome,
 )
-from napari_semsr.widgets.layers import free_name, layer_keywords
+from napari_semsr.widgets.enhance import NEWS, listed_models
+from napari_semsr.widgets.layers import field_in_view, free_name, layer_keywords
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -66,34 +74,6 @@ def _halve(values: Float32Array) -> Float32Array:
     """Mean of two by two pixels; NaN where one of them is."""
     rows = values[::2] + values[1::2]
     return np.asarray((rows[:, ::2] + rows[:, 1::2]) / np.float32(4))
-
-
-@dataclass(frozen=True, slots=True)
-class _Finest:
-    """A rectangle of a mosaic that grows, read from its store where it is looked at."""
-
-    mosaic: GrowingMosaic
-    box: Box
-    dtype = np.dtype(np.float32)
-    ndim = 2
-
-    @property
-    def shape(self) -> IntPair:
-        return self.box.shape
-
-    @property
-    def size(self) -> int:
-        return self.shape[0] * self.shape[1]
-
-    def __getitem__(self, index: Any) -> Float32Array:
-        index = index if isinstance(index, tuple) else (index, slice(None))
-        spans = [item.indices(n) for item, n in zip(index, self.shape, strict=True)]
-        part = Box(spans[0][0], spans[0][1], spans[1][0], spans[1][1])
-        values = self.mosaic.read(part.move(self.box.corner))
-        return values[:: spans[0][2], :: spans[1][2]]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
-        return np.asarray(self[:, :], dtype=dtype)
 
 
 class GrowingLevels:
@@ -118,7 +98,7 @@ class GrowingLevels:
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
         """Take a rectangle that was written, in the mosaic's pixels."""
-        whole = Box.of(mosaic.shape, mosaic.origin)
+        whole = mosaic.box
         inside = box.within(whole)
         low = [v // _GRID * _GRID for v in inside.corner]
         high = [-(-v // _GRID) * _GRID for v in (inside.y1, inside.x1)]
@@ -152,14 +132,14 @@ class GrowingLevels:
         with self._lock:
             if self.mosaic is None:
                 return [], self._box
-            return [_Finest(self.mosaic, self._box), *self._coarse], self._box
+            return [GrowingWindow(self.mosaic, self._box), *self._coarse], self._box
 
 
 def follow_and_stitch(
     folder: Path,
     places: tuple[Path, Path],
     options: StitchFolderOptions,
-    levels: GrowingLevels,
+    display: GrowingLevels | GrowingEnhancement,
     is_stopped: Callable[[], bool],
     **how: Any,
 ) -> Job[tuple[Outcome | UnplacedError, Followed]]:
@@ -168,8 +148,13 @@ def follow_and_stitch(
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
     """
     files = frame_folder(folder, how["positions"], options)
-    follow_options: dict[str, Any] = {"is_stopped": is_stopped, "display": levels}
-    followed_scan = yield from follow_scan(files, places[0], options, **follow_options)
+    follow_options: dict[str, Any] = {"is_stopped": is_stopped, "display": display}
+    with ExitStack() as stack:
+        if isinstance(display, GrowingEnhancement):
+            follow_options["rest"] = stack.enter_context(display).rest
+        followed_scan = yield from follow_scan(
+            files, places[0], options, **follow_options
+        )
     followed_scan.release()
     options_left = options.replace(other_frames="leave-out")
     job = STITCH.job(folder, places[1], options=options_left, keep=False, **how)
@@ -184,12 +169,88 @@ def follow_and_stitch(
     ), followed_scan
 
 
+class GrowingLayer:
+    """A layer that shows a mosaic while it grows; its view and contrast stay."""
+
+    def __init__(self, panel: Panel, place: Path | None = None) -> None:
+        self.levels = GrowingLevels()
+        self.layer: Image | None = None
+        self._panel, self._place = panel, place
+        self._changes_shown = 0  # changes that are in the layer
+        self._box: Box | None = None
+        self._start = np.zeros(2)  # place of the mosaic's own zero
+
+    def update(self, limits: tuple[float, ...] | None = None) -> bool:
+        """Show what came since the last update; whether there was anything.
+
+        `limits`: contrast of the layer when it is added, else by its grey values.
+        """
+        levels, viewer = self.levels, self._panel.viewer
+        if levels.changes == self._changes_shown:
+            return False
+        self._changes_shown = levels.changes
+        data, box = levels.levels()
+        if not data:
+            return True
+        if self.layer is None:
+            self._add(data, box, limits)
+        elif self.layer not in viewer.layers:
+            return True
+        elif box == self._box:
+            self.layer.refresh(thumbnail=False, extent=False)
+        else:
+            self.layer.data = data
+            self.layer.translate = self._start + np.array(box.corner) * self.layer.scale
+        self._box = box
+        return True
+
+    def _add(self, data: list[Any], box: Box, limits: tuple[float, ...] | None) -> None:
+        """Add the layer once its first pixels show something; its contrast stays."""
+        mosaic = self.levels.mosaic
+        some = data[1][np.isfinite(data[1])]
+        if mosaic is None or not some.size or some.min() == some.max():
+            return
+        record, place = mosaic.store.record, mosaic.store.path
+        name = place.name.removesuffix(".ome.zarr")
+        about = Micrograph(
+            np.zeros((1, 1), np.float32), record.pixel_size_nm, name,
+            origin=mosaic.start, spacing_px=record.spacing_px,
+        )  # fmt: skip
+        if limits is None:
+            limits = tuple(map(float, np.quantile(some, (0.001, 0.999))))
+        keywords = layer_keywords(about, contrast_limits=limits)
+        self._start = np.array(keywords["translate"])
+        keywords["name"] = free_name(self._panel.viewer, name)
+        keywords["translate"] = self._start + np.array(box.corner) * keywords["scale"]
+        with self._panel.history.quiet():
+            self.layer = self._panel.viewer.add_image(data, multiscale=True, **keywords)
+
+    def view(self) -> Box | None:
+        """Find what is on the canvas, in the mosaic's pixels; None if nothing is."""
+        viewer, layer, box = self._panel.viewer, self.layer, self._box
+        if layer is None or box is None or layer not in viewer.layers:
+            return None
+        view = field_in_view(viewer, layer) if host.is_seen(viewer) else None
+        return None if view is None else view.move(box.corner)
+
+    def remove(self) -> None:
+        """Take the layer away, and its store."""
+        if self.layer is not None and self.layer in self._panel.viewer.layers:
+            with self._panel.history.quiet():
+                self._panel.viewer.layers.remove(self.layer)
+        self.layer = None
+        if self._place is not None:
+            shutil.rmtree(self._place, ignore_errors=True)
+
+
 class FolderFollower(QWidget):
-    """The button that follows the folder of a panel, and the layer that grows.
+    """The button that follows the folder of a panel, and the layers that grow.
 
     `read`: gives what the form holds, ``(options, mosaic's path, how)``; `show`: takes
     the outcome of the final solution.
     """
+
+    has_settings = True
 
     def __init__(
         self,
@@ -200,13 +261,27 @@ class FolderFollower(QWidget):
         super().__init__()
         self._panel, self._read, self._show = panel, read, show
         self.button = push_button(_FOLLOW, self.press, _TIP)
+        self.enhance = CheckBox(
+            name="enhance",
+            text="Enhance as it grows",
+            tooltip="Enhance blocks in view once they have not changed for a second, "
+            "in a second layer; when the scan ends, Enhance makes the whole of it. "
+            "Frames have precedence.",
+        )
+        self.model = ComboBox(
+            name="model",
+            label="Model",
+            tooltip="A model that came along, was imported, or that you trained.",
+            choices=lambda _: listed_models() if self.enhance.value else [],
+        )
+        self._model_row = Form(self.model)
+        self.enhance.changed.connect(self._show_models)
+        NEWS.changed.connect(self._show_models)
+        self._show_models()
         self.doubts = RichLabel()
-        lay_below(self, self.button, self.doubts)
-        self.layer: Image | None = None
-        self._levels = GrowingLevels()
-        self._changes_shown = 0  # changes that are in the layer
-        self._box: Box | None = None
-        self._place: Path | None = None
+        lay_below(self, self.button, self.enhance.native, self._model_row, self.doubts)
+        self._mosaic, self._enhanced = GrowingLayer(panel), GrowingLayer(panel)
+        self._enhancement: GrowingEnhancement | None = None
         self._stop = threading.Event()
         self._end = threading.Event()
         self._timer = new_timer(self, self.update_layer, _EVERY_MS)
@@ -215,6 +290,21 @@ class FolderFollower(QWidget):
     def is_following(self) -> bool:
         """Whether frames are taken."""
         return self._timer.isActive()
+
+    @property
+    def layer(self) -> "Image | None":
+        """The mosaic that grows."""
+        return self._mosaic.layer
+
+    @property
+    def enhanced(self) -> "Image | None":
+        """The enhanced mosaic that grows beside it."""
+        return self._enhanced.layer
+
+    def _show_models(self, _: Any = None) -> None:
+        if is_alive(self):
+            self.model.reset_choices()
+            self._model_row.setVisible(self.enhance.value)
 
     def press(self) -> None:
         """Start to follow; or end it, and solve the whole."""
@@ -230,15 +320,32 @@ class FolderFollower(QWidget):
         if folder is None:
             msg = "A folder of frames must be chosen first."
             raise OptionError(msg, code="missing-value")
+        model: str | None = self.model.value if self.enhance.value else None
+        if self.enhance.value and model is None:
+            msg = "A model must be chosen, but none is installed; add a model file."
+            raise OptionError(msg, code="model-missing")
         options, target, how = self._read(folder)
         place = new_store_path(f"{folder.name}-growing")
-        levels, stop, end = GrowingLevels(), threading.Event(), threading.Event()
+        fine_place = new_store_path(f"{folder.name}-growing-enhanced")
+        mosaic, enhanced = (
+            GrowingLayer(self._panel, path) for path in (place, fine_place)
+        )
+        stop, end = threading.Event(), threading.Event()
 
         def make() -> Job[Any]:
             is_done = False
+            display: GrowingLevels | GrowingEnhancement = mosaic.levels
             try:
+                if model is not None:
+                    from napari_semsr.widgets.enhance import start_torch  # slow
+
+                    yield from start_torch()
+                    yield Progress(0, 0, "Loading the model")
+                    display = self._enhancement = GrowingEnhancement(
+                        model, fine_place, mosaic.levels, enhanced.levels.show_block
+                    )
                 result = yield from follow_and_stitch(
-                    folder, (place, target), options, levels, stop.is_set, **how
+                    folder, (place, target), options, display, stop.is_set, **how
                 )
                 is_done = True
             finally:
@@ -246,11 +353,12 @@ class FolderFollower(QWidget):
                     end.set()  # cancelled, or an error
             return result
 
-        show = partial(self._finish, folder, options, how)
+        show = partial(self._finish, folder, options, how, model)
+        self._enhancement = None
         if not self._panel.start(make, show, _FOLLOW):
             return
-        self._levels, self._stop, self._end = levels, stop, end
-        self._place, self._changes_shown, self._box = place, 0, None
+        self._mosaic, self._enhanced = mosaic, enhanced
+        self._stop, self._end = stop, end
         self.doubts.setText("")
         self.button.setText(_STOP)
         self._timer.start()
@@ -260,66 +368,36 @@ class FolderFollower(QWidget):
         if self._end.is_set():
             self._leave()
             return
-        levels, viewer = self._levels, self._panel.viewer
-        if levels.changes == self._changes_shown or not host.is_seen(viewer):
+        if self._enhancement is not None:
+            self._enhancement.look_at(self._mosaic.view())
+        if not host.is_seen(self._panel.viewer):
             return
-        self._changes_shown = levels.changes
-        self._show_doubts()
-        data, box = levels.levels()
-        if not data:
-            return
-        if self.layer is None:
-            self._add_layer(data, box)
-        elif self.layer not in viewer.layers:
-            return
-        elif box == self._box:
-            self.layer.refresh(thumbnail=False, extent=False)
-        else:
-            self.layer.data = data
-            self.layer.translate = np.array(box.corner) * self.layer.scale
-        self._box = box
+        if self._mosaic.update():
+            self._show_doubts()
+        if self.layer is not None:
+            self._enhanced.update(tuple(self.layer.contrast_limits))
 
     def _show_doubts(self) -> None:
-        lines = self._levels.doubts
+        lines = self._mosaic.levels.doubts
         earlier = len(lines) - _LINES
         more = [f"{earlier} earlier ones."] if earlier > 0 else []
         self.doubts.setText("".join(f"<p>{t}</p>" for t in [*more, *lines[-_LINES:]]))
 
-    def _add_layer(self, data: list[Any], box: Box) -> None:
-        """Add the layer once its first pixels show something; its contrast stays."""
-        mosaic = self._levels.mosaic
-        some = data[1][np.isfinite(data[1])]
-        if mosaic is None or not some.size or some.min() == some.max():
-            return
-        about = Micrograph(
-            np.zeros((1, 1), np.float32), mosaic.store.record.pixel_size_nm, "growing"
-        )
-        viewer, name = self._panel.viewer, self._place.name if self._place else ""
-        keywords = layer_keywords(
-            about, contrast_limits=tuple(map(float, np.quantile(some, (0.001, 0.999))))
-        )
-        keywords["name"] = free_name(viewer, name.removesuffix(".ome.zarr"))
-        keywords["translate"] = np.array(box.corner) * keywords["scale"]
-        with self._panel.history.quiet():
-            self.layer = viewer.add_image(data, multiscale=True, **keywords)
-
     def _leave(self) -> None:
-        """Take the layer and its store away."""
+        """Take the layers and their stores away."""
         self._timer.stop()
+        self._enhancement = None
         self.button.setText(_FOLLOW)
         self.button.setEnabled(True)
-        layer, self.layer = self.layer, None
-        if layer is not None and layer in self._panel.viewer.layers:
-            with self._panel.history.quiet():
-                self._panel.viewer.layers.remove(layer)
-        if self._place is not None:
-            shutil.rmtree(self._place, ignore_errors=True)
+        self._mosaic.remove()
+        self._enhanced.remove()
 
     def _finish(
         self,
         folder: Path,
         options: StitchFolderOptions,
         how: dict[str, Any],
+        model: str | None,
         result: tuple[Outcome | UnplacedError, Followed],
     ) -> Iterator[None]:
         """Put the final mosaic where the growing one was: view and contrast stay."""
@@ -328,13 +406,20 @@ class FolderFollower(QWidget):
         center, zoom = np.array(camera.center), camera.zoom
         self._leave()
         yield from self._show(outcome, folder, how["positions"], options)
-        if layer is None or isinstance(outcome, UnplacedError):
+        if isinstance(outcome, UnplacedError):
             return
         mosaic = self._panel.viewer.layers[outcome.opened.micrograph.name]
-        mosaic.contrast_limits = layer.contrast_limits
-        shift = _shift(followed_scan.positions, outcome.made.corners)
-        center[-2:] += shift * layer.scale + mosaic.translate
-        camera.center, camera.zoom = tuple(center), zoom
+        if layer is not None:
+            mosaic.contrast_limits = layer.contrast_limits
+            shift = _shift(followed_scan.positions, outcome.made.corners)
+            center[-2:] += shift * layer.scale + mosaic.translate
+            camera.center, camera.zoom = tuple(center), zoom
+        if model is not None:
+            yield
+            enhance: Any = go_to_panel(self._panel, self._panel.viewer, "Enhance")
+            enhance.layer.value = mosaic
+            enhance.model.show_model(model)
+            enhance.run()
 
 
 def _shift(

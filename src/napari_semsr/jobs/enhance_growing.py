@@ -1,0 +1,258 @@
+"""Enhance the blocks of a mosaic that grows, while its scan is taken."""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from napari_semsr import inference, models
+from napari_semsr.core import (
+    Box,
+    Cancelled,
+    Float32Array,
+    IntPair,
+    Micrograph,
+    OptionError,
+)
+from napari_semsr.io import GrowingMosaic, GrowingWindow
+from napari_semsr.jobs.follow import LiveDisplay
+from napari_semsr.jobs.models import find_model
+
+_QUIET_S = 1.0  # chosen: frames of a row that overlap a block come within it
+_LEAST_REST_S = 0.1  # chosen: a frame may wait for it, and blocks are not starved
+_LOOK_S = 0.1  # between two looks for a block; chosen
+# of the range; chosen: a quarter of a grey level of 255, half the work of deep models
+_TOLERANCE = 0.001
+
+
+@dataclass(frozen=True, slots=True)
+class _PausingWindow(GrowingWindow):
+    """A rectangle of a mosaic of which nothing is read while frames are placed."""
+
+    pause: Callable[[], None]
+
+    def __getitem__(self, index: Any) -> Float32Array:
+        self.pause()
+        return GrowingWindow.__getitem__(self, index)
+
+
+class GrowingEnhancement:
+    """Enhances what is in view of a mosaic that grows, in one thread.
+
+    A block is enhanced once its pixels, and those within the network's reach, have not
+    changed for a second, and again when they changed. The thread computes only while
+    the scan rests; otherwise it waits, within a pass between two layers. Grey values
+    are measured over the mosaic so far, and again once as many pixels were written as
+    it had then; all blocks are then done again.
+
+    Parameters
+    ----------
+    model : str or path
+        Name of a model, or its file.
+    place : path
+        Store of the enhanced blocks, made over what is there.
+    display : LiveDisplay
+        What shows the mosaic.
+    show : callable
+        Takes each enhanced block: the enhanced mosaic, and a box in its pixels.
+
+    Raises
+    ------
+    OptionError
+        If the network needs the whole field at once (`receptive-field-unbounded`).
+    CheckpointError
+        If the file is not a model.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        place: Path,
+        display: LiveDisplay,
+        show: Callable[[GrowingMosaic, Box], None],
+    ) -> None:
+        self._model = models.load_model(find_model(model))
+        _try_model(self._model)
+        self._place, self._display, self._show = place, display, show
+        self._mosaic: GrowingMosaic | None = None
+        self._enhanced: GrowingMosaic | None = None
+        self._boxes: Any = None  # `BoxPreview`, of the mosaic when it was measured
+        self._measured = Box(0, 0, 0, 0)  # the mosaic then
+        self._written_px = 0  # since then
+        self._changed: dict[IntPair, float] = {}  # time of the last change of blocks
+        self._done: set[IntPair] = set()
+        self._view: Box | None = None
+        self._lock = threading.Lock()
+        self._resting, self._stop = threading.Event(), threading.Event()
+        self._pool = ThreadPoolExecutor(1, "semsr-grow")
+
+    def __enter__(self) -> Self:
+        self._pool.submit(self._run)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        self._pool.shutdown()
+        self._mosaic = self._enhanced = self._boxes = None  # their stores have locks
+
+    # What the thread that follows the scan calls.
+
+    def rest(self, seconds: float) -> None:
+        """Let blocks be enhanced for so long, or a moment if that is longer."""
+        self._resting.set()
+        time.sleep(max(seconds, _LEAST_REST_S))
+        self._resting.clear()
+
+    def show_doubt(self, sentence: str) -> None:
+        """Take what is wrong with a frame."""
+        self._display.show_doubt(sentence)
+
+    def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
+        """Take a rectangle that was written, in the mosaic's pixels."""
+        self._display.show_block(mosaic, box)
+        now, side = time.monotonic(), mosaic.chunk
+        with self._lock:
+            self._mosaic = mosaic
+            self._written_px += box.shape[0] * box.shape[1]
+            reach = 0 if self._boxes is None else self._boxes.reach
+            wide = box.grow(reach)
+            for row in range(wide.y0 // side, -(-wide.y1 // side)):
+                for column in range(wide.x0 // side, -(-wide.x1 // side)):
+                    self._changed[row, column] = now
+
+    # What the viewer calls.
+
+    def look_at(self, view: Box | None) -> None:
+        """Say what is looked at, in the mosaic's pixels; None if nothing is."""
+        self._view = view
+
+    # What is done in the thread.
+
+    def _pause(self) -> None:
+        """Wait until the scan rests; `Cancelled` if it is over."""
+        while not self._resting.wait(_LOOK_S):
+            if self._stop.is_set():
+                break
+        if self._stop.is_set():
+            msg = "The scan is over."
+            raise Cancelled(msg)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._pause()
+                place = self._next_block()
+                if place is None:
+                    time.sleep(_LOOK_S)
+                else:
+                    self._enhance(place)
+        except Cancelled:
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, the scan goes on
+            self.show_doubt(f"Enhancing as the mosaic grows ended: {error}")
+
+    def _block(self, place: IntPair) -> Box:
+        assert self._mosaic is not None  # noqa: S101 - blocks are its
+        side = self._mosaic.chunk
+        block = Box.of((side, side), (place[0] * side, place[1] * side))
+        return block.intersection(self._mosaic.box)
+
+    def _next_block(self) -> IntPair | None:
+        """Take the quiet block in view that is nearest to its middle."""
+        view, latest = self._view, time.monotonic() - _QUIET_S
+        if view is None:
+            return None
+        with self._lock:
+            quiet = [
+                place
+                for place, changed_s in self._changed.items()
+                if changed_s < latest and self._block(place).overlap(view)
+            ]
+
+            def far(place: IntPair) -> float:
+                box = self._block(place)
+                down = box.y0 + box.y1 - view.y0 - view.y1
+                return float(np.hypot(down, box.x0 + box.x1 - view.x0 - view.x1))
+
+            place = min(quiet, key=far, default=None)
+            if place is not None:  # changed meanwhile, it is done again
+                del self._changed[place]
+            return place
+
+    def _field(self, box: Box) -> Micrograph:
+        assert self._mosaic is not None  # noqa: S101 - there are blocks of it
+        window = _PausingWindow(self._mosaic, box, self._pause)
+        size = self._mosaic.store.record.pixel_size_nm
+        return Micrograph(window, size, "the mosaic so far")
+
+    def _measure(self, box: Box) -> None:
+        """Measure the grey values of the mosaic so far; all blocks are to do again."""
+        with self._lock:
+            self._written_px = 0
+        boxes = inference.preview_boxes(
+            self._field(box), self._model, halo_tolerance=_TOLERANCE
+        )
+        boxes.predictor.look_between_layers(self._pause)
+        with self._lock:
+            self._boxes, self._measured = boxes, box
+            for place in self._done:
+                self._changed.setdefault(place, 0.0)
+            self._done.clear()
+
+    def _enhance(self, place: IntPair) -> None:
+        """Enhance a block by its pixels as they are now, unless it has none."""
+        mosaic, block = self._mosaic, self._block(place)
+        assert mosaic is not None  # noqa: S101 - there is a block of it
+        if not np.isfinite(mosaic.read(block)).any():
+            return
+        whole, (rows, columns) = mosaic.box, self._measured.shape
+        if self._written_px >= rows * columns:
+            self._measure(whole)
+        boxes = self._boxes
+        if whole != self._measured:
+            corner = self._measured.within(whole).corner
+            boxes = boxes.extend(self._field(whole), corner)
+        inside = block.within(whole)
+        stride = boxes.plan.outputs.stride
+        y, x = (v - v % stride for v in inside.corner)
+        box, values = boxes.enhance(Box(y, inside.y1, x, inside.x1))
+        if self._enhanced is None:
+            frame = boxes.plan.output.frame
+            about = Micrograph(
+                np.zeros((1, 1), np.float32), frame.pixel_size_nm, "enhanced",
+                origin=frame.origin, spacing_px=frame.spacing_px,
+            )  # fmt: skip
+            side = mosaic.chunk * self._model.card.scale
+            self._enhanced = GrowingMosaic.create(self._place, about, side)
+        fine = box.move(whole.corner).scale(self._model.card.scale)
+        self._enhanced.write(fine, values)
+        with self._lock:
+            self._done.add(place)
+        self._show(self._enhanced, fine)
+
+
+def _try_model(model: Any) -> None:
+    """Refuse a network that does not run, or not on a part of the mosaic."""
+    field = np.random.default_rng(0).random((64, 64), np.float32)
+    boxes = inference.preview_boxes(
+        Micrograph(field, None, "test"), model, halo_tolerance=_TOLERANCE
+    )
+    if not boxes.exact:
+        msg = (
+            f"Model {model.card.name} takes statistics of the whole image, which is "
+            "not there yet: choose another model, or enhance the finished mosaic."
+        )
+        raise OptionError(msg, code="receptive-field-unbounded")
+    boxes.enhance(Box.of(field.shape))
