@@ -8,6 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, ReadError, ShapeError
+from napari_semsr.jobs import verb_of
 from tests.refusals import refused, warned
 
 RADII = (9.0, 12.0, 15.0, 20.0)
@@ -153,3 +154,15 @@ def test_places_are_those_of_a_part_in_its_image():
     part = Micrograph(draw((60, 70, 15)), (2.0, 2.0), "part", origin=(1000.0, 50.0))
     (row,) = semsr.particles(part).rows
     assert (row["y_nm"], row["x_nm"]) == pytest.approx((1120, 190), abs=0.2)
+
+
+def test_a_search_ends_between_its_steps(noisy):
+    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    steps = [step.message for step in job]
+    assert steps[-1].endswith(": 4 found")
+    assert sum(step.startswith("looking for particles") for step in steps) > 4
+    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    while next(job).message != "looking for particles: 4 found":
+        pass
+    job.close()
+    assert next(job, None) is None

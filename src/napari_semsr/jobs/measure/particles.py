@@ -142,11 +142,10 @@ def _measure(
 ) -> core.Job[ParticleSizes]:
     """Measure areas in units of the pixel's; what has no value cuts as borders do."""
     calibrated_of(image, None)  # warns of a missing pixel size
-    yield core.Progress(0, 0, "looking for particles")
     if run.options.labels:
         (labels, numbers), smaller = _labels(image), 0
     else:
-        labels, smaller = find_particles(image, run.options)
+        labels, smaller = yield from find_particles(image, run.options)
         numbers = np.arange(labels.max() + 1)
     pitch = core.mean_pitch(image.scale)
     kinds = ("label", "centroid", "area", "eccentricity")
