@@ -922,7 +922,7 @@ def _particles(
 def _number_by_size(
     labels: NDArray[np.int32], total: int, least: float
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Number labels of a least area before smaller ones; count those, and all."""
+    """Give particles of a least area the first numbers; count these, and all."""
     area = np.bincount(labels.ravel(), minlength=total + 1)
     area[0] = 0
     large = area >= least
