@@ -166,3 +166,18 @@ def test_a_search_ends_between_its_steps(noisy):
         pass
     job.close()
     assert next(job, None) is None
+
+
+def test_pieces_of_a_net_are_doubted_and_balls_are_not(rng):
+    y, x = np.indices(FIELD.shape)
+    rows, columns = rng.uniform(0, 200, (2, 60, 1, 1))
+    nearest, second = np.sort(np.hypot(y - rows, x - columns), axis=0)[:2]
+    net = 100 * np.exp(-(((second - nearest) / 4) ** 2))  # walls between cells
+    with warned("particles-doubtful", match="net"):
+        found = semsr.particles(Micrograph(net, (1.0, 1.0), "net"))
+    assert found.particles > 10
+    assert found.clear < 0.2
+    balls = [(20 + 40 * i, 20 + 45 * j + 3 * i, 15) for i in range(4) for j in range(4)]
+    dense = draw(*balls, (20, 47, 14)) + rng.normal(0, 3, FIELD.shape)  # two touch
+    assert semsr.particles(dense, pixel_size_nm=1).clear > 0.7
+    assert semsr.particles(dense > 100, labels=True, pixel_size_nm=1).clear is None
