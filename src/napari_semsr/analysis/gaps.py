@@ -1058,7 +1058,7 @@ def _join_basins(
     values: FloatArray,
     basins: NDArray[np.int32],
     own: FloatArray,
-    weight: FloatArray,
+    weight: NDArray[Any],
     ratio: float,
     least: float,
 ) -> tuple[NDArray[np.int32], int]:

@@ -183,11 +183,6 @@ class Command:
 
     verb: "jobs.Verb[Any, Any]"
 
-    def prepare(self) -> None:
-        """Set up a process that does nothing else."""
-        if self.verb.prepare is not None:
-            self.verb.prepare()
-
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verb's arguments to its parser."""
         verb, group = self.verb, parser.add_argument_group("files")

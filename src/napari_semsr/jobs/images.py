@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -483,7 +483,15 @@ def _scalar(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Base of what a job returns."""
+    """Base of what a job returns.
+
+    `NUMBERS` are those of its record that the table of a batch holds, if it is not of a
+    verb that measures; `INSTEAD` are types of its verb's results where an option is
+    set, by the name of that option.
+    """
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ()
+    INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
 
     def to_json(self) -> dict[str, Any]:
         """Give the record that a command prints."""

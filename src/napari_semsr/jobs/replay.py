@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import psutil
@@ -247,6 +247,8 @@ class ReplayReport(Result):
     versions; `where` is the place of the largest difference, in a stack with its plane
     before.
     """
+
+    NUMBERS: ClassVar = ("identical", "max_abs_difference")
 
     output: Annotated[str, Quantity("Output")]
     job: Annotated[str, Quantity("Made again by")]
@@ -636,7 +638,6 @@ REPLAY = Verb(
         ),
     ),
     reads=False,
-    numbers=("identical", "max_abs_difference"),
     example="""
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
     >>> with tempfile.TemporaryDirectory() as folder:

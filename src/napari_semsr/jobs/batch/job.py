@@ -15,7 +15,6 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     code_of,
-    compact_memory,
     figure,
     list_folder,
     option,
@@ -304,8 +303,6 @@ BATCH = Verb(
     ),
     reads=False,
     replaces=True,
-    step="a batch does not run batches",
-    prepare=compact_memory,
     example="""
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
     >>> with tempfile.TemporaryDirectory() as folder:

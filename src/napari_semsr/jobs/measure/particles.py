@@ -30,7 +30,7 @@ _MOST_PARTS = 2  # of a label on average; chosen: grey levels of an image have m
 # more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
 _MOST_BESIDE, _LEAST_FILL, _BESIDE_PX = 0.5, 0.95, 2
 # Share of the diameters that clear particles have: 0.43 and more of real powders and
-# balls, 0.32 and less of 34 of 41 real grounds, grains and tissues (docs/panels.md)
+# balls, 0.36 and less of 34 of 41 real grounds, grains and tissues (docs/gaps.md)
 _LEAST_CLEAR, _LEAST_COUNT = 0.4, 10  # of fewer particles, a share is not known
 
 
@@ -172,8 +172,8 @@ def _measure(
         labels, smaller = yield from find_particles(image, run.options)
         numbers = np.arange(labels.max() + 1)
     pitch = core.mean_pitch(image.scale)
-    kinds = ("label", "centroid", "area", "eccentricity")
-    kinds += ("axis_major_length", "axis_minor_length")
+    kinds = ["label", "centroid", "area", "eccentricity"]
+    kinds += ["axis_major_length", "axis_minor_length"]
     found = measure.regionprops_table(labels, properties=kinds, spacing=pitch)
     diameters = np.sqrt(found["area"] * 4 / np.pi)
     missing = ~np.isfinite(image.array())

@@ -131,7 +131,7 @@ class VerbPanel(Panel):
         if self.region_help:
             self.regions = new_region_box(self, self.region_help)
             rows.append(self.regions)
-        if first.by_plane is not None:
+        if first.images[0].stack:
             rows.append(self.new_planes_box())
         self._layers = Form(*rows)
         # what is folded comes last
