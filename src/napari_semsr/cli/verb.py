@@ -297,10 +297,9 @@ class Command:
         return "\n".join([columns(rows), *_sheets(result)])
 
 
-def _sheets(result: Any) -> Iterator[str]:
+def _sheets(result: "jobs.Result") -> Iterator[str]:
     """Write the tables of a result below its figures."""
-    tables: dict[str, Any] = getattr(result, "tables", dict)()
-    for title, table in tables.items():
+    for title, table in result.tables().items():
         rows = [
             [_cell(one) for one in row] for row in zip(*table.values(), strict=True)
         ]

@@ -17,6 +17,7 @@ from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
     Box,
     Float32Array,
+    FloatArray,
     Grid,
     InputRecord,
     Job,
@@ -492,6 +493,14 @@ class Result:
 
     NUMBERS: ClassVar[tuple[str, ...]] = ()
     INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
+
+    def tables(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
+        """Give tables of what was found, columns by their heads, by their titles."""
+        return {}
+
+    def discs(self) -> tuple[FloatArray, FloatArray] | None:
+        """Give middles ``(y, x)`` (N, 2) and diameters (N,) in px, if it found some."""
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Give the record that a command prints."""
