@@ -184,9 +184,9 @@ def _measure(
     clear = None if run.options.labels else _clear_share(labels, found)
     if clear is not None and clear < _LEAST_CLEAR and whole.sum() >= _LEAST_COUNT:
         core.warn(
-            f"Only {clear:.0%} of the particles found in {image.name} are round or "
-            "convex and stand apart: look at their outlines; the image may show none, "
-            "or darker ones (`dark`).",
+            f"Only {clear:.0%} of the particles found in {image.name}, by diameter, "
+            "are round or convex and stand apart: look at the outlines; the image may "
+            "show none, or darker ones (`dark`).",
             "particles-doubtful",
         )
     y, x = (found[f"centroid-{axis}"] / pitch[axis] for axis in (0, 1))
