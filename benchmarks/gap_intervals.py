@@ -30,7 +30,7 @@ from napari_semsr.analysis.gaps import (
     share_interval,
     width_edges,
 )
-from napari_semsr.core import Micrograph
+from napari_semsr.core import Micrograph, run
 
 Draw = Callable[[np.random.Generator, int], NDArray[np.float64]]
 LAWS: dict[str, Draw] = {
@@ -140,7 +140,7 @@ def judge_fields(fields: int) -> None:
     options = GapOptions(reach=0.5, min_diameter_px=10)
     for _ in range(fields):
         taken, truth = draw_field(rng)
-        found.append(measure_gaps(taken, truth, options=options))
+        found.append(run(measure_gaps(taken, truth, options=options)))
     gaps = sum(len(one.found) for one in found)
     share = sum(len(one.found) - one.detected for one in found) / gaps
     errors = np.concatenate([one.width_errors("px") for one in found])

@@ -200,7 +200,7 @@ class Score:
     def add(self, image: Image, truth: Image) -> None:
         """Judge one field."""
         made, true = fine(image), fine(truth)
-        found = measure_gaps(made, true)
+        found = run(measure_gaps(made, true))
         errors = found.width_errors("nm")
         self.widths_nm += [g.width_nm for g in found.found if g.width_nm is not None]
         inner = (slice(BORDER, -BORDER),) * 2

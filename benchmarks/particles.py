@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.analysis import Gaps, measure_gaps
-from napari_semsr.core import Micrograph
+from napari_semsr.core import Micrograph, run
 
 Image = NDArray[np.float64]
 SIDE, PROBE_PX = 320, 1.0
@@ -197,7 +197,7 @@ def score(kind: str, noise: float, bits: int, seeds: Iterator[int]) -> dict[str,
     across, errors = [], []
     for seed in seeds:
         field = simulate(kind, noise, bits, seed)
-        result = measure_gaps(field.image)
+        result = run(measure_gaps(field.image))
         hits, matches = match(field, result)
         found, wanted = found + hits, wanted + int(field.wanted.sum())
         right, measured = right + matches, measured + result.particles

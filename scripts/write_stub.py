@@ -1,7 +1,7 @@
 """Write what names the verbs in other languages than Python, or say that it is behind.
 
-These are the stub of the functions, the names of the package, and the commands of
-panels that a verb's value alone makes, in the manifest.
+These are the stub of the functions, the names of the package, and what the manifest
+and the manual say of panels that a verb's value alone makes.
 
 Run: ``python scripts/write_stub.py [--check]``.
 """
@@ -26,6 +26,8 @@ from napari_semsr.jobs import FUNCTIONS, INFO, PANELS, VERBS, Verb, verb_of
 STUB = Path(calls.__file__).with_name("functions.pyi")
 NAMES = STUB.with_name("__init__.pyi")
 MANIFEST = STUB.with_name("napari.yaml")
+PAGE = Path(__file__).parents[1] / "docs" / "panels.md"
+_PLACE = "*, in the window under *Measure* |"
 _BEGIN, _END = "# panels of verbs: written by scripts/write_stub.py", "# as far as here"
 HEAD = """\
 \"\"\"Functions that are made of verbs; written by scripts/write_stub.py.\"\"\"
@@ -184,7 +186,17 @@ def manifest() -> str:
     return "\n".join([head + lines[0], *lines[1:], f"    {_END}\n{rest}"])
 
 
-WRITTEN = {STUB: stub, NAMES: names, MANIFEST: manifest}
+def page() -> str:
+    """Write the page on panels, with a row for each panel that a value alone makes."""
+    lines = PAGE.read_text().splitlines(keepends=True)
+    written = [line.endswith(f"{_PLACE}\n") for line in lines]
+    others = [line for line, was in zip(lines, written, strict=True) if not was]
+    rows = [f"| `{verb}` | *{title}{_PLACE}\n" for title, verb in PANELS.items()]
+    first = written.index(True)
+    return "".join([*others[:first], *rows, *others[first:]])
+
+
+WRITTEN = {STUB: stub, NAMES: names, MANIFEST: manifest, PAGE: page}
 """What is written, and how."""
 
 

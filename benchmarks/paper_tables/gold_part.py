@@ -8,6 +8,7 @@ from typing import Any
 from gold import Score, fine, judge, methods_of, network, percent
 
 from napari_semsr.analysis import measure_gaps
+from napari_semsr.core import run
 from napari_semsr.simulation import GoldOptions, gold_rng, random_gold_pair
 from paper_tables.gap_widths import width_row
 from paper_tables.spread import Bad, standard_error, worst
@@ -62,7 +63,7 @@ def measure_gold(
         found[name] |= width_row(one.widths_nm)
         found[name]["undetected"] = sum(row["missed"] for row in one.fields)
     truths = [fine(pair.high.astype(float)) for pair in pairs]
-    known = [g.width_nm for truth in truths for g in measure_gaps(truth).found]
+    known = [g.width_nm for truth in truths for g in run(measure_gaps(truth)).found]
     found["truth"] = width_row([width for width in known if width is not None])
     return found
 

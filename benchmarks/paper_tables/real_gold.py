@@ -24,7 +24,7 @@ from restorer import PIXEL_NM, Judge, common, real_pairs, restored
 from scipy import ndimage
 
 from napari_semsr.analysis import measure_gaps
-from napari_semsr.core import Micrograph, parse_pixel_size
+from napari_semsr.core import Micrograph, parse_pixel_size, run
 from napari_semsr.inference import EnhanceOptions
 from napari_semsr.models import load_model
 from paper_tables.markdown import number, table
@@ -60,7 +60,7 @@ def gap_row(image: Image, clean: Image) -> dict[str, float | None]:
     """
     size = parse_pixel_size(PIXEL_NM)
     made, true = (Micrograph(part.astype(np.float32), size) for part in (image, clean))
-    found = measure_gaps(made, true)
+    found = run(measure_gaps(made, true))
     errors = found.width_errors("nm")
     known = [g.reference_nm for g in found.found if g.reference_nm is not None]
     narrow = [g for g in found.found if (g.reference_nm or np.inf) < NARROW_NM]

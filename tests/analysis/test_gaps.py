@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis.gaps import GapOptions, measure_gaps
-from napari_semsr.core import Micrograph, ReadError, ShapeError, parse_pixel_size
+from napari_semsr.core import Micrograph, ReadError, ShapeError, parse_pixel_size, run
 from tests.refusals import refused
 
 
@@ -17,6 +17,10 @@ def discs(*each, shape=(80, 160), level=30.0) -> np.ndarray:
         cover = np.clip(radius + 0.5 - np.hypot(y - cy, x - cx), 0, 1)
         image = np.maximum(image, level + height * cover)
     return image
+
+
+def gaps_of(*images, options=None):
+    return run(measure_gaps(*images, options=options))
 
 
 def micrograph(data, pixel=None, name="image") -> Micrograph:
@@ -32,15 +36,15 @@ def row(gap: float, heights=(100, 100)) -> np.ndarray:
 
 def test_noise_is_no_particles(rng):
     empty = rng.normal(30, 2, (128, 128))
-    found = measure_gaps(micrograph(empty))
+    found = gaps_of(micrograph(empty))
     assert (found.particles, found.pairs) == (0, 0)
     seen = row(8.0, (20, 20)) + rng.normal(0, 2, (80, 160))
-    assert measure_gaps(micrograph(seen)).particles == 2
+    assert gaps_of(micrograph(seen)).particles == 2
 
 
 @pytest.mark.parametrize("width", [3.0, 8.0])
 def test_width_is_that_between_the_rims(width):
-    found = measure_gaps(micrograph(row(width), 2.0))
+    found = gaps_of(micrograph(row(width), 2.0))
     assert (found.particles, found.pairs, len(found.found)) == (2, 1, 1)
     (gap,) = found.found
     # 80 % of a rim one or two pixels wide lies 0.3 to 0.6 px inside the outline
@@ -57,7 +61,7 @@ def test_blurred_gap_is_undetected_and_counted():
     lower = [(90, 40, 15, 100), (90, 82, 15, 100)]
     sharp = discs(*upper, *lower, shape=(120, 160))
     blurred = ndimage.gaussian_filter(sharp, 4.0)
-    found = measure_gaps(
+    found = gaps_of(
         micrograph(blurred, 4.0), micrograph(sharp, 4.0), options=GapOptions(reach=0.5)
     )
     shown = [gap.detected for gap in found.found]
@@ -69,9 +73,9 @@ def test_blurred_gap_is_undetected_and_counted():
 
 def test_a_wide_particle_leaves_the_gaps_of_others_as_they_are():
     each = [(y, x, 5, 100) for y in range(20, 181, 16) for x in range(20, 221, 16)]
-    alone = measure_gaps(micrograph(discs(*each, shape=(360, 240))))
+    alone = gaps_of(micrograph(discs(*each, shape=(360, 240))))
     wide = discs(*each, (280, 120, 70, 100), shape=(360, 240))
-    found = measure_gaps(micrograph(wide))
+    found = gaps_of(micrograph(wide))
     assert found.particles == alone.particles + 1
     near = [one for one in found.found if one.place_px[0] <= 180]
     assert [one.place_px for one in near] == [one.place_px for one in alone.found]
@@ -79,23 +83,23 @@ def test_a_wide_particle_leaves_the_gaps_of_others_as_they_are():
 
 
 def test_which_neighbours_have_a_gap():
-    found = measure_gaps(micrograph(row(6.0, (100, 70))))
+    found = gaps_of(micrograph(row(6.0, (100, 70))))
     assert (found.pairs, found.excluded, len(found.found)) == (1, 1, 0)
-    assert measure_gaps(micrograph(row(6.0, (100, 85)))).excluded == 0
+    assert gaps_of(micrograph(row(6.0, (100, 85)))).excluded == 0
     data = discs((40, 30, 12, 100), (40, 60, 12, 100), (40, 90, 12, 100))
-    assert measure_gaps(micrograph(data), options=GapOptions(reach=3.0)).pairs == 2
-    found = measure_gaps(micrograph(row(-4.0)))
+    assert gaps_of(micrograph(data), options=GapOptions(reach=3.0)).pairs == 2
+    found = gaps_of(micrograph(row(-4.0)))
     assert (found.particles, found.pairs, len(found.found)) == (2, 1, 0)
 
 
 def test_dark_particles_and_directions_in_nm_change_no_gap():
     data = row(6.0)
-    bright = measure_gaps(micrograph(data))
-    dark = measure_gaps(micrograph(255 - data), options=GapOptions(dark=True))
+    bright = gaps_of(micrograph(data))
+    dark = gaps_of(micrograph(255 - data), options=GapOptions(dark=True))
     assert dark.found == bright.found
     assert dark.background == pytest.approx(225)
     for image, side in ((micrograph(data, (3, 2)), 2), (micrograph(data.T, (3, 2)), 3)):
-        (gap,) = measure_gaps(image).found
+        (gap,) = gaps_of(image).found
         assert gap.width_nm == pytest.approx(side * gap.width_px)
 
 
@@ -108,7 +112,7 @@ def test_oblong_pixels_change_no_neighbours(pitch):
     def seen(pitch):
         down, right = pitch
         binned = fine.reshape(300 // down, down, 300 // right, right).mean((1, 3))
-        return measure_gaps(micrograph(binned, pitch), options=GapOptions(reach=1.1))
+        return gaps_of(micrograph(binned, pitch), options=GapOptions(reach=1.1))
 
     expected, found = seen((2, 2)), seen(pitch)
     assert found.particles == 6
@@ -120,7 +124,7 @@ def test_oblong_pixels_change_no_neighbours(pitch):
 
 @pytest.mark.parametrize("data", [np.zeros((20, 20)), discs((40, 40, 10, 90))])
 def test_without_two_particles_there_is_no_gap(data):
-    found = measure_gaps(micrograph(data), micrograph(data))
+    found = gaps_of(micrograph(data), micrograph(data))
     assert found.found == ()
     assert found.undetected_fraction is None
 
@@ -132,7 +136,7 @@ def test_each_gap_is_found_missed_or_invented():
     apart = [(95, 125, 12, 100), (95, 153, 12, 100)]  # one particle of the reference
     truth = discs(*upper, *lower, (95, 139, 26, 100), shape=(130, 180))
     taken = discs(*upper, *bridge, *lower, *apart, shape=(130, 180))
-    found = measure_gaps(
+    found = gaps_of(
         micrograph(taken, 2.0), micrograph(truth, 2.0), options=GapOptions(reach=0.7)
     )
     kinds = {
@@ -148,15 +152,13 @@ def test_each_gap_is_found_missed_or_invented():
     (wrong,) = found.invented
     assert wrong.width_px > 3
     assert wrong.reference_px is None
-    back = measure_gaps(
-        micrograph(truth), micrograph(taken), options=GapOptions(reach=0.7)
-    )
+    back = gaps_of(micrograph(truth), micrograph(taken), options=GapOptions(reach=0.7))
     assert [gap.place_px for gap in back.found if not gap.detected] == [wrong.place_px]
 
 
 def test_ends_lie_on_the_rims_as_far_apart_as_the_gap_is_wide():
     image = micrograph(row(6.0), 2.0).replace(origin=(100.0, -40.0))
-    (gap,) = measure_gaps(image).found
+    (gap,) = gaps_of(image).found
     (y0, x0), (y1, x1) = gap.ends_px
     assert np.hypot(y1 - y0, x1 - x0) == pytest.approx(gap.width_px)
     assert (x0, x1) == pytest.approx((79.5, 86.5), abs=0.5)
@@ -167,7 +169,7 @@ def test_ends_lie_on_the_rims_as_far_apart_as_the_gap_is_wide():
 
 def test_particles_have_the_diameters_of_their_discs_and_cut_ones_are_left_out():
     data = discs((40, 40, 10, 100), (40, 100, 15, 100), (0, 140, 12, 100))
-    found = measure_gaps(micrograph(data, (3.0, 2.0)))
+    found = gaps_of(micrograph(data, (3.0, 2.0)))
     assert found.particles == 3
     assert sorted(found.diameters("px")) == pytest.approx([20, 30], rel=0.05)
     assert [one.whole for one in found.sizes].count(False) == 1
@@ -178,33 +180,33 @@ def test_particles_have_the_diameters_of_their_discs_and_cut_ones_are_left_out()
 
 def test_table_and_histograms_hold_each_gap():
     image = micrograph(row(6.0), 2.0)
-    found = measure_gaps(image, image)
+    found = gaps_of(image, image)
     table = found.table()
     assert table["kind"] == ["found"]
     assert table["error_nm"] == [0]
     assert table["y_nm"] == pytest.approx([80], abs=1)
     assert table["x_px"] == pytest.approx([83], abs=0.5)
-    assert measure_gaps(micrograph(row(6.0))).table()["y_nm"] == [None]
+    assert gaps_of(micrograph(row(6.0))).table()["y_nm"] == [None]
     first, second = found.histograms("nm", 2.5)
     assert first.edges == second.edges
     assert np.diff(first.edges) == pytest.approx(2.5)
     assert first.counts == second.counts
     assert first.fit is None
-    alone, none = measure_gaps(image).histograms("nm")
+    alone, none = gaps_of(image).histograms("nm")
     assert none is None
     assert sum(first.counts) == sum(alone.counts) == 1
 
 
 def test_wrong_input_is_refused():
     with refused(ShapeError, "sizes-differ"):
-        measure_gaps(micrograph(np.zeros((9, 9))), micrograph(np.zeros((9, 8))))
+        gaps_of(micrograph(np.zeros((9, 9))), micrograph(np.zeros((9, 8))))
     with pytest.raises(ReadError, match="81 NaN or infinite in hole"):
-        measure_gaps(micrograph(np.full((9, 9), np.nan), name="hole"))
+        gaps_of(micrograph(np.full((9, 9), np.nan), name="hole"))
 
 
 @pytest.mark.broad
 def test_the_error_of_the_mean_in_nm_has_that_of_the_pixel_size():
-    found = measure_gaps(micrograph(row(6.0), 2.0))
+    found = gaps_of(micrograph(row(6.0), 2.0))
     widths = np.random.default_rng(0).normal(12, 2, 60)
     gaps = tuple(replace(found.found[0], width_px=w, width_nm=2 * w) for w in widths)
     sure = replace(found, found=gaps)
@@ -226,7 +228,7 @@ def test_faint_particles_are_found_beside_bright_ones(rng):
         for store in (np.uint8, np.float32):
             noisy = ndimage.gaussian_filter(turn, 1.0) + rng.normal(0, 3, turn.shape)
             image = np.clip(noisy, 0, 255).astype(store)
-            found = measure_gaps(
+            found = gaps_of(
                 micrograph(image), options=GapOptions(dark=turn is not drawn)
             )
             assert found.particles == len(bright) + len(faint)
@@ -239,7 +241,7 @@ def test_faint_particles_are_found_beside_bright_ones(rng):
 def test_particles_of_a_twentieth_of_the_contrast_are_found_in_little_noise(rng):
     bright, faint = (30, 30, 14, 180), ((30, 80, 8, 10), (30, 102, 8, 10))
     image = ndimage.gaussian_filter(discs(bright, *faint, shape=(60, 130)), 1.0)
-    found = measure_gaps(micrograph(image + rng.normal(0, 0.5, image.shape)))
+    found = gaps_of(micrograph(image + rng.normal(0, 0.5, image.shape)))
     assert found.particles == 3
     assert len(found.found) == 1  # between the faint ones
 
@@ -247,12 +249,12 @@ def test_particles_of_a_twentieth_of_the_contrast_are_found_in_little_noise(rng)
 @pytest.mark.parametrize("height", [25, 60])
 def test_no_gap_lies_across_an_object(height):
     pair = (40, 40, 20, 180), (40, 118, 20, 180)
-    apart = measure_gaps(micrograph(discs(*pair)))
+    apart = gaps_of(micrograph(discs(*pair)))
     assert (len(apart.found), apart.across) == (1, 0)
     # between them an object that is too small to be a particle, or too faint
     between = discs(*pair, (40, 79, 9, height))
     options = GapOptions(min_diameter_px=30)
-    found = measure_gaps(micrograph(between), options=options)
+    found = gaps_of(micrograph(between), options=options)
     assert (found.particles, found.pairs) == (2, 1)
     assert (len(found.found), found.across) == (0, 1)
     assert found.bright == 3
@@ -262,17 +264,17 @@ def test_no_gap_lies_across_an_object(height):
 def test_a_gap_does_not_lie_on_a_particle_with_a_dark_middle():
     left = discs((40, 40, 30, 180)) - discs((40, 52, 12, 120)) + 30
     image = np.maximum(left, discs((40, 120, 30, 180)))
-    found = measure_gaps(micrograph(image))
+    found = gaps_of(micrograph(image))
     for gap in found.found:
         assert gap.width_px < 30
 
 
 def test_the_share_of_the_field_with_particles_is_stated():
     each = [(y, x, 4, 100) for y in range(8, 128, 16) for x in range(8, 128, 16)]
-    whole = measure_gaps(micrograph(discs(*each, shape=(128, 128))))
+    whole = gaps_of(micrograph(discs(*each, shape=(128, 128))))
     assert whole.populated == 1
     half = [one for one in each if one[1] < 64]
-    found = measure_gaps(micrograph(discs(*half, shape=(128, 128))))
+    found = gaps_of(micrograph(discs(*half, shape=(128, 128))))
     assert found.populated == pytest.approx(0.5)
     assert "32 particles, in 50% of the field" in found.counted
 
@@ -283,7 +285,7 @@ def test_particles_on_sloping_ground_are_those_on_level_ground(share, rng):
     drawn = ndimage.gaussian_filter(discs(*each, shape=(208, 208)), 1.0)
     drawn += rng.normal(0, 2, drawn.shape)
     slope = 100 * share * np.linspace(0, 1, 208)
-    level, sloping = (measure_gaps(micrograph(i)) for i in (drawn, drawn + slope))
+    level, sloping = (gaps_of(micrograph(i)) for i in (drawn, drawn + slope))
     assert sloping.particles == level.particles == len(each)
     assert len(sloping.found) == len(level.found)
     assert sloping.mean_width_px == pytest.approx(level.mean_width_px, rel=0.02)

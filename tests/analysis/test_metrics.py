@@ -14,7 +14,7 @@ from napari_semsr.analysis import (
     structural_similarity,
 )
 from napari_semsr.analysis.metrics import average_gradient, contrast, spatial_frequency
-from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError
+from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError, run
 from tests.refusals import refused, warned
 
 
@@ -208,7 +208,9 @@ def test_gain_is_the_difference_of_psnr_and_its_error_the_jackknifes(images):
     assert psnr_gain(alone, some) == (pytest.approx(10 * np.log10(136 / 5)), None)
 
 
-@pytest.mark.parametrize("measure", [measure_metrics, measure_gaps])
+@pytest.mark.parametrize(
+    "measure", [measure_metrics, lambda *images: run(measure_gaps(*images))]
+)
 def test_pixels_and_places_of_both_are_compared(images, measure):
     image, reference = (Micrograph(one, (4.0, 4.0)) for one in images[:2])
     with refused(OptionError, "pixel-sizes-differ"):

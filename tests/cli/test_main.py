@@ -23,7 +23,6 @@ SEMSR = [sys.executable, "-m", "napari_semsr"]
 
 def verb_of(name, job):
     return SimpleNamespace(
-        prepare=lambda: None,
         configure=load_verb(name).configure,
         start=lambda arguments: job(),
         summarise=lambda result: "done",

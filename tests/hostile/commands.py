@@ -21,7 +21,7 @@ from scipy import ndimage
 from napari_semsr.cli.command import build_parser, main
 from napari_semsr.core import Micrograph
 from napari_semsr.io import write
-from napari_semsr.jobs import VERBS
+from napari_semsr.jobs import MEASURES, VERBS, verb_of
 from tests.mutations import damaged_words
 from tests.tiny_models import write_tiny_model, write_tiny_recipe
 
@@ -32,7 +32,18 @@ _TINY = (
     "cpu",
 )
 _LANDMARKS = ("--landmarks", "landmarks.csv", "--landmarks-only")
+
+
+def line_of_measure(name: str) -> tuple[str, ...]:
+    """Write a line of a verb that measures, with all that it writes."""
+    verb = verb_of(name)
+    images = [f"{image}.tif" for image in ("first", "second")[: len(verb.images)]]
+    outputs = [(item.flag, f"out{item.ending or '.ome.tif'}") for item in verb.written]
+    return (*images, *(word for output in outputs for word in output))
+
+
 LINES: dict[str, tuple[str, ...]] = {
+    **{name: line_of_measure(name) for name in MEASURES},
     "info": ("first.tif",),
     "convert": ("first.tif", "out.ome.zarr", "--dtype", "uint16"),
     "crop": ("first.tif", "-o", "out.tif", "--box", "2", "3", "30", "40"),
@@ -59,10 +70,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "restore": ("first.tif", "-o", "out.ome.tif", "--psf", "1px", "--method", "wiener"),
     "frc": ("first.tif", "second.tif", "--criterion", "1/7"),
     "frc-map": ("first.tif", "second.tif", "-o", "out.tif", "--block", "32"),
-    "decorrelation": ("first.tif",),
-    "spectrum": ("first.tif", "-o", "out.ome.tif"),
     "metrics": ("first.tif", "truth.tif", "--match", "affine"),
-    "error-map": ("first.tif", "second.tif", "-o", "out.ome.tif"),
     "adapt": (
         "first.tif",
         "truth.tif",
@@ -72,10 +80,7 @@ LINES: dict[str, tuple[str, ...]] = {
         "0.001",
         "--overwrite",
     ),
-    "gaps": ("first.tif", "truth.tif", "--table", "out.csv"),
     "profile": ("first.tif", "--line", "10,10,30,40", "--width", "3"),
-    "noise": ("first.tif",),
-    "particles": ("first.tif", "-o", "out.csv"),
     "figure": ("first.tif", "truth.tif", "-o", "out.png", "--width-mm", "80"),
     "replay": ("made.tif",),
     "report": ("truth.tif::first.tif", "second.tif", "-o", "out.html"),

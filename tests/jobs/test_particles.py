@@ -8,6 +8,7 @@ import pytest
 
 import napari_semsr as semsr
 from napari_semsr.core import Micrograph, ReadError, ShapeError
+from napari_semsr.jobs import verb_of
 from tests.refusals import refused, warned
 
 RADII = (9.0, 12.0, 15.0, 20.0)
@@ -153,3 +154,30 @@ def test_places_are_those_of_a_part_in_its_image():
     part = Micrograph(draw((60, 70, 15)), (2.0, 2.0), "part", origin=(1000.0, 50.0))
     (row,) = semsr.particles(part).rows
     assert (row["y_nm"], row["x_nm"]) == pytest.approx((1120, 190), abs=0.2)
+
+
+def test_a_search_ends_between_its_steps(noisy):
+    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    steps = [step.message for step in job]
+    assert steps[-1].endswith(": 4 found")
+    assert sum(step.startswith("looking for particles") for step in steps) > 4
+    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    while next(job).message != "looking for particles: 4 found":
+        pass
+    job.close()
+    assert next(job, None) is None
+
+
+def test_pieces_of_a_net_are_doubted_and_balls_are_not(rng):
+    y, x = np.indices(FIELD.shape)
+    rows, columns = rng.uniform(0, 200, (2, 60, 1, 1))
+    nearest, second = np.sort(np.hypot(y - rows, x - columns), axis=0)[:2]
+    net = 100 * np.exp(-(((second - nearest) / 4) ** 2))  # walls between cells
+    with warned("particles-doubtful", match="net"):
+        found = semsr.particles(Micrograph(net, (1.0, 1.0), "net"))
+    assert found.particles > 10
+    assert found.clear < 0.2
+    balls = [(20 + 40 * i, 20 + 45 * j + 3 * i, 15) for i in range(4) for j in range(4)]
+    dense = draw(*balls, (20, 47, 14)) + rng.normal(0, 3, FIELD.shape)  # two touch
+    assert semsr.particles(dense, pixel_size_nm=1).clear > 0.7
+    assert semsr.particles(dense > 100, labels=True, pixel_size_nm=1).clear is None

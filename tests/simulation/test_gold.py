@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.analysis.gaps import measure_gaps
-from napari_semsr.core import Micrograph, OptionError
+from napari_semsr.core import Micrograph, OptionError, run
 from napari_semsr.simulation.gold import (
     FINE_NM,
     GoldOptions,
@@ -69,11 +69,11 @@ def test_gaps_are_in_the_truth_and_some_are_lost_in_the_coarse_image():
     pair = random_gold_pair(160, gold_rng("validation", 0))
     size = (FINE_NM, FINE_NM)
     truth = Micrograph(pair.high, size)
-    own = measure_gaps(truth, truth)
+    own = run(measure_gaps(truth, truth))
     assert len(own.found) > 80
     assert own.undetected_fraction == 0
     fine = ndimage.zoom(pair.low, 2, order=3, mode="reflect", grid_mode=True)
-    seen = measure_gaps(Micrograph(fine, size), truth)
+    seen = run(measure_gaps(Micrograph(fine, size), truth))
     assert 0.06 < seen.undetected_fraction < 0.25
     assert 2.5 < np.abs(seen.width_errors("nm")).mean() < 5.5
     widths = [gap.reference_px for gap in own.found]

@@ -28,6 +28,7 @@ from napari_semsr.core import (
     SemsrError,
     Waiting,
     code_of,
+    compact_memory,
     escape_invisible,
     rename_options,
     run,
@@ -481,8 +482,10 @@ def _result(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
     """Run the job of a verb and give its record and its summary."""
-    verb = load_verb(_name_verb(arguments))
-    verb.prepare()
+    name = _name_verb(arguments)
+    if name in ("enhance", "batch"):  # before torch is loaded, which runs a network
+        compact_memory()
+    verb = load_verb(name)
     result = run(verb.start(arguments), console.report)
     return {**result.to_json(), "kind": arguments.verb}, verb.summarise(result)
 

@@ -183,11 +183,6 @@ class Command:
 
     verb: "jobs.Verb[Any, Any]"
 
-    def prepare(self) -> None:
-        """Prepare a process that only runs this command."""
-        if self.verb.prepare is not None:
-            self.verb.prepare()
-
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the verb's arguments to its parser."""
         verb, group = self.verb, parser.add_argument_group("files")
@@ -302,10 +297,9 @@ class Command:
         return "\n".join([columns(rows), *_sheets(result)])
 
 
-def _sheets(result: Any) -> Iterator[str]:
+def _sheets(result: "jobs.Result") -> Iterator[str]:
     """Yield the tables of a result as text."""
-    tables: dict[str, Any] = getattr(result, "tables", dict)()
-    for title, table in tables.items():
+    for title, table in result.tables().items():
         rows = [
             [_cell(one) for one in row] for row in zip(*table.values(), strict=True)
         ]

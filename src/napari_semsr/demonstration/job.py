@@ -484,5 +484,4 @@ DEMO = Verb(
         ending="",
     ),
     reads=False,
-    step="it draws its own samples",
 )

@@ -47,7 +47,6 @@ from napari_semsr.core import (
     Quantity,
     ShapeError,
     Waiting,
-    compact_memory,
     declared_figures,
     figure,
     figures_of,
@@ -79,6 +78,7 @@ from napari_semsr.jobs.models import (
     MOSAIC_MODEL,
     find_model,
 )
+from napari_semsr.jobs.planes import run_by_plane
 from napari_semsr.jobs.verb import (
     Group,
     ImageIn,
@@ -568,10 +568,10 @@ def _enhance_in_memory(run: Run[EnhanceOptions]) -> Job[Micrograph]:
 
 ENHANCE = Verb(
     "enhance",
-    (ImageIn("image", "the image to enhance"),),
+    (ImageIn("image", "the image to enhance", stack=True),),
     EnhanceOptions,
     EnhancedFile,
-    _enhance,
+    run_by_plane(_enhance, _sum_up),
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
@@ -600,8 +600,6 @@ ENHANCE = Verb(
     groups=(Group("cluster", "cluster", ClusterOptions),),
     opens=False,
     resumes=True,
-    by_plane=_sum_up,
-    prepare=compact_memory,
     example="""
     >>> field = np.random.default_rng(0).random((96, 64), dtype=np.float32)
     >>> sharp = semsr.enhance(field, model="sem-restore", tile=32)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import closing
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from napari_semsr.analysis import spread_boxes
 from napari_semsr.core import (
     Box,
     Float32Array,
+    FloatArray,
     Grid,
     InputRecord,
     Job,
@@ -485,7 +486,23 @@ def _scalar(value: object) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Base class of results."""
+    """Base class of results.
+
+    `NUMBERS` are the keys of its record that the table of a batch has, unless its verb
+    measures; `INSTEAD` are the types of the verb's results if an option is set, by the
+    name of that option.
+    """
+
+    NUMBERS: ClassVar[tuple[str, ...]] = ()
+    INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
+
+    def tables(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
+        """Return tables of the result: columns by their headers, by title."""
+        return {}
+
+    def discs(self) -> tuple[FloatArray, FloatArray] | None:
+        """Return centres ``(y, x)`` (N, 2) and diameters (N,) in px, if any."""
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """Return the record that a command prints."""

@@ -787,8 +787,8 @@ def _provenance(result: "Judged") -> list[tuple[str, object]]:
 JUDGE = Verb(
     "judge",
     (
-        ImageIn("optical", "the optical image, such as a mosaic"),
-        ImageIn("sem", "the SEM image of the same place", label="SEM"),
+        ImageIn("optical", "the optical image, such as a mosaic", side="moving"),
+        ImageIn("sem", "the SEM image of the same place", label="SEM", side="fixed"),
     ),
     JudgeOptions,
     Judged,
@@ -816,7 +816,6 @@ JUDGE = Verb(
     ),
     opens=False,
     groups=(Group("enhancing", "networks", EnhanceOptions, ("dtype", "batch")),),
-    sides=("moving", "fixed"),
     example="""
     >>> from napari_semsr.registration import Landmarks
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((96, 96)), (10, 10))

@@ -128,6 +128,8 @@ class Registered(Result):
     of the patches where the map cannot be believed.
     """
 
+    NUMBERS: ClassVar = ("error_px", "error_nm", "overlap", "mutual_information_after")
+
     found_size_of: Annotated[str | None, Quantity("Pixel size found of")]
     found_pixel_size_nm: Annotated[
         float | None, Quantity("Pixel size found", "nm", ".4g")
@@ -723,11 +725,13 @@ REGISTER = Verb(
             "moving",
             "the image that is brought onto the other: the optical mosaic",
             role="image",
+            side="moving",
         ),
         ImageIn(
             "fixed",
             "the image that stays, and gives the result its pixels: the SEM image",
             guide=True,
+            side="fixed",
         ),
     ),
     RegisterOptions,
@@ -752,8 +756,6 @@ REGISTER = Verb(
             also=TRANSFORM_SUFFIXES[1:],
         ),
     ),
-    sides=("moving", "fixed"),
-    numbers=("error_px", "error_nm", "overlap", "mutual_information_after"),
     gives=Registered,
     example="""
     >>> from napari_semsr.registration import Landmarks

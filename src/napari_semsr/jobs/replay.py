@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import psutil
@@ -246,6 +246,8 @@ class ReplayReport(Result):
     all differences: pixels, calibration, inputs, model, versions; `where` is the place
     of the largest difference, in a stack after its plane.
     """
+
+    NUMBERS: ClassVar = ("identical", "max_abs_difference")
 
     output: Annotated[str, Quantity("Output")]
     job: Annotated[str, Quantity("Made again by")]
@@ -634,7 +636,6 @@ REPLAY = Verb(
         ),
     ),
     reads=False,
-    numbers=("identical", "max_abs_difference"),
     example="""
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
     >>> with tempfile.TemporaryDirectory() as folder:

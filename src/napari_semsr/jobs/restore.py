@@ -40,6 +40,7 @@ from napari_semsr.jobs.images import (
     open_image,
     record_file,
 )
+from napari_semsr.jobs.planes import run_by_plane
 from napari_semsr.jobs.verb import ImageIn, ImageMade, Output, Run, Verb
 from napari_semsr.restoration import (
     RestoreOptions,
@@ -274,17 +275,16 @@ def _sum_up(results: Sequence[RestoredFile]) -> dict[str, Any]:
 
 RESTORE = Verb(
     "restore",
-    (ImageIn("image", "the grey image to restore", label="Layer"),),
+    (ImageIn("image", "the grey image to restore", label="Layer", stack=True),),
     RestoreOptions,
     RestoredFile,
-    _restore_plane,
+    run_by_plane(_restore_plane, _sum_up),
     title="restoration",
     output=Output(
         "file of the result; its suffix is the format", goes_on=True, kept=True
     ),
     opens=False,
     resumes=True,
-    by_plane=_sum_up,
     example="""
     >>> y, x = np.mgrid[:64, :64]
     >>> soft = 1 / (1 + np.exp((np.hypot(y - 32, x - 32) - 16) / 2))

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from unicodedata import normalize
 
 import numpy as np
@@ -460,6 +460,8 @@ class StitchedFile(Result):
     frames without positions found no place, `likely_grids` has ``grid, order,
     neighbours, of`` of those that the overlaps fit: `of` neighbours that many match.
     """
+
+    NUMBERS: ClassVar = ("frames", "pairs_used", "pairs_rejected", "residual_px")
 
     output: str
     coverage: Annotated[str, Quantity("Coverage")]
@@ -1220,7 +1222,6 @@ STITCH = Verb(
     ),
     reads=False,
     resumes=True,
-    numbers=("frames", "pairs_used", "pairs_rejected", "residual_px"),
     example="""
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     scan = f"{folder}/scan"

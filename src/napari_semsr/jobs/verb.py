@@ -5,9 +5,7 @@ Python interface with its signature, the form and the figures of a panel, a step
 batch and of a replay, a row of a table, and its page of the manual.
 """
 
-import math
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -39,7 +37,6 @@ from napari_semsr.core import (
     code_of,
     describe_pixel_size,
     figure,
-    map_progress,
     record_quantity,
     size_basis,
     warn,
@@ -47,12 +44,8 @@ from napari_semsr.core import (
 from napari_semsr.io import (
     ReadOptions,
     Source,
-    check_pages,
-    output_kind,
-    page_axes,
     with_calibration,
     write,
-    write_pages,
 )
 from napari_semsr.jobs.images import (
     Image,
@@ -70,7 +63,6 @@ from napari_semsr.jobs.images import (
     levels_note,
     made_by,
     name_of,
-    of_all_planes,
     open_image,
     open_source,
     paths_of,
@@ -169,6 +161,8 @@ class ImageIn:
     also: tuple[str, ...] = ()  # further names that a table may give it
     label: str = ""  # in a panel; made of the name by default
     batch: str = ""  # what a batch takes where a step says nothing: "{input}"
+    side: str = ""  # before options of reading that are of it alone
+    stack: bool = False  # it may be a stack, which goes plane by plane
     guide: bool = False  # the verb goes by it, and what is made does not show it
     # How it is read by the verb's options and those of reading, where otherwise
     reading: Callable[[Any, ReadOptions], ReadOptions] | None = None
@@ -480,14 +474,11 @@ class Verb(Generic[O, R]):
     options: type[O]
     result: type[R]
     run: Callable[..., Job[R]]  # Of a `Run`, and the opened images or None
-    # types of its results where an option is set, by the name of that option
-    results: Mapping[str, type[Result]] = field(default_factory=dict)
     title: str = "options"  # of the options in the help
     files: tuple[FileIn, ...] = ()
     output: Output | None = None
     outputs: tuple[Output, ...] = ()  # what it writes besides
     groups: tuple[Group, ...] = ()
-    sides: tuple[str, ...] = ()  # images that are read in ways of their own, too
     reads: bool = True  # takes the options of reading
     opens: bool = True  # its images, before it runs; else it opens them itself
     not_read: tuple[str, ...] = ()  # of those, what its command does not take
@@ -495,11 +486,6 @@ class Verb(Generic[O, R]):
     replaces: bool = False  # what is there, if it is told to, elsewhere than an output
     tabled: bool = False  # takes many images too, a row for each
     curves: tuple[Curve, ...] = ()  # of its result, drawn in panels and reports
-    numbers: tuple[str, ...] = ()  # of its record, in the table of a batch
-    # Sums up what it made of the planes of a stack; by default it knows no stacks
-    by_plane: Callable[[Sequence[R]], dict[str, Any]] | None = None
-    step: str = ""  # why it is no step of a batch
-    prepare: Callable[[], object] | None = None  # of a process that does nothing else
     gives: Any = None  # the type of what its function gives, where not the result
     value: str = ""  # the part of the result that this is
     example: str = ""  # of the function
@@ -513,6 +499,11 @@ class Verb(Generic[O, R]):
     def function(self) -> str:
         """What its function is called."""
         return next(name for name, verb in FUNCTIONS.items() if verb == self.name)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What stands before options of reading that are of one image alone."""
+        return tuple(item.side for item in self.images if item.side)
 
     @property
     def inputs(self) -> tuple[ImageIn | FileIn, ...]:
@@ -558,13 +549,13 @@ class Verb(Generic[O, R]):
     def returns(self) -> Any:
         """What its function gives: one type, or a union."""
         keeps_image = self.output is not None and self.output.kept
-        kinds = self.result, *self.results.values()
+        kinds = self.result, *self.result.INSTEAD.values()
         return self.gives or Union[(*([Micrograph] if keeps_image else []), *kinds)]
 
     def result_of(self, values: Mapping[str, Any]) -> type[Result]:
         """Give the type of its result with some values of options, by their names."""
-        kinds = (kind for name, kind in self.results.items() if values.get(name))
-        return next(kinds, self.result)
+        others = self.result.INSTEAD.items()
+        return next((kind for name, kind in others if values.get(name)), self.result)
 
     @property
     def hidden_options(self) -> dict[str, None]:
@@ -672,9 +663,6 @@ class Verb(Generic[O, R]):
         self._check_outputs(run, values)
         if self.opens:
             run.open()
-        if self.by_plane is not None and run.target is not None:
-            result: R = yield from _plane_by_plane(self.run, run, self.by_plane)
-            return result
         images_open = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *images_open))
 
@@ -737,87 +725,3 @@ def _each(images: Iterable[Any]) -> Iterator[Any]:
             yield from _each(image)
         else:
             yield image
-
-
-# A verb that knows one plane, run over a stack or time series.
-
-
-def _axes_of(run: Run[Any]) -> dict[str, int]:
-    """Sizes of the axes of a stack by name; how many images in memory there are."""
-    image = run.given["image"]
-    if isinstance(image, Sequence) and not isinstance(image, str):
-        return {"plane": len(image)}
-    has_plane = run.opening.plane is not None
-    if isinstance(image, Micrograph) or has_plane or not Path(image).exists():
-        return {}
-    return run.source("image").axes(run.opening)
-
-
-def _plane_by_plane(
-    job: Callable[[Run[Any]], Job[Any]],
-    run: Run[Any],
-    sum_up: Callable[[Sequence[Any]], dict[str, Any]],
-) -> Job[Any]:
-    """Run a job on an image, or on every plane of a stack.
-
-    Each plane of a stack has its own scaling and goes into a hidden store beside the
-    output, so that an interrupted run can go on; the stores are removed once the stack
-    is whole.
-    """
-    image, axes, target = run.given["image"], _axes_of(run), run.place
-    planes = math.prod(axes.values())
-    stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
-    if planes == 1:
-        return (yield from job(run.on(stack[0], target) if stack else run))
-    for name in run.targets:
-        if run.targets[name] != target:
-            msg = (
-                f"A {name.replace('_', ' ')} is made of one plane, got a stack of "
-                f"{planes}: choose one (`plane`)."
-            )
-            raise OptionError(msg, code="several-planes")
-    if output_kind(target) not in ("ome-tiff", "tiff"):
-        msg = (
-            f"A stack of {planes} planes is written as .ome.tif or .tif, got "
-            f"{target.name}: change the suffix, or choose one plane (`plane`)."
-        )
-        raise WriteError(msg, code="format-unsupported")
-    check_pages(axes, target)
-    results: list[Any] = []
-    for plane in range(planes):
-        reading = run.opening if stack else run.opening.replace(plane=plane)
-        one = run.on(
-            stack[plane] if stack else image,
-            target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
-            opening=reading,
-            existing=OverwritePolicy(not run.existing.resume, run.existing.resume),
-        )
-        prefix = f"plane {plane + 1} of {planes}"
-
-        def tell(step: Progress, prefix: str = prefix) -> Progress:
-            return replace(step, message=f"{prefix}: {step.message}")
-
-        results.append((yield from map_progress(job(one), tell)))
-    yield Progress(0, 0, f"writing {target.name}")
-    reading_options = run.opening.model_dump(mode="json")
-    history = results[0].provenance
-    inputs = tuple(record for item in results for record in item.provenance.inputs)
-    if not stack:  # the records of planes tell which one each is of
-        inputs = (of_all_planes(inputs[0], run.opening),)
-    plane_record = {
-        "options": {**history.options, "reading": reading_options},
-        "inputs": inputs,
-    }
-    history = history.model_copy(update=plane_record)
-    first: Micrograph = open_image(results[0].output).replace(provenance=history)
-    pages = (open_image(item.output).array() for item in results)
-    write_pages(first, axes, pages, target)
-    for item in results:
-        shutil.rmtree(item.output)
-    return replace(
-        results[0],
-        output=str(target),
-        shape=(*page_axes(axes).values(), *first.shape),
-        provenance=history,
-        **sum_up(results),
-    )

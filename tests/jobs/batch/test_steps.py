@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from napari_semsr.cli.command import arguments_of
 from napari_semsr.core import OptionError, SemsrError, WriteError, display_of
 from napari_semsr.jobs import VERBS, Output, plan_batch, verb_of
+from napari_semsr.jobs.batch.steps import NO_STEPS
 from napari_semsr.jobs.plan import values_of_call
 
 HEAD = "inputs: scans\noutput: made\n"
@@ -244,7 +245,7 @@ def test_values_are_typed_and_flags_by_themselves_are_true(plan, tmp_path):
     assert plan("register", fixed)["model"] == "affine"
 
 
-STEPS = [verb for verb in map(verb_of, VERBS) if verb is not None and not verb.step]
+STEPS = [verb_of(name) for name in VERBS if name not in NO_STEPS]
 
 
 @pytest.fixture(params=STEPS, ids=lambda verb: verb.name)

@@ -134,8 +134,9 @@ def _ome_xml(images: dict[str, Micrograph]) -> str:
             f'<Pixels ID="Pixels:{place}" DimensionOrder="XYZCT" Type="{kind}"'
             f' SizeX="{columns}" SizeY="{rows}" SizeZ="1" SizeC="1" SizeT="1"{sizes}>'
         )
+        name = quoteattr(escape_invisible(image.name))
         lines += [
-            f'<Image ID="Image:{place}" Name={quoteattr(escape_invisible(image.name))}>',
+            f'<Image ID="Image:{place}" Name={name}>',
             pixels,
             f'<Channel ID="Channel:{place}:0" SamplesPerPixel="1"/><MetadataOnly/>',
             "</Pixels></Image>",

@@ -644,13 +644,16 @@ def _apply(
 ADAPT = Verb(
     "adapt",
     (
-        ImageIn("mosaic", "the optical image of the sample, such as a mosaic"),
+        ImageIn(
+            "mosaic", "the optical image of the sample, such as a mosaic", side="mosaic"
+        ),
         ImageIn(
             "sem",
             "SEM images of places that MOSAIC shows; one is enough",
             label="SEM",
             metavar="SEM",
             many=True,
+            side="sem",
         ),
         ImageIn(
             "apply",
@@ -673,7 +676,5 @@ ADAPT = Verb(
         remade=True,
     ),
     opens=False,
-    sides=("mosaic", "sem"),
     resumes=True,
-    step="it trains a model, which the next steps take by its file",
 )

@@ -15,7 +15,6 @@ from napari_semsr.core import (
     SemsrError,
     WriteError,
     code_of,
-    compact_memory,
     figure,
     list_folder,
     option,
@@ -306,8 +305,6 @@ BATCH = Verb(
     ),
     reads=False,
     replaces=True,
-    step="a batch cannot run batches",
-    prepare=compact_memory,
     example="""
     >>> image = semsr.Micrograph(np.random.default_rng(0).random((60, 80)), (5, 5), "A")
     >>> with tempfile.TemporaryDirectory() as folder:

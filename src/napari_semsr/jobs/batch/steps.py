@@ -265,9 +265,18 @@ def _persons(arguments: Mapping[str, Any]) -> set[str]:
     return {name for name, info in fields.items() if display_of(info).user_only}
 
 
+NO_STEPS = {
+    "adapt": "it trains a model, which the next steps take by its file",
+    "batch": "a batch does not run batches",
+    "demo": "it draws its own samples",
+    "models": "it serves the shelf of models, and no image",
+}
+"""Why some verbs are no steps of a batch."""
+
+
 def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
     """Return the column names of a verb's results."""
-    return columns_of(kind) if verb.tabled else verb.numbers
+    return columns_of(kind) if verb.tabled else kind.NUMBERS
 
 
 def _steps(entries: Any) -> list[_Step]:
@@ -324,24 +333,17 @@ def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
 def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
     """Return a verb by name; refuse unknown ones and those not for images."""
     if name not in VERBS:
-        verb_names = [one for one in VERBS if not _why_no_step(one)]
+        verb_names = [one for one in VERBS if one not in NO_STEPS]
         near = difflib.get_close_matches(name, verb_names, n=_NEAR)
         suggestion = f"did you mean {' or '.join(near)}?"
         hint = suggestion if near else f"there are {', '.join(verb_names)}."
         msg = f"Step {number} names {name!r:.60}, which is not a verb; {hint}"
         raise OptionError(msg, code="verb-unknown")
     verb = verb_of(name)
-    if verb is None or verb.step:
-        why = _why_no_step(name)
-        msg = f"Step {number} names {name}, which cannot be a step: {why}."
+    if verb is None or name in NO_STEPS:
+        msg = f"Step {number} names {name}, which cannot be a step: {NO_STEPS[name]}."
         raise OptionError(msg, code="verb-unsuitable")
     return verb
-
-
-def _why_no_step(name: str) -> str:
-    """Return why a verb cannot be a step, or an empty string."""
-    verb = verb_of(name)
-    return "it manages models, not images" if verb is None else verb.step
 
 
 # Placeholders.
@@ -787,7 +789,12 @@ def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
     calls: list[tuple[Call, Provenance]] = []
     for step in history.steps():
         verb = verb_of(step.job) if step.job in VERBS else None
-        if verb is None or verb.step or not verb.makes_image or step.part is not None:
+        if (
+            verb is None
+            or step.job in NO_STEPS
+            or not verb.makes_image
+            or step.part is not None
+        ):
             break
         try:
             call = plan_of(step, Path(step.job)).calls[-1]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class ErrorMapReport(MapMade):
     `sigma_px` counts pixels of the enhanced image, `shift_px` those of the reference,
     `range` the 0.1th and 99.9th percentile of the reference's grey levels.
     """
+
+    INSTEAD: ClassVar = {"scans": RepeatabilityReport}
 
     rse: Annotated[
         float,
@@ -173,7 +175,6 @@ ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
     ErrorMapOptions,
     ErrorMapReport,
     _map_errors,
-    results={"scans": RepeatabilityReport},
     output=MAP_OUT,
     title="comparison",
     tabled=True,

@@ -19,7 +19,6 @@ from napari_semsr.core import (
     Line,
     Micrograph,
     Plot,
-    Progress,
     Quantity,
     declared_figures,
     figure,
@@ -206,12 +205,11 @@ def _measure(
         tell_offset(image, reference)
     sized_image = calibrated_of(image, reference)
     size = sized_image.pixel_size_nm
-    yield Progress(1, 2, "looking for gaps")
     measured_image = image
     if sized_image is reference:
         measured_image = image.replace(pixel_size_nm=size, origin=sized_image.origin)
         measured_image = measured_image.with_size_error(sized_image.pixel_size_sd_nm)
-    gaps = measure_gaps(measured_image, reference, options=run.options)
+    gaps = yield from measure_gaps(measured_image, reference, options=run.options)
     target = run.targets.get("table")
     report = GapReport(
         **run.facts(sized_image),

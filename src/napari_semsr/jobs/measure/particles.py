@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from scipy import ndimage
-from skimage import measure
+from skimage import measure, segmentation
 
 from napari_semsr import core
 from napari_semsr.analysis import ParticleOptions, find_particles
@@ -26,6 +26,12 @@ _KEYS = {
     "eccentricity": Quantity("Eccentricity of an ellipse of its moments"),
 }
 _MOST_PARTS = 2  # of a label on average; chosen: grey levels of an image have more
+# A clear particle has less than this share of its outline next to others, and fills
+# more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
+_MOST_BESIDE, _LEAST_FILL, _BESIDE_PX = 0.5, 0.95, 2
+# Share of the diameters that clear particles have: 0.43 and more of real powders and
+# balls, 0.36 and less of 34 of 41 real grounds, grains and tissues (docs/gaps.md)
+_LEAST_CLEAR, _LEAST_COUNT = 0.4, 10  # of fewer particles, a share is not known
 
 
 class ParticleSizeOptions(ParticleOptions):
@@ -59,8 +65,9 @@ def _length(
 class ParticleSizes(ImageMeasure):
     """Sizes of particles that are whole in the field, as discs of their areas.
 
-    `size_error` is the relative error of the pixel size, which all lengths share;
-    `counts` are of diameters between `edges`.
+    `clear` is the share of all diameters that particles have which are round or convex
+    and stand apart, None of labels; `size_error` is the relative error of the pixel
+    size, which all lengths share; `counts` are of diameters between `edges`.
     """
 
     particles: Annotated[int, Quantity("Particles", large=True)]
@@ -68,6 +75,7 @@ class ParticleSizes(ImageMeasure):
     smaller: Annotated[int, Quantity("Too small, left out")]
     counted: Annotated[float, Quantity("Share of the field with values", form=".1%")]
     covered: Annotated[float, Quantity("Of that covered by them", form=".1%")]
+    clear: Annotated[float | None, Quantity("Clearly outlined", form=".0%")]
     size_error: float
     rows: Annotated[
         list[dict[str, Any]], core.record_quantity("Each particle", keys=_KEYS)
@@ -137,19 +145,35 @@ def _labels(image: core.Micrograph) -> tuple[Any, Any]:
     return labels, numbers.astype(int)
 
 
+def _clear_share(labels: Any, found: dict[str, Any]) -> float | None:
+    """Share of the diameters of particles that are compact and stand apart."""
+    outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
+    reach = 2 * _BESIDE_PX + 1
+    others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
+    beside = ndimage.maximum_filter(labels, reach) != labels
+    beside |= ndimage.minimum_filter(others, reach) != labels
+    length = np.bincount(labels[outline], minlength=labels.max() + 1)
+    touching = np.bincount(labels[outline & beside], minlength=length.size)
+    axes = found["axis_major_length"] * found["axis_minor_length"]
+    clear = touching[found["label"]] < _MOST_BESIDE * length[found["label"]]
+    clear &= found["area"] > _LEAST_FILL * np.pi / 4 * axes
+    sizes = np.sqrt(found["area"])
+    return float(sizes[clear].sum() / sizes.sum()) if sizes.size else None
+
+
 def _measure(
     run: Run[ParticleSizeOptions], image: core.Micrograph
 ) -> core.Job[ParticleSizes]:
     """Measure areas in units of the pixel's; what has no value cuts as borders do."""
     calibrated_of(image, None)  # warns of a missing pixel size
-    yield core.Progress(0, 0, "looking for particles")
     if run.options.labels:
         (labels, numbers), smaller = _labels(image), 0
     else:
-        labels, smaller = find_particles(image, run.options)
+        labels, smaller = yield from find_particles(image, run.options)
         numbers = np.arange(labels.max() + 1)
     pitch = core.mean_pitch(image.scale)
-    kinds = ("label", "centroid", "area", "eccentricity")
+    kinds = ["label", "centroid", "area", "eccentricity"]
+    kinds += ["axis_major_length", "axis_minor_length"]
     found = measure.regionprops_table(labels, properties=kinds, spacing=pitch)
     diameters = np.sqrt(found["area"] * 4 / np.pi)
     missing = ~np.isfinite(image.array())
@@ -157,6 +181,14 @@ def _measure(
     large = diameters >= run.options.min_diameter_px
     whole = large & ~np.isin(found["label"], labels[edge])
     found = {name: values[whole] for name, values in found.items()}
+    clear = None if run.options.labels else _clear_share(labels, found)
+    if clear is not None and clear < _LEAST_CLEAR and whole.sum() >= _LEAST_COUNT:
+        core.warn(
+            f"Only {clear:.0%} of the particles found in {image.name}, by diameter, "
+            "are round or convex and stand apart: look at the outlines; the image may "
+            "show none, or darker ones (`dark`).",
+            "particles-doubtful",
+        )
     y, x = (found[f"centroid-{axis}"] / pitch[axis] for axis in (0, 1))
     nm, error = image.mean_pixel_size_nm or np.nan, core.length_error(image)
     (y0, x0), (dy, dx) = image.origin, image.pixel_size_nm or (np.nan, np.nan)
@@ -184,6 +216,7 @@ def _measure(
         smaller=smaller + int((~large).sum()),
         counted=1 - float(missing.mean()),
         covered=float(found["area"].sum() / max(1, (~missing).sum())),
+        clear=clear,
         size_error=error,
         rows=[
             dict(zip(table, row, strict=True))

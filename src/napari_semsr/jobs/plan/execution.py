@@ -421,7 +421,7 @@ def _run(
     record = result.to_json()
     own = record.get("warnings")  # a job may return warnings
     warnings = [*(map(str, own) if isinstance(own, list) else ()), *sentences]
-    numbers = {name: record.get(name) for name in verb.numbers}
+    numbers = {name: record.get(name) for name in result.NUMBERS}
     return CallRecord(
         figures=jsonable(cells_of(result) if verb.tabled else numbers),
         warnings=list(dict.fromkeys(" ".join(one.split()) for one in warnings)),

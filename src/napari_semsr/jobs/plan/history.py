@@ -196,7 +196,7 @@ class _Reader:
                 role = item.role or item.name
                 records = [one for one in left if one.role == role][:1]
             left = [one for one in left if one not in records]
-            if records[1:] and verb.by_plane is None:  # no planes of a stack
+            if records[1:] and not item.stack:  # no planes of a stack
                 msg = f"The history of {self.file.name} names several images for one."
                 raise ReadError(msg)
             images = tuple(self._image(record, depth) for record in records)

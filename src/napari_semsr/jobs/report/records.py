@@ -97,7 +97,7 @@ def _quantities_of_keys(name: str) -> dict[str, Quantity]:
         k: record_quantity(quantity.label, quantity.unit)
         for k, quantity in words.items()
     }
-    for kind in (*get_args(verb.gives), *verb.results.values(), verb.result):
+    for kind in (*get_args(verb.gives), *verb.result.INSTEAD.values(), verb.result):
         quantities |= declared_by(kind)
     return {key: quantity for key, quantity in quantities.items() if quantity.label}
 

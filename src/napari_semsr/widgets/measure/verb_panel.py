@@ -26,6 +26,7 @@ from napari_semsr.jobs import (
     PANELS,
     ErrorMapReport,
     MapMade,
+    Result,
     Verb,
     cut_gaps,
     verb_of,
@@ -131,7 +132,7 @@ class VerbPanel(Panel):
         if self.region_help:
             self.regions = new_region_box(self, self.region_help)
             rows.append(self.regions)
-        if first.by_plane is not None:
+        if first.images[0].stack:
             rows.append(self.new_planes_box())
         self._layers = Form(*rows)
         # what is folded comes last
@@ -276,7 +277,7 @@ class VerbPanel(Panel):
         yield from self.mark(layer, outcome)
         yield
         # rows of a report are saved with its curves: they may be thousands
-        curves = {**self.draw(report), **getattr(report, "tables", dict)()}
+        curves = {**self.draw(report), **report.tables()}
         yield
         self.show_result(
             figures,
@@ -320,10 +321,10 @@ class VerbPanel(Panel):
 
     def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
         """Add what explains the result, in parts: its discs, if it has some."""
-        discs = getattr(outcome.report, "discs", None)
+        discs = outcome.report.discs()
         if discs is None or layer not in self.viewer.layers:
             return
-        middles, diameters = discs()
+        middles, diameters = discs
         with self.in_place(layer) as earlier:
             yield from self.take_away(earlier)
             if len(middles):
@@ -422,7 +423,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(msg)
     verb = verb_of(name)
     class_values: dict[str, Any] = {"title": titles[0], "verb": verb}
-    if verb is not None and hasattr(verb.result, "discs"):
+    if verb is not None and verb.result.discs is not Result.discs:
         class_values |= {"helps": "Show what was measured", "helps_first": True}
     return type("OneVerbPanel", (VerbPanel,), class_values)
 

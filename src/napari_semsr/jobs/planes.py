@@ -1,0 +1,119 @@
+"""A verb that knows one plane, run over a stack or time series."""
+
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from napari_semsr.core import (
+    Job,
+    Micrograph,
+    OptionError,
+    Progress,
+    WriteError,
+    map_progress,
+)
+from napari_semsr.io import (
+    check_pages,
+    output_kind,
+    page_axes,
+    write_pages,
+)
+from napari_semsr.jobs.images import OverwritePolicy, of_all_planes, open_image
+from napari_semsr.jobs.verb import Run
+
+
+def _axes_of(run: Run[Any]) -> dict[str, int]:
+    """Sizes of the axes of a stack by name; how many images in memory there are."""
+    image = run.given["image"]
+    if isinstance(image, Sequence) and not isinstance(image, str):
+        return {"plane": len(image)}
+    has_plane = run.opening.plane is not None
+    if isinstance(image, Micrograph) or has_plane or not Path(image).exists():
+        return {}
+    return run.source("image").axes(run.opening)
+
+
+def run_by_plane(
+    job: Callable[[Run[Any]], Job[Any]],
+    sum_up: Callable[[Sequence[Any]], dict[str, Any]],
+) -> Callable[[Run[Any]], Job[Any]]:
+    """Let a job take stacks, if it writes; `sum_up` joins the results of the planes."""
+
+    def take_planes(run: Run[Any]) -> Job[Any]:
+        by_plane = run.target is not None
+        return (yield from _run_planes(job, run, sum_up) if by_plane else job(run))
+
+    return take_planes
+
+
+def _run_planes(
+    job: Callable[[Run[Any]], Job[Any]],
+    run: Run[Any],
+    sum_up: Callable[[Sequence[Any]], dict[str, Any]],
+) -> Job[Any]:
+    """Run a job on an image, or on every plane of a stack.
+
+    Each plane of a stack has its own scaling and goes into a hidden store beside the
+    output, so that an interrupted run can go on; the stores are removed once the stack
+    is whole.
+    """
+    image, axes, target = run.given["image"], _axes_of(run), run.place
+    planes = math.prod(axes.values())
+    stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
+    if planes == 1:
+        return (yield from job(run.on(stack[0], target) if stack else run))
+    for name in run.targets:
+        if run.targets[name] != target:
+            msg = (
+                f"A {name.replace('_', ' ')} is made of one plane, got a stack of "
+                f"{planes}: choose one (`plane`)."
+            )
+            raise OptionError(msg, code="several-planes")
+    if output_kind(target) not in ("ome-tiff", "tiff"):
+        msg = (
+            f"A stack of {planes} planes is written as .ome.tif or .tif, got "
+            f"{target.name}: change the suffix, or choose one plane (`plane`)."
+        )
+        raise WriteError(msg, code="format-unsupported")
+    check_pages(axes, target)
+    results: list[Any] = []
+    for plane in range(planes):
+        reading = run.opening if stack else run.opening.replace(plane=plane)
+        one = run.on(
+            stack[plane] if stack else image,
+            target.with_name(f".{target.name}.{plane}.part.ome.zarr"),
+            opening=reading,
+            existing=OverwritePolicy(not run.existing.resume, run.existing.resume),
+        )
+        prefix = f"plane {plane + 1} of {planes}"
+
+        def tell(step: Progress, prefix: str = prefix) -> Progress:
+            return replace(step, message=f"{prefix}: {step.message}")
+
+        results.append((yield from map_progress(job(one), tell)))
+    yield Progress(0, 0, f"writing {target.name}")
+    reading_options = run.opening.model_dump(mode="json")
+    history = results[0].provenance
+    inputs = tuple(record for item in results for record in item.provenance.inputs)
+    if not stack:  # the records of planes tell which one each is of
+        inputs = (of_all_planes(inputs[0], run.opening),)
+    plane_record = {
+        "options": {**history.options, "reading": reading_options},
+        "inputs": inputs,
+    }
+    history = history.model_copy(update=plane_record)
+    first: Micrograph = open_image(results[0].output).replace(provenance=history)
+    pages = (open_image(item.output).array() for item in results)
+    write_pages(first, axes, pages, target)
+    for item in results:
+        shutil.rmtree(item.output)
+    return replace(
+        results[0],
+        output=str(target),
+        shape=(*page_axes(axes).values(), *first.shape),
+        provenance=history,
+        **sum_up(results),
+    )
