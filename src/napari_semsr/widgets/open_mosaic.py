@@ -127,8 +127,8 @@ class OpenMosaicPanel(Panel):
         )
         self.luminance = CheckBox(
             name="luminance",
-            text="Take its luminance",
-            tooltip="Open an image in colour as grey, by its luminance.",
+            text="Use its luminance",
+            tooltip="Open a colour image as grey, by its luminance.",
         )
         self.form = OptionsForm(ReadOptions)
         self.form.show_row("colour", False)  # the tick stands for it
@@ -224,9 +224,7 @@ class OpenMosaicPanel(Panel):
         """State whether the file can be opened as it is."""
         name = "" if self._path_described is None else self._path_described.name
         if self._in_colour and not self.luminance.value:
-            sentence = (
-                f"{name} is in colour: tick 'Take its luminance' to open it as grey."
-            )
+            sentence = f"{name} is a colour image: tick 'Use its luminance' to open it."
             self.show_status(sentence)
         else:
             self.show_status(f"{name} can be opened.")
@@ -235,7 +233,7 @@ class OpenMosaicPanel(Panel):
         """Name the tick that stands for an option."""
         return super().translate(
             text.replace(
-                "take its luminance (`colour=luminance`)", "tick 'Take its luminance'"
+                "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"
             )
         )
 
