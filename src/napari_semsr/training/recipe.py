@@ -435,8 +435,8 @@ class Recipe(Options):
             "kind restorer needs either images or superlens as its only source": (
                 restores and set(data.sources) not in _WHOLE_SOURCES
             ),
-            "option data.drawn needs kind supervised, data.pairs, data.bank and a batch "
-            "of at least 2": (
+            "option data.drawn needs kind supervised, data.pairs, data.bank and a "
+            "batch of at least 2": (
                 data.drawn > 0 and not (beside and self.kind == "supervised")
             ),
             f"patch_px must not exceed scene_px, got {data.patch_px} and "
