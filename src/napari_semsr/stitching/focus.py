@@ -349,7 +349,7 @@ def _shifts(
 
 
 def _is_sure(candidates: Candidates, threshold: float) -> bool:
-    """Return whether two frames show one field: one peak stands out or periods match."""
+    """Check that two frames show one field: one peak stands out, or periods match."""
     if candidates.best <= threshold:
         return False
     alone = (
