@@ -339,7 +339,7 @@ def _common_step(
     if len(steps) > 1:
         what = "columns" if axis else "rows"
         msg = (
-            f"The sample repeats itself: neighbouring {what} fit equally well at "
+            f"The sample is periodic: neighbouring {what} fit equally well at "
             f"{len(steps)} distances: give the overlap, or positions."
         )
         raise UnplacedError(msg, (), code="periodic")
