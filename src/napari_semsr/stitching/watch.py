@@ -263,7 +263,7 @@ class _Details:
                     self._changes[pair] = change
 
     def _change(self, pair: IntPair) -> tuple[float, float] | None:
-        """Compute the logarithm of the contrast of a pair, second over first, and weight.
+        """Compute the logarithm of the contrast of a pair, second by first; its weight.
 
         None if the first one has hardly any. At stated positions two frames do not show
         exactly the same place: differences within the stage's error count less.
