@@ -89,7 +89,7 @@ def test_axes_of_frames_in_a_row_are_found(scene):
     solution = run(solve_mosaic(mirrored))
     assert solution.has_place.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
-    assert "with x mirrored 4" in solution.warnings[0]
+    assert "x mirrored, with which 4" in solution.warnings[0]
 
 
 def axes_matrix(angle_deg=0.0, scale=1.0, shear=0.0):

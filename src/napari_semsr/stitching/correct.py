@@ -62,7 +62,7 @@ from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.solve import reshade
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import (
-    DROPPED,
+    DROP_REASON,
     UNEVEN,
     hand_out,
     settle_periods,
@@ -70,14 +70,14 @@ from napari_semsr.stitching.verify import (
     warn_of_spread,
 )
 
-_NAMED = 3  # frames named in a message; chosen: it stays readable
-_UNHELD = "no remaining overlap connects it"
-_ELSEWHERE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
+_NAMES = 3  # frames named in a message; chosen: it stays readable
+_LOSS_REASON = "no remaining overlap connects it"
+_LEAST_MOVE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
 _STILL = 0.02  # px; chosen: a tenth of the usual error of a mosaic
 _SWEEPS = 4  # chosen: pairs settle in two or three from a pixel
-_SETTLED = 1e-3  # px; as for the refinement of all positions
-_SURE = 1e3  # times the median information; chosen: a join outweighs all overlaps
-_FIXED = 1e6  # the same for a placed frame, which no join moves
+_CONVERGENCE = 1e-3  # px; as for the refinement of all positions
+_JOIN_WEIGHT = 1e3  # of the median information; chosen: a join outweighs all overlaps
+_HOLD = 1e6  # the same for a placed frame, which no join moves
 _SAMPLE = 100  # pairs; chosen: the remaining shading is averaged over them
 _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame moves
 
@@ -142,10 +142,10 @@ def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHan
         if normalize("NFC", name) not in index_of.keys() | faulty
     )
     if unknown:
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         msg = (
             f"Corrections must name frames of the scan, which has no "
-            f"{', '.join(unknown[:_NAMED])}{more}: its {len(index_of)} frames are "
+            f"{', '.join(unknown[:_NAMES])}{more}: its {len(index_of)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
         raise OptionError(msg, code="frames-unknown")
@@ -260,7 +260,7 @@ class _Solver:
         for pair in self.hand.joins:
             away = np.hypot(*(self.apart(pair) - self.hand.joins[pair]))
             if has_place[list(pair)].all() and away <= TOLERANCE_PX:
-                ties.append(Joint(*pair, (0.0, 0.0), _SURE))
+                ties.append(Joint(*pair, (0.0, 0.0), _JOIN_WEIGHT))
         return ties
 
     def fit(self, group: Sequence[int], move: FloatArray | None = None) -> JointPlace:
@@ -457,7 +457,7 @@ class _Solver:
         for _ in range(_SWEEPS):
             free = self.free
             changed_pairs = {
-                p for p in free if every or self.distance_moved(p) > _ELSEWHERE
+                p for p in free if every or self.distance_moved(p) > _LEAST_MOVE
             }
             fresh = self._compare(sorted(changed_pairs))
             same = [
@@ -466,7 +466,7 @@ class _Solver:
             shifts = [*same, *fresh.values()]
             steps, matrix = self._steps(shifts)
             self.positions = self.positions + steps
-            if np.nanmax(np.abs(steps)) < _SETTLED:
+            if np.nanmax(np.abs(steps)) < _CONVERGENCE:
                 break
         fine = self.positions
         still = np.abs(fine - self.before).max(axis=1) < _STILL
@@ -515,7 +515,7 @@ class _Solver:
         count, hand = len(self.positions), self.hand
         has_place = self.has_place
         traces = [np.trace(item.information) / 2 for item in shifts] or [1.0]
-        much = np.eye(2) * float(np.median(traces)) * _SURE
+        much = np.eye(2) * float(np.median(traces)) * _JOIN_WEIGHT
         noise = float(np.median([item.variance for item in shifts] or [1.0]))
         joins = [
             LinearisedShift(*pair, much, shift - self.apart(pair), noise)
@@ -531,7 +531,7 @@ class _Solver:
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
         fixed_frames = list(self.fixed)
-        stiff[fixed_frames] = _FIXED * float(np.median(np.abs(matrix.diagonal())))
+        stiff[fixed_frames] = _HOLD * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
         away[fixed_frames] = (
             np.array([*self.fixed.values()]) - self.positions[fixed_frames]
@@ -579,7 +579,7 @@ class _Solver:
             if self.fit(group).score > self.state.threshold:
                 continue  # all of their overlaps together connect them
             self.positions[group] = np.nan
-            self.state.reasons.update(dict.fromkeys(group, _UNHELD))
+            self.state.reasons.update(dict.fromkeys(group, _LOSS_REASON))
 
 
 def correct_mosaic(
@@ -610,7 +610,7 @@ def correct_mosaic(
         struck=hand.struck,
         joined=frozenset(hand.joins),
         ambiguous=solved_state.ambiguous - hand.pairs,
-        reasons={**solved_state.reasons, **dict.fromkeys(hand.dropped, DROPPED)},
+        reasons={**solved_state.reasons, **dict.fromkeys(hand.dropped, DROP_REASON)},
         warnings=[],
     )
     solver = _Solver(state, hand, solved_state.positions, shifts, solution.pedestal)
@@ -650,7 +650,7 @@ def _remaining(state: State, solver: _Solver) -> float:
     pairs = state.overlapping()
     some = {pairs[k] for k in evenly(len(pairs), _SAMPLE)}
     pairs_to_measure = [
-        p for p in pairs if p in some or solver.distance_moved(p) > _ELSEWHERE
+        p for p in pairs if p in some or solver.distance_moved(p) > _LEAST_MOVE
     ]
     where = state.prepared, state.positions, pairs_to_measure
     return remaining_shading(*where, solver.pedestal)
@@ -660,7 +660,7 @@ def _list_joints(state: State, solver: _Solver) -> None:
     """List the joints on which the corrected positions rest."""
     hand = solver.hand
     joints = [
-        Joint(*pair, (float(y), float(x)), _SURE)
+        Joint(*pair, (float(y), float(x)), _JOIN_WEIGHT)
         for pair, (y, x) in hand.joins.items()
         if state.has_place[list(pair)].all()
     ]

@@ -149,7 +149,7 @@ _STRONG = 50.0  # score; chosen as in the layout: above it, certainty no longer 
 _AGREE = 0.75  # share of the strong matches; chosen: the rest may be foreign frames
 # Shares of its detail that a frame must have in common to be added, with and without a
 # strong match; chosen in the gap between 0.06 and 0.86 (see above), near its ends.
-_SHARED, _ALL_SHARED = 0.55, 0.8
+_LEAST_COMMON, _LEAST_COMMON_ALONE = 0.55, 0.8
 _SAME = 4.0  # px; chosen: proposals from poor overlaps differ by as much
 _SEEDS = 6  # starts; chosen: each costs as much as the whole layout
 _STILL_PX = 2.0  # chosen: a stage step is larger than the width of a peak
@@ -251,7 +251,7 @@ def _grow_from(
 ) -> FloatArray:
     positions = np.full((count, 2), np.nan)
     positions[seed.first] = 0.0
-    if judge(seed.second, np.array(seed.shift), positions) < _SHARED:
+    if judge(seed.second, np.array(seed.shift), positions) < _LEAST_COMMON:
         return np.full((count, 2), np.nan)
     positions[seed.second] = seed.shift
     return _more_placed(joints, judge, positions)
@@ -261,7 +261,7 @@ def _more_placed(
     joints: Sequence[Joint],
     judge: Judge,
     positions: FloatArray,
-    least: float = _SHARED,
+    least: float = _LEAST_COMMON,
 ) -> FloatArray:
     """Add as many frames as fit to those placed in `positions`, (N, 2).
 
@@ -273,7 +273,7 @@ def _more_placed(
             key = (index, round(place[0]), round(place[1]))
             if key in refusals:
                 continue
-            least_share = least if support >= _SURE else _ALL_SHARED
+            least_share = least if support >= _SURE else _LEAST_COMMON_ALONE
             if judge(index, place, positions) >= least_share:
                 positions[index] = place
                 break
@@ -323,7 +323,7 @@ def find_strays(
     sure = [j for j in match_frames(frames, strays) if j.weight >= _SURE]
     # a period away from its position a frame shares most of its detail too
     judge = partial(_shared_detail, frames, noise)
-    return _more_placed(sure, judge, positions.copy(), _ALL_SHARED)
+    return _more_placed(sure, judge, positions.copy(), _LEAST_COMMON_ALONE)
 
 
 def match_frames(

@@ -21,7 +21,7 @@ from napari_semsr.core import Acquisition, Float32Array, FloatArray
 # Share of the brightest value. As in the recorded trials: there a corrected pixel has 1
 # / 0.15**2 = 44 times the noise variance.
 MIN_FLAT = 0.15
-GIVEN = ("none", "file")  # flat fields that must not be changed
+FIXED_METHODS = ("none", "file")  # flat fields that must not be changed
 _EROSION = 3  # px eroded from the rim of a field, as in the trials; the width is chosen
 _SAMPLE = 48  # frames that are read; chosen: more take time, fewer show the sample
 _BLOCK = 8  # px; chosen: the noise of a block mean is an eighth of that of a pixel
@@ -287,9 +287,9 @@ _LEAST_FRAMES = 8  # chosen: at one place the sample is in fewer than half of th
 _MOST_FRAMES = 24  # chosen: more take time, relevant specks stand out from these
 _NARROW_PX = 13  # chosen: as wide as the coarser Gaussian of the band-pass, 5 px
 _WIDE = 0.3  # share of a frame's shorter side; chosen: specks are smaller
-_SEEN = 6.0  # errors of the median; chosen: 80 clean scans had up to 5.1 at a pixel
+_SPECK_LEVEL = 6.0  # errors of the median; chosen: 80 clean scans had up to 5.1
 _NEAR_PX = 6.0  # chosen: wider than grain; the spread of few frames has an error too
-_JOINED = 3.0  # errors, next to a seen speck; chosen: a speck is whole up to its edge
+_SPECK_EDGE = 3.0  # errors, next to a speck; chosen: a speck is whole up to its edge
 # Share of the field above which the sample may have moved by whole periods; chosen:
 # more dust than that would be cleaned off.
 _MOST_FIXED = 0.2
@@ -332,11 +332,11 @@ def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Arr
     frames = frames[evenly(len(frames), _MOST_FRAMES)]
     in_light = valid.astype(np.float32)
     fine, error = _common_detail(frames, in_light, _NARROW_PX)
-    is_seen = (np.abs(fine) > _SEEN * error) & valid
+    is_seen = (np.abs(fine) > _SPECK_LEVEL * error) & valid
     if not 0 < is_seen.sum() <= _MOST_FIXED * valid.sum():
         return ones
     whole, error = _common_detail(frames, in_light, round(_WIDE * min(valid.shape)))
-    beside = (np.abs(whole) > _JOINED * error) & valid
+    beside = (np.abs(whole) > _SPECK_EDGE * error) & valid
     is_pattern = ndimage.binary_propagation(is_seen, mask=is_seen | beside)
     return np.where(is_pattern, np.maximum(1 + whole, 0), ones).astype(np.float32)
 

@@ -64,7 +64,7 @@ def whole_frame(raw: NDArray[Any]) -> tuple[Float32Array, BoolArray]:
 # their noise; chosen: frames within this range are not scaled.
 _LOWEST, _HIGHEST = 1e-3, 1e6
 _USUAL = 10  # power of 2; chosen: between 8 and 16 bits
-_LOOKED_AT = 3  # frames of a scan; chosen: all have the same settings
+_SCALE_FRAMES = 3  # frames of a scan; chosen: all have the same settings
 _STRIDE = 4  # px; chosen: enough for a quantile
 
 
@@ -96,7 +96,7 @@ def within_float32(scans: Sequence[Acquisition]) -> tuple[list[Acquisition], int
     for scan in scans:
         if scan.dtype.itemsize <= 2:
             continue
-        for index in evenly(len(scan), _LOOKED_AT):
+        for index in evenly(len(scan), _SCALE_FRAMES):
             magnitudes = np.abs(
                 scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32)
             )
@@ -139,7 +139,7 @@ def _mask_at(mask: BoolArray, places: FloatArray) -> BoolArray:
 
 # Share of a frame's pixels; chosen: without clipping hardly any pixels of noise have
 # the largest or smallest grey value
-_CLIPPED = 1e-3
+_CLIPPED_SHARE = 1e-3
 
 
 class CorrectedFrames:
@@ -211,7 +211,7 @@ class CorrectedFrames:
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
         single, usable = whole_frame(raw)
-        whole, is_clipped = bool(usable.all()), clipped_pixels(single, _CLIPPED)
+        whole, is_clipped = bool(usable.all()), clipped_pixels(single, _CLIPPED_SHARE)
         if not whole:  # interpolation reaches into holes
             usable = ndimage.minimum_filter(usable, 2 * LOBES + 1, mode="nearest")
             weight = np.where(usable, weight, 0).astype(np.float32)

@@ -26,7 +26,7 @@ from napari_semsr.core import (
     Progress,
     RegistrationError,
 )
-from napari_semsr.stitching.flat_field import GIVEN, first_flat, no_flat
+from napari_semsr.stitching.flat_field import FIXED_METHODS, first_flat, no_flat
 from napari_semsr.stitching.fuse import FusionPlan, feather_of
 from napari_semsr.stitching.nominal import touching_pairs
 from napari_semsr.stitching.options import StitchOptions
@@ -164,7 +164,7 @@ def _half(
 ) -> FusionPlan:
     """Plan the mosaic of some frames, with their own flat field."""
     flat = solution.flat
-    if flat.method not in GIVEN:
+    if flat.method not in FIXED_METHODS:
         flat = first_flat(acquisition, np.flatnonzero(in_half))
         if solution.flat.method.startswith("none"):
             # decided by all overlaps; those within a half may be too few

@@ -280,7 +280,7 @@ ALONG_LINES = (
 # Share of the best coefficient, and of the threshold: a true peak of a small overlap is
 # lower than a false one of a large overlap; chosen: time against missing the true peak.
 _RIVAL_NCC, _RIVAL_SCORE = 0.7, 0.5
-_COMPARED = 14  # candidates; chosen: more than the eight neighbours on a square lattice
+_MOST_CANDIDATES = 14  # chosen: more than the eight neighbours on a square lattice
 # Standard deviations. Trials with weak disorder: the first peak was wrong in 9 of 24
 # pairs, the smallest residual in 1, and with this bound none without a warning.
 CERTAIN = 5.0
@@ -388,7 +388,7 @@ def _weigh(
     frames: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
     """Weigh the candidates of a pair by their residuals."""
-    shifts = item.shifts[are_rivals(item, threshold)][:_COMPARED]
+    shifts = item.shifts[are_rivals(item, threshold)][:_MOST_CANDIDATES]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
     return weigh_shifts(
@@ -677,7 +677,7 @@ def _agreeing(
 # Other pairs predict their shift. A peak as high occurs by chance among all shifts of
 # the search, but hardly ever among the few that agree with the prediction.
 
-_CONFIRMED = 1e-3  # of unrelated pairs at predicted shifts; chosen as for joints
+_BY_PREDICTION = 1e-3  # of unrelated pairs at predicted shifts; chosen as for joints
 _AGREES = 2  # px along each axis; chosen: whole-pixel positions err by one or two
 
 
@@ -693,7 +693,7 @@ def confirm_weak(
     Returns the candidates, with those of confirmed pairs replaced by the agreeing peak,
     and the layout with their joints; its positions do not change.
     """
-    least = chance.chance_score((2 * _AGREES + 1) ** 2, _CONFIRMED)
+    least = chance.chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
     result, joints = list(candidates), list(layout.joints)
     around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder outside is not a peak
     for place, item in enumerate(candidates):

@@ -30,7 +30,7 @@ from napari_semsr.stitching.pairwise import Candidates, surface
 from napari_semsr.stitching.refine import (
     DENSE_LIMIT,
     MAX_STEP,
-    SMOOTHED,
+    NOISE_RATIO,
     LinearisedShift,
     Refined,
     join_blocks,
@@ -51,7 +51,7 @@ _PRIOR = 1e-6  # of a pair's information; chosen: holds only what no pair determ
 _FAR, _FRAMES = 0.4, 8
 _PERIODIC = 0.7  # share of the usual correlation; chosen as for other rivals
 _BY_CHANCE = 1e-3  # probability for random positions; chosen as for lattices
-_HANGING = "connected only by lines of one direction, along which they fit anywhere"
+_REASON = "connected only by lines of one direction, along which it fits anywhere"
 _ALONG_PX = 8  # chosen: larger than any error of a sweep, and within any overlap
 _LEAST_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
 
@@ -374,7 +374,7 @@ def _spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
     mean = np.ones((count, 1)) * is_held.T / is_held.sum()
     less_mean = np.kron(np.eye(count) - mean, np.eye(2))
     variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
-    return np.sqrt(SMOOTHED * np.diag(variance)).reshape(count, 2)
+    return np.sqrt(NOISE_RATIO * np.diag(variance)).reshape(count, 2)
 
 
 def _sweep(
@@ -390,7 +390,7 @@ def _sweep(
     frames_used = np.unique(np.array(pairs))
     for _ in range(_SWEEPS):
         error = float(np.std(places[frames_used], axis=0).mean())
-        hold = SMOOTHED / max(error, _LEAST_ERROR_PX) ** 2
+        hold = NOISE_RATIO / max(error, _LEAST_ERROR_PX) ** 2
         measured_shifts = sweep_shifts(
             state.prepared, nominal + places, sorted(pairs), 1.0
         )
@@ -497,7 +497,7 @@ def settle_along(state: State) -> list[int]:
     hanging = np.flatnonzero(state.has_place & (labels != 0)).tolist()
     if hanging and not state.is_stated:
         state.positions[hanging] = np.nan
-        state.reasons.update(dict.fromkeys(hanging, _HANGING))
+        state.reasons.update(dict.fromkeys(hanging, _REASON))
     elif hanging:
         off = state.positions - state.nominal
         is_known = np.asarray(np.isfinite(off).all(axis=1))

@@ -62,15 +62,15 @@ _CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 
 # Numbers of frames at which the whole scan is solved; chosen: each solution takes as
 # long as the frames since the last one, and after 32 frames flat field and axes no
 # longer change.
-_SOLVED_AT = (4, 8, 16, 32)
+_SOLUTION_SIZES = (4, 8, 16, 32)
 _MORE = 1.5  # ratio of frame numbers from a failed solution to the next; chosen
 _REACHES = (0.1, 0.2, 0.4)  # share of a frame, as in the whole solution
 _LEAST_REACH = 16
 _SIGMA = 1.0  # px; as in the last sweeps of a whole solution
 _SWEEPS = 4  # steps of a new frame; chosen: from a whole pixel, two suffice
-_SETTLED = 0.02  # px; chosen: a fifth of the move after which a frame is fused again
+_CONVERGENCE = 0.02  # px; chosen: a fifth of the move for fusing a frame again
 _FAR = 0.5  # px that a frame may move from its position of resampling; chosen
-_FUSED_AGAIN = 0.1  # px; chosen: not visible, five times the final error
+_FUSION_MOVE = 0.1  # px; chosen: not visible, five times the final error
 _HOPS = 4  # pairs from a new frame to those solved with it; chosen: 40 in a grid
 _STILL = 0.002  # px; chosen: a tenth of a step that is applied, at the rim of these
 _RECENT = 24  # frames first compared with one without a stated position; chosen
@@ -267,7 +267,7 @@ class LivePlacement:
         self._fused_positions = np.zeros((0, 2))
         self._stale: set[int] = set()  # fused with another flat field or gain
         self._matrix: FloatArray | None = None  # camera px for each stated unit
-        self._solve_at = float(_SOLVED_AT[0])
+        self._solve_at = float(_SOLUTION_SIZES[0])
 
     def __len__(self) -> int:
         return len(self.names)
@@ -344,7 +344,7 @@ class LivePlacement:
         with np.errstate(invalid="ignore"):
             distances = (
                 np.abs(self.positions - self._fused_positions).max(axis=1)
-                > _FUSED_AGAIN
+                > _FUSION_MOVE
             )
         distances[sorted(self._stale)] = True
         return np.flatnonzero((here != was) | (here & distances)).tolist()
@@ -547,7 +547,7 @@ class LivePlacement:
                 right += sign * weight @ np.clip(left, -TOLERANCE_PX, TOLERANCE_PX)
             step = np.clip(np.linalg.solve(normal, right), -2, 2)
             self.positions[index] += step
-            if np.abs(step).max() < _SETTLED:
+            if np.abs(step).max() < _CONVERGENCE:
                 break
         for item in shifts:
             self._links.put(item)
@@ -647,7 +647,7 @@ class LivePlacement:
         has_stated = 2 * len(frames_to_solve) > len(in_light)
         frames_to_solve = frames_to_solve if has_stated else in_light
         frame_count = len(in_light)
-        self._solve_at = next((n for n in _SOLVED_AT if n > frame_count), np.inf)
+        self._solve_at = next((n for n in _SOLUTION_SIZES if n > frame_count), np.inf)
         where = (
             {f"nominal_{self.unit}": self.stated[frames_to_solve]} if has_stated else {}
         )

@@ -37,7 +37,7 @@ _MOST_NCC = 0.999  # chosen: frames of hardly any noise would be infinite eviden
 _NORMAL = 3.0  # fourth moment of normal values; a single grain counts as much
 # For frames expected at least this many px apart, the least reach of a search, the
 # shift at which their own pixels coincide is excluded, as camera dust fits there.
-_MOVED = 16
+_DUST_MOVE = 16
 # Overlaps fit all along a line, as of parallel edges, if the correlation keeps this
 # share of its best over half of the search. Chosen: there a peak is some pixels wide.
 _RIDGE = 0.9
@@ -296,7 +296,7 @@ def search(
                 > PEAK_PX
             ]
         shifts = [(y + y0, x + x0) for y, x in peaks]
-        if np.abs(nominal).max() >= _MOVED:
+        if np.abs(nominal).max() >= _DUST_MOVE:
             still = 2 * np.sqrt(frames.grain / np.pi)  # width of the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]
         along = scores.along(shifts[0], nominal, frames.frame_shape) if shifts else ()

@@ -160,12 +160,12 @@ def _eliminate(
 
 
 MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
-_SETTLED = 1e-3  # px; a tenth of the noise limit, 0.009 to 0.019 px
+_CONVERGENCE = 1e-3  # px; a tenth of the noise limit, 0.009 to 0.019 px
 _ROUNDING = 1e-14  # share of the information; float32 precision, squared
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
 DENSE_LIMIT = 1500  # chosen: their matrix, 3000^2 doubles, takes 72 MB
 """Number of frames above which errors are not computed."""
-SMOOTHED = 4 * np.pi
+NOISE_RATIO = 4 * np.pi
 """Ratio of the noise variance before to that after a Gaussian of 1 px."""
 
 
@@ -318,7 +318,7 @@ def refine(
             return
         steps, matrix = joint_steps(len(positions), shifts)
         positions = positions + steps
-        if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _SETTLED:
+        if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _CONVERGENCE:
             last_sigma = sigma
         spread = np.where(np.isfinite(positions), spread_of(matrix, sigma), np.nan)
         yield Refined(positions.copy(), tuple(shifts), spread)
@@ -339,7 +339,7 @@ def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     # the common shift of a group is undetermined: its two modes are the softest
     values = np.maximum(values, np.finfo(float).eps * values[-1])[2 * groups :]
     scaled_vectors = vectors[:, 2 * groups :] / np.sqrt(values)
-    variance = (scaled_vectors**2).sum(axis=1) * SMOOTHED * sigma**2
+    variance = (scaled_vectors**2).sum(axis=1) * NOISE_RATIO * sigma**2
     return np.where(adrift, np.inf, np.sqrt(variance).reshape(count, 2))
 
 
@@ -387,7 +387,7 @@ def measure_rim(
         return None
     step = float(pull[0] - right[1].ravel() @ moves) / stiffness
     moves = (moves - step * coupling).reshape(count, 2)
-    smoothing_area = SMOOTHED * sigma**2
+    smoothing_area = NOISE_RATIO * sigma**2
     excess = _excess(shifts, moves, step, noise * smoothing_area)
     spread = float(np.sqrt(smoothing_area / stiffness))
     has_place = np.isfinite(positions).all(axis=1)
@@ -426,7 +426,7 @@ def _excess(
 
 _SIGMA = 1.5  # px; chosen between the 2 and 1 px of the sweeps, for inexact positions
 _ROUNDS = 4  # chosen: a degree moves corners by several px, each round by up to 2
-_EXPECTED = 0.02  # rad, and relative scale; chosen: about a degree and 2 %
+_ROTATION_PRIOR = 0.02  # rad, and relative scale; chosen: about a degree and 2 %
 _MIN_TURN_PIXELS = 400  # chosen: twice that of a shift, for twice its unknowns
 _FREE = 4  # shift along y and x, rotation, scale
 
@@ -512,7 +512,7 @@ def _solve(
 ) -> FloatArray:
     """Solve for shift (px), rotation and scale (times half a frame) of every frame."""
     noise = float(np.median([block[2] for _, block in blocks]))
-    true = noise * SMOOTHED * _SIGMA**2
+    true = noise * NOISE_RATIO * _SIGMA**2
     rows, columns, values = [], [], []
     right = np.zeros(count * _FREE)
     for (first, second), (normal, gradient, variance) in blocks:
@@ -529,6 +529,6 @@ def _solve(
     matrix = sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
     scale = float(np.median(matrix.diagonal())) or 1.0
     prior = np.full((count, _FREE), _HOLD * scale)
-    prior[:, 2:] += 1 / (_EXPECTED * 100) ** 2
+    prior[:, 2:] += 1 / (_ROTATION_PRIOR * 100) ** 2
     held_matrix = (matrix + sparse.diags_array(prior.ravel())).tocsc()
     return np.asarray(splu(held_matrix).solve(right).reshape(count, _FREE))

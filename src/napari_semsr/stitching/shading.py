@@ -208,14 +208,14 @@ _OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
 # Below the first there are none, and the second keeps offsets at 0; chosen: steady
 # light shows a third to two thirds of it by chance
 _NO_OFFSETS, _NONE = 4e-3, 1e-5
-_KNOWN = 1e-3  # of gains and offsets known from a whole scan; chosen: they stay
+_KNOWN_SCATTER = 1e-3  # of gains and offsets known from a whole scan; chosen: they stay
 _MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
 _MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
 # Chosen: with fewer frames, the scatter of gains about a trend cannot distinguish it
 # from a tilt.
 _FRAMES_OF_A_TREND = 6
 _CONTRADICTS = 9.0  # three standard deviations, squared; chosen
-_MOST_READ = 64  # frames of a mean; chosen: more add little
+_MEAN_FRAMES = 64  # frames of a mean; chosen: more add little
 # Squared slope and dark level, in standard deviations; less is not significant. Chosen:
 # two for each of three parameters, as in Akaike's criterion.
 _CHANCE = 6.0
@@ -234,7 +234,7 @@ _MAX_BLOCKS = 12000  # chosen: all are fitted at once, and time grows with their
 _ENOUGH_BLOCKS = 100  # chosen: several for each parameter of a surface's broad shape
 _ROUNDS = 12  # iterations of a fit; chosen: most converge in five
 _FEW_ROUNDS = 3  # iterations of a fit that is only compared with another; chosen
-_SETTLED = 3e-4  # share of the grey value; chosen: a third of the precision of overlaps
+_CONVERGENCE = 3e-4  # of the grey value; chosen: a third of the precision of overlaps
 _LEAST_LEVEL = 0.1  # share of the typical one; chosen: less shows no shading
 _LEAST_NOISE = 1e-4  # share of the grey value; chosen: assumed in every frame
 
@@ -264,7 +264,7 @@ def _some(has_place: BoolArray) -> list[int]:
     placed_frames = np.flatnonzero(has_place)
     return [
         int(index)
-        for index in placed_frames[:: max(1, len(placed_frames) // _MOST_READ)]
+        for index in placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
     ]
 
 
@@ -364,8 +364,8 @@ class _ShadingProblem:
         self.flicker = self.scatter = _STEADY
         self.is_known = expected_frames is not None
         if self.is_known:
-            self.hold = np.eye(self.count) / _KNOWN**2
-            self.offset_sd = _KNOWN
+            self.hold = np.eye(self.count) / _KNOWN_SCATTER**2
+            self.offset_sd = _KNOWN_SCATTER
         is_held = np.zeros(self.count, bool)
         is_held[blocks.frames.ravel()] = True
         self.beside_a_trend = _beside_a_trend(positions, is_held)
@@ -471,7 +471,7 @@ class _ShadingProblem:
             correction = _Correction(surface, *np.split(numbers, 2))
             if learns:
                 self._learn(correction, np.asarray(np.linalg.inv(normal)))
-            if _change(before, correction) < _SETTLED:
+            if _change(before, correction) < _CONVERGENCE:
                 break
         if with_field and rounds > _FEW_ROUNDS:
             size = len(self.pull)

@@ -27,7 +27,7 @@ from napari_semsr.core import (
 from napari_semsr.stitching.bridges import check_bridges, place_near
 from napari_semsr.stitching.discovery import find_strays
 from napari_semsr.stitching.flat_field import (
-    GIVEN,
+    FIXED_METHODS,
     FlatField,
     first_flat,
     no_flat,
@@ -202,13 +202,13 @@ _LEAST_BLUR = 6
 # Standard deviations; chosen: of a thousand scans without distortion none exceeds it by
 # noise, and a smaller one moves no frame by more than other errors.
 _BEYOND_DOUBT = 4.0
-_BLURRED = 0.5  # px at the rim; chosen: with 0.8 px joints of faint samples were lost
+_BLUR_PX = 0.5  # px at the rim; chosen: with 0.8 px joints of faint samples were lost
 _LAYOUTS = 3  # chosen: the first is right to a pixel, two are for a bad estimate
 # Widths in px: a first search, then wide enough for an error of 2 px. The last ones
 # stop as soon as nothing moves.
 _FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
 _LAST_SWEEPS = (1.0,) * 3
-_SETTLED = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to it
+_CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to it
 
 
 _LEAST_FRAME = 8  # px; chosen: two blocks of the flat field, no camera has less
@@ -443,7 +443,7 @@ def reshade(
     `expected_frames`: frames with the most likely gains and offsets.
     """
     pairs = state.overlapping()
-    is_free = state.prepared.flat.method not in GIVEN
+    is_free = state.prepared.flat.method not in FIXED_METHODS
     if is_free and knots == COARSE_KNOTS:
         flat = choose_flat(state.prepared, state.positions, pairs)
         if flat is not state.prepared.flat:
@@ -560,7 +560,7 @@ def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[Stat
         distortion = again.prepared.distortion
         if not distortion:
             break
-        if abs(distortion - start) * state.rim < _BLURRED:
+        if abs(distortion - start) * state.rim < _BLUR_PX:
             return again
         start = distortion
     # a scan without distortion is placed as if it had not been tested
@@ -594,7 +594,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
         state.prepared = state.prepared.change(distortion=amount)
         state.positions = state.positions + rim_moves.moves
         state.distortion_doubt = rim_moves.doubt_px
-        if abs(rim_moves.step) < _SETTLED * rim_moves.sigma:
+        if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
             break
     if not (amount and _is_distorted(state)):
         state.prepared, state.positions = before

@@ -22,7 +22,7 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 from napari_semsr.stitching.discovery import Agreement
-from napari_semsr.stitching.flat_field import GIVEN
+from napari_semsr.stitching.flat_field import FIXED_METHODS
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
 from napari_semsr.stitching.grids import UnplacedError, say_grids
 from napari_semsr.stitching.layout import (
@@ -37,7 +37,7 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.lines import place_across, settle_along
 from napari_semsr.stitching.nominal import overlapping_pairs, share_of_period
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
-from napari_semsr.stitching.refine import SMOOTHED, LinearisedShift, refine
+from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, refine
 from napari_semsr.stitching.shading import remaining_shading
 from napari_semsr.stitching.solution import (
     ENOUGH,
@@ -57,7 +57,7 @@ _DETAIL = 1.25  # times the noise; chosen: more is detail
 _NOISE_DOUBT = 4.0
 UNEVEN = 0.03
 """Share of the mean: more shading causes a warning; chosen: such a step is visible."""
-_UNSEEN = 0.1  # share of the noise of a pixel; chosen: less is not an offset
+_LEAST_OFFSET = 0.1  # share of the noise of a pixel; chosen: less is not an offset
 _LOW = 1e-3  # share of a frame's pixels; chosen: lower values may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times the usual 0.01 to 0.05
@@ -66,12 +66,12 @@ _ROUNDING = 1e-9  # share of the information; chosen: rounding of none
 _SIZE_DIFFERS = 0.02  # relative error of the pixel size, and thus of distances; chosen
 # nm of a pixel; chosen: an atom is larger, and micrometres read as nanometres give less
 _LEAST_NM = 0.1
-_NAMED = 5  # frames named in a message; chosen: it stays readable
+_MOST_NAMES = 5  # frames named in a message; chosen: it stays readable
 _CLEARLY = 0.02  # of the correlation; chosen: rounding to pixels causes less
 
 
 _PLAIN = "too little texture: hardly any detail above the noise"
-DROPPED = "left out by hand"
+DROP_REASON = "left out by hand"
 """Reason why a frame that the user drops is not placed."""
 
 
@@ -373,7 +373,7 @@ def _verify(state: State) -> None:
         _settle_lines(state)
     without_place = np.flatnonzero(~state.has_place).tolist()
     if len(without_place) == len(state.positions):
-        is_given = state.prepared.flat.method in GIVEN
+        is_given = state.prepared.flat.method in FIXED_METHODS
         flat = ", or let the flat field be estimated (auto)" if is_given else ""
         msg = (
             f"Frames must agree where they overlap, but none of {len(without_place)} "
@@ -402,7 +402,9 @@ def warn_of_lost(state: State) -> list[int]:
     without_place = np.flatnonzero(~state.has_place).tolist()
     for index in without_place:
         state.reasons.setdefault(index, _reason(state, index))
-    doubtful = [i for i in without_place if state.reasons[i] not in (_PLAIN, DROPPED)]
+    doubtful = [
+        i for i in without_place if state.reasons[i] not in (_PLAIN, DROP_REASON)
+    ]
     plain = [i for i in without_place if state.reasons[i] == _PLAIN]
     strays = [i for i in state.strays if state.has_place[i]]
     left_out, astray = "frames-left-out", "frames-astray"
@@ -565,8 +567,8 @@ def warn_of_spread(state: State) -> None:
 
 def _name_frames(state: State, frames: Sequence[int]) -> str:
     """List the names of some frames, and the number of the others."""
-    names = [state.acquisition.names[i] for i in frames[:_NAMED]]
-    more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
+    names = [state.acquisition.names[i] for i in frames[:_MOST_NAMES]]
+    more = f" and {len(frames) - _MOST_NAMES} more" if len(frames) > _MOST_NAMES else ""
     return f"{', '.join(names)}{more}"
 
 
@@ -579,7 +581,7 @@ def _pedestal(state: State) -> float:
     dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
     for index in np.flatnonzero(state.has_place).tolist():
         offset_share = float(frames.offsets[index] / frames.gains[index]) / dimmest
-        if offset_share <= max(most, _UNSEEN * state.noise):
+        if offset_share <= max(most, _LEAST_OFFSET * state.noise):
             continue
         image, weight = frames.correct(index)
         values = image[weight > 0]
@@ -610,7 +612,7 @@ def _warn_of_shading(state: State, left: float) -> None:
     count = int(state.has_place.sum())
     if not state.options.match_gain:
         remedy = "match the brightness of the frames"
-    elif state.prepared.flat.method in GIVEN:
+    elif state.prepared.flat.method in FIXED_METHODS:
         remedy = "let the flat field be estimated (auto)"
     elif count < _FEW_FRAMES:
         remedy = (
@@ -685,7 +687,7 @@ def _pair(
         noise = linearised_shift.variance
         sigma = 0.0  # of frames without noise
         if noise > 0:
-            sigma = float(1 / np.sqrt(max(least / (SMOOTHED * noise), 1e-12)))
+            sigma = float(1 / np.sqrt(max(least / (NOISE_RATIO * noise), 1e-12)))
         if not reason:
             apart = state.positions[item.second] - state.positions[item.first]
             y, x = (apart + linearised_shift.step).tolist()

@@ -31,15 +31,15 @@ _FIRST = 4  # reference frames of the scan; chosen: as many as in the first solu
 # Share of the light of the first frames, 30 % less or more; chosen a little smaller, as
 # gains err by a few per cent.
 _LIGHT = 0.72
-_LOST = 0.5  # share of the contrast of the first frames; chosen: half is lost
-_CHANGED = 0.12  # logarithm of the contrast; chosen: half of the effect of 150 nm
+_LEAST_CONTRAST = 0.5  # share of the contrast of the first frames; chosen: half is lost
+_CHANGE = 0.12  # logarithm of the contrast; chosen: half of the effect of 150 nm
 _SURE = 4.5  # times the error; chosen, its false alarm rate was not measured separately
-_HELD_BY = 2  # neighbours; as for reliable positions
+_LEAST_NEIGHBOURS = 2  # neighbours; as for reliable positions
 # Share of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of
 # nine scans: none fits so badly, and 258 do if the frame is of another place
 _MISFIT = 0.5
 _LATEST = 64  # misfits that are tested again; chosen: neighbours are a row away
-_UNPLACED = (
+_UNPLACED_TEXT = (
     "Frame {} is not placed: its image fits nowhere among its neighbours, so it is "
     "shown at its stage position."
 )
@@ -59,7 +59,7 @@ _PRIOR, _WORTH = 0.04**2 * 2000, 8
 # of the first search
 _STAGE = 0.05
 _FLOOR = 1e-3  # share of the contrast; below it is noise
-_BEHIND = 8  # frames compared again after a solution, per new one; chosen
+_RECHECKS = 8  # frames compared again after a solution, per new one; chosen
 _DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
 _LESS_LIGHT = "Frame {}: its light is {:.0f} % of that of the first frames."
 _LESS_DETAIL = (
@@ -166,7 +166,7 @@ class ScanWatch:
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
             # corners alone do not place a frame, and the last neighbour may
-            if np.sum(2 * areas >= areas.max(initial=0)) < _HELD_BY:
+            if np.sum(2 * areas >= areas.max(initial=0)) < _LEAST_NEIGHBOURS:
                 continue
             if self._tried.get(index) == near:
                 continue
@@ -174,7 +174,7 @@ class ScanWatch:
             if placement.place(index) or not self._is_misfit(index, solution):
                 continue
             self._named_unplaced.add(index)
-            sentence = _UNPLACED.format(placement.names[index])
+            sentence = _UNPLACED_TEXT.format(placement.names[index])
             messages.append(Message(sentence, "frame-not-placed"))
         return messages
 
@@ -224,23 +224,23 @@ class _Details:
                 for i in sorted(lit_frames)
                 if np.isfinite(placement.positions[i]).all()
             ]
-        behind, self._behind = self._behind[:_BEHIND], self._behind[_BEHIND:]
+        behind, self._behind = self._behind[:_RECHECKS], self._behind[_RECHECKS:]
         for number in (*behind, index):
             self._measure(number)
         first_frames = self._since_first(index)
         if first_frames is None:
             return []
         change, error = first_frames
-        sign = int(np.sign(change)) if abs(change) > max(_CHANGED, _SURE * error) else 0
+        sign = int(np.sign(change)) if abs(change) > max(_CHANGE, _SURE * error) else 0
         before = self._was.get(index - 1, 0)
         self._was[index] = sign
         if sign == 0:
-            if before == 0 and abs(change) + error < _CHANGED:  # it is as it was
+            if before == 0 and abs(change) + error < _CHANGE:  # it is as it was
                 self._named = False, False
             return []
         was_lost, had_changed = self._named
         name, percent = placement.names[index], 100 * np.exp(change)
-        if np.exp(change) < _LOST and not was_lost:
+        if np.exp(change) < _LEAST_CONTRAST and not was_lost:
             self._named = True, True
             return [Message(_LESS_DETAIL.format(name, percent), "detail-lost")]
         # a single frame may differ, which is not a drift
