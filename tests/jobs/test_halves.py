@@ -271,7 +271,7 @@ def test_existing_halves_are_kept(scan, tmp_path):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("at", ["Finding the flat field of half b", "Fusing"])
+@pytest.mark.parametrize("at", ["Estimating the flat field of half b", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
     job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=HALVES, keep=False)
     stop_at(job, at)

@@ -134,7 +134,7 @@ def test_a_frame_whose_overlaps_are_all_struck_has_no_place(plain):
     assert not after.has_place[0]
     assert after.has_place.sum() == len(before.names) - 1
     (fault,) = after.left_out
-    assert (fault.frame, fault.reason) == ("f000", "no overlap that is left holds it")
+    assert (fault.frame, fault.reason) == ("f000", "no remaining overlap connects it")
 
 
 def test_a_dropped_frame_has_no_place_and_the_others_keep_theirs(plain):

@@ -77,7 +77,8 @@ def test_axes_that_run_otherwise_are_found_and_told(
     solution = run(solve_mosaic(scan))
     assert np.allclose(solution.positions_px, square_solution.positions_px, atol=1e-3)
     (warning,) = solution.warnings
-    assert re.search(f"as stated, [0-4] of 9 frames fit, with {how} 9, which", warning)
+    fit = f"[0-4] of 9 frames fit; used instead: {how}, with which 9"
+    assert re.search(fit, warning)
 
 
 def test_axes_of_frames_in_a_row_are_found(scene):
@@ -88,7 +89,7 @@ def test_axes_of_frames_in_a_row_are_found(scene):
     solution = run(solve_mosaic(mirrored))
     assert solution.has_place.all()
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
-    assert "with x mirrored 4" in solution.warnings[0]
+    assert "x mirrored, with which 4" in solution.warnings[0]
 
 
 def axes_matrix(angle_deg=0.0, scale=1.0, shear=0.0):
@@ -164,7 +165,7 @@ def test_fit_axes_tells_mirrored_axes_apart():
         matrix = axes_matrix(10) @ np.diag(flip)
         found = fit_axes(GRID, GRID @ matrix.T, 100)
         assert found.angle_deg == pytest.approx(turn)
-        assert found.how == f"{how} mirrored and a turn of 10.0 degrees"
+        assert found.how == f"{how} mirrored and a rotation of 10.0 degrees"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +186,7 @@ def test_turned_and_scaled_axes_are_used_and_reported(scene, parts):
     assert found == pytest.approx(parts, abs=0.02)
     told = [text for text in solution.warnings if "stage's axes" in text]
     assert len(told) == (parts[0] != 0.5)
-    shown = r"overlaps show a (turn of .* degrees|scale of 0.750)"
+    shown = r"overlaps show a (rotation of .* degrees|scale of 0.750)"
     assert all(re.search(shown, text) for text in told)
 
 

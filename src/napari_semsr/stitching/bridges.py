@@ -1,11 +1,11 @@
-"""Frames that few joints hold to the others, and frames that none holds.
+"""Frames that few joints connect to the others, and frames that none connects.
 
-No loop of joints can contradict a joint that holds frames alone, and a loop that other
-overlaps contradict may have outvoted them: on a sample with repeating detail both may
-be off by a period. Here all overlaps between the frames on both sides of such a cut
-speak together, at each place where they correlate above chance. In the right place they
-have all of their detail in common, a period away only what repeats. Where that does
-not decide, the stage does, if its error is known to be small enough.
+No loop of joints can contradict a joint that is the only connection of some frames, and
+a loop may have outvoted other overlaps: on a sample with repeating detail both may be
+off by a period. Here all overlaps across such a cut are compared together, at each
+position where they correlate above chance. At the right position they share all of
+their detail, a period away only what repeats. If that does not decide, the stage does,
+provided that its error is known to be small enough.
 """
 
 from collections.abc import Sequence
@@ -37,16 +37,16 @@ from napari_semsr.stitching.solution import fit_stage
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import holding_joints, in_loops
 
-_BY_CHANCE = 1e-3  # that the stage decides wrongly; chosen as for joints
-_NEAR = 3.0  # standard deviations of the stage; chosen: one place in 100 is beyond
+_BY_CHANCE = 1e-3  # probability that the stage decides wrongly; chosen as for joints
+_NEAR = 3.0  # standard deviations of the stage; chosen: one position in 100 is beyond
 
 
 @dataclass(frozen=True, slots=True)
 class JointPlace:
-    """A place of some frames among others, by all of their overlaps together."""
+    """Position of a group of frames among others, from all of its overlaps together."""
 
-    move: IntPair  # From where they are expected, in px
-    score: float  # Of all overlaps as if they were one
+    move: IntPair  # Displacement from the expected position, in px
+    score: float  # Score of all overlaps as if they were one
     fit: float  # Inverse hyperbolic tangent of their coefficient (Fisher's z)
     doubt: float  # Standard deviation of it
 
@@ -57,14 +57,14 @@ def joint_place(
     positions: FloatArray,
     move: IntPair = (0, 0),
 ) -> JointPlace:
-    """Compare pairs, their second frames moved, as if their overlaps were one."""
+    """Compare pairs with their second frames moved, as if their overlaps were one."""
     overlaps = []
     for pair in pairs:
         y, x = whole_shift(positions, pair)
         overlaps.append((pair, (y + move[0], x + move[1])))
     ncc, score, _ = common_coefficient(frames, overlaps)
     fit = float(np.arctanh(np.clip(ncc, -0.999, 0.999)))
-    # the score counts details: so many have such a coefficient
+    # the score implies this number of independent details
     doubt = float(np.sqrt(-2 * np.log(1 / np.cosh(fit)))) / max(score, 1e-9)
     return JointPlace(move, score, fit, doubt)
 
@@ -79,11 +79,12 @@ def compare_places(
     is_placed: bool = False,
     proposals: Sequence[IntPair] = (),
 ) -> list[JointPlace]:
-    """Compare the places of a group that all of its overlaps propose, best first.
+    """Compare the positions of a group that its overlaps propose, best first.
 
-    `positions` (N, 2): of the group and of those it is compared with, NaN of others;
-    places are searched within `reach` of the move `centre`; `is_placed`: whether the
-    group may stay as well; `proposals`: more moves to try. Empty without an overlap.
+    `positions` (N, 2): of the group and of the frames it is compared with, NaN for
+    others; moves are searched within `reach` of the move `centre`; `is_placed`: whether
+    staying in place is tried too; `proposals`: further moves to try. Empty without an
+    overlap.
     """
     moved_positions = positions.copy()
     moved_positions[list(group)] += centre
@@ -104,7 +105,7 @@ def compare_places(
         for move in sorted(moves)
     ]
     for place in sorted(places_tried, key=lambda place: -place.fit):
-        # both planes have peaks, which may be a few pixels apart and are one place then
+        # both planes have peaks; those a few pixels apart are one position
         if all(np.abs(np.subtract(place.move, p.move)).max() > PEAK_PX for p in places):
             places.append(place)
     return places
@@ -120,10 +121,10 @@ def possible_places(
     is_placed: bool,
     proposals: Sequence[IntPair] = (),
 ) -> list[JointPlace]:
-    """Find where a group fits the placed frames above chance, and as well as anywhere.
+    """Find the positions where a group fits above chance, and as well as anywhere.
 
-    `middle` (2,): move of the group at which it is expected, with a standard deviation
-    of `spread` px along each axis; the others as of `compare_places`.
+    `middle` (2,): expected move of the group, with a standard deviation of `spread` px
+    along each axis; the other arguments are those of `compare_places`.
     """
     if state.chance is None:
         return []
@@ -153,20 +154,20 @@ def possible_places(
 def nearest_place(
     places: Sequence[JointPlace], middle: FloatArray, spread: float
 ) -> JointPlace | None:
-    """Let the stage choose among places; None if its error leaves several."""
+    """Choose a position by the stage; None if its error allows several."""
     if len(places) < 2:
         return places[0] if places else None
     away = cdist([place.move for place in places], middle[None])[:, 0]
     first, second = np.argsort(away, kind="stable")[:2]
-    # how much likelier the nearest is, of normal errors
+    # log likelihood ratio to the nearest, for normal errors
     excess = (away[second] ** 2 - away[first] ** 2) / (2 * spread**2)
     return places[int(first)] if excess > -np.log(_BY_CHANCE) else None
 
 
 def place_near(state: State, index: int) -> bool:
-    """JointPlace a frame where it fits near its expected place, if only one place does.
+    """Place a frame where it fits near its expected position, if that is unique.
 
-    Returns whether it fits anywhere there, even if at several places alike.
+    Returns whether it fits anywhere there, even equally well at several positions.
     """
     rest = np.flatnonzero(state.has_place).tolist()
     places, spread = expected_places(state, [index], rest)
@@ -186,18 +187,19 @@ def place_near(state: State, index: int) -> bool:
 def expected_places(
     state: State, group: Sequence[int], rest: Sequence[int]
 ) -> tuple[FloatArray, float]:
-    """Where the stage expects a group, (M, 2), by the other frames, and its error.
+    """Predict the positions of a group, (M, 2), from the stage, and the error.
 
-    NaN where nothing is expected. The error, of the group as a whole, is a standard
-    deviation in px along each axis; infinite if too few frames show it.
+    NaN where there is no prediction. The error, of the group as a whole, is a standard
+    deviation in px along each axis; infinite if it cannot be estimated from so few
+    frames.
     """
-    # what is known to be elsewhere than stated shows no axes
+    # frames known to be elsewhere than stated do not show the axes
     rest = [index for index in rest if index not in state.strays]
     others = np.full_like(state.positions, np.nan)
     others[rest] = state.positions[rest]
     stage = fit_stage(state.nominal, others, state.options.stage_model)
     members = state.nominal[list(group)]
-    if stage is None or state.matches:  # which have placed the frames already
+    if stage is None or state.matches:  # these have placed the frames already
         return np.full_like(members, np.nan), np.inf
     places = stage.predict(members)
     have = state.nominal[rest]
@@ -210,29 +212,29 @@ def expected_places(
     if free <= 0 or not len(at):
         return places, np.inf
     leverage = float(row @ np.linalg.pinv(design.T @ design) @ row)
-    # frames are counted in whole pixels here
+    # positions are whole pixels here
     variance = max(stage.scatter_px**2 * len(have) / (2 * free), 1.0)
     return places, float(np.sqrt(variance * (leverage + 1 / len(at))))
 
 
 def check_bridges(state: State) -> Job[bool]:
-    """Compare what holds frames with all overlaps across it, where that is in doubt.
+    """Check doubtful connections between frames by all overlaps across them.
 
-    That is each joint that no loop confirms, and the joints that hold frames apart
-    which other pairs would have elsewhere. Moves frames to where all of these overlaps
-    fit better, and takes the place from frames that neither images nor stage can decide
-    on. Returns whether any was.
+    Doubtful are each joint that no loop confirms, and the joints that separate frames
+    which other pairs would move. Moves frames to where all of these overlaps fit
+    better, and removes frames whose position neither images nor stage can decide.
+    Returns whether any frame changed.
     """
     if state.layout is None:
         return False
     has_changed = False
-    # on a sample that repeats itself all pairs across a bridge have decided already
+    # on a repeating sample all pairs across a bridge have decided already
     joints = [] if state.is_periodic else holding_joints(state)
     pairs_in_loops = {(joint.first, joint.second) for joint in in_loops(joints)}
     bridges = [j for j in joints if (j.first, j.second) not in pairs_in_loops]
     for checked_count, bridge in enumerate(bridges):
         yield Progress(
-            checked_count, len(bridges), "Checking frames that one overlap holds"
+            checked_count, len(bridges), "Checking frames connected by one overlap"
         )
         pair = (bridge.first, bridge.second)
         if pair in state.ambiguous or not state.has_place[list(pair)].all():
@@ -251,7 +253,7 @@ def check_bridges(state: State) -> Job[bool]:
         )
         if state.has_place[
             [*sides[0], *sides[1]]
-        ].all():  # still, after the former ones
+        ].all():  # still, after the previous cuts
             has_changed |= _check_cut(state, sides, moves)
     return has_changed
 
@@ -260,11 +262,12 @@ _Cut = tuple[list[list[int]], list[IntPair]]
 
 
 def _contradicted_cuts(state: State) -> list[_Cut]:
-    """Find the joints that hold frames apart which other pairs would have elsewhere.
+    """Find the joints that separate frames which other pairs would move.
 
-    Pairs that would move frames by the same step speak together: the joints of least
-    weight that separate all of their first from all of their second frames are in doubt
-    (a minimum cut). Gives frames on both sides, the smaller one first, and its moves.
+    Pairs that would move frames by the same step are taken together: the joints of
+    least weight that separate all of their first from all of their second frames are in
+    doubt (a minimum cut). Yields the frames on both sides, the smaller side first, and
+    its moves.
     """
     joints = holding_joints(state)
     components_left = components(len(state.positions), joints) if joints else None
@@ -275,7 +278,7 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
         if components_left is None or not len(above) or pair in state.ambiguous:
             continue
         step = above - (state.positions[pair[1]] - state.positions[pair[0]])
-        # a frame that only stated positions would move is left to the stage
+        # frames that only stated positions would move are left to the stage
         if (
             np.isfinite(step).all()
             and components_left[pair[0]] == components_left[pair[1]] == 0
@@ -316,7 +319,7 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
 def minimum_cut(
     count: int, joints: Sequence[Joint], ends: tuple[set[int], set[int]]
 ) -> BoolArray:
-    """Frames, (N,), on the second side of the joints of least weight between both."""
+    """Find the frames, (N,), on the second side of the minimum cut of the joints."""
     rows = [(j.first, j.second, 1 + round(j.weight)) for j in joints]
     rows += [(b, a, weight) for a, b, weight in rows]
     much = sum(weight for *_, weight in rows)
@@ -336,7 +339,7 @@ def minimum_cut(
 def _check_cut(
     state: State, sides: Sequence[list[int]], proposals: Sequence[IntPair]
 ) -> bool:
-    """Check where the frames on the smaller side of some joints are.
+    """Check the position of the frames on the smaller side of a cut.
 
     `proposals`: moves of the first side to try.
     """
@@ -356,10 +359,12 @@ def _check_cut(
         proposals=proposals,
     )
     if proposals and any(place.move == (0, 0) for place in places_found):
-        return False  # what the joints that hold them leave is the finer measure
+        return (
+            False  # the residual of the joints that connect them is the finer measure
+        )
     best = nearest_place(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
-    # a former cut may have taken the place from other frames with joints
+    # a previous cut may have removed other frames with joints
     placed = set(np.flatnonzero(state.has_place).tolist())
     across = [
         j
@@ -367,14 +372,14 @@ def _check_cut(
         if (j.first in group) != (j.second in group) and {j.first, j.second} <= placed
     ]
     if len(places_found) > 1:
-        if (best is not None) == state.is_stated:  # the stage decides, or is asked
+        if (best is not None) == state.is_stated:  # the stage decides
             state.ambiguous |= {(j.first, j.second) for j in across}
         if best is None:
             state.positions[group] = np.nan
             for index in group:
                 state.rescued.discard(index)
                 state.reasons[index] = (
-                    "its overlaps with the others fit as well elsewhere"
+                    "its overlaps with the other frames fit equally well elsewhere"
                 )
             return True
     if best is None or best.move == (0, 0):

@@ -1,14 +1,15 @@
-"""Correct a solved scan by hand, and solve it again.
+"""Manual corrections of a solved scan, and its new solution.
 
 The shifts of all pairs are kept from the solution that is corrected, and only pairs
 whose frames have moved are compared again. Frames that no correction concerns keep
-their places, so that no more than what moved has to be fused again.
+their positions, so that only what moved is fused again.
 
-What a correction moves is decided by the images. After a struck overlap a frame moves
-to where its other overlaps fit clearly better, if there is such a place. A join that
-contradicts the solution moves whichever of its frames, or of the groups on either side
-of the weakest joints between them, fits better then; the second frame if nothing
-decides. A placed frame moves alone, with what hangs on it.
+The images decide which frames a correction moves. After an overlap is struck, a frame
+moves to where its other overlaps fit clearly better, if there is such a position. A
+join that contradicts the solution moves the one of its frames, or of the groups on
+either side of the weakest joints between them, that fits better after the move; the
+second frame if neither does. A placed frame moves only with the frames that it alone
+connects.
 """
 
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,7 @@ from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.solve import reshade
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import (
-    DROPPED,
+    DROP_REASON,
     UNEVEN,
     hand_out,
     settle_periods,
@@ -69,31 +70,31 @@ from napari_semsr.stitching.verify import (
     warn_of_spread,
 )
 
-_NAMED = 3  # frames in a sentence; chosen: it stays one
-_UNHELD = "no overlap that is left holds it"
-_ELSEWHERE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
+_NAMES = 3  # frames named in a message; chosen: it stays readable
+_LOSS_REASON = "no remaining overlap connects it"
+_LEAST_MOVE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
 _STILL = 0.02  # px; chosen: a tenth of the usual error of a mosaic
 _SWEEPS = 4  # chosen: pairs settle in two or three from a pixel
-_SETTLED = 1e-3  # px; as where all positions are refined
-_SURE = 1e3  # of the median information; chosen: a join outweighs all overlaps
-_FIXED = 1e6  # likewise of a placed frame, which no join moves
-_SAMPLE = 100  # pairs; chosen: the shading that remains is an average over them
+_CONVERGENCE = 1e-3  # px; as for the refinement of all positions
+_JOIN_WEIGHT = 1e3  # of the median information; chosen: a join outweighs all overlaps
+_HOLD = 1e6  # the same for a placed frame, which no join moves
+_SAMPLE = 100  # pairs; chosen: the remaining shading is averaged over them
 _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame moves
 
 
 @dataclass(frozen=True, slots=True)
 class _ByHand:
-    """Corrections by the numbers of frames; pairs in rising order."""
+    """Corrections by frame index; pairs in ascending order."""
 
     struck: frozenset[IntPair]
     dropped: frozenset[int]
-    places: dict[int, FloatArray]  # (2,) As in `positions` of the solution
-    joins: dict[IntPair, FloatArray]  # (2,) Second less first
-    movable: dict[IntPair, int]  # Which frame of a join was named second
+    places: dict[int, FloatArray]  # (2,) as in `positions` of the solution
+    joins: dict[IntPair, FloatArray]  # (2,) second minus first
+    movable: dict[IntPair, int]  # second frame of a join as given
 
     @property
     def pairs(self) -> frozenset[IntPair]:
-        """Pairs that are struck or joined, whose images decide nothing."""
+        """Struck or joined pairs, whose images are not used."""
         return self.struck | self.joins.keys()
 
 
@@ -103,14 +104,14 @@ def check_corrections(corrections: Corrections, acquisition: Acquisition) -> Non
     Raises
     ------
     OptionError
-        If a name is none of the frames', fewer than two frames are left, or a shift
-        or place is farther than all frames in a line reach.
+        If a name is not the name of a frame, fewer than two frames are left, or a shift
+        or position is larger than all frames in a row.
     """
     _number_frames(corrections, acquisition)
 
 
 def _check_reach(corrections: Corrections, acquisition: Acquisition) -> None:
-    # a slip of the decimal point would ask for a mosaic that no disk holds
+    # a misplaced decimal point would need a mosaic larger than the disk
     reach = np.array(acquisition.frame_shape) * len(acquisition.names)
     corners = acquisition.nominal_corners()
     if corners is not None:
@@ -125,14 +126,14 @@ def _check_reach(corrections: Corrections, acquisition: Acquisition) -> None:
         if (np.abs((y, x)) > reach).any():
             msg = (
                 f"Corrections must keep frames within {reach[0]:.0f} x {reach[1]:.0f} "
-                f"px, as far as all of them reach in a line, got {y:g} and {x:g} for "
+                f"px, the length of all frames in a row, got {y:g} and {x:g} for "
                 f"{what}."
             )
             raise OptionError(msg, code="out-of-range")
 
 
 def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHand:
-    # in whichever form a disk stores names
+    # file systems store names in different Unicode forms
     index_of = {normalize("NFC", name): i for i, name in enumerate(acquisition.names)}
     faulty = {normalize("NFC", fault.frame) for fault in acquisition.faults}
     unknown = sorted(
@@ -141,10 +142,10 @@ def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHan
         if normalize("NFC", name) not in index_of.keys() | faulty
     )
     if unknown:
-        more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+        more = f" and {len(unknown) - _NAMES} more" if len(unknown) > _NAMES else ""
         msg = (
             f"Corrections must name frames of the scan, which has no "
-            f"{', '.join(unknown[:_NAMED])}{more}: its {len(index_of)} frames are "
+            f"{', '.join(unknown[:_NAMES])}{more}: its {len(index_of)} frames are "
             f"{acquisition.names[0]} to {acquisition.names[-1]}."
         )
         raise OptionError(msg, code="frames-unknown")
@@ -155,7 +156,9 @@ def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHan
 
     def pair_of(*names: str) -> Iterator[IntPair]:
         frame_pair = sorted(numbers(*names))
-        if len(frame_pair) == 2:  # else one could not be read, and is left out already
+        if (
+            len(frame_pair) == 2
+        ):  # otherwise a frame was unreadable and is left out already
             yield frame_pair[0], frame_pair[1]
 
     dropped_frames = frozenset(numbers(*corrections.drop))
@@ -188,20 +191,20 @@ def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHan
 
 @dataclass(slots=True)
 class _Solver:
-    """A solution while it is corrected."""
+    """A solution being corrected."""
 
-    state: State  # A copy of the solved one
+    state: State  # copy of the solved state
     hand: _ByHand
-    before: FloatArray  # (N, 2) Solved corners, NaN without a place
-    # Shifts of the joints in use: the second frame's position less the first's
+    before: FloatArray  # (N, 2) solved corners, NaN for frames without a position
+    # shifts of the joints in use: position of the second frame minus the first
     used: dict[IntPair, FloatArray]
     pedestal: float  # Of the mosaic
     positions: FloatArray = field(init=False)  # (N, 2)
-    # (N, 2) After whole groups were moved; frames that are not placed by hand keep to
-    # these on the mean
+    # (N, 2) after groups were moved; the mean position of frames that are not placed
+    # manually is kept at these
     laid: FloatArray = field(init=False)
     fixed: dict[int, FloatArray] = field(init=False)  # (2,) As in `positions`
-    # Pairs that overlap, and the positions at which they do
+    # overlapping pairs, and the positions they were computed for
     _overlapping: tuple[bytes, list[IntPair]] = (b"", [])
 
     def __post_init__(self) -> None:
@@ -212,31 +215,31 @@ class _Solver:
         self.fixed = {index: at + origin for index, at in self.hand.places.items()}
 
     def apart(self, pair: IntPair) -> FloatArray:
-        """Find the second frame's present position less the first's, (2,)."""
+        """Compute the current position of the second frame minus the first, (2,)."""
         return np.asarray(self.positions[pair[1]] - self.positions[pair[0]])
 
     @property
     def has_place(self) -> BoolArray:
-        """Which frames have a place, (N,)."""
+        """Mask of the frames with a position, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
     def distance_moved(self, pair: IntPair) -> float:
-        """Distance that a pair was moved by; infinite if a frame had no place."""
+        """Return the change of a pair's shift; infinite if a frame had no position."""
         change = self._change(pair)
         return float(np.hypot(*change)) if np.isfinite(change).all() else np.inf
 
     def _change(self, pair: IntPair) -> FloatArray:
-        """By how much the shift of a pair differs from the solved one, (2,)."""
+        """Return the difference of a pair's shift from the solved one, (2,)."""
         before = self.before[pair[1]] - self.before[pair[0]]
         return np.asarray(self.apart(pair) - before)
 
     def _groups(self, ties: Sequence[Joint]) -> NDArray[np.int64]:
-        """Label the groups of frames that ties hold together, (N,), the largest 0."""
+        """Label the groups of frames that ties connect, (N,), the largest 0."""
         return components(len(self.positions), ties)
 
     @property
     def free(self) -> list[IntPair]:
-        """Overlapping pairs that are neither struck nor joined."""
+        """List the overlapping pairs that are neither struck nor joined."""
         key = self.positions.tobytes()
         if self._overlapping[0] != key:
             shape = self.state.acquisition.frame_shape
@@ -245,10 +248,10 @@ class _Solver:
         return [pair for pair in self._overlapping[1] if pair not in by_hand]
 
     def ties(self) -> list[Joint]:
-        """Joints that hold where the frames now are, and those given by hand."""
+        """List the joints that fit the current positions, and manual ones."""
         state, ties = self.state, []
         for pair in self.free:
-            # frames without a joint rest on all of their pairs together
+            # frames without a joint are connected by all of their pairs together
             together = state.is_nominal or state.rescued & set(pair)
             is_known = pair in self.used or together
             if is_known and self.distance_moved(pair) < TOLERANCE_PX:
@@ -257,7 +260,7 @@ class _Solver:
         for pair in self.hand.joins:
             away = np.hypot(*(self.apart(pair) - self.hand.joins[pair]))
             if has_place[list(pair)].all() and away <= TOLERANCE_PX:
-                ties.append(Joint(*pair, (0.0, 0.0), _SURE))
+                ties.append(Joint(*pair, (0.0, 0.0), _JOIN_WEIGHT))
         return ties
 
     def fit(self, group: Sequence[int], move: FloatArray | None = None) -> JointPlace:
@@ -284,7 +287,7 @@ class _Solver:
         return place
 
     def _gain(self, group: Sequence[int], move: FloatArray) -> float:
-        """How much better a group fits if it moves, in standard deviations."""
+        """Return how much better a group fits after a move, in standard deviations."""
         if self.state.is_nominal:
             return 0.0  # the images do not decide
         before, after = self.fit(group), self.fit(group, move)
@@ -306,11 +309,11 @@ class _Solver:
             waiting.remove(group)
 
     def _loose_groups(self) -> list[tuple[int, ...]]:
-        """List frames, and groups of them, that struck overlaps have joined."""
+        """List the frames, and groups of frames, that struck overlaps connected."""
         labels = self._groups(self.ties())
         groups: set[tuple[int, ...]] = set()
         ends = {index for pair in self.hand.struck for index in pair}
-        # those without a place may have lost it by what was struck
+        # those without a position may have lost it with a struck overlap
         near = {
             item.second if item.first in ends else item.first
             for item in self.state.found
@@ -329,7 +332,7 @@ class _Solver:
         )
 
     def _better_place(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
-        """Find where a group fits clearly better: by how much, and its corners."""
+        """Find where a group fits clearly better: its gain and its corners."""
         members, now = list(group), self.positions[list(group)]
         here = self.fit(group) if np.isfinite(now).all() else None
         fits = here is not None and here.score > self.state.threshold
@@ -350,7 +353,7 @@ class _Solver:
         return gain, corners
 
     def _proposals(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
-        """Give corners, (M, 2), at which the shifts of single pairs put a group."""
+        """Return corners, (M, 2), that shifts of single pairs propose for a group."""
         inside, by_hand = {*group}, self.hand.pairs
         for item in self.state.found:
             pair = (item.first, item.second)
@@ -372,7 +375,7 @@ class _Solver:
     # -- placed frames and joins ------------------------------------------------
 
     def place(self) -> None:
-        """Fix frames, and take along what hangs on them alone."""
+        """Fix frames, and move the frames that they alone connect."""
         if not self.hand.places:
             return
         ties, fixed_frames = self.ties(), self.fixed.keys()
@@ -398,7 +401,7 @@ class _Solver:
                 self.positions[hung] += move
 
     def join(self) -> None:
-        """Move frames, or groups of them, to where joins have them."""
+        """Move frames, or groups of frames, to satisfy the joins."""
         earlier_joints: list[Joint] = []
         for pair, shift in self.hand.joins.items():
             ends = [np.isfinite(self.positions[index]).all() for index in pair]
@@ -426,7 +429,7 @@ class _Solver:
         for side, far in ((~cut, -move), (cut, move)):
             sides.append(np.flatnonzero(side & has_place & main).tolist())
             moves.append(far)
-        # what was named second moves if nothing decides
+        # the frame named second moves if nothing decides
         is_second = self.hand.movable[pair] == pair[1]
         best, gain = None, -np.inf
         for number in (1, 0, 3, 2) if is_second else (0, 1, 2, 3):
@@ -444,17 +447,17 @@ class _Solver:
     # -- all positions ----------------------------------------------------------
 
     def refine(self, *, every: bool = False) -> None:
-        """Solve all positions by kept shifts, and by new ones of pairs that moved.
+        """Solve all positions from kept shifts, and new ones of pairs that moved.
 
-        `every`: by new ones of all pairs, as where the light of the frames was wrong.
+        `every`: from new shifts of all pairs, for frames whose brightness was wrong.
         """
         state, base = self.state, self._kept_shifts()
-        if state.is_nominal:  # where overlaps do not decide, but for those by hand
+        if state.is_nominal:  # where overlaps do not decide, except for manual ones
             return
         for _ in range(_SWEEPS):
             free = self.free
             changed_pairs = {
-                p for p in free if every or self.distance_moved(p) > _ELSEWHERE
+                p for p in free if every or self.distance_moved(p) > _LEAST_MOVE
             }
             fresh = self._compare(sorted(changed_pairs))
             same = [
@@ -463,7 +466,7 @@ class _Solver:
             shifts = [*same, *fresh.values()]
             steps, matrix = self._steps(shifts)
             self.positions = self.positions + steps
-            if np.nanmax(np.abs(steps)) < _SETTLED:
+            if np.nanmax(np.abs(steps)) < _CONVERGENCE:
                 break
         fine = self.positions
         still = np.abs(fine - self.before).max(axis=1) < _STILL
@@ -477,7 +480,7 @@ class _Solver:
         }
 
     def _kept_shifts(self) -> dict[IntPair, LinearisedShift]:
-        """Shifts of the overlapping pairs, as linearised at the solved positions."""
+        """Return shifts of overlapping pairs, linearised at the solved positions."""
         shifts = () if self.state.refined is None else self.state.refined.shifts
         shifts_of_pairs = {(item.first, item.second): item for item in shifts}
         return {
@@ -485,12 +488,12 @@ class _Solver:
         }
 
     def _now(self, item: LinearisedShift) -> LinearisedShift:
-        """Give the step of a pair from where it now is."""
+        """Return the step of a pair from its current shift."""
         pair = (item.first, item.second)
         return replace(item, step=item.step[:2] - self._change(pair))
 
     def _compare(self, pairs: Sequence[IntPair]) -> dict[IntPair, LinearisedShift]:
-        """Compare pairs where they now are; those that do not fit there are none."""
+        """Compare pairs at their current shifts; omit those that do not fit."""
         frames, fitting = self.state.prepared, []
         for pair in pairs:
             shift = whole_shift(self.positions, pair)
@@ -508,11 +511,11 @@ class _Solver:
     def _steps(
         self, shifts: Sequence[LinearisedShift]
     ) -> tuple[FloatArray, sparse.csc_array]:
-        """Solve for the next steps of all frames, (N, 2); give the matrix, too."""
+        """Solve for the next steps of all frames, (N, 2); return the matrix too."""
         count, hand = len(self.positions), self.hand
         has_place = self.has_place
         traces = [np.trace(item.information) / 2 for item in shifts] or [1.0]
-        much = np.eye(2) * float(np.median(traces)) * _SURE
+        much = np.eye(2) * float(np.median(traces)) * _JOIN_WEIGHT
         noise = float(np.median([item.variance for item in shifts] or [1.0]))
         joins = [
             LinearisedShift(*pair, much, shift - self.apart(pair), noise)
@@ -528,14 +531,14 @@ class _Solver:
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
         fixed_frames = list(self.fixed)
-        stiff[fixed_frames] = _FIXED * float(np.median(np.abs(matrix.diagonal())))
+        stiff[fixed_frames] = _HOLD * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
         away[fixed_frames] = (
             np.array([*self.fixed.values()]) - self.positions[fixed_frames]
         )
         matrix = (matrix + sparse.diags_array(stiff.ravel())).tocsc()
         pulls = pulls + (stiff * away).ravel()
-        # placed frames move against all others, which stay in place on the mean
+        # placed frames move relative to all others, whose mean position is kept
         others = has_place.copy()
         others[fixed_frames] = False
         if not others.any():
@@ -547,14 +550,14 @@ class _Solver:
         return solution[:-2].reshape(count, 2), matrix
 
     def lay(self) -> None:
-        """Apply all corrections to within some pixels."""
+        """Apply all corrections to within a few pixels."""
         self.strike()
         self.place()
         self.join()
         self.laid = self.positions.copy()
 
     def release(self) -> None:
-        """Take the place from frames that nothing holds any more."""
+        """Remove the positions of frames that nothing connects any more."""
         if self.state.is_nominal:
             return
         fresh = [
@@ -563,7 +566,7 @@ class _Solver:
             if pair in self.used and self.distance_moved(pair) >= TOLERANCE_PX
         ]
         ties, fixed_frames = [*self.ties(), *fresh], list(self.fixed)
-        # placed frames are in one frame of reference, whatever is between them
+        # placed frames share one coordinate system, whatever is between them
         ties += [
             Joint(fixed_frames[0], index, (0.0, 0.0), 1.0) for index in fixed_frames[1:]
         ]
@@ -574,24 +577,24 @@ class _Solver:
         for label in np.unique(labels[~stays & has_place]):
             group = np.flatnonzero(~stays & has_place & (labels == label)).tolist()
             if self.fit(group).score > self.state.threshold:
-                continue  # all of their overlaps together hold them
+                continue  # all of their overlaps together connect them
             self.positions[group] = np.nan
-            self.state.reasons.update(dict.fromkeys(group, _UNHELD))
+            self.state.reasons.update(dict.fromkeys(group, _LOSS_REASON))
 
 
 def correct_mosaic(
     solution: StitchSolution, corrections: Corrections
 ) -> Job[StitchSolution]:
-    """Solve a scan again with corrections by hand.
+    """Solve a scan again with manual corrections.
 
-    Starts from `solution` without the corrections that it may have already.
+    Starts from `solution` without the corrections that it may already contain.
 
     Raises
     ------
     OptionError
-        If a name is none of the frames', or fewer than two frames are left.
+        If a name is not the name of a frame, or fewer than two frames are left.
     RegistrationError
-        If nothing holds two frames together any more.
+        If nothing connects two frames any more.
     """
     solution = solution.base or solution
     solved_state: State = solution.state
@@ -607,7 +610,7 @@ def correct_mosaic(
         struck=hand.struck,
         joined=frozenset(hand.joins),
         ambiguous=solved_state.ambiguous - hand.pairs,
-        reasons={**solved_state.reasons, **dict.fromkeys(hand.dropped, DROPPED)},
+        reasons={**solved_state.reasons, **dict.fromkeys(hand.dropped, DROP_REASON)},
         warnings=[],
     )
     solver = _Solver(state, hand, solved_state.positions, shifts, solution.pedestal)
@@ -618,8 +621,8 @@ def correct_mosaic(
     state.positions = solver.positions
     if int(state.has_place.sum()) < 2:
         msg = (
-            "Corrections must leave overlaps that hold two frames together, but none "
-            "is left: strike or drop fewer."
+            "Corrections must leave overlaps that connect two frames, but none is "
+            "left: strike or drop fewer."
         )
         raise RegistrationError(msg, code="nothing-placed")
     for index in np.flatnonzero(state.has_place).tolist():
@@ -627,7 +630,7 @@ def correct_mosaic(
     state.prepared = _match_moved(state, solver)
     remaining = _remaining(state, solver)
     if remaining > UNEVEN and (state.positions != solver.before).any():
-        # wrong places have misled the light, and through it all the others
+        # wrong positions have biased the brightness, and through it all other positions
         for knots in (COARSE_KNOTS, FINE_KNOTS):
             yield Progress(0, 0, "Refining flat field and gains")
             reshade(state, knots)
@@ -643,21 +646,21 @@ def correct_mosaic(
 
 
 def _remaining(state: State, solver: _Solver) -> float:
-    """Measure the shading that remains on some of the pairs, and on all that moved."""
+    """Measure the remaining shading on some of the pairs, and on all that moved."""
     pairs = state.overlapping()
     some = {pairs[k] for k in evenly(len(pairs), _SAMPLE)}
     pairs_to_measure = [
-        p for p in pairs if p in some or solver.distance_moved(p) > _ELSEWHERE
+        p for p in pairs if p in some or solver.distance_moved(p) > _LEAST_MOVE
     ]
     where = state.prepared, state.positions, pairs_to_measure
     return remaining_shading(*where, solver.pedestal)
 
 
 def _list_joints(state: State, solver: _Solver) -> None:
-    """Name the joints that the corrected positions rest on."""
+    """List the joints on which the corrected positions rest."""
     hand = solver.hand
     joints = [
-        Joint(*pair, (float(y), float(x)), _SURE)
+        Joint(*pair, (float(y), float(x)), _JOIN_WEIGHT)
         for pair, (y, x) in hand.joins.items()
         if state.has_place[list(pair)].all()
     ]
@@ -679,7 +682,7 @@ def _list_joints(state: State, solver: _Solver) -> None:
 
 
 def _report_place(state: State, pair: IntPair) -> Candidates:
-    """Report a pair that was not searched, where it now is."""
+    """Report a pair that was not searched, at its current shift."""
     shift = whole_shift(state.positions, pair)
     ncc, score, weight = (
         np.array([value]) for value in coefficient(state.prepared, pair, shift)
@@ -688,7 +691,7 @@ def _report_place(state: State, pair: IntPair) -> Candidates:
 
 
 def _match_moved(state: State, solver: _Solver) -> CorrectedFrames:
-    """Match the brightness of frames that moved to that of those that did not."""
+    """Match the brightness of frames that moved to that of the others."""
     far = np.abs(state.positions - solver.before).max(axis=1)
     is_moved = state.has_place & ~(far <= TOLERANCE_PX)
     pairs = [p for p in state.overlapping() if is_moved[p[0]] != is_moved[p[1]]]

@@ -1,4 +1,4 @@
-"""What a user corrects of a mosaic by hand."""
+"""Manual corrections of a mosaic."""
 
 from typing import Self
 
@@ -7,18 +7,18 @@ from pydantic import Field, model_validator
 
 from napari_semsr.core import FloatPair, Options
 
-_CONTRADICTS = 0.5  # px; chosen: as far as a hand errs that nudges a frame
+_CONTRADICTS = 0.5  # px; chosen: the error of moving a frame by hand
 
 
 class PlacedFrame(Options):
-    """Where a frame is fixed: its top-left corner, as in `positions` of the mosaic."""
+    """Fixed top-left corner of a frame, as in `positions` of the mosaic."""
 
     y_px: float
     x_px: float
 
 
 class JoinedPair(Options):
-    """A shift that was given by hand: the second frame less the first, ``(y, x)``."""
+    """Manual shift: position of the second frame minus the first, ``(y, x)``."""
 
     first: str
     second: str
@@ -29,8 +29,8 @@ class Corrections(Options):
     """Corrections of a mosaic, by the names of its frames.
 
     `strike`: overlaps that are not used; `drop`: frames that are left out; `place`:
-    frames that are fixed, in the coordinates of the mosaic without corrections; `join`:
-    shifts that are used in place of those that the images show.
+    fixed frames, in the coordinates of the mosaic without corrections; `join`: shifts
+    that replace those measured in the images.
     """
 
     strike: tuple[tuple[str, str], ...] = ()
@@ -40,13 +40,13 @@ class Corrections(Options):
 
     @property
     def names(self) -> set[str]:
-        """All frames that are named."""
+        """Names of all frames concerned."""
         pairs = [*self.strike, *((item.first, item.second) for item in self.join)]
         return {*self.drop, *self.place, *(name for pair in pairs for name in pair)}
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        """Refuse entries that contradict each other."""
+        """Raise an error for entries that contradict each other."""
         struck_pairs = {frozenset(pair) for pair in self.strike}
         joined_pairs = [frozenset((item.first, item.second)) for item in self.join]
         for pair in (*struck_pairs, *joined_pairs):
@@ -74,7 +74,7 @@ class Corrections(Options):
         return self
 
     def _misfit(self) -> float:
-        """Largest misfit of places and joins among themselves, in px."""
+        """Compute the largest misfit between places and joins, in px."""
         names = sorted(self.names)
         rows, values = [], []
         for item in self.join:

@@ -1,9 +1,9 @@
-"""Frames of which nothing is known: placed by their images alone, one after another.
+"""Placement of frames without positions or grid, by their images alone.
 
-Every pair is correlated at low resolution, and its best peaks are looked at closely.
-From the surest joint on, a frame is added where most joints want it, but only if it
-then shows what all the frames show that it would overlap: a chance match of one pair
-contradicts the others.
+Every pair is correlated at low resolution, and its best peaks are refined. Starting
+from the surest joint, a frame is added where most joints place it, but only if it then
+agrees with all frames that it would overlap: a chance match of one pair contradicts the
+others.
 """
 
 from collections.abc import Callable, Sequence
@@ -27,27 +27,27 @@ from napari_semsr.stitching.pairwise import (
 
 # Whether each placed frame shows what its neighbours show.
 #
-# Where two frames overlap, their band-passed pictures have a common part and noise. The
-# noise is what the differences of most pairs leave; the rest of their power must be in
-# their product as well. A frame of another sample, or one in a wrong place, has detail
-# beyond its noise that none of its neighbours knows.
+# Where two frames overlap, their band-passed images have a common part and noise. The
+# noise is estimated from the differences of most pairs; the rest of their power must
+# also be in their product. A frame of another sample, or in a wrong position, has
+# detail beyond its noise that none of its neighbours shows.
 
-# `benchmarks/stitching.py --bad 0.05`: frames in their places share 0.86 and more,
-# foreign ones at most 0.06; chosen between.
+# `benchmarks/stitching.py --bad 0.05`: frames in the right position share 0.86 and
+# more, foreign ones at most 0.06; chosen between.
 _LEAST_SHARE = 0.4
-_EVIDENT = 6.0  # standard deviations of noise; chosen: a blank frame is not judged
-_TINY = 1e-12  # chosen: against division by zero alone
+_EVIDENT = 6.0  # standard deviations of noise; chosen: a blank frame is not tested
+_TINY = 1e-12  # chosen: only to avoid division by zero
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How much of the detail of overlapping frames they have in common."""
+    """Share of detail that overlapping frames have in common."""
 
-    pairs: NDArray[np.int64]  # (M, 2) The frames of each pair
+    pairs: NDArray[np.int64]  # (M, 2) frames of each pair
     common: FloatArray  # (M,) Sum of products over the overlap
-    power: FloatArray  # (M,) Mean of both sums of squares
+    power: FloatArray  # (M,) mean of both sums of squares
     pixels: FloatArray  # (M,) Pixels of the overlap
-    most_noise: float = float("inf")  # Largest noise power of a pixel that is thinkable
+    most_noise: float = float("inf")  # upper bound of the noise power of a pixel
 
     @classmethod
     def measure(
@@ -57,7 +57,7 @@ class Agreement:
         pairs: Sequence[IntPair],
         most_noise: float = float("inf"),
     ) -> "Agreement":
-        """Compare overlapping frames at their present places, `positions` (N, 2)."""
+        """Compare overlapping frames at their current `positions` (N, 2)."""
         pairs_in_use, sums = [], []
         for pair in pairs:
             sums_of_pair = _overlap_sums(
@@ -72,12 +72,12 @@ class Agreement:
 
     @property
     def noise(self) -> float:
-        """Noise power of a pixel: what half of the pairs leave less of."""
+        """Noise power of a pixel: median of what the pairs leave."""
         left = (self.power - self.common) / np.maximum(self.pixels, 1)
         return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
 
     def share(self, count: int, without: Sequence[int] = ()) -> FloatArray:
-        """Part of each frame's detail that its neighbours show as well, (N,)."""
+        """Share of each frame's detail that its neighbours also show, (N,)."""
         is_asked = ~np.isin(self.pairs, np.array(without, dtype=np.int64)).any(axis=1)
         common, power, pixels = np.zeros((3, count))
         for column in range(2):
@@ -88,7 +88,7 @@ class Agreement:
         return _shared_part(common, power, pixels, self.noise)
 
     def misfits(self, count: int) -> list[int]:
-        """Frames that show detail which their neighbours do not."""
+        """Return the frames with detail that their neighbours do not show."""
         misfit_frames: list[int] = []
         while True:
             share = self.share(count, misfit_frames)
@@ -104,7 +104,7 @@ class Agreement:
 def _shared_part(
     common: FloatArray, power: FloatArray, pixels: FloatArray, noise: float
 ) -> FloatArray:
-    """Part of the detail beyond noise that is common; NaN where there is hardly any."""
+    """Return the common share of detail beyond noise; NaN if there is hardly any."""
     detail = power - pixels * noise
     doubt = noise * np.sqrt(2 * NOISE_AREA * np.maximum(pixels, 1))
     evident = detail > np.maximum(_EVIDENT * doubt, _TINY)
@@ -116,7 +116,7 @@ def _overlap_sums(
 ) -> tuple[float, float, int] | None:
     """Sum products and squares over the overlap of two frames, and count its pixels.
 
-    Of the sums of squares it is the mean of both; None without overlap.
+    The sum of squares is the mean of both frames; None without overlap.
     """
     boxes = overlap_boxes(frames.frame_shape, shift)
     if boxes is None:
@@ -137,32 +137,32 @@ def _overlap_sums(
 Spectra = list[NDArray[np.complex64]]
 Judge = Callable[[int, FloatArray, FloatArray], float]
 
-_SMALL_SIDE = 96  # px; chosen: every pair is correlated, detail below 2 px is lost
-_PEAKS = 4  # of a pair, looked at closely; chosen: time against a true peak missed
-# Pairs of large frames and of small ones; chosen: of so many all peaks are looked at,
-# of more the highest alone.
+_SMALL_SIDE = 96  # px; chosen: every pair is correlated, finer detail than 2 px is lost
+_PEAKS = 4  # refined peaks of a pair; chosen: time against missing the true one
+# Pairs of large frames and of small ones; chosen: up to this number all peaks are
+# refined, above it only the highest.
 _FEW_PAIRS, _FEW_SMALL_PAIRS = 150, 400
 _APART = 5  # px of the small image; chosen: less is one peak
-_CANDIDATE = 3.5  # score; chosen low: what is added must agree with all it meets
-_SURE = 6.0  # score; chosen: the best of ten million normal deviates is 5.2
-_STRONG = 50.0  # score; chosen as in the layout: above it detail grows, not certainty
-_AGREE = 0.75  # of the strong matches; chosen: the rest may be foreign frames
-# Parts of its detail that a frame must share to be added, and where no strong match
-# wants it there; chosen in the gap between 0.06 and 0.86 (see above), near its end.
-_SHARED, _ALL_SHARED = 0.55, 0.8
-_SAME = 4.0  # px; chosen: proposals differ by as much where overlaps are poor
-_SEEDS = 6  # beginnings; chosen: each costs as much as the whole layout
-_STILL_PX = 2.0  # chosen: a stage that stepped is farther than peaks are wide
-_LEAST_PIXELS = 300  # of an overlap; chosen: in smaller ones noise rules
+_CANDIDATE = 3.5  # score; chosen low: an added frame must agree with all overlaps
+_SURE = 6.0  # score; the largest of ten million normal deviates is 5.2
+_STRONG = 50.0  # score; chosen as in the layout: above it, certainty no longer grows
+_AGREE = 0.75  # share of the strong matches; chosen: the rest may be foreign frames
+# Shares of its detail that a frame must have in common to be added, with and without a
+# strong match; chosen in the gap between 0.06 and 0.86 (see above), near its ends.
+_LEAST_COMMON, _LEAST_COMMON_ALONE = 0.55, 0.8
+_SAME = 4.0  # px; chosen: proposals from poor overlaps differ by as much
+_SEEDS = 6  # starts; chosen: each costs as much as the whole layout
+_STILL_PX = 2.0  # chosen: a stage step is larger than the width of a peak
+_LEAST_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
 
 
 def discover(
     frames: CorrectedFrames, joints: Sequence[Joint], noise: float
 ) -> FloatArray:
-    """Find rough positions when neither positions nor a grid are known.
+    """Find rough positions if neither positions nor a grid are known.
 
     `joints`: of `match_frames`; `noise`: noise power of a band-passed pixel. Positions
-    are top-left corners in px, (N, 2), NaN for frames that fit none of the largest
+    are top-left corners in px, (N, 2), NaN for frames that do not fit the largest
     group.
     """
     count = len(frames.acquisition)
@@ -215,7 +215,7 @@ def _shared_detail(
     place: FloatArray,
     positions: FloatArray,
 ) -> float:
-    """Part of a frame's detail that the placed frames show as well; 0 without any."""
+    """Return the share of detail that placed frames also show; 0 without any."""
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         shift = np.round(place - positions[other])
@@ -229,7 +229,7 @@ def _shared_detail(
 
 
 def grow(count: int, joints: Sequence[Joint], judge: Judge) -> FloatArray:
-    """Place frames, (N, 2), one by one, each where it agrees with all before it."""
+    """Place frames, (N, 2), one by one, each where it agrees with all previous ones."""
     best = np.full((count, 2), np.nan)
     trial_count = 0
     for seed in sorted(joints, key=lambda joint: -joint.weight):
@@ -251,7 +251,7 @@ def _grow_from(
 ) -> FloatArray:
     positions = np.full((count, 2), np.nan)
     positions[seed.first] = 0.0
-    if judge(seed.second, np.array(seed.shift), positions) < _SHARED:
+    if judge(seed.second, np.array(seed.shift), positions) < _LEAST_COMMON:
         return np.full((count, 2), np.nan)
     positions[seed.second] = seed.shift
     return _more_placed(joints, judge, positions)
@@ -261,11 +261,11 @@ def _more_placed(
     joints: Sequence[Joint],
     judge: Judge,
     positions: FloatArray,
-    least: float = _SHARED,
+    least: float = _LEAST_COMMON,
 ) -> FloatArray:
-    """Add frames to those that have a place in `positions`, (N, 2), as many as fit.
+    """Add as many frames as fit to those placed in `positions`, (N, 2).
 
-    `least`: part of its detail that a frame must share where a strong match wants it.
+    `least`: share of common detail that a frame with a strong match needs.
     """
     refusals: set[tuple[int, int, int]] = set()
     while True:
@@ -273,7 +273,7 @@ def _more_placed(
             key = (index, round(place[0]), round(place[1]))
             if key in refusals:
                 continue
-            least_share = least if support >= _SURE else _ALL_SHARED
+            least_share = least if support >= _SURE else _LEAST_COMMON_ALONE
             if judge(index, place, positions) >= least_share:
                 positions[index] = place
                 break
@@ -285,7 +285,7 @@ def _more_placed(
 def _proposals(
     joints: Sequence[Joint], positions: FloatArray
 ) -> list[tuple[float, int, FloatArray]]:
-    """Places that joints propose for frames without one, best supported first."""
+    """List positions that joints propose for unplaced frames, best supported first."""
     has_place = np.isfinite(positions[:, 0])
     wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
     for joint in joints:
@@ -314,24 +314,25 @@ def find_strays(
     strays: Sequence[int],
     noise: float,
 ) -> FloatArray:
-    """Place frames that lie nowhere near where the scan says, by the images alone.
+    """Place frames far from their stated positions, by the images alone.
 
-    `positions` (N, 2): NaN for what is not placed, such as `strays`; `noise`: noise
-    power of a band-passed pixel. Gives positions (N, 2) with those that were found.
+    `positions` (N, 2): NaN for frames that are not placed, such as `strays`; `noise`:
+    noise power of a band-passed pixel. Returns positions (N, 2) including the strays
+    that were placed.
     """
     sure = [j for j in match_frames(frames, strays) if j.weight >= _SURE]
-    # a period away from its place a frame shares most of its detail, too
+    # a period away from its position a frame shares most of its detail too
     judge = partial(_shared_detail, frames, noise)
-    return _more_placed(sure, judge, positions.copy(), _ALL_SHARED)
+    return _more_placed(sure, judge, positions.copy(), _LEAST_COMMON_ALONE)
 
 
 def match_frames(
     corrected_frames: CorrectedFrames, frames: Sequence[int] | None = None
 ) -> list[Joint]:
-    """Possible shifts of all pairs, or of those of some frames, in full resolution.
+    """Find possible shifts of all pairs, or those of some frames, in full resolution.
 
-    Scores are in deviations of unrelated noise of a fine grain; that of the sample may
-    be coarser.
+    Scores are in standard deviations of unrelated fine-grained noise; the grain of the
+    sample may be coarser.
     """
     factor = max(1, min(corrected_frames.frame_shape) // _SMALL_SIDE)
     around = (factor + 2, factor + 2)
@@ -354,7 +355,7 @@ def match_frames(
 def _small_spectra(
     frames: CorrectedFrames, factor: int
 ) -> tuple[Spectra, Spectra, IntPair]:
-    """Spectra of all frames reduced by `factor`, and of their squares."""
+    """Compute spectra of all frames reduced by `factor`, and of their squares."""
     rows, columns = (side // factor for side in frames.frame_shape)
     height, width = (fft.next_fast_len(2 * n, real=True) for n in (rows, columns))
     size = height, width
@@ -373,7 +374,7 @@ def _trials(
     few: int,
     frames: Sequence[int] | None,
 ) -> list[tuple[int, int, IntPair]]:
-    """Shifts of pairs at which their correlation peaks; if not `few`, the best."""
+    """Find shifts of pairs at their correlation peaks; if not `few`, only the best."""
     trials: list[tuple[float, int, int, IntPair]] = []
     frames_wanted = {*(range(len(spectra)) if frames is None else frames)}
     for first in range(len(spectra)):
@@ -382,7 +383,7 @@ def _trials(
                 continue
             cross = fft.irfft2(spectra[first] * spectra[second].conj(), s=size)
             spread = fft.irfft2(powers[first] * powers[second].conj(), s=size)
-            # chosen: small overlaps have no scale of their own
+            # chosen: small overlaps do not define a scale
             floor = max(0.03 * float(spread.max()), _TINY)
             score = cross / np.sqrt(np.maximum(spread, floor))
             score[spread <= floor] = 0
@@ -396,7 +397,7 @@ def _trials(
 
 
 def _highest(score: NDArray[np.float32]) -> list[tuple[float, IntPair]]:
-    """Heights and shifts of the best peaks of a wrapped surface."""
+    """Find heights and shifts of the best peaks of a wrapped surface."""
     around = ndimage.maximum_filter(score, _APART, mode="wrap")
     places = np.flatnonzero(((score == around) & (score > 0)).ravel())
     order = places[np.argsort(-score.ravel()[places], kind="stable")[:_PEAKS]]

@@ -1,9 +1,9 @@
-"""Flat field and dark level, found from the frames themselves.
+"""Flat field and dark level, estimated from the frames.
 
-A frame is ``dark + offset + gain * flat * scene + noise``. A microsphere's field is
-round, so the flat field is taken as a radial profile: the median of all frames, each
-divided by its own level, over rings about the centre of the field. What is not radial
-is found later from overlaps (`napari_semsr.stitching.shading`), where the scene
+A frame is ``dark + offset + gain * flat * scene + noise``. The field of a microsphere
+is round, so the flat field is a radial profile: the median of all frames, each divided
+by its own level, over rings about the centre of the field. Non-radial shading is
+estimated later from overlaps (`napari_semsr.stitching.shading`), where the scene
 cancels.
 """
 
@@ -12,68 +12,68 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # other parts of SciPy are imported when they are used
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import Acquisition, Float32Array, FloatArray
 
-# Of the brightest place. As in the trials of the record: there a corrected
-# pixel has 1 / 0.15**2 = 44 times the noise variance.
+# Share of the brightest value. As in the recorded trials: there a corrected pixel has 1
+# / 0.15**2 = 44 times the noise variance.
 MIN_FLAT = 0.15
-GIVEN = ("none", "file")  # flat fields that are not to be changed
-_EROSION = 3  # px off the rim of a field, as eroded in the trials; how far is chosen
+FIXED_METHODS = ("none", "file")  # flat fields that must not be changed
+_EROSION = 3  # px eroded from the rim of a field, as in the trials; the width is chosen
 _SAMPLE = 48  # frames that are read; chosen: more take time, fewer show the sample
-_BLOCK = 8  # px; chosen: the noise of a mean is an eighth of a pixel's
-# As a share of brightness; chosen: a polynomial that misses half of the rings by more
-# than half of it gives way to parabolas, parabolas that miss by twice as much to the
-# rings as measured.
+_BLOCK = 8  # px; chosen: the noise of a block mean is an eighth of that of a pixel
+# Share of brightness; chosen: a polynomial that misses half of the rings by more than
+# half of it is replaced by parabolas, and parabolas that miss by twice as much by the
+# measured rings.
 _SHARP = 0.05
-# Share of the blocks; chosen: a round field leaves a fifth of a square unlit, one whose
-# middle is a quarter of a frame off still half of that
+# Share of the blocks; chosen: a round field leaves a fifth of a square unlit, a field a
+# quarter of a frame off centre still half of that
 _LEAST_UNLIT = 0.05
-_DIM = 0.1  # of the light; chosen: less counts as none
-_RIM = 4  # px before the dark that a fit leaves out; chosen, 2.7 times the smoothing
+_DIM = 0.1  # share of the light; chosen: less counts as none
+_RIM = 4  # px next to the dark that a fit excludes; chosen, 2.7 times the smoothing
 
 
 @dataclass(frozen=True, slots=True)
 class FlatField:
-    """How the microscope shades every frame."""
+    """Shading that the microscope applies to every frame."""
 
     flat: Float32Array  # (Y, X) Relative sensitivity, 1 where the field is brightest
     dark: float  # Grey level without light
-    valid: NDArray[np.bool_]  # (Y, X) Where a frame holds anything
-    # How it was found: ``none`` or ``file`` as asked for; ``radial``, ``radial, off
-    # centre``, ``none is better``, or any of these three with ``, refined``
+    valid: NDArray[np.bool_]  # (Y, X) valid pixels of a frame
+    # Method: ``none`` or ``file`` as requested; ``radial``, ``radial, off centre``,
+    # ``none is better``, or any of these three with ``, refined``
     method: str
     # ``(y, x)`` of the field in px; None for the frame's own centre
     centre: tuple[float, float] | None = None
 
     @property
     def is_refined(self) -> bool:
-        """Whether overlaps have changed it."""
+        """Whether overlaps have refined it."""
         return self.method.endswith(", refined")
 
     @property
     def weight(self) -> Float32Array:
-        """Inverse variance of a corrected pixel, 0 outside the field."""
+        """Return the inverse variance of a corrected pixel, 0 outside the field."""
         return np.where(self.valid, self.flat**2, 0).astype(np.float32)
 
 
 def no_flat(shape: tuple[int, ...], dark: float, method: str) -> FlatField:
-    """Give a field without any shading."""
+    """Return a flat field without shading."""
     ones = np.ones(shape, np.float32)
     return FlatField(ones, dark, ones > 0, method)
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """Choose some of so many frames, evenly spread over the scan."""
+    """Choose frames evenly spread over the scan."""
     chosen_frames = np.unique(np.linspace(0, count - 1, min(count, most)).round())
     return [int(index) for index in chosen_frames]
 
 
 def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
-    """Part of a frame, (Y, X), that is bright enough to use, without its rim."""
+    """Return the mask, (Y, X), of pixels bright enough to use, without the rim."""
     bright = flat > MIN_FLAT
     if bright.all():
         return np.ones(flat.shape, bool)
@@ -83,7 +83,7 @@ def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
-    """Means of square blocks; a ragged border is left out."""
+    """Compute means of square blocks; an incomplete border is left out."""
     count, rows, columns = frames.shape
     rows, columns = rows // block, columns // block
     cut = frames[:, : rows * block, : columns * block]
@@ -92,15 +92,15 @@ def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
 
 
 def _dark_levels(frames: NDArray[Any]) -> FloatArray:
-    """Mean of the darkest blocks of each frame, (N,), if they have no signal, else 0.
+    """Return the mean of each frame's darkest blocks, (N,), if without signal, else 0.
 
-    A block without signal has the same mean in every frame but for noise, or the same
-    as the other blocks without signal of its frame; one with signal varies with the
-    sample, far more.
+    Except for noise, a block without signal has the same mean in every frame, or the
+    same as the other blocks without signal of its frame; a block with signal varies far
+    more with the sample.
     """
     none = np.zeros(len(frames))
     means = _block_means(frames)
-    # chosen: fewer frames or blocks tell no scatter
+    # chosen: fewer frames or blocks do not show the scatter
     if len(frames) < 3 or means[0].size < 16:
         return none
     level = np.nanmedian(means, axis=0)
@@ -112,20 +112,20 @@ def _dark_levels(frames: NDArray[Any]) -> FloatArray:
     ]
     across = np.abs(np.diff(np.stack(pieces), axis=-1).ravel())
     noise = max(float(1.4826 * np.nanmedian(across) / np.sqrt(2)) / _BLOCK, 1e-12)
-    # the darkest were picked by their noise too: take all that are as dark as they
+    # the darkest are partly selected by noise: take all that are equally dark
     unlit = _unlit(means, noise)
     if unlit.any():
         common = float(np.nanmean(means[:, unlit]))
         return none + common if common < 0.5 * high else none
     own = means - np.nanmedian(means[:, level <= low], axis=1)[:, None, None]
     unlit = _unlit(own, noise)
-    # a corner that is lit is darkest in few places, a field that ends is all about it
+    # a lit corner is darkest in few places, the area outside a field surrounds it
     if not _LEAST_UNLIT <= unlit.mean() < 0.5:
         return none
     spread = 1.4826 * np.nanmedian(np.abs(own - np.nanmedian(own, axis=0)), axis=0)
     sample = float(np.median(spread[level >= np.nanmedian(level)]))
     dim = float(np.median(spread[unlit]))
-    # and shows nothing of the sample, which must be seen where there is light
+    # and shows nothing of the sample, which must be visible where there is light
     if sample < 5 * noise or dim > np.hypot(noise, _DIM * sample):
         return none
     dark: FloatArray = np.nan_to_num(np.nanmean(means[:, unlit], axis=1))
@@ -133,7 +133,7 @@ def _dark_levels(frames: NDArray[Any]) -> FloatArray:
 
 
 def _unlit(means: FloatArray, noise: float) -> NDArray[np.bool_]:
-    """Find the darkest blocks, (R, C), if they are alike in all frames of `means`."""
+    """Find the darkest blocks, (R, C), if they are similar in all frames of `means`."""
     level = np.nanmedian(means, axis=0)
     spread = 1.4826 * np.nanmedian(np.abs(means - level), axis=0)
     low = np.nanquantile(level, 0.02)
@@ -144,7 +144,7 @@ def _unlit(means: FloatArray, noise: float) -> NDArray[np.bool_]:
 
 
 def _typical(frames: NDArray[Any], dark: FloatArray) -> FloatArray:
-    """Median of the frames, each divided by its own level; `dark` (N,)."""
+    """Compute the median of the frames, each divided by its own level; `dark` (N,)."""
     rows, columns = frames.shape[1:]
     middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]
     level = np.nanmedian(middle.reshape(len(frames), -1), axis=1) - dark
@@ -164,7 +164,7 @@ def _distances(shape: tuple[int, int], centre: tuple[float, float]) -> FloatArra
 def radial_flat(
     typical: FloatArray, centre: tuple[float, float] | None = None
 ) -> FloatArray:
-    """Flat field that depends on the distance from one centre alone.
+    """Compute a flat field that depends only on the distance from a centre.
 
     `typical` (Y, X). The profile of ring medians is smoothed by a polynomial or by
     local parabolas within the field, by 1.5 px at a sharp rim; it is 1 where it is
@@ -187,12 +187,12 @@ def radial_flat(
 
 
 def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
-    """Smooth strongly within the field, closely where it ends.
+    """Smooth a radial profile strongly within the field, and little at its edge.
 
-    Vignetting is even and smooth: the logarithm is a short polynomial in the square of
-    the radius, so that what the sample left in the rings, above all in the few pixels
-    near the centre, does not come through. Where that does not describe the rings,
-    local parabolas do; a rim too sharp for these stays as it was measured.
+    Vignetting is even and smooth: its logarithm is a low-order polynomial in the square
+    of the radius, which suppresses traces of the sample in the rings, above all in the
+    few pixels near the centre. Where that does not describe the rings, local parabolas
+    do; a rim too sharp for these stays as measured.
     """
     close: FloatArray = ndimage.gaussian_filter1d(profile, 1.5, mode="nearest")
     top = float(np.quantile(profile, 0.9))
@@ -216,7 +216,7 @@ def _smooth_profile(profile: FloatArray, counts: FloatArray) -> FloatArray:
 def _even_polynomial(
     log: FloatArray, counts: FloatArray, end: int
 ) -> tuple[FloatArray, float]:
-    """Cubic in the squared radius, continued to `end`, and its typical misfit."""
+    """Fit a cubic in the squared radius, continued to `end`; return its misfit too."""
     unit = (np.arange(end) / len(log)) ** 2
     design = np.stack([unit**power for power in range(4)], axis=1)
     root = np.sqrt(counts)
@@ -229,7 +229,7 @@ def _even_polynomial(
 
 
 def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
-    """Local parabolas through ring values, continued to `end`."""
+    """Fit local parabolas to ring values, continued to `end`."""
     inside = np.arange(len(log), dtype=float)
     width = max(4.0, len(log) / 8)
     profile_fit = np.empty(end)
@@ -244,9 +244,9 @@ def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
 
 
 def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
-    """Centre ``(y, x)`` in px about which a frame is most nearly round.
+    """Find the centre ``(y, x)`` in px about which a frame is most nearly round.
 
-    `typical` (Y, X). The second value is the misfit over that about the middle.
+    `typical` (Y, X). The second value is the misfit relative to that about the middle.
     """
     small = _block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
     small = small / max(float(np.quantile(small, 0.95)), 1e-12)
@@ -279,26 +279,26 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
 
 # Dust on the sphere, scratches, hot pixels: detail that all frames have at one place.
 #
-# The median over the frames of what each has beyond its own surroundings. The sample
-# differs from frame to frame and leaves the error of a median. Against narrow
-# surroundings a speck stands out, against wide ones it is whole.
+# Computed as the median over the frames of each pixel relative to its surroundings. The
+# sample differs from frame to frame and adds the error of a median. Relative to narrow
+# surroundings a speck stands out, relative to wide ones it is complete.
 
-_LEAST_FRAMES = 8  # chosen: the sample is in fewer than half of them at one place
-_MOST_FRAMES = 24  # chosen: more take time, specks that matter stand out of these
-_NARROW_PX = 13  # chosen: as wide as the band-pass, whose coarser deviation is 5 px
-_WIDE = 0.3  # of a frame's shorter side; chosen: specks are smaller
-_SEEN = 6.0  # errors of the median; chosen: 80 clean scans had up to 5.1 at a pixel
-_NEAR_PX = 6.0  # chosen: wider than grain, since the spread of few frames errs, too
-_JOINED = 3.0  # errors, beside what is seen; chosen: a speck is whole up to its edge
+_LEAST_FRAMES = 8  # chosen: at one place the sample is in fewer than half of them
+_MOST_FRAMES = 24  # chosen: more take time, relevant specks stand out from these
+_NARROW_PX = 13  # chosen: as wide as the coarser Gaussian of the band-pass, 5 px
+_WIDE = 0.3  # share of a frame's shorter side; chosen: specks are smaller
+_SPECK_LEVEL = 6.0  # errors of the median; chosen: 80 clean scans had up to 5.1
+_NEAR_PX = 6.0  # chosen: wider than grain; the spread of few frames has an error too
+_SPECK_EDGE = 3.0  # errors, next to a speck; chosen: a speck is whole up to its edge
 # Share of the field above which the sample may have moved by whole periods; chosen:
-# who has more dust than that cleans it off.
+# more dust than that would be cleaned off.
 _MOST_FIXED = 0.2
 
 
 def _common_detail(
     frames: Float32Array, in_light: Float32Array, width: int
 ) -> tuple[Float32Array, Float32Array]:
-    """Median of frames (N, Y, X) over their surroundings, less 1; and its error."""
+    """Compute the median of frames (N, Y, X) over surroundings, minus 1; its error."""
     detail = np.empty_like(frames)
     within = np.maximum(ndimage.uniform_filter(in_light, width), np.float32(1e-3))
     for frame, own in zip(frames, detail, strict=True):
@@ -313,7 +313,7 @@ def _common_detail(
 
 
 def _median(stack: Float32Array) -> Float32Array:
-    """Median along the first axis; by a sort, which is faster, where nothing lacks."""
+    """Compute the median along the first axis; without NaN by a faster sort."""
     if np.isnan(stack).any():
         return np.asarray(np.nanmedian(stack, axis=0))
     in_order = np.sort(np.ascontiguousarray(np.moveaxis(stack, 0, -1)), axis=-1)
@@ -322,9 +322,9 @@ def _median(stack: Float32Array) -> Float32Array:
 
 
 def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Array:
-    """Sensitivity, (Y, X), that a smooth flat field lacks: 1 but in specks.
+    """Compute the sensitivity, (Y, X), missing in a smooth flat field: 1 but in specks.
 
-    `frames` (N, Y, X) have that flat field taken off.
+    `frames` (N, Y, X) are divided by that flat field.
     """
     ones = np.ones(valid.shape, np.float32)
     if len(frames) < _LEAST_FRAMES:
@@ -332,11 +332,11 @@ def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Arr
     frames = frames[evenly(len(frames), _MOST_FRAMES)]
     in_light = valid.astype(np.float32)
     fine, error = _common_detail(frames, in_light, _NARROW_PX)
-    is_seen = (np.abs(fine) > _SEEN * error) & valid
+    is_seen = (np.abs(fine) > _SPECK_LEVEL * error) & valid
     if not 0 < is_seen.sum() <= _MOST_FIXED * valid.sum():
         return ones
     whole, error = _common_detail(frames, in_light, round(_WIDE * min(valid.shape)))
-    beside = (np.abs(whole) > _JOINED * error) & valid
+    beside = (np.abs(whole) > _SPECK_EDGE * error) & valid
     is_pattern = ndimage.binary_propagation(is_seen, mask=is_seen | beside)
     return np.where(is_pattern, np.maximum(1 + whole, 0), ones).astype(np.float32)
 
@@ -353,19 +353,19 @@ def first_flat(
 ) -> FlatField:
     """Estimate flat field and dark level of some frames, before any has a place.
 
-    `is_centred`: about the middle of the frame, wherever the frames are brightest.
+    `is_centred`: centred on the frame, wherever the frames are brightest.
     """
     some = np.arange(len(acquisition)) if among is None else among
     read = (acquisition.read(int(some[i])) for i in evenly(len(some), _SAMPLE))
     frames = np.stack([frame.astype(np.float32) for frame in read])
-    # of places that are missing in all frames, or all of a frame
+    # of pixels that are missing in all frames, or of empty frames
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         dark = _dark_levels(frames)
         typical = _typical(frames, dark)
     centre, gain = field_centre(typical)
     off_centre = (
         gain < 0.5 and not is_centred
-    )  # chosen: a centre of its own must halve the misfit
+    )  # chosen: a fitted centre must halve the misfit
     method = "radial, off centre" if off_centre else "radial"
     own = centre if off_centre else None
     flat = radial_flat(typical, own).astype(np.float32)
@@ -377,23 +377,24 @@ def first_flat(
     return FlatField(flat, float(np.median(dark)), valid, method, own)
 
 
-# Smooth surfaces over a frame: what a first flat field may still lack.
+# Smooth surfaces over a frame: the correction of a first flat field.
 #
-# Three even powers of the distance from the field's centre, free, and cubic B-splines
-# on a grid, held near zero and smooth. Overlaps do not reach the middle of a frame:
-# there the even powers, found where frames do overlap, go on.
+# Three unconstrained even powers of the distance from the field's centre, and cubic
+# B-splines on a grid, kept small and smooth by a prior. Overlaps do not reach the
+# middle of a frame: there the even powers, fitted where frames overlap, are
+# extrapolated.
 
 # Inverse standard deviations of the splines' second differences and of themselves, as
-# logarithms: 1 / 30 = 0.03 and 1 / 10 = 0.1. Chosen: weaker ones let the sample into
-# the flat field, stronger ones leave shading; what is fitted must prove itself anyway.
+# logarithms: 1 / 30 = 0.03 and 1 / 10 = 0.1. Chosen: with weaker ones the sample leaks
+# into the flat field, stronger ones leave shading; the fit is cross-validated anyway.
 _ROUGHNESS = 30.0
 _RIDGE = 10.0
-_FREE = 1e-3  # inverse variance of the powers; chosen: the overlaps decide alone
-_POWERS = (2, 4, 6)  # vignetting is even in the distance; three of them are chosen
+_FREE = 1e-3  # inverse variance of the powers; chosen: only the overlaps decide
+_POWERS = (2, 4, 6)  # vignetting is even in the distance; three powers are chosen
 
 
 class SurfaceBasis:
-    """Functions over a frame that a surface is made of; even powers if 0 `knots`."""
+    """Basis functions of a surface over a frame; only even powers for 0 `knots`."""
 
     def __init__(
         self,
@@ -428,7 +429,7 @@ class SurfaceBasis:
         )
 
     def prior(self) -> FloatArray:
-        """Inverse covariance, (F, F), of the coefficients before any measurement."""
+        """Compute the prior inverse covariance, (F, F), of the coefficients."""
         if not self.knots:
             return _FREE * np.eye(len(_POWERS))
         size = self.knots + 3
@@ -444,9 +445,10 @@ class SurfaceBasis:
         return whole
 
     def tilts(self) -> FloatArray:
-        """Coefficients, (F, 2), of a slope of 1 per half frame along y and along x.
+        """Return coefficients, (F, 2), of slopes of 1 per half frame along y and x.
 
-        Splines show a slope exactly by coefficients that rise evenly from knot to knot.
+        Splines represent a slope exactly by coefficients that rise evenly between
+        knots.
         """
         steps = np.arange(self.knots + 3) - 1 - self.knots / 2
         half = max(self.shape) / 2
@@ -456,7 +458,7 @@ class SurfaceBasis:
         return np.concatenate([np.zeros((len(_POWERS), 2)), np.transpose(splines)])
 
     def shapes(self, place: FloatArray) -> FloatArray:
-        """Evaluate the broad shapes that a mean frame can tell, (M, 4).
+        """Evaluate the broad shapes that a mean frame can show, (M, 4).
 
         Tilt along y and x, second and fourth power of the distance from the centre,
         with lengths in half frames; `place` (M, 2), ``(y, x)`` in px of a frame.
@@ -467,7 +469,7 @@ class SurfaceBasis:
         return np.column_stack([unit, radius2, radius2**2])
 
     def shape_reader(self, place: FloatArray) -> FloatArray:
-        """Matrix (4, F) that reads broad shapes off coefficients; `place` (M, 2)."""
+        """Compute the matrix (4, F) from coefficients to shapes; `place` (M, 2)."""
         shapes = self.shapes(place.astype(float))
         centred_shapes = shapes - shapes.mean(axis=0)
         return np.linalg.pinv(centred_shapes) @ self.at(place.astype(float))

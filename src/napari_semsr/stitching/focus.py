@@ -1,14 +1,14 @@
-"""A scan at several heights of the focal plane: one mosaic of what each has in focus.
+"""A scan at several heights of the focal plane, fused into one mosaic in focus.
 
-The stage of one height has been solved. Every frame of another height shows what the
-frame of its stop shows there, more or less blurred, so its place is found against that
-frame alone. Where the shifts of a height differ by no more than they are known to, one
-shift serves for all: the stage stood still, and the picture moved with the focus.
+The positions of one height have been solved. Every frame of another height shows the
+same field as the frame of its stage stop at that height, more or less blurred, so it is
+registered to that frame alone. If the shifts of a height agree within their errors, one
+shift is used for all: the stage stood still, and the image moved with the focus.
 
-Each place is then taken from the height that shows most detail there. Detail is the
-energy between two Gaussians, averaged around the place, as in shape from focus [1]_; a
-height follows from the parabola through the logarithm of the energy at the best height
-and its neighbours.
+Each pixel is then taken from the height with most detail there. Detail is the energy
+between two Gaussians, averaged around the pixel, as in shape from focus [1]_; the
+height of the sample follows from the parabola through the logarithm of the energy at
+the best height and its neighbours.
 
 .. [1] S. K. Nayar, Y. Nakagawa, IEEE Trans. Pattern Anal. Mach. Intell. 16, 824 (1994),
    doi:10.1109/34.308479.
@@ -43,28 +43,29 @@ from napari_semsr.stitching.refine import refine
 from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
 
-_REACH = 0.1  # of a frame, and at least 16 px; chosen: as the first search for joints
+_REACH = 0.1  # share of a frame, at least 16 px; chosen: as the first search for joints
 _LEAST_REACH = 16
-_NEARLY = 0.9  # of the best score; chosen: of periods, the one that moved least
-# Measured on focal series of circuits, particles, pits and fractures: the second best
-# shift scores 0.6 of the best or less between frames of one place; of others usually
-# 0.7 or more, with correlations up to 0.5. On lattices periods score alike, with more.
+_NEARLY = 0.9  # of the best score; chosen: among periods, the smallest shift
+# Measured on focal series of circuits, particles, pits and fractures: between frames of
+# one field the second best shift scores 0.6 of the best or less; between others usually
+# 0.7 or more, with correlations up to 0.5. On lattices periods score the same, with
+# more.
 _RUNNER_UP = 0.65
 _ALIKE = 0.6
-_TOGETHER_PX = 2.0  # chosen: of whole-pixel shifts between much blurred frames
-_LIKE = 0.3  # correlation of frames that each say where they lie; of others up to 0.2
-_SAME_PX = 0.5  # scatter of shifts that are one; chosen: blur moves detail by less
-_FINE, _COARSE = 1.0, 3.0  # px; between them lies the detail that focus decides
-# Of 2, 3, 4 and 8 the cube fits best, or to 0.2 dB (benchmarks/focus.py); over 8 px in
-# place of 5, heights err by 10 % more.
-_AROUND = 5.0  # px; deviation of the window over which detail is averaged
-_SHARPEST = 3.0  # power of the energies by which heights are weighted
-# Of the light; measured: in steady light fits of few overlaps err by 0.01.
+_TOGETHER_PX = 2.0  # chosen: error of whole-pixel shifts of blurred frames
+_LIKE = 0.3  # correlation of frames with a sure position each; of others up to 0.2
+_SAME_PX = 0.5  # scatter of equal shifts; chosen: blur moves detail by less
+_FINE, _COARSE = 1.0, 3.0  # px; focus affects the detail between them
+# Of powers 2, 3, 4 and 8 the third fits best, or to 0.2 dB (benchmarks/focus.py); with
+# 8 px instead of 5, height errors are 10 % larger.
+_AROUND = 5.0  # px; sigma of the window over which detail is averaged
+_SHARPEST = 3.0  # power of the energies that weight the heights
+# Share of the light; measured: in steady light fits of few overlaps err by 0.01.
 _STEADY = 0.02
 _RIM = 9  # px; chosen: three times the width of the coarser Gaussian
-_LEAST_INSIDE = 0.05  # of the window; chosen: of less, a few pixels would decide
-_BEYOND_NOISE = 2.0  # energy over that of noise from which a place has a height; chosen
-# Immerkaer's mask, as for the noise of frames, and what band and mask leave of noise
+_LEAST_INSIDE = 0.05  # share of the window; chosen: of less, a few pixels would decide
+_BEYOND_NOISE = 2.0  # least energy over that of noise for a height; chosen
+# Immerkaer's mask, as for the noise of frames, and the noise that band and mask leave
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
 _BAND_SHARE = (
     1 / (4 * np.pi * _FINE**2)
@@ -97,21 +98,21 @@ class _JoinedFrames:
 
 @dataclass(frozen=True, slots=True)
 class HeightShift:
-    """How a height lies on the one that was solved."""
+    """Shift of a height relative to the solved one."""
 
     z_nm: float  # Height of the focal plane
-    # Of its frames less those of the solved height, in the mean; None where it could
-    # not be laid on it, and is left out
+    # mean position of its frames minus those of the solved height; None if it could not
+    # be registered, and is left out
     shift_px: FloatPair | None
-    scatter_px: float  # RMS of its frames about that shift; NaN where it is left out
+    scatter_px: float  # RMS of its frames about that shift; NaN if it is left out
 
 
 def sharpest(heights: Sequence[Acquisition]) -> int:
-    """Find the height whose frames have most detail beyond their noise."""
+    """Find the height whose frames have most detail above noise."""
     places = []
     for height in heights:
         frames = (whole_frame(height.read(i)) for i in evenly(len(height), 9))
-        sharpness = []  # detail over brightness, as power, the noise taken off
+        sharpness = []  # power of detail over brightness, minus that of noise
         for frame, usable in frames:
             if not usable.any():
                 continue
@@ -127,12 +128,12 @@ def sharpest(heights: Sequence[Acquisition]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FocusPlan:
-    """A mosaic of several heights that has not been computed."""
+    """Plan of a mosaic of several heights, not yet computed."""
 
-    # One for each height, all on the grid of the solved one, rising
+    # one per height, all on the grid of the solved one, ascending
     plans: tuple[FusionPlan, ...]
     z_nm: tuple[float, ...]  # Their heights
-    solved: int  # Which of them was solved: the mosaic is where its frames reach
+    solved: int  # index of the solved one: the mosaic covers its frames
 
     @property
     def shape(self) -> IntPair:
@@ -142,9 +143,9 @@ class FocusPlan:
     def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16], Float32Array]:
         """Compute one rectangle of the mosaic, in its pixels.
 
-        Gives grey values, each of the heights that are sharpest there, NaN where no
-        frame reaches; how many frames reach there, of all heights; and the height in
-        nm, NaN where there is no detail beyond noise, or not all heights reach.
+        Returns grey values from the heights that are sharpest at each pixel, NaN
+        outside all frames; the number of frames there, of all heights; and the height
+        in nm, NaN without detail above noise or where a height is missing.
         """
         reach = int(np.ceil(4 * (_AROUND + _COARSE))) + 1
         wide = box.grow((reach, reach)).intersection(Box.of(self.shape))
@@ -179,7 +180,7 @@ class FocusPlan:
 def _detail(
     image: Float32Array, usable: NDArray[np.bool_]
 ) -> tuple[Float32Array, Float32Array]:
-    """Energy of the detail around each pixel, and what noise has of it."""
+    """Compute the energy of the detail around each pixel, and the part of noise."""
     cover = usable.astype(np.float32)
     without_gaps = np.where(usable, image, np.float32(0))
 
@@ -194,7 +195,7 @@ def _detail(
     band = mean(without_gaps, _FINE) - mean(without_gaps, _COARSE)
     level = np.where(usable, without_gaps, mean(without_gaps, _COARSE))
     rough = ndimage.convolve(level, _CROSS.astype(np.float32), mode="nearest")
-    # beside the rim, what is missing looks like detail
+    # next to the rim, missing pixels look like detail
     inside = ndimage.minimum_filter(usable, _RIM, mode="nearest").astype(np.float32)
     around = ndimage.gaussian_filter(inside, _AROUND, mode="constant")
     energy, noise = (
@@ -208,7 +209,7 @@ def _detail(
 
 
 def _peak(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
-    """Height of the most detail; `energy` (heights, Y, X), `z_nm` rising."""
+    """Compute the height of most detail; `energy` (heights, Y, X), `z_nm` ascending."""
     best = energy.argmax(axis=0)
     if len(z_nm) < 3:
         return np.asarray(z_nm[best], dtype=np.float32)
@@ -219,7 +220,7 @@ def _peak(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
         for at in (middle - 1, middle, middle + 1)
     )
     low, high = z_nm[middle - 1] - z_nm[middle], z_nm[middle + 1] - z_nm[middle]
-    # the parabola a u^2 + b u through the three, u counted from the middle one
+    # parabola a u^2 + b u through the three, u relative to the middle one
     a = ((above - here) / high - (below - here) / low) / (high - low)
     b = (above - here) / high - a * high
     falling = a < 0
@@ -236,17 +237,17 @@ def plan_focus(
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> Job[tuple[FocusPlan, tuple[HeightShift, ...]]]:
-    """Lay the heights of a scan, rising, on the one that was solved.
+    """Register the heights of a scan, ascending, to the solved one.
 
-    `solved_height` is the number of that one, of which `solution` says where its frames
-    lie, with shading, gains and offsets; `options` say how frames are blended. The plan
-    computes nothing until a block is asked for; beside it stands how each height lies
-    on the solved one.
+    `solved_height` is the index of that one, whose positions, shading, gains and
+    offsets are in `solution`; `options` define how frames are blended. The plan
+    computes nothing until a block is requested; it is returned with the shift of each
+    height relative to the solved one.
 
     Raises
     ------
     RegistrationError
-        If no other height can be laid on the solved one.
+        If no other height can be registered to the solved one.
     """
     options = StitchOptions() if options is None else options
     base = plan_fusion(heights[solved_height], solution, options)
@@ -269,10 +270,10 @@ def plan_focus(
     placed_frames = np.flatnonzero(solution.has_place).tolist()
     shifts = [HeightShift(z, None, float("nan")) for z in z_nm]
     shifts[solved_height] = HeightShift(z_nm[solved_height], (0.0, 0.0), 0.0)
-    # outwards: a height that is blurred too much for the solved one is laid on the next
+    # outwards: a height too blurred for the solved one is registered to the next
     outwards = sorted(range(levels), key=lambda level: abs(level - solved_height))
     for level_count, level in enumerate(outwards[1:]):
-        yield Progress(level_count, levels - 1, "Laying the heights on each other")
+        yield Progress(level_count, levels - 1, "Registering the heights to each other")
         near = level + (1 if level < solved_height else -1)
         for anchor in dict.fromkeys((solved_height, near)):
             pairs = [(anchor * count + i, level * count + i) for i in placed_frames]
@@ -294,8 +295,8 @@ def plan_focus(
         shift.shift_px is None for k, shift in enumerate(shifts) if k != solved_height
     ):
         msg = (
-            "None of the heights shows what the sharpest one shows: check that they "
-            "are of one place, or stitch one folder alone."
+            "No height could be registered to the sharpest one: check that all show "
+            "the same area, or stitch a single folder."
         )
         raise RegistrationError(msg, code="heights-unrelated")
     matched_frames = joined_frames.change(gains=gains.ravel(), offsets=offsets.ravel())
@@ -318,10 +319,10 @@ def _shifts(
     first_places: FloatArray,
     threshold: float,
 ) -> FloatArray:
-    """Shift of each frame of a height off that of another; NaN if not believed.
+    """Find the shift of each frame of a height from that of another; NaN if not sure.
 
-    `first_places` (N, 2), corners of the other's frames; `threshold`: score that chance
-    does not reach.
+    `first_places` (N, 2), corners of the other height's frames; `threshold`: score that
+    chance does not reach.
     """
     count = len(first_places)
     frame_shifts = np.full((count, 2), np.nan)
@@ -348,7 +349,7 @@ def _shifts(
 
 
 def _is_sure(candidates: Candidates, threshold: float) -> bool:
-    """Whether two frames show one place: one shift stands out, or periods match."""
+    """Check that two frames show one field: one peak stands out, or periods match."""
     if candidates.best <= threshold:
         return False
     alone = (
@@ -358,7 +359,7 @@ def _is_sure(candidates: Candidates, threshold: float) -> bool:
 
 
 def _agree(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
-    """Whether the frames of a height are moved alike, or each beyond doubt."""
+    """Return whether the frames of a height move alike, or each with certainty."""
     off = np.hypot(*(shifts - np.median(shifts, axis=0)).T)
     return float(np.median(off)) <= _TOGETHER_PX or float(np.median(likeness)) >= _LIKE
 
@@ -366,7 +367,7 @@ def _agree(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
 def _pool(
     z_nm: float, places: FloatArray, solved_places: FloatArray
 ) -> tuple[FloatArray, HeightShift]:
-    """Take the shifts of a height for one where they are, and say how it lies.
+    """Replace equal shifts of a height by one, and report its shift.
 
     `places`, `solved_places` (N, 2), corners of its frames and of the solved ones.
     """
@@ -376,7 +377,7 @@ def _pool(
     shifts_in_use = shifts[off <= 3 * _SAME_PX] if is_one else shifts[np.isfinite(off)]
     mean = shifts_in_use.mean(axis=0)
     scatter = float(np.sqrt(np.mean(np.sum((shifts_in_use - mean) ** 2, axis=1))))
-    # the mean of one shift is better known than any, and holds for all frames
+    # the mean is more precise than any single shift, and applies to all frames
     height_places = solved_places + mean if is_one else places
     return height_places, HeightShift(z_nm, (float(mean[0]), float(mean[1])), scatter)
 
@@ -386,10 +387,10 @@ def _brightness(
 ) -> tuple[FloatArray, FloatArray]:
     """Fit gain and offset of the frames of a height.
 
-    Offsets follow from the overlaps of the height, since its frames show the same out
-    of focus there, unless the light is as steady as at the solved height; the gain of
-    each frame from its mean over that of the solved one. `places` (N, 2). Returns (N,)
-    gains and (N,) offsets in grey values.
+    Offsets follow from the overlaps of the height, whose frames are equally out of
+    focus there, unless the light is as steady as at the solved height; gains from the
+    mean of each frame over that of the solved one. `places` (N, 2). Returns (N,) gains
+    and (N,) offsets in grey values.
     """
     placed_frames = np.flatnonzero(np.isfinite(places[:, 0])).tolist()
     usual = {index: _mean_level(solved_frames, index) for index in placed_frames}
@@ -412,6 +413,6 @@ def _brightness(
 
 
 def _mean_level(frames: CorrectedFrames, index: int) -> float:
-    """Mean grey value of a corrected frame, by its weights."""
+    """Compute the weighted mean grey value of a corrected frame."""
     image, weight = frames.correct(index)
     return float((image * weight).sum() / max(float(weight.sum()), 1e-12))

@@ -1,4 +1,4 @@
-"""Frames made ready for matching: corrected, weighted, band-passed, cached."""
+"""Frames prepared for matching: corrected, weighted, band-passed, cached."""
 
 import math
 from collections.abc import Sequence
@@ -25,17 +25,17 @@ from napari_semsr.core import (
 )
 from napari_semsr.stitching.flat_field import FlatField, evenly
 
-# Chosen: 240 frames of 512 px in float32, with their weights and without, so that
-# neighbours in the row before are still there; larger scans are corrected again.
+# Chosen: 240 frames of 512 px in float32, with weights and without, so that neighbours
+# in the previous row are still cached; frames of larger scans are corrected again.
 _CORRECTED_BYTES = 480 << 20
 _BANDED_BYTES = 256 << 20
-# Widths of the band-pass in px, as in the trials of the record: correlation of
-# what it leaves errs by 0.04 to 0.10 px, sharpened by a Laplacian by 0.24 to 1.0 px.
+# Widths of the band-pass in px, as in the recorded trials: correlation of its output
+# has errors of 0.04 to 0.10 px, after a Laplacian of 0.24 to 1.0 px.
 FRAME_BAND = _FINE, _COARSE = 0.5, 5.0
 """Widths of both Gaussians of the band-pass, in px."""
-_ROUNDING = 1e-6  # of a grey value, by float32 in both filters
-# Deviation that Gaussian 0.5 px leaves of white noise: along one axis the sum of the
-# squared weights is 0.641, and the deviation is the root of it for each axis.
+_ROUNDING = 1e-6  # share of a grey value: rounding of float32 in both filters
+# Standard deviation of white noise after a Gaussian of 0.5 px: along one axis the sum
+# of the squared weights is 0.641, whose root is the factor for each axis.
 FINE_NOISE = 0.64
 # Frames whose noise and grain are measured; chosen: median and mean are steady enough.
 _SAMPLE = 16
@@ -44,15 +44,15 @@ _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
 LOBES = 3
-"""Pixels to each side that the mosaic's Lanczos kernel reads.
+"""Pixels to each side that the Lanczos kernel of the mosaic uses.
 
 After Duchon, J. Appl. Meteorol. 18, 1016 (1979); three are chosen: sharper than two,
-and ringing less far than four.
+with less ringing than four.
 """
 
 
 def whole_frame(raw: NDArray[Any]) -> tuple[Float32Array, BoolArray]:
-    """Frame with its holes filled by what is nearest, and what is known of it."""
+    """Fill the holes of a frame by the nearest pixels; return also the mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
     if not finite.all():
@@ -60,17 +60,17 @@ def whole_frame(raw: NDArray[Any]) -> tuple[Float32Array, BoolArray]:
     return single, finite
 
 
-# Grey values whose fourth powers float32 holds, sums of them too, and those of their
-# noise; chosen: frames within it are joined as they are.
+# Grey values whose fourth powers and their sums float32 can represent, also those of
+# their noise; chosen: frames within this range are not scaled.
 _LOWEST, _HIGHEST = 1e-3, 1e6
 _USUAL = 10  # power of 2; chosen: between 8 and 16 bits
-_LOOKED_AT = 3  # frames of a scan; chosen: all are taken with the same settings
+_SCALE_FRAMES = 3  # frames of a scan; chosen: all have the same settings
 _STRIDE = 4  # px; chosen: enough for a quantile
 
 
 @dataclass(frozen=True, slots=True)
 class _ScaledFrames:
-    """Frames whose grey values are multiplied by a power of 2, which rounds nothing."""
+    """Frames whose grey values are multiplied by a power of 2, without rounding."""
 
     whole: Frames
     power: int
@@ -88,15 +88,15 @@ class _ScaledFrames:
 
 
 def within_float32(scans: Sequence[Acquisition]) -> tuple[list[Acquisition], int]:
-    """Bring very large or small grey values to those of a camera, alike for all scans.
+    """Scale very large or small grey values to those of a camera, for all scans alike.
 
-    Gives the scans, and the power of 2 by which their values are multiplied.
+    Returns the scans, and the power of 2 by which their values are multiplied.
     """
     levels = [0.0]
     for scan in scans:
         if scan.dtype.itemsize <= 2:
             continue
-        for index in evenly(len(scan), _LOOKED_AT):
+        for index in evenly(len(scan), _SCALE_FRAMES):
             magnitudes = np.abs(
                 scan.read(index)[::_STRIDE, ::_STRIDE].astype(np.float32)
             )
@@ -122,33 +122,33 @@ def _image_at(image: Float32Array, places: FloatArray) -> Float32Array:
 
 
 def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
-    """Read a weight at other places, (2, Y, X)."""
-    # a place is valid only where all that it is made of was
+    """Interpolate a weight at other places, (2, Y, X)."""
+    # a place is valid only if all of its source pixels are
     around = ndimage.minimum_filter(weight, 3, mode="constant")
     weights = ndimage.map_coordinates(around, places, order=1)
-    # chosen: less is what interpolation leaves of a place outside
+    # chosen: less is a remainder of interpolation outside the frame
     return np.where(weights > 0.02, weights, np.float32(0)).astype(np.float32)
 
 
 def _mask_at(mask: BoolArray, places: FloatArray) -> BoolArray:
-    """Read a mask at other places, (2, Y, X), each the nearest of its pixels."""
+    """Evaluate a mask at other places, (2, Y, X), by nearest pixel."""
     if not mask.any():
         return mask
     return np.asarray(ndimage.map_coordinates(mask, places, order=0))
 
 
-# Share of a frame's pixels; chosen: of noise that is not clipped hardly any pixels have
-# the greatest or the least grey value
-_CLIPPED = 1e-3
+# Share of a frame's pixels; chosen: without clipping hardly any pixels of noise have
+# the largest or smallest grey value
+_CLIPPED_SHARE = 1e-3
 
 
 class CorrectedFrames:
-    """Frames of an acquisition with the shading taken off.
+    """Frames of an acquisition, corrected for shading.
 
-    `gains` (N,), and `offsets` (N,) in grey values above the dark level, of each frame;
-    `rotations` (N, 2), turn in radians and relative scale less 1 of each frame, and
-    `distortion` of the field about `centre_px` off the middle of the frame
-    (`napari_semsr.core.distort`): all are taken back.
+    Corrects `gains` (N,) and `offsets` (N,), in grey values above the dark level, of
+    each frame; `rotations` (N, 2), rotation in radians and relative scale minus 1 of
+    each frame; and the `distortion` of the field about `centre_px` from the middle of
+    the frame (`napari_semsr.core.distort`).
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class CorrectedFrames:
         self._inverse = np.where(flat.valid, 1 / np.maximum(flat.flat, 1e-3), 0)
         self._inverse = self._inverse.astype(np.float32)
         self.distortion, self.centre_px = distortion, centre_px
-        # inverse variance of a pixel of a frame of gain 1 that is not turned
+        # inverse variance of a pixel of an unrotated frame of gain 1
         self.weight = flat.weight
         if distortion:
             self._places = self._undistort(np.indices(flat.flat.shape, np.float64))
@@ -190,12 +190,12 @@ class CorrectedFrames:
         return self.acquisition.frame_shape
 
     def correct(self, index: int) -> tuple[Float32Array, Float32Array]:
-        """Corrected frame and its weight, (Y, X) each."""
+        """Return the corrected frame and its weight, (Y, X) each."""
         planes = self._planes(index)
         return planes[0], planes[1]
 
     def find_clipped(self, index: int) -> BoolArray:
-        """Where a corrected frame shows pixels that have lost their grey value."""
+        """Find where a corrected frame shows clipped pixels."""
         return self._planes(index)[2]
 
     def _planes(self, index: int) -> tuple[Float32Array, Float32Array, BoolArray]:
@@ -211,8 +211,8 @@ class CorrectedFrames:
             self.flat.weight if gain == 1 else self.flat.weight * np.float32(gain**2)
         )
         single, usable = whole_frame(raw)
-        whole, is_clipped = bool(usable.all()), clipped_pixels(single, _CLIPPED)
-        if not whole:  # of what lies beside a hole, the mosaic would read into it
+        whole, is_clipped = bool(usable.all()), clipped_pixels(single, _CLIPPED_SHARE)
+        if not whole:  # interpolation reaches into holes
             usable = ndimage.minimum_filter(usable, 2 * LOBES + 1, mode="nearest")
             weight = np.where(usable, weight, 0).astype(np.float32)
         single -= np.float32(self.flat.dark + self.offsets[index])
@@ -235,7 +235,7 @@ class CorrectedFrames:
         )
 
     def _turn_places(self, index: int) -> FloatArray:
-        """Places, (2, Y, X), turned and scaled about the centre of a frame."""
+        """Compute places, (2, Y, X), rotated and scaled about the centre of a frame."""
         turn, scale = self.rotations[index]
         matrix = (1 + scale) * np.array(
             [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
@@ -247,7 +247,7 @@ class CorrectedFrames:
         return np.asarray(turned_places)
 
     def _undistort(self, places: FloatArray) -> FloatArray:
-        """Pixels that show these places, (2, …), of undistorted frames."""
+        """Compute the pixels that show these places, (2, …), of undistorted frames."""
         if not self.distortion:
             return places
         y, x = undistort(
@@ -257,15 +257,15 @@ class CorrectedFrames:
             self.distortion,
             centre=self.centre_px,
         )
-        # what no pixel shows lies outside the frame
+        # places that no pixel shows are outside the frame
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
 
     def raw_places(self, places: FloatArray) -> FloatArray:
-        """Pixels of the frames as they were taken that show these places, (M, 2)."""
+        """Compute the pixels of the raw frames that show these places, (M, 2)."""
         return self._undistort(places.T).T
 
     def stretch(self) -> tuple[Float32Array, Float32Array]:
-        """How far each pixel moves, along y and x, for one more pixel at the rim."""
+        """Compute how far each pixel moves, along y and x, per pixel at the rim."""
         places = np.indices(self.frame_shape, np.float64)
         if self.distortion:
             places = self._places
@@ -299,9 +299,9 @@ class CorrectedFrames:
     def grain(self) -> float:
         """Pixels that one detail of the band-passed frames covers.
 
-        Squares are correlated, less what the weight makes of them: of normal values
-        they give the sum of the squared correlations, and of a few grains in noise what
-        a grain covers.
+        From the correlation of the squares, minus that of the weight: for normal values
+        this is the sum of the squared correlations, for a few grains in noise the area
+        of a grain.
         """
         power = np.zeros(self.frame_shape)
         total = max(float(self.weight.sum()), 1e-30)
@@ -314,17 +314,18 @@ class CorrectedFrames:
         radius = np.hypot(y[:, None], x)
         ring = np.rint(radius).astype(int).ravel()
         mean = np.bincount(ring, likeness.ravel()) / np.bincount(ring)
-        # up to the next detail; the band-pass leaves none that is wider
+        # up to the next detail; the band-pass removes wider ones
         reach = int(np.argmin(mean[: round(3 * _COARSE) + 1]))
         likeness -= mean[reach]
         lobe = float(likeness[radius <= reach].sum())
         return max(lobe / max(float(likeness[0, 0]), 1e-30), 1.0)
 
     def band_pass(self, index: int) -> Float32Array:
-        """Band-passed frame, (Y, X), in units of equal noise.
+        """Return the band-passed frame, (Y, X), in units of equal noise.
 
-        Gaussian 0.5 px less Gaussian 5 px, by normalised convolution, times the root of
-        the weight; 0 outside the field. ``~index`` is that frame turned by half a turn.
+        Gaussian of 0.5 px minus Gaussian of 5 px, by normalised convolution, times the
+        root of the weight; 0 outside the field. ``~index`` is that frame rotated by 180
+        degrees.
         """
         if index < 0:
             return self.band_pass(~index)[::-1, ::-1]
@@ -340,12 +341,12 @@ class CorrectedFrames:
             )
         )
         band = ((fine - coarse) * self.root).astype(np.float32)
-        # of one grey value, rounding leaves the same pattern in every frame
+        # for a single grey value, rounding leaves the same pattern in every frame
         band[(weight == 0) | (np.abs(fine - coarse) <= _ROUNDING * np.abs(coarse))] = 0
         return band
 
     def reduce(self, index: int, factor: int) -> Float32Array:
-        """Band-passed frame, smaller for a first look: (Y // factor, X // factor)."""
+        """Return the band-passed frame, reduced in size: (Y // factor, X // factor)."""
         image, weight = self.correct(index)
         rows, columns = (side // factor for side in image.shape)
         cut = (slice(rows * factor), slice(columns * factor))
@@ -366,10 +367,10 @@ class CorrectedFrames:
 
 
 def noise_level(frames: CorrectedFrames) -> float:
-    """Pixel noise of the raw frames.
+    """Estimate the pixel noise of the raw frames.
 
     The median over some frames of the robust scatter of mixed second differences, which
-    a smooth picture hardly has (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
+    a smooth image hardly has (Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
     doi:10.1006/cviu.1996.0060).
     """
     inside = ndimage.binary_erosion(frames.flat.valid, np.ones((3, 3)))
@@ -382,5 +383,5 @@ def noise_level(frames: CorrectedFrames) -> float:
 
 
 def band_noise(noise: float) -> float:
-    """Noise power that a band-passed pixel keeps."""
+    """Return the noise power of a band-passed pixel."""
     return (FINE_NOISE * noise) ** 2

@@ -1,10 +1,10 @@
-"""Fusion: any rectangle of the mosaic from the frames that reach into it.
+"""Fusion: any rectangle of the mosaic from the frames that overlap it.
 
-A plan knows where every frame lies; `FusionPlan.block` computes one rectangle and
+A plan has the position of every frame; `FusionPlan.block` computes one rectangle and
 depends on nothing else, so that blocks may be computed in any order, by any worker, and
-give the same pixels however the mosaic is cut. Grey values are those of the frames
-above their dark level and offset, shading and gain divided out; offsets that would make
-some of them negative leave a pedestal.
+have the same pixels however the mosaic is divided. Grey values are those of the frames
+above their dark level and offset, shading and gain divided out; if offsets would make
+some of them negative, a pedestal is added.
 """
 
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ from napari_semsr.stitching.frames import LOBES, CorrectedFrames
 from napari_semsr.stitching.options import StitchOptions
 from napari_semsr.stitching.solution import StitchSolution
 
-# Of a frame's shorter side, and at least 8 px; chosen: wide enough to hide a step,
-# narrow enough for most of an overlap to count in full.
+# Share of a frame's shorter side, at least 8 px; chosen: wide enough to hide a step,
+# narrow enough to use most of an overlap with full weight.
 _FEATHER = 0.08
 _LEAST_FEATHER = 8.0
-_FAINT = 1e-3  # chosen: a rim counts for itself where no other frame reaches
+_FAINT = 1e-3  # chosen: a rim is used alone where no other frame reaches
 
 
 def _lanczos(part: float) -> FloatArray:
-    """Weights that read a row of pixels at ``x - part``, summing to one."""
+    """Compute weights that interpolate a row at ``x - part``, with sum one."""
     place = np.arange(-LOBES, LOBES + 1) + part
     weights = np.sinc(place) * np.sinc(place / LOBES) * (np.abs(place) < LOBES)
     return np.asarray(weights / weights.sum())
 
 
 def feather_of(frames: CorrectedFrames) -> Float32Array:
-    """Share of a frame's weight that is left near the edge of its field."""
+    """Compute the share of a frame's weight near the edge of its field."""
     valid = frames.weight > 0
     padded_mask = np.pad(valid, 1)
     distance = ndimage.distance_transform_edt(padded_mask)[1:-1, 1:-1]
@@ -54,18 +54,18 @@ def feather_of(frames: CorrectedFrames) -> Float32Array:
 
 @dataclass(frozen=True, slots=True)
 class FusionPlan:
-    """A mosaic that has not been computed."""
+    """Plan of a mosaic, not yet computed."""
 
     prepared: CorrectedFrames
-    positions: FloatArray  # (N, 2) Top-left corners; NaN for frames that are left out
-    feather: Float32Array  # (Y, X) Share of a frame's weight near the edge of its field
-    # Weighted mean, or the heaviest frame at each pixel
+    positions: FloatArray  # (N, 2) top-left corners; NaN for frames that are left out
+    feather: Float32Array  # (Y, X) share of a frame's weight near the edge of its field
+    # weighted mean, or the frame of largest weight at each pixel
     blend: Literal["feather", "seam"]
     shape: IntPair  # Rows and columns of the mosaic
     pedestal: float = 0.0  # Added to all grey values
 
     def alike(self, other: "FusionPlan", box: Box) -> bool:
-        """Whether another plan gives the same pixels in one rectangle."""
+        """Return whether another plan has the same pixels in one rectangle."""
         one, two = self.prepared, other.prepared
         same = (
             (self.shape, self.blend, self.pedestal)
@@ -88,7 +88,7 @@ class FusionPlan:
         )
 
     def _near(self, box: Box) -> BoolArray:
-        """Which frames, (N,), may reach into a rectangle."""
+        """Return the mask of frames, (N,), that may reach into a rectangle."""
         rows, columns = self.prepared.frame_shape
         y, x = self.positions.T
         with np.errstate(invalid="ignore"):
@@ -99,7 +99,8 @@ class FusionPlan:
     def block(self, box: Box) -> tuple[Float32Array, NDArray[np.uint16]]:
         """Compute one rectangle of the mosaic, in its pixels.
 
-        Gives grey values, NaN where no frame reaches, and how many frames reach there.
+        Returns grey values, NaN outside all frames, and the number of frames at each
+        pixel.
         """
         total = np.zeros(box.shape, np.float32)
         weights = np.zeros(box.shape, np.float32)
@@ -129,7 +130,7 @@ class FusionPlan:
     def _part(
         self, index: int, box: Box
     ) -> tuple[tuple[slice, slice], Float32Array, Float32Array] | None:
-        """One frame on the grid of a rectangle: where, grey values, weights."""
+        """Return one frame on the grid of a rectangle: place, grey values, weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
         frame = Box.of(self.prepared.frame_shape, (int(corner[0]), int(corner[1])))
@@ -138,7 +139,7 @@ class FusionPlan:
         shown_box = box.intersection(frame)
         image, weight = self.prepared.correct(index)
         inner = shown_box.within(frame)
-        # kernels read a few pixels beyond the rectangle, whatever its cut
+        # kernels use a few pixels beyond the rectangle, wherever it ends
         read = inner.grow(LOBES).intersection(Box.of(frame.shape))
         part_values = image[read.slices]
         for axis in range(2):
@@ -149,9 +150,7 @@ class FusionPlan:
         values = part_values[inner.within(read).slices]
         weight = (weight * self.feather)[inner.slices]
         is_clipped = self.prepared.find_clipped(index)[read.slices]
-        if (
-            is_clipped.any()
-        ):  # what has lost its grey value counts where nothing else is
+        if is_clipped.any():  # clipped pixels are used where there is nothing else
             share = ndimage.uniform_filter(is_clipped.astype(np.float32), 2 * LOBES + 1)
             kept_share = 1 - share[inner.within(read).slices]
             weight = weight * np.maximum(kept_share, _FAINT)
@@ -163,12 +162,12 @@ def plan_fusion(
     solution: StitchSolution,
     options: StitchOptions | None = None,
 ) -> FusionPlan:
-    """Plan the mosaic of a solved scan; nothing is computed until a block is asked for.
+    """Plan the mosaic of a solved scan; blocks are computed on request.
 
     Raises
     ------
     RegistrationError
-        If no frame has a place, or the solution is of another scan.
+        If no frame has a position, or the solution is of another scan.
     """
     options = StitchOptions() if options is None else options
     if len(acquisition) != len(solution.positions_px):

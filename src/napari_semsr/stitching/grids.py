@@ -1,8 +1,8 @@
-"""Which grid frames were taken in, by the overlaps that their images show.
+"""Likely acquisition grids of frames, from the overlaps in their images.
 
-In the right grid most neighbours along an axis lie one step apart. For each grid that
-has as many places as there are frames the step is taken that most of the matches along
-each axis agree on; the grid that explains most of them comes first.
+In the right grid most neighbours along an axis are one step apart. For each grid with
+as many cells as frames, the step is the one on which most matches along each axis
+agree; the grid that explains most matches comes first.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,38 +25,38 @@ from napari_semsr.core import (
 if TYPE_CHECKING:
     from napari_semsr.stitching.layout import Joint
 
-# Steps of 12 to 98 % of a frame are looked for, within 15 % of the axis; chosen.
+# Steps of 12 to 98 % of a frame are searched, within 15 % of the axis; chosen.
 LEAST_STEP, MOST_STEP, ASIDE = 0.12, 0.98, 0.15
-_SAME_STEP = 0.06  # of the longer side; chosen: twice a stage that errs by 3 %
-# Neighbours that must lie one step apart; chosen: of chance matches two may.
+_SAME_STEP = 0.06  # share of the longer side; chosen: twice a stage error of 3 %
+# Neighbours that must be one step apart; chosen: two may be by chance.
 _FEWEST = 3
-_AS_LIKELY = 0.6  # of what the best one explains; chosen: others are not worth a try
-_MOST = 3  # chosen: a question has few answers
+_AS_LIKELY = 0.6  # share of the best one's matches; chosen: others are not worth a try
+_MOST = 3  # chosen: a question needs few answers
 
 
 @dataclass(frozen=True, slots=True)
 class LikelyGrid:
-    """A grid that frames may have been taken in."""
+    """Possible acquisition grid of the frames."""
 
     grid: IntPair  # Rows and columns
     order: FrameOrder
-    first: FirstFrame  # Corner of the first frame
-    neighbours: int  # Pairs of neighbours that match where this grid has them
-    of: int  # All pairs of neighbours
+    first: FirstFrame  # corner of the first frame
+    neighbours: int  # pairs of neighbours that match in this grid
+    of: int  # all pairs of neighbours
 
     def __str__(self) -> str:
         rows, columns = self.grid
         return f"{rows}x{columns}, order {self.order}, first {self.first}"
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 class UnplacedError(RegistrationError):
-    """Frames whose images alone do not tell where they lie.
+    """Error for frames that cannot be placed by their images alone.
 
-    `grids` are those that the overlaps fit, the likeliest first.
+    `grids` are those that fit the overlaps, the most likely first.
     """
 
     def __init__(
@@ -66,21 +66,21 @@ class UnplacedError(RegistrationError):
         self.grids = tuple(grids)
 
     def to_json(self) -> dict[str, Any]:
-        """Give the grids that are likely."""
+        """Return the likely grids."""
         return {"likely_grids": [item.to_json() for item in self.grids]}
 
 
 def say_grids(grids: Sequence[LikelyGrid]) -> str:
-    """Say which grid the overlaps fit best, to be put behind a sentence."""
+    """Make a sentence about the best grid, to append to a message."""
     if not grids:
         return ""
-    return f" The overlaps that were found fit best a grid of {grids[0]}."
+    return f" The grid that fits the overlaps best is {grids[0]}."
 
 
 def likely_grids(
     acquisition: Acquisition, joints: "Sequence[Joint]"
 ) -> tuple[LikelyGrid, ...]:
-    """Find the grids, beside a scan's own, that most matches of frames agree with."""
+    """Find the grids, other than the scan's, with which most matches agree."""
     grids: list[tuple[float, LikelyGrid]] = []
     for slots in acquisition.slots or (acquisition.names,):
         numbers = [slots.index(n) if n in slots else -1 for n in acquisition.names]
@@ -98,14 +98,14 @@ def likely_grids(
     likeliest = [*likely][:_MOST]
     descriptions = [(item.grid, item.order, item.first) for item in likeliest]
     if own in descriptions[:1]:
-        return ()  # the overlaps speak for the scan's own
+        return ()  # the overlaps support the scan's own grid
     return tuple(
         item for item, name in zip(likeliest, descriptions, strict=True) if name != own
     )
 
 
 def _grids(count: int) -> Iterator[tuple[IntPair, FrameOrder, FirstFrame]]:
-    """All grids of a number of frames; a single row or column has one order."""
+    """List all grids of a number of frames; a single row or column has one order."""
     for rows in range(1, count + 1):
         if count % rows:
             continue
@@ -126,10 +126,10 @@ def _along(
     joints: "Sequence[Joint]",
     axis: int,
 ) -> tuple[float, int, int]:
-    """Weigh the matches of neighbours along an axis that agree on one step.
+    """Weigh the matches of neighbours along an axis that agree on a step.
 
-    `numbers`: place of each frame among the cells, -1 for none. Gives the weight, the
-    pairs that agree, and all pairs.
+    `numbers`: index of each frame in the cells, -1 for none. Returns the weight, the
+    number of agreeing pairs, and of all pairs.
     """
     side = np.array(acquisition.frame_shape)
     cell = {k: tuple(cells[n]) for k, n in enumerate(numbers) if n >= 0}
@@ -159,9 +159,9 @@ def _agreeing(
     which: Sequence[IntPair],
     tolerance: float,
 ) -> tuple[float, int]:
-    """Weight of the pairs that agree on the best step, and their number.
+    """Return the weight of the pairs that agree on the best step, and their number.
 
-    `shifts` (M, 2); of a pair the best of its matches counts.
+    `shifts` (M, 2); only the best match of each pair counts.
     """
     best = 0.0, 0
     for shift in shifts:

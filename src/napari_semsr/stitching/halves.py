@@ -1,13 +1,13 @@
-"""Two mosaics of one scan, each of one half of its frames.
+"""Two mosaics of one scan, each from half of its frames.
 
-They lie on the grid of the whole mosaic and share the places of its frames and nothing
-else: flat field and dark level are found from each half alone, so that their noise is
-independent and their correlation tells the resolution.
+They share the grid and the frame positions of the whole mosaic and nothing else: flat
+field and dark level are estimated from each half alone, so that their noise is
+independent and the resolution follows from their correlation.
 
-Frames are split so that wherever two of them cover a place one is in each half, as far
-as that can be. The tree of the widest overlaps is coloured in turn, which on a grid is
-a checkerboard; then single frames change sides as long as the area that both halves
-cover grows.
+Frames are split so that, as far as possible, where two of them overlap one is in each
+half. The spanning tree of the widest overlaps is coloured alternately, which on a grid
+is a checkerboard; then single frames change sides while the area covered by both halves
+grows.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ from napari_semsr.core import (
     Progress,
     RegistrationError,
 )
-from napari_semsr.stitching.flat_field import GIVEN, first_flat, no_flat
+from napari_semsr.stitching.flat_field import FIXED_METHODS, first_flat, no_flat
 from napari_semsr.stitching.fuse import FusionPlan, feather_of
 from napari_semsr.stitching.nominal import touching_pairs
 from napari_semsr.stitching.options import StitchOptions
@@ -35,19 +35,19 @@ from napari_semsr.stitching.solution import StitchSolution
 from napari_semsr.stitching.solve import reshade
 from napari_semsr.stitching.state import State
 
-# Cells along a frame's shorter side in which areas are counted, and sweeps over all
-# frames; both chosen: a cell is 3 % of a frame, and a grid needs no sweep.
+# Cells along a frame's shorter side for measuring areas, and sweeps over all frames;
+# both chosen: a cell is 3 % of a frame, and a grid needs no sweep.
 _CELLS = 32
 _SWEEPS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class HalfPlan:
-    """A mosaic of one half of the frames, which has not been computed."""
+    """Plan of a mosaic from half of the frames, not yet computed."""
 
     name: Literal["a", "b"]
-    frames: tuple[str, ...]  # Names of its frames
-    plan: FusionPlan  # On the grid of the whole mosaic
+    frames: tuple[str, ...]  # names of its frames
+    plan: FusionPlan  # on the grid of the whole mosaic
 
 
 def plan_halves(
@@ -56,14 +56,14 @@ def plan_halves(
     whole: FusionPlan,
     options: StitchOptions | None = None,
 ) -> Job[tuple[HalfPlan, HalfPlan]]:
-    """Plan two mosaics, each of one half of a solved scan's frames that have a place.
+    """Plan two mosaics, each from half of the placed frames of a solved scan.
 
     `whole` is the mosaic of all frames; `options` are those of the solution.
 
     Raises
     ------
     RegistrationError
-        If fewer than two frames have a place.
+        If fewer than two frames have a position.
     """
     options = StitchOptions() if options is None else options
     placed_count = int(solution.has_place.sum())
@@ -78,7 +78,7 @@ def plan_halves(
     sides = ("a", first), ("b", solution.has_place & ~first)
     halves: list[HalfPlan] = []
     for name, half in sides:
-        yield Progress(len(halves), 2, f"Finding the flat field of half {name}")
+        yield Progress(len(halves), 2, f"Estimating the flat field of half {name}")
         frames = tuple(solution.names[i] for i in np.flatnonzero(half))
         plan = _half(acquisition, solution, whole, options, half)
         halves.append(HalfPlan(name, frames, plan))
@@ -86,7 +86,7 @@ def plan_halves(
 
 
 def split_frames(whole: FusionPlan) -> BoolArray:
-    """Choose the frames of the first half, (N,)."""
+    """Select the frames of the first half, (N,)."""
     positions = whole.positions
     has_place = np.asarray(np.isfinite(positions).all(axis=1))
     in_first: BoolArray = _colour_frames(positions, whole.prepared.frame_shape)
@@ -113,14 +113,14 @@ def split_frames(whole: FusionPlan) -> BoolArray:
 
 
 def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
-    """Colour the tree of the widest overlaps in turn."""
+    """Colour the spanning tree of the widest overlaps alternately."""
     count = len(positions)
     pairs = touching_pairs(positions, shape)
     area = np.zeros(len(pairs))
     for number, (i, j) in enumerate(pairs):
         sides = np.array(shape) - np.abs(positions[j] - positions[i])
         area[number] = float(np.prod(np.maximum(sides, 0)))
-    # a minimum spanning tree takes the least; an edge of 0 would be none
+    # a minimum spanning tree uses the smallest; an edge of 0 would be missing
     least = np.prod(shape) * 2.0 - area
     first, second = np.array(pairs, np.int32).reshape(-1, 2).T  # as older SciPy needs
     graph = sparse.coo_array((least, (first, second)), (count, count)).tocsr()
@@ -142,7 +142,7 @@ def _colour_frames(positions: FloatArray, shape: tuple[int, int]) -> BoolArray:
 def _change_side(
     counts: NDArray[np.int_], cells: NDArray[np.intp], in_first: BoolArray, index: int
 ) -> bool:
-    """Move a frame to the other half where both cover more then; `counts` (2, C)."""
+    """Move a frame to the other half if both then cover more; `counts` (2, C)."""
     here = int(in_first[index])
     own, other = counts[here, cells], counts[1 - here, cells]
     now = np.count_nonzero(other > 0)  # the frame itself covers its cells
@@ -162,21 +162,21 @@ def _half(
     options: StitchOptions,
     in_half: BoolArray,
 ) -> FusionPlan:
-    """Plan the mosaic of some frames, with a flat field of their own."""
+    """Plan the mosaic of some frames, with their own flat field."""
     flat = solution.flat
-    if flat.method not in GIVEN:
+    if flat.method not in FIXED_METHODS:
         flat = first_flat(acquisition, np.flatnonzero(in_half))
         if solution.flat.method.startswith("none"):
-            # what all overlaps decided, those within a half may be too few to decide
+            # decided by all overlaps; those within a half may be too few
             flat = no_flat(flat.flat.shape, flat.dark, "none is better")
     frames = whole.prepared.change(flat=flat)
     positions = np.where(in_half[:, None], whole.positions, np.nan)
     state = State(acquisition, options, frames, whole.positions, True)
     state.positions, state.noise = positions, solution.noise
     for knots in (COARSE_KNOTS, FINE_KNOTS):
-        # what overlaps within a half do not tell of a frame, those of the whole do
+        # overlaps of the whole scan complement those within a half
         reshade(state, knots, expected_frames=whole.prepared)
-    # as bright as the whole mosaic: shading and gains are known but for a factor
+    # as bright as the whole mosaic: shading and gains are known up to a factor
     before, after = whole.prepared, state.prepared
     valid_in_both = before.flat.valid & after.flat.valid
     factor = np.mean(np.log(before.gains[in_half] / after.gains[in_half]))

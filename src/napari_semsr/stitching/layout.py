@@ -1,15 +1,15 @@
-"""Whole-pixel layout: one position for each frame from many pairwise shifts.
+"""Whole-pixel layout: one position per frame from many pairwise shifts.
 
-Shifts are first weighed robustly, so that wrong ones lose their say; those that then
-disagree with the others by more than three pixels are dropped, and a pair that was
-dropped may come back with another of its candidate shifts that agrees.
+Shifts are first weighted robustly, which suppresses wrong ones; those that then
+disagree with the others by more than three pixels are dropped, and a dropped pair may
+be used again with another of its candidate shifts that agrees.
 
-On a lattice a pair of frames correlates as well a whole period away. What differs is
-the part of the sample that does not repeat; it shows in the variance that is left after
-each candidate has been refined. A candidate stays possible while its variance is within
-five standard deviations of the least one. Pairs with one possible shift are certain and
-bind frames into groups; a group is bound to the others by all pairs between them
-together. What is left open even then is decided by the stage model, and said.
+On a lattice a pair of frames correlates equally well a whole period away. Only the
+non-repeating part of the sample differs; it shows in the residual variance after each
+candidate has been refined. A candidate stays possible while its variance is within five
+standard deviations of the least one. Pairs with one possible shift are certain and
+connect frames into groups; a group is connected to the others by all pairs between them
+together. What remains ambiguous is decided by the stage model, with a warning.
 """
 
 from collections.abc import Callable, Sequence
@@ -45,35 +45,35 @@ from napari_semsr.stitching.pairwise import (
 )
 
 TOLERANCE_PX = 3.0  # chosen in trials on eight simulated scans
-# The scale of doubt falls from 20 px by 0.6 each time: 1 px is reached in the sixth
-# round; as many again, chosen, let the weights settle.
+# The scale of the robust weights decreases from 20 px by a factor of 0.6 each round: 1
+# px is reached in the sixth; as many again, chosen, let the weights settle.
 _REWEIGHINGS = 12
-_WEAK = 1e-6  # of the heaviest joint; chosen: holds loose frames, moves no other
-_STRONG = 50.0  # score; chosen: above it detail grows, not certainty
+_WEAK = 1e-6  # share of the largest weight; chosen: holds loose frames, moves no other
+_STRONG = 50.0  # score; chosen: above it, certainty no longer grows
 
 
 @dataclass(frozen=True, slots=True)
 class Joint:
-    """One accepted shift between two frames."""
+    """Accepted shift between two frames."""
 
     first: int
     second: int
-    shift: tuple[float, float]  # Position of the second less that of the first
-    weight: float  # Its say in the layout
+    shift: tuple[float, float]  # position of the second minus that of the first
+    weight: float  # weight in the layout
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Positions that the joints agree on."""
+    """Positions from joints that agree."""
 
-    # (N, 2) Top-left corners; NaN for frames outside the largest connected group
+    # (N, 2) top-left corners; NaN for frames outside the largest connected group
     positions: FloatArray
-    joints: tuple[Joint, ...]  # Those that were kept
-    dropped: tuple[Joint, ...]  # Those that disagreed
+    joints: tuple[Joint, ...]  # joints that were kept
+    dropped: tuple[Joint, ...]  # joints that disagreed
 
 
 def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
-    """Label the groups of frames that joints hold together, (N,), the largest 0."""
+    """Label the groups of frames that joints connect, (N,), the largest 0."""
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
@@ -90,7 +90,7 @@ def least_squares(
     weights: FloatArray,
     prior: FloatArray | None = None,
 ) -> FloatArray:
-    """Positions (N, 2) that fit all shifts best; what nothing holds is as `prior`."""
+    """Fit positions (N, 2) to all shifts; unconnected frames are as `prior`."""
     first = np.array([joint.first for joint in joints], dtype=np.intp)
     second = np.array([joint.second for joint in joints], dtype=np.intp)
     shift = np.array([joint.shift for joint in joints], dtype=float).reshape(-1, 2)
@@ -113,52 +113,53 @@ def least_squares(
 def _joint(
     item: "Candidates | ShiftChoice", shift: NDArray[Any], weight: float
 ) -> Joint:
-    """Believe one shift of a pair."""
+    """Accept one shift of a pair."""
     y, x = (float(value) for value in shift)
     return Joint(item.first, item.second, (y, x), float(min(weight, _STRONG)))
 
 
-# What score two unrelated frames reach by chance, measured on the scan itself, and
-# whether they match at many shifts.
+# Score that unrelated frames reach by chance, measured on the scan itself, and whether
+# they match at many shifts.
 
-_BY_CHANCE = 1e-3 / 3  # of unrelated pairs may be joined, in each of three searches
-_WINDOWS = 48  # pairs; chosen: the highest of their peaks tell how fast they get rare
-# Their reach, of a frame and in px, as of the first search; and their overlap.
+_BY_CHANCE = 1e-3 / 3  # of unrelated pairs joined by chance, in each of three searches
+_WINDOWS = 48  # pairs; chosen: their highest peaks show how fast peaks become rare
+# Their search reach, as a share of a frame and in px, as in the first search; and their
+# overlap.
 _NEAR, _LEAST_NEAR, _LEAST_AREA = 0.1, 16, 0.05
-# Peaks that unrelated normal frames are taken to have shown before; chosen: a quarter
-# of those that are measured, and as many where the tail is steeper than normal.
+# Prior number of peaks of unrelated normal frames; chosen: a quarter of the measured
+# ones, and as many if the tail is steeper than normal.
 _PRIOR = 12
-# A pair repeats itself where its third peak reaches such a share of the best, and the
-# best such a coefficient; chosen: less is what chance gives.
+# A pair is periodic if its third peak reaches this share of the best, and the best this
+# coefficient; chosen: less occurs by chance.
 _LATTICE_NCC = 0.25
 _LATTICE_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class ChanceLevel:
-    """What score the frames of one scan reach where they share nothing.
+    """Distribution of the score of unrelated frames of one scan.
 
     The evidence of a peak, half of its squared score, exceeds `least` at `WINDOWS`
     places among `shifts`, and becomes rarer beyond it by an exponential tail (of a
     normal deviate with a slope of 1).
     """
 
-    expected: tuple[IntPair, ...]  # Shifts over whose overlap it was measured
+    expected: tuple[IntPair, ...]  # shifts over whose overlap it was measured
     least: float
-    slope: float  # Of the tail; 0 if hardly any peak was seen
+    slope: float  # slope of the tail; 0 for hardly any peak
     shifts: float
-    usual: float  # Median of the windows' best scores
-    spread: float  # Robust standard deviation of these
-    repeats: bool  # Whether most windows match at many shifts
-    grain: float  # Pixels that one detail covers
+    usual: float  # median of the windows' best scores
+    spread: float  # robust standard deviation of these
+    repeats: bool  # whether most windows match at many shifts
+    grain: float  # pixels that one detail covers
 
     def threshold(self, shift_count: float, significance: float) -> tuple[float, bool]:
-        """Find the score above which a shift is believed, and whether frames repeat.
+        """Compute the score for accepting a shift, and whether frames are periodic.
 
-        Of unrelated pairs `_BY_CHANCE` exceed it somewhere among the shifts that are
-        `shift_count`. As the slope is itself estimated, from n peaks, a
-        further peak exceeds ``least + x / slope`` with a probability of
-        ``(1 + x / n) ** -n`` (a Lomax distribution) instead of ``exp(-x)``.
+        A share `_BY_CHANCE` of unrelated pairs exceeds it somewhere among `shift_count`
+        shifts. As the slope is itself estimated, from n peaks, a further peak exceeds
+        ``least + x / slope`` with a probability of ``(1 + x / n) ** -n`` (a Lomax
+        distribution) instead of ``exp(-x)``.
         """
         normal = _normal_height(shift_count, self.grain, _BY_CHANCE)
         repeats = self.repeats or self.usual > normal
@@ -168,10 +169,10 @@ class ChanceLevel:
         return max(usual, self.chance_score(shift_count, _BY_CHANCE)), False
 
     def chance_score(self, shift_count: float, rate: float) -> float:
-        """Find the score that unrelated frames exceed at a rate among some shifts."""
+        """Compute the score that unrelated frames exceed at a rate among shifts."""
         if not self.slope:
             return _normal_height(shift_count, self.grain, rate)
-        # so many times more peaks above the least one are expected than may be
+        # ratio of the expected to the permitted number of peaks above `least`
         excess = max(_WINDOWS * shift_count / self.shifts / rate, 1.0)
         peaks = _WINDOWS + _PRIOR
         score = self.least + peaks * (excess ** (1 / peaks) - 1) / self.slope
@@ -181,10 +182,10 @@ class ChanceLevel:
 def measure_chance(
     frames: CorrectedFrames, typical_shifts: Sequence[IntPair]
 ) -> ChanceLevel:
-    """Measure what unrelated frames of this scan reach, at most, by chance.
+    """Measure the largest score that unrelated frames of this scan reach by chance.
 
-    Frames are compared with others turned by half a turn, over as much overlap as at
-    the `typical_shifts` shifts: these have the same detail and nothing in common.
+    Frames are compared with others rotated by 180 degrees, over the overlap at
+    `typical_shifts`: these have the same detail and nothing in common.
     """
     rng = np.random.default_rng(0)
     count, side = len(frames.acquisition), np.array(frames.frame_shape)
@@ -211,7 +212,7 @@ def measure_chance(
     slope = 0.0
     if len(least):
         total = float((high - least).sum())
-        # steeper than normal is what few details give, up to their first coincidence
+        # few details have a steeper tail than normal, up to their first coincidence
         prior = _WINDOWS if total < len(high) else _PRIOR
         slope = (len(high) + prior) / (total + prior)
     return ChanceLevel(
@@ -234,7 +235,7 @@ def chance_threshold(
     reach: IntPair,
     significance: float,
 ) -> tuple[float, bool]:
-    """Measure the level of chance for one search: `ChanceLevel.threshold`."""
+    """Measure the chance level for one search: `ChanceLevel.threshold`."""
     chance = measure_chance(frames, shifts)
     return chance.threshold(shifts_within(reach), significance)
 
@@ -245,11 +246,11 @@ def shifts_within(reach: IntPair) -> float:
 
 
 def _normal_height(shifts: float, grain: float, rate: float) -> float:
-    """Height that normal fields exceed at a `rate` somewhere among `shifts`.
+    """Compute the height that normal fields exceed at a `rate` among `shifts`.
 
-    After the mean number of its peaks (Adler, The Geometry of Random Fields, 1981).
+    From the mean number of peaks (Adler, The Geometry of Random Fields, 1981).
     """
-    height = 5.0  # where the rounds begin
+    height = 5.0  # start of the iterations
     for _ in range(10):
         independent = max(1.0, shifts * min(1.0, height**2 / (2 * grain)))
         height = -float(ndtri(rate / independent))
@@ -257,7 +258,7 @@ def _normal_height(shifts: float, grain: float, rate: float) -> float:
 
 
 def repeats_itself(item: Candidates) -> bool:
-    """Whether a pair has several peaks nearly as high as the best, and all high."""
+    """Return whether a pair has several high peaks nearly as high as the best."""
     return (
         len(item.score) > 3  # chosen: a lattice has more
         and float(item.ncc[0]) > _LATTICE_NCC
@@ -265,59 +266,59 @@ def repeats_itself(item: Candidates) -> bool:
     )
 
 
-# Share of the joints that fit all along a line, above which nothing else is believed;
-# chosen: an edge that crosses an overlap or two of a real scan is left to the others.
+# Share of joints that fit all along a line, above which joints are not trusted; chosen:
+# an edge across an overlap or two of a real scan is left to the other joints.
 LINES = 0.3
 MOSTLY = 0.3
 """Share of ambiguous joints from which a sample counts as periodic; chosen."""
 ALONG_LINES = (
-    "The overlaps hold lines of one direction, along which they fit anywhere: "
+    "The overlaps contain lines of one direction, along which they fit anywhere: "
 )
 
-# Which of several equal peaks is the right one, if any: what each of them leaves.
+# Which of several equal peaks is right, if any: by the residual variance of each.
 
-# Of the best coefficient, and of the threshold: a true peak of a small overlap is lower
-# than a false one of a large overlap; chosen: time against a true peak missed.
+# Share of the best coefficient, and of the threshold: a true peak of a small overlap is
+# lower than a false one of a large overlap; chosen: time against missing the true peak.
 _RIVAL_NCC, _RIVAL_SCORE = 0.7, 0.5
-_COMPARED = 14  # candidates; chosen: more than the eight about one on a square lattice
+_MOST_CANDIDATES = 14  # chosen: more than the eight neighbours on a square lattice
 # Standard deviations. Trials with weak disorder: the first peak was wrong in 9 of 24
-# pairs, what refinement leaves in 1, and with this bound in none without being said.
+# pairs, the smallest residual in 1, and with this bound none without a warning.
 CERTAIN = 5.0
-"""Standard deviations by which a shift must leave more than the best one."""
-_BLOCK = 12  # px; chosen: far beyond the grain, yet several in a small overlap
+"""Standard deviations by which the residual of a shift must exceed the best one's."""
+_BLOCK = 12  # px; chosen: much larger than the grain, yet several fit a small overlap
 # Pixels over which squared differences are correlated: the integral of
 # exp(-r^2 / 2), the squared correlation of noise behind a Gaussian of 1 px.
 _GRAIN = 2 * np.pi
-_MARGIN = 5  # px = ceil(3.6 * 1) + 1, the reach of that Gaussian's kernel
+_MARGIN = 5  # px = ceil(3.6 * 1) + 1, the radius of that Gaussian's kernel
 _SAME = 2.5  # px; chosen: candidates are more than 3 px apart
 MOST_DOUBT = 6.0
-"""Chosen: more than `CERTAIN`, so that one pair can speak against a shift."""
-_ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against the last of a step
+"""Chosen: more than `CERTAIN`, so that one pair can exclude a shift."""
+_ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against precision
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftChoice:
-    """What one pair says of its shift."""
+    """Candidate shifts of one pair and their residuals."""
 
     first: int
     second: int
-    shifts: FloatArray  # (K, 2) Candidates, refined, the one that leaves least first
-    # (K,) How many standard deviations more than the least each of them leaves
+    shifts: FloatArray  # (K, 2) refined candidates, the smallest residual first
+    # (K,) excess of each residual over the smallest, in standard deviations
     doubt: FloatArray
-    weight: float  # Its say in the layout
-    # Variance that the best one leaves, and its standard deviation
+    weight: float  # weight in the layout
+    # residual variance of the best one, and its standard deviation
     least: tuple[float, float] = (0.0, 0.0)
 
     @property
     def is_certain(self) -> bool:
-        """Whether the images allow one shift alone."""
+        """Whether the images allow only one shift."""
         return int((self.doubt < CERTAIN).sum()) == 1
 
 
 def _left(
     frames: CorrectedFrames, pair: IntPair, shift: FloatArray
 ) -> tuple[FloatArray, float, float] | None:
-    """Refine one shift by its pair alone: shift, variance left, its deviation."""
+    """Refine one shift by its pair alone: shift, residual variance, its deviation."""
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
@@ -333,7 +334,7 @@ def _left(
         part = shift - whole
         step, variance, deviation = _fit_shift(crops, (float(part[0]), float(part[1])))
         result = (shift, variance, deviation)
-        if np.abs(step).max() > 3:  # px; chosen: farther is another peak
+        if np.abs(step).max() > 3:  # px; chosen: farther away is another peak
             return result
         shift = shift + step
     return result
@@ -342,7 +343,7 @@ def _left(
 def _fit_shift(
     crops: Sequence[Float32Array], part: tuple[float, float]
 ) -> tuple[FloatArray, float, float]:
-    """Fit shift, offset, gain and tilt; return the step and what is left."""
+    """Fit shift, offset, gain and tilt; return the step and the residual."""
     a, a_weight, b, b_weight = crops
     a, a_y, a_x = resample(a, (0.0, 0.0), 1.0)
     b, b_y, b_x = resample(b, part, 1.0)
@@ -367,18 +368,18 @@ def _fit_shift(
     variance = float(power.sum() / max(count.sum(), 1))
     pixels = max(float(count.sum()), 1.0)
     scatter = float(np.sqrt(((power - variance * count) ** 2).sum())) / pixels
-    # few blocks may agree by chance: noise alone scatters so much
+    # few blocks may agree by chance: noise alone has this scatter
     return solution[:2], variance, max(scatter, variance * np.sqrt(2 * _GRAIN / pixels))
 
 
 def _blocks(plane: NDArray[np.float64]) -> FloatArray:
-    """Sum over blocks, a ragged border included."""
+    """Sum over blocks, including an incomplete border."""
     rows = np.add.reduceat(plane, np.arange(0, plane.shape[0], _BLOCK), axis=0)
     return np.add.reduceat(rows, np.arange(0, plane.shape[1], _BLOCK), axis=1)
 
 
 def are_rivals(item: Candidates, threshold: float) -> BoolArray:
-    """Whether each candidate of a pair, (K,), may be the right one; one always may."""
+    """Return which candidates of a pair, (K,), may be right; at least one."""
     alike = item.ncc > _RIVAL_NCC * item.ncc.max(initial=0.0)
     return np.asarray(alike & (item.score > _RIVAL_SCORE * threshold))
 
@@ -386,8 +387,8 @@ def are_rivals(item: Candidates, threshold: float) -> BoolArray:
 def _weigh(
     frames: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
-    """Weigh the candidates of a pair by what each of them leaves."""
-    shifts = item.shifts[are_rivals(item, threshold)][:_COMPARED]
+    """Weigh the candidates of a pair by their residuals."""
+    shifts = item.shifts[are_rivals(item, threshold)][:_MOST_CANDIDATES]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
     return weigh_shifts(
@@ -398,9 +399,9 @@ def _weigh(
 def weigh_shifts(
     frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
-    """Weigh shifts of a pair, (K, 2), the likeliest first, by what each leaves.
+    """Weigh shifts of a pair, (K, 2), the most likely first, by their residuals.
 
-    Those whose overlap is too small to be weighed are possible, whatever others leave.
+    Shifts whose overlap is too small to be weighed count as possible.
     """
     rows = [_left(frames, pair, shift) for shift in shifts] if len(shifts) > 1 else []
     is_sound = [row is not None and np.isfinite(row[1]) for row in rows]
@@ -413,7 +414,7 @@ def weigh_shifts(
     spread = np.array([sound[k][2] for k in order])
     doubt = (variance - variance[0]) / np.sqrt(spread**2 + spread[0] ** 2 + 1e-30)
     doubt[0] = 0.0
-    # two candidates that refine to one place are one
+    # candidates refined to the same shift are one
     far = np.abs(places - places[0]).max(axis=1) > 1.0
     far[0] = True
     least = (float(variance[0]), float(spread[0]))
@@ -424,7 +425,7 @@ def weigh_shifts(
 
 
 def _doubt_at(frames: CorrectedFrames, choice: ShiftChoice, shift: FloatArray) -> float:
-    """Weigh one more shift of a pair."""
+    """Weigh one further shift of a pair."""
     fit = _left(frames, (choice.first, choice.second), shift)
     if fit is None or not np.isfinite(fit[1]) or choice.least[1] <= 0:
         return 0.0
@@ -444,23 +445,23 @@ def lay_out(
     is_periodic: bool,
     is_stated: bool,
 ) -> Job[tuple[Layout, set[IntPair]]]:
-    """Join frames by their pairs: positions, and pairs that allow another shift.
+    """Join frames by their pairs: return positions, and pairs that allow another shift.
 
-    `nominal` (N, 2), `is_stated`: whether by the scan, which then decides where the
-    images do not; `is_periodic`: whether unrelated frames match too.
+    `nominal` (N, 2), `is_stated`: whether the scan states them, which then decides if
+    the images do not; `is_periodic`: whether unrelated frames match too.
     """
     choices = []
     good = [item for item in candidates if item.best > threshold]
     lines = sum(bool(item.along) for item in good) > LINES * len(good)
     for pair_count, item in enumerate(good):
-        # elsewhere than on a lattice, what is below the threshold is chance
+        # except on a lattice, peaks below the threshold are chance
         least = threshold if is_periodic else threshold / _RIVAL_SCORE
         choices.append(_weigh(frames, item, least, lines=lines))
         yield Progress(pair_count + 1, len(candidates), "Weighing possible shifts")
     open_still = sum(not choice.is_certain for choice in choices)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
         usual = float(np.median([item.ncc[0] for item in good])) if good else 0.0
-        # where other pairs fit much better, a lattice alone is no joint
+        # if other pairs fit much better, the lattice alone is not a joint
         sure_choices = [
             choice
             for item, choice in zip(good, choices, strict=True)
@@ -477,7 +478,7 @@ def lay_out(
 
 
 def _only(item: Candidates, choice: ShiftChoice) -> Candidates:
-    """Keep of a pair the candidate that was chosen among its rivals."""
+    """Keep only the chosen candidate of a pair."""
     nearest = int(np.argmin(np.abs(item.shifts - choice.shifts[0]).max(axis=1)))
     shifts = np.rint(choice.shifts[:1]).astype(np.int64)
     which = slice(nearest, nearest + 1)
@@ -493,7 +494,7 @@ def _residuals(joints: Sequence[Joint], positions: FloatArray) -> FloatArray:
 
 
 def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArray:
-    """Reweigh and solve again and again; the scale of doubt shrinks step by step."""
+    """Solve with iterative reweighting; the scale of the robust weights decreases."""
     base = np.array([joint.weight for joint in joints])
     weights = base.copy()
     positions = least_squares(count, joints, weights, prior)
@@ -534,7 +535,7 @@ def solve_layout(
 def _choose(
     good: Sequence[Candidates], threshold: float, positions: FloatArray
 ) -> tuple[list[Joint], list[Joint], bool]:
-    """Take of each pair the believed candidate that agrees with the layout."""
+    """Choose for each pair the accepted candidate that agrees with the layout."""
     joints, contradicting, has_changed = [], [], False
     for item in good:
         apart = positions[item.second] - positions[item.first]
@@ -559,10 +560,10 @@ def resolve(
     *,
     is_stated: bool = True,
 ) -> tuple[Layout, set[IntPair]]:
-    """Lay out a periodic sample; `look` weighs shifts that are no candidates.
+    """Lay out a periodic sample; `look` weighs shifts that are not candidates.
 
-    Frames of which the images are not sure lie as `nominal` if it `is_stated`, and have
-    no place otherwise.
+    Frames that the images do not determine are at `nominal` if it `is_stated`, and have
+    no position otherwise.
     """
     certain = [_joint(c, c.shifts[0], c.weight) for c in choices if c.is_certain]
     positions = np.zeros((count, 2))
@@ -590,7 +591,7 @@ def resolve(
         group, bridge = waiting.pop(nearest), bridges[nearest]
         here, members = sorted(main), sorted(group)
         shift = np.nanmedian(positions[here] - nominal[here], axis=0)
-        # the move to its nominal place beside the main group
+        # move to its nominal position relative to the main group
         away = nominal[members] + shift - positions[members]
         expected_move = np.nanmedian(away, axis=0)
         move, is_sure = _move(main, bridge, positions, expected_move, look)
@@ -601,7 +602,7 @@ def resolve(
             continue
         positions[members] += move
         main |= group
-        waiting, unsure = waiting + unsure, []  # more frames may be sure of them
+        waiting, unsure = waiting + unsure, []  # more frames may make them certain
     positions[[index for index in range(count) if index not in main]] = np.nan
     joints, contradicting = _agreeing(choices, positions, main)
     return Layout(positions, tuple(joints), tuple(contradicting)), ambiguous
@@ -614,7 +615,7 @@ def _move(
     expected_move: FloatArray,
     look: Callable[[ShiftChoice, FloatArray], float],
 ) -> tuple[FloatArray, bool]:
-    """How to move a group onto the main one, and whether the images are sure of it."""
+    """Find the move of a group onto the main one, and if the images determine it."""
     moves_offered, signs = [], []
     for c in bridge:
         signs.append(1.0 if c.first in main else -1.0)
@@ -641,7 +642,7 @@ def _move(
 
 
 def distinct(proposals: FloatArray, same: float) -> FloatArray:
-    """Proposals (K, 2) that differ by `same` px, each the mean of those that do not."""
+    """Average proposals (K, 2) closer than `same` px."""
     left = list(range(len(proposals)))
     distinct_items = []
     while left:
@@ -656,7 +657,7 @@ def distinct(proposals: FloatArray, same: float) -> FloatArray:
 def _agreeing(
     choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
 ) -> tuple[list[Joint], list[Joint]]:
-    """Joints that the layout keeps, and those that contradict it."""
+    """Return the joints that agree with the layout, and those that contradict it."""
     agreeing, contradicting = [], []
     for c in choices:
         if c.first not in main or c.second not in main:
@@ -671,13 +672,13 @@ def _agreeing(
     return agreeing, contradicting
 
 
-# Pairs below the level of chance, confirmed by the places of their frames.
+# Pairs below the chance level, confirmed by the positions of their frames.
 #
-# Other pairs predict their shift. Chance puts a peak as high among all shifts of the
-# search, and hardly ever among the few that agree.
+# Other pairs predict their shift. A peak as high occurs by chance among all shifts of
+# the search, but hardly ever among the few that agree with the prediction.
 
-_CONFIRMED = 1e-3  # of unrelated pairs at their predicted shifts; chosen as for joints
-_AGREES = 2  # px along each axis; chosen: whole-pixel places err by one or two
+_BY_PREDICTION = 1e-3  # of unrelated pairs at predicted shifts; chosen as for joints
+_AGREES = 2  # px along each axis; chosen: whole-pixel positions err by one or two
 
 
 def confirm_weak(
@@ -687,14 +688,14 @@ def confirm_weak(
     chance: ChanceLevel,
     threshold: float,
 ) -> tuple[list[Candidates], Layout]:
-    """Believe pairs below `threshold` that have a peak where their frames are placed.
+    """Accept pairs below `threshold` that have a peak where their frames are placed.
 
-    Returns the candidates, those of confirmed pairs replaced by the peak that agrees,
+    Returns the candidates, with those of confirmed pairs replaced by the agreeing peak,
     and the layout with their joints; its positions do not change.
     """
-    least = chance.chance_score((2 * _AGREES + 1) ** 2, _CONFIRMED)
+    least = chance.chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
     result, joints = list(candidates), list(layout.joints)
-    around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder beyond is no peak
+    around = (_AGREES + PEAK_PX, _AGREES + PEAK_PX)  # a shoulder outside is not a peak
     for place, item in enumerate(candidates):
         pair = item.first, item.second
         has_places = np.isfinite(layout.positions[list(pair)]).all()
@@ -711,31 +712,30 @@ def confirm_weak(
     return result, replace(layout, joints=tuple(joints))
 
 
-# Frames that no single joint holds: all their neighbours are asked together.
+# Frames without a joint: placed by all of their neighbours together.
 #
-# One overlap may be too dark or too poor to give a peak of its own. The sum of a
-# frame's correlations with all placed neighbours, each in the same place of the mosaic,
-# gathers what they have in common.
+# A single overlap may be too dark or too poor in detail to have a peak. The sum of a
+# frame's correlations with all placed neighbours, aligned in the mosaic, combines them.
 
-_APART = 6  # px; chosen: beyond it lies no shoulder of the same peak
-_LONE = 0.8  # of the peak; chosen: on a lattice the next one is nearly as high
+_APART = 6  # px; chosen: beyond it is no shoulder of the same peak
+_LONE = 0.8  # share of the peak; chosen: on a lattice the next one is nearly as high
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Where a frame is by all of its neighbours together."""
+    """Position of a frame by all of its neighbours together."""
 
-    position: FloatArray  # (2,) Top-left corner, in whole pixels
-    score: float  # Of all its overlaps as if they were one
+    position: FloatArray  # (2,) top-left corner, in whole pixels
+    score: float  # score of all its overlaps as if they were one
 
 
 @dataclass(frozen=True, slots=True)
 class GroupCorrelation:
     """Correlation of a group of frames with all other placed ones."""
 
-    pairs: list[IntPair]  # That were compared, a frame of the group second
-    score: FloatArray  # (H, W) For moves of the group, in standard deviations
-    height: FloatArray  # (H, W) The same, without its growth with the overlap
+    pairs: list[IntPair]  # compared pairs, the frame of the group second
+    score: FloatArray  # (H, W) score of moves of the group, in standard deviations
+    height: FloatArray  # (H, W) the same, without its growth with the overlap
 
 
 def correlate_group(
@@ -746,8 +746,8 @@ def correlate_group(
 ) -> GroupCorrelation | None:
     """Add the correlations of a group of frames with all other placed ones.
 
-    `positions` (N, 2): top-left corners in px, NaN without a place. The group is moved
-    by up to `reach`; None if nothing overlaps.
+    `positions` (N, 2): top-left corners in px, NaN for frames without a position. The
+    group is moved by up to `reach`; None if nothing overlaps.
     """
     pairs: list[IntPair] = []
     cross, variance, pixels = np.zeros(
@@ -789,11 +789,11 @@ def place_among(
     reach: IntPair,
     threshold: float,
 ) -> Evidence | None:
-    """Place one frame among those that have a place; None if chance does as well.
+    """Place one frame among the placed ones; None if not better than chance.
 
-    `expected_place` (2,), `positions` (N, 2): top-left corners in px, NaN without a
-    place; `threshold`: score that a pair of unrelated frames does not reach within
-    `reach`.
+    `expected_place` (2,), `positions` (N, 2): top-left corners in px, NaN for frames
+    without a position; `threshold`: score that a pair of unrelated frames does not
+    reach within `reach`.
     """
     corner = np.round(expected_place).astype(int)
     around = positions.copy()

@@ -1,10 +1,10 @@
-"""Frames whose overlaps hold lines: placed by the images across them, as stated along.
+"""Frames whose overlaps contain lines: placed by the images across, as stated along.
 
 An overlap of parallel lines fits at any shift along them. Across them it fits at one
-shift, or at one in each period, of which the stated positions take one if they err by
-clearly less than half a period. Each pair is refined across its lines alone. All frames
-are then solved for together: pairs of lines hold them across, other pairs in both
-directions, and what no pair decides stays as stated.
+shift, or at one per period, which the stated positions select if their error is clearly
+less than half a period. Each pair is refined only across its lines. All frames are then
+solved together: pairs with lines constrain them across, other pairs in both directions,
+and what no pair determines stays as stated.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from napari_semsr.stitching.pairwise import Candidates, surface
 from napari_semsr.stitching.refine import (
     DENSE_LIMIT,
     MAX_STEP,
-    SMOOTHED,
+    NOISE_RATIO,
     LinearisedShift,
     Refined,
     join_blocks,
@@ -38,61 +38,61 @@ from napari_semsr.stitching.refine import (
 )
 from napari_semsr.stitching.state import State
 
-# Information along the lines over that across them; chosen: noise alone
-# gives some thousandths, a sample with detail in both directions some tenths.
+# Information along the lines over that across them; chosen: a few thousandths for noise
+# alone, a few tenths for a sample with detail in both directions.
 _FLAT = 0.01
-_SAME_DEG = 5.0  # chosen: noise turns the direction of a pair by less than a degree
-_ROUNDS = 4  # steps of a pair; chosen: a ridge of 0.9 of its best is left in two
-_STILL = 0.05  # px; chosen: the sweeps find the rest
-_SWEEPS = 3  # chosen: pairs are settled one by one before
-_PRIOR = 1e-6  # of a pair's information; chosen: holds what no pair does, moves no more
-# Of a frame, and frames, that lines are compared with themselves; chosen: longer
-# periods are no question to a stage, and a few frames outvote one with a defect.
+_SAME_DEG = 5.0  # chosen: noise changes the direction of a pair by less than a degree
+_ROUNDS = 4  # steps of a pair; chosen: a ridge of 0.9 of the best is left in two
+_STILL = 0.05  # px; chosen: the sweeps correct the rest
+_SWEEPS = 3  # chosen: pairs have been refined one by one before
+_PRIOR = 1e-6  # of a pair's information; chosen: holds only what no pair determines
+# Share of a frame, and number of frames, for autocorrelation; chosen: a stage decides
+# between longer periods, and a few frames outvote one with a defect.
 _FAR, _FRAMES = 0.4, 8
-_PERIODIC = 0.7  # of the usual correlation; chosen as for other rivals
-_BY_CHANCE = 1e-3  # that positions at random agree as well; chosen as for lattices
-_HANGING = "joined by lines of one direction alone, along which they fit anywhere"
-_ALONG_PX = 8  # chosen: beyond any error of a sweep, and within any overlap
-_LEAST_ERROR_PX = 0.5  # of a stage; chosen: a smaller one shows in no figure
+_PERIODIC = 0.7  # share of the usual correlation; chosen as for other rivals
+_BY_CHANCE = 1e-3  # probability for random positions; chosen as for lattices
+_REASON = "connected only by lines of one direction, along which it fits anywhere"
+_ALONG_PX = 8  # chosen: larger than any error of a sweep, and within any overlap
+_LEAST_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
 
 
 @dataclass(frozen=True, slots=True)
 class _LinePair:
-    """Shift of a pair of frames with lines, across these."""
+    """Shift of a pair of frames across their lines."""
 
     pair: IntPair
-    normal: FloatArray  # (2,) Unit vector across the lines, ``(y, x)``
-    away: float  # By how much the shift across them differs from the stated one, px
+    normal: FloatArray  # (2,) unit vector across the lines, ``(y, x)``
+    away: float  # shift across them minus the stated one, px
     score: float
-    group: int  # Which of the directions
+    group: int  # index of the direction
 
 
 @dataclass(frozen=True, slots=True)
 class Across:
-    """Frames that were placed across the lines of their overlaps."""
+    """Placement of frames across the lines of their overlaps."""
 
-    positions: FloatArray  # (N, 2) Top-left corners; NaN for frames that nothing holds
+    positions: FloatArray  # (N, 2) top-left corners; NaN for unconnected frames
     refined: Refined
-    error_px: float  # Of the stated positions across the lines, RMS
+    error_px: float  # RMS error of the stated positions across the lines
 
 
 @dataclass(frozen=True, slots=True)
 class _Tie:
-    """How far one pair puts two frames from their stated places."""
+    """Shift of one pair relative to the stated positions."""
 
     pair: IntPair
     weight: FloatArray  # (2, 2)
-    away: FloatArray  # (2,) Of the second less that of the first, px
+    away: FloatArray  # (2,) of the second frame minus that of the first, px
 
 
 def is_flat(information: FloatArray) -> bool:
-    """Whether a pair, (2, 2), leaves its shift open in one direction."""
+    """Return whether a pair, (2, 2), does not determine its shift in one direction."""
     least, most = np.linalg.eigvalsh(information[:2, :2])
     return bool(least < _FLAT * most)
 
 
 def _directions(shifts: Sequence[LinearisedShift]) -> tuple[FloatArray, list[int]]:
-    """Find common unit normals of lines, (K, 2), and which of them each pair has."""
+    """Find common unit normals of lines, (K, 2), and their index for each pair."""
     if not shifts:
         return np.zeros((0, 2)), []
     blocks = np.stack([s.information / max(s.variance, 1e-30) for s in shifts])
@@ -128,7 +128,7 @@ def _refine_pair(
 ) -> FloatArray | None:
     """Move a pair to where it fits best; None if it fits nowhere.
 
-    `part` (2, 2) takes the part of a step, ``(y, x)``, by which it may move.
+    `part` (2, 2) projects a step, ``(y, x)``, onto the permitted directions.
     """
     shift = near.copy()
     for _ in range(_ROUNDS):
@@ -145,10 +145,10 @@ def _refine_pair(
 def _period(
     state: State, frames: Sequence[int], normal: FloatArray, usual: float
 ) -> float:
-    """Find after how many px across them the lines repeat themselves; infinite if not.
+    """Find the period of the lines across them in px; infinite if there is none.
 
-    By the correlation of some frames with themselves, to `_FAR` of a frame; `usual`: of
-    two frames that show the same.
+    From the autocorrelation of some frames, up to `_FAR` of a frame; `usual`:
+    correlation of two frames of the same place.
     """
     side = min(state.acquisition.frame_shape)
     far = int(_FAR * side)
@@ -193,9 +193,10 @@ def _line_pairs(
 def _errors(
     count: int, pairs: Sequence[_LinePair], sure: Sequence[_Tie]
 ) -> tuple[FloatArray, FloatArray]:
-    """Errors of stated positions across lines of one direction, (N,), up to a period.
+    """Find errors of stated positions across lines, (N,), up to a period.
 
-    Along the surest pairs from frame to frame, and which frames hang together, (N,).
+    Follows the surest pairs from frame to frame; returns also the connected units,
+    (N,).
     """
     normal = pairs[0].normal
     ties = [(tie.pair, float(normal @ tie.away), 2.0) for tie in sure]
@@ -237,12 +238,12 @@ def _wrap_errors(
 def _refuse_open(
     errors: FloatArray, units: NDArray[np.intp], period: float, most: float | None
 ) -> None:
-    """Refuse stated positions that may as well err by another number of periods.
+    """Raise an error if stated positions may err by another number of periods.
 
     `errors` across the lines, (N,), of frames in rigid `units`; `most`: the largest
-    possible error, if it is known. Without it all must agree to half a period, and more
-    closely than chance: of n errors at random, all are within a share s of a period
-    with a probability of n s^(n - 1).
+    possible error, if known. Without it all must agree to half a period, and more
+    closely than by chance: n random errors are all within a share s of a period with a
+    probability of n s^(n - 1).
     """
     if not np.isfinite(period):
         return
@@ -259,9 +260,9 @@ def _refuse_open(
         is_open = share > 0.5 or count * share ** (count - 1) > _BY_CHANCE
     if is_open:
         msg = (
-            f"{ALONG_LINES}across the lines they fit as well a period of "
+            f"{ALONG_LINES}across the lines they fit equally well a period of "
             f"{period:.3g} px away, and the stated positions are not exact enough to "
-            f"decide: give the largest error of a position (max-shift-px), if it is "
+            "decide: give the largest error of a position (max-shift-px), if it is "
             f"below {period / 4:.2g} px."
         )
         raise RegistrationError(msg, code="periodic")
@@ -270,10 +271,10 @@ def _refuse_open(
 def _agree_by_chance(
     pairs: Sequence[_LinePair], nominal: FloatArray, periods: Sequence[float]
 ) -> float:
-    """Probability that positions at random fit as well across lines as stated ones.
+    """Return the probability that random positions fit as well across lines as stated.
 
-    A turn and scale of the stage, fitted to the shifts across, moves steps of different
-    directions differently; 1 where there are not two.
+    A rotation and scale of the stage, fitted to the shifts across, moves steps of
+    different directions differently; 1 without two directions.
     """
     rows, away = [], []
     for item in pairs:
@@ -292,9 +293,9 @@ def _agree_by_chance(
 def _solve(
     count: int, ties: Sequence[_Tie], hold: float
 ) -> tuple[FloatArray, sparse.csc_array]:
-    """Find how far frames are from their stated places, (N, 2), by all ties at once.
+    """Find displacements from the stated positions, (N, 2), from all ties at once.
 
-    `hold` draws each frame to its stated place. Returns the matrix, (2 N, 2 N), too.
+    `hold` is the weight of the stated positions. Returns the matrix, (2 N, 2 N), too.
     """
     first, second = np.array([tie.pair for tie in ties]).T
     blocks = np.stack([tie.weight for tie in ties])
@@ -346,9 +347,9 @@ def _first_ties(
                 ties.append(_Tie(item.pair, weight, (away - left) * normal))
     if most is None and _agree_by_chance(pairs, state.nominal, periods) > _BY_CHANCE:
         msg = (
-            f"{ALONG_LINES}across the lines they do not confirm the stated positions, "
-            "so give the largest error of a position (max-shift-px), and along the "
-            "lines the positions are taken as they are."
+            f"{ALONG_LINES}across the lines they do not confirm the stated positions: "
+            "give the largest error of a position (max-shift-px); along the lines "
+            "the positions are then used as stated."
         )
         raise RegistrationError(msg, code="lines-only")
     return ties, float(np.sqrt(np.mean(squares))), min(periods)
@@ -357,7 +358,7 @@ def _first_ties(
 def _project_across(
     item: LinearisedShift, normal: FloatArray | None
 ) -> LinearisedShift:
-    """Keep the part of a measured shift that is across the lines."""
+    """Project a measured shift onto the direction across the lines."""
     if normal is None:
         return item
     part = np.outer(normal, normal)
@@ -366,30 +367,30 @@ def _project_across(
 
 
 def _spread(matrix: sparse.csc_array, is_held: BoolArray) -> FloatArray:
-    """Find standard deviations, (N, 2), in px, the mean position of all taken off."""
+    """Compute standard deviations, (N, 2), in px, relative to the mean position."""
     count = matrix.shape[0] // 2
     if count > DENSE_LIMIT:
         return np.full((count, 2), np.nan)
     mean = np.ones((count, 1)) * is_held.T / is_held.sum()
     less_mean = np.kron(np.eye(count) - mean, np.eye(2))
     variance = less_mean @ np.linalg.inv(matrix.toarray()) @ less_mean.T
-    return np.sqrt(SMOOTHED * np.diag(variance)).reshape(count, 2)
+    return np.sqrt(NOISE_RATIO * np.diag(variance)).reshape(count, 2)
 
 
 def _sweep(
     state: State, places: FloatArray, pairs: Sequence[IntPair], lines: set[IntPair]
 ) -> Across:
-    """Refine all places together, those with `lines` across them alone.
+    """Refine all positions together, pairs with `lines` only across them.
 
-    `places` (N, 2): by how much frames are off their stated places, NaN for those
-    without a place, which pairs do not have.
+    `places` (N, 2): displacement of frames from their stated positions, NaN for frames
+    without one, which are in no pair.
     """
     nominal, count = state.nominal, len(state.nominal)
     places = np.nan_to_num(places)
     frames_used = np.unique(np.array(pairs))
     for _ in range(_SWEEPS):
         error = float(np.std(places[frames_used], axis=0).mean())
-        hold = SMOOTHED / max(error, _LEAST_ERROR_PX) ** 2
+        hold = NOISE_RATIO / max(error, _LEAST_ERROR_PX) ** 2
         measured_shifts = sweep_shifts(
             state.prepared, nominal + places, sorted(pairs), 1.0
         )
@@ -415,13 +416,13 @@ def _sweep(
 
 
 def place_across(state: State) -> Across:
-    """Place frames by the images across lines, and as stated where no image decides.
+    """Place frames by the images across lines, and as stated elsewhere.
 
     Raises
     ------
     RegistrationError
-        If the overlaps do not confirm the stated positions across the lines, or leave
-        open by how many periods these err.
+        If the overlaps do not confirm the stated positions across the lines, or allow
+        errors of several periods.
     """
     nominal = state.nominal
     known_shifts = {
@@ -455,7 +456,7 @@ def place_across(state: State) -> Across:
         raise RegistrationError(msg, code="lines-only")
     ties += sure
     places, _ = _solve(len(nominal), ties, _PRIOR)
-    # overlaps of both directions, or of a lattice, fit at the nearest of many places
+    # overlaps of both directions, or of a lattice, use the nearest of many fits
     for pair in sorted(state.ambiguous & first_shifts.keys() - flat_pairs):
         stated_shift = nominal[pair[1]] - nominal[pair[0]]
         near = stated_shift + places[pair[1]] - places[pair[0]]
@@ -468,7 +469,7 @@ def place_across(state: State) -> Across:
 
 
 def _is_line(state: State, item: LinearisedShift) -> bool:
-    """Whether a pair of placed frames fits as well farther along a direction."""
+    """Return whether a pair of placed frames fits as well farther along a direction."""
     if not is_flat(item.information):
         return False
     along = np.linalg.eigh(item.information[:2, :2])[1][:, 0]
@@ -480,9 +481,10 @@ def _is_line(state: State, item: LinearisedShift) -> bool:
 
 
 def settle_along(state: State) -> list[int]:
-    """Place frames as stated along lines that alone hold them, and list them.
+    """Place frames as stated along lines that alone connect them, and list them.
 
-    Where nothing is stated they have no place. Others stay, as do places across lines.
+    Without stated positions they have none. Other frames, and positions across lines,
+    do not change.
     """
     refined_shifts = () if state.refined is None else state.refined.shifts
     shifts = [s for s in refined_shifts if state.has_place[[s.first, s.second]].all()]
@@ -495,7 +497,7 @@ def settle_along(state: State) -> list[int]:
     hanging = np.flatnonzero(state.has_place & (labels != 0)).tolist()
     if hanging and not state.is_stated:
         state.positions[hanging] = np.nan
-        state.reasons.update(dict.fromkeys(hanging, _HANGING))
+        state.reasons.update(dict.fromkeys(hanging, _REASON))
     elif hanging:
         off = state.positions - state.nominal
         is_known = np.asarray(np.isfinite(off).all(axis=1))

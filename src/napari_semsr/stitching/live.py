@@ -1,13 +1,12 @@
-"""Frames that are placed one after another, while a scan is being taken.
+"""Placement of frames one after another, while a scan is acquired.
 
-While a scan has few frames it is solved as a whole, again and again, in steps that are
-done while nothing else is to be done (`LivePlacement.settle`): that finds the flat
-field, the axes of the stage, and the level of chance. Between these solutions a new
-frame is placed among those that overlap it, by the search that also rescues frames of
-a whole scan, and refined against them. The global optimisation then starts from what
-is known: each pair keeps what it stated about its shift when it was measured, so that
-only pairs of the new frame are measured, and the positions around it are solved for at
-once, as far as they move.
+While a scan has few frames it is repeatedly solved as a whole, in steps that run while
+idle (`LivePlacement.settle`): this determines the flat field, the axes of the stage,
+and the chance level. Between these solutions a new frame is placed among those that
+overlap it, by the search that also rescues frames of a complete scan, and refined
+against them. The global optimisation then starts from the current state: each pair
+keeps its measured shift, so that only pairs of the new frame are measured, and the
+positions around it are solved together, as far as they move.
 """
 
 import threading
@@ -57,26 +56,27 @@ from napari_semsr.stitching.refine import (
 from napari_semsr.stitching.solution import StitchSolution, fit_axes, fit_stage
 from napari_semsr.stitching.solve import solve_mosaic
 
-# Chosen: 200 frames of 256 px and their neighbours in the row before; as much memory
-# however long the scan is.
+# Chosen: 200 frames of 256 px and their neighbours in the previous row; memory does not
+# grow with the scan.
 _CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 20
-# Frames after which the whole is solved; chosen: each solution takes as long as the
-# frames since the last one, and after 32 frames flat field and axes are settled.
-_SOLVED_AT = (4, 8, 16, 32)
-_MORE = 1.5  # times the frames of a solution that failed, before the next; chosen
-_REACHES = (0.1, 0.2, 0.4)  # of a frame, as the whole solution searches
+# Numbers of frames at which the whole scan is solved; chosen: each solution takes as
+# long as the frames since the last one, and after 32 frames flat field and axes no
+# longer change.
+_SOLUTION_SIZES = (4, 8, 16, 32)
+_MORE = 1.5  # ratio of frame numbers from a failed solution to the next; chosen
+_REACHES = (0.1, 0.2, 0.4)  # share of a frame, as in the whole solution
 _LEAST_REACH = 16
-_SIGMA = 1.0  # px; as the last sweeps of a whole solution
-_SWEEPS = 4  # of a new frame; chosen: from a whole pixel two settle it
-_SETTLED = 0.02  # px; chosen: a fifth of what is fused again
-_FAR = 0.5  # px that a frame may be off its place of resampling; chosen: one pixel
-_FUSED_AGAIN = 0.1  # px; chosen: below what is seen, five times the final error
-_HOPS = 4  # pairs from a new frame to those that are solved for; chosen: 40 of a grid
-_STILL = 0.002  # px; chosen: a tenth of a step that is taken, at the rim of these
-_RECENT = 24  # frames that one without a position is compared with at first; chosen
-_SURE = 6.0  # score of such a match, as of `discovery`
-_LOOK_S = 0.02  # between two looks at a solution; chosen: a frame hardly waits
-_BATCH = 16  # pairs that are measured between two steps of a job; chosen
+_SIGMA = 1.0  # px; as in the last sweeps of a whole solution
+_SWEEPS = 4  # steps of a new frame; chosen: from a whole pixel, two suffice
+_CONVERGENCE = 0.02  # px; chosen: a fifth of the move for fusing a frame again
+_FAR = 0.5  # px that a frame may move from its position of resampling; chosen
+_FUSION_MOVE = 0.1  # px; chosen: not visible, five times the final error
+_HOPS = 4  # pairs from a new frame to those solved with it; chosen: 40 in a grid
+_STILL = 0.002  # px; chosen: a tenth of a step that is applied, at the rim of these
+_RECENT = 24  # frames first compared with one without a stated position; chosen
+_SURE = 6.0  # score of such a match, as in `discovery`
+_LOOK_S = 0.02  # s between two checks of a solution; chosen: a frame hardly waits
+_BATCH = 16  # pairs measured between two steps of a job; chosen
 
 
 _T = TypeVar("_T")
@@ -84,7 +84,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class _Stack:
-    """Frames that are read by their number."""
+    """Frames that are read by index."""
 
     read: Callable[[int], NDArray[Any]]
     frame_shape: IntPair
@@ -100,7 +100,7 @@ class _Stack:
 
 
 class _GrowingFrames(CorrectedFrames):
-    """Corrected frames to which frames are added, in bounded memory."""
+    """Growing sequence of corrected frames, in bounded memory."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -108,7 +108,7 @@ class _GrowingFrames(CorrectedFrames):
         self._banded_cache = BoundedCache(_BANDED_BYTES)
 
     def grow(self, acquisition: Acquisition) -> None:
-        """Take more frames, of gain 1."""
+        """Add frames, of gain 1."""
         more = len(acquisition) - len(self.acquisition)
         self.acquisition = acquisition
         self.gains = np.append(self.gains, np.ones(more))
@@ -116,15 +116,15 @@ class _GrowingFrames(CorrectedFrames):
         self.rotations = np.append(self.rotations, np.zeros((more, 2)), axis=0)
 
     def forget(self, index: int) -> None:
-        """Read and correct a frame again when it is next needed."""
+        """Drop a frame from the cache; it is read again when next needed."""
         self._corrected_cache.drop(index)
         self._banded_cache.drop(index)
 
 
 class _References(Resampled):
-    """Resampled frames, kept while their positions change by a part of a pixel.
+    """Resampled frames, kept while their positions change by less than a pixel.
 
-    What a pair states about its shift refers to the positions of resampling.
+    The measured shift of a pair refers to the positions of resampling.
     """
 
     def __init__(self, frames: CorrectedFrames) -> None:
@@ -132,7 +132,7 @@ class _References(Resampled):
         self._cache = BoundedCache(_RESAMPLED_BYTES)
 
     def put(self, index: int, position: FloatArray) -> None:
-        """Place a frame, which is resampled again."""
+        """Set the position of a frame, and resample it again."""
         more = index + 1 - len(self.corners)
         if more > 0:
             self.corners = np.append(self.corners, np.zeros((more, 2), int), axis=0)
@@ -142,37 +142,37 @@ class _References(Resampled):
         self._cache.drop(index)
 
     def apart(self, pair: IntPair) -> FloatArray:
-        """Shift of a pair as resampled, (2,): the second frame less the first."""
+        """Return the shift, (2,), of a pair as resampled: second frame minus first."""
         places = self.corners[list(pair)] + self.parts[list(pair)]
         return np.asarray(places[1] - places[0])
 
     def off(self, positions: FloatArray) -> FloatArray:
-        """Distance along each axis from the positions of resampling, (N, 2)."""
+        """Return distances along each axis from the positions of resampling, (N, 2)."""
         return np.abs(positions - self.corners - self.parts)
 
 
 class _Links:
-    """What pairs stated about their shifts, by the frames that they join."""
+    """Measured shifts of pairs, by the frames that they join."""
 
     def __init__(self) -> None:
         self._of: dict[int, dict[int, LinearisedShift]] = {}
 
     def put(self, item: LinearisedShift) -> None:
-        """Keep what a pair stated, over what it did."""
+        """Store the measurement of a pair, replacing an earlier one."""
         self._of.setdefault(item.first, {})[item.second] = item
         self._of.setdefault(item.second, {})[item.first] = item
 
     def drop(self, index: int) -> None:
-        """Forget the pairs of a frame."""
+        """Remove the pairs of a frame."""
         for other in self._of.pop(index, {}):
             del self._of[other][index]
 
     def of(self, index: int) -> Mapping[int, LinearisedShift]:
-        """Give the pairs of a frame, by their other frame."""
+        """Return the pairs of a frame, by their other frame."""
         return self._of.get(index, {})
 
     def reached(self, start: Iterable[int], hops: int) -> set[int]:
-        """Give the frames within some pairs of others, and these."""
+        """Return some frames and those within a number of pairs of them."""
         found = rim = set(start)
         for _ in range(hops):
             rim = {other for index in rim for other in self.of(index)} - found
@@ -181,7 +181,7 @@ class _Links:
 
 
 def _are_known(places: FloatArray) -> BoolArray:
-    """Which of some places, (N, 2), are known, (N,)."""
+    """Return which positions, (N, 2), are known, (N,)."""
     return np.asarray(np.isfinite(places).all(axis=1))
 
 
@@ -194,7 +194,7 @@ def _in_thread(job: Job[_T]) -> Job[_T]:
             while True:
                 next(job)
                 if stop.is_set():
-                    raise Cancelled("The solution is not needed any longer.")
+                    raise Cancelled("The solution is no longer needed.")
         except StopIteration as end:
             result: _T = end.value
             return result
@@ -205,7 +205,7 @@ def _in_thread(job: Job[_T]) -> Job[_T]:
     future = pool.submit(copy_context().run, drive)
     try:
         while not wait([future], _LOOK_S).done:
-            yield Progress(0, 0, "Solving what is there as a whole")
+            yield Progress(0, 0, "Solving all frames so far")
         return future.result()
     finally:
         stop.set()
@@ -213,16 +213,16 @@ def _in_thread(job: Job[_T]) -> Job[_T]:
 
 
 class LivePlacement:
-    """Positions of the frames of a scan that is being taken.
+    """Positions of the frames of a scan that is being acquired.
 
     Parameters
     ----------
     read : callable
-        Gives the grey values (Y, X) of a frame by its number.
+        Returns the grey values (Y, X) of a frame by its index.
     frame_shape : tuple of int
         Rows and columns of each frame.
     dtype : dtype
-        Type of their grey values.
+        Data type of their grey values.
     options : StitchOptions, optional
         As for `solve_mosaic`.
     unit : {"px", "nm"}
@@ -230,7 +230,7 @@ class LivePlacement:
     pixel_size_nm : pair of float, optional
         ``(y, x)`` as stated.
     flat : (Y, X) array, optional
-        Flat field image, where the options name one.
+        Flat field image, if the options name one.
     """
 
     def __init__(
@@ -247,12 +247,12 @@ class LivePlacement:
         self.options = options or StitchOptions()
         self.unit, self.pixel_size_nm, self.flat = unit, pixel_size_nm, flat
         self.names: list[str] = []
-        self.stated = np.zeros((0, 2))  # NaN where no position is stated
-        # (N, 2) Top-left corners in px; NaN without a place
+        self.stated = np.zeros((0, 2))  # NaN without a stated position
+        # (N, 2) top-left corners in px; NaN without a position
         self.positions = np.zeros((0, 2))
         self.provisional: set[int] = set()  # at their stated positions, not measured
-        self.blank: set[int] = set()  # frames that show nothing, which have no place
-        # that fit nowhere among the frames there, when they were last tried
+        self.blank: set[int] = set()  # blank frames, which have no position
+        # frames that fitted nowhere when they were last tried
         self.misfits: set[int] = set()
         self.solution: StitchSolution | None = None
         self._stack = _Stack(read, frame_shape, np.dtype(dtype))
@@ -262,27 +262,27 @@ class LivePlacement:
         self._references = _References(self.prepared)
         self._feather = feather_of(self.prepared)
         self._chance: ChanceLevel | None = None
-        # what each pair stated: step and information at its positions of resampling
+        # of each pair: step and information at its positions of resampling
         self._links = _Links()
         self._fused_positions = np.zeros((0, 2))
         self._stale: set[int] = set()  # fused with another flat field or gain
         self._matrix: FloatArray | None = None  # camera px for each stated unit
-        self._solve_at = float(_SOLVED_AT[0])
+        self._solve_at = float(_SOLUTION_SIZES[0])
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def has_place(self) -> BoolArray:
-        """Which frames have a place by their images, (N,)."""
+        """Mask of the frames placed by their images, (N,)."""
         has_position = _are_known(self.positions)
         has_position[sorted(self.provisional)] = False
         return has_position
 
-    # Frames that come.
+    # New frames.
 
     def add(self, name: str, stated_corner: FloatPair | None = None) -> int:
-        """Take one more frame, whose stated corner is ``(y, x)``; give its number."""
+        """Add a frame with the stated corner ``(y, x)``; return its index."""
         index = len(self.names)
         self.names.append(name)
         nowhere = np.full((1, 2), np.nan)
@@ -298,11 +298,11 @@ class LivePlacement:
         return index
 
     def state(self, index: int, stated_corner: FloatPair, unit: str) -> None:
-        """Take the stated corner of a frame that came before it, in px or nm."""
+        """Set the stated corner, in px or nm, of a frame that was added without it."""
         self.stated[index], self.unit = stated_corner, unit
 
     def replace(self, index: int) -> None:
-        """Read a frame again, which was written once more; it has no place then."""
+        """Read a frame that was written again; it loses its position."""
         self.prepared.forget(index)
         self._references.put(index, np.zeros(2))
         self._links.drop(index)
@@ -313,7 +313,7 @@ class LivePlacement:
         self.misfits.discard(index)
 
     def place(self, index: int) -> bool:
-        """Place a frame among those that overlap it; whether it has a place."""
+        """Place a frame among those that overlap it; return whether it succeeded."""
         if index in self.blank:
             return False
         if self._chance is None:
@@ -334,48 +334,48 @@ class LivePlacement:
         return True
 
     def neighbours(self, index: int) -> list[int]:
-        """List the frames that a frame was measured against."""
+        """List the frames that a frame was compared with."""
         return list(self._links.of(index))
 
     def changed_frames(self) -> list[int]:
-        """List the frames that moved, or came, since they were last fused."""
+        """List the frames that moved, or were added, since they were last fused."""
         here = _are_known(self.positions)
         was = _are_known(self._fused_positions)
         with np.errstate(invalid="ignore"):
             distances = (
                 np.abs(self.positions - self._fused_positions).max(axis=1)
-                > _FUSED_AGAIN
+                > _FUSION_MOVE
             )
         distances[sorted(self._stale)] = True
         return np.flatnonzero((here != was) | (here & distances)).tolist()
 
     def fused_at(self, index: int) -> FloatArray:
-        """Give the corner at which a frame was last fused, (2,); NaN if it was not."""
+        """Return the corner, (2,), where a frame was last fused; NaN if not fused."""
         return np.asarray(self._fused_positions[index])
 
     def mark_fused(self, index: int) -> None:
-        """Take a frame as fused where it is now."""
+        """Record that a frame was fused at its current position."""
         self._fused_positions[index] = self.positions[index]
         self._stale.discard(index)
 
     def plan(self, origin: IntPair, shape: IntPair) -> FusionPlan:
-        """Plan the mosaic as it is now; `origin`: pixel ``(y, x)`` of its corner."""
+        """Plan the current mosaic; `origin`: pixel ``(y, x)`` of its corner."""
         positions = self.positions - np.array(origin)
         pedestal = 0.0 if self.solution is None else self.solution.pedestal
         how = self._feather, self.options.blend, shape, pedestal
         return FusionPlan(self.prepared, positions, *how)
 
-    # Where a frame is expected, and where it is.
+    # Expected and actual position of a frame.
 
     def _place_as_stated(self, index: int) -> None:
-        """Put a frame where its stated position is, if there is one."""
+        """Put a frame at its stated position, if there is one."""
         place = self._expect_place(index)
         if place is not None:
             self.positions[index] = place
             self.provisional.add(index)
 
     def _expect_place(self, index: int) -> FloatArray | None:
-        """Predict the corner of a frame, (2,), by its stated position."""
+        """Predict the corner of a frame, (2,), from its stated position."""
         stated_corner = self.stated[index]
         if not np.isfinite(stated_corner).all():
             return None
@@ -393,14 +393,14 @@ class LivePlacement:
         others = np.flatnonzero(has_place)
         if not len(others):
             return np.asarray(matrix @ stated_corner)
-        # the nearest frames know how the stage errs there
+        # the nearest frames show the error of the stage there
         away = np.hypot(*((self.stated[others] - stated_corner) @ matrix.T).T)
         near = others[np.argsort(away, kind="stable")[:3]]
         steps = (stated_corner - self.stated[near]) @ matrix.T
         return np.asarray(np.median(self.positions[near] + steps, axis=0))
 
     def _fit_stage(self) -> None:
-        """Fit camera pixels to stated positions, by all frames that are placed."""
+        """Fit camera pixels to stated positions of all placed frames."""
         solved_positions = np.where(self.has_place[:, None], self.positions, np.nan)
         axes = fit_axes(self.stated, solved_positions, min(self._stack.frame_shape))
         stage = fit_stage(self.stated, solved_positions)
@@ -427,9 +427,9 @@ class LivePlacement:
         )
 
     def _near(self, index: int, place: FloatArray, reach: IntPair) -> FloatArray:
-        """Take the corners of frames placed within reach of one, (N, 2); NaN of others.
+        """Return the corners, (N, 2), of frames placed within reach; NaN for others.
 
-        Frames elsewhere take no part, however many there are.
+        Frames elsewhere are not used, so that the time does not grow with the scan.
         """
         side = np.array(self._stack.frame_shape) + reach
         with np.errstate(invalid="ignore"):
@@ -438,9 +438,9 @@ class LivePlacement:
         return np.where(near[:, None], self.positions, np.nan)
 
     def best_fit(self, index: int) -> JointPlace | None:
-        """Find where a frame fits best among those placed; None without an overlap.
+        """Find where a frame fits best among the placed ones; None without an overlap.
 
-        Searched as far from where it is expected as `place` does.
+        Searches the same distance from the expected position as `place`.
         """
         place, reach = self._expect_place(index), self._reach(_REACHES[-1])
         if place is None:
@@ -453,7 +453,7 @@ class LivePlacement:
     def _among(
         self, index: int, expected_place: FloatArray, reach: IntPair
     ) -> FloatArray | None:
-        """Place a frame among those near a place; None where chance does as well."""
+        """Place a frame among those near a place; None if not better than chance."""
         if self._chance is None:
             return None
         shift_count, significance = shifts_within(reach), self.options.significance
@@ -467,7 +467,7 @@ class LivePlacement:
         return None if place_found is None else place_found.position
 
     def _search_everywhere(self, index: int) -> FloatArray | None:
-        """Place a frame of which no position is stated: recent frames come first."""
+        """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.has_place).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
         reach = (max(_LEAST_REACH, 4 * factor),) * 2
@@ -490,7 +490,7 @@ class LivePlacement:
         return None
 
     def _part(self, frame_numbers: Sequence[int], **more: Any) -> Acquisition:
-        """Take some of the frames."""
+        """Select some of the frames."""
         numbers = list(frame_numbers)
 
         def read(index: int) -> NDArray[Any]:
@@ -499,10 +499,10 @@ class LivePlacement:
         stack = _Stack(read, self._stack.frame_shape, self._stack.dtype, len(numbers))
         return Acquisition(stack, tuple(self.names[i] for i in numbers), **more)
 
-    # What pairs state, and all positions by it.
+    # Measured shifts of pairs, and all positions from them.
 
     def _pairs_of(self, index: int) -> list[IntPair]:
-        """List the pairs of a frame that have enough in common."""
+        """List the pairs of a frame with enough overlap."""
         side = np.array(self._stack.frame_shape)
         with np.errstate(invalid="ignore"):
             near = (np.abs(self.positions - self.positions[index]) < side).all(axis=1)
@@ -528,7 +528,7 @@ class LivePlacement:
         return shifts
 
     def _refine(self, index: int) -> None:
-        """Refine a new frame against its neighbours, and keep what its pairs state."""
+        """Refine a new frame against its neighbours, and store its pairs' shifts."""
         pairs = self._pairs_of(index)
         shifts: list[LinearisedShift] = []
         for sweep in range(_SWEEPS):
@@ -547,21 +547,22 @@ class LivePlacement:
                 right += sign * weight @ np.clip(left, -TOLERANCE_PX, TOLERANCE_PX)
             step = np.clip(np.linalg.solve(normal, right), -2, 2)
             self.positions[index] += step
-            if np.abs(step).max() < _SETTLED:
+            if np.abs(step).max() < _CONVERGENCE:
                 break
         for item in shifts:
             self._links.put(item)
 
     def _misfit(self, item: LinearisedShift) -> FloatArray:
-        """By how much the measured shift of a pair exceeds that of its places, (2,)."""
+        """Return the measured shift of a pair minus that of its positions, (2,)."""
         first, second = pair = item.first, item.second
         apart = self.positions[second] - self.positions[first]
         return np.asarray(self._references.apart(pair) + item.step - apart)
 
     def _optimise(self, index: int) -> None:
-        """Solve for the positions around a frame at once, from where they are.
+        """Solve the positions around a frame together, from their current values.
 
-        Frames farther than some pairs stay; more are taken in while the last ones move.
+        Frames more than some pairs away do not move; more are included while the last
+        ones move.
         """
         around, hops = {index}, _HOPS
         while True:
@@ -576,22 +577,22 @@ class LivePlacement:
             self.positions[number] += move
         far = (self._references.off(self.positions) > _FAR).any(axis=1) & self.has_place
         for number in np.flatnonzero(far).tolist():
-            # linear about where it was; what its pairs state is measured again
+            # only linear about its old position: its pairs are measured again
             self._references.put(number, self.positions[number])
             pairs = [(a.first, a.second) for a in self._links.of(number).values()]
             for item in self._measure(pairs):
                 self._links.put(item)
 
     def _joint_moves(self, free: set[int], around: set[int]) -> dict[int, FloatArray]:
-        """Find how some frames move at once; the others of those around them stay."""
+        """Find how some frames move together; the others around them do not move."""
         numbers, items = sorted(around), []
         places = {number: place for place, number in enumerate(numbers)}
         for one in sorted(free):
             for other, item in self._links.of(one).items():
                 if other in free and other < one:
-                    continue  # it was taken from there
+                    continue  # listed from the other frame
                 left = self._misfit(item)
-                if np.abs(left).max() <= TOLERANCE_PX:  # else another place was taken
+                if np.abs(left).max() <= TOLERANCE_PX:  # the pair fits the chosen place
                     first, second = places[item.first], places[item.second]
                     items.append(replace(item, first=first, second=second, step=left))
         if not items:
@@ -601,7 +602,7 @@ class LivePlacement:
         return {number: steps[places[number]] for number in free}
 
     def _match_light(self, index: int, shifts: Sequence[LinearisedShift]) -> None:
-        """Find the gain of a frame by its overlaps with others."""
+        """Find the gain of a frame from its overlaps with others."""
         logs, counts = [], []
         for item in shifts:
             pair = (item.first, item.second)
@@ -626,17 +627,17 @@ class LivePlacement:
             self.prepared.forget(index)
             self._references.put(index, self.positions[index])
 
-    # The whole solution of what is there, in steps.
+    # Whole solution of the frames so far, in steps.
 
     @property
     def is_due(self) -> bool:
-        """Whether so many frames came that the whole is to be solved."""
+        """Whether enough frames were added to solve all of them again."""
         return len(self.names) - len(self.blank) >= self._solve_at
 
     def settle(self) -> Job[None]:
-        """Solve what is there as a whole; positions, light and axes change at its end.
+        """Solve all frames so far; positions, brightness and axes change at the end.
 
-        It is solved in a thread, as single steps take seconds: frames may be added
+        The solution runs in a thread, as its steps take seconds: frames may be added
         between the steps of this job, which are short.
         """
         has_position = _are_known(self.stated)
@@ -646,7 +647,7 @@ class LivePlacement:
         has_stated = 2 * len(frames_to_solve) > len(in_light)
         frames_to_solve = frames_to_solve if has_stated else in_light
         frame_count = len(in_light)
-        self._solve_at = next((n for n in _SOLVED_AT if n > frame_count), np.inf)
+        self._solve_at = next((n for n in _SOLUTION_SIZES if n > frame_count), np.inf)
         where = (
             {f"nominal_{self.unit}": self.stated[frames_to_solve]} if has_stated else {}
         )
@@ -667,9 +668,9 @@ class LivePlacement:
     def _solve(
         self, part: Acquisition
     ) -> Job[tuple[StitchSolution, ChanceLevel] | None]:
-        """Solve some frames, and measure what they match by chance; changes nothing."""
+        """Solve some frames, and measure their chance level; changes no state."""
         try:
-            # without a grid, whose frames are not all there
+            # without a grid, as some of its frames are missing
             options = self.options.replace(
                 grid=None, order=None, first=None, overlap=None
             )
@@ -693,7 +694,7 @@ class LivePlacement:
         solution: StitchSolution,
         chance: ChanceLevel,
     ) -> Job[None]:
-        """Take a solution of some frames, and place the others again by it."""
+        """Use a solution of some frames, and place the others again from it."""
         numbers, new_positions = np.array(numbers_solved), solution.positions_px
         fits = solution.has_place
         before = self.positions[numbers]
@@ -725,7 +726,7 @@ class LivePlacement:
         self.provisional = {*again} & self.provisional
         for index, position in enumerate(self.positions):
             self._references.put(index, np.nan_to_num(position))
-        self._stale = {*range(len(self.names))}  # the light of all may have changed
+        self._stale = {*range(len(self.names))}  # all may have changed in brightness
         local = overlapping_pairs(self.positions[numbers], self._stack.frame_shape)
         pairs = [
             (numbers_solved[first], numbers_solved[second]) for first, second in local
@@ -743,6 +744,6 @@ class LivePlacement:
             self.place(index)
 
     def waiting(self) -> list[int]:
-        """List the frames that the images do not place yet."""
+        """List the frames that are not yet placed by their images."""
         without_place = np.flatnonzero(~self.has_place).tolist()
         return [index for index in without_place if index not in self.blank]

@@ -1,4 +1,4 @@
-"""Where frames are expected: as stated, from a grid, or from the images alone."""
+"""Expected positions of frames: as stated, from a grid, or from the images alone."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,11 +40,11 @@ from napari_semsr.stitching.solution import (
     nearest_axes,
 )
 
-_LEAST_PIXELS = 600  # chosen: above the 400 from which a pair has a coefficient
+_LEAST_PIXELS = 600  # chosen: above the 400 that a pair needs for a coefficient
 
 
 def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
-    """Pairs that share more than four pixels along both axes; `nominal` (N, 2)."""
+    """Find pairs that share more than four pixels along both axes; `nominal` (N, 2)."""
     limit = np.array(shape, dtype=float)
     order = np.lexsort((nominal[:, 1], nominal[:, 0]))
     touching: list[IntPair] = []
@@ -64,7 +64,7 @@ def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
 
 
 def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
-    """Pairs of placed frames with at least 600 px in common; `positions` (N, 2)."""
+    """Find pairs of placed frames sharing at least 600 px; `positions` (N, 2)."""
     pairs = []
     for first, second in touching_pairs(positions, shape):
         rows, columns = np.array(shape) - np.abs(positions[second] - positions[first])
@@ -74,15 +74,15 @@ def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
 
 
 _SURE = 8.0  # twice the usual four deviations; chosen: all pairs are searched
-_LEAST_SCORE = 4.0  # deviations; chosen as in the options
-_RIVALS = 24  # steps of a pair, weighed; chosen: time against a true one missed
+_LEAST_SCORE = 4.0  # standard deviations; chosen as in the options
+_RIVALS = 24  # weighed steps of a pair; chosen: time against missing the true one
 _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
 
 def nominal_positions(
     frames: CorrectedFrames,
 ) -> tuple[FloatArray, bool, Sequence[Joint]]:
-    """Where frames are expected, (N, 2), whether the scan says so, and all matches."""
+    """Find expected positions, (N, 2), whether they are stated, and all matches."""
     acquisition = frames.acquisition
     positions = acquisition.nominal_corners()
     if positions is not None:
@@ -95,22 +95,22 @@ def nominal_positions(
     return discover(frames, joints, noise), False, joints
 
 
-# Of the matches that other axes explain; chosen: of two rows, whose frames fit along
-# the rows in either order, at most two thirds.
+# Share of the matches that other axes explain; chosen: at most two thirds for two rows,
+# whose frames fit along the rows in either order.
 _AS_WELL = 0.75
-_MOST_SCALE = 1.5  # either way; chosen: a factor of two is binning or another unit
+_MOST_SCALE = 1.5  # or its inverse; chosen: a factor of two is binning or another unit
 _SEEDS = 200  # matches; chosen: each is compared with all others
-# Of the matches that the best map explains; chosen: mirrored or not, a single row fits
-# alike but for chance.
+# Share of the matches that the best map explains; chosen: a single row fits equally
+# well mirrored or not, except for chance.
 _EQUAL = 0.9
-_REFITS = 4  # chosen: which matches fit has settled before
+_REFITS = 4  # chosen: the set of fitting matches has converged before
 
 
 def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | None:
     """Find a linear map by which the images match stated positions clearly better.
 
-    `nominal` (N, 2). Gives the map, (2, 2), from stated to camera px, ``(y, x)``; None
-    where there is none.
+    `nominal` (N, 2). Returns the map, (2, 2), from stated to camera px, ``(y, x)``;
+    None if there is none.
     """
     joints = [joint for joint in match_frames(frames) if joint.weight > _SURE]
     if not joints:
@@ -137,7 +137,7 @@ def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | Non
     for _ in range(_REFITS):
         inside = fitting(best)
         have, want = apart[inside] @ named_axes.T, shift[inside]
-        # both ways, so that steps are about nothing
+        # in both directions, so that steps have zero mean
         both = [np.concatenate([steps, -steps]) for steps in (have, want)]
         axes_fit = fit_axes(both[0], both[1], int(shape.min()))
         if axes_fit is None:
@@ -146,32 +146,32 @@ def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | Non
     return best
 
 
-# Of a frame: as far as the last search reaches.
+# Share of a frame: the reach of the last search.
 _WIDE = 0.4
 _ALIKE = 1.2  # times the usual distance of neighbours; chosen: a diagonal is 1.4
-_BY_CHANCE = 1e-3  # that a turn is; chosen as for joints
-_NEIGHBOURS = 8  # pairs of them; chosen: each is weighed at two dozen shifts
+_BY_CHANCE = 1e-3  # probability of a turn by chance; chosen as for joints
+_NEIGHBOURS = 8  # pairs of neighbours; chosen: each is weighed at two dozen shifts
 
 
 @dataclass(frozen=True, slots=True)
 class PossibleTurns:
-    """Turns and scales of stated positions that the images of neighbours allow.
+    """Rotations and scales of stated positions that images of neighbours allow.
 
-    On a sample that repeats itself a shift by a whole period is a turn of all
-    positions, so that many may fit.
+    On a periodic sample a shift by a whole period is a rotation of all positions, so
+    that many may fit.
     """
 
-    turns: tuple[complex, ...] = ()  # Factors of x + iy, the nearest to 1 first
-    doubt: float = float("inf")  # How far one that is alone may be off by chance
-    distance: float = 0.0  # Of neighbours, in px
-    # Between two shifts of neighbours that fit alike, in px; infinite if none do
+    turns: tuple[complex, ...] = ()  # factors of x + iy, the nearest to 1 first
+    doubt: float = float("inf")  # possible error of a single one by chance
+    distance: float = 0.0  # distance of neighbours, in px
+    # between two shifts of neighbours that fit equally well, in px; infinite for one
     period: float = float("inf")
 
     @property
     def luck(self) -> float:
-        """Probability that a turn at random fits the positions as well as stated.
+        """Probability that a random rotation fits as well as the stated positions.
 
-        Its shift of neighbours is anywhere within a period then.
+        The shift of neighbours is assumed uniform within a period.
         """
         if not self.turns:
             return 1.0
@@ -179,7 +179,7 @@ class PossibleTurns:
 
 
 def share_of_period(away: float, period: float) -> float:
-    """Share of all shifts within half a period that are at most `away` px."""
+    """Return the share of shifts within half a period that are at most `away` px."""
     return min(1.0, 2 * away / period) ** 2
 
 
@@ -189,10 +189,10 @@ def possible_turns(
     pairs: Sequence[IntPair],
     most_px: float | None = None,
 ) -> PossibleTurns:
-    """Find the turns and scales of stated positions, (N, 2), that neighbours allow.
+    """Find the rotations and scales of stated positions, (N, 2), that neighbours allow.
 
-    Those of the `pairs` that are nearest decide together. `most_px`: by how much two
-    stated positions may err together, if known.
+    The nearest of the `pairs` are used together. `most_px`: largest error of the
+    difference of two stated positions, if known.
     """
     rows, columns = frames.frame_shape
     around = (round(_WIDE * rows), round(_WIDE * columns))
@@ -241,13 +241,13 @@ def possible_turns(
 
 
 def _nearest_rival(choice: ShiftChoice) -> float:
-    """Distance from the best shift of a pair to the next one that fits as well."""
+    """Return the distance from a pair's best shift to the next that fits as well."""
     rivals = choice.shifts[choice.doubt < CERTAIN][1:] - choice.shifts[0]
     return float(np.hypot(*rivals.T).min(initial=np.inf))
 
 
 def _agree_on_step(certain: Sequence[FloatArray], side: float) -> FloatArray | None:
-    """Mean of what most pairs say, (2,), to within a tenth of a side; None if none."""
+    """Average the shifts, (2,), of most pairs, to within a tenth of a side, or None."""
     every = np.stack(certain)
     close = np.abs(every - np.median(every, axis=0)).max(axis=1) <= 0.1 * side
     if close.sum() * 2 <= len(certain):
@@ -262,12 +262,12 @@ def _seeds(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
         step_seen = complex(as_complex(shift[place]))
         if 1 / _MOST_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MOST_SCALE:
             yield as_matrix(step_seen / step)
-            # the same with y mirrored before
+            # the same with y mirrored first
             yield as_matrix(step_seen / step.conjugate()) @ np.diag([-1.0, 1.0])
 
 
 def _measured_steps(frames: CorrectedFrames) -> FloatArray:
-    """Find the steps of a grid, from row to row and column to column, by neighbours."""
+    """Find the steps of a grid, between rows and between columns, from neighbours."""
     cells = frames.acquisition.grid_cells()
     grid = frames.acquisition.grid or (1, len(cells))
     steps: list[FloatArray | None] = []
@@ -279,8 +279,8 @@ def _measured_steps(frames: CorrectedFrames) -> FloatArray:
     if any(lacking):
         what = "rows" if lacking[0] else "columns"
         msg = (
-            f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid must show common "
-            "detail, but no shift fits them: check grid and order, or give the overlap."
+            f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid have no common detail "
+            "at any shift: check grid and order, or give the overlap."
         )
         others = likely_grids(frames.acquisition, match_frames(frames))
         raise UnplacedError(msg, others, code="no-overlap")
@@ -290,7 +290,7 @@ def _measured_steps(frames: CorrectedFrames) -> FloatArray:
 
 
 def _adjacent(cells: NDArray[np.int64], axis: int) -> list[IntPair]:
-    """Choose pairs of direct neighbours along one axis, spread over the grid."""
+    """Select pairs of direct neighbours along one axis, spread over the grid."""
     place = {(int(r), int(c)): index for index, (r, c) in enumerate(cells)}
     step = (1, 0) if axis == 0 else (0, 1)
     pairs = [
@@ -326,7 +326,7 @@ def _common_step(
             order = order[are_rivals(item, threshold)[order]]
             shifts = item.shifts[order[:_RIVALS]]
             choices.append(weigh_shifts(frames, pair, shifts, item.weight[0]))
-        else:  # lines that cross an overlap are too few to stand out from chance
+        else:  # lines across an overlap are too few to stand out from chance
             item = search(frames, pair, nominal, around)
         lines += bool(item.along)
     if lines > LINES * len(pairs):
@@ -339,7 +339,7 @@ def _common_step(
     if len(steps) > 1:
         what = "columns" if axis else "rows"
         msg = (
-            f"The sample repeats itself: neighbouring {what} fit equally well at "
+            f"The sample is periodic: neighbouring {what} fit equally well at "
             f"{len(steps)} distances: give the overlap, or positions."
         )
         raise UnplacedError(msg, (), code="periodic")
@@ -348,7 +348,7 @@ def _common_step(
 
 
 def _likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
-    """Find the steps that the pairs together allow; one if a pair is certain."""
+    """Find the steps that all pairs allow; only one if a pair is certain."""
     certain = [choice.shifts[0] for choice in choices if choice.is_certain]
     if certain:
         return certain[:1]

@@ -1,4 +1,4 @@
-"""What a user may choose when frames are joined."""
+"""Options of stitching."""
 
 from typing import Literal
 
@@ -15,11 +15,11 @@ from napari_semsr.core import (
 
 
 class StitchOptions(Options):
-    """How frames become a mosaic; None leaves a value to the scan or to measurement."""
+    """Options of a mosaic; None means from the scan, or measured."""
 
     flat_field: str = Field(
         default="auto",
-        description="auto: from the frames; none: as they are; or an image file",
+        description="auto: from the frames; none: no correction; or an image file",
     )
     grid: tuple[int, int] | None = Field(
         default=None, description="rows and columns of the scan"
@@ -27,18 +27,18 @@ class StitchOptions(Options):
     order: FrameOrder | None = option(
         None,
         "Order",
-        "how the grid was filled: row by row or column by column; a serpentine runs "
-        "every second one backwards",
+        "acquisition order: row by row or column by column; a serpentine reverses "
+        "every second one",
     )
     first: FirstFrame | None = option(
         None,
         "First frame",
-        "corner of the grid where the first frame lies; top-left if nothing states it",
+        "corner of the grid with the first frame; top-left unless the scan states it",
     )
     overlap: float | None = option(
         None,
         "Overlap",
-        "share of a frame that its neighbour repeats; measured when not given",
+        "overlap of neighbours as a share of a frame; measured if not given",
         unit="share",
         step=0.05,
         gt=0,
@@ -47,25 +47,25 @@ class StitchOptions(Options):
     max_shift_px: float | None = option(
         None,
         "Stage error",
-        "largest error of a nominal position; found when not given",
+        "largest error of a nominal position; estimated if not given",
         unit="px",
         step=5,
         gt=0,
     )
     stage_model: Literal["affine", "shift"] = Field(
         default="affine",
-        description="how solved positions may differ from nominal ones on the whole: "
-        "scaled, turned and skewed, or only moved",
+        description="global transform from nominal to solved positions: affine "
+        "(scale, rotation, shear) or translation only",
     )
     rotation: bool = option(
         False,
-        "Turn and scale frames",
-        "also find a small turn and scale of each frame",
+        "Rotate and scale frames",
+        "also estimate a small rotation and scale of each frame",
     )
     distortion: float | Literal["auto", "none"] = Field(
         default="auto",
-        description="displacement at the rim along the radius, over that radius; auto: "
-        "from the overlaps, taken back where it is beyond doubt",
+        description="radial displacement at the rim over its radius; auto: estimated "
+        "from the overlaps, and corrected if it is significant",
     )
     blend: Literal["feather", "seam"] = option(
         "feather",
@@ -76,13 +76,12 @@ class StitchOptions(Options):
     match_gain: bool = option(
         True,
         "Match brightness",
-        "match gain and offset of the frames, which automatic brightness changes from "
-        "frame to frame",
+        "match gain and offset of the frames, if automatic brightness changed them",
     )
     significance: float = option(
         4.0,
         "Certainty of joints",
-        "joints must stand this far above unrelated pairs of frames",
+        "standard deviations by which joints must exceed unrelated pairs of frames",
         step=0.5,
         ge=2,
         le=20,
@@ -91,7 +90,7 @@ class StitchOptions(Options):
     @field_validator("distortion", mode="before")
     @classmethod
     def _amount(cls, value: object) -> object:
-        """Accept a word or a number that does not fold a frame, also as text."""
+        """Validate a word, or a number (also as text) that does not fold a frame."""
         if value is None or value in ("auto", "none"):
             return value
         try:

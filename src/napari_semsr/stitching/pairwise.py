@@ -1,11 +1,11 @@
-"""Shift between two frames: candidate peaks, scored on the true overlap.
+"""Shift between two frames: candidate peaks, scored on the actual overlap.
 
 Shifts are ``position[second] - position[first]`` in whole pixels: the pixel ``x`` of
 the second frame shows what ``x + shift`` of the first one shows. The correlation is
-computed on the expected overlap enlarged by the reach of the search, and divided by the
-standard deviation that it would have if the frames were unrelated, so that a small true
-overlap can win against a large wrong one. Its best peaks are then compared by the
-weighted correlation coefficient on the very pixels that would overlap.
+computed on the expected overlap enlarged by the reach of the search, and divided by its
+standard deviation for unrelated frames, so that a small true overlap can win against a
+large wrong one. Its best peaks are then compared by the weighted correlation
+coefficient on exactly the pixels that would overlap.
 """
 
 from collections.abc import Sequence
@@ -18,31 +18,32 @@ from scipy import fft, ndimage
 from napari_semsr.core import BoundedCache, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
 
-# Five peaks as in the trials of the record. On a lattice each period has
-# one: those of at least half of the highest, forty at most, are kept; both are chosen,
-# each peak costs one comparison of the overlap.
+# Five peaks as in the recorded trials. On a lattice each period has one: those of at
+# least half of the highest, forty at most, are kept; both are chosen, each peak costs
+# one comparison of the overlap.
 _PEAKS = 5
 _MANY_PEAKS = 40
 _LATTICE_SHARE = 0.5
-# Of the height of the best peak: as the coefficients of rivals (`layout.are_rivals`).
+# Share of the highest peak, as for the coefficients of rivals (`layout.are_rivals`).
 _ALIKE = 0.7
-_HOLLOW = 0.7  # of the best coefficient; chosen: below, a ridge is none
+_HOLLOW = 0.7  # share of the best coefficient; chosen: below, it is not a ridge
 PEAK_PX = 3
-"""Pixels about a peak without a higher place; nearer ones refine to one place."""
-_MIN_SIDE = 8  # px; chosen: a narrower overlap is all rim of the band-pass
-# Chosen: by chance the coefficient of such an overlap scatters by sqrt(3 / 400) = 0.09.
+"""Pixels about a peak without a higher value; nearer peaks refine to one."""
+_MIN_SIDE = 8  # px; chosen: a narrower overlap is only rim of the band-pass
+# Chosen: by chance the coefficient of such an overlap has a scatter of 0.09 = sqrt(3 /
+# 400).
 _MIN_PIXELS = 400
-_MOST_NCC = 0.999  # chosen: frames of hardly any noise are evidence without end
-_NORMAL = 3.0  # fourth moment of normal values; one grain alone counts as much
-# Frames that are expected so many px apart, the least reach of a search, are not looked
-# at where their own pixels lie on each other, as dust of the camera fits there.
-_MOVED = 16
-# Overlaps fit all along a line, as parallel edges do, where correlation keeps such a
-# share of its best over half of the search. Chosen: a peak is some pixels wide there.
+_MOST_NCC = 0.999  # chosen: frames of hardly any noise would be infinite evidence
+_NORMAL = 3.0  # fourth moment of normal values; a single grain counts as much
+# For frames expected at least this many px apart, the least reach of a search, the
+# shift at which their own pixels coincide is excluded, as camera dust fits there.
+_DUST_MOVE = 16
+# Overlaps fit all along a line, as of parallel edges, if the correlation keeps this
+# share of its best over half of the search. Chosen: there a peak is some pixels wide.
 _RIDGE = 0.9
-# Pixels that a band-passed noise grain covers. White noise alone has 1.3, the sum of
-# its squared correlations; chosen larger, as detail is coarser than noise. It scales
-# all weights alike.
+# Area in pixels of a band-passed noise grain. White noise has 1.3, the sum of its
+# squared correlations; chosen larger, as detail is coarser than noise. It scales all
+# weights equally.
 NOISE_AREA = 3.0
 
 
@@ -52,25 +53,25 @@ class Candidates:
 
     first: int
     second: int
-    shifts: NDArray[np.int64]  # (K, 2) Position of the second less that of the first
-    ncc: NDArray[np.float64]  # (K,) Weighted correlation coefficient on the overlap
-    # (K,) The same as evidence: standard deviations of a normal deviate as unlikely
+    shifts: NDArray[np.int64]  # (K, 2) position of the second minus that of the first
+    ncc: NDArray[np.float64]  # (K,) weighted correlation coefficient on the overlap
+    # (K,) the same as a normal deviate of equal probability
     score: NDArray[np.float64]
-    # (K,) The same in those of unrelated noise: its say in a layout
+    # (K,) the same in standard deviations of unrelated noise: the weight in a layout
     weight: NDArray[np.float64]
-    # Where shifts all along a line fit as well: the one nearest to nominal, and an end
+    # if shifts all along a line fit as well: the one nearest to nominal, and an end
     along: tuple[IntPair, ...] = ()
 
     @property
     def best(self) -> float:
-        """Score of the best shift; 0 when there is none."""
+        """Score of the best shift; 0 if there is none."""
         return float(self.score[0]) if len(self.score) else 0.0
 
 
 def overlap_boxes(
     shape: IntPair, shift: IntPair, grow: IntPair = (0, 0)
 ) -> tuple[Box, Box] | None:
-    """Parts of two frames that show the same place, each grown within its frame."""
+    """Return the parts of two frames that overlap, each grown within its frame."""
     frame, other_frame = Box.of(shape), Box.of(shape, shift)
     common = frame.intersection(other_frame).grow(grow)
     if not (common.overlap(frame) and common.overlap(other_frame)):
@@ -81,7 +82,7 @@ def overlap_boxes(
 
 
 def whole_shift(positions: FloatArray, pair: IntPair) -> IntPair:
-    """Position (N, 2) of the second frame less that of the first, in whole pixels."""
+    """Round the second frame's position minus the first's; `positions` (N, 2)."""
     shift = np.round(positions[pair[1]] - positions[pair[0]])
     return int(shift[0]), int(shift[1])
 
@@ -90,22 +91,22 @@ def whole_shift(positions: FloatArray, pair: IntPair) -> IntPair:
 class CorrelationSurface:
     """Correlation of two frames over a range of shifts."""
 
-    # (H, W) Sum of products; 0 where the frames would overlap too little
+    # (H, W) sum of products; 0 where the overlap would be too small
     cross: Float32Array
-    # (H, W) Variance that it would have if the frames were unrelated
+    # (H, W) its variance for unrelated frames
     variance: Float32Array
-    origin: IntPair  # Shift of the first element
+    origin: IntPair  # shift of the first element
 
     @property
     def score(self) -> Float32Array:
         """Correlation in standard deviations of unrelated noise."""
-        # chosen: where hardly anything overlaps, chance has no scale of its own
+        # chosen: in tiny overlaps the variance of chance is not defined
         floor = max(0.02 * float(self.variance.max(initial=0.0)), 1e-30)
         spread = np.sqrt(np.maximum(self.variance, floor))
         return (self.cross / spread).astype(np.float32)
 
     def height(self, shape: IntPair) -> FloatArray:
-        """Score per root of a pixel: as a coefficient, it does not grow with overlap.
+        """Return the score per root of pixels, which does not grow with overlap.
 
         `shape` of the frames.
         """
@@ -120,7 +121,7 @@ class CorrelationSurface:
     def along(
         self, best: IntPair, nominal: IntPair, shape: IntPair
     ) -> tuple[IntPair, ...]:
-        """Two shifts on ridges as high as the best one: nearest to nominal, an end."""
+        """Find two shifts on a ridge: the one nearest to nominal, and an end."""
         start = np.array(self.origin)
         y, x = np.array(best) - start
         height = self.height(shape)
@@ -150,7 +151,7 @@ def surface(
     one, two = boxes
     first = frames.band_pass(pair[0])[one.slices]
     second = frames.band_pass(pair[1])[two.slices]
-    # lag l pairs first[x + l] with second[x]; the boxes start at different places
+    # lag l pairs first[x + l] with second[x]; the boxes have different origins
     start = (
         nominal[0] - reach[0] - one.y0 + two.y0,
         nominal[1] - reach[1] - one.x0 + two.x0,
@@ -171,17 +172,17 @@ def surface(
 
 
 def _room(first: int, second: int, start: int, lags: int) -> int:
-    """Transform length at which the wanted lags are free of wrapped ones."""
+    """Return the transform length at which the wanted lags do not wrap."""
     least, most = -(second - 1), first - 1
     low, high = max(start, least), min(start + lags - 1, most)
-    # lag l is also hit by l + n and l - n: keep those outside what can occur
+    # lag l also receives l + n and l - n: keep those outside the possible lags
     return max(first, second, high - least + 1, most - low + 1)
 
 
 def _possible(
     shape: IntPair, origin: IntPair, size: tuple[int, ...]
 ) -> NDArray[np.bool_]:
-    """Shifts that leave an overlap worth looking at."""
+    """Return the mask of shifts with a sufficient overlap."""
     rows = shape[0] - np.abs(origin[0] + np.arange(size[0]))
     columns = shape[1] - np.abs(origin[1] + np.arange(size[1]))
     rows, columns = np.maximum(rows, 0), np.maximum(columns, 0)
@@ -192,11 +193,11 @@ def _possible(
 def highest_peaks(
     score: FloatArray | Float32Array, least: float | None
 ) -> list[IntPair]:
-    """Find the highest places of a surface, a few pixels apart; `score` (H, W).
+    """Find the highest peaks of a surface, a few pixels apart; `score` (H, W).
 
-    Those above `least`, if it is given, whatever their number.
+    All above `least`, if it is given.
     """
-    # a shoulder of a broad peak is no peak
+    # a shoulder of a broad peak is not a peak
     around = ndimage.maximum_filter(score, 2 * PEAK_PX + 1, mode="constant")
     rows, columns = np.nonzero((score >= around) & (score > 0))
     heights = score[rows, columns]
@@ -227,13 +228,13 @@ def common_coefficient(
     """Compare pairs of frames, each at one shift, as if their overlaps were one.
 
     Returns the correlation coefficient, a score, and a weight. The weight counts all
-    pixels of the overlaps, the score those that hold their detail: as many normal ones
-    would have such fourth moments. Of n unrelated details the coefficient exceeds r
-    with a probability of about (1 - r^2)^(n / 2); a single one, which fits any other,
+    pixels of the overlaps, the score only those with detail: the number of normal
+    values with the same fourth moments. For n unrelated details the coefficient exceeds
+    r with a probability of about (1 - r^2)^(n / 2); a single one, which fits any other,
     is not counted.
     """
     count, cross = 0, 0.0
-    # of the weights, and of the frames: sums of squares and of fourth powers
+    # sums of squares and of fourth powers of the weights and the frames
     weights, powers, peaks = np.zeros(2), np.zeros(2), np.zeros(2)
     root = frames.root
     for pair, shift in overlaps:
@@ -273,9 +274,9 @@ def search(
     reach: IntPair,
     least: float | None = None,
 ) -> Candidates:
-    """Find how two frames may lie to each other; all shifts of a score above `least`.
+    """Find possible shifts of two frames: all with a score above `least`.
 
-    Without it the best, and those that are nearly as good.
+    Without `least`, the best shift and those nearly as good.
     """
     scores = surface(frames, pair, nominal, reach)
     shifts: list[IntPair] = []
@@ -295,29 +296,29 @@ def search(
                 > PEAK_PX
             ]
         shifts = [(y + y0, x + x0) for y, x in peaks]
-        if np.abs(nominal).max() >= _MOVED:
-            still = 2 * np.sqrt(frames.grain / np.pi)  # as wide as the peak of dust
+        if np.abs(nominal).max() >= _DUST_MOVE:
+            still = 2 * np.sqrt(frames.grain / np.pi)  # width of the peak of dust
             shifts = [s for s in shifts if np.hypot(*s) > still]
         along = scores.along(shifts[0], nominal, frames.frame_shape) if shifts else ()
     coefficients = [coefficient(frames, pair, shift) for shift in shifts]
     ncc, score, weight = np.array(coefficients).reshape(-1, 3).T
     lowest = _HOLLOW * ncc.max(initial=0.0)
     if any(coefficient(frames, pair, shift)[0] < lowest for shift in along):
-        along = ()  # a hollow of the variance was taken for a ridge
+        along = ()  # a dip of the variance looked like a ridge
     order = np.argsort(-score, kind="stable")
     places = np.array(shifts, dtype=np.int64).reshape(-1, 2)
     values = (ncc[order], score[order], weight[order])
     return Candidates(*pair, places[order], *values, along)
 
 
-# Frames smoothed, moved by part of a pixel, and differentiated, in one kernel.
+# Frames smoothed, shifted by a fraction of a pixel, and differentiated, in one kernel.
 
 # Chosen: 64 frames of 512 px with weights and slopes, more than two rows of a scan.
 _CACHE_BYTES = 256 << 20
 
 
 def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
-    """Sample a Gaussian and its derivative, by which a ramp has slope one."""
+    """Sample a Gaussian and its derivative, normalised so that a ramp has slope one."""
     radius = int(np.ceil(3.6 * sigma)) + 1
     place = np.arange(-radius, radius + 1) + part
     smooth = np.exp(-0.5 * (place / sigma) ** 2)
@@ -331,7 +332,7 @@ def _kernels(sigma: float, part: float) -> tuple[FloatArray, FloatArray]:
 def resample(
     image: Float32Array, part: tuple[float, float], sigma: float
 ) -> tuple[Float32Array, Float32Array, Float32Array]:
-    """Smooth a frame (Y, X), move it by part of a pixel; its slopes come along."""
+    """Smooth a frame (Y, X), shift it by less than a pixel, and compute its slopes."""
     (smooth_y, slope_y), (smooth_x, slope_x) = (_kernels(sigma, p) for p in part)
     rows = ndimage.correlate1d(image, smooth_y, axis=0, mode="nearest")
     steep = ndimage.correlate1d(image, slope_y, axis=0, mode="nearest")
@@ -343,7 +344,7 @@ def resample(
 
 
 class Resampled:
-    """Frames on the mosaic's pixel grid, behind a Gaussian, made when needed."""
+    """Frames on the mosaic's grid, smoothed by a Gaussian, computed on request."""
 
     def __init__(
         self,
@@ -360,12 +361,12 @@ class Resampled:
         self.corners = self.corners.astype(np.int64)
         self.parts = np.nan_to_num(positions - self.corners)
         self.margin = int(np.ceil(2.0 * sigma)) + 1
-        # mask of the light of one frame, which most others share, and its inner part
+        # light mask of one frame, shared by most others, and its inner part
         self._inside: tuple[NDArray[np.bool_], NDArray[np.bool_]] | None = None
         self._cache = BoundedCache(_CACHE_BYTES)
 
     def frame(self, index: int) -> tuple[Float32Array, ...]:
-        """Weight, grey values and slopes along y and x, if asked for, (Y, X) each."""
+        """Return weight, grey values and, on request, slopes along y and x, (Y, X)."""
         planes: tuple[Float32Array, ...] = self._cache.get(
             index, lambda: self._make(index)
         )
@@ -374,7 +375,7 @@ class Resampled:
     def _make(self, index: int) -> tuple[Float32Array, ...]:
         image, weight = self.prepared.correct(index)
         outside = weight <= 0
-        if outside.any():  # the level of what lies inside stands for what lies outside
+        if outside.any():  # fill the outside with the mean level of the inside
             total = float(weight.sum())
             level = float((image * weight).sum()) / total if total else 0.0
             image = np.where(outside, np.float32(level), image)
@@ -387,19 +388,19 @@ class Resampled:
         return self._inner(weight), image
 
     def _inner(self, weight: Float32Array) -> Float32Array:
-        """Weight without the rim that smoothing has mixed with what lies beyond."""
+        """Return the weight without the rim that smoothing mixed with the outside."""
         mask, known = weight > 0, self._inside
         if known is None or not np.array_equal(known[0], mask):
             known = self._inside = mask, self._erode(mask)
         return np.where(known[1], weight, np.float32(0))
 
     def _erode(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Take as much off a mask as smoothing reaches."""
+        """Erode a mask by the radius of smoothing."""
         side = 2 * self.margin + 1
         is_inside = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
         return np.asarray(is_inside > 0)
 
     def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
-        """Parts of two frames that show the same place."""
+        """Return the parts of two frames that overlap."""
         shift = whole_shift(self.corners, (first, second))
         return overlap_boxes(self.prepared.frame_shape, shift)

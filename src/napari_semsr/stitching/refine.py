@@ -1,8 +1,8 @@
-"""Sub-pixel positions of all frames together, to the limit that noise sets.
+"""Sub-pixel positions of all frames together, to the noise limit.
 
 Each sweep resamples every frame once onto the mosaic's grid by sampled Gaussians,
-linearises every pair, and moves all frames at once, each pair weighed by its two-by-two
-information. Small rotations and scales are found in the same way.
+linearises every pair, and moves all frames at once, each pair weighted by its 2 x 2
+information matrix. Small rotations and scales are estimated in the same way.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,39 +18,39 @@ from napari_semsr.core import BoolArray, Box, Float32Array, FloatArray, IntPair
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import Resampled
 
-# What one pair of frames says about its shift, to first order.
+# Linearised shift of one pair of frames.
 #
-# With inverse variances ``w_i`` and the picture unknown, the likelihood of all frames
-# is a sum over pairs of ``w_i w_j / sum_k w_k * (I_i - I_j)^2`` at each place of the
-# mosaic: the picture is eliminated exactly. A pair's part of it is linearised in its
-# shift; its offset, its gain, and a brightness that varies linearly are eliminated. The
-# Hessian is taken from products of the two frames' gradients, in which independent
-# noise cancels.
+# With inverse variances ``w_i`` and an unknown scene, the likelihood of all frames is a
+# sum over pairs of ``w_i w_j / sum_k w_k * (I_i - I_j)^2`` at each pixel of the mosaic:
+# the scene is eliminated exactly. The term of a pair is linearised in its shift; its
+# offset, its gain, and a linearly varying brightness are eliminated. The Hessian is
+# computed from products of the two frames' gradients, in which independent noise
+# cancels.
 
-_MIN_PIXELS = 200  # chosen: thirty for each of the six numbers that are fitted
-_LEAST_SHARE = 0.05  # of common slopes; chosen: bounds a step to 20 times the noisy one
-_NUISANCE = 4  # offset, gain, brightness that varies along y and along x
+_MIN_PIXELS = 200  # chosen: about thirty for each of the six fitted parameters
+_LEAST_SHARE = 0.05  # of common slopes; chosen: limits a step to 20 times the noisy one
+_NUISANCE = 4  # offset, gain, linear brightness along y and along x
 
 
 @dataclass(frozen=True, slots=True)
 class LinearisedShift:
-    """What one pair says about its shift."""
+    """Linearised shift of one pair."""
 
     first: int
     second: int
-    # (2, 2) Inverse covariance of the shift, before division by the noise variance;
-    # (3, 3) where the displacement at the rim is free as well
+    # (2, 2) inverse covariance of the shift, before division by the noise variance; (3,
+    # 3) if the displacement at the rim is free too
     information: FloatArray
-    # (2,) or (3,) Change of the shift that this pair alone would make, in px
+    # (2,) or (3,) change of the shift by this pair alone, in px
     step: FloatArray
-    # Noise variance of the smoothed frames, by their weighted difference
+    # noise variance of the smoothed frames, from their weighted difference
     variance: float
 
 
 def _total_weight(
     sweep: Resampled, first: int, box: Box, around: Sequence[int]
 ) -> Float32Array:
-    """Sum of the weights of all frames over a part of one frame."""
+    """Sum the weights of all frames over a part of one frame."""
     total = np.zeros(box.shape, np.float32)
     corner = sweep.corners[first] + (box.y0, box.x0)
     for other in around:
@@ -69,10 +69,10 @@ def linearise_pair(
     around: Sequence[int],
     stretch: tuple[Float32Array, Float32Array] | None = None,
 ) -> LinearisedShift | None:
-    """Compare one pair near its present positions; None below 200 common pixels.
+    """Compare one pair near its current positions; None below 200 common pixels.
 
-    `stretch`: how far each pixel of a frame moves for one at its rim, along y and x;
-    with it that displacement is free as well.
+    `stretch`: displacement of each pixel, along y and x, per pixel at the rim; if
+    given, that displacement is free too.
     """
     boxes = sweep.boxes(first, second)
     if boxes is None:
@@ -98,7 +98,7 @@ def linearise_pair(
     normal = (weighted_design @ design.T).astype(float)
     difference = (b - a)[inside]
     right = (weighted_design @ difference).astype(float)
-    # products of one frame's gradient with the other's: free of noise on the mean
+    # products of one frame's gradient with the other's: unbiased by noise
     one_slope, other = (np.stack([p[inside] for p in s]) for s in (a_slopes, b_slopes))
     cross = ((one_slope * weight) @ other.T).astype(float)
     cross = (cross + cross.T) / 2
@@ -109,7 +109,7 @@ def linearise_pair(
 def _columns(
     shape: IntPair, inside: NDArray[np.bool_], a: Float32Array, b: Float32Array
 ) -> Float32Array:
-    """Offset, gain, and gain that varies linearly along y and x."""
+    """Stack offset, gain, and gain that varies linearly along y and x."""
     mean = (a + b)[inside] / 2
     ramps = (
         (place / max(side - 1, 1) - 0.5).astype(np.float32)
@@ -125,11 +125,11 @@ def _eliminate(
     cross: FloatArray,
     sums: tuple[float, float],
 ) -> LinearisedShift:
-    """Take the nuisance parameters out of a pair's normal equations.
+    """Eliminate the nuisance parameters from a pair's normal equations.
 
-    The step is the gradient over the Hessian `cross`. The scatter of the gradient goes
-    with `normal`, whose slopes hold noise too: where noise rules, the pair is known to
-    say little although its slopes are steep.
+    The step is the gradient over the Hessian `cross`. The scatter of the gradient
+    follows `normal`, whose slopes include noise: where noise dominates, the pair has
+    little information although its slopes are steep.
     """
     power, freedom = sums
     size = len(cross)
@@ -143,7 +143,7 @@ def _eliminate(
     values, vectors = np.linalg.eigh((noisy + noisy.T) / 2)
     values = np.maximum(values, max(1e-6 * float(values[-1]), 1e-12))
     root = vectors * np.sqrt(values)
-    # share of the slopes that both frames have in common, along each direction
+    # share of the slopes common to both frames, along each direction
     inverse = vectors / np.sqrt(values)
     gain_terms = inverse.T @ (cross - nuisance_terms) @ inverse
     share, turn = np.linalg.eigh((gain_terms + gain_terms.T) / 2)
@@ -153,40 +153,40 @@ def _eliminate(
     unroot = inverse @ turn
     step = (unroot / share) @ unroot.T @ gradient
     left = max(power - float(right[size:] @ solution[:, size]), 0.0)
-    # frames of one grey value, or without noise, differ by what rounding does at least
+    # frames of one grey value, or without noise, differ at least by rounding
     least = _ROUNDING * float(np.trace(information))
     variance = max(left / max(freedom, 1e-12), least)
     return LinearisedShift(*pair, information, step, variance)
 
 
 MAX_STEP = 2.0  # px; chosen: a pair is linear over about the width of the Gaussian
-_SETTLED = 1e-3  # px; a tenth of noise's bound, 0.009 to 0.019 px
-_ROUNDING = 1e-14  # of the information; that of float32, squared
+_CONVERGENCE = 1e-3  # px; a tenth of the noise limit, 0.009 to 0.019 px
+_ROUNDING = 1e-14  # share of the information; float32 precision, squared
 _HOLD = 1e-7  # of the median information; chosen: holds loose frames, moves no other
 DENSE_LIMIT = 1500  # chosen: their matrix, 3000^2 doubles, takes 72 MB
-"""Frames from which on errors are not stated."""
-SMOOTHED = 4 * np.pi
-"""Noise variance before over that after smoothing by a Gaussian of 1 px."""
+"""Number of frames above which errors are not computed."""
+NOISE_RATIO = 4 * np.pi
+"""Ratio of the noise variance before to that after a Gaussian of 1 px."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
     """Positions after the last sweep."""
 
-    # (N, 2) Top-left corners; NaN where there was none to start from
+    # (N, 2) top-left corners; NaN without a start position
     positions: FloatArray
-    shifts: tuple[LinearisedShift, ...]  # Of the last sweep
-    # (N, 2) Standard deviation of each position by the information of all pairs;
-    # infinite for frames that no pair ties to the largest group
+    shifts: tuple[LinearisedShift, ...]  # shifts of the last sweep
+    # (N, 2) standard deviation of each position from the information of all pairs;
+    # infinite for frames that no pair connects to the largest group
     sigma_px: FloatArray
 
 
 def _bound_step(item: LinearisedShift) -> FloatArray:
-    """Step of a pair, no farther than it is linear."""
+    """Limit the step of a pair to its linear range."""
     if len(item.step) == 2:
         return np.clip(item.step, -MAX_STEP, MAX_STEP)
-    # shift and rim of a small overlap are nearly the same thing: bounding each by
-    # itself would pull along directions in which the pair is sure
+    # shift and rim of a small overlap are nearly equivalent: limiting each separately
+    # would pull along directions that the pair determines well
     _, axes = np.linalg.eigh(item.information)
     return np.asarray(axes @ np.clip(axes.T @ item.step, -MAX_STEP, MAX_STEP))
 
@@ -194,7 +194,7 @@ def _bound_step(item: LinearisedShift) -> FloatArray:
 def join_blocks(
     count: int, first: NDArray[np.intp], second: NDArray[np.intp], blocks: FloatArray
 ) -> sparse.csc_array:
-    """Make the matrix of positions, (2 N, 2 N), of what pairs hold.
+    """Assemble the matrix of positions, (2 N, 2 N), from blocks of pairs.
 
     `first` and `second`, (P,), are the frames of each pair, `blocks` (P, >= 2, >= 2)
     the inverse covariance of its shift.
@@ -219,11 +219,11 @@ def join_blocks(
 def assemble(
     count: int, shifts: Sequence[LinearisedShift], noise: float
 ) -> tuple[sparse.csc_array, FloatArray, FloatArray, FloatArray]:
-    """Make the normal equations of all positions.
+    """Assemble the normal equations of all positions.
 
-    Returns the matrix of the positions; their right sides, (K, N, 2), the first of the
-    steps, a second of what one pixel at the rim pulls; and of that pixel itself the
-    pull of the steps, (K - 1,), and the stiffness, (K - 1,), where it is free.
+    Returns the matrix of the positions; their right-hand sides, (K, N, 2), the first of
+    the steps, the second of one pixel at the rim; and, if the rim is free, its
+    right-hand side, (K - 1,), and diagonal, (K - 1,).
     """
     first = np.array([item.first for item in shifts], dtype=np.intp)
     second = np.array([item.second for item in shifts], dtype=np.intp)
@@ -246,10 +246,10 @@ def assemble(
 def joint_steps(
     count: int, shifts: Sequence[LinearisedShift], free: BoolArray | None = None
 ) -> tuple[FloatArray, sparse.csc_array]:
-    """Find how all frames move at once, (N, 2); what nothing holds stays.
+    """Solve for the moves of all frames, (N, 2); unconnected frames do not move.
 
-    `free`: which frames, (N,), may move. Returns the matrix of the normal equations of
-    all, (2 N, 2 N), as well.
+    `free`: which frames, (N,), may move. Returns also the matrix of the normal
+    equations of all, (2 N, 2 N).
     """
     noise = float(np.median([item.variance for item in shifts]))
     matrix, right, _, _ = assemble(count, shifts, noise)
@@ -263,7 +263,7 @@ def joint_steps(
 
 
 def _in_order(pairs: Sequence[IntPair], positions: FloatArray) -> list[IntPair]:
-    """Pairs of neighbouring frames one after another: each is resampled once."""
+    """Order pairs by neighbouring frames, so that each is resampled once."""
     rank = np.argsort(np.lexsort((positions[:, 1], positions[:, 0])))
     return sorted(
         pairs, key=lambda pair: (min(rank[list(pair)]), max(rank[list(pair)]))
@@ -279,10 +279,10 @@ def sweep_shifts(
     with_stretch: bool = False,
     around: Sequence[IntPair] = (),
 ) -> list[LinearisedShift]:
-    """Linearise all pairs, in the order given; `around`: pairs that share the light."""
+    """Linearise all pairs, in the given order; `around`: further overlapping pairs."""
     sweep = Resampled(frames, positions, sigma)
     stretch = frames.stretch() if with_stretch else None
-    near = [{index} for index in range(len(positions))]  # what each frame touches
+    near = [{index} for index in range(len(positions))]  # overlapping frames
     for first, second in (*pairs, *around):
         near[first].add(second)
         near[second].add(first)
@@ -303,8 +303,8 @@ def refine(
 ) -> Iterator[Refined]:
     """Refine positions by the joint likelihood, sweep after sweep.
 
-    `positions` (N, 2), within a pixel or two of the truth, NaN for frames that are left
-    out; `sweeps`: width of the Gaussian in each sweep, in px.
+    `positions` (N, 2), right to a pixel or two, NaN for frames that are left out;
+    `sweeps`: width of the Gaussian in each sweep, in px.
     """
     positions = positions.copy()
     pairs = _in_order(pairs, positions)
@@ -318,17 +318,17 @@ def refine(
             return
         steps, matrix = joint_steps(len(positions), shifts)
         positions = positions + steps
-        if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _SETTLED:
+        if np.abs(np.where(np.isfinite(positions), steps, 0)).max() < _CONVERGENCE:
             last_sigma = sigma
         spread = np.where(np.isfinite(positions), spread_of(matrix, sigma), np.nan)
         yield Refined(positions.copy(), tuple(shifts), spread)
 
 
 def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
-    """Find standard deviations, the mean position of the largest group taken off.
+    """Compute standard deviations relative to the mean position of the largest group.
 
-    Smoothing by `sigma` has divided the noise variance by ``4 pi sigma^2`` and
-    correlated it over as many pixels; shifts see the variance before that.
+    Smoothing by `sigma` divides the noise variance by ``4 pi sigma^2`` and correlates
+    it over as many pixels; shifts depend on the variance before that.
     """
     count = matrix.shape[0] // 2
     groups, labels = csgraph.connected_components(matrix[::2, ::2], directed=False)
@@ -336,30 +336,30 @@ def spread_of(matrix: sparse.csc_array, sigma: float) -> FloatArray:
     if count > DENSE_LIMIT:
         return np.where(adrift, np.inf, np.full((count, 2), np.nan))
     values, vectors = np.linalg.eigh(matrix.toarray())
-    # nothing tells the common shift of a group: its two modes are the softest
+    # the common shift of a group is undetermined: its two modes are the softest
     values = np.maximum(values, np.finfo(float).eps * values[-1])[2 * groups :]
     scaled_vectors = vectors[:, 2 * groups :] / np.sqrt(values)
-    variance = (scaled_vectors**2).sum(axis=1) * SMOOTHED * sigma**2
+    variance = (scaled_vectors**2).sum(axis=1) * NOISE_RATIO * sigma**2
     return np.where(adrift, np.inf, np.sqrt(variance).reshape(count, 2))
 
 
-# Radial distortion of the field, one number for all frames, with all positions.
+# Radial distortion of the field, one parameter for all frames, with all positions.
 #
-# A frame that moves its rim by one pixel more moves each place by `stretch`; two frames
-# see the same place at different radii, and differ by their gradient times what
-# `stretch` differs by. A part that is the same over an overlap looks like a shift of
-# the frames, so that positions and distortion are solved for together.
+# One more pixel of displacement at the rim moves each pixel by `stretch`; two frames
+# show the same point at different radii, and differ by their gradient times the
+# difference of `stretch`. Its constant part over an overlap looks like a shift of the
+# frames, so that positions and distortion are solved together.
 
 
 @dataclass(frozen=True, slots=True)
 class RimStep:
-    """What all pairs together say about the displacement at the rim."""
+    """Displacement at the rim from all pairs together."""
 
-    step: float  # Change of the displacement, in px
-    sigma: float  # Its standard deviation by noise, in px
-    excess: float  # How many times more than by noise the pairs scatter, at least 1
-    moves: FloatArray  # (N, 2) Change of the positions that goes with it
-    # (N, 2) Deviation of the positions by that of the displacement, the mean taken off
+    step: float  # change of the displacement, in px
+    sigma: float  # its standard deviation by noise, in px
+    excess: float  # scatter of the pairs relative to noise, at least 1
+    moves: FloatArray  # (N, 2) corresponding change of the positions
+    # (N, 2) resulting deviation of the positions, minus the mean
     doubt_px: FloatArray
 
 
@@ -369,10 +369,10 @@ def measure_rim(
     pairs: Sequence[IntPair],
     sigma: float,
 ) -> RimStep | None:
-    """Find how far the rim of every frame still lies from its place, to first order.
+    """Estimate the remaining displacement at the rim of all frames, to first order.
 
     `positions` (N, 2), right to a pixel or two; NaN for frames left out; `sigma`: width
-    of the Gaussian in px. None where no pair has enough in common.
+    of the Gaussian in px. None if no pair has enough overlap.
     """
     pairs = _in_order(pairs, positions)
     shifts = sweep_shifts(frames, positions, pairs, sigma, with_stretch=True)
@@ -387,7 +387,7 @@ def measure_rim(
         return None
     step = float(pull[0] - right[1].ravel() @ moves) / stiffness
     moves = (moves - step * coupling).reshape(count, 2)
-    smoothing_area = SMOOTHED * sigma**2
+    smoothing_area = NOISE_RATIO * sigma**2
     excess = _excess(shifts, moves, step, noise * smoothing_area)
     spread = float(np.sqrt(smoothing_area / stiffness))
     has_place = np.isfinite(positions).all(axis=1)
@@ -403,12 +403,12 @@ def measure_rim(
 def _excess(
     shifts: Sequence[LinearisedShift], moves: FloatArray, step: float, noise: float
 ) -> float:
-    """How many times more than noise of a pixel the pairs scatter, at least 1."""
+    """Compute the scatter of the pairs relative to pixel noise, at least 1."""
     sums = []
     for item in shifts:
         left = item.step - np.array([*(moves[item.second] - moves[item.first]), step])
         sums.append(float(left @ item.information @ left) / noise)
-    # three numbers each, less what positions and rim take; the median is robust
+    # three values each, minus the fitted parameters; the median is robust
     free = 3 * len(shifts) - 2 * len(moves) - 1
     if free <= 0:
         return 1.0
@@ -416,24 +416,25 @@ def _excess(
     return max(1.0, float(np.sqrt(np.median(sums) / expected_chi2)))
 
 
-# Small turn and scale of every frame, found together with its position.
+# Small rotation and scale of every frame, estimated together with its position.
 #
-# A frame is read at ``c + (1 + s) R(t) (x - c)`` about its centre ``c``: to first order
-# that adds ``grad F . (s r + t J r)`` with ``r = x - c`` and ``J`` a quarter turn.
-# Pairs are linearised in both frames' shift, turn and scale at once; a turn and a scale
-# that all frames have in common cannot be seen, and are held at zero by a weak prior.
+# A frame is sampled at ``c + (1 + s) R(t) (x - c)`` about its centre ``c``: to first
+# order that adds ``grad F . (s r + t J r)`` with ``r = x - c`` and ``J`` a rotation by
+# 90 degrees. Pairs are linearised in both frames' shift, rotation and scale at once; a
+# rotation and a scale common to all frames are not observable, and are kept at zero by
+# a weak prior.
 
-_SIGMA = 1.5  # px; chosen between the 2 and 1 px of the sweeps, for places still err
-_ROUNDS = 4  # chosen: a degree moves corners by some px, each round by up to 2
-_EXPECTED = 0.02  # rad, and share of the scale; chosen: about a degree and 2 %
-_MIN_TURN_PIXELS = 400  # chosen: twice those of a shift, for twice its unknowns
-_FREE = 4  # shift along y and x, turn, scale
+_SIGMA = 1.5  # px; chosen between the 2 and 1 px of the sweeps, for inexact positions
+_ROUNDS = 4  # chosen: a degree moves corners by several px, each round by up to 2
+_ROTATION_PRIOR = 0.02  # rad, and relative scale; chosen: about a degree and 2 %
+_MIN_TURN_PIXELS = 400  # chosen: twice that of a shift, for twice its unknowns
+_FREE = 4  # shift along y and x, rotation, scale
 
 
 def refine_rotations(
     corrected_frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> tuple[CorrectedFrames, FloatArray]:
-    """Find rotations and scales, and positions with them.
+    """Refine rotations, scales and positions together.
 
     `positions` (N, 2), top-left corners, right to a pixel; NaN for frames left out.
     """
@@ -456,7 +457,7 @@ def refine_rotations(
 def _slopes(
     slope: tuple[FloatArray, FloatArray], place: FloatArray, shape: IntPair
 ) -> list[FloatArray]:
-    """Change of the difference with one frame's shift, turn and scale."""
+    """Differentiate the difference by one frame's shift, rotation and scale."""
     half = max(shape) / 2
     y = (place[0] - (shape[0] - 1) / 2) / half
     x = (place[1] - (shape[1] - 1) / 2) / half
@@ -467,7 +468,7 @@ def _slopes(
 def _normal(
     frames: Resampled, pair: IntPair
 ) -> tuple[FloatArray, FloatArray, float] | None:
-    """Make the normal equations of one pair, with its noise variance."""
+    """Compute the normal equations of one pair, and its noise variance."""
     boxes = frames.boxes(*pair)
     if boxes is None:
         return None
@@ -509,9 +510,9 @@ def _normal(
 def _solve(
     count: int, blocks: list[tuple[IntPair, tuple[FloatArray, FloatArray, float]]]
 ) -> FloatArray:
-    """Solve for shift (px), turn and scale (times half a frame) of every frame."""
+    """Solve for shift (px), rotation and scale (times half a frame) of every frame."""
     noise = float(np.median([block[2] for _, block in blocks]))
-    true = noise * SMOOTHED * _SIGMA**2
+    true = noise * NOISE_RATIO * _SIGMA**2
     rows, columns, values = [], [], []
     right = np.zeros(count * _FREE)
     for (first, second), (normal, gradient, variance) in blocks:
@@ -528,6 +529,6 @@ def _solve(
     matrix = sparse.coo_array((np.concatenate(values), places), (size, size)).tocsc()
     scale = float(np.median(matrix.diagonal())) or 1.0
     prior = np.full((count, _FREE), _HOLD * scale)
-    prior[:, 2:] += 1 / (_EXPECTED * 100) ** 2
+    prior[:, 2:] += 1 / (_ROTATION_PRIOR * 100) ** 2
     held_matrix = (matrix + sparse.diags_array(prior.ravel())).tocsc()
     return np.asarray(splu(held_matrix).solve(right).reshape(count, _FREE))

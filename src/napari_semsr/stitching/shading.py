@@ -1,19 +1,19 @@
 """Shading, gains and offsets from overlaps, where the scene cancels.
 
-A frame is ``dark + offset + gain * flat * scene``, with a gain and an offset of each
-frame, such as automatic brightness gives it. The corrected grey values of two frames in
-a block that both show differ by what the flat field still lacks at two places of the
-frame, and by what is wrong with two gains and two offsets. Thousands of such
-differences are fitted at once, in the logarithms of the missing shading
-(`napari_semsr.stitching.flat_field`) and of the gains, and in the offsets.
+A frame is ``dark + offset + gain * flat * scene``, with a gain and an offset per frame,
+for instance by automatic brightness. In a block that two frames share, their corrected
+grey values differ by the errors of the flat field at two pixels of the frame, and by
+the errors of two gains and two offsets. Thousands of such differences are fitted at
+once, in the logarithms of the missing shading (`napari_semsr.stitching.flat_field`) and
+of the gains, and in the offsets.
 
-The field is held smooth and near what it was; frames are held as closely to each other
-as the overlaps show them to be, so that a scan of steady light is fitted as such, and
-frames of automatic brightness are free. A slope of the field looks like gains that
-change steadily over the scan. In steady light the mean of all frames decides, as far as
-the sample lets it; where offsets alone change, gains without a trend do. Where the gain
-of each frame is automatic, nothing decides: the field keeps the slope that the prior
-has, and the slope that an even mosaic would need is reported.
+A prior keeps the field smooth and near its previous value; the priors of gains and
+offsets have the variance that the overlaps show, so that a scan of steady light is
+fitted as such, and frames of automatic brightness are free. A slope of the field looks
+like gains with a trend over the scan. In steady light the mean of all frames decides,
+as far as the sample permits; if only offsets change, gains without a trend do. If the
+gain of each frame is automatic, nothing decides: the field keeps the slope of the
+prior, and the slope that an even mosaic would need is reported.
 """
 
 from collections.abc import Sequence
@@ -40,27 +40,27 @@ from napari_semsr.stitching.pairwise import Resampled
 # Blocks that two frames share: the scene cancels in the difference of their values.
 
 _BLOCK = 8  # px; chosen: shading changes little over it, noise is averaged by 8
-_SIGMA = 1.0  # px; chosen: takes out what places still err by, as the last sweeps do
-_SOUND = 16  # px of a block; chosen: noise of their mean is twice that of the whole
+_SIGMA = 1.0  # px; chosen: tolerates errors of positions, as the last sweeps do
+_SOUND = 16  # px of a block; chosen: the noise of their mean is twice that of all
 
 
 @dataclass(frozen=True, slots=True)
 class OverlapBlocks:
     """Blocks that two frames share; columns are the first and the second frame."""
 
-    pair: NDArray[np.int64]  # (M,) Index of the pair
-    frames: NDArray[np.int64]  # (M, 2) Its frames
-    cell: NDArray[np.int64]  # (M, 2) Row and column of the block within the overlap
-    place_first: FloatArray  # (M, 2) Centre of the block in either frame, in px
+    pair: NDArray[np.int64]  # (M,) index of the pair
+    frames: NDArray[np.int64]  # (M, 2) its frames
+    cell: NDArray[np.int64]  # (M, 2) row and column of the block within the overlap
+    place_first: FloatArray  # (M, 2) centre of the block in each frame, in px
     place_second: FloatArray
-    values: FloatArray  # (M, 2) Mean corrected grey value
-    # (M, 2) Change of it for one grey level more of the frame's offset, less its sign
+    values: FloatArray  # (M, 2) mean corrected grey value
+    # (M, 2) decrease of it per grey level of the frame's offset
     units: FloatArray
-    variances: FloatArray  # (M, 2) Of it by pixel noise, up to a constant
+    variances: FloatArray  # (M, 2) its variance by pixel noise, up to a constant
 
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
-    """Sum a plane over blocks of 8 px, (Y // 8, X // 8), a ragged border left out."""
+    """Sum a plane over blocks of 8 px, (Y // 8, X // 8), without a partial border."""
     rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
     cut = plane[: rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
     return np.asarray(cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3)))
@@ -69,9 +69,9 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
 def _shared_blocks(
     frames: Resampled, pair: IntPair, *, with_clipped: bool
 ) -> tuple[NDArray[Any], ...] | None:
-    """Block means of both frames over their overlap, with places and variances.
+    """Compute block means of both frames over their overlap, with places and variances.
 
-    Where either frame has lost its grey values it is left out, unless `with_clipped`.
+    Clipped pixels of either frame are left out, unless `with_clipped`.
     """
     boxes = frames.boxes(*pair)
     if boxes is None:
@@ -84,7 +84,7 @@ def _shared_blocks(
     full = block_sums(inside.astype(np.float32)) == _BLOCK**2
     for index, box in () if with_clipped else sides:
         is_lost = frames.prepared.find_clipped(index)[box.slices]
-        if is_lost.any():  # smoothing has mixed it with what lies beside
+        if is_lost.any():  # smoothing has mixed it with adjacent pixels
             inside &= ~ndimage.binary_dilation(is_lost, np.ones((3, 3)))
     sound = inside.astype(np.float32)
     count = block_sums(sound)
@@ -93,7 +93,7 @@ def _shared_blocks(
         return None
     cell: NDArray[Any] = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
-    # shading belongs to the camera's pixels, distorted as they are
+    # shading belongs to the camera's pixels, including distortion
     places = [
         frames.prepared.raw_places(place - frames.parts[index] + (box.y0, box.x0))
         for index, box in sides
@@ -114,7 +114,7 @@ def _shared_blocks(
 
 
 def _unit(weight: NDArray[np.float32]) -> FloatArray:
-    """One over shading and gain of every block."""
+    """Compute 1 / (shading * gain) of every block."""
     mean = block_sums(np.sqrt(weight)) / _BLOCK**2
     return 1 / np.maximum(mean, 1e-3)
 
@@ -124,7 +124,7 @@ def overlap_blocks(
 ) -> OverlapBlocks:
     """Compare overlapping frames block by block; `positions` (N, 2).
 
-    What has lost its grey values is left out, unless hardly anything else overlaps.
+    Clipped pixels are left out, unless hardly any other pixels overlap.
     """
     overlaps = Resampled(frames, positions, _SIGMA, slopes=False)
     common: list[tuple[IntPair, tuple[NDArray[Any], ...]]] = []
@@ -148,13 +148,14 @@ def overlap_blocks(
     )
 
 
-# What is left of the shading, of gains and of offsets, in the overlaps.
+# Remaining shading, gains and offsets in the overlaps.
 
-# Blocks apart, whose noise is independent: beyond the smoothing of both, and the grain
+# Distance of blocks with independent noise: beyond the smoothing of both, and the grain
 # of an interpolated camera; chosen
 _LAG = 2
-# Variance of the mean square less the noise that four blocks tell, by the square of the
-# noise, for each block: 2 (1 + 9 / 4 - 2 * 1), as each block is in four such sets
+# Variance of the mean square minus the noise estimated from four blocks, over the
+# square of the noise, per block: 2 (1 + 9 / 4 - 2 * 1), as each block is in four such
+# sets
 _DOUBT = 2.5
 
 
@@ -164,12 +165,12 @@ def remaining_shading(
     pairs: Sequence[IntPair],
     pedestal: float = 0.0,
 ) -> float:
-    """Difference of corrected frames where they overlap, as a share of their mean.
+    """Compute the relative difference of corrected frames where they overlap.
 
-    RMS over all blocks, noise left out: that is told by mixed second differences of
-    blocks two blocks apart, in which what changes along either axis cancels. No less
-    than the standard error that noise leaves.
-    `positions` (N, 2); `pedestal` is added to grey values. NaN if no blocks overlap.
+    RMS over all blocks, without noise, which is estimated from mixed second differences
+    of blocks two blocks apart, in which changes along either axis cancel. At least the
+    standard error by noise. `positions` (N, 2); `pedestal` is added to grey values. NaN
+    if no blocks overlap.
     """
     blocks = overlap_blocks(frames, positions, pairs)
     level = float(blocks.values.mean() + pedestal) if len(blocks.pair) else 0.0
@@ -183,94 +184,94 @@ def remaining_shading(
         place = np.minimum(np.searchsorted(key, key + lag), len(key) - 1)
         complete &= key[place] == key + lag
         corners.append(difference[place])
-    # of overlaps so small that they hold no such four, noise is not told
+    # overlaps too small for four such blocks do not show the noise
     twists = (corners[0] - corners[1] - corners[2] + corners[3])[complete]
     noise = float(np.mean(twists**2)) / 4 if complete.any() else 0.0
     doubt = noise * float(np.sqrt(_DOUBT / len(key)))
     return float(np.sqrt(max(float(np.mean(difference**2)) - noise, doubt))) / level
 
 
-# Cells of the splines along an axis, while places err by a pixel and after; chosen: a
+# Cells of the splines along an axis, before and after sub-pixel refinement; chosen: a
 # cell of the finer grid is wider than two blocks in frames of 200 px and more.
 COARSE_KNOTS, FINE_KNOTS = 6, 12
-# What is thought of light: deviations of a gain from frame to frame, of its linear and
-# bent drift for each frame of the scan, and the most of either. Chosen: of light that
-# drifts by 20 % they leave 0.2 to 1.0 % in the flat field as a tilt, of a field tilted
-# by 30 % as much, in one of four scans 3 % (`benchmarks/stitching.py --light`).
+# Prior of the light: deviations of a gain from frame to frame, of its linear and
+# quadratic drift per frame of the scan, and the largest of either. Chosen: light that
+# drifts by 20 % leaves a tilt of 0.2 to 1.0 % in the flat field, and so does a field
+# tilted by 30 %, in one of four scans 3 % (`benchmarks/stitching.py --light`).
 _STEADY, _UNSTEADY = 0.03, 0.3
 _DRIFT = (0.0015, 0.0007)
 _MOST_DRIFT = 0.06
-# Deviations of an offset from frame to frame, as a share of the typical grey value, at
-# the beginning and the least and the most that are believed. Chosen: so wide at first
-# that overlaps decide, and no wider than automatic brightness goes.
+# Deviations of an offset from frame to frame, as a share of the typical grey value:
+# initial, smallest and largest. Chosen: so wide at first that overlaps decide, and no
+# wider than the range of automatic brightness.
 _OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
-# Less than the first is none, and offsets are held to 0 by the second; chosen: steady
+# Below the first there are none, and the second keeps offsets at 0; chosen: steady
 # light shows a third to two thirds of it by chance
 _NO_OFFSETS, _NONE = 4e-3, 1e-5
-_KNOWN = 1e-3  # of gains and offsets that a whole scan has told; chosen: they stay
+_KNOWN_SCATTER = 1e-3  # of gains and offsets known from a whole scan; chosen: they stay
 _MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
 _MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
-# Chosen: of fewer frames, gains that change steadily cannot be told from a tilt by how
-# they scatter about it.
+# Chosen: with fewer frames, the scatter of gains about a trend cannot distinguish it
+# from a tilt.
 _FRAMES_OF_A_TREND = 6
 _CONTRADICTS = 9.0  # three standard deviations, squared; chosen
-_MOST_READ = 64  # frames of a mean; chosen: more tell the same again
-# Of the slope and the dark level, squared, in their standard deviations; less is none.
-# Chosen: two for each of three numbers, as Akaike's criterion has it.
+_MEAN_FRAMES = 64  # frames of a mean; chosen: more add little
+# Squared slope and dark level, in standard deviations; less is not significant. Chosen:
+# two for each of three parameters, as in Akaike's criterion.
 _CHANCE = 6.0
-_HALF = 0.5  # chosen: few frames tell variances better than covariances
+_HALF = 0.5  # chosen: few frames show variances better than covariances
 _DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
-_MOST_DARK = 0.3  # of the typical grey value; chosen: an even field tells nothing of it
-# Standard deviations of the usual one that a field which bends otherwise than its
-# surface displaces the dark level by, if it slopes; measured on linear slopes of 20 %
+_MOST_DARK = 0.3  # of the typical grey value; chosen: an even field does not show it
+# Error of the dark level, in its usual standard deviations, if a sloping field is bent
+# differently from its surface; measured on linear slopes of 20 %
 _BENT_DARK = 3.0
-# Scatter of gains that still count as equal. Chosen: offsets alone leave .001 to .0175
-# of it, cameras that stretch each frame .027 and more.
+# Scatter of gains that still count as equal. Chosen: offsets alone cause .001 to .0175,
+# cameras that stretch the contrast of each frame .027 and more.
 _EQUAL = 0.02
-_LEAST_FLICKER = 0.01  # of gains that overlaps show to be equal; chosen
-_BETTER = 0.985  # of the scatter; chosen: noise alone gains less by the fit's freedom
-_MAX_BLOCKS = 12000  # chosen: all are fitted at once, time grows with them
-_ENOUGH_BLOCKS = 100  # chosen: some for each number of a surface's broad shape
-_ROUNDS = 12  # of a fit at most; chosen: most settle in five
-_FEW_ROUNDS = 3  # of a fit that is only compared with another; chosen
-_SETTLED = 3e-4  # of the grey value; chosen: a third of what overlaps tell
-_LEAST_LEVEL = 0.1  # of the typical one; chosen: less tells no shading
-_LEAST_NOISE = 1e-4  # of the grey value; chosen: as if there were some in any frame
+_LEAST_FLICKER = 0.01  # of gains that are equal by the overlaps; chosen
+_BETTER = 0.985  # share of the scatter; chosen: overfitting of noise reduces it less
+_MAX_BLOCKS = 12000  # chosen: all are fitted at once, and time grows with their number
+_ENOUGH_BLOCKS = 100  # chosen: several for each parameter of a surface's broad shape
+_ROUNDS = 12  # iterations of a fit; chosen: most converge in five
+_FEW_ROUNDS = 3  # iterations of a fit that is only compared with another; chosen
+_CONVERGENCE = 3e-4  # of the grey value; chosen: a third of the precision of overlaps
+_LEAST_LEVEL = 0.1  # share of the typical one; chosen: less shows no shading
+_LEAST_NOISE = 1e-4  # share of the grey value; chosen: assumed in every frame
 
 
 @dataclass(frozen=True, slots=True)
 class Shading:
     """Result of fitting shading, gains and offsets together."""
 
-    flat: FlatField  # The better one by cross-validation: as it came, or refined
-    log_gains: FloatArray  # (N,) Change of the logarithm of each frame's gain
-    offsets: FloatArray  # (N,) Change of each frame's offset, in grey values
-    refined: bool  # Whether the refined flat field won
-    # (2,) Slope of the logarithm of the field per px, ``(y, x)``, by which the mosaic
-    # would be even, where the gain of each frame is automatic, so that none is known
+    flat: FlatField  # better one by cross-validation: as given, or refined
+    log_gains: FloatArray  # (N,) change of the logarithm of each frame's gain
+    offsets: FloatArray  # (N,) change of each frame's offset, in grey values
+    refined: bool  # whether the refined flat field is used
+    # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
+    # mosaic even, if the gain of each frame is automatic and the slope thus unknown
     open_slope: FloatPair = (0.0, 0.0)
 
 
 def _whole_blocks(frames: CorrectedFrames) -> tuple[BoolArray, FloatArray]:
-    """Blocks of a frame that hold grey values, as a mask, and their centres in px."""
+    """Return the mask of valid blocks of a frame, and their centres in px."""
     inside = block_sums((frames.root > 0).astype(np.float32)) == _BLOCK**2
     corners = np.stack(np.nonzero(inside), axis=1).astype(np.float64) * _BLOCK
     return inside, corners + (_BLOCK - 1) / 2
 
 
 def _some(has_place: BoolArray) -> list[int]:
-    """Choose frames for a mean, of the placed ones."""
+    """Select placed frames for a mean."""
     placed_frames = np.flatnonzero(has_place)
     return [
         int(index)
-        for index in placed_frames[:: max(1, len(placed_frames) // _MOST_READ)]
+        for index in placed_frames[:: max(1, len(placed_frames) // _MEAN_FRAMES)]
     ]
 
 
 def _mean_shape(
     frames: CorrectedFrames, has_place: NDArray[np.bool_], basis: SurfaceBasis
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Tilt and roundness of the mean frame, their covariance, and where they count."""
+    """Compute tilt and roundness of the mean frame, covariance, and valid blocks."""
     inside, centres = _whole_blocks(frames)
     place = frames.raw_places(centres)
     shapes = basis.shapes(place)
@@ -283,10 +284,10 @@ def _mean_shape(
         log = np.log(sums[in_light])
         around = shapes[in_light] - shapes[in_light].mean(axis=0)
         moments.append(np.linalg.lstsq(around, log - log.mean())[0])
-    if len(moments) < 3:  # chosen: fewer frames have no covariance to speak of
+    if len(moments) < 3:  # chosen: fewer frames have no meaningful covariance
         return np.zeros(shapes.shape[1]), np.eye(shapes.shape[1]), place
     moments_array = np.array(moments)
-    # frames see different parts of the sample: their scatter tells what it adds
+    # frames show different parts of the sample: their scatter is its contribution
     spread = np.cov(moments_array.T)
     spread = _HALF * spread + (1 - _HALF) * np.diag(np.diag(spread))
     return (
@@ -301,7 +302,7 @@ def _scatter(values: FloatArray) -> float:
 
 
 def light_prior(count: int, flicker: float) -> FloatArray:
-    """Inverse covariance, (N, N), of the logarithms of gains before any measurement."""
+    """Return the prior inverse covariance, (N, N), of the logarithms of gains."""
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
     for shape, rate in zip((time, time**2 - 1 / 3), _DRIFT, strict=True):
@@ -312,9 +313,9 @@ def light_prior(count: int, flicker: float) -> FloatArray:
 
 
 def _beside_a_trend(positions: FloatArray, is_known: NDArray[np.bool_]) -> FloatArray:
-    """Projector, (N, N), onto what changes otherwise than a tilted field would look.
+    """Compute the projector, (N, N), onto changes that a tilted field cannot cause.
 
-    `is_known` (N,) are frames that overlaps hold; of few frames only the mean is taken.
+    `is_known` (N,) are frames with overlaps; for few frames only the mean is removed.
     """
     count = int(is_known.sum())
     trend = np.ones((count, 1))
@@ -330,12 +331,12 @@ def _beside_a_trend(positions: FloatArray, is_known: NDArray[np.bool_]) -> Float
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """What is still to be taken off: the unknowns of the fit."""
+    """Remaining correction: the unknowns of the fit."""
 
-    # (F + 1,) Coefficients of the logarithm of the missing shading, then the dark level
+    # (F + 1,) coefficients of the logarithm of the missing shading, then the dark level
     surface: FloatArray
     log_gains: FloatArray  # (N,)
-    offsets: FloatArray  # (N,) As shares of the typical grey value
+    offsets: FloatArray  # (N,) as shares of the typical grey value
 
 
 class _ShadingProblem:
@@ -353,7 +354,7 @@ class _ShadingProblem:
         self.surfaces = [basis.at(blocks.place_first), basis.at(blocks.place_second)]
         self.surface_apart = self.surfaces[0] - self.surfaces[1]
         self.level = max(float(np.median(np.abs(blocks.values))), 1e-12)
-        # what is thought of light is said of all of a gain, not of its change
+        # the prior of the light applies to the whole gain, not to its change
         self.known_gains = np.log(frames.gains)
         self.known_offsets = frames.offsets / self.level
         if expected_frames is not None:
@@ -363,12 +364,12 @@ class _ShadingProblem:
         self.flicker = self.scatter = _STEADY
         self.is_known = expected_frames is not None
         if self.is_known:
-            self.hold = np.eye(self.count) / _KNOWN**2
-            self.offset_sd = _KNOWN
+            self.hold = np.eye(self.count) / _KNOWN_SCATTER**2
+            self.offset_sd = _KNOWN_SCATTER
         is_held = np.zeros(self.count, bool)
         is_held[blocks.frames.ravel()] = True
         self.beside_a_trend = _beside_a_trend(positions, is_held)
-        # the last coefficient is the dark level that is still to be taken off
+        # the last coefficient is the remaining dark level
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
         self.unit = min(
             _DARK_PRIOR * self.level / max(apart, 1e-12), _MOST_DARK * self.level
@@ -380,7 +381,7 @@ class _ShadingProblem:
         size = self.surfaces[0].shape[1] + 1
         self.prior, self.pull = np.eye(size), np.zeros(size)
         self.prior[:-1, :-1] = basis.prior()
-        self.covariance = np.eye(size)  # of the last shaded fit
+        self.covariance = np.eye(size)  # of the last fit with the field
 
     @property
     def nothing(self) -> _Correction:
@@ -401,7 +402,7 @@ class _ShadingProblem:
     def expecting(
         self, shape: FloatArray, trust: FloatArray, reader: FloatArray
     ) -> "_ShadingProblem":
-        """Let the mean frame tell the broad shape, which overlaps may hardly show."""
+        """Take the broad shape from the mean frame, as overlaps may hardly show it."""
         problem = copy(self)
         problem.prior, problem.pull = self.prior.copy(), self.pull.copy()
         size = reader.shape[1]  # without or with the dark level
@@ -410,7 +411,7 @@ class _ShadingProblem:
         return problem
 
     def leaving_open(self, tilts: FloatArray) -> "_ShadingProblem":
-        """Hold some shapes of the surface, (F, 2), by gains and offsets alone."""
+        """Constrain some shapes of the surface, (F, 2), only by gains and offsets."""
         problem = copy(self)
         prior = self.prior[:-1, :-1]
         tilt_terms = prior @ tilts
@@ -432,7 +433,7 @@ class _ShadingProblem:
     ) -> _Correction:
         """Fit gains and offsets, and the field with them if `with_field`.
 
-        `learns`: also noise, and by how much frames differ, which then holds.
+        `learns`: also the noise and the variance between frames, which are then kept.
         """
         correction = start
         for _ in range(rounds):
@@ -470,7 +471,7 @@ class _ShadingProblem:
             correction = _Correction(surface, *np.split(numbers, 2))
             if learns:
                 self._learn(correction, np.asarray(np.linalg.inv(normal)))
-            if _change(before, correction) < _SETTLED:
+            if _change(before, correction) < _CONVERGENCE:
                 break
         if with_field and rounds > _FEW_ROUNDS:
             size = len(self.pull)
@@ -480,7 +481,7 @@ class _ShadingProblem:
     def shading(
         self, flat: FlatField, correction: _Correction, *, is_refined: bool = False
     ) -> Shading:
-        """Make the result of a fit, by which gains are 1 on average, as before.
+        """Make the result of a fit, normalised to gains of 1 on average.
 
         A dark level below 0 is left to the offsets.
         """
@@ -494,7 +495,7 @@ class _ShadingProblem:
     def field(
         self, frames: CorrectedFrames, basis: SurfaceBasis, correction: _Correction
     ) -> FlatField:
-        """Give the flat field and the dark level what they still lack."""
+        """Correct the flat field and the dark level."""
         missing = np.exp(np.clip(basis.surface(correction.surface[:-1]), -1.5, 1.5))
         new_flat = frames.flat.flat * missing
         top = float(np.quantile(new_flat, 0.99))
@@ -505,7 +506,7 @@ class _ShadingProblem:
     def take_off(
         self, frames: CorrectedFrames, flat: FlatField, correction: _Correction
     ) -> CorrectedFrames:
-        """Correct the frames by what was found, and by a flat field."""
+        """Correct the frames by the result of a fit, and by a flat field."""
         return frames.change(
             flat=flat,
             gains=frames.gains * np.exp(correction.log_gains),
@@ -513,12 +514,12 @@ class _ShadingProblem:
         )
 
     def left(self, in_fit: BoolArray, correction: _Correction) -> float:
-        """Robust scatter of the differences that a correction leaves."""
+        """Compute the robust scatter of the differences after a correction."""
         left = self._evaluate(correction)[0] * np.sqrt(self.relative)
         return _scatter(left[in_fit])
 
     def uneven(self, in_fit: BoolArray, correction: _Correction) -> float:
-        """Robust scatter within pairs of the differences, as shares of the level."""
+        """Compute the robust scatter of relative differences within pairs."""
         left, level, _ = self._evaluate(correction)
         pair = self.blocks.pair[in_fit]
         share = (left / np.maximum(level, _LEAST_LEVEL * self.level))[in_fit]
@@ -528,7 +529,7 @@ class _ShadingProblem:
     def _evaluate(
         self, correction: _Correction
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Difference of both frames, their level, and what a grey value changes."""
+        """Return the frames' difference, their level, and 1 / (shading * gain)."""
         blocks, size = self.blocks, len(self.pull) - 1
         log = correction.log_gains[blocks.frames]
         if correction.surface.any():
@@ -540,12 +541,12 @@ class _ShadingProblem:
         units = blocks.units * factor
         values = blocks.values * factor - offset * units
         noise = np.maximum(blocks.variances * factor**2, 1e-30)
-        # the mean by both variances: its noise and the difference's are independent
+        # mean weighted by both variances: its noise is independent of the difference's
         level = (values * noise[:, ::-1]).sum(axis=1) / noise.sum(axis=1)
         return values[:, 0] - values[:, 1], level, units
 
     def _bright(self, level: FloatArray, units: FloatArray) -> sparse.csr_array:
-        """Change of the difference with each gain and each offset, (M, 2 N)."""
+        """Differentiate the difference by each gain and offset, (M, 2 N)."""
         signs = np.array([1.0, -1.0])
         gains, offsets = level[:, None] * signs, units * signs * self.level
         entries = np.concatenate([gains, offsets], axis=1).ravel()
@@ -556,14 +557,14 @@ class _ShadingProblem:
         return sparse.csr_array((entries, columns, starts), shape)
 
     def _field(self, level: FloatArray, units: FloatArray) -> FloatArray:
-        """Change of the difference with the surface and the dark level, (M, F + 1)."""
+        """Differentiate the difference by surface and dark level, (M, F + 1)."""
         dark = (units[:, 0] - units[:, 1]) * self.unit
         return np.column_stack([self.surface_apart * level[:, None], dark])
 
     def _frames_normal(
         self, bright: sparse.csr_array, weight: FloatArray, target: FloatArray
     ) -> tuple[FloatArray, FloatArray]:
-        """Make the normal equations of gains and offsets."""
+        """Assemble the normal equations of gains and offsets."""
         count, loose = self.count, 1 / self.offset_sd**2
         weighted_bright = bright.multiply(weight[:, None]).tocsr()
         normal = (bright.T @ weighted_bright).toarray()
@@ -575,9 +576,9 @@ class _ShadingProblem:
         return normal, right
 
     def _learn(self, correction: _Correction, covariance: FloatArray) -> None:
-        """Find by how much gains and offsets differ from frame to frame.
+        """Estimate the variances of gains and offsets from frame to frame.
 
-        One step of expectation and maximisation, of what is no trend over the mosaic.
+        One step of expectation maximisation, without trends over the mosaic.
         """
         count, beside = self.count, self.beside_a_trend
         free = float(np.trace(beside))
@@ -600,7 +601,7 @@ class _ShadingProblem:
 
 
 def _change(before: _Correction, after: _Correction) -> float:
-    """Largest change of any number."""
+    """Return the largest change of any parameter."""
     return max(
         float(np.abs(getattr(after, f.name) - getattr(before, f.name)).max())
         for f in fields(_Correction)
@@ -610,23 +611,23 @@ def _change(before: _Correction, after: _Correction) -> float:
 def choose_flat(
     frames: CorrectedFrames, positions: FloatArray, pairs: Sequence[IntPair]
 ) -> FlatField:
-    """Give up what a first flat field holds of the sample rather than of the light.
+    """Discard parts of a first flat field that belong to the sample, not to the light.
 
-    That is all of it where frames differ less without it. Where the brightness of
-    frames is automatic, overlaps cannot contradict a tilt; they tell whether the field
-    is round about another place than the middle. `positions` (N, 2), top-left corners,
-    right to a pixel.
+    It is discarded completely if frames differ less without it. With automatic
+    brightness of the frames, overlaps cannot contradict a tilt, but show whether the
+    field is round about a point other than the middle. `positions` (N, 2), top-left
+    corners, right to a pixel.
     """
     flat = frames.flat
     if not flat.valid.all():
-        return flat  # a field that ends within the frame is shaded beyond doubt
+        return flat  # a field that ends within the frame is certainly shaded
     blocks = _thin(overlap_blocks(frames, positions, pairs))
     if len(blocks.pair) < _ENOUGH_BLOCKS:
         return flat
     plain = _divide(blocks, 1 / np.maximum(flat.flat, MIN_FLAT))
 
     def compare(part: OverlapBlocks, centre: FloatPair | None) -> tuple[float, ...]:
-        """Scatter that gains and offsets leave, and with them a round field."""
+        """Return the scatter after fits of gains and offsets, and of a round field."""
         basis = SurfaceBasis(frames.frame_shape, 0, centre)
         problem = _ShadingProblem(part, frames, positions, basis)
         every = np.ones(len(part.pair), bool)
@@ -649,7 +650,7 @@ def choose_flat(
 
 
 def _divide(blocks: OverlapBlocks, shade: NDArray[np.floating]) -> OverlapBlocks:
-    """Blocks of frames that are divided by some shading, (Y, X), in addition."""
+    """Divide blocks of frames by an additional shading, (Y, X)."""
     light = np.stack(
         [
             ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
@@ -684,10 +685,10 @@ def refine_shading(
 ) -> Shading:
     """Fit shading, gains and offsets to all overlaps.
 
-    The surface is kept only if it proves itself, or if it is `is_trusted`. `positions`
-    (N, 2), top-left corners, right to a pixel; the frames of `expected_frames` have the
-    gains and offsets that are thought likeliest: 1 and 0 without it; `is_fixed`: the
-    flat field stays as it is.
+    The surface is used only if cross-validation supports it, or if `is_trusted`.
+    `positions` (N, 2), top-left corners, right to a pixel; the frames of
+    `expected_frames` have the most likely gains and offsets: 1 and 0 without it;
+    `is_fixed`: the flat field does not change.
     """
     blocks = _thin(overlap_blocks(corrected_frames, positions, pairs))
     if not len(blocks.pair):
@@ -713,12 +714,12 @@ def refine_shading(
     has_place: BoolArray = ~np.isnan(positions[:, 0])
     shape, spread, place = _mean_shape(even, has_place, basis)
     reader = basis.shape_reader(place)
-    # a tilt of the mean frame may be the sample's, roundness is not
+    # a tilt of the mean frame may be from the sample, roundness is not
     trust = np.zeros_like(spread)
     trust[2:, 2:] = np.linalg.inv(spread[2:, 2:])
     with_roundness = problem.expecting(shape, trust, reader)
     is_proven = _proves_itself(with_roundness, frames)
-    if is_proven is None:  # nothing is left to judge by
+    if is_proven is None:  # no overlaps remain for a test
         return problem.shading(corrected_frames.flat, frames)
     is_proven = is_proven or is_trusted
     correction = (
@@ -757,7 +758,7 @@ def refine_shading(
 
 
 def _proves_itself(with_roundness: _ShadingProblem, frames: _Correction) -> bool | None:
-    """Whether a field of one half of the pairs helps the other; None without halves."""
+    """Test whether a field from half of the pairs fits the rest; None if too few."""
     pair = with_roundness.blocks.pair
     halves = pair % 2 == 0, pair % 2 == 1
     if not all(half.any() for half in halves):
@@ -769,7 +770,7 @@ def _proves_itself(with_roundness: _ShadingProblem, frames: _Correction) -> bool
         )
         for number, start in enumerate((frames, correction)):
             own = with_roundness.fit(half, start, with_field=False, rounds=_FEW_ROUNDS)
-            # differences tell most where it is bright, shares where it is not
+            # differences are most sensitive in bright parts, shares in dark parts
             scatter = with_roundness.left(half, own), with_roundness.uneven(half, own)
             errors[number] += np.square(scatter) * half.sum()
     return bool((errors[1] < _BETTER**2 * errors[0]).any())
@@ -781,11 +782,11 @@ def _with_tilt(
     correction: _Correction,
     mean: tuple[FloatArray, FloatArray, FloatArray],
 ) -> _Correction:
-    """Let the mean frame tell the tilt as well, in light that is steady.
+    """Take the tilt from the mean frame as well, in steady light.
 
-    `mean` is its shape, the covariance of that and its reader. Where overlaps
-    contradict it, the smaller tilt is likelier: of the field, if light drifted, or none
-    where the sample itself grows brighter along the mosaic.
+    `mean` is its shape, its covariance and its matrix from coefficients. If overlaps
+    contradict it, the smaller tilt is more likely: that of the field if the light
+    drifted, or none if the sample itself gets brighter along the mosaic.
     """
     shape, spread, reader = mean
     own = reader[:2] @ correction.surface[:-1]
@@ -809,20 +810,21 @@ def _least_trend(
     even: CorrectedFrames,
     positions: FloatArray,
 ) -> _Correction:
-    """Give the field a slope and a dark level that leave automatic light no trend.
+    """Choose the slope and dark level of the field that leave automatic light no trend.
 
     A field times exp(a p) at the place p of a frame, gains times exp(a x) of frames at
     x and a sample times exp(-a (x + p)) give the same frames, whatever their offsets:
-    overlaps leave a open. So they do a common offset of all frames where the field
-    slopes, and a trend of the offsets with it. Light that falls alike on all frames is
-    likelier than a sample whose gradient the frames' gains take back: the mosaic has no
-    slope, unless gains or offsets had a trend then, far beyond their scatter. In that
-    case they have none. `even` are the frames as `correction_found` corrects them;
-    `reading`: the reader of broad shapes, and its places.
+    overlaps do not determine a. Nor do they determine a common offset of all frames if
+    the field slopes, and a trend of the offsets with it. Equal light on all frames is
+    more likely than a sample whose gradient is compensated by the frames' gains: the
+    mosaic gets no slope, unless gains or offsets then had a trend far beyond their
+    scatter. In that case they get none. `even` are the frames corrected by
+    `correction_found`; `reading`: the matrix from coefficients to broad shapes, and its
+    places.
     """
     reader, place = reading
     slope, spread, level = _mosaic_slope(even, positions)
-    # a dark level that is left takes off the less of the light, the more there is
+    # a remaining dark level is a smaller share of brighter light
     shade = np.maximum(even.flat.flat, MIN_FLAT)
     light = 1 / ndimage.map_coordinates(shade, place.T, order=1, mode="nearest")
     around = place - place.mean(axis=0)
@@ -847,7 +849,7 @@ def _least_trend(
         step, covariance = change(free.expecting(target_slope, trust, row))
     else:
         step[-1] = 0
-    # as much of it as is more than chance
+    # the part of it beyond chance
     step = numbers @ step
     sure = float(step @ np.linalg.solve(numbers @ covariance @ numbers.T, step))
     step *= max(0.0, 1 - (_CHANCE / max(sure, 1e-12)) ** 2)
@@ -864,9 +866,9 @@ def _least_trend(
 def _mosaic_slope(
     even: CorrectedFrames, positions: FloatArray
 ) -> tuple[FloatArray, FloatArray, float]:
-    """Relative slope of the mosaic, (2,), for half a frame, its covariance, and level.
+    """Compute the mosaic's relative slope, (2,), per half frame, covariance, and level.
 
-    By blocks of all frames, which count as independent of each other.
+    From blocks of all frames, which are treated as independent.
     """
     inside, centres = _whole_blocks(even)
     half = max(even.frame_shape) / 2
@@ -891,9 +893,9 @@ def _mosaic_slope(
 
 
 def _few_means(count: int) -> float:
-    """By how much a variance of so many values is to be widened to be relied upon.
+    """Compute the factor that widens a variance estimated from few values.
 
-    Hotelling's limit of two means of `count` frames over that of infinitely many.
+    Hotelling's limit for two means of `count` frames over that of infinitely many.
     """
     if count < 3:  # two values have no limit
         return 1e12

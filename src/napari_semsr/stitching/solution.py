@@ -1,4 +1,4 @@
-"""What a solved scan is: positions, joints, shading, and how far to trust them."""
+"""Solved scan: positions, joints, shading, and their reliability."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,54 +14,54 @@ from napari_semsr.stitching.grids import LikelyGrid
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """One joint between two frames."""
+    """Joint between two frames."""
 
     first: int
     second: int
-    shift_px: FloatPair  # Measured position of the second less that of the first
-    quality: float  # Weighted correlation coefficient on the overlap, at most 1
-    score: float  # The same in standard deviations of unrelated noise
-    used: bool  # Whether the positions rest on it
-    ambiguous: bool = False  # Whether the images allow another shift as well
-    # Distance between its own best shift and that of the solved positions; NaN when it
-    # was not refined
+    shift_px: FloatPair  # measured position of the second minus that of the first
+    quality: float  # weighted correlation coefficient on the overlap, at most 1
+    score: float  # the same in standard deviations of unrelated noise
+    used: bool  # whether the positions rest on it
+    ambiguous: bool = False  # whether the images allow another shift as well
+    # distance between its own best shift and that of the solved positions; NaN if not
+    # refined
     residual_px: float = float("nan")
-    # Standard deviation of its own shift along its worse direction; NaN likewise
+    # standard deviation of its own shift along the less certain direction; NaN likewise
     sigma_px: float = float("nan")
-    reason: str = ""  # Why it is not used; empty when it is
+    reason: str = ""  # reason why it is not used; empty if it is used
 
 
 @dataclass(frozen=True, slots=True)
 class StageFit:
-    """How solved positions follow from nominal ones."""
+    """Affine map from nominal to solved positions."""
 
-    matrix: FloatArray  # (2, 2) Solved px for each nominal px, ``(y, x)``
+    matrix: FloatArray  # (2, 2) solved px per nominal px, ``(y, x)``
     offset: FloatArray  # (2,) In px
-    scatter_px: float  # RMS of what is left: the stage's error
+    scatter_px: float  # RMS residual: the error of the stage
 
     def predict(self, nominal: FloatArray) -> FloatArray:
-        """Where frames are expected; `nominal` (N, 2); gives (N, 2)."""
+        """Predict positions, (N, 2); `nominal` (N, 2)."""
         return nominal @ self.matrix.T + self.offset
 
 
 @dataclass(frozen=True, slots=True)
 class StageAxes:
-    """The linear map from stated positions to camera pixels, as a microscopist says it.
+    """Linear map from stated positions to camera pixels, in terms of a microscopist.
 
-    With ``x`` to the right and ``y`` down, a step of the stage along its ``x`` axis is
-    seen in the images along a direction `angle_deg` from their ``x`` axis towards
-    their ``y`` axis, that is clockwise on the screen. The matrix for ``(x, y)`` is
-    ``scale * rotation(angle_deg) @ [[1, shear], [0, 1]]``, as of
-    `skimage.transform.AffineTransform`, if both axes have one scale and none is
+    With ``x`` to the right and ``y`` down, a step of the stage along its ``x`` axis
+    appears in the images at an angle `angle_deg` from their ``x`` axis towards their
+    ``y`` axis, that is clockwise on the screen. The matrix for ``(x, y)`` is ``scale *
+    rotation(angle_deg) @ [[1, shear], [0, 1]]``, as in
+    `skimage.transform.AffineTransform`, if both axes have the same scale and neither is
     mirrored.
     """
 
-    matrix: FloatArray  # (2, 2) Camera px for each stated px, ``(y, x)``
-    # How far each column may be off by the stage's scatter, but for one chance in a
-    # thousand, (2,); infinite if nothing is left to scatter
+    matrix: FloatArray  # (2, 2) camera px per stated px, ``(y, x)``
+    # (2,) bound of the error of each column by the stage's scatter, exceeded with a
+    # probability of 0.001; infinite without residuals
     doubt: FloatArray
-    is_whole: bool  # Whether both axes were measured, each for itself
-    is_sized: bool = True  # Whether a pixel size was stated, or positions in px
+    is_whole: bool  # whether both axes were measured independently
+    is_sized: bool = True  # whether a pixel size was stated, or positions in px
 
     @property
     def angle_deg(self) -> float:
@@ -71,9 +71,9 @@ class StageAxes:
 
     @property
     def scale(self) -> float | None:
-        """Camera px for each stated px: the geometric mean of both directions.
+        """Camera px per stated px: the geometric mean of both directions.
 
-        None where no pixel size tells how many px were stated.
+        None if no pixel size converts stated positions to px.
         """
         size = float(np.sqrt(abs(np.linalg.det(self.matrix))))
         return size if self.is_sized else None
@@ -82,8 +82,8 @@ class StageAxes:
     def shear(self) -> float | None:
         """Tangent of the angle by which the axes depart from a right angle.
 
-        Positive if the stage's ``y`` axis leans towards its ``x`` axis; None where the
-        frames lie in a line or are too few.
+        Positive if the stage's ``y`` axis is tilted towards its ``x`` axis; None if the
+        frames are in a line or too few.
         """
         y_axis, x_axis = self.matrix.T
         across = abs(float(np.linalg.det(self.matrix)))
@@ -91,24 +91,24 @@ class StageAxes:
 
     @property
     def differ(self) -> bool:
-        """Whether the axes noticeably and surely are not those of the images."""
+        """Whether the axes differ significantly from those of the images."""
         doubt = np.minimum(self.doubt, MOST_JITTER)
         return bool((self.displacement > np.maximum(NOTICEABLE, doubt)).any())
 
     @property
     def displacement(self) -> FloatArray:
-        """How far a step along each axis misses the images', as its share, (2,)."""
+        """Relative deviation, (2,), of a step along each axis from the images' axes."""
         return np.asarray(np.hypot(*(self.matrix - np.eye(2))))
 
     @property
     def how(self) -> str:
-        """Say what is done to the stage's axes, such as ``a turn of 8.0 degrees``."""
+        """Description of the map, such as ``a rotation of 8.0 degrees``."""
         name = nearest_axes(self.matrix)
         rest = replace(self, matrix=self.matrix @ np.linalg.inv(AXES[name]))
         parts = [] if name == "as stated" else [name]
         least = max([NOTICEABLE, *self.doubt[np.isfinite(self.doubt)]])
         if abs(np.deg2rad(rest.angle_deg)) > least:
-            parts.append(f"a turn of {rest.angle_deg:.1f} degrees")
+            parts.append(f"a rotation of {rest.angle_deg:.1f} degrees")
         if rest.scale is not None and abs(rest.scale - 1) > least:
             parts.append(f"a scale of {rest.scale:.3f}")
         if rest.shear is not None and abs(rest.shear) > least:
@@ -117,24 +117,24 @@ class StageAxes:
         return f"{', '.join(first)} and {last}" if first else last
 
     def after(self, axes: FloatArray) -> "StageAxes":
-        """Put another map, (2, 2), before this one."""
+        """Compose with another map, (2, 2), applied first."""
         each = np.multiply(axes.T, self.doubt, where=axes.T != 0, out=np.zeros((2, 2)))
         return replace(self, matrix=self.matrix @ axes, doubt=np.hypot(*each.T))
 
     def to_json(self) -> dict[str, float | None]:
-        """Values under the names that a record has."""
+        """Return the values under the names of a record."""
         names = ("angle_deg", "scale", "shear")
         return {name: getattr(self, name) for name in names}
 
 
-# Of a distance: 1.1 degrees, or 2 % as of a pixel size; chosen: at a distance of two
-# frames it is a dozen px of frames of 300 px.
+# Share of a distance: 1.1 degrees, or 2 % as for a pixel size; chosen: at a distance of
+# two frames, a dozen px for frames of 300 px.
 NOTICEABLE = 0.02
-"""Part of a distance by which axes may differ before they are called others."""
+"""Share of a distance by which axes may differ and count as equal."""
 MOST_JITTER = 0.2
-"""Part of a frame, or of the distance of two, by which a stage errs at most; chosen."""
-# Where each axis of the images runs, by ``(y, x)`` of the stage; the sparest first, as
-# a single row does not tell all of them apart.
+"""Largest stage error as a share of a frame, or of the distance of two; chosen."""
+# Each axis of the images by ``(y, x)`` of the stage; the simplest first, as a single
+# row cannot distinguish all of them.
 AXES = {
     "as stated": ((1, 0), (0, 1)),
     "x mirrored": ((1, 0), (0, -1)),
@@ -145,20 +145,20 @@ AXES = {
     "x and y swapped, then y mirrored": ((0, -1), (1, 0)),
     "x and y swapped, then both mirrored": ((0, -1), (-1, 0)),
 }
-"""Axes that differ by mirrors and quarter turns, by what is done to the stage's."""
+"""Axes that differ by mirrors and quarter turns, by the change of the stage's axes."""
 
 
 def nearest_axes(matrix: FloatArray) -> str:
-    """Which of `AXES` a map, (2, 2), is nearest to."""
+    """Return the index in `AXES` nearest to a map, (2, 2)."""
     return max(AXES, key=lambda name: float((matrix * AXES[name]).sum()))
 
 
-# Share of the frames; chosen: of fewer, chance may have placed the ones that fit.
+# Share of the frames; chosen: with fewer, the fitting ones may be placed by chance.
 _ENOUGH_PLACED = 0.8
 
 
 def enough(has_place: BoolArray) -> bool:
-    """Whether so many frames have a place, (N,), that they can be believed."""
+    """Return whether enough frames, (N,), are placed to be reliable."""
     return bool(has_place.sum() >= _ENOUGH_PLACED * len(has_place))
 
 
@@ -166,62 +166,62 @@ def enough(has_place: BoolArray) -> bool:
 class StitchSolution:
     """A solved scan."""
 
-    # (N, 2) Solved top-left corners, the smallest y and x 0; NaN for frames left out
+    # (N, 2) solved top-left corners, the smallest y and x 0; NaN for frames left out
     positions_px: FloatArray
-    nominal_px: FloatArray | None  # (N, 2) Where the frames were expected
+    nominal_px: FloatArray | None  # (N, 2) expected positions
     names: tuple[str, ...]  # Of the frames
-    left_out: tuple[Fault, ...]  # Frames that are not placed, and why
-    pairs: tuple[PairReport, ...]  # All joints that were tried
-    # RMS residual of the joints in loops, each by its information; None without a loop,
-    # as nothing can contradict a joint then
+    left_out: tuple[Fault, ...]  # frames that are not placed, and why
+    pairs: tuple[PairReport, ...]  # all joints that were tried
+    # RMS residual of the joints in loops, weighted by information; None without a loop,
+    # as then nothing can contradict a joint
     residual_px: float | None
-    # Median and largest of the same residuals, all joints alike
+    # median and largest of the same residuals, unweighted
     residual_median_px: float | None
     residual_worst_px: float | None
-    # (N, 2) Standard deviation of each position by the information of its joints
+    # (N, 2) standard deviation of each position from the information of its joints
     sigma_px: FloatArray
-    flat: FlatField  # Shading and dark level
-    gains: FloatArray  # (N,) Brightness of each frame, 1 on average
-    # (N,) Grey value of each frame above the dark level where there is no light
+    flat: FlatField  # shading and dark level
+    gains: FloatArray  # (N,) brightness of each frame, 1 on average
+    # (N,) grey value of each frame above the dark level without light
     offsets: FloatArray
-    # (N, 2) Small rotation in radians and relative scale less 1 of each frame; 0 unless
-    # they were asked for
+    # (N, 2) small rotation in radians and relative scale minus 1 of each frame; 0
+    # unless requested
     turns: FloatArray
-    noise: float  # Standard deviation of a corrected pixel where the field is brightest
-    threshold: float  # Score above which a joint was believed
-    # Radial distortion of every frame that was taken back, as the displacement at the
-    # rim over its radius; 0 where none was found or asked for
+    noise: float  # standard deviation of a corrected pixel where the field is brightest
+    threshold: float  # score above which a joint was accepted
+    # corrected radial distortion of every frame, as the displacement at the rim over
+    # its radius; 0 if none was found or requested
     distortion: float = 0.0
-    # Standard deviation of it; None where it was neither measured nor told
+    # its standard deviation; None if neither measured nor given
     distortion_sd: float | None = None
-    distortion_centre_px: FloatPair = (0.0, 0.0)  # Off the middle of the frame
-    stage: StageFit | None = None  # Solved against nominal positions
-    # From stated positions to camera pixels; None without any, or where the images do
-    # not tell
+    distortion_centre_px: FloatPair = (0.0, 0.0)  # from the middle of the frame
+    stage: StageFit | None = None  # solved against nominal positions
+    # from stated positions to camera pixels; None without any, or if the images do not
+    # show it
     stage_to_camera: StageAxes | None = None
-    pixel_size_nm: PixelSize | None = None  # As stated, else as estimated
-    estimated_pixel_size_nm: PixelSize | None = None  # Stage's nm over solved pixels
-    # Grey value that is added to the mosaic: what offsets took below 0
+    pixel_size_nm: PixelSize | None = None  # as stated, otherwise as estimated
+    estimated_pixel_size_nm: PixelSize | None = None  # stage's nm over solved pixels
+    # grey value that is added to the mosaic to compensate offsets below 0
     pedestal: float = 0.0
-    # RMS difference of corrected frames where they overlap, noise left out, in % of the
+    # RMS difference of corrected frames where they overlap, without noise, in % of the
     # mean grey value there
     remaining_shading_percent: float = float("nan")
-    # In which more frames may find a place, the likeliest first
+    # grids in which more frames may be placed, the most likely first
     grids: tuple[LikelyGrid, ...] = ()
-    warnings: tuple[str, ...] = ()  # What the user must know, one sentence each
-    # From which `correct_mosaic` solves again: shifts of all pairs, corrected frames
+    warnings: tuple[str, ...] = ()  # warnings for the user, one sentence each
+    # state for `correct_mosaic`: shifts of all pairs, corrected frames
     state: Any = field(default=None, repr=False, compare=False)
-    # Before corrections by hand; None where there are none
+    # solution before manual corrections; None without any
     base: "StitchSolution | None" = field(default=None, repr=False, compare=False)
 
     @property
     def has_place(self) -> BoolArray:
-        """Which frames have a place."""
+        """Mask of the placed frames."""
         return ~np.isnan(self.positions_px[:, 0])
 
     @property
     def most_placed(self) -> bool:
-        """Whether enough frames have a place."""
+        """Whether enough frames are placed."""
         return enough(self.has_place)
 
     @property
@@ -231,14 +231,14 @@ class StitchSolution:
 
     @property
     def pairs_rejected(self) -> int:
-        """Joints that were tried and not believed."""
+        """Joints that were tried and not accepted."""
         return sum(not pair.used for pair in self.pairs)
 
 
-# The stage: how solved positions follow from nominal ones.
+# The stage: map from nominal to solved positions.
 
 ENOUGH = 5
-"""Frames that an affine map needs; chosen: 10 equations for its 6 numbers."""
+"""Frames that an affine map needs; chosen: 10 equations for its 6 parameters."""
 
 
 def fit_stage(
@@ -246,7 +246,7 @@ def fit_stage(
     solved_positions: FloatArray,
     model: Literal["affine", "shift"] = "affine",
 ) -> StageFit | None:
-    """Fit solved positions by nominal ones; `nominal`, `solved_positions` (N, 2)."""
+    """Fit nominal to solved positions; `nominal`, `solved_positions` (N, 2)."""
     has_both = np.isfinite(nominal).all(axis=1) & np.isfinite(solved_positions).all(
         axis=1
     )
@@ -274,32 +274,32 @@ def fit_stage(
     return StageFit(matrix, offset, float(np.sqrt(np.mean(left**2))))
 
 
-_REWEIGHINGS = 12  # chosen: weights have settled before
-_LEAST_SCALE = 0.1  # px; chosen: as exactly as frames are placed
-_OUTSIDE = 0.05  # weight; chosen: four times the scale, where a position is a wrong one
-# Of a frame, by the median; chosen: what leaves more is no map of these positions, and
-# a stage errs by less.
+_REWEIGHINGS = 12  # chosen: weights have converged before
+_LEAST_SCALE = 0.1  # px; chosen: the accuracy of frame positions
+_OUTSIDE = 0.05  # weight; chosen: at four times the scale a position is wrong
+# Median residual as a share of a frame; chosen: with more it is not a map of these
+# positions, and stage errors are smaller.
 _MOST_LEFT = 0.1
-_WHOLE = 4  # frames; chosen: one more than an affine map needs can contradict it
+_WHOLE = 4  # frames; chosen: one more than an affine map needs, to contradict it
 # RMS distance of the frames from a line, as a share of their size; chosen: two rows
-# have .4, and the jitter of a single one has .02.
+# have .4, and the jitter of a single row .02.
 _OFF_LINE = 0.1
-_DOUBT = 1e-3  # that a difference is chance; chosen as for joints
+_DOUBT = 1e-3  # probability that a difference is chance; chosen as for joints
 _STARTS = 300  # pairs of frames; chosen: a quarter of them are right even at half
 
 
 def fit_axes(
     stated_positions: FloatArray, solved_positions: FloatArray, side: int
 ) -> StageAxes | None:
-    """Fit the linear part of how solved positions follow from stated ones.
+    """Fit the linear part of the map from stated to solved positions.
 
     A minority of wrong positions is ignored. `stated_positions`, `solved_positions` (N,
-    2) in px, NaN where unknown; `side` of a frame in px. Gives None for less than two
-    places, and where most fit no such map. Frames in a line, or fewer than four, tell
-    one angle and one scale alone.
+    2) in px, NaN where unknown; `side` of a frame in px. Returns None for fewer than
+    two positions, and if most do not fit such a map. Frames in a line, or fewer than
+    four, determine only one angle and one scale.
 
-    The start is the turn and scale of that pair of frames from which the positions
-    differ least by the median (Rousseeuw, J. Am. Stat. Assoc. 79, 871 (1984)).
+    The start is the rotation and scale of the pair of frames with the least median
+    residual of all positions (Rousseeuw, J. Am. Stat. Assoc. 79, 871 (1984)).
     """
     has_both = np.isfinite(stated_positions).all(axis=1) & np.isfinite(
         solved_positions
@@ -335,24 +335,25 @@ def fit_axes(
     if free > 0:
         inside = weight > _OUTSIDE
         scatter = np.sqrt(float((left[inside] ** 2).sum()) / free)
-        # of four components none; a column is at most root two times its larger one
+        # union bound of four components; a column is at most root two times its larger
+        # one
         sure = np.sqrt(2) * stdtrit(free, 1 - _DOUBT / 8)
         doubt = sure * scatter * np.sqrt(spread)
     return StageAxes(matrix, doubt, is_whole)
 
 
 def as_complex(steps: FloatArray) -> NDArray[np.complex128]:
-    """Write steps ``(y, x)``, (..., 2), as complex numbers x + iy."""
+    """Convert steps ``(y, x)``, (..., 2), to complex numbers x + iy."""
     return np.asarray(steps[..., 1] + 1j * steps[..., 0])
 
 
 def as_matrix(turn: complex) -> FloatArray:
-    """Matrix for ``(y, x)``, (2, 2), of a multiplication of x + iy by `turn`."""
+    """Return the matrix for ``(y, x)``, (2, 2), that multiplies x + iy by `turn`."""
     return np.array([[turn.real, turn.imag], [-turn.imag, turn.real]])
 
 
 def _start(have: FloatArray, want: FloatArray) -> FloatArray:
-    """Distances (N,) that the turn and scale of the best pair of frames leave."""
+    """Return residuals (N,) for the rotation and scale of the best pair of frames."""
     stated_places, solved_places = as_complex(have), as_complex(want)
     first, second = np.triu_indices(len(have), 1)
     sound = np.abs(stated_places[second] - stated_places[first]) > 0

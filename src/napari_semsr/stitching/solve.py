@@ -1,4 +1,4 @@
-"""The whole solution of a scan, step by step."""
+"""Solution of a whole scan, step by step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +27,7 @@ from napari_semsr.core import (
 from napari_semsr.stitching.bridges import check_bridges, place_near
 from napari_semsr.stitching.discovery import find_strays
 from napari_semsr.stitching.flat_field import (
-    GIVEN,
+    FIXED_METHODS,
     FlatField,
     first_flat,
     no_flat,
@@ -68,34 +68,35 @@ from napari_semsr.stitching.solution import (
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import drop_misfits, finish, is_plain
 
-# A first guess of the field's radial distortion, from the overlaps.
+# First estimate of the field's radial distortion, from the overlaps.
 #
-# Frames that are distorted by some per cent differ by many pixels within one overlap:
-# joints blur, and places are too far off for a linear fit. Here the overlaps of some
-# pairs are cut into blocks that are correlated one by one. A distortion moves their
-# peaks by a known pattern, and the one at which all add up best is the guess; the rest
-# is found together with the positions (`napari_semsr.stitching.refine.measure_rim`).
+# Frames with a distortion of some per cent differ by many pixels within one overlap:
+# correlation peaks blur, and positions are too inexact for a linear fit. Here the
+# overlaps of some pairs are divided into blocks that are correlated one by one. A
+# distortion moves their peaks in a known pattern, and the estimate is the distortion at
+# which their sum is largest; it is refined together with the positions
+# (`napari_semsr.stitching.refine.measure_rim`).
 
-_MOST = 0.1  # either way; chosen: three times what a microsphere is expected to have
-_PAIRS = 12  # chosen: each says enough by itself, a dozen outvotes a foreign frame
-_BLOCK = 32  # px; chosen: of 3 % at the rim, peaks blur by up to 3 px within a block
-_BLOCKS = 24  # of a pair; chosen: more of a large frame say the same again
-# Pixels at the rim; chosen: what is less is found with the positions, and noise moves
-# the guess by about one.
+_MOST = 0.1  # of either sign; chosen: three times that expected of a microsphere
+_PAIRS = 12  # chosen: each is sufficient alone, a dozen outvotes a foreign frame
+_BLOCK = 32  # px; chosen: at 3 % at the rim, peaks blur by up to 3 px within a block
+_BLOCKS = 24  # blocks of a pair; chosen: more of a large frame add little
+# Pixels at the rim; chosen: less is found with the positions, and noise changes the
+# estimate by about one.
 _LEAST_PX = 2
-# Of the mean gain of the pairs over none, in its standard deviations; chosen: pairs
-# that disagree would cost a second search for nothing.
+# Mean gain of the pairs over no distortion, in its standard deviations; chosen: pairs
+# that disagree would cost a useless second search.
 _SURE = 2.0
-_LEAST_PAIRS = 3  # chosen: fewer have no scatter to speak of
+_LEAST_PAIRS = 3  # chosen: fewer have no meaningful scatter
 
 
 def guess_distortion(
     frames: CorrectedFrames, shifts: dict[IntPair, IntPair], reach: int
 ) -> float:
-    """Distortion at which the overlaps of some pairs agree best; 0 for hardly any.
+    """Estimate the distortion at which overlaps of pairs agree best; 0 for hardly any.
 
-    `shifts`: whole-pixel shift of the second frame of a pair less that of the first,
-    right to within `reach` px.
+    `shifts`: whole-pixel position of the second frame of a pair minus that of the
+    first, right to within `reach` px.
     """
     rim = min(frames.frame_shape) / 2
     farthest = int(_MOST * rim)
@@ -121,7 +122,7 @@ def _score(
     reach: int,
     amounts: FloatArray,
 ) -> FloatArray:
-    """Best common correlation of a pair's blocks for each displacement of the rim."""
+    """Compute a pair's best common correlation of blocks for each rim displacement."""
     shape = frames.frame_shape
     boxes = overlap_boxes(shape, shift)
     if boxes is None or min(boxes[1].shape) < _BLOCK // 2:
@@ -151,7 +152,7 @@ def _score(
 
 
 def _blocks(box: Box) -> tuple[NDArray[np.int64], IntPair]:
-    """Corners, (B, 2), of blocks that fill a box evenly, and their common shape."""
+    """Return corners, (B, 2), of blocks that fill a box evenly, and their shape."""
     counts = [max(1, side // _BLOCK) for side in box.shape]
     size = (box.shape[0] // counts[0], box.shape[1] // counts[1])
     cells = np.indices(counts).reshape(2, -1).T
@@ -186,35 +187,35 @@ def _correlate(
     return np.asarray(lags / max(float(power), 1e-30))
 
 
-# Reach of the search as a share of a frame, doubled up to 0.4 while too few of the
-# frames find a place, and at least 16 px. Chosen: time and chance grow with it; the
-# trials on eight simulated scans searched four times the error of the stage.
+# Reach of the search as a share of a frame, doubled up to 0.4 while too few frames are
+# placed, and at least 16 px. Chosen: time and chance grow with it; the trials on eight
+# simulated scans searched four times the stage error.
 _FIRST_REACH = 0.1
 _LEAST_REACH = 16
 _LAST_REACH = 0.4
 
 
-# How far a joint's shift may be off where distortion blurs it, as a share of a frame,
-# and in px; chosen: of 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
+# Error of a joint's shift that distortion blurs, as a share of a frame, and in px;
+# chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
 _BLUR = 0.03
 _LEAST_BLUR = 6
 # Standard deviations; chosen: of a thousand scans without distortion none exceeds it by
-# noise, and what is smaller moves no frame by more than the others' errors.
+# noise, and a smaller one moves no frame by more than other errors.
 _BEYOND_DOUBT = 4.0
-_BLURRED = 0.5  # px at the rim; chosen: with 0.8 px joints of faint samples were lost
-_LAYOUTS = 3  # chosen: the first is right to a pixel, two are for a bad guess
-# Widths in px: a first look, then wide enough for the 2 px that a guess may err by. The
-# last ones are left as soon as nothing moves.
+_BLUR_PX = 0.5  # px at the rim; chosen: with 0.8 px joints of faint samples were lost
+_LAYOUTS = 3  # chosen: the first is right to a pixel, two are for a bad estimate
+# Widths in px: a first search, then wide enough for an error of 2 px. The last ones
+# stop as soon as nothing moves.
 _FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
 _LAST_SWEEPS = (1.0,) * 3
-_SETTLED = 0.1  # of the standard deviation; chosen: it adds 0.5 % to it
+_CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to it
 
 
-_LEAST_FRAME = 8  # px; chosen: two blocks of the flat field, no camera takes less
+_LEAST_FRAME = 8  # px; chosen: two blocks of the flat field, no camera has less
 
 
 def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
-    """Let the options override what the scan says of itself."""
+    """Apply options that override values of the scan."""
     if len(acquisition) < 2:
         frame_count = len(acquisition)
         msg = (
@@ -225,13 +226,13 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
     if min(acquisition.frame_shape) < _LEAST_FRAME:
         rows, columns = acquisition.frame_shape
         msg = (
-            f"Frames need {_LEAST_FRAME} x {_LEAST_FRAME} px or more to be joined, got "
-            f"{rows} x {columns} px: give the frames as the camera took them."
+            f"Frames need {_LEAST_FRAME} x {_LEAST_FRAME} px or more to be stitched, "
+            f"got {rows} x {columns} px: give the original frames of the camera."
         )
         raise RegistrationError(msg, code="image-too-small")
     option_names = {"grid", "order", "first", "overlap"}
     options_text = options.model_dump(include=option_names, exclude_none=True)
-    if "grid" in options_text:  # instead of all that the scan says of positions
+    if "grid" in options_text:  # instead of all positions of the scan
         options_text |= {"nominal_px": None, "nominal_nm": None}
     places = acquisition.nominal_px, acquisition.nominal_nm
     refuse_without_grid(
@@ -261,7 +262,7 @@ def _flat(
     if flat_given.shape != shape:
         msg = (
             f"The flat field must have the frames' shape {shape}, got "
-            f"{flat_given.shape}: take it with the same camera settings."
+            f"{flat_given.shape}: acquire it with the same camera settings."
         )
         raise ShapeError(msg, code="sizes-differ")
     flat = np.nan_to_num(np.asarray(flat_given, dtype=np.float32))
@@ -270,17 +271,17 @@ def _flat(
 
 
 def _reach(state: State, share: float) -> IntPair:
-    """Reach of a search along both axes."""
+    """Return the reach of a search along both axes."""
     rows, columns = state.acquisition.frame_shape
     limit, least = state.options.max_shift_px, _LEAST_REACH
     if limit is not None:
-        # two frames that both are off by so much differ by twice as much
+        # the difference of two frames errs by up to twice as much
         return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
     return max(least, round(share * rows)), max(least, round(share * columns))
 
 
 def _coarse(state: State) -> Job[None]:
-    """Search all joints, believe those above chance, lay the frames out."""
+    """Search all joints, accept those above chance, and lay the frames out."""
     share = _FIRST_REACH
     while True:
         state.reach = _reach(state, share)
@@ -312,10 +313,10 @@ def _lay(state: State) -> Job[None]:
 
 
 def _turn_positions(state: State) -> bool:
-    """Turn and scale stated positions as neighbours say beyond doubt.
+    """Rotate and scale stated positions if neighbours show it with certainty.
 
-    Done once, where frames find no place, or the sample repeats itself, or axes seem to
-    differ: within a narrow search one shift a period away looks certain, too.
+    Done once, if frames are not placed, the sample is periodic, or axes seem to differ:
+    within a narrow search a shift a period away looks certain too.
     """
     if not state.is_stated or state.turns is not None:
         return False
@@ -329,7 +330,7 @@ def _turn_positions(state: State) -> bool:
     limit = state.options.max_shift_px
     most = None if limit is None else 2 * limit
     state.turns = possible_turns(state.prepared, state.nominal, pairs, most)
-    # a grid and its overlap are along the camera's axes
+    # a grid and its overlap are along the axes of the camera
     if len(state.turns.turns) != 1 or not state.has_positions:
         return False
     turn = as_matrix(state.turns.turns[0])
@@ -337,29 +338,29 @@ def _turn_positions(state: State) -> bool:
     if _apart(turn, np.eye(2)) < least:
         return False
     if is_plain and _apart(turn, seems) < _OTHER_SHIFT:
-        return False  # frames lie so already
+        return False  # frames are already placed so
     state.nominal = state.nominal @ turn.T
     state.axes = turn @ state.axes
     return True
 
 
-# Of the distance of neighbours: chosen as far as the first search reaches, which
-# more than the jitter of a stage leaves.
+# Share of the distance of neighbours: chosen as the reach of the first search, which is
+# more than the jitter of a stage.
 _OTHER_SHIFT = 0.1
 
 
 def _apart(first: FloatArray, second: FloatArray) -> float:
-    """Part of a distance by which two maps, (2, 2), displace frames differently."""
+    """Return the relative difference of two maps, (2, 2), as a share of a distance."""
     return float(np.hypot(*(first - second)).max())
 
 
 def _search_all(state: State) -> Job[None]:
-    """Candidates of all pairs that may touch, and the threshold of chance."""
+    """Find candidates of all pairs that may overlap, and the chance threshold."""
     touching = touching_pairs(state.nominal, state.acquisition.frame_shape)
     if not touching:
         msg = (
-            "Frames must overlap to be joined, but no two of them do at their nominal "
-            f"positions: {state.to_check}."
+            "Frames must overlap to be stitched, but no two of them do at their "
+            f"nominal positions: {state.to_check}."
         )
         raise RegistrationError(msg, code="no-overlap")
     shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
@@ -376,10 +377,10 @@ def _search_all(state: State) -> Job[None]:
 
 
 def shifts_tried(state: State) -> float:
-    """Count the shifts of two frames among which the search found its best."""
+    """Count the shifts of two frames that the search compares."""
     if not state.matches and state.fitted_as_stated is None:
         return shifts_within(state.reach)
-    # the images alone told where to search
+    # the images alone determined where to search
     rows, columns = state.acquisition.frame_shape
     return shifts_within((rows - 1, columns - 1))
 
@@ -412,19 +413,19 @@ def _rescue(state: State) -> None:
         waiting[index] = False
 
 
-# Share of the frames; chosen: if fewer fit, axes or unit are likelier to be wrong than
-# the positions of some frames.
+# Share of the frames; chosen: if fewer fit, wrong axes or a wrong unit are more likely
+# than wrong positions of some frames.
 _MOSTLY_RIGHT = 2 / 3
 
 
 def _find_strays(state: State) -> None:
-    """Place frames that the scan says to lie elsewhere, by the images alone."""
+    """Place frames with wrong stated positions by the images alone."""
     without_place = [
         i for i in np.flatnonzero(~state.has_place).tolist() if not is_plain(state, i)
     ]
     if state.has_place.mean() < _MOSTLY_RIGHT or state.is_periodic:
         return
-    # what fits near its place, too, is no stray but has repeating detail
+    # frames that also fit near their position have repeating detail
     without_place = [index for index in without_place if not place_near(state, index)]
     if not without_place:
         return
@@ -439,15 +440,15 @@ def reshade(
 ) -> None:
     """Refine flat field, gains and offsets on the overlaps of the placed frames.
 
-    `expected_frames`: frames with the gains and offsets that are thought likeliest.
+    `expected_frames`: frames with the most likely gains and offsets.
     """
     pairs = state.overlapping()
-    is_free = state.prepared.flat.method not in GIVEN
+    is_free = state.prepared.flat.method not in FIXED_METHODS
     if is_free and knots == COARSE_KNOTS:
         flat = choose_flat(state.prepared, state.positions, pairs)
         if flat is not state.prepared.flat:
             state.prepared = state.prepared.change(flat=flat)
-    # what was fitted while places erred is fitted again, whatever comes of finer cells
+    # refit in any case what was fitted at inexact positions
     refit = knots > COARSE_KNOTS and state.prepared.flat.is_refined
     for cells in (COARSE_KNOTS, knots) if refit else (knots,):
         before = state.prepared
@@ -478,12 +479,12 @@ def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
 
 
 def _guess(state: State, frames_before: CorrectedFrames) -> float:
-    """First guess of the distortion, from the joints that were found.
+    """Estimate the distortion roughly, from the joints found.
 
-    Where there are hardly any, from all neighbours, within all of the reach.
+    If there are hardly any, from all neighbours, within the full reach.
     """
     if state.is_periodic:
-        return 0.0  # blocks of a lattice agree just as well a period away
+        return 0.0  # blocks of a lattice agree equally well a period away
     if state.most_placed:
         joints = () if state.layout is None else state.layout.joints
         shifts = {
@@ -500,7 +501,7 @@ def _guess(state: State, frames_before: CorrectedFrames) -> float:
 def _again(
     state: State, frames_before: CorrectedFrames, distortion: float
 ) -> Job[State]:
-    """Search and lay out anew, with some distortion taken back."""
+    """Search and lay out again, with a distortion corrected."""
     frames = frames_before.change(distortion=distortion)
     expectation = state.nominal, state.is_stated, state.matches
     if not state.is_stated:
@@ -514,36 +515,36 @@ def _again(
 
 
 def _place(state: State) -> Job[None]:
-    """From a layout in whole pixels to places right to a fraction of one."""
+    """Refine a whole-pixel layout to sub-pixel positions."""
     if not np.isfinite(state.positions).any():
         msg = (
-            f"No joint between the {len(state.acquisition)} frames stands out from "
+            f"No overlap between the {len(state.acquisition)} frames stands out from "
             f"chance (best score {max((f.best for f in state.found), default=0):.1f}, "
             f"needed {state.threshold:.1f}): {state.to_check}."
         )
         raise UnplacedError(msg, state.likely_grids(), code="no-overlap")
     state.noise = noise_level(state.prepared)
-    yield Progress(0, 0, "Placing frames without a joint of their own")
+    yield Progress(0, 0, "Placing frames without a joint")
     _rescue(state)
     yield Progress(0, 0, "Refining flat field and gains")
     reshade(state, COARSE_KNOTS)
     yield from check_bridges(state)
     _rescue(state)
     _find_strays(state)
-    # trials of the record took three sweeps at 2 px and five at 1 px; how
-    # many here is chosen
+    # the recorded trials used three sweeps at 2 px and five at 1 px; the number here is
+    # chosen
     yield from _fine(state, (2.0, 1.0))
 
 
 def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[State]:
-    """Place the frames, and take a distortion back that is beyond doubt."""
+    """Place the frames, and correct a significant distortion."""
     placed_count = int(state.has_place.sum())
     if state.most_placed:
         yield from _place(state)
         start = yield from _measure_distortion(state, _FIRST_SWEEPS)
         if not start:
             return state
-        # blurred joints may lead the fit astray, and blocks of them not
+        # blurred joints may mislead the fit, blocks do not
         start = state.prepared.distortion or _guess(state, frames_before) or start
     else:
         start = _guess(state, frames_before)
@@ -559,26 +560,26 @@ def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[Stat
         distortion = again.prepared.distortion
         if not distortion:
             break
-        if abs(distortion - start) * state.rim < _BLURRED:
+        if abs(distortion - start) * state.rim < _BLUR_PX:
             return again
         start = distortion
-    # a scan without distortion is to be placed as if none had been thought of
+    # a scan without distortion is placed as if it had not been tested
     again = yield from _again(state, frames_before, 0.0)
     yield from _place(again)
     return again
 
 
 def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
-    """Find distortion and positions together; take back only what is beyond doubt.
+    """Fit distortion and positions together; correct only a significant distortion.
 
-    Returns what was found; 0 where it does not exceed noise. It may be more than was
-    taken back, where the pairs do not agree on it.
+    Returns the fitted distortion; 0 if it does not exceed noise. It may exceed the
+    corrected one if the pairs disagree.
     """
     before = state.prepared, state.positions
     pairs, rim = state.overlapping(), state.rim
     amount = 0.0
     for done_count, width in enumerate(sweeps):
-        yield Progress(done_count, len(sweeps), "Finding the field's distortion")
+        yield Progress(done_count, len(sweeps), "Measuring the distortion of the field")
         rim_moves = measure_rim(state.prepared, state.positions, pairs, width)
         if rim_moves is None:
             amount = 0.0
@@ -593,7 +594,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
         state.prepared = state.prepared.change(distortion=amount)
         state.positions = state.positions + rim_moves.moves
         state.distortion_doubt = rim_moves.doubt_px
-        if abs(rim_moves.step) < _SETTLED * rim_moves.sigma:
+        if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
             break
     if not (amount and _is_distorted(state)):
         state.prepared, state.positions = before
@@ -604,7 +605,7 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
 
 
 def _is_distorted(state: State) -> bool:
-    """Whether a distortion is beyond doubt and worth its correction."""
+    """Return whether a distortion is significant and worth its correction."""
     amount = abs(state.prepared.distortion)
     if not amount or state.distortion_sd is None or state.refined is None:
         return False
@@ -613,9 +614,9 @@ def _is_distorted(state: State) -> bool:
 
 
 def _doubt_known(state: State, field_distortion: FieldDistortion) -> None:
-    """Tell what the error of a known distortion does to places, and what overlaps say.
+    """Propagate the error of a known distortion to positions; warn if overlaps differ.
 
-    Frames that match a period away say nothing that could contradict.
+    Frames that match a period away cannot contradict it.
     """
     state.distortion_sd = field_distortion.sd
     pairs = state.overlapping()
@@ -628,11 +629,11 @@ def _doubt_known(state: State, field_distortion: FieldDistortion) -> None:
         return
     if abs(more) > _BEYOND_DOUBT * np.hypot(error, field_distortion.sd):
         sentence = Message(
-            f"The overlaps tell a distortion of {field_distortion.amount + more:.4f} "
-            "+- "
-            f"{error:.1g} at the rim, the calibration {field_distortion.amount:.4f} +- "
-            f"{field_distortion.sd:.1g}, which is taken: see that its picture was "
-            "taken through the same sphere, with the same part of the camera.",
+            f"The overlaps show a distortion of {field_distortion.amount + more:.4f} "
+            f"+- {error:.1g} at the rim, but the calibration used states "
+            f"{field_distortion.amount:.4f} +- {field_distortion.sd:.1g}: check that "
+            "the calibration image was taken through the same sphere, with the same "
+            "part of the camera.",
             "distortion-contradicts",
         )
         state.warnings.append(sentence)
@@ -641,7 +642,7 @@ def _doubt_known(state: State, field_distortion: FieldDistortion) -> None:
 def _solve(
     state: State, field_distortion: FieldDistortion | None
 ) -> Job[StitchSolution | RegistrationError]:
-    """Take a scan from where frames are expected to its solution, or to its refusal."""
+    """Solve a scan from the expected positions, or raise an error."""
     options, frames_before = state.options, state.prepared
     try:
         yield from _coarse(state)
@@ -650,7 +651,7 @@ def _solve(
         else:
             yield from _place(state)
         if options.rotation:
-            yield Progress(0, 0, "Finding turn and scale of the frames")
+            yield Progress(0, 0, "Estimating rotation and scale of the frames")
             state.prepared, state.positions = refine_rotations(
                 state.prepared, state.positions, state.overlapping()
             )
@@ -670,8 +671,8 @@ def _solve(
         return error
 
 
-# Of a frame; chosen: micrometres taken for nanometres put a scan as wide as a hundred
-# frames within it, and a mosaic is hardly larger than one.
+# Share of a frame; chosen: micrometres read as nanometres shrink a scan as wide as a
+# hundred frames below it, and hardly any mosaic is larger.
 _SMALL_PART = 0.1
 
 
@@ -685,9 +686,9 @@ def _question_positions(
     field_distortion: FieldDistortion | None,
     result: StitchSolution | RegistrationError,
 ) -> Job[StitchSolution | RegistrationError]:
-    """Where too few frames fit stated positions, find out whether these can be right.
+    """Check stated positions that too few frames fit.
 
-    Refuses those that all lie in one place; takes axes by which most frames fit.
+    Raises an error if all are in one place; uses axes by which most frames fit.
     """
     if isinstance(result, StitchSolution) and result.most_placed:
         return result
@@ -695,16 +696,16 @@ def _question_positions(
     span, shape = np.ptp(state.nominal, axis=0), frames_before.frame_shape
     if before < half and (span < _SMALL_PART * np.array(shape)).all():
         msg = (
-            "Positions must spread the frames out, but all lie within "
-            f"{span.max():.2g} px of each other, and a frame has {shape[0]}x{shape[1]} "
-            f"px: {state.to_check}."
+            "Positions must be spread over the scan, but all are within "
+            f"{span.max():.2g} px of each other, and a frame has "
+            f"{shape[0]}x{shape[1]} px: {state.to_check}."
         )
         return RegistrationError(msg, code="positions-invalid")
     yield Progress(0, 0, "Comparing the stage's axes with those of the images")
-    # stated anew: the search may have turned them already
+    # as stated: the search may have rotated them already
     stated_positions = state.nominal @ np.linalg.inv(state.axes).T
     axes = other_axes(frames_before, stated_positions)
-    # a lattice turned into itself says nothing of other turns than quarter ones
+    # a lattice rotated onto itself determines only quarter turns
     if axes is None or (state.axes_open and not np.isin(axes, (-1, 0, 1)).all()):
         return result
     turned_state = State(
@@ -730,21 +731,21 @@ def solve_mosaic(
     flat: NDArray[Any] | None = None,
     field_distortion: FieldDistortion | None = None,
 ) -> Job[StitchSolution]:
-    """Find where every frame of a scan lies.
+    """Find the position of every frame of a scan.
 
-    The default options measure what the scan does not say. `flat` (Y, X) is a flat
-    field image, already read; `field_distortion` stands in place of the option of
-    distortion, which is then a number.
+    The default options measure what the scan does not state. `flat` (Y, X) is a flat
+    field image, already read; `field_distortion` is used instead of the option
+    `distortion`, which is then a number.
 
     Raises
     ------
     RegistrationError
-        If there are fewer than two frames, or no two of them can be joined.
+        If there are fewer than two frames, or no two of them can be stitched.
     OptionError
         If grid or overlap do not fit the frames.
     """
     options = StitchOptions() if options is None else options
-    yield Progress(0, 0, "Finding the flat field")
+    yield Progress(0, 0, "Estimating the flat field")
     acquisition = _with_options(acquisition, options)
     distortion = 0.0 if isinstance(options.distortion, str) else options.distortion
     frames_before = CorrectedFrames(

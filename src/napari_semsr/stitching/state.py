@@ -1,4 +1,4 @@
-"""What the steps of a solution hand to each other."""
+"""State shared by the steps of a solution."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,60 +19,60 @@ from napari_semsr.stitching.solution import enough
 
 @dataclass(slots=True)
 class State:
-    """What is known of a scan while it is being solved."""
+    """State of a scan while it is solved."""
 
-    # The frames, with grid, order and overlap as the options have them
+    # frames, with grid, order and overlap from the options
     acquisition: Acquisition
-    options: StitchOptions  # What the user chose
-    prepared: CorrectedFrames  # Corrected frames
-    nominal: FloatArray  # (N, 2) Expected corners
-    is_stated: bool  # Whether these came from the scan rather than from its images
-    # Of all pairs, where the images alone told where frames are expected
+    options: StitchOptions  # user options
+    prepared: CorrectedFrames  # corrected frames
+    nominal: FloatArray  # (N, 2) expected corners
+    is_stated: bool  # whether the scan states these, rather than its images
+    # matches of all pairs, if expected corners are from the images alone
     matches: Sequence[Joint] = ()
-    # (2, 2) By which stated positions were turned into these, ``(y, x)``
+    # (2, 2) map from stated positions to these, ``(y, x)``
     axes: FloatArray = field(default_factory=lambda: np.eye(2))
-    # Which of such maps neighbours allow; None while they were not compared
+    # such maps that neighbours allow; None before they are compared
     turns: PossibleTurns | None = None
-    # Frames that fitted with the axes as stated, where others were taken
+    # number of frames that fitted with the stated axes, if others are used
     fitted_as_stated: int | None = None
-    # (2,) Slope of the logarithm of the field per px, ``(y, x)``, by which the mosaic
-    # would be even; nothing shows it where gains are automatic
+    # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
+    # mosaic even; unknown if gains are automatic
     open_slope: FloatArray = field(default_factory=lambda: np.zeros(2))
-    noise: float = 0.0  # Pixel noise of the raw frames
-    reach: IntPair = (0, 0)  # Of the last search
-    chance: ChanceLevel | None = None  # Of the expected shifts that were last searched
-    threshold: float = 0.0  # Score above which a joint is believed
-    is_periodic: bool = False  # Whether unrelated frames match too
-    # Possible shifts of every pair that was tried
+    noise: float = 0.0  # pixel noise of the raw frames
+    reach: IntPair = (0, 0)  # of the last search
+    chance: ChanceLevel | None = None  # of the expected shifts of the last search
+    threshold: float = 0.0  # score above which a joint is accepted
+    is_periodic: bool = False  # whether unrelated frames match too
+    # possible shifts of every pair searched
     found: list[Candidates] = field(default_factory=list)
-    layout: Layout | None = None  # Whole-pixel layout
-    # (N, 2) Best corners so far; NaN for frames without a place
+    layout: Layout | None = None  # whole-pixel layout
+    # (N, 2) best corners so far; NaN for frames without a position
     positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
-    is_nominal: bool = False  # Whether the scan decides, at least in one direction
-    # Frames placed by all their neighbours together
+    is_nominal: bool = False  # whether stated positions decide, at least along one axis
+    # frames placed by all their neighbours together
     rescued: set[int] = field(default_factory=set)
-    strays: list[int] = field(default_factory=list)  # Of them, far from where stated
-    refined: Refined | None = None  # Last sweep of the joint refinement
-    # Standard deviation of the field's distortion; None while not measured
+    strays: list[int] = field(default_factory=list)  # of these, far from stated ones
+    refined: Refined | None = None  # last sweep of the joint refinement
+    # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
-    # (N, 2) What it adds to that of the positions; None where none was taken back
+    # (N, 2) its contribution to that of the positions; None if not corrected
     distortion_doubt: FloatArray | None = None
-    # Pairs whose images allow another shift
+    # pairs whose images allow another shift
     ambiguous: set[IntPair] = field(default_factory=set)
-    struck: frozenset[IntPair] = frozenset()  # Pairs that the user does not want used
-    joined: frozenset[IntPair] = frozenset()  # Pairs whose shift the user has given
-    grids: tuple[LikelyGrid, ...] = ()  # In which more frames may find a place
-    reasons: dict[int, str] = field(default_factory=dict)  # Why a frame has no place
-    warnings: list[str] = field(default_factory=list)  # What the user must know
+    struck: frozenset[IntPair] = frozenset()  # pairs that the user excludes
+    joined: frozenset[IntPair] = frozenset()  # pairs with a shift from the user
+    grids: tuple[LikelyGrid, ...] = ()  # grids in which more frames may be placed
+    reasons: dict[int, str] = field(default_factory=dict)  # reasons of unplaced frames
+    warnings: list[str] = field(default_factory=list)  # warnings for the user
 
     @property
     def has_place(self) -> BoolArray:
-        """Which frames have a place, (N,)."""
+        """Mask of the placed frames, (N,)."""
         return np.asarray(np.isfinite(self.positions).all(axis=1))
 
     @property
     def most_placed(self) -> bool:
-        """Whether enough frames have a place."""
+        """Whether enough frames are placed."""
         return enough(self.has_place)
 
     @property
@@ -85,12 +85,12 @@ class State:
 
     @property
     def axes_open(self) -> bool:
-        """Whether a sample that repeats itself fits several maps of the stage."""
+        """Whether a periodic sample fits several maps of the stage."""
         return self.turns is not None and len(self.turns.turns) > 1
 
     @property
     def to_check(self) -> str:
-        """What the user may have said wrong, or not yet, where frames do not fit."""
+        """Advice for the user on inputs to check if frames do not fit."""
         acquisition = self.acquisition
         if self.has_positions and acquisition.nominal_px is None:
             return "check the positions, their unit and the pixel size"
@@ -101,7 +101,7 @@ class State:
         return f"check grid{', overlap' if acquisition.overlap else ''} and order"
 
     def likely_grids(self) -> tuple[LikelyGrid, ...]:
-        """Find the grids that the overlaps fit, where the scan states no positions."""
+        """Find the grids that fit the overlaps, if the scan states no positions."""
         acquisition = self.acquisition
         if acquisition.nominal_px is not None or acquisition.nominal_nm is not None:
             return ()
@@ -114,7 +114,7 @@ class State:
         return min(self.acquisition.frame_shape) / 2
 
     def overlapping(self) -> list[IntPair]:
-        """Pairs of frames that overlap where they now are."""
+        """Pairs of frames that overlap at their current positions."""
         pairs = overlapping_pairs(self.positions, self.acquisition.frame_shape)
         by_hand = self.struck | self.joined
         return [pair for pair in pairs if pair not in by_hand]

@@ -1,7 +1,7 @@
-"""Last checks, and what is handed out.
+"""Final checks of a solution, and its output.
 
-Every frame must be founded, and the result better than the nominal positions; what is
-not is taken back or told.
+Every position must be supported by images, and the result better than the nominal
+positions; anything else is removed or causes a warning.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from napari_semsr.core import (
     parse_pixel_size,
 )
 from napari_semsr.stitching.discovery import Agreement
-from napari_semsr.stitching.flat_field import GIVEN
+from napari_semsr.stitching.flat_field import FIXED_METHODS
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
 from napari_semsr.stitching.grids import UnplacedError, say_grids
 from napari_semsr.stitching.layout import (
@@ -37,7 +37,7 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.lines import place_across, settle_along
 from napari_semsr.stitching.nominal import overlapping_pairs, share_of_period
 from napari_semsr.stitching.pairwise import Candidates, coefficient, whole_shift
-from napari_semsr.stitching.refine import SMOOTHED, LinearisedShift, refine
+from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, refine
 from napari_semsr.stitching.shading import remaining_shading
 from napari_semsr.stitching.solution import (
     ENOUGH,
@@ -51,32 +51,32 @@ from napari_semsr.stitching.state import State
 
 _Pair = TypeVar("_Pair", Joint, PairReport)
 
-_DETAIL = 1.25  # times the noise; chosen: what is above is detail
-# Frames may scatter more than noise alone by such a factor; chosen: with more, even
-# frames in their places would have hardly any detail beyond noise.
+_DETAIL = 1.25  # times the noise; chosen: more is detail
+# Permitted ratio of the scatter of frames to noise; chosen: with more, even correctly
+# placed frames would have hardly any detail beyond noise.
 _NOISE_DOUBT = 4.0
 UNEVEN = 0.03
-"""Of the mean: a warning names shading beyond it; chosen: such a step is seen."""
-_UNSEEN = 0.1  # of the noise of a pixel; chosen: no offset
-_LOW = 1e-3  # share of a frame's pixels; chosen: what is below may be defects
+"""Share of the mean: more shading causes a warning; chosen: such a step is visible."""
+_LEAST_OFFSET = 0.1  # share of the noise of a pixel; chosen: less is not an offset
+_LOW = 1e-3  # share of a frame's pixels; chosen: lower values may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times the usual 0.01 to 0.05
-_MANY = 0.2  # share of frames without a place from which none is to be trusted; chosen
-_ROUNDING = 1e-9  # of the information; chosen: what rounding leaves of none
-_SIZE_DIFFERS = 0.02  # of the pixel size; chosen: distances would be as wrong
-# Of a pixel; chosen: an atom is larger, and micrometres taken for nanometres tell less
+_MANY = 0.2  # share of unplaced frames above which no position is reliable; chosen
+_ROUNDING = 1e-9  # share of the information; chosen: rounding of none
+_SIZE_DIFFERS = 0.02  # relative error of the pixel size, and thus of distances; chosen
+# nm of a pixel; chosen: an atom is larger, and micrometres read as nanometres give less
 _LEAST_NM = 0.1
-_NAMED = 5  # frames in a sentence; chosen: it stays one
-_CLEARLY = 0.02  # of the correlation; chosen: less is a matter of rounding to pixels
+_MOST_NAMES = 5  # frames named in a message; chosen: it stays readable
+_CLEARLY = 0.02  # of the correlation; chosen: rounding to pixels causes less
 
 
 _PLAIN = "too little texture: hardly any detail above the noise"
-DROPPED = "left out by hand"
-"""Why a frame has no place that the user does not want."""
+DROP_REASON = "left out by hand"
+"""Reason why a frame that the user drops is not placed."""
 
 
 def is_plain(state: State, index: int) -> bool:
-    """Whether a frame holds hardly any detail above its noise."""
+    """Return whether a frame has hardly any detail above its noise."""
     band = state.prepared.band_pass(index)
     inside = state.prepared.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
@@ -86,13 +86,13 @@ def is_plain(state: State, index: int) -> bool:
 def _reason(state: State, index: int) -> str:
     if is_plain(state, index):
         return _PLAIN
-    return "fits no frame that was placed: foreign, displaced too far, or too dark"
+    return "fits no placed frame: foreign, displaced too far, or too dark"
 
 
 def drop_misfits(state: State) -> list[int]:
-    """Take away frames that show other detail than all of their neighbours.
+    """Remove frames that show other detail than all of their neighbours.
 
-    Positions must be right to about a pixel; they and the reasons change.
+    Positions must be right to about a pixel; modifies them and the reasons.
     """
     pairs = state.overlapping()
     limit = _NOISE_DOUBT * band_noise(state.noise)
@@ -108,7 +108,7 @@ def drop_misfits(state: State) -> list[int]:
 
 
 def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
-    """Mean correlation coefficient of pairs at given positions."""
+    """Compute the mean correlation coefficient of pairs at given positions."""
     values = [
         coefficient(state.prepared, pair, whole_shift(positions, pair))[0]
         for pair in pairs
@@ -122,7 +122,7 @@ def _linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
 
 
 def _misses(linearised_shift: LinearisedShift | None) -> bool:
-    """Whether a pair's own best shift, where it was measured, is another one."""
+    """Return whether a pair's own best shift, if measured, is a different one."""
     return (
         linearised_shift is not None
         and float(np.hypot(*linearised_shift.step)) > TOLERANCE_PX
@@ -130,14 +130,14 @@ def _misses(linearised_shift: LinearisedShift | None) -> bool:
 
 
 def joint_holds(state: State, joint: Joint) -> bool:
-    """Whether two frames lie as their joint says, or fit beyond chance as they lie.
+    """Return whether two frames agree with their joint, or fit beyond chance.
 
-    Before the light is even a joint may be wrong by more than a few pixels.
+    Before shading is corrected a joint may be wrong by more than a few pixels.
     """
     pair = (joint.first, joint.second)
     apart = state.positions[joint.second] - state.positions[joint.first]
     if not np.isfinite(apart).all():
-        return False  # a frame was dropped since
+        return False  # a frame was dropped since then
     if np.hypot(*(apart - joint.shift)) <= TOLERANCE_PX:
         return True
     shift = whole_shift(state.positions, pair)
@@ -148,7 +148,7 @@ def joint_holds(state: State, joint: Joint) -> bool:
 
 
 def holding_joints(state: State) -> list[Joint]:
-    """Joints that hold where the frames now are, and those of frames without one."""
+    """List joints that fit the positions, and pairs of frames without a joint."""
     joints = () if state.layout is None else state.layout.joints
     linearised_shifts = _linearised_shifts(state)
     ties = [
@@ -158,14 +158,14 @@ def holding_joints(state: State) -> list[Joint]:
         and not _misses(linearised_shifts.get((joint.first, joint.second)))
     ]
     if ties:
-        # frames without a joint of their own rest on all of their pairs together
+        # frames without a joint are supported by all of their pairs together
         pairs = [pair for pair in state.overlapping() if state.rescued & set(pair)]
         ties += [Joint(*pair, (0.0, 0.0), 0.0) for pair in pairs]
     return ties
 
 
 def _frames_without_joints(state: State) -> list[int]:
-    """Placed frames that no joints tie to most others where they now are."""
+    """List placed frames that no valid joints connect to most others."""
     ties = holding_joints(state)
     labels = np.ones(len(state.positions), np.int64)
     if ties:
@@ -174,7 +174,7 @@ def _frames_without_joints(state: State) -> list[int]:
 
 
 def finish(state: State) -> StitchSolution:
-    """Take back what is not founded, say what the user must know, and hand out."""
+    """Remove unsupported positions, collect warnings, and make the solution."""
     _verify(state)
     return hand_out(state)
 
@@ -186,7 +186,7 @@ def hand_out(
 ) -> StitchSolution:
     """Make the solution of a verified state.
 
-    `pedestal` and `remaining` shading: where they are known.
+    `pedestal` and `remaining` shading: if they are known.
     """
     acquisition, stated_size = state.acquisition, state.acquisition.pixel_size_nm
     estimated_size = None
@@ -198,9 +198,9 @@ def hand_out(
         and min(estimated_size) < _LEAST_NM
     ):
         sentence = Message(
-            f"The stage moved as if a pixel were {np.mean(estimated_size):.2g} nm, "
-            "which is "
-            "less than an atom and not taken: check the unit of the positions.",
+            f"The stage positions imply a pixel size of {np.mean(estimated_size):.2g} "
+            "nm, which is less than an atom and is not used: check the unit of the "
+            "positions.",
             "positions-invalid",
         )
         state.warnings.append(sentence)
@@ -209,8 +209,9 @@ def hand_out(
         ratio = np.array(estimated_size) / np.array(stated_size)
         if np.abs(ratio - 1).max() > _SIZE_DIFFERS:
             sentence = Message(
-                f"The stage moved as if a pixel were {np.mean(estimated_size):.4g} nm, "
-                f"but {np.mean(stated_size):.4g} nm is stated: check the calibration.",
+                "The stage positions imply a pixel size of "
+                f"{np.mean(estimated_size):.4g} nm, but {np.mean(stated_size):.4g} nm "
+                "is stated: check the calibration.",
                 "pixel-size-contradicts",
             )
             state.warnings.append(sentence)
@@ -228,7 +229,7 @@ def hand_out(
             f"confirms them: {state.to_check}."
         )
         raise RegistrationError(msg, code="axes-unconfirmed")
-    # where the stage's positions are given, every joint can contradict them
+    # with stage positions, every joint can contradict them
     pairs_in_loops = pairs_in_use if state.is_nominal else in_loops(pairs_in_use)
     residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.residual_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
@@ -282,7 +283,7 @@ def hand_out(
 def _stage_to_camera(
     state: State, estimated_size: PixelSize | None
 ) -> StageAxes | None:
-    """Compare stated positions with those that the images tell; warn if axes differ."""
+    """Compare stated positions with those from the images; warn if axes differ."""
     acquisition, positions = state.acquisition, state.positions
     if state.is_nominal or state.axes_open:
         return None
@@ -303,8 +304,8 @@ def _stage_to_camera(
     before = state.fitted_as_stated
     if before is not None:
         statement = (
-            f"as stated, {before} of {len(positions)} frames fit, with {axes.how} "
-            f"{state.has_place.sum()}, which is taken"
+            f"with the stated axes {before} of {len(positions)} frames fit; used "
+            f"instead: {axes.how}, with which {state.has_place.sum()} fit"
         )
     if before is not None or axes.differ:
         sentence = f"The stage's axes are not those of the images: {statement}."
@@ -312,24 +313,25 @@ def _stage_to_camera(
     return axes
 
 
-# That a stage which is turned or scaled at random fits a lattice as well as one that is
-# not; chosen: for positions as for joints, and a grid is along the images' axes.
+# Probability that a randomly rotated or scaled stage fits a lattice as well as the
+# stated one; chosen: for positions as for joints, and for a grid along the images'
+# axes.
 _BY_CHANCE, _GRID_BY_CHANCE = 1e-3, 1e-2
 
 
 def _refuse_open_periods(state: State) -> None:
-    """Refuse places between which neither the images nor the stage can decide.
+    """Raise an error if neither the images nor the stage determine the positions.
 
-    On a sample that repeats itself, each shift may be moved by a period. The stage
-    decides if it is known to err by less than half of one: because one turn alone fits,
-    or because the positions fit so exactly as stated that no other turn would but by
-    chance, and because all shifts depart from it by much less than a period.
+    On a periodic sample each shift may be wrong by a period. The stage decides if its
+    error is known to be less than half of one: because only one rotation fits, or
+    because the stated positions fit so exactly that another rotation would only by
+    chance, and because all shifts differ from it by much less than a period.
     """
     turns = state.turns
     joints = () if state.layout is None else state.layout.joints
     mostly = len(state.ambiguous) >= MOSTLY * max(len(joints), 1)
     if turns is None or not (mostly or state.axes_open):
-        return  # what does not repeat decides
+        return  # non-repeating detail decides
     chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
     is_turned = len(turns.turns) != 1 and turns.luck > chance
     most = state.options.max_shift_px
@@ -343,16 +345,16 @@ def _refuse_open_periods(state: State) -> None:
         has_period = np.isfinite(turns.period)
         below = f", if it is below {turns.period / 4:.2g} px" if has_period else ""
         msg = (
-            "The sample repeats itself: its frames fit as well a whole period away, "
-            f"and the stated {what} are not exact enough to decide: give the largest "
-            f"error of a position (max-shift-px){below}, or positions along the axes "
-            "of the images, in their pixels."
+            "The sample is periodic: its frames fit equally well a whole period "
+            f"away, and the stated {what} are not exact enough to decide: give the "
+            f"largest error of a position (max-shift-px){below}, or positions along "
+            "the axes of the images, in their pixels."
         )
         raise RegistrationError(msg, code="periodic")
 
 
 def _certain(state: State) -> BoolArray:
-    """Which frames, (N,), most others hold by joints that allow no other shift."""
+    """Mask of frames, (N,), connected to most others by joints with a unique shift."""
     joints = () if state.layout is None else state.layout.joints
     sure = [j for j in joints if (j.first, j.second) not in state.ambiguous]
     count = len(state.positions)
@@ -360,7 +362,7 @@ def _certain(state: State) -> BoolArray:
 
 
 def _verify(state: State) -> None:
-    """Take back what is not founded, and say what the user must know."""
+    """Remove unsupported positions, and collect warnings."""
     slides = _slides(state)
     if slides:
         _lay_along(state)
@@ -371,8 +373,8 @@ def _verify(state: State) -> None:
         _settle_lines(state)
     without_place = np.flatnonzero(~state.has_place).tolist()
     if len(without_place) == len(state.positions):
-        is_given = state.prepared.flat.method in GIVEN
-        flat = ", or let the flat field be found (auto)" if is_given else ""
+        is_given = state.prepared.flat.method in FIXED_METHODS
+        flat = ", or let the flat field be estimated (auto)" if is_given else ""
         msg = (
             f"Frames must agree where they overlap, but none of {len(without_place)} "
             f"does: {state.to_check}{flat}."
@@ -382,32 +384,34 @@ def _verify(state: State) -> None:
     _refuse_few(state, doubtful)
     if not _ask_for_grid(state) and len(doubtful) > _MANY * len(state.positions):
         sentence = Message(
-            "Where so many frames find no place, chance fits as well as truth: the "
-            "placed ones may lie wrong, by whole periods too; compare them with the "
-            "stage, or scan with more overlap.",
+            "So many frames could not be placed that the others may be placed by "
+            "chance, also wrong by whole periods: compare them with the stage, or "
+            "scan with more overlap.",
             "placement-doubtful",
         )
         state.warnings.append(sentence)
     if slides:
-        return  # how far the stage errs along the lines is in its warning
+        return  # the warning of lines states the error of the stage
     warn_of_spread(state)
     if state.is_stated:
         _against_nominal(state)
 
 
 def warn_of_lost(state: State) -> list[int]:
-    """Warn of frames without a place, or with another one; list those in doubt."""
+    """Warn of frames without a position, or with another one; list doubtful ones."""
     without_place = np.flatnonzero(~state.has_place).tolist()
     for index in without_place:
         state.reasons.setdefault(index, _reason(state, index))
-    doubtful = [i for i in without_place if state.reasons[i] not in (_PLAIN, DROPPED)]
+    doubtful = [
+        i for i in without_place if state.reasons[i] not in (_PLAIN, DROP_REASON)
+    ]
     plain = [i for i in without_place if state.reasons[i] == _PLAIN]
     strays = [i for i in state.strays if state.has_place[i]]
     left_out, astray = "frames-left-out", "frames-astray"
     for some, why, code in (
         (plain, f"left out, {_PLAIN}", left_out),
         (doubtful, "left out, could not be placed", left_out),
-        (strays, "placed by the images alone, whatever positions are stated", astray),
+        (strays, "placed by the images alone, despite their stated positions", astray),
     ):
         if some:
             sentence = (
@@ -419,48 +423,48 @@ def warn_of_lost(state: State) -> list[int]:
 
 
 def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
-    """Refuse a scan of a sample that repeats itself if most frames fit nowhere."""
+    """Raise an error for a periodic sample if most frames fit nowhere."""
     many = MOSTLY * len(state.found)
     repeating = 0 < many <= sum(map(repeats_itself, state.found))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
-            f"The sample repeats itself, and only {state.has_place.sum()} of "
-            f"{len(state.positions)} frames found a place, where chance fits as well "
-            f"as truth: {state.to_check}, or scan with more overlap."
+            f"The sample is periodic, and only {state.has_place.sum()} of "
+            f"{len(state.positions)} frames could be placed, which may be by chance: "
+            f"{state.to_check}, or scan with more overlap."
         )
         raise UnplacedError(msg, state.likely_grids(), code="periodic")
 
 
 def settle_periods(state: State, *, refuses: bool = True) -> None:
-    """Warn that the stage decides between periods; refuse if it cannot, and may."""
+    """Warn that the stage decides between periods; raise an error if it cannot."""
     if state.is_stated and refuses:
         _refuse_open_periods(state)
     if not state.ambiguous:
         return
     count = len(state.ambiguous)
     how = "1 overlap fits" if count == 1 else f"{count} overlaps fit"
-    many = f"The sample repeats itself: {how}"
+    many = f"The sample is periodic: {how}"
     if not state.is_stated and state.most_placed:
-        return  # those that it leaves open have no place
+        return  # those that it does not determine have no position
     if not (state.is_stated or refuses):
         return
     if not state.is_stated:
         what_else = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
-            f"{many} as well a whole period away: give {what_else}the "
-            "overlap, or positions."
+            f"{many} equally well a whole period away: give {what_else}the overlap, "
+            "or positions."
         )
         raise UnplacedError(msg, (), code="periodic")
     sentence = Message(
-        f"{many} as well a whole period away, and the stated positions "
-        "decide: where one is wrong by half a period, its frame is, too.",
+        f"{many} equally well a whole period away, and the stated positions decide: "
+        "if one is wrong by half a period, so is its frame.",
         "periodic",
     )
     state.warnings.append(sentence)
 
 
 def _slides(state: State) -> bool:
-    """Whether the overlaps hold lines of one direction, along which nothing decides."""
+    """Return whether the overlaps contain lines of one direction, open along them."""
     joints = [item for item in state.found if item.best > state.threshold]
     open_still = [
         item.along and (item.first, item.second) in state.ambiguous for item in joints
@@ -478,33 +482,33 @@ def _lay_along(state: State) -> None:
     state.positions, state.refined = placement.positions, placement.refined
     state.is_nominal, state.reasons = True, {}
     sentence = (
-        f"{ALONG_LINES}along them the nominal positions are given, which err by "
-        f"{placement.error_px:.2g} px across the lines, where the images decide."
+        f"{ALONG_LINES}along them the nominal positions are used, whose error across "
+        f"the lines, where the images decide, is {placement.error_px:.2g} px."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
 
 def _settle_lines(state: State) -> None:
-    """Place frames that hang on lines as stated along them, with a warning."""
+    """Place frames connected by lines as stated along them, with a warning."""
     hanging = settle_along(state)
     if not (state.is_stated and hanging):
         return
     sentence = (
-        f"{len(hanging)} of {len(state.positions)} frames are joined to most others by "
-        "lines of one direction alone, along which they fit anywhere: along them the "
-        f"nominal positions are given: {_name_frames(state, hanging)}."
+        f"{len(hanging)} of {len(state.positions)} frames are connected to most "
+        "others only by lines of one direction, along which they fit anywhere; along "
+        f"them the nominal positions are used: {_name_frames(state, hanging)}."
     )
     state.warnings.append(Message(sentence, "lines-only"))
 
 
 def _ask_for_grid(state: State) -> bool:
-    """Ask how the frames were taken, where their images alone tell too little.
+    """Ask how the frames were acquired, if their images alone are insufficient.
 
-    Tells whether those that are placed are too few to be believed.
+    Returns whether too few frames are placed to be reliable.
     """
     acquisition = state.acquisition
     placed_count, count = int(state.has_place.sum()), len(acquisition)
-    how = f"only {placed_count} of {count} frames found a place"
+    how = f"only {placed_count} of {count} frames could be placed"
     names_needed = acquisition.slots[-1] if acquisition.slots else acquisition.names
     is_lost = (
         np.array([name in names_needed for name in acquisition.names])
@@ -525,14 +529,14 @@ def _ask_for_grid(state: State) -> bool:
         if acquisition.grid is not None:
             remedy = f"{state.to_check}, or give positions"
         sentence = Message(
-            f"{how.capitalize()}, too few to be believed: {remedy}."
-            f"{say_grids(state.grids)}",
+            f"{how.capitalize()}, too few to be reliable: "
+            f"{remedy}.{say_grids(state.grids)}",
             "too-few-placed",
         )
         state.warnings.append(sentence)
     elif state.grids:
         sentence = Message(
-            f"With a grid more frames may find a place.{say_grids(state.grids)}",
+            f"With a grid more frames may be placed.{say_grids(state.grids)}",
             "grid-missing",
         )
         state.warnings.append(sentence)
@@ -540,7 +544,7 @@ def _ask_for_grid(state: State) -> bool:
 
 
 def warn_of_spread(state: State) -> None:
-    """Say which places the joints hardly hold."""
+    """Warn of positions that the joints hardly determine."""
     if state.refined is None:
         return
     spread = np.hypot(*state.refined.sigma_px.T)
@@ -548,45 +552,45 @@ def warn_of_spread(state: State) -> None:
     loose = state.has_place & (spread > _LOOSE) & ~apart
     most = spread[loose].max(initial=0.0)
     for some, how in (
-        (apart, "hang on overlaps too small to be measured,"),
-        (loose, f"are held loosely, with a standard deviation of up to {most:.2g} px,"),
+        (apart, "are connected only by overlaps too small to be measured,"),
+        (loose, f"are uncertain, with a standard deviation of up to {most:.2g} px,"),
     ):
         if some.any():
             names = _name_frames(state, np.flatnonzero(some).tolist())
             sentence = Message(
-                f"{some.sum()} of {state.has_place.sum()} frames {how} and may lie in "
-                f"a wrong place: {names}.",
+                f"{some.sum()} of {state.has_place.sum()} frames {how} and may be in "
+                f"a wrong position: {names}.",
                 "frames-loose",
             )
             state.warnings.append(sentence)
 
 
 def _name_frames(state: State, frames: Sequence[int]) -> str:
-    """Names of some frames, and how many more there are."""
-    names = [state.acquisition.names[i] for i in frames[:_NAMED]]
-    more = f" and {len(frames) - _NAMED} more" if len(frames) > _NAMED else ""
+    """List the names of some frames, and the number of the others."""
+    names = [state.acquisition.names[i] for i in frames[:_MOST_NAMES]]
+    more = f" and {len(frames) - _MOST_NAMES} more" if len(frames) > _MOST_NAMES else ""
     return f"{', '.join(names)}{more}"
 
 
 def _pedestal(state: State) -> float:
-    """Grey value that brings back above 0 what offsets took below it.
+    """Compute the grey value that compensates offsets below 0.
 
-    The overlaps tell how offsets differ, not what a frame without light would show.
+    The overlaps determine differences of offsets, not the level without light.
     """
     frames, most = state.prepared, 0.0
     dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
     for index in np.flatnonzero(state.has_place).tolist():
         offset_share = float(frames.offsets[index] / frames.gains[index]) / dimmest
-        if offset_share <= max(most, _UNSEEN * state.noise):
+        if offset_share <= max(most, _LEAST_OFFSET * state.noise):
             continue
         image, weight = frames.correct(index)
         values = image[weight > 0]
         if not values.size:
             continue
         low, middle = (float(v) for v in np.quantile(values, (_LOW, 0.5)))
-        # single pixels that lie far below the others are defects
+        # single pixels far below the others are defects
         least = max(float(values.min()), 2 * low - middle)
-        if least < 0:  # interpolation goes a little beyond
+        if least < 0:  # interpolation overshoots a little
             most = max(most, min(-least, offset_share) + min(state.noise, offset_share))
     return most
 
@@ -596,10 +600,10 @@ def _warn_of_shading(state: State, left: float) -> None:
     gradient = float(np.expm1(np.ptp(along)))
     if gradient > UNEVEN and state.options.match_gain:
         sentence = Message(
-            f"A gradient of {100 * gradient:.2g} % over the mosaic may be the sample's "
-            "or uneven illumination, which overlaps cannot tell apart where the "
-            "brightness of each frame is automatic: take the frames with fixed "
-            "brightness, or give an image of the flat field.",
+            f"A gradient of {100 * gradient:.2g} % over the mosaic may be the "
+            "sample's or uneven illumination, which overlaps cannot distinguish if "
+            "the brightness of each frame is automatic: acquire the frames with "
+            "fixed brightness, or give an image of the flat field.",
             "gradient-undecided",
         )
         state.warnings.append(sentence)
@@ -608,15 +612,15 @@ def _warn_of_shading(state: State, left: float) -> None:
     count = int(state.has_place.sum())
     if not state.options.match_gain:
         remedy = "match the brightness of the frames"
-    elif state.prepared.flat.method in GIVEN:
-        remedy = "let the flat field be found (auto)"
+    elif state.prepared.flat.method in FIXED_METHODS:
+        remedy = "let the flat field be estimated (auto)"
     elif count < _FEW_FRAMES:
         remedy = (
-            f"{count} frames are too few to tell shading from the sample, give an "
-            "image of the flat field"
+            f"{count} frames are too few to distinguish shading from the sample, give "
+            "an image of the flat field"
         )
     else:
-        remedy = "grey values are uneven by as much, give an image of the flat field"
+        remedy = "grey values have the same error, give an image of the flat field"
     sentence = Message(
         f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
         f"their brightness beyond noise; {remedy}.",
@@ -626,7 +630,7 @@ def _warn_of_shading(state: State, left: float) -> None:
 
 
 def _give_nominal(state: State) -> None:
-    """Put placed frames where the scan says, and tell how well they fit there."""
+    """Move placed frames to the stated positions; return how well they fit there."""
     state.positions = np.where(state.has_place[:, None], state.nominal, np.nan)
     state.is_nominal = True
     pairs, width = state.overlapping(), 1.0  # as in the last sweep
@@ -635,7 +639,7 @@ def _give_nominal(state: State) -> None:
 
 
 def _against_nominal(state: State) -> None:
-    """Give nominal positions, and say so, where the solved ones fit no better."""
+    """Use nominal positions, with a warning, if the solved ones do not fit better."""
     nominal = np.where(state.has_place[:, None], state.nominal, np.nan)
     shape = state.acquisition.frame_shape
     solution = _fit(state, state.overlapping(), state.positions)
@@ -644,7 +648,7 @@ def _against_nominal(state: State) -> None:
         _give_nominal(state)
         sentence = Message(
             f"Solved positions fit the images less well (correlation {solution:.2f}) "
-            f"than the nominal ones ({before:.2f}): the nominal ones are given.",
+            f"than the nominal ones ({before:.2f}): the nominal ones are used.",
             "nominal-positions-taken",
         )
         state.warnings.append(sentence)
@@ -683,7 +687,7 @@ def _pair(
         noise = linearised_shift.variance
         sigma = 0.0  # of frames without noise
         if noise > 0:
-            sigma = float(1 / np.sqrt(max(least / (SMOOTHED * noise), 1e-12)))
+            sigma = float(1 / np.sqrt(max(least / (NOISE_RATIO * noise), 1e-12)))
         if not reason:
             apart = state.positions[item.second] - state.positions[item.first]
             y, x = (apart + linearised_shift.step).tolist()
@@ -731,7 +735,7 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
 
 
 def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
-    """Find the next frame towards a root for each frame, and their order from it."""
+    """Find the parent of each frame in a spanning tree, and the order from the root."""
     neighbours: dict[int, list[int]] = {}
     for pair in pairs:
         neighbours.setdefault(pair.first, []).append(pair.second)
@@ -741,7 +745,7 @@ def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
     for root in neighbours:
         waiting = [] if root in above else [root]
         above.setdefault(root, root)
-        for frame in waiting:  # grows while it is read
+        for frame in waiting:  # grows during iteration
             new = [other for other in neighbours[frame] if other not in above]
             above.update(dict.fromkeys(new, frame))
             waiting += new
@@ -750,14 +754,14 @@ def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
 
 
 def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
-    """Joints, all in use, that others can contradict.
+    """Return the joints, all in use, that others can contradict.
 
-    Left out are those without which frames fall apart: the branches of a tree, and a
-    bridge between two loops.
+    Excludes joints that alone connect frames: the branches of a tree, and a bridge
+    between two loops.
     """
     above, order = _spanning_tree(joints_in_use)
     rank = {frame: place for place, frame in enumerate(order)}
-    top = {frame: frame for frame in order}  # of the loops that a frame is in
+    top = {frame: frame for frame in order}  # of the loops through a frame
 
     def climb(frame: int) -> int:
         while top[frame] != frame:
@@ -777,7 +781,7 @@ def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
 
 
 def _residual(pairs: Sequence[PairReport]) -> float | None:
-    """RMS residual of joints, each by its information."""
+    """Compute the RMS residual of joints, weighted by their information."""
     rows = [
         (pair.residual_px, 1 / pair.sigma_px**2)
         for pair in pairs
@@ -792,10 +796,10 @@ def _residual(pairs: Sequence[PairReport]) -> float | None:
 def pixel_size_from_stage(
     nominal_nm: FloatArray, solved_positions: FloatArray
 ) -> PixelSize | None:
-    """Pixel size ``(y, x)`` by which solved pixels agree with the stage's nanometres.
+    """Estimate the pixel size ``(y, x)`` from solved pixels and the stage's nanometres.
 
     `nominal_nm`, `solved_positions` (N, 2), in nm and px. An axis along which the stage
-    did not move takes the other's value; None when it moved along neither.
+    did not move gets the other's value; None if it moved along neither.
     """
     has_both = np.isfinite(nominal_nm).all(axis=1) & np.isfinite(solved_positions).all(
         axis=1
@@ -812,7 +816,7 @@ def pixel_size_from_stage(
         matrix = np.linalg.lstsq(pixels, stage)[0]
         fit = fit_stage(solved_positions, nominal_nm)
         if fit is not None and has_both.sum() >= ENOUGH:
-            matrix = fit.matrix.T  # which wrong positions do not change
+            matrix = fit.matrix.T  # the median ignores wrong positions
         scale = np.hypot(matrix[:, 0], matrix[:, 1])
         return parse_pixel_size((float(scale[0]), float(scale[1])))
     along = float(np.linalg.norm(stage @ vectors[:, -1]))

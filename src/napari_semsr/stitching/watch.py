@@ -1,12 +1,12 @@
-"""What goes wrong while a scan is taken: no light, less light, detail that changes.
+"""Faults while a scan is acquired: no light, less light, changing detail.
 
-Where two frames overlap they show one place, so that the sample cancels in the ratio
-of their light and of their detail. Each pair gives the difference of two frames with
-an error; all pairs together, by least squares, give that of each frame from the first
-ones, and its error, which grows over a row of frames that hang on each other.
+Where two frames overlap they show the same place, so that the sample cancels in the
+ratio of their brightness and of their detail. Each pair gives the difference of two
+frames with an error; all pairs together, by least squares, give that of each frame from
+the first ones, and its error, which accumulates over a row of frames.
 
 Detail is contrast: the root of the power of periods of about 5 to 16 px, over the
-light. A focus that moves changes it in either direction: a relief may have more of it
+brightness. A focus drift changes it in either direction: a relief may have more of it
 out of focus.
 """
 
@@ -27,39 +27,39 @@ from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.pairwise import overlap_boxes, whole_shift
 from napari_semsr.stitching.solution import StitchSolution
 
-_FIRST = 4  # frames that state what the scan had; chosen: as of the first solution
-# Of the light of the first frames, 30 % less or as much more; chosen a little inside,
-# as gains err by a few per cent.
+_FIRST = 4  # reference frames of the scan; chosen: as many as in the first solution
+# Share of the light of the first frames, 30 % less or more; chosen a little smaller, as
+# gains err by a few per cent.
 _LIGHT = 0.72
-_LOST = 0.5  # of the contrast of the first frames; chosen: half is lost
-_CHANGED = 0.12  # logarithm of the contrast; chosen: half of what 150 nm do, or less
-_SURE = 4.5  # times the error; chosen, its rate of false alarms was not measured apart
-_HELD_BY = 2  # neighbours; as of the positions that are believed
-# Of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of nine
-# scans: none fits so badly, and 258 do where the frame is one of another place
+_LEAST_CONTRAST = 0.5  # share of the contrast of the first frames; chosen: half is lost
+_CHANGE = 0.12  # logarithm of the contrast; chosen: half of the effect of 150 nm
+_SURE = 4.5  # times the error; chosen, its false alarm rate was not measured separately
+_LEAST_NEIGHBOURS = 2  # neighbours; as for reliable positions
+# Share of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of
+# nine scans: none fits so badly, and 258 do if the frame is of another place
 _MISFIT = 0.5
-_LATEST = 64  # misfits that are looked at again; chosen: neighbours are a row away
-_UNPLACED = (
-    "Frame {} is not placed: its image fits nowhere among its neighbours, so that it "
-    "is shown where the stage states."
+_LATEST = 64  # misfits that are tested again; chosen: neighbours are a row away
+_UNPLACED_TEXT = (
+    "Frame {} is not placed: its image fits nowhere among its neighbours, so it is "
+    "shown at its stage position."
 )
-_STEP = 4  # px between pixels that are looked at; chosen: enough for a mean
-_DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # of the frames before; chosen: noise alone
-# px of the Gaussians between whose widths detail is compared; measured on six samples:
-# focus changes it more than coarser detail, and noise leaves more of it than of finer
+_STEP = 4  # px between sampled pixels; chosen: enough for a mean
+_DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # share of previous frames; chosen: noise alone
+# widths in px of the Gaussians that define the band of detail; measured on six samples:
+# focus changes it more than coarser detail, and noise hides it less than finer
 _BAND = 1.0, 2.5
-_CLIP = 4.0  # times the usual misfit; chosen: a frame that is lost counts as no error
-_LEAST_SIDE = 16  # px of an overlap; chosen: a narrower one has too few details
-_RIM = 5  # px; the wider Gaussian of the band, which reads beyond a frame's rim
+_CLIP = 4.0  # times the usual misfit; chosen: a lost frame does not count as an error
+_LEAST_SIDE = 16  # px of an overlap; chosen: a narrower one has too little detail
+_RIM = 5  # px; the wider Gaussian of the band, which extends beyond a frame's rim
 _EVIDENT = 0.3  # times the noise; chosen: less detail is not compared
-# Error of the logarithm of a pair's contrast, before there are pairs to tell: 0.04 for
-# 2000 px, as of the clean scans of the record, and the number of pairs that it is worth
+# Prior error of the logarithm of a pair's contrast: 0.04 for 2000 px, as in the
+# recorded clean scans, and the number of pairs that it is equivalent to
 _PRIOR, _WORTH = 0.04**2 * 2000, 8
-# Of a frame's side, by which stated positions are tried to err; chosen: half of what
-# their images are searched by at first
+# Share of a frame's side: tested error of stated positions; chosen: half of the reach
+# of the first search
 _STAGE = 0.05
-_FLOOR = 1e-3  # of the contrast; below it is noise
-_BEHIND = 8  # frames compared again after a solution, for each new one; chosen
+_FLOOR = 1e-3  # share of the contrast; below it is noise
+_RECHECKS = 8  # frames compared again after a solution, per new one; chosen
 _DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
 _LESS_LIGHT = "Frame {}: its light is {:.0f} % of that of the first frames."
 _LESS_DETAIL = (
@@ -74,7 +74,7 @@ _OTHER_DETAIL = (
 
 @dataclass(slots=True)
 class _Course:
-    """One value of each frame over the scan, as a logarithm."""
+    """Logarithm of one value per frame over the scan."""
 
     least: float  # ratio to the first frames below which a frame is named
     both_ways: bool  # whether above the inverse, too
@@ -82,7 +82,7 @@ class _Course:
     is_named: bool = False
 
     def add(self, index: int, value: float) -> float | None:
-        """Take the value of a frame; give its ratio if that is to be named."""
+        """Add the value of a frame; return its ratio if it needs a warning."""
         self.values[index] = value
         first = sorted(self.values)[:_FIRST]
         ratio = float(np.exp(value - np.median([self.values[i] for i in first])))
@@ -92,7 +92,7 @@ class _Course:
 
 
 class ScanWatch:
-    """Names what is wrong with frames as they come, each trouble once."""
+    """Reports faults of frames during a scan, each fault once."""
 
     def __init__(self, placement: LivePlacement) -> None:
         self._placement = placement
@@ -100,11 +100,11 @@ class ScanWatch:
         self._light = _Course(_LIGHT, both_ways=True)
         self._detail = _Details(placement)
         self._is_dead = False
-        self._tried: dict[int, list[int]] = {}  # misfits, and what they overlapped then
+        self._tried: dict[int, list[int]] = {}  # misfits: overlapping frames then
         self._named_unplaced: set[int] = set()
 
     def look_at(self, index: int, pixels: NDArray[Any]) -> list[str]:
-        """Name a frame (Y, X) that shows nothing, which then takes no part."""
+        """Report a blank frame (Y, X), which is then not used."""
         name = self._placement.names[index]
         self._tried.pop(index, None)  # it may have been written again
         some = pixels[::_STEP, ::_STEP].astype(np.float64)
@@ -126,7 +126,7 @@ class ScanWatch:
         return [Message(sentence, "frame-without-light")]
 
     def compare(self, index: int) -> list[str]:
-        """Compare a frame that was placed with those that it overlaps."""
+        """Compare a placed frame with those that it overlaps."""
         placement, messages = self._placement, list[str]()
         if (
             index in placement.blank
@@ -134,7 +134,8 @@ class ScanWatch:
         ):
             return messages
         if placement.solution is not None and placement.has_place[index]:
-            # gains follow from overlaps, of the first frames by their whole solution
+            # gains follow from overlaps, those of the first frames from their whole
+            # solution
             self._light.values = dict(
                 enumerate(np.log(placement.prepared.gains).tolist())
             )
@@ -148,15 +149,15 @@ class ScanWatch:
         return messages
 
     def find_unplaced(self) -> list[str]:
-        """Name frames that two placed ones should overlap, and that fit nowhere.
+        """Report frames that two placed ones should overlap, and that fit nowhere.
 
-        Each once. With one neighbour alone, or none, a frame may find its place later.
-        One that fits, but at several places alike, or in too little detail to be sure,
-        is not named: on a sample that repeats itself no frame is at fault.
+        Each once. With one neighbour, or none, a frame may be placed later. A frame
+        that fits equally well at several places, or with too little detail to be sure,
+        is not reported: on a periodic sample no frame is at fault.
         """
         placement, messages = self._placement, list[str]()
         solution = placement.solution
-        # four frames state too little of what fits by chance
+        # four frames do not show what fits by chance
         if solution is None or len(solution.positions_px) <= _FIRST:
             return messages
         side = np.array(placement.prepared.frame_shape)
@@ -164,8 +165,8 @@ class ScanWatch:
             near = [i for i in _near(placement, index) if placement.has_place[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
-            # corners alone hold no frame, and the last neighbour may hold it
-            if np.sum(2 * areas >= areas.max(initial=0)) < _HELD_BY:
+            # corners alone do not place a frame, and the last neighbour may
+            if np.sum(2 * areas >= areas.max(initial=0)) < _LEAST_NEIGHBOURS:
                 continue
             if self._tried.get(index) == near:
                 continue
@@ -173,12 +174,12 @@ class ScanWatch:
             if placement.place(index) or not self._is_misfit(index, solution):
                 continue
             self._named_unplaced.add(index)
-            sentence = _UNPLACED.format(placement.names[index])
+            sentence = _UNPLACED_TEXT.format(placement.names[index])
             messages.append(Message(sentence, "frame-not-placed"))
         return messages
 
     def _is_misfit(self, index: int, solution: StitchSolution) -> bool:
-        """Whether a frame fits clearly worse than overlaps of this scan do."""
+        """Return whether a frame fits clearly worse than overlaps of this scan do."""
         best = self._placement.best_fit(index)
         fits = [np.arctanh(min(p.quality, 0.999)) for p in solution.pairs if p.used]
         if best is None or not fits or not self._detail.is_evident(index):
@@ -187,7 +188,7 @@ class ScanWatch:
 
 
 def _near(placement: LivePlacement, index: int) -> list[int]:
-    """List the frames whose overlap with one is large enough, stated ones too."""
+    """List the frames with a large enough overlap, also by stated positions."""
     side = np.array(placement.prepared.frame_shape)
     with np.errstate(invalid="ignore"):
         away = np.abs(placement.positions - placement.positions[index])
@@ -197,7 +198,7 @@ def _near(placement: LivePlacement, index: int) -> list[int]:
 
 
 class _Details:
-    """Contrast of each frame, over that which the first frames show of its place."""
+    """Contrast of each frame relative to that of the first frames at the same place."""
 
     def __init__(self, placement: LivePlacement) -> None:
         self._placement = placement
@@ -209,10 +210,10 @@ class _Details:
         self._behind: list[int] = []
         self._noise: tuple[int, float] = (0, 0.0)
         self._was: dict[int, int] = {}  # sign of what exceeds its error, 0 of what not
-        self._named = False, False  # whether lost contrast was, and a changed one
+        self._named = False, False  # reported: lost contrast, changed one
 
     def compare(self, index: int) -> list[str]:
-        """Compare a frame with those that it overlaps; name what has changed."""
+        """Compare a frame with those that it overlaps; report changes."""
         placement = self._placement
         if placement.prepared is not self._prepared:  # another flat field
             self._prepared, self._inside = placement.prepared, None
@@ -223,33 +224,33 @@ class _Details:
                 for i in sorted(lit_frames)
                 if np.isfinite(placement.positions[i]).all()
             ]
-        behind, self._behind = self._behind[:_BEHIND], self._behind[_BEHIND:]
+        behind, self._behind = self._behind[:_RECHECKS], self._behind[_RECHECKS:]
         for number in (*behind, index):
             self._measure(number)
         first_frames = self._since_first(index)
         if first_frames is None:
             return []
         change, error = first_frames
-        sign = int(np.sign(change)) if abs(change) > max(_CHANGED, _SURE * error) else 0
+        sign = int(np.sign(change)) if abs(change) > max(_CHANGE, _SURE * error) else 0
         before = self._was.get(index - 1, 0)
         self._was[index] = sign
         if sign == 0:
-            if before == 0 and abs(change) + error < _CHANGED:  # it is as it was
+            if before == 0 and abs(change) + error < _CHANGE:  # it is as it was
                 self._named = False, False
             return []
         was_lost, had_changed = self._named
         name, percent = placement.names[index], 100 * np.exp(change)
-        if np.exp(change) < _LOST and not was_lost:
+        if np.exp(change) < _LEAST_CONTRAST and not was_lost:
             self._named = True, True
             return [Message(_LESS_DETAIL.format(name, percent), "detail-lost")]
-        # one frame may be off for itself, which a drift is not
+        # a single frame may differ, which is not a drift
         if sign == before and not had_changed:
             self._named = False, True
             return [Message(_OTHER_DETAIL.format(name, percent), "detail-changed")]
         return []
 
     def is_evident(self, index: int) -> bool:
-        """Whether a frame overlaps another in detail that exceeds the noise."""
+        """Return whether a frame overlaps another with detail above the noise."""
         self._measure(index)
         return any(index in pair for pair in self._changes)
 
@@ -262,10 +263,10 @@ class _Details:
                     self._changes[pair] = change
 
     def _change(self, pair: IntPair) -> tuple[float, float] | None:
-        """Logarithm of the second frame's contrast over the first's, and its weight.
+        """Compute the logarithm of the contrast of a pair, second by first; its weight.
 
-        None where the first one shows hardly any. At stated positions two frames do not
-        show quite one place there: what differs within the stage's error counts less.
+        None if the first one has hardly any. At stated positions two frames do not show
+        exactly the same place: differences within the stage's error count less.
         """
         y, x = whole_shift(self._placement.positions, pair)
         if not self._placement.provisional & {*pair}:
@@ -298,7 +299,7 @@ class _Details:
         common, noise = weights[0] * weights[1], self._noise_power()
         contrasts, evident = [], []
         for number, box, other in zip(pair, boxes, weights[::-1], strict=True):
-            # in units of equal noise; times the weight of both, whose place it is
+            # in units of equal noise; times the weight of both, as it is one place
             detail = self._detail(number)[box.slices][inside]
             noisy = noise * float(other.sum())
             excess = float((detail**2 * other).sum()) - noisy
@@ -315,7 +316,7 @@ class _Details:
         return float(np.log(ratio)), count * share**2
 
     def _detail(self, index: int) -> Float32Array:
-        """Band-passed frame with most of its noise taken off, (Y, X)."""
+        """Return the band-passed frame with most of its noise removed, (Y, X)."""
         return np.asarray(
             self._banded.get(
                 index,
@@ -324,7 +325,7 @@ class _Details:
         )
 
     def _since_first(self, index: int) -> tuple[float, float] | None:
-        """Logarithm of the contrast since the first frames, and its error."""
+        """Compute the logarithm of the contrast since the first frames; its error."""
         pairs = np.array(list(self._changes), dtype=int).reshape(-1, 2)
         if not (pairs == index).any():
             return None
@@ -340,7 +341,7 @@ class _Details:
             return None
         every = np.concatenate([first, second]), np.concatenate([second, first])
         total = sparse.coo_array((np.tile(weights, 2), every), (count, count)).tocsc()
-        # of each group the common level is open: a tiny hold closes it
+        # the common level of each group is undetermined: a tiny prior fixes it
         hold = 1e-6 * float(np.median(weights))
         normal = sparse.diags_array(total.sum(axis=1) + hold) - total
         right, contrast = np.zeros(count), np.zeros(count)
@@ -358,7 +359,7 @@ class _Details:
         return float(contrast @ values), float(error)
 
     def _noise_power(self) -> float:
-        """Noise power of the detail where the field is brightest."""
+        """Return the noise power of the detail where the field is brightest."""
         count = len(self._placement)
         if count >= 2 * self._noise[0]:
             self._noise = count, noise_level(self._prepared) ** 2
@@ -367,7 +368,7 @@ class _Details:
 
 @cache
 def _noise_share() -> float:
-    """Power that white noise of unit power leaves in a smoothed, band-passed frame."""
+    """Return the power of unit white noise after smoothing and band-pass."""
     point = np.zeros((65, 65))
     point[32, 32] = 1
     fine, coarse = (ndimage.gaussian_filter(point, sigma) for sigma in FRAME_BAND)
@@ -375,6 +376,6 @@ def _noise_share() -> float:
 
 
 def _between(image: NDArray[Any]) -> NDArray[Any]:
-    """Leave the detail that is compared of an image (Y, X)."""
+    """Filter an image (Y, X) to the band of compared detail."""
     fine, coarse = (ndimage.gaussian_filter(image, sigma) for sigma in _BAND)
     return np.asarray(fine - coarse)
