@@ -1,9 +1,11 @@
 """Gold on carbon, a resolution test sample for SEM, at two magnifications.
 
-The sample is what de Haan et al. [1]_ imaged: islands of gold of random size, packed
-so that narrow gaps part them, on dark carbon. It is seen twice: at 7.1 nm per pixel,
-and at 14.2 nm by a probe that is wider, in a scan whose rows jump a little and whose
-pixels get few electrons. A pixel of the coarse image covers 2 x 2 of the fine one.
+The sample is that of de Haan et al. [1]_: gold islands of random size on dark carbon,
+separated by narrow gaps. It is imaged twice: at 7.1 nm per pixel, and at 14.2 nm with a
+wider probe, fewer electrons and slight jumps between rows. A pixel of the coarse image
+covers 2 x 2 of the fine one. The fine image is noise-free by default: the ground truth
+for training and evaluation. (Theirs is a second scan, so that their errors include its
+noise.)
 
 The fine image is free of noise unless it is asked for: truth to learn from and to be
 judged by. (Theirs is a second scan, so that their errors hold its noise too.)
