@@ -77,10 +77,10 @@ class Misfit:
         """Assessment of the share."""
         ends = f"{100 * self.TRUE_SHARE:.0f} ± {100 * self.TRUE_SD:.0f} %"
         if self.share <= self.TRUE_SHARE + self.TRUE_SD:
-            return f"not in contradiction to the light: true SEM images leave {ends}"
+            return f"light does not contradict it: true SEM images leave {ends}"
         return (
-            f"in contradiction to the light: true SEM images leave {ends}; check "
-            "bright places of the misfit map"
+            f"light contradicts it: true SEM images leave {ends}; check bright places "
+            "of the misfit map"
         )
 
 
