@@ -219,7 +219,7 @@ HALF = {"kernel_shape": [2, 2], "strides": [2, 2]}
 BAD = {
     "rank": (_model([_node("Relu")], given=(None, None, None)), "rank 3"),
     "colour": (_model([_node("Relu")], given=(None, 3, None, None)), "takes 3"),
-    "fixed": (_model([_node("Relu")], given=(1, 1, 64, 64)), "1 x 1 x 64 x 64 alone"),
+    "fixed": (_model([_node("Relu")], given=(1, 1, 64, 64)), "only 1 x 1 x 64 x 64"),
     "two channels out": (
         _one("Concat", "x", "x", axis=1),
         "one channel, got channels 2",
@@ -229,7 +229,7 @@ BAD = {
         _one("Strange", domain="com.evil"),
         "com.evil.Strange, which is not in the ONNX standard",
     ),
-    "loop": (_one("Loop", "", "", "x", body=BRANCH), "Loop, which holds a graph"),
+    "loop": (_one("Loop", "", "", "x", body=BRANCH), "Loop, which contains a subgraph"),
     "dice": (_one("RandomNormalLike"), "random numbers"),
     "huge": (_one("Expand", "x", "s", weights=SIZE), "one channel"),
     "no image": (_unknown(), "rank 2"),

@@ -456,9 +456,7 @@ class ErrorTally:
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
         """Add the pixels known in both the reference and the degraded image."""
         step = max(1, _SUM_PIXELS // fixed.shape[1])
-        for row in range(
-            0, fixed.shape[0], step
-        ):  # limits the data in double precision
+        for row in range(0, fixed.shape[0], step):  # limits double-precision data
             both = fixed[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
             first, second = (

@@ -307,9 +307,7 @@ class RepeatField:
 
         def total(of: FloatArray) -> FloatArray:
             sums = ndimage.uniform_filter(of, self.window, mode="constant")
-            if (
-                self.window % 2 == 0
-            ):  # an even window would be half a pixel off: ends count half
+            if self.window % 2 == 0:  # else half a pixel off: ends count half
                 sums = ndimage.uniform_filter(sums, 2, mode="constant", origin=-1)
             return np.asarray(sums)
 

@@ -279,7 +279,7 @@ def to_device(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
 
 
 # Files with the memory limit of a container
-_CONTAINED = (
+_CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory.high",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -293,7 +293,7 @@ def free_memory(device: torch.device) -> int:
     """
     if device.type == "cpu":
         limit = int(psutil.virtual_memory().total)
-        for name in _CONTAINED:
+        for name in _CONTAINER_LIMITS:
             with suppress(OSError, ValueError):  # absent, or "max"
                 limit = min(limit, int(Path(name).read_text("utf-8")))
         left = limit - int(psutil.Process().memory_info().rss)
@@ -357,9 +357,7 @@ def translated_memory(device: torch.device, what: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(
-            error.__traceback__
-        )  # they reference the tensors of the pass
+        traceback.clear_frames(error.__traceback__)  # they hold tensors of the pass
         release_memory(device)
         msg = f"Device {device} has no memory left for {what}."
         raise DeviceMemoryError(msg) from error

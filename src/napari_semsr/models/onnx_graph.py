@@ -18,7 +18,7 @@ from napari_semsr.core import CheckpointError, one_line
 from napari_semsr.io import is_there
 
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
-_SAID = 300  # length of texts from a file or a library in a message; chosen
+_MESSAGE_LENGTH = 300  # length of texts from a file or a library in a message; chosen
 _STANDARD = ("", "ai.onnx")
 _RANDOM_OPERATORS = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
@@ -99,7 +99,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # google's DecodeError, which is not imported here
-        reason = one_line(str(error), _SAID).rstrip(".")
+        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"{name} cannot be read as ONNX: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     if not model.graph.node:
@@ -120,7 +120,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # errors of onnx, and of its library
-        reason = one_line(str(error), _SAID).rstrip(".")
+        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         raise CheckpointError(
             f"{name} is not valid ONNX: {reason}.", code="model-damaged"
         ) from error
@@ -187,7 +187,7 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
             except (
                 Exception
             ) as error:  # onnx raises many errors; a damaged file may cause any
-                reason = one_line(str(error), _SAID).rstrip(".")
+                reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
                 msg = f"The weights next to {name} cannot be read: {reason}."
                 raise CheckpointError(msg, code="model-damaged") from error
             tensor.data_location = onnx.TensorProto.DEFAULT
@@ -237,7 +237,7 @@ def _inline(model: Any, name: str) -> Any:
     try:
         return onnx_library("onnx.inliner").inline_local_functions(model)
     except Exception as error:
-        reason = one_line(str(error), _SAID).rstrip(".")
+        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"The functions of {name} cannot be followed: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
 

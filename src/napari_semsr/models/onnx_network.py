@@ -36,10 +36,10 @@ _EQUAL = 1e-5  # of the range; rounding causes 1e-6, a misaligned grid 4e-5 or m
 _LEAST_CORE = 32  # smallest number of compared px; chosen
 _LARGEST_SCALE = 8  # as allowed in a card
 _GROWTH = 8.0  # memory for twice the side: 4 if proportional, 16 for global attention
-_TRIED_SIDE = 32  # px
+_TEST_SIDE = 32  # px
 _NAME = "The ONNX graph of this model"
 _FATAL = 4  # lowest severity that ONNX Runtime writes to the terminal
-_SAID = 200  # length of texts from a library in a message; chosen
+_MESSAGE_LENGTH = 200  # length of texts from a library in a message; chosen
 _NO_MEMORY = "alloc"  # common text of its out-of-memory messages
 
 
@@ -194,7 +194,7 @@ def measure_onnx(
         network.runner()  # raises an error for problems that no stride solves
         try:
             smallest = smallest_side(network, stride=step)
-            side = round_up(max(smallest, _TRIED_SIDE), step)
+            side = round_up(max(smallest, _TEST_SIDE), step)
             first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
             if second > _GROWTH * first:
                 reason = f"twice the side takes {second / first:.3g} times the memory"
@@ -205,7 +205,7 @@ def measure_onnx(
                 return network, probe_result
             reason = "a field cropped at another place gives other values"
         except (RuntimeError, MemoryError, SemsrError) as error:
-            reason = one_line(str(error), _SAID).rstrip(".")
+            reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
     msg = (
         "A network must accept fields with sides that are multiples of 1, 2, 4 ... "
         f"or {_STRIDES[-1]} px, with memory in proportion to the field, and give the "
