@@ -688,12 +688,12 @@ def measure_gaps(
     settings = options or GapOptions()
     if reference is not None:
         check_grids(image, reference)
-    known = finite_values(image, "Gaps")
-    values, background = _above_background(known, dark=settings.dark)
+    plane = finite_values(image, "Gaps")
+    values, background = _above_background(plane, dark=settings.dark)
     guide, guide_background = values, None
     if reference is not None:
-        known = finite_values(reference, "Gaps")
-        guide, guide_background = _above_background(known, dark=settings.dark)
+        plane = finite_values(reference, "Gaps")
+        guide, guide_background = _above_background(plane, dark=settings.dark)
     regions, count, bright = yield from _particles(guide, settings)
     pitch = np.array(mean_pitch(image.scale))
     lines = _lines(regions, count, settings, pitch)
@@ -750,7 +750,7 @@ def find_particles(
     ReadError
         If no pixel has a value.
     """
-    chosen = options or ParticleOptions()
+    settings = options or ParticleOptions()
     values = image.array().astype(np.float64)
     missing = ~np.isfinite(values)
     if missing.all():
@@ -761,8 +761,8 @@ def find_particles(
             missing, return_distances=False, return_indices=True
         )
         values = values[tuple(nearest)]
-    height, _ = _above_background(values, dark=chosen.dark)
-    labels, count, bright = yield from _particles(height, chosen, missing)
+    height, _ = _above_background(values, dark=settings.dark)
+    labels, count, bright = yield from _particles(height, settings, missing)
     return np.where((labels <= count) & ~missing, labels, 0), bright - count
 
 
@@ -998,8 +998,8 @@ def _quantiles(
     levels = np.append(levels, 0.0)  # a place for a last label without values
     low, part = np.floor(place).astype(int), place % 1
     high = np.minimum(low + (part > 0), levels.size - 1)
-    found = (1 - part) * levels[low] + part * levels[high]
-    return np.where(size > 0, found, -np.inf)
+    quantiles = (1 - part) * levels[low] + part * levels[high]
+    return np.where(size > 0, quantiles, -np.inf)
 
 
 def _ground(values: FloatArray, noise: float) -> FloatPair:

@@ -152,12 +152,12 @@ class FrameFolder:
         Completed files with an unchanged file number are only checked a few at a time.
         """
         try:
-            found = image_entries(self.folder)
+            entries = image_entries(self.folder)
         except OSError:
             return
-        turns = 1 + len(found) // FILES_A_LOOK
+        turns = 1 + len(entries) // FILES_A_LOOK
         self._turn += 1
-        for entry in found:
+        for entry in entries:
             look = self._looks.get(entry.name)
             with suppress(OSError):  # a link in a circle
                 if (
@@ -227,8 +227,8 @@ class FrameFolder:
         place = self.folder / _SCAN
         with suppress(OSError, SemsrError):  # it is being written
             if not self._has_values and place.is_file():
-                found = scan_values(read_object(place), self.folder, self.layout)
-                self.layout_values = {**found, **self.layout_values}
+                scan_json = scan_values(read_object(place), self.folder, self.layout)
+                self.layout_values = {**scan_json, **self.layout_values}
                 self._has_values = True
                 self.changes += 1
 
@@ -272,13 +272,15 @@ class FrameFolder:
         rows = text if is_still else text[: text.rfind("\n") + 1]
         read = self._rows if rows.startswith(self._rows) else ""
         header = read[: read.find("\n") + 1]
-        found = read_own_positions(path, self.folder, header + rows[len(read) :])
+        positions = read_own_positions(path, self.folder, header + rows[len(read) :])
         if not read:
             self._corners = {}
-        elif self._corners.keys() & found.corners.keys():
-            found = read_own_positions(path, self.folder, rows)  # rejects duplicates
-        self.unit = found.unit
-        self._corners.update(found.corners)
+        elif self._corners.keys() & positions.corners.keys():
+            positions = read_own_positions(
+                path, self.folder, rows
+            )  # rejects duplicates
+        self.unit = positions.unit
+        self._corners.update(positions.corners)
         # a cell in quotes may hold the end of a line
         is_cut = rows.endswith("\n") and rows.count('"') % 2 == 0
         self._rows = rows if is_cut else ""

@@ -224,14 +224,19 @@ def _scenes_apart(tiles: list[_Tile]) -> int:
     for tile in tiles:
         start = np.array([tile.starts["Y"], tile.starts["X"]])
         box = np.stack([start, start + tile.shape[:2]])
-        known = boxes.setdefault(tile.frame[0], box)
-        known[0], known[1] = np.minimum(known[0], box[0]), np.maximum(known[1], box[1])
+        bounds = boxes.setdefault(tile.frame[0], box)
+        bounds[0], bounds[1] = (
+            np.minimum(bounds[0], box[0]),
+            np.maximum(bounds[1], box[1]),
+        )
     first, last = np.stack([*boxes.values()], axis=1)
-    reached = np.arange(len(boxes)) == 0
+    is_connected = np.arange(len(boxes)) == 0
     for _ in boxes:
-        touches = (first[:, None] < last[reached]) & (first[reached] < last[:, None])
-        reached |= touches.all(axis=2).any(axis=1)
-    return 0 if reached.all() or len(tiles) == len(boxes) else len(boxes)
+        touches = (first[:, None] < last[is_connected]) & (
+            first[is_connected] < last[:, None]
+        )
+        is_connected |= touches.all(axis=2).any(axis=1)
+    return 0 if is_connected.all() or len(tiles) == len(boxes) else len(boxes)
 
 
 def count_scenes(path: Path) -> IntPair:

@@ -295,14 +295,14 @@ def _file(path: Path) -> list[LayerTuple]:
 
     series = list_series(path) if path.is_dir() else []
     if len(series) > 1:
-        shown = series[:_MOST_DATASETS]
-        if len(shown) < len(series):
+        open_series = series[:_MOST_DATASETS]
+        if len(open_series) < len(series):
             warn(
                 f"{path.name} holds {len(series)} images, of which the first "
-                f"{len(shown)} are shown: open another (`series`).",
+                f"{len(open_series)} are shown: open another (`series`).",
                 "several-images",
             )
-        return [layer for place in shown for layer in _file(place)]
+        return [layer for place in open_series for layer in _file(place)]
     info = describe(path)
     tell_missing(path)
     datasets = list(info.metadata.get("datasets", ()))

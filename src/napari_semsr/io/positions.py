@@ -38,7 +38,7 @@ _MICRO_MANAGER = 51123  # TIFF tag
 _FRAME_MAP, _SUMMARY_MAP = "PixelSizeAffine", "AffineTransform"  # of Micro-Manager
 # Relative; chosen: a real calibration states 0.1056 and measures 0.103 to 0.107 um, and
 # another objective differs by more.
-_MEASURED = 0.1
+_SIZE_TOLERANCE = 0.1
 _NM = 1000.0  # in a micrometre
 
 
@@ -343,14 +343,14 @@ def _along_frames(
     area = xx * yy - xy * yx
     sides = math.hypot(xy, yy) * _NM, math.hypot(xx, yx) * _NM
     of_map = math.sqrt(abs(area)) * _NM
-    if size is not None and not math.isclose(of_map, size, rel_tol=_MEASURED):
+    if size is not None and not math.isclose(of_map, size, rel_tol=_SIZE_TOLERANCE):
         msg = (
             f"{path} states pixels of {size:g} nm and, in {_FRAME_MAP}, of "
             f"{of_map:g} nm: correct the wrong one."
         )
         raise ReadError(msg, code="pixel-size-contradicts")
     if size is not None:
-        both = all(math.isclose(side, size, rel_tol=_MEASURED) for side in sides)
+        both = all(math.isclose(side, size, rel_tol=_SIZE_TOLERANCE) for side in sides)
         sides = (size, size) if both else sides
     frame_places = {
         name: (sides[0] * (xx * y - yx * x) / area, sides[1] * (yy * x - xy * y) / area)

@@ -444,9 +444,9 @@ class OpenedProject:
     project: Project
     # per layer its entry in the file, and its data, keywords and kind for napari
     layers: tuple[tuple[ProjectLayer, LayerTuple], ...]
-    lost: tuple[ProjectLayer, ...]  # layers that could not be read
+    missing: tuple[ProjectLayer, ...]  # layers that could not be read
     # a sentence for each input or store that is missing, damaged or changed
-    said: tuple[str, ...]
+    messages: tuple[str, ...]
 
 
 def open_project(path: Path) -> Job[OpenedProject]:
@@ -569,7 +569,7 @@ def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
 def read_project_layers(path: Paths) -> list[LayerTuple]:
     """Read the layers of a project for napari; warn about missing ones."""
     project = run(open_project(Path(path if isinstance(path, str) else path[0])))
-    for sentence in project.said:
+    for sentence in project.messages:
         warn(sentence)
     for _, (_, keywords, _) in project.layers:
         keywords["metadata"][PROJECT_KEY] = str(project.folder)

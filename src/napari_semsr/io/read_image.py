@@ -99,7 +99,7 @@ _JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # escapes of Java
 
 def _canonical(unit: str) -> str:
     """Normalise the spelling of a unit."""
-    text = _JAVA_ESCAPE.sub(lambda found: chr(int(found[1], 16)), unit.strip()).lower()
+    text = _JAVA_ESCAPE.sub(lambda match: chr(int(match[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
         if text.startswith(prefix.lower()):
             text = "u" + text[len(prefix) :]

@@ -184,7 +184,7 @@ class RadialPower:
             )
             for p in starts
         ]
-        best = min(fits, key=lambda found: float(found.cost)).x
+        best = min(fits, key=lambda fit: float(fit.cost)).x
         width = float(best[3]) if kernel is None else None
         amplitude, exponent = float(np.exp(best[0])), float(best[1])
         grain = Grain(amplitude, exponent, float(np.exp(best[2])), width)
