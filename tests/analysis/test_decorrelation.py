@@ -97,7 +97,7 @@ def test_percentiles_are_those_of_unlike_blocks(rng):
 
 def test_few_periods_are_said_or_refused(rng):
     found = found_in(cut_off((256, 256), 10, rng))
-    assert "periods across, of 40 to be right" in found.verdict
+    assert "periods across, 40 needed" in found.verdict
     assert found.interval_px[0] < 10 < found.interval_px[1]
     rings = found.frequency_per_px
     at = np.argmin(np.abs(rings - 1 / found.resolution_px))
@@ -105,7 +105,7 @@ def test_few_periods_are_said_or_refused(rng):
     assert "periods" not in found_in(cut_off((256, 256), 5, rng)).verdict
     few = found_in(cut_off((128, 128), 24, rng))
     assert (few.resolution_px, few.reason) == (None, "too-small")
-    assert "take a larger part" in few.why
+    assert "use a larger part" in few.why
 
 
 def test_blocks_reach_over_the_whole_image(rng):

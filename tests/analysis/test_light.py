@@ -161,7 +161,7 @@ def test_a_length_that_no_light_has_is_refused(parts, wrong, verb):
     how = {"reference": True} if verb == "frc" else {}
     with pytest.raises(OptionError, match="cut_off_nm must be"):
         getattr(semsr, verb)(*parts[:2], cut_off_nm=wrong, pixel_size_nm=10, **how)
-    with refused(OptionError, "pixel-size-missing", match="give `pixel_size_nm`"):
+    with refused(OptionError, "pixel-size-missing", match="set `pixel_size_nm`"):
         semsr.metrics(*parts[:2], cut_off_nm=END)
 
 
@@ -206,8 +206,8 @@ def test_curve_is_averaged_in_both_bands_and_what_lies_beyond_is_told(parts):
 @pytest.mark.parametrize(
     ("interval", "said"),
     [
-        ((60.0, 79.0), "The map lies beyond the optical cut-off of 80 nm"),
-        (None, "The map lies beyond the optical cut-off of 80 nm"),
+        ((60.0, 79.0), "The map is beyond the optical cut-off of 80 nm"),
+        (None, "The map is beyond the optical cut-off of 80 nm"),
         ((60.0, 85.0), "cut-off of 80 nm lies within the 95 % interval of the map"),
     ],
 )

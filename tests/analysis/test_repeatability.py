@@ -143,11 +143,13 @@ def test_map_lies_on_the_first_scan_to_half_the_shift(rng):
 def test_what_is_no_pair_of_scans_is_said(rng):
     first, second = scans(rng)
     with refused(
-        ShapeError, "sizes-differ", match="must have one shape, got 200x240 px and"
+        ShapeError, "sizes-differ", match="must have the same shape, got 200x240 px and"
     ):
         compared(first, second[:-1])
     sized = [Micrograph(first, (5.0, 5.0), "a"), Micrograph(second, (2.5, 2.5), "b")]
-    with pytest.raises(ShapeError, match="must have one pixel size, got 5 x 5 nm and"):
+    with pytest.raises(
+        ShapeError, match="must have the same pixel size, got 5 x 5 nm and"
+    ):
         compared(*sized)
     with refused(ShapeError, "image-blank"):
         compared(first, np.full(SHAPE, 3.0), align=False)

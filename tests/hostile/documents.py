@@ -354,7 +354,7 @@ class Projects:
         )
         write_project(place, Project(inputs={key: noted}, layers=layers))
         opened = run(open_project(place))
-        assert not opened.lost, opened.said
+        assert not opened.missing, opened.messages
         stored = [path for path in (place / "stack.zarr").rglob("*") if path.is_file()]
         stack = {path: path.read_bytes() for path in sorted(stored)}
         return (place / "project.json").read_bytes(), stack

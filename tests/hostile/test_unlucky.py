@@ -170,4 +170,4 @@ def test_project_whose_input_is_a_device_is_opened_without_it(tmp_path):
     inputs = {"sha256:0": ProjectInput.model_validate(noted)}
     write_project(folder, Project(inputs=inputs, layers=(layer,)))
     opened = run(open_project(folder))
-    assert [item.name for item in opened.lost] == ["in"]
+    assert [item.name for item in opened.missing] == ["in"]

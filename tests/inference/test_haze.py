@@ -115,6 +115,6 @@ def test_no_haze_is_said_to_be_none():
     }
     assert [*words.values()] == [
         None,
-        "none found: contrast is as it was",
+        "none found: contrast is unchanged",
         "contrast times 1.00 to 1.25 across the field",
     ]

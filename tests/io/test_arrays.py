@@ -120,7 +120,7 @@ def test_coordinates_are_the_pixel_size(unit):
     ids=["no unit", "no length", "uneven", "none apart"],
 )
 def test_coordinates_that_tell_no_pixel_size_are_told_of(coordinates):
-    with pytest.warns(UserWarning, match="pixel size is left unknown"):
+    with pytest.warns(UserWarning, match="pixel size remains unknown"):
         found = image_of_array(Labelled(GREY, ("y", "x"), coordinates))
     assert found.pixel_size_nm is None
 

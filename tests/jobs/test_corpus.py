@@ -216,7 +216,7 @@ def test_pairs_tables_transforms_and_calibrations_open():
 
 def test_project_opens_whole():
     opened = run(open_project(CORPUS / "all.semsr"))
-    assert (opened.lost, opened.said) == ((), ())
+    assert (opened.missing, opened.messages) == ((), ())
     assert len(opened.layers) == len(opened.project.layers) >= 7
     kinds = {layer.kind for layer, _ in opened.layers}
     assert kinds == {"image", "labels", "points", "shapes"}

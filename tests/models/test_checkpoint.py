@@ -88,7 +88,7 @@ def test_bundled_models_load_and_fit_the_limits() -> None:
         (b"\x80\x04pickle of something", "not a safetensors file"),
         (struct.pack("<Q", 1 << 60) + b"{}", "not a safetensors file"),
         (struct.pack("<Q", 4) + b"nope", "cannot be read"),
-        (struct.pack("<Q", 2) + b"[]", "not a table"),
+        (struct.pack("<Q", 2) + b"[]", "not a JSON object"),
         (struct.pack("<Q", 2) + b"{}", "no model card"),
         ({"stride": 0}, "not valid at stride"),
     ],

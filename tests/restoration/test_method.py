@@ -172,7 +172,7 @@ def test_width_in_nm_needs_a_pixel_size_and_a_field_finite_pixels(pair):
     assert found.psf.sigma_px == pytest.approx((1.2, 2.4))
     with refused(OptionError, "pixel-size-missing"):
         choose(Micrograph(pair[1]), RestoreOptions(psf="12nm"))
-    with pytest.raises(ReadError, match="finite pixels, and hole has none"):
+    with pytest.raises(ReadError, match="hole has no finite pixels"):
         choose(Micrograph(np.full((9, 9), np.nan), name="hole"), RestoreOptions())
 
 

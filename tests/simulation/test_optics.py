@@ -225,9 +225,9 @@ def test_source_points_fill_the_illumination(factor):
     ("given", "said"),
     [
         ({"numerical_aperture": 1.9}, "at most 1.805, 0.95 of the refractive index"),
-        ({"resolution_nm": 80}, "give `numerical_aperture`, or `optics=gaussian`"),
-        ({"depth_of_field_nm": 80}, "depth_of_field_nm is of a Gaussian"),
-        ({"optics": "gaussian", "coma_waves": 0.1}, "coma_waves is of a lens"),
+        ({"resolution_nm": 80}, "or `optics=gaussian`"),
+        ({"depth_of_field_nm": 80}, "depth_of_field_nm applies to a Gaussian"),
+        ({"optics": "gaussian", "coma_waves": 0.1}, "coma_waves applies to a lens"),
         ({"coherence_factor": 2}, "must be at most 1"),
     ],
 )

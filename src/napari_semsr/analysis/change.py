@@ -26,7 +26,7 @@ from napari_semsr.core import (
 )
 
 # Chosen: up to 16 million pixels are all compared, in less than two seconds; larger
-# fields are sampled by evenly spaced blocks of that many pixels in total.
+# fields are sampled in evenly spaced blocks with that many pixels in total.
 _SIDE = 512
 _MOST_BLOCKS = 64
 _GRAIN_BLOCKS = 16  # blocks used to estimate noise and grey-level range; chosen
@@ -34,9 +34,9 @@ _SAMPLE = 4  # step between sampled pixels along each axis; chosen
 _GAP = 1e-9  # share of a pixel's area that may be missing: rounding
 _LEVELS = 256  # grey levels that a screen or an 8-bit file can show
 
-# A change of a tenth of the noise on average adds 1.6 % to its variance if it is as
-# irregular (0.1 * sqrt(pi / 2))**2, and half a grey level is rounded away. A sharper
-# edge changes few pixels by much, so that hardly any may be changed visibly either.
+# A mean change of a tenth of the noise adds 1.6 % to its variance if it is as irregular
+# (0.1 * sqrt(pi / 2))**2, and half a grey level is rounded away. A sharper edge changes
+# few pixels, but strongly, so the share of visible changes is limited too.
 _HARDLY_NOISE = 0.1
 _HARDLY_LEVEL = 0.5
 _HARDLY_SHARE = 1e-3
@@ -67,7 +67,7 @@ class Change:
     # standard deviation of the noise before the change, in grey levels: that of white
     # noise (fine texture included), or a larger one if it was measured
     noise: float
-    # A step of the image's own type, or 1/256 of its range of grey values, whichever is
+    # Step of the image's type, or 1/256 of its range of grey values, whichever is
     # larger
     level: float
     # share of pixels that were compared: 1 unless the field is large
@@ -114,8 +114,8 @@ def measure_change(
     """Measure by how much an image was changed, in grey levels.
 
     Both may have any pixel size and may be lazy. Pixels without a value in either are
-    left out; None if none remains. `noise_sd` is a previously measured noise, which is
-    used if it exceeds the white noise, as correlated noise does.
+    ignored; None if none remains. `noise_sd` is a previously measured noise; it is used
+    if it exceeds the white noise, as for correlated noise.
     """
     first, second = Grid.of(before), Grid.of(after)
     grid, field = common_field(first, second)

@@ -7,9 +7,9 @@ radius r [1]_. As the product of both is |F|, the correlation is
 
 where n(r) counts the samples within r. It rises as long as rings hold more than half of
 the mean amplitude within them, so that it has a peak where the signal ends and only
-white noise continues. Before that the image is high-pass filtered, with ever weaker
-filters: the peak moves outwards, since weak fine detail is no longer outweighed by
-strong coarse detail, until no peak is left; the outermost is the cut-off.
+white noise continues. Before that the image is high-pass filtered with a series of
+filters: the peak moves outwards, as weak fine detail is no longer outweighed by strong
+coarse detail, until no peak is left; the outermost peak is the cut-off.
 
 Only sums of |F| and |F|² over rings are needed: one transform serves all filters, and r
 is as fine as the rings are.
@@ -59,28 +59,28 @@ _FILTERS = (
     20  # filters in each of two rounds; chosen, Descloux uses 10: here they are cheap
 )
 _FINEST_PX = 0.15  # width of the weakest filter, as in Descloux
-_DROP = 5e-4  # least drop after a peak, as in Descloux
+_DROP = 5e-4  # smallest drop after a peak, as in Descloux
 # Standard deviations by which coarse power exceeds fine power where there is a signal;
 # chosen: white noise reaches it once in a million images
 _SIGNAL = 5.0
 _FLAT = 1e-9  # share of the mean: smaller differences are rounding
 # Periods across the image. Simulated images of 128 and 256 px with a signal-to-noise
-# ratio of 20 are measured 10 to 50 % too fine below the first, and some per cent above
+# ratio of 20 are measured 10 to 50 % too fine below the first, and a few per cent above
 # it
 _LEAST_PERIODS, _PERIODS = 10, 40
-_TINY = 1e-300  # keeps 0 / 0 a 0
+_TINY = 1e-300  # makes 0 / 0 equal 0
 _BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x 4096 px
 
 # Reasons, in order of precedence among the blocks
 _REASONS: tuple[Reason, ...] = ("beyond-nyquist", "too-small", "periodic", "no-signal")
 
-_METHOD = "decorrelation analysis (white noise and a signal that ends assumed)"
+_METHOD = "decorrelation analysis (assumes white noise and a band-limited signal)"
 
 NO_CUT_OFF: dict[str, str] = {
     "no-signal": "no contrast, or nothing but noise",
     "periodic": "a grating or lattice, whose few spectral lines show no cut-off",
     "beyond-nyquist": "sharp to the pixel, or hidden by noise",
-    "too-small": "fewer than ten of its periods across: take a larger part",
+    "too-small": "fewer than ten of its periods across: use a larger part",
 }
 """Reasons why no cut-off was found, as text."""
 
@@ -91,8 +91,8 @@ class DecorrelationOptions(Options):
     block: int | None = Field(
         default=None,
         ge=_LEAST_PX,
-        description="Side of the blocks in px, of which the median is given; the whole "
-        "image up to 4096 x 4096 px, else 2048.",
+        description="Side of the blocks in px, whose median is returned; by default "
+        "the whole image up to 4096 x 4096 px, else 2048.",
     )
 
 
@@ -104,14 +104,13 @@ _SHORTEST = Quantity("Cut-off", "nm", also="resolution_px", interval="interval_n
 class Decorrelation:
     """Cut-off period of an image, or the median over several blocks.
 
-    `interval` is from the ring before to the ring after, as it is not known better, in
-    nm with the error of the pixel size; `p10` and `p90` are of blocks. `reason` is
-    ``no-signal``, ``periodic``, ``too-small``, or ``beyond-nyquist``, which also is
-    what noise leaves that hides the cut-off. Of `blocks`, which have no gap, `failed`
-    have no cut-off; `gaps` more have one. The curves, `peak` and `sigma_px`, the width
-    of the Gaussian that the filter takes off, are of the whole image, or of the middle
-    block of those with a cut-off: d(r) without and with the filter over radii in cycles
-    per mean pixel.
+    `interval` extends from the previous to the next ring, in nm including the error of
+    the pixel size; `p10` and `p90` are percentiles of the blocks. `reason` is
+    ``no-signal``, ``periodic``, ``too-small``, or ``beyond-nyquist``, also if noise
+    hides the cut-off. `failed` of the `blocks` without gaps have no cut-off; `gaps`
+    further blocks have gaps. The curves, `peak` and `sigma_px`, the width of the
+    Gaussian subtracted by the filter, belong to the whole image, or to the median
+    block: d(r) without and with the filter over radii in cycles per mean pixel.
     """
 
     resolution_px: Annotated[
@@ -119,8 +118,12 @@ class Decorrelation:
     ]
     resolution_nm: Annotated[float | None, _SHORTEST]
     step_px: Annotated[float | None, record_quantity("Step of the rings", "px")]
-    interval_px: Annotated[FloatPair | None, record_quantity("From ring to ring")]
-    interval_nm: Annotated[FloatPair | None, record_quantity("From ring to ring")]
+    interval_px: Annotated[
+        FloatPair | None, record_quantity("From the previous to the next ring")
+    ]
+    interval_nm: Annotated[
+        FloatPair | None, record_quantity("From the previous to the next ring")
+    ]
     p10_px: Annotated[float | None, Quantity("10 % below", "px", shown=False)]
     p90_px: Annotated[float | None, Quantity("90 % below", "px", shown=False)]
     p10_nm: Annotated[float | None, Quantity("10 % below", "nm", shown=False)]
@@ -148,7 +151,7 @@ class Decorrelation:
         if self.resolution_px is not None:
             periods = 1 / (self.resolution_px * float(self.frequency_per_px[0]))
             if periods < _PERIODS:
-                words += f"; {periods:.0f} periods across, of {_PERIODS} to be right"
+                words += f"; only {periods:.0f} periods across, {_PERIODS} needed"
         return words
 
     @property
@@ -196,8 +199,9 @@ def measure_decorrelation(
 ) -> Job[Decorrelation]:
     """Measure the cut-off of an image by decorrelation analysis.
 
-    The image needs 64 px or more on each side. If it is analysed as a whole no pixel
-    may be missing; blocks with a gap are left out. Without a cut-off `reason` is set.
+    The image needs 64 px or more on each side. An image analysed as a whole must not
+    have missing pixels; blocks with a gap are ignored. Without a cut-off `reason` is
+    set.
     """
     side = (options or DecorrelationOptions()).block
     if side is None and image.shape[0] * image.shape[1] > _WHOLE_PX:
@@ -205,7 +209,7 @@ def measure_decorrelation(
     if min(image.shape) < _LEAST_PX:
         msg = (
             f"A decorrelation analysis needs {_LEAST_PX}x{_LEAST_PX} px or more, got "
-            f"{image.shape[0]}x{image.shape[1]} px in {image.name}; take a larger part."
+            f"{image.shape[0]}x{image.shape[1]} px in {image.name}; use a larger part."
         )
         raise ShapeError(msg, code="image-too-small")
     pitch = mean_pitch(image.scale)
@@ -233,8 +237,9 @@ def measure_decorrelation(
     usable = [curve for curve in curves if curve is not None]
     if not usable:
         msg = (
-            f"None of the {len(curves)} blocks of {side} px in {image.name} is free of "
-            "gaps; choose smaller blocks (`block`), or crop a part without gaps."
+            f"None of the {len(curves)} blocks of {side} px in {image.name} is "
+            "without gaps; choose smaller blocks (`block`), or crop a part without "
+            "gaps."
         )
         raise ShapeError(msg, code="gaps-everywhere")
     return _summarise(image, curves, grid, side, len(curves) - len(usable))

@@ -5,11 +5,11 @@ reproduces the reference: a (E * G(s)) + b. Blur and grey levels are fitted, and
 residual is mapped. Its root mean square over all pixels is the resolution-scaled error
 (RSE), and Pearson's r of both sides the resolution-scaled correlation (RSP).
 
-For each width s the best a and b are those of a line, so that s alone is searched. A
-Gaussian of an image that is reflected at its border is a product of cosine transforms:
-two transforms of a block serve all s, and each costs one look at their coefficients.
-Where the enhanced image is finer, it is blurred on its own pixels and averaged over
-those of the reference, which in coefficients is folding: no data are interpolated.
+For each width s the best a and b follow from linear regression, so that only s is
+searched. Gaussian filtering of an image with reflected borders is a product of cosine
+transforms: two transforms of a block are enough for all s. A finer enhanced image is
+blurred on its own pixels and averaged over those of the reference, by folding
+coefficients: no data are interpolated.
 
 .. [1] S. Culley et al., Nat. Methods 15, 263 (2018), doi:10.1038/nmeth.4605.
 """
@@ -49,7 +49,7 @@ from napari_semsr.core import (
 _WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
 _SIDE = 1024  # side of the blocks sampled from a larger field; chosen: 2 s
 _FIT_BLOCKS = 8  # number of blocks, evenly spaced; chosen
-_LEAST = 16  # least side of a gap-free part for fitting the blur; chosen
+_LEAST = 16  # smallest side of a gap-free part for fitting the blur; chosen
 _PART = 1024  # side in px of the parts that are mapped at once; chosen: 0.1 GB
 _SUM_PIXELS = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
 _REACH = 4.0  # standard deviations at which a Gaussian is truncated, as in SciPy
@@ -72,25 +72,23 @@ class ErrorMapOptions(Options):
     scans: bool = option(
         False,
         "Compare",
-        "Both images are scans of one field with equal settings, "
-        ""
-        "neither is a reference: measure how much they differ, "
-        "and how much of that is noise.",
+        "Both images are scans of one field with equal settings and neither is a "
+        "reference: measure how much they differ, and how much of that is noise.",
         choices={"with its reference": False, "two scans": True},
     )
     part: Literal["all", "rest"] = option(
         "all",
         "Map of",
-        "Of the differences of two scans that is mapped: all, or what white noise does "
-        "not explain (drift, charging, contamination, distortion).",
+        "Differences of two scans to map: all, or those that white noise does not "
+        "explain (drift, charging, contamination, distortion).",
         choices={"all differences": "all", "what is not noise": "rest"},
         when={"scans": (True,)},
     )
     window: int = option(
         32,
         "Window",
-        "Side of the window in px over which the root mean square of two scans' "
-        "differences is taken; 1 maps each pixel's own difference.",
+        "Side of the window in px for the root mean square of the differences of two "
+        "scans; 1 maps the difference of each pixel.",
         unit="px",
         when={"scans": (True,)},
         ge=1,
@@ -99,21 +97,21 @@ class ErrorMapOptions(Options):
     unit: Literal["grey", "percent"] = option(
         "grey",
         "Map in",
-        "Of the map: grey levels of the reference or the first scan, or per cent of "
-        "their range (0.1 to 99.9 %).",
+        "Unit of the map: grey levels of the reference or the first scan, or per "
+        "cent of their range (0.1 to 99.9 %).",
         choices={"grey levels": "grey", "per cent of the range": "percent"},
     )
     align: bool = option(
         True,
         "Find the shift first",
-        "Measure the subpixel shift of the second image and correct it; "
-        "two scans are both moved by half of it.",
+        "Measure the subpixel shift of the second image and correct it; each of two "
+        "scans is moved by half of it.",
     )
     search: int | None = option(
         None,
         "Search",
-        "Largest shift to search, in pixels of the reference; "
-        "by default 8, for two scans 16.",
+        "Largest shift to search, in pixels of the reference; by default 8, or 16 "
+        "for two scans.",
         unit="px",
         when={"align": (True,)},
         ge=1,
@@ -129,8 +127,9 @@ class ErrorMapOptions(Options):
     def _enough(self) -> Self:
         if self.part == "rest" and self.window < _LEAST_WINDOW:
             msg = (
-                f"window must be {_LEAST_WINDOW} px or more to tell noise from the "
-                f"rest, got {self.window}; choose a larger one, or map all."
+                f"window must be {_LEAST_WINDOW} px or more to distinguish noise from "
+                f"other differences, got {self.window}; choose a larger one, or map "
+                "all."
             )
             raise ValueError(msg)
         return self
@@ -142,8 +141,8 @@ class ErrorFit:
 
     alpha: float  # gain and offset of its grey levels
     beta: float
-    # standard deviation of the Gaussian, in pixels of the enhanced image as it was laid
-    # over the reference, of oblong ones in their geometric mean
+    # standard deviation of the Gaussian, in pixels of the enhanced image placed over
+    # the reference; for oblong pixels in their geometric mean
     sigma_px: float
     # root mean square residual of the fit, grey levels of the reference
     residual: float
@@ -155,15 +154,15 @@ class ErrorFit:
         """Warn if the fit suggests that the named images do not show the same field."""
         if self.widest:
             warn(
-                f"The blur between {enhanced} and {reference} reaches the limit of the "
-                f"search ({self.sigma_px:.3g} px), so they may not show the same "
-                "place, or shading differs; the error map counts that as error.",
+                f"The blur between {enhanced} and {reference} is at the limit of the "
+                f"search ({self.sigma_px:.3g} px): they may not show the same place, "
+                "or their shading differs, which counts as error in the map.",
                 "blur-too-wide",
             )
         if self.alpha <= 0:
             warn(
-                f"The grey levels of {enhanced} run against those of {reference} "
-                f"(gain {self.alpha:.3g}): invert one of them, or take another "
+                f"The grey levels of {enhanced} are inverted relative to {reference} "
+                f"(gain {self.alpha:.3g}): invert one of them, or use another "
                 "reference.",
                 "contrast-inverted",
             )
@@ -175,7 +174,9 @@ class ErrorPair:
 
     reference: Area  # overlap of both images
     enhanced: Area  # the same area in pixels that are `factor` times finer
-    factor: int  # pixels of the enhanced image along a side of one of the reference
+    factor: (
+        int  # pixels of the enhanced image per pixel of the reference, along an axis
+    )
 
     @classmethod
     def of(
@@ -186,8 +187,8 @@ class ErrorPair:
     ) -> Self:
         """Align an enhanced image with a reference, without reading pixels.
 
-        The enhanced one has the same pixels or finer ones, and is moved by `shift_px`,
-        in pixels of the reference.
+        The enhanced image has the same or finer pixels, and is moved by `shift_px`, in
+        pixels of the reference.
         """
         grid, lies = Grid.of(reference), _place_over(reference, enhanced)
         ratio = [a / b for a, b in zip(grid.pitch, lies.pitch, strict=True)]
@@ -226,7 +227,7 @@ class ErrorPair:
     def read(self, box: Box) -> tuple[FloatArray, FloatArray]:
         """Read a part of both images, given in pixels of the overlap.
 
-        Each comes on its own pixels: the enhanced image is `factor` times finer.
+        Each has its own pixels: those of the enhanced image are `factor` times finer.
         """
         fixed_block = self.reference.read(box).astype(np.float64)
         fine = self.enhanced.read(box.scale(self.factor))
@@ -244,9 +245,9 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
     if whole and (not same_unit or (alike and whole > 1 and not has_origin)):
         if reference.unit != "pixel" and same_unit:
             warn(
-                f"{enhanced.name} is taken as {whole:g} times finer than "
-                f"{reference.name}, by its shape, though both state one pixel size: if "
-                "it is a larger field, state its origin, or crop it.",
+                f"{enhanced.name} is assumed to be {whole:g} times finer than "
+                f"{reference.name}, by its shape, although both state the same pixel "
+                "size: if it is a larger field, state its origin, or crop it.",
                 "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
@@ -254,9 +255,9 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
     if not same_unit or (alike and reference.unit == "pixel" and whole is None):
         sizes = (f"{shape[0]}x{shape[1]} px" for shape in (grid.shape, lies.shape))
         msg = (
-            "Images without pixel sizes must have one shape, or the enhanced one a "
-            f"whole multiple of it, got {' and '.join(sizes)}; give pixel sizes, or "
-            "bring them onto one grid (`crop()`, `register()`)."
+            "Images without pixel sizes must have the same shape, or the enhanced "
+            f"one a whole multiple of it, got {' and '.join(sizes)}; set pixel sizes, "
+            "or resample them to one grid (`crop()`, `register()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     return lies if has_origin else Grid(lies.shape, lies.pitch, grid.corner)
@@ -266,10 +267,10 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
 class _Block:
     """Cosine coefficients of a block, and sums that do not depend on the blur."""
 
-    # (Y, X) Of the reference where the enhanced image is finer; else their product with
+    # (Y, X) Of the reference if the enhanced image is finer; else their product with
     # those of the enhanced image
     coefficients: FloatArray
-    # (factor Y, factor X) Of the enhanced image where that is finer; else their squares
+    # (factor Y, factor X) Of the enhanced image if that is finer; else their squares
     enhanced: FloatArray
     means: FloatPair  # coefficients of the zero frequency of both
     square: float  # sum of the reference's squares
@@ -401,7 +402,7 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
         options={"xatol": _CLOSE_PX},
     )
     sigma = float(minimum.x if minimum.fun < left[best] else places[best])
-    # differences that are rounding alone depend on the processor and show no blur
+    # rounding differences depend on the processor and do not show blur
     rounding = _FLAT * plain_moments[3] / plain_moments[0]
     if left[0] <= min(minimum.fun, left[best]) + rounding:
         sigma = 0.0
@@ -439,8 +440,8 @@ def _refuse_constant(pair: ErrorPair, moments: FloatArray) -> None:
     ):
         if square / count - (total / count) ** 2 <= _FLAT * square / count:
             msg = (
-                f"An error map needs contrast, but {area.image.name} is constant "
-                "where both images lie; choose another image."
+                f"An error map needs contrast, but {area.image.name} is constant in "
+                "the overlap of both images; choose another image."
             )
             raise ShapeError(msg, code="image-blank")
 
@@ -455,7 +456,7 @@ class ErrorTally:
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
         """Add the pixels known in both the reference and the degraded image."""
         step = max(1, _SUM_PIXELS // fixed.shape[1])
-        for row in range(0, fixed.shape[0], step):  # little is held in double precision
+        for row in range(0, fixed.shape[0], step):  # limits double-precision data
             both = fixed[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
             first, second = (
@@ -489,7 +490,7 @@ class ErrorField:
     """A pair and its fit, evaluated part by part."""
 
     pair: ErrorPair
-    fit: ErrorFit  # how the one becomes the other
+    fit: ErrorFit  # fit of the enhanced image to the reference
 
     def read(self, box: Box) -> tuple[Float32Array, Float32Array]:
         """Return a part of the reference and of the degraded enhanced image.
@@ -512,7 +513,7 @@ class ErrorField:
         finite = np.isfinite(fine)
         if finite.all():
             smooth = _blur(fine, sigmas)
-        else:  # what is known, by its share of the weights; gaps stay gaps
+        else:  # normalise by the weights of known pixels; gaps remain gaps
             smooth = _blur(np.where(finite, fine, 0.0), sigmas)
             weight = _blur(finite.astype(np.float32), sigmas)
             smooth /= np.maximum(weight, _LEAST_KNOWN)

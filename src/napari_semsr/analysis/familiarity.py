@@ -1,11 +1,11 @@
 """Compare the blocks of an image with those of the field a model was trained on.
 
 A block is described by its power in bands of spatial frequency, its grey levels and
-their contrast, on the scale on which a model works. Another pitch, another kind of
-structure, another relief and another focus change the bands. The distance to the place
-is the mean distance to the five most similar of its blocks, each number over its
-deviation there; a block is *unlike the training place* if it is farther than all but
-one in fifty blocks of the place are from those of other parts of it.
+their contrast, on the scale on which a model works. Pitch, kind of structure, relief
+and focus change the bands. The distance to the training field is the mean distance to
+its five most similar blocks, each feature divided by its standard deviation there; a
+block is *unlike the training field* if its distance exceeds the 98th percentile of the
+distances between parts of the training field.
 """
 
 import math
@@ -31,16 +31,16 @@ FAMILIARITY = "familiarity"
 UNLIKE_PERCENT = 30.0
 """Chosen: share of an image's area above which another model is suggested."""
 
-BLOCK_PX = 96  # side of a block; chosen: several periods of what light carries
+BLOCK_PX = 96  # side of a block; chosen: several optical periods
 _STEP_PX = 48
 _BANDS, _COARSEST_PX = 10, 48.0  # of power; chosen
 _PERCENTILES = (5, 25, 50, 75, 95)
 _NUMBERS = _BANDS + len(_PERCENTILES) + 1  # percentiles that describe a block
 _NO_POWER = 1e-7  # below rounding in 8 bits
 _NEAREST = 5  # nearest blocks that define the distance; chosen
-_LIKE = 98  # percentile of the place's own distances; chosen
+_LIKE = 98  # percentile of the distances within the training field; chosen
 _BLOCKS = 400  # blocks of an image that are compared without a map; chosen: seconds
-# Least deviation: numbers that hardly vary in a place decide nothing alone; chosen.
+# Smallest deviation, so that nearly constant features do not dominate; chosen.
 _FLOOR = 0.05
 
 
@@ -67,9 +67,7 @@ class Familiarity:
         apart = np.abs(at[:, None] - at[None]).max(-1) >= BLOCK_PX
         own = _distances(table, table, spread, apart)
         own = own[np.isfinite(own)]
-        if (
-            own.size <= len(looks) / 2
-        ):  # too few blocks have five others to compare with
+        if own.size <= len(looks) / 2:  # too few blocks have five others for comparison
             return None
         return cls(table, spread, float(np.percentile(own, _LIKE)))
 
@@ -126,17 +124,16 @@ class Familiarity:
     ) -> Job[FloatArray]:
         """Measure the distances of an image's blocks, divided by the limit: (M, N).
 
-        Blocks lie side by side from the first pixel on; NaN where one has gaps. Of an
-        image of many blocks some are left out, evenly, unless they are `as_map`.
-        `levels`: grey levels that are 0 and 1 to the model; `is_resampled`: whether the
-        image was brought onto these pixels, so that its finest band, in which the
-        kernel falls off, shows the kernel and is left out.
+        Blocks are adjacent from the first pixel on; NaN for blocks with gaps. If there
+        are many blocks, an even sample is used, unless `as_map`. `levels`: grey levels
+        that are 0 and 1 to the model; `is_resampled`: whether the image was resampled,
+        so that its finest band is attenuated by the kernel and is ignored.
         """
         low, high = levels
         rows, columns = (n // BLOCK_PX for n in data.shape)
         step = 1 if as_map else math.ceil(math.sqrt(rows * columns / _BLOCKS)) or 1
         places = [range(min(step // 2, n - 1), n, step) for n in (rows, columns) if n]
-        if len(places) < 2:  # it is smaller than a block
+        if len(places) < 2:  # image smaller than a block
             return np.empty((0, 0))
         distances_over_limit = np.full([len(part) for part in places], np.nan)
         for i, row in enumerate(places[0]):

@@ -2,16 +2,16 @@
 
 The power of an image between 0.3 and 0.6 of the optical cut-off is compared with that
 between 0.05 and 0.1 of it. Out of focus, the transfer of a lens falls between zero and
-the cut-off, and both ends stay. How much it falls depends on the distance from the
-focus over the depth of focus alone, for apertures from 0.9 to 1.8: by 1 dB at half the
-depth of focus, by 4 dB at once (where half of a point's light is in a circle root 2 as
-wide as in focus), by 7 dB at 1.3 times and by more than 20 dB at twice the depth.
+the cut-off, but not at both ends. For apertures from 0.9 to 1.8 the fall depends only
+on the distance from the focus: 1 dB at half the depth of focus, 4 dB at the depth of
+focus (where half of a point's light is in a circle sqrt(2) times as wide as in focus),
+7 dB at 1.3 times and more than 20 dB at twice the depth.
 
-What the sample itself has of fine detail is not known from one scan. Two references
-are used: another scan of that kind of sample, which a model states, and the smoothest
-sample that has sharp edges, the power of which falls with the third power of the
-frequency. A scan that shows less than the latter at once the depth of focus is out of
-focus; one that shows more may still be, and is not warned of.
+The fine detail of the sample itself is not known from one scan. Two references are
+used: another scan of the same kind of sample, recorded in a model, and the smoothest
+sample with sharp edges, whose power falls with the third power of the frequency. A scan
+with less fine detail than the latter at the depth of focus is out of focus; one with
+more may be too, without a warning.
 """
 
 import math
@@ -30,18 +30,20 @@ from napari_semsr.core import Box, FloatArray, Micrograph, read_box
 FOCUS = "focus"
 """Key in `training` of a model card: falloff of fine detail in the training scan."""
 
-# over the optical cut-off; chosen: where a lens loses least and most out of focus, and
-# above shading and below what no dose shows
+# over the optical cut-off; chosen: least and largest loss out of focus, above shading
+# and below frequencies hidden by noise
 _COARSE, _FINE, _NOISE = (0.05, 0.1), (0.3, 0.6), (1.1, 1.6)
 # Falloff in dB, from the transfer of a lens (tests/analysis/test_focus.py): of sharp
-# edges at once the depth of focus, and what once the depth adds to any sample
+# edges at the depth of focus, and the increase at that depth for any sample
 _SHARP_EDGES_DB, _DEPTH_DB = 32.5, 4.0
 _SURE = 2.0  # standard errors
-_LEAST_DETAIL = 100.0  # power over that of noise; chosen: the falloff is then seen
-# side of a block in periods of the cut-off; chosen: two periods of what is coarsest,
-# which the window does not blur into the mean
+_LEAST_DETAIL = (
+    100.0  # power over that of noise; chosen: the falloff is then measurable
+)
+# side of a block in periods of the cut-off; chosen: two periods of the coarsest detail,
+# which the window does not mix with the mean
 _SIDE, _LEAST_SIDE = 40.0, 28.0
-_APART = 1.5  # times a block's side, of the smallest image; four blocks then differ
+_APART = 1.5  # smallest image, over the side of a block; allows four distinct blocks
 _MOST = 5  # blocks along an axis; chosen: half a second
 
 
@@ -56,10 +58,10 @@ class Falloff:
     def of(cls, image: Micrograph, cut_off_nm: float | None = None) -> Self | None:
         """Measure the falloff of an image (Y, X); None if it cannot be determined.
 
-        That is without an optical cut-off or a pixel size, of pixels too coarse to tell
-        noise from detail, of an image of less than 42 periods of the cut-off along a
-        side, and of one with gaps all over, or without coarse detail beyond the noise.
-        `cut_off_nm` is by default what the history states.
+        It cannot without an optical cut-off or a pixel size, if pixels are too coarse
+        to separate noise from detail, if a side is less than 42 periods of the cut-off,
+        if gaps are everywhere, or without coarse detail above the noise. `cut_off_nm`
+        is by default that in the history.
         """
         cut_off, pixel = find_cut_off(image, cut_off_nm), image.pixel_size_nm
         if cut_off is None or pixel is None:
@@ -86,7 +88,7 @@ class Falloff:
         coarse, fine = (np.array(powers) - noise).T
         if not coarse.mean() > _LEAST_DETAIL * noise:
             return None
-        # below a tenth of the noise, a signal cannot be measured
+        # a signal below a tenth of the noise cannot be measured
         fine = fine + max(0.0, 0.1 * noise - float(fine.mean()))
         level, error = psnr_gain(fine, coarse)
         return None if level is None or error is None else cls(level, error)
@@ -94,8 +96,8 @@ class Falloff:
     def is_out_of_focus(self, place: "Falloff | None" = None) -> bool:
         """Whether the scan is out of focus by more than the depth of focus.
 
-        `place`: of a scan of the same kind of sample; else the scan is compared with
-        the smoothest sample that has sharp edges, at once the depth of focus.
+        `place`: falloff of a scan of the same kind of sample; by default the scan is
+        compared with the smoothest sample with sharp edges, at the depth of focus.
         """
         if place is None:
             return self.falloff_db - _SURE * self.error_db > _SHARP_EDGES_DB

@@ -1,26 +1,26 @@
 """Gaps between neighbouring particles, as de Haan et al. count them.
 
-1. *Background* is the median of the pixels below Otsu's threshold; it is taken off. If
-   the darkest levels lie on a bent surface, that is taken off first.
-2. *Particles* are found on the reference, where there is one, else on the image, after
-   a Gaussian of 1 px: what stands out of the ground by 4.5 deviations of its noise and
-   texture is parted where the grey level falls below 80 % of either side, ends at half
-   of its own height, and is parted where its distance to the outside has a waist. Then
-   fainter ones are found in what is left, those in noise in Gaussians of 2 and 4 px.
-3. *Neighbours* are particles whose centres see each other past all others, no further
-   apart than a share of their mean diameter.
+1. *Background* is the median of the pixels below Otsu's threshold; it is subtracted. If
+   the darkest levels form a curved surface, that is subtracted first.
+2. *Particles* are found on the reference if there is one, else on the image, after a
+   Gaussian of 1 px: regions 4.5 standard deviations (noise and texture) above the
+   background are split where the grey level falls below 80 % of either side, outlined
+   at half of their height, and split at waists. Then fainter ones are found in the
+   remainder, and those in noise after Gaussians of 2 and 4 px.
+3. *Neighbours* are particles without another particle between their centres, and not
+   further apart than a share of their mean diameter.
 4. The grey levels from centre to centre, averaged over three lines 1 px apart, have a
    *peak* in either particle. Pairs whose lower peak is under 80 % of the higher are
-   left out and counted.
+   excluded and counted.
 5. There is a *gap* where the minimum between the peaks is below 60 % of the higher one;
    its *width* lies between the points where the grey level falls below 80 % of it. It
-   is left out and counted if it would be across an object: if its minimum is on a
-   particle, if it ends well within one, if a bright region is on the line between
-   them, or if something rises in it by more than a tenth of the higher peak.
+   is excluded and counted if it would cross an object: if its minimum is on a particle,
+   if it ends well within one, if a bright region is on the line between them, or if a
+   rise in it exceeds a tenth of the higher peak.
 
-With a reference, its gaps are looked for in the image along the same lines: they are
-*found* or *missed*. The image's own gaps, of particles found on it, are then looked for
-in the reference: those that it does not show are *invented*.
+With a reference, its gaps are searched in the image along the same lines: they are
+*found* or *missed*. Gaps between particles found on the image are then searched in the
+reference: those that it does not show are *invented*.
 """
 
 import math
@@ -58,60 +58,60 @@ from napari_semsr.core import (
     widen_interval,
 )
 
-# The two shares are de Haan's (2019, cited below); how particles are found is not told
-# there, and chosen here (docs/gaps.md).
+# The two shares are de Haan's (2019, cited below); how to find particles is not
+# described there, and chosen here (docs/gaps.md).
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
-_EDGE = 0.8  # where a gap begins and ends; also the least lower peak
-_SMOOTH_PX = 1.0  # takes single noisy pixels out of the ground
-_SCALES_PX = 1.0, 2.0, 4.0  # of Gaussians in which particles are looked for; chosen
+_EDGE = 0.8  # where a gap begins and ends; also the lower limit of the lower peak
+_SMOOTH_PX = 1.0  # removes single noisy pixels from the background
+_SCALES_PX = 1.0, 2.0, 4.0  # of the Gaussians for finding particles; chosen
 _MAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
-_HALVES = 3  # the mode is that of an eighth of the ground's pixels; chosen
-# Deviations of the ground's smoothed grey levels, noise and texture: three of a million
-# pixels of white noise pass them
+_HALVES = 3  # the mode is that of an eighth of the background pixels; chosen
+# Standard deviations of the smoothed background, noise and texture: exceeded by three
+# of a million pixels of white noise
 _LEAST_APART = 4.5
 _CLEAR = 1.8  # times that: half of the height, the outline, is 4 deviations up
-# Contrast of the faintest particles over that of the bright ones, where there is no
-# noise; chosen: five grey levels of 8 bits
+# Contrast of the faintest particles over that of the bright ones without noise; chosen:
+# five grey levels of 8 bits
 _FAINTEST = 0.02
 _MOST_LEAST = 0.1  # of the contrast: texture hides only fainter particles; chosen
-_OUTLINE = 0.5  # share of its own height at which a particle ends
-_PLATEAU = 0.75  # of the height: the middle of what is as bright as its particle
-# Depth of a waist over the smaller half width, and in px, that parts two particles;
-# chosen: discs of one size whose centres are 0.44 of their sum of radii apart
+_OUTLINE = 0.5  # share of its height at the outline of a particle
+_PLATEAU = 0.75  # of the height: the middle of a plateau as bright as its particle
+# Depth of a waist that separates two particles, over the smaller half width, and in px;
+# chosen: equal discs with centres 0.44 of the sum of radii apart
 _WAIST, _ROUGH_PX = 0.9, 0.5
-# How far a gap may end within a particle, and share of its length on the line; chosen
+# How far a gap may extend into a particle, and share of its length on the line; chosen
 _DEEPEST_PX, _DEEPEST = 3.0, 0.1
 _RISE = 0.1  # of the higher peak, and 8 deviations of noise: an object in a gap; chosen
-_TURNS = 3  # until the median of what is above half of it stays; chosen
+_TURNS = 3  # until the median of the levels above half of it is stable; chosen
 _NEXT = np.s_[:-1], np.s_[1:]  # pixels and their neighbours along an axis
-# Parts on either side by which a slope of the ground is found, percentile that is low,
-# weight of what is above; chosen
+# Parts along each axis for finding a slope of the background, percentile of low levels,
+# weight of levels above; chosen
 _SLOPE_PARTS, _LOW, _ABOVE, _ROUNDS = 16, 5.0, 0.01, 20
-# Share of the parts that follow it: 0.9 and more of sloping ground under up to 250
-# particles, 0.3 and less of scans whose ground is level or not seen; chosen between
+# Share of the parts that agree with it: 0.9 and more for a sloping background with up
+# to 250 particles, 0.3 and less if the background is level or hidden; chosen between
 _FOLLOW, _FOLLOWS = 0.6, 0.1  # within this share of the slope; chosen
 _SLOPING = 0.2  # of the contrast; chosen: from 0.3 on outlines shift by half a pixel
-# Of what is around a particle, darker than it; chosen: beside another particle a third
-# may be brighter, and around the rim of a brighter one nearly half
+# Share of the surroundings darker than a particle; chosen: next to another particle a
+# third may be brighter, and around the rim of a brighter one nearly half
 _MOST_AROUND = 2 / 3
-_PARTS = 8  # of a field, on either side, in which particles are looked for
-_RIM_PX = 2  # of a particle, where its flank is on its way down
-_WAIST_PX = 1.0  # depth of a waist that parts two particles
+_PARTS = 8  # of a field, along each axis, in which particles are counted
+_RIM_PX = 2  # of a particle, on its falling edge
+_WAIST_PX = 1.0  # depth of a waist that separates two particles
 _ROUNDED_PX = 2.0  # of a rim: half a pixel, steps of a line
 _STEP_PX = 0.25  # widths are interpolated between these points
-_LINES = (-1.0, 0.0, 1.0)  # averaging them quietens noise to a third of its power
+_LINES = (-1.0, 0.0, 1.0)  # averaging them reduces noise to a third of its power
 
 
-# What many gaps say together: histogram, fitted Gaussian, and 95 % intervals.
+# Statistics of many gaps: histogram, fitted Gaussian, and 95 % intervals.
 
 LEVEL = 0.95  # of all intervals
-# Another seed changes an end by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
+# Another seed changes a bound by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
 _RESAMPLES = 4000
 _SEED = 0
 _LEAST_VALUES = (
-    5  # fewer values are often resampled as one repeated value, which has no spread
+    5  # fewer values often yield resamples of one repeated value, without spread
 )
-_REFITS = 200  # for a standard error that is known to 5 %, as 1 / sqrt(2 n)
+_REFITS = 200  # for a standard error precise to 5 %, as 1 / sqrt(2 n)
 _LEAST_GAPS = 8  # fewer gaps do not determine a fit of three parameters
 _FAR = 3.0  # Tukey's outer fence, in quartile ranges above the third quartile
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # bin widths that are round numbers
@@ -178,7 +178,7 @@ def width_edges(widths: Iterable[float], bin_width: float | None = None) -> Floa
 def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:
     """Count widths, and fit a Gaussian to the counts by plain least squares.
 
-    Widths have a long tail, which no Gaussian has: the fit's mean is that of the hump.
+    Widths have a long tail, unlike a Gaussian: the mean of the fit is that of the peak.
     """
     values, at = np.array(list(widths), dtype=float), np.asarray(edges, dtype=float)
     counts, _ = np.histogram(values, at)
@@ -207,9 +207,9 @@ def _fit(
             means.append(again[1])
     if (
         len(means) < _REFITS / 2
-    ):  # a peak absent from many resampled histograms is not significant
+    ):  # a peak missing in many resampled histograms is not significant
         return None
-    # half of what holds 68 %: one wild fit would make a standard deviation large
+    # half of the central 68 %: robust to single outlying fits
     low, high = np.quantile(means, [0.16, 0.84])
     height, mean, sigma = best
     return WidthFit(mean, float(high - low) / 2, abs(sigma), height)
@@ -282,9 +282,7 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
         rows = min(step, _RESAMPLES - first)
         resamples = finite_values[rng.integers(0, count, (rows, count))]
         errors = resamples.std(axis=1, ddof=1) / math.sqrt(count)
-        spread = (
-            errors > 1e-9 * error
-        )  # else one value was repeated throughout the sample
+        spread = errors > 1e-9 * error  # else the resample has only one value
         ratios.append((resamples[spread].mean(axis=1) - mean) / errors[spread])
     low, high = np.quantile(
         np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -310,7 +308,10 @@ class GapOptions(ParticleOptions):
     reach: float = option(
         1.0,
         "Reach",
-        "Largest distance of neighbours, outline to outline, over their mean diameter.",
+        (
+            "Largest distance between neighbours, outline to outline, over their "
+            "mean diameter."
+        ),
         unit="diameters",
         step=0.1,
         gt=0,
@@ -339,10 +340,10 @@ class Particle:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One gap of the reference or, if it is invented or there is none, of the image."""
+    """One gap of the reference or, if invented or without a reference, of the image."""
 
     place_px: FloatPair  # Its middle, ``(y, x)``
-    place_nm: FloatPair | None  # The same from the image's origin
+    place_nm: FloatPair | None  # The same relative to the image's origin
     ends_px: tuple[FloatPair, FloatPair]  # Its start and end
     # Its width in the image; None if it is missed or has fewer than two ends
     width_px: float | None
@@ -492,7 +493,7 @@ class Gaps:
     def told(self) -> str:
         """Assessment of the number of gaps."""
         if self.reference_background is None:
-            return "of this image only: a reference image would show the errors"
+            return "of this image only: errors need a reference image"
         return f"{self.seen} seen, {len(self.invented)} invented"
 
     @property
@@ -512,7 +513,7 @@ class Gaps:
     ) -> Annotated[
         FloatPair | None, Quantity("Its interval", shown=False, column="undetected")
     ]:
-        """Wilson's 95 % interval of that share."""
+        """95 % interval of that share (Wilson)."""
         if self.reference_background is None:
             return None
         return share_interval(len(self.found) - self.detected, len(self.found))
@@ -530,7 +531,7 @@ class Gaps:
     def invented_interval(
         self,
     ) -> Annotated[FloatPair | None, record_quantity("Its interval")]:
-        """Wilson's 95 % interval of that share."""
+        """95 % interval of that share (Wilson)."""
         return share_interval(len(self.invented), self.own or 0)
 
     mean_width_nm, mean_width_interval_nm = _mean("mean_width", "nm")
@@ -613,8 +614,8 @@ class Gaps:
     def table(self) -> dict[str, list[Any]]:
         """Return a table with one row per gap, as columns; invented gaps come last.
 
-        Kind, place of the middle, width in the reference and in the image, and their
-        difference, in px and nm; None where there is none.
+        Kind, position of the centre, width in the reference and in the image, and their
+        difference, in px and nm; None if there is none.
         """
         gaps = (*self.found, *self.invented)
         columns: dict[str, list[Any]] = {"kind": [gap.kind for gap in gaps]}
@@ -680,19 +681,19 @@ def measure_gaps(
 ) -> Job[Gaps]:
     """Count and measure the gaps between particles [1]_.
 
-    The reference is a better image of the same field, on the same grid.
+    The reference is an image of the same field on the same grid.
 
     .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
     """
     settings = options or GapOptions()
     if reference is not None:
         check_grids(image, reference)
-    known = finite_values(image, "Gaps")
-    values, background = _above_background(known, dark=settings.dark)
+    plane = finite_values(image, "Gaps")
+    values, background = _above_background(plane, dark=settings.dark)
     guide, guide_background = values, None
     if reference is not None:
-        known = finite_values(reference, "Gaps")
-        guide, guide_background = _above_background(known, dark=settings.dark)
+        plane = finite_values(reference, "Gaps")
+        guide, guide_background = _above_background(plane, dark=settings.dark)
     regions, count, bright = yield from _particles(guide, settings)
     pitch = np.array(mean_pitch(image.scale))
     lines = _lines(regions, count, settings, pitch)
@@ -749,7 +750,7 @@ def find_particles(
     ReadError
         If no pixel has a value.
     """
-    chosen = options or ParticleOptions()
+    settings = options or ParticleOptions()
     values = image.array().astype(np.float64)
     missing = ~np.isfinite(values)
     if missing.all():
@@ -760,8 +761,8 @@ def find_particles(
             missing, return_distances=False, return_indices=True
         )
         values = values[tuple(nearest)]
-    height, _ = _above_background(values, dark=chosen.dark)
-    labels, count, bright = yield from _particles(height, chosen, missing)
+    height, _ = _above_background(values, dark=settings.dark)
+    labels, count, bright = yield from _particles(height, settings, missing)
     return np.where((labels <= count) & ~missing, labels, 0), bright - count
 
 
@@ -839,9 +840,9 @@ def _above_background(values: FloatArray, *, dark: bool) -> tuple[FloatArray, fl
 def _without_slope(values: FloatArray) -> FloatArray:
     """Level a sloping or curved background, keeping its mean.
 
-    A polynomial of second order is fitted to the low grey levels of the parts of the
-    field, from below. Values stay as they are if it hardly varies, or if few parts
-    follow it: then it is not the ground.
+    A second-order polynomial is fitted to the low grey levels of the parts of the
+    field, from below. Values are unchanged if it hardly varies, or if few parts agree
+    with it: then it is not the background.
     """
     smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
     places, levels = [], []
@@ -881,8 +882,8 @@ def _particles(
     """Label particles from 1 upwards, then the bright regions too small for one.
 
     Returns labels (Y, X), the number of particles and that of all bright regions. Each
-    particle is outlined in the finest Gaussian in which its outline is clear of noise;
-    the remainder is searched again until nothing more is found.
+    particle is outlined after the narrowest Gaussian in which its outline is above the
+    noise; the remainder is searched again until nothing more is found.
     """
     noise = noise_level(np.where(missing, np.nan, values))
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
@@ -910,7 +911,7 @@ def _particles(
         basins, own = _basins(height, least)
         yield Progress(0, 0, message)
         clear = _CLEAR * _LEAST_APART * quiet if len(scales) > 1 else 0.0
-        own[own < max(least, clear)] = np.inf  # the ground's, too
+        own[own < max(least, clear)] = np.inf  # of the background, too
         share = height / own[basins]
         mask = _plateaus(share > _OUTLINE, basins, share)
         mask = _fill_holes(share, mask) & ~covered_labels
@@ -928,7 +929,7 @@ def _particles(
 def _number_by_size(
     labels: NDArray[np.int32], total: int, least: float
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Give particles of a least area the first numbers; count these, and all."""
+    """Renumber particles, those above a minimum area first; count these, and all."""
     area = np.bincount(labels.ravel(), minlength=total + 1)
     area[0] = 0
     large = area >= least
@@ -943,7 +944,7 @@ def _plateaus(
 ) -> BoolArray:
     """Remove regions of a mask that hardly exceed its threshold.
 
-    They are of fainter particles, which are outlined at their own height. `share` is
+    They belong to fainter particles, which are outlined at their own height. `share` is
     the height over that of the basin's particle.
     """
     mask = ndimage.binary_opening(mask)
@@ -981,7 +982,7 @@ def _sort_by_label(
 
 
 def _highest(values: FloatArray, labels: NDArray[Any], count: int) -> FloatArray:
-    """Highest value of each label from 1 to `count`; of no value, -inf."""
+    """Highest value of each label from 1 to `count`; -inf without values."""
     highest = np.full(count + 1, -np.inf)
     np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage's sorts all pixels
     return highest[1:]
@@ -990,22 +991,22 @@ def _highest(values: FloatArray, labels: NDArray[Any], count: int) -> FloatArray
 def _quantiles(
     values: FloatArray, labels: NDArray[np.int32], count: int, share: float
 ) -> FloatArray:
-    """Quantile of the values of each label from 1 to `count`; of no value, -inf."""
+    """Quantile of the values of each label from 1 to `count`; -inf without values."""
     numbers, levels = _sort_by_label(values, labels)
     size = np.bincount(numbers, minlength=count + 1)[1:]
     place = np.cumsum(size) - size + share * np.maximum(size - 1, 0)
     levels = np.append(levels, 0.0)  # a place for a last label without values
     low, part = np.floor(place).astype(int), place % 1
     high = np.minimum(low + (part > 0), levels.size - 1)
-    found = (1 - part) * levels[low] + part * levels[high]
-    return np.where(size > 0, found, -np.inf)
+    quantiles = (1 - part) * levels[low] + part * levels[high]
+    return np.where(size > 0, quantiles, -np.inf)
 
 
 def _ground(values: FloatArray, noise: float) -> FloatPair:
     """Estimate the background level and the spread of darker grey levels.
 
-    The level is the mode below Otsu's threshold: three times the shorter half is taken.
-    Texture of the ground counts as noise does.
+    The level is the mode below Otsu's threshold, from the shorter half, taken three
+    times. Texture of the background counts as noise.
     """
     below = np.sort(values, axis=None)
     if below.size and below[-1] > below[0]:
@@ -1032,7 +1033,7 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
     """Divide heights where they fall well below either side.
 
     Returns labels (Y, X), and for each label the height of its particle: the median of
-    what is above half of its peak.
+    the levels above half of its peak.
     """
     tops = morphology.local_maxima(height) & (height >= least)
     basins, count = _flood(height, tops, height > 0)
@@ -1125,7 +1126,7 @@ def _parts(
 def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
     """Fill holes due to texture, which do not reach down to the background.
 
-    Heights are shares of those of the particles.
+    Heights are over those of the particles.
     """
     holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     if not count:
@@ -1181,7 +1182,7 @@ def _near(
 ) -> NDArray[np.int64]:
     """List pairs whose rims may be within both search distances, in mean pixels.
 
-    `furthest`: of their centres from each other.
+    `furthest`: largest distance of their centres.
 
     Each pair is searched from its wider particle, so that one wide particle is not
     paired with all others.
@@ -1266,7 +1267,7 @@ def _dip(values: FloatArray, line: _Line, noise: float) -> _Dip:
 def _is_across(
     profile: FloatArray, line: _Line, bottom: int, ends: FloatPair, noise: float
 ) -> bool:
-    """Whether what lies between two ends of a line is not a gap between its particles.
+    """Whether the line between two ends crosses an object and is not a gap.
 
     `noise` is that of the grey levels of the line.
     """
@@ -1283,7 +1284,7 @@ def _is_across(
         ):
             return True  # an end is well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
-    lowest = np.maximum(  # of what lies on either side: the higher of both
+    lowest = np.maximum(  # of both sides: the higher one
         np.minimum.accumulate(between), np.minimum.accumulate(between[::-1])[::-1]
     )
     most = max(profile[math.ceil(ends[0])], profile[math.floor(ends[1])])

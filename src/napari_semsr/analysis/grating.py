@@ -39,41 +39,42 @@ _SMOOTH = (
 )
 _LEAST_PERIODS = 8.0  # across the field; chosen: fewer do not identify a grating
 _LIT = 0.1  # of the brightest place; chosen: a round field is dark outside its circle
-# A peak stands for a grating where it is so many times above the spectrum around it,
-# and for the second direction of a lattice where it has such a share of the highest.
-# Chosen: noise reaches 4 in a spectrum of a million values.
+# A peak belongs to a grating if it exceeds the spectrum around it by this factor, and
+# to the second direction of a lattice if it has this share of the highest. Chosen:
+# noise reaches 4 in a spectrum of a million values.
 _PEAK = 6.0
 _SECOND = 0.25
-# Squared periods across the field, of which a lattice's own peaks fill what is around
-# one: three of 20 values among 1.26 times the square. Chosen: a fifth is never filled
+# Squared periods across the field up to which peaks of a lattice fill the surroundings
+# of one: three of 20 values among 1.26 times the square. Chosen: a fifth is never
+# filled
 _FILL_PERIODS, _BARE = 48.0, 0.2
-_ORDERS = 24  # highest peaks that are looked at; chosen: a lattice has 12 low orders
+_ORDERS = 24  # number of highest peaks used; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
-# values of the spectrum, for each order: farther off, a wave is no multiple of another;
-# chosen: noise moves a peak that just stands out by 0.1
+# values of the spectrum, per order: tolerance for one wave as a multiple of another;
+# chosen: noise moves the weakest accepted peak by 0.1
 _MEET = 0.35
 _PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one direction
-_AGREE = (
-    0.75  # mean length of the phases' unit vectors; 0.9 where they scatter by 26 deg
-)
+_AGREE = 0.75  # mean length of the phases' unit vectors; 0.9 if they scatter by 26 deg
 _LAST = 2  # fits with the final parameters; chosen: the first changes them little
 _WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # of the rim's radius, fit after fit
 _LEANING = 0.75  # of the rim's radius; chosen: less of the field hardly constrains them
 _BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
 _CHANCE = 2 * special.ndtr(-_BEYOND_DOUBT)
-# Of the rim's radius; chosen: farther out, the distortion is too weak to tell it
+# Of the rim's radius; chosen: farther out, the distortion does not determine it
 _FARTHEST = 0.3
-# How places along y and x move, in yy, yx, xx over the rim's squared radius, by the
-# centre's moves along y and x at a distortion of one.
+# Displacements along y and x, in yy, yx, xx over the rim's squared radius, due to a
+# move of the centre along y and x at a distortion of one.
 _OFF_CENTRE = np.array([[[-3, 0, -1], [0, -2, 0]], [[0, -2, 0], [-1, 0, -3]]], float)
 _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hexagonal
-# Degrees, and length over width of a pixel; chosen: what is more is no lattice that was
-# seen through a microscope but another pair of its orders
+# Degrees, and length over width of a pixel; chosen: larger values are not from the
+# lattice seen through a microscope but from another pair of its orders
 _MOST_SKEW = 15.0
 _MOST_OBLONG = 1.3
 _ROWS = 96  # most rows and columns of phases; chosen: more add little
-_LEAST_COVER = 0.9  # of the smoothing; chosen: less is led by the border of the field
+_LEAST_COVER = (
+    0.9  # of the smoothing; chosen: less is biased by the border of the field
+)
 
 
 # Parameters fitted in addition to waves and distortion
@@ -86,8 +87,8 @@ class CalibrateOptions(Options):
     bar: bool | str | float = option(
         False,
         "",
-        "look for the printed scale bar instead of a grating; with what its label "
-        "says, as '50 um', it gives the pixel size",
+        "find the printed scale bar instead of a grating; with the length on its "
+        "label, such as '50 um', it yields the pixel size",
         metavar="LENGTH",
     )
     pitch_nm: float | None = option(None, "", "period of the grating in nm", gt=0)
@@ -95,7 +96,9 @@ class CalibrateOptions(Options):
         0.0, "", "standard deviation of that period in nm", ge=0
     )
     lattice: Literal["auto", "lines", "square", "hexagonal"] = option(
-        "auto", "", "pattern: lines, or dots on a square or hexagonal lattice"
+        "auto",
+        "",
+        "pattern of the grating: lines, or dots on a square or hexagonal lattice",
     )
 
     @model_validator(mode="after")
@@ -226,7 +229,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     table = table[table[:, 0] > _SECOND * table[:, 0].max()]
     highest = _refine_peak(plane, table[0, 1:])
     vectors = table[np.argsort(np.hypot(table[:, 1], table[:, 2])), 1:]
-    # of an alias or of hum, longer than the grating, the highest peak is no order
+    # for an alias or hum longer than the grating, the highest peak is not an order
     for left in range(len(vectors)):
         waves = _shortest(plane, vectors[left:], lattice, spectrum)
         base = np.array([_refine_peak(plane, wave) for wave in waves])
@@ -266,8 +269,8 @@ def _fundamental(
 ) -> FloatArray:
     """Find the fundamental of a wave that is a second or third order.
 
-    Of even lines with bright edges the second order is the strongest by far; of lines
-    that are too few the third is the first that is far enough from the middle.
+    For equal lines and gaps with bright edges the second order is by far the strongest;
+    for few lines the third is the first far enough from the zero frequency.
     """
     amplitude, y, x = spectrum
     radius, shape = np.hypot(y, x), plane.shape
@@ -281,7 +284,7 @@ def _fundamental(
         if not top > least or top < amplitude[away < 4].max(initial=0.0):
             continue
         off = _refine_peak(plane, whole) - _refine_peak(plane, wave) / order
-        few = np.hypot(*whole) * min(shape) < _LEAST_PERIODS  # an error later
+        few = np.hypot(*whole) * min(shape) < _LEAST_PERIODS  # raises an error later
         if few or np.hypot(*off * shape) < _MEET:
             return np.asarray(whole)
     return wave
@@ -329,7 +332,7 @@ def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
     if not is_explained or not near or abs(fit.distortion) < _BEYOND_DOUBT * error:
         return fit, "lean"
     centre = shift / fit.distortion
-    # waves are those of the centre from now on, where the scale is another
+    # from here on waves are those at the centre, where the scale differs
     scale = np.eye(2) * (1 + fit.distortion * centre @ centre / rim**2)
     scale += 2 * fit.distortion * np.outer(centre, centre) / rim**2
     waves = fit.waves @ np.linalg.inv(scale)
@@ -413,7 +416,7 @@ def _refine(
         own[3 * which + 1 : 3 * which + 3] = 2 * np.pi * even[:, down, along][:, in_fit]
         own[3 * count :] = 2 * np.pi * np.einsum("a,jap->jp", wave, moves)
         rows.append(own)
-        start = np.angle(residuals.sum())  # so that none lies at the end of a turn
+        start = np.angle(residuals.sum())  # so that none is near the phase jump
         left.append(np.angle(residuals * np.exp(-1j * start)) + start)
         weight.append(
             np.abs(residuals) ** 2 / max(np.median(np.abs(residuals)) ** 2, 1e-30)
@@ -432,7 +435,7 @@ def _take_step(
 ) -> _Fit:
     """Take a robust least-squares step for the phases."""
     unknowns = len(design)
-    # so many phases share the noise of one: a Gaussian covers 4 pi times its square
+    # number of phases with the noise of one: a Gaussian covers 4 pi times its square
     variance_ratio = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
     if len(left) < unknowns + 2:
         raise RegistrationError(_NONE, code="no-structure")
@@ -551,7 +554,7 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
         msg = (
             f"The image shows no {lattice} lattice: its directions are {off:.0f} "
             f"degrees off, with periods of 1 to {lengths.max() / lengths.min():.2f}; "
-            "take it with less noise, or give `lattice`."
+            "use an image with less noise, or set `lattice`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")
 

@@ -1,4 +1,4 @@
-"""Detail below and above the optical cut-off: what light can transmit and what not.
+"""Detail below and above the optical cut-off, which limits what light can transmit.
 
 Light that passes a pupil carries no period shorter than λ / (2 NA). Image detail below
 that frequency may be measured; detail above it is not.
@@ -30,8 +30,8 @@ CutOff = Annotated[
     option(
         None,
         "Optical cut-off",
-        "Shortest period that the light carries, lambda/(2 NA), in nm; "
-        "by default from the image's history.",
+        "Optical cut-off: shortest period that the light transmits, lambda/(2 NA), "
+        "in nm; by default from the image's history.",
         unit="nm",
         group=MORE,
         ge=10,
@@ -44,13 +44,13 @@ CutOff = Annotated[
 def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
     """Return the cut-off in nm from the user, else from the image's history.
 
-    This is the shortest period that the light carried; None if unknown.
+    This is the shortest period that the light transmitted; None if unknown.
     """
     history = image.provenance
     return cut_off_nm or (None if history is None else history.optical_cut_off_nm())
 
 
-CAUSE_WITH_REFERENCE = "what agrees there was guessed"
+CAUSE_WITH_REFERENCE = "agreement there is guessed"
 CAUSE_WITHOUT_REFERENCE = "noise or a network imitates it"
 """Other causes of a resolution beyond the cut-off, with and without a reference."""
 
@@ -64,20 +64,21 @@ def beyond_cut_off(
 ) -> str:
     """Return a warning sentence if a resolution is finer than the optical cut-off.
 
-    `but` says, as a clause, what else may look like such a resolution, and `what` is
-    called one here. Where the 95 % interval reaches the cut-off, that alone is said.
-    Empty where the resolution is no finer or one is unknown.
+    `but`: clause with another cause of such a resolution; `what`: name of the
+    resolution in the sentence. If the 95 % interval includes the cut-off, the sentence
+    states only that. Empty if the resolution is not finer, or if one of them is
+    unknown.
     """
     if found_nm is None or end_nm is None or found_nm >= end_nm:
         return ""
     if interval_nm is not None and max(interval_nm) >= end_nm:
         return (
             f"The optical cut-off of {end_nm:.4g} nm lies within the 95 % interval of "
-            f"the {what}, which need not be finer than what light carried."
+            f"the {what}, which may not be finer than the light transmitted."
         )
     return (
-        f"The {what} lies beyond the optical cut-off of {end_nm:.4g} nm: light carried "
-        f"nothing that fine, so that {but}, or the cut-off is another."
+        f"The {what} is beyond the optical cut-off of {end_nm:.4g} nm: light does not "
+        f"transmit such fine detail, so that {but}, or the cut-off is wrong."
     )
 
 
@@ -96,9 +97,9 @@ def split_light(
 ) -> tuple[FloatArray, FloatArray]:
     """Split a plane (Y, X) into frequencies below and above the optical cut-off.
 
-    The mean is taken off and a window laid over (Tukey, half of each side tapered);
-    nothing is padded. The mean squares of both add up to that of the plane under the
-    window. A band that has no frequency is 0.
+    The mean is subtracted and a window applied (Tukey, half of each side tapered),
+    without padding. The mean squares of both bands add up to that of the windowed
+    plane. A band without frequencies is 0.
     """
     shape, cores = (plane.shape[0], plane.shape[1]), available_cores()
     window = window_plane(shape, _TAPER)

@@ -46,7 +46,9 @@ class Histogram:
     without a reference.
     """
 
-    bins: FloatArray  # (N + 1,) Edges, in grey levels; the last bin holds its right one
+    bins: (
+        FloatArray  # (N + 1,) Edges in grey levels; the last bin includes its right one
+    )
     counts: NDArray[np.int64]
     reference_counts: NDArray[np.int64] | None
     mean: Annotated[float, Quantity("Mean grey level", LEVELS)]
@@ -80,8 +82,8 @@ def earth_movers_distance(
 ) -> float:
     """Compute the mean grey-level shift that turns one distribution into the other.
 
-    `first`, `second` (N,). SciPy's takes two to four times as long where there is a
-    shorter way.
+    `first`, `second` (N,). SciPy's function takes two to four times as long in the
+    special cases.
     """
     if _is_short(first) and _is_short(second):
         low = int(min(first.min(), second.min()))
@@ -118,7 +120,7 @@ def measure_histogram(
     """Compute the grey-level histogram, and its distance from that of a reference.
 
     Pixels that are not finite are left out; the reference may have any shape. Integer
-    images get bins of whole grey levels, so that there may be fewer than `bins`.
+    images get bins of whole grey levels, possibly fewer than `bins`.
     """
     values = _finite(image)
     other = None if reference is None else _finite(reference)
@@ -155,9 +157,9 @@ class MetricsOptions(Options):
     data_range: float | None = option(
         None,
         "Range",
-        "Span of the grey values, for PSNR and SSIM; by default by the bit depth that "
-        "the file states, else 255 for 8-bit, 65535 for 16-bit, else the reference's "
-        "own.",
+        "Range of the grey values, for PSNR and SSIM; by default from the bit depth "
+        "that the file states, else 255 for 8-bit, 65535 for 16-bit, else that of "
+        "the reference.",
         unit=LEVELS,
         gt=0,
     )
@@ -179,11 +181,11 @@ class Metrics:
 
     `ssim_gao` has K₂ = 0.02. `average_gradient`, `contrast` and `spatial_frequency` are
     those of the image itself, unmatched, on the scale where the data range is 255.
-    `gain` and `offset` are what the match multiplied and added. PSNR on both sides of
-    the cut-off is with a match by the gain that fits below (see `split_light`);
-    `psnr_above_blank_db` is what an image with nothing above it would have.
-    `band_errors` are squared errors below and above, over the data range, as from
-    `part_errors`. `levels` are the grey levels, counted where that was asked for.
+    `gain` and `offset` are those of the match. PSNR on both sides of the cut-off uses
+    the gain that fits below it (see `split_light`); `psnr_above_blank_db` is that of an
+    image without frequencies above it. `band_errors` are squared errors below and
+    above, over the data range, as from `part_errors`. `levels` is the histogram of grey
+    levels, if requested.
     """
 
     psnr_db: Annotated[
@@ -207,7 +209,7 @@ class Metrics:
         float | None, Quantity("PSNR above the optical cut-off", DB, ".2f")
     ] = None
     psnr_above_blank_db: Annotated[
-        float | None, Quantity("The same, if blank there", DB, ".2f")
+        float | None, Quantity("The same for an image that is blank there", DB, ".2f")
     ] = None
     average_gradient: Annotated[float, Quantity("Average gradient")]
     contrast: Annotated[float, Quantity("Contrast")]
@@ -253,12 +255,12 @@ class Metrics:
             return None
         share = 100 * 10 ** (-self.psnr_db / 20)
         scale = f"{format_number(self.data_range, '.6g')} ({self.data_range_basis})"
-        return f"off by {share:.2g} % (r.m.s.) of the range, {scale}"
+        return f"RMS error of {share:.2g} % of the range, {scale}"
 
     @property
     def why_no_psnr(self) -> str | None:
         """Reason for a missing value although there is a reference."""
-        return "infinite: every pixel is equal" if self.identical else None
+        return "infinite: all pixels are equal" if self.identical else None
 
     @property
     def why_no_ssim(self) -> str | None:
@@ -323,7 +325,7 @@ _PARTS = 4  # of a field along each side, whose scatter gives errors; chosen
 def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
     """Sum the squared errors of an image (Y, X) by parts, on its reference's scale.
 
-    In each of 16 parts, row by row: (16,); fewer where it has not as many rows.
+    In each of 16 parts, row by row: (16,); fewer if the image has fewer rows.
     """
     squares = np.square(np.subtract(image, reference, dtype=np.float32))
     rows, columns = (  # no part twice: reduceat would return a single row for it
@@ -339,9 +341,9 @@ def psnr_gain(
 ) -> tuple[float | None, float | None]:
     """Compute the PSNR gain of an image over another, and its standard error.
 
-    Both from `part_errors`, (N,). What both share drops out of the error, which is that
-    of the jackknife: what leaving out each part changes. None where an image has no
-    error at all, or one whose square is beyond single precision.
+    Both from `part_errors`, (N,). The standard error is that of the jackknife, in which
+    common errors cancel. None if an image has no error, or one whose square exceeds
+    single precision.
     """
     if not (0 < errors.sum() < math.inf and 0 < before.sum() < math.inf):
         return None, None
@@ -357,13 +359,13 @@ def psnr_gain(
 class LightGain:
     """PSNR gain of an image over another below and above the optical cut-off."""
 
-    # PSNR where light carried something over that of the other, and its standard error,
-    # as from `psnr_gain`; None where the error is not split
+    # PSNR gain over the other below the cut-off, and its standard error, as from
+    # `psnr_gain`; None if the error is not split
     gain_below_db: Annotated[
         float | None, Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_sd_db")
     ] = None
     gain_below_sd_db: float | None = None
-    # the same where it carried nothing
+    # the same above the cut-off
     gain_above_db: Annotated[
         float | None, Quantity("Above the cut-off", DB, "+.2f", sd="gain_above_sd_db")
     ] = None
@@ -400,9 +402,9 @@ def structural_similarity(
 ) -> float | None:
     """Compute the mean structural similarity [1]_: Gaussian, 11x11, K₁ = 0.01.
 
-    Of images (Y, X), over all but a border of 5 px; deviation 1.5 px, population
-    covariance. None when nothing is left. `data_range` are grey levels from black to
-    white, `k2` is the constant of the contrast term.
+    For images (Y, X), without a border of 5 px; sigma 1.5 px, population covariance.
+    None if nothing is left. `data_range` is the number of grey levels from black to
+    white, `k2` the constant of the contrast term.
 
     References
     ----------
@@ -435,7 +437,7 @@ def structural_similarity(
     return float((quality[inner] if whole is None else quality[inner][whole]).mean())
 
 
-# The data range: as given, else by the bit depth that a file states, else by the type.
+# Data range: as given, else from the bit depth that a file states, else from the type.
 
 _APART = 2.0  # chosen: bit depths differ at least fourfold, a filter overshoots less
 
@@ -455,9 +457,9 @@ def _choose_range(
 ) -> tuple[float, RangeSource]:
     """Choose the data range of both images, and return its source.
 
-    That of the reference, if there is one. If grey scales are to be `alike` and nothing
-    states the bit depth of the reference, that of the image if all values fit into it,
-    and an `OptionError` if they cannot be alike.
+    That of the reference, if there is one. If grey scales must be `alike` and the bit
+    depth of the reference is unknown, that of the image if all values fit into it.
+    Raises an `OptionError` if the scales differ.
     """
     images = (image,) if reference is None else (reference, image)
     arrays = [m.array() for m in images]
@@ -506,8 +508,8 @@ def finite_values(m: Micrograph, measure: str) -> FloatArray:
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         missing = data.size - int(np.count_nonzero(np.isfinite(data)))
         msg = (
-            f"{measure} need finite pixels, got {missing} NaN or infinite in {m.name}; "
-            "cut them off (`crop(gap_free=True)`)."
+            f"{measure} need finite pixels, got {missing} NaN or infinite in "
+            f"{m.name}; crop them (`crop(gap_free=True)`)."
         )
         raise ReadError(msg, code="pixels-missing")
     return data.astype(np.float64)
@@ -530,8 +532,9 @@ def _planes(
         missing = ~(np.isfinite(values) & np.isfinite(target))
         if missing.any() and cut_off_nm is not None:
             msg = (
-                f"A split at the cut-off needs finite pixels, got {int(missing.sum())} "
-                "that are missing; cut them off (`crop(gap_free=True)`)."
+                "A split at the cut-off needs finite pixels, got "
+                f"{int(missing.sum())} that are missing; crop them "
+                "(`crop(gap_free=True)`)."
             )
             raise ReadError(msg, code="pixels-missing")
         target[missing] = np.nan
@@ -551,23 +554,23 @@ def measure_metrics(
 ) -> Metrics:
     """Measure image quality, and similarity to a reference on the same grid.
 
-    Pixels that are NaN or infinite in either image are left out of comparisons, as are
-    SSIM windows that contain one. A `ReadError` if none is left, or if a pixel is
-    missing and the error is to be split at a cut-off.
+    Pixels that are NaN or infinite in either image, and SSIM windows that contain one,
+    are ignored. Raises a `ReadError` if none is left, or if a pixel is missing and the
+    error is split at a cut-off.
 
     Parameters
     ----------
     image, reference : Micrograph
-        The image, and what it should look like.
+        The image, and its reference on the same grid.
     data_range : float, optional
         Grey levels from black to white; by default 2^n - 1 of the n bits that the
         reference's (else the image's) file states, else 255 or 65535 for integers of 8
-        or 16 bits, else the range of its values. `Metrics.data_range_from` says which.
+        or 16 bits, else the range of its values. `Metrics.data_range_from` names the
+        source.
     match : {"affine"}, optional
         Fit gain and offset first.
     cut_off_nm : float, optional
-        Shortest period that the light carried; by default what the image's history
-        tells.
+        Shortest period that the light transmitted; by default from the image's history.
     """
     if reference is not None:
         check_grids(image, reference)
@@ -581,8 +584,8 @@ def measure_metrics(
     sizes = [one.pixel_size_nm for one in (image, reference) if one is not None]
     if cut_off_nm is not None and not any(sizes):
         msg = (
-            f"The cut-off of {cut_off_nm:g} nm needs images with a pixel size, got "
-            "none: give `pixel_size_nm`."
+            f"The cut-off of {cut_off_nm:g} nm needs images with a pixel size: set "
+            "`pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
     count = 1 if reference is None else 2
@@ -592,13 +595,16 @@ def measure_metrics(
     if span is None:
         span, source = _choose_range(image, reference, alike=match is None)
     if not span > 0:
-        msg = "A data range above 0 is needed, got 0 from a constant image; state one."
+        msg = (
+            "The data range must be above 0, but the image is constant; set "
+            "`data_range`."
+        )
         raise OptionError(msg, code="image-blank")
     peak = float(np.abs(_finite_values(values)).max())
     if peak and not 1 / _PROPORTION < span / peak < _PROPORTION:
         msg = (
-            f"A data range must be of the order of the grey values, got {span:g} for "
-            f"values up to {peak:g}."
+            f"The data range must be of the order of the grey values, got {span:g} "
+            f"for values up to {peak:g}."
         )
         raise OptionError(msg, code="out-of-range")
     scaled_values = values / span * _FULL_SCALE
@@ -613,7 +619,7 @@ def measure_metrics(
         return own
     if match is not None and not np.ptp(
         _finite_values(target)
-    ):  # any image becomes that constant
+    ):  # any image is matched to that constant
         msg = (
             f"A match needs a reference with contrast, but {reference.name} is "
             "constant; compare the images as they are."
@@ -681,8 +687,8 @@ def _split(
 ) -> Metrics:
     """Add the errors below and above the optical cut-off.
 
-    A gain is fitted again, using only the band below: otherwise content above would
-    change it, and with it the error below.
+    The gain is fitted again to the band below only: otherwise content above would
+    change it, and thus the error below.
     """
     image_bands, truth = (
         split_light(plane, cut_off_nm, pixel_size_nm) for plane in (values, target)

@@ -1,18 +1,18 @@
 """Misfit: the part of an image that its enhanced version does not explain.
 
-The enhanced image is blurred again as the microscope would blur it, its grey levels
-mapped to those of the image before, and both are compared. What the enhanced image left
-out of the one before, or put in that light contradicts, stays over.
+The enhanced image is blurred again like by the microscope, its grey levels are mapped
+to those of the input, and both are compared. The residual shows detail that the
+enhanced image omits, or adds in contradiction to the light.
 
-Blur and map are fitted on the field, together and linearly: ramps of the grey levels,
-each blurred by Gaussians of three widths, whose weights leave least. Slow shading is
-left out on both sides, and noise is taken off. So much freedom is needed: of 40 fields
-that a Gaussian blurred, the best monotone map with one Gaussian leaves 57 % of the
-contrast even of the true electron image, noise included. This leaves 31 %, and of what
-a model of such fields makes of them 40 %, which ranks them as does the error that light
-could show (Spearman 0.81, with the monotone map 0.69). Light that a lens carried
-interferes, which no map of grey levels explains: of 40 fields as training draws them, a
-quarter of them Gaussian, the true electron image leaves 42 % (standard error 3 %).
+Blur and map are fitted to the field in one linear least-squares problem: ramps of the
+grey levels, each blurred by Gaussians of three widths. Slow shading is removed on both
+sides, and noise is subtracted. This freedom is needed: for 40 fields blurred by a
+Gaussian, the best monotone map with one Gaussian leaves 57 % of the contrast even for
+the true SEM image, noise included. This fit leaves 31 %, and 40 % for the output of a
+model of such fields, which ranks outputs like the error that light could show (Spearman
+0.81, with the monotone map 0.69). Interference in a lens cannot be explained by a map
+of grey levels: for 40 fields as drawn for training, a quarter of them Gaussian, the
+true SEM image leaves 42 % (standard error 3 %).
 """
 
 from dataclasses import dataclass
@@ -45,11 +45,11 @@ _SIDE, _FIT_BLOCKS = (
     256,
     16,
 )  # of the blocks that are fitted, evenly spread; chosen: 1 s
-_RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more leave hardly less
+_RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more hardly reduce the misfit
 _SLOW_PX = 51  # of a box mean, beyond which a change is shading; chosen
-_BORDER = 32  # pixels whose blur or mean reaches beyond what was read
+_BORDER = 32  # border affected by pixels that were not read
 _PERCENTILES = (0.5, 99.5)
-_RIDGE = 1e-5  # of the mean power of a ramp, so that ramps that are alike share
+_RIDGE = 1e-5  # of the mean power of a ramp; regularises similar ramps
 _LEAST = 2.0  # ratio of contrast to noise variance from which a misfit can be measured
 _MAP_BIN = 4  # pixels of the field along a side of one of the map; chosen
 _AROUND = 5  # pixels of the map that are averaged along each axis; chosen
@@ -59,17 +59,17 @@ _AROUND = 5  # pixels of the map that are averaged along each axis; chosen
 class Misfit:
     """Difference between an enhanced image, blurred again, and its input."""
 
-    # what true electron images of 40 simulated superlens fields, as training draws
-    # them, leave in the mean
+    # mean misfit of true SEM images of 40 simulated superlens fields, as drawn for
+    # training
     TRUE_SHARE: ClassVar[float] = 0.42
     TRUE_SD: ClassVar[float] = 0.19  # of the fields: its error is 3 % of 40
 
-    # deviation of the difference over that of the image before, noise taken off both
+    # standard deviation of the difference over that of the input, both without noise
     share: float
-    # deviation of the image before, and of its noise, in its grey levels
+    # standard deviation of the input, and of its noise, in its grey levels
     contrast: float
     noise: float
-    bounds: FloatPair  # grey levels of the enhanced image between which its ramps lie
+    bounds: FloatPair  # grey levels of the enhanced image that bound the ramps
     weights: FloatArray  # of the blurred ramps
 
     @property
@@ -79,17 +79,17 @@ class Misfit:
         if self.share <= self.TRUE_SHARE + self.TRUE_SD:
             return f"light does not contradict it: true SEM images leave {ends}"
         return (
-            f"light contradicts it: true SEM images leave {ends}; look where the map "
-            "of the misfit is bright"
+            f"light contradicts it: true SEM images leave {ends}; check bright places "
+            "of the misfit map"
         )
 
 
 def measure_misfit(before: Micrograph, after: Micrograph) -> Job[Misfit | None]:
     """Measure the share of an image that its enhanced version does not explain.
 
-    Both may have any pixel size, lazy or not. Of a block with gaps the largest
-    rectangle without is taken. None where nothing can be compared, or the image before
-    is hardly more than noise.
+    Both may have any pixel size and may be lazy. Of a block with gaps, the largest
+    rectangle without gaps is used. None if nothing can be compared, or the input is
+    hardly more than noise.
     """
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)
@@ -139,8 +139,8 @@ def map_misfit(
 ) -> Job[Micrograph]:
     """Map where an enhanced image does not explain its input, by a measured misfit.
 
-    In per cent of the contrast, each pixel for 4 x 4 of the coarser image; NaN where
-    either has no value.
+    In per cent of the contrast, one pixel per 4 x 4 pixels of the coarser image; NaN
+    where either has no value.
     """
     lies = Grid.of(before), Grid.of(after)
     grid, field = common_field(*lies)

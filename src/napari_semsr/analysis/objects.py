@@ -3,10 +3,9 @@ r"""Count the objects that an image shows, misses and invents against a referenc
 Objects are bright or dark blobs of one diameter: local extrema of the smaller principal
 curvature at :math:`\sigma = d / \sqrt 8` [1]_, which a straight line or edge does not
 have, but a particle, a pit, the end of a line and a crossing do. The diameter is the
-one at which the reference has the most contrast beyond its noise. One filter and one
-threshold serve all images, each at the contrast at which a viewer displays it (1st to
-99th percentile), so that the count is of what a reader sees, and not of what a linear
-fit could bring out.
+one at which the reference has the most contrast beyond its noise. All images use the
+same filter and threshold, at the contrast of their display (1st to 99th percentile), so
+that the count includes what a viewer sees, not what a linear fit could reveal.
 
 References
 ----------
@@ -37,7 +36,7 @@ _DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: below is noise, above s
 _SIGMAS = 5.0  # of noise in the response; one in ten million pixels exceeds it
 _SHARE = 0.35  # chosen: of the strongest objects' response; fainter ones are not seen
 _STRONGEST = 95  # percentile of the heights of extrema: that of the strongest objects
-_VISIBLE = 0.5  # chosen: of the threshold; what lies between is neither for nor against
+_VISIBLE = 0.5  # chosen: of the threshold; extrema in between do not count either way
 _NOTHING = 1e-6  # of the displayed range: an image without contrast has no objects
 _DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
 _SMOOTH = 0.25  # of the diameter: noise must not widen the displayed range
@@ -49,9 +48,9 @@ _LEAST_DIAMETERS = 4  # along each side, below which there is room for no count
 class ObjectCount:
     """Counts of a reference's objects shown, missed and invented by an image.
 
-    `inverted` are among the missed ones: there the image has the opposite contrast.
-    `drawn` are all objects of the image, `invented` those of them where the reference
-    has none. Intervals are 95 % ones (Wilson) of shares in per cent.
+    `inverted` objects are missed ones for which the image has the opposite contrast.
+    `drawn` counts all objects of the image, `invented` those that the reference does
+    not have. Intervals are 95 % ones (Wilson) of shares in per cent.
     """
 
     diameter_px: float
@@ -100,8 +99,8 @@ def share_interval(count: int, total: int) -> FloatPair | None:
 def object_diameter(reference: FloatArray) -> float:
     """Find the diameter in pixels at which an image (Y, X) has the most contrast.
 
-    The variance of the scale-normalised Laplacian is taken less what white noise of the
-    image's own strength would give.
+    Maximises the variance of the scale-normalised Laplacian minus that of white noise
+    of the same strength as in the image.
     """
     noise = noise_level(reference)
     plane = np.asarray(reference, dtype=np.float64)
@@ -129,7 +128,7 @@ def count_objects(
     image, reference : (Y, X) numpy.ndarray
         Planes on one grid, without gaps.
     diameter_px : float, optional
-        By default that of `object_diameter`; one for all images that are compared.
+        By default from `object_diameter`; use one value for all images to compare.
 
     Raises
     ------
@@ -137,7 +136,10 @@ def count_objects(
         If the planes differ in shape, or have less than four diameters on a side.
     """
     if image.shape != reference.shape:
-        msg = f"Both images must have one shape, got {image.shape}, {reference.shape}."
+        msg = (
+            f"Both images must have the same shape, got {image.shape}, "
+            f"{reference.shape}."
+        )
         raise ShapeError(msg, code="sizes-differ")
     diameter = diameter_px or object_diameter(reference)
     if min(reference.shape) < _LEAST_DIAMETERS * diameter:
@@ -244,7 +246,7 @@ def _match(
         if not one.size or not other.size:
             continue
         apart = cdist(targets.places[one], candidates.places[other])
-        near = np.minimum(apart, diameter)  # so that no far pair decides
+        near = np.minimum(apart, diameter)  # so that distant pairs have no influence
         rows, columns = scipy.optimize.linear_sum_assignment(near)
         has_partner[one[rows]] = apart[rows, columns] <= max(
             _LEAST_PX, _RADIUS * diameter

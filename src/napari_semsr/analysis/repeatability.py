@@ -1,23 +1,23 @@
 """Repeatability: how much two scans of one field differ, and how much is noise.
 
-Neither of two scans is the truth. Nothing here changes, then, when they are exchanged,
-but the unit: grey levels are those of the first.
+Neither of two scans is the ground truth. Exchanging them therefore changes only the
+unit: grey levels are those of the first.
 
-- *Place.* Both are moved by half of their shift, to meet in the middle, so that
-  interpolation smooths both alike.
+- *Position.* Both are moved by half of their shift, so that interpolation smooths both
+  equally.
 - *Grey levels.* b = offset + gain · B has the mean and the standard deviation of A.
-  Plain least squares of A on B would call B's noise no error and give a gain that is
-  too small, and of B on A one that is too large; this is their geometric mean. Total
-  least squares would depend on the unit of either. Noise counts for little, as averages
-  over squares of 4 px are matched.
+  Least squares of A on B would ignore the noise of B and yield too small a gain, and of
+  B on A too large a gain; this is their geometric mean. Total least squares would
+  depend on the units. Noise has little influence, as averages over squares of 4 px are
+  matched.
 - *Difference.* (A - b) / √2 has the standard deviation of one scan [1]_.
-- *Noise.* Noise has no memory of the neighbouring pixel, and all else hardly changes up
-  to there: the mean square of fourth differences, over the 70 that white noise of
-  variance 1 has, is its variance, much as in [2]_. Scene and shading are gone from the
-  difference, so that a sharp image is not taken for a noisy one. Along its lines the
-  detector of an SEM does have a memory: differences are taken along the axis on which
-  they are larger, across the lines. Where the scans were interpolated the kernel is
-  known, and what it takes from noise is put back.
+- *Noise.* Noise is independent in neighbouring pixels, and everything else hardly
+  changes between them: the mean square of fourth differences, divided by 70, its value
+  for white noise of variance 1, is the noise variance, similar to [2]_. Scene and
+  shading cancel in the difference, so that a sharp image is not mistaken for a noisy
+  one. Along its lines the detector of an SEM correlates noise: differences are taken
+  along the axis on which they are larger, across the lines. The loss of noise by
+  interpolation follows from the kernel and is corrected.
 
 .. [1] ISO 5725-2:2019, Accuracy of measurement methods and results, part 2.
 .. [2] J. Immerkaer, Comput. Vis. Image Underst. 64, 300 (1996),
@@ -47,9 +47,9 @@ from napari_semsr.core import (
 )
 
 _SQUARE = 4  # px, whose averages are matched: a 16th of the noise's power; chosen
-_PART = 1024  # pixels along each side of what is read at once; chosen: 0.1 GB
-_LEAST = 16  # squares that tell a standard deviation; chosen
-_FLAT = 1e-12  # of the mean square: a variance that is rounding alone
+_PART = 1024  # side in px of the parts read at once; chosen: 0.1 GB
+_LEAST = 16  # squares needed for a standard deviation; chosen
+_FLAT = 1e-12  # of the mean square: smaller variances are rounding
 _ALIKE = 1e-3  # by which pixel sizes may differ: 1 px in 1000; chosen
 # Fourth differences: a cubic has none, and white noise of variance 1 a variance of 70
 _ROUGH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
@@ -63,10 +63,10 @@ _PROBE = 17  # px, side of an image of one point that shows the kernel; its reac
 class ScanPair:
     """Two scans, each moved by half of their shift."""
 
-    first: Area  # what both show, on one grid
+    first: Area  # overlap of both, on one grid
     second: Area
-    # share of white noise's variance that interpolation along ``(y, x)`` leaves, of
-    # grey values and of their fourth differences along that axis
+    # share of the variance of white noise that remains after interpolation along ``(y,
+    # x)``, for grey values and for their fourth differences along that axis
     kept: FloatPair
     kept_rough: FloatPair
 
@@ -86,7 +86,7 @@ class ScanPair:
         lies = Grid.of(second) if first.unit == second.unit else grid
         down, right = (v * p for v, p in zip(shift_px, grid.pitch, strict=True))
         lies = lies.move((down, right))
-        # by half of what is left after whole pixels
+        # by half of the subpixel shift
         apart = (np.subtract(lies.corner, grid.corner) / grid.pitch).tolist()
         rest = [(v - round(v)) * p / 2 for v, p in zip(apart, grid.pitch, strict=True)]
         middle = grid.move((rest[0], rest[1]))
@@ -122,15 +122,15 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
     if (one is None or other is None) and first.shape != second.shape:
         sizes = " and ".join(f"{r}x{c} px" for r, c in (first.shape, second.shape))
         msg = (
-            f"Scans without pixel sizes must have one shape, got {sizes}; give pixel "
-            "sizes (`pixel_size_nm`), or crop one (`crop()`)."
+            f"Scans without pixel sizes must have the same shape, got {sizes}; set "
+            "pixel sizes (`pixel_size_nm`), or crop one (`crop()`)."
         )
         raise ShapeError(msg, code="sizes-differ")
     if one and other and not np.allclose(one, other, rtol=_ALIKE):
         sizes = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
         msg = (
-            f"Two scans of one place must have one pixel size, got {sizes}; an image "
-            "that was made finer belongs to `error_map()`."
+            f"Two scans of one place must have the same pixel size, got {sizes}; "
+            "compare an image with finer pixels with `error_map()`."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
 
@@ -168,8 +168,8 @@ class GreyMatch:
     correlation: float  # Pearson's r of both, averaged over squares of 4 px
     contrast: float  # standard deviation of the first scan's squares, grey levels
     axis: int  # along which noise is measured: 0 for y, across the lines of most scans
-    # share of the noise's variance that interpolation leaves, of grey values and of
-    # their differences along `axis`
+    # share of the noise variance that remains after interpolation, for grey values and
+    # for their differences along `axis`
     kept: float
     kept_rough: float
 
@@ -194,13 +194,13 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     means, power, cross_moments = squares.moments(pair)
     gain = math.sqrt(power[0] / power[1])
     weights = np.array([0.0, 1.0, -2 * gain, gain**2])
-    # what noise each axis tells, as if white along the other one
+    # noise estimated along each axis, as if white along the other one
     noise = [
         max(0.0, float(rough @ weights)) / max(rough[0], 1.0) / is_kept
         for rough, is_kept in zip(roughs, pair.kept_rough, strict=True)
     ]
     axis = int(noise[1] > noise[0])
-    # smooth noise loses less by interpolation, as it has less that is fine
+    # smooth noise loses less by interpolation, as it has less fine detail
     fine = noise[1 - axis] / noise[axis] if noise[axis] > 0 else 1.0
     across = 1 - (1 - pair.kept[1 - axis]) * fine
     return GreyMatch(
@@ -250,8 +250,8 @@ class _Sums:
         ):
             if variance <= _FLAT * max(mean**2, np.finfo(np.float64).tiny):
                 msg = (
-                    f"A scan must have contrast, but {area.image.name} is constant "
-                    "where both lie; choose another."
+                    f"A scan must have contrast, but {area.image.name} is constant in "
+                    "the overlap; choose another."
                 )
                 raise ShapeError(msg, code="image-blank")
         return means, variances, cross_moments - one * other
@@ -262,7 +262,7 @@ class RepeatPart:
     """A part of the map, and its contribution to the overall figures."""
 
     values: Float32Array  # grey levels; NaN where unknown
-    sums: FloatArray  # pixels, their squares, differences, the noise that these tell
+    sums: FloatArray  # pixels, their squares, differences, noise estimate
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +270,8 @@ class RepeatField:
     """Two matched scans, compared part by part."""
 
     pair: ScanPair
-    match: GreyMatch  # how grey levels of the one become those of the other
-    part: str  # what is mapped
+    match: GreyMatch  # match of the grey levels
+    part: str  # quantity of the map
     window: int  # pixels along the side of the windows
 
     def read(self, box: Box) -> RepeatPart:
@@ -280,7 +280,7 @@ class RepeatField:
         around = box.grow(reach).intersection(Box.of(self.pair.shape))
         first, second = self.pair.read(around)
         apart = first - self.match.offset - self.match.gain * second
-        # of one scan, pixel by pixel: the variance, and that of white noise
+        # of one scan, per pixel: the variance, and that of white noise
         scale = 2 * _ROUGH_POWER * self.match.kept_rough
         power, noise = apart**2 / 2, _rough(apart, self.match.axis) ** 2 / scale
         inner = box.within(around).slices
@@ -307,12 +307,12 @@ class RepeatField:
 
         def total(of: FloatArray) -> FloatArray:
             sums = ndimage.uniform_filter(of, self.window, mode="constant")
-            if self.window % 2 == 0:  # else it lies half a pixel off: ends count half
+            if self.window % 2 == 0:  # else half a pixel off: ends count half
                 sums = ndimage.uniform_filter(sums, 2, mode="constant", origin=-1)
             return np.asarray(sums)
 
         weight = total(finite.astype(np.float64))
-        least = 0.125 / self.window**2  # half of what a pixel in a corner weighs
+        least = 0.125 / self.window**2  # half of the weight of a corner pixel
         sums = total(np.where(finite, values, 0.0))
         return np.where(weight > least, sums / np.maximum(weight, least), 0.0)
 
@@ -356,7 +356,7 @@ class RepeatTally:
 
     @property
     def rest(self) -> float:
-        """Standard deviation due to all but noise; 0 if noise explains it."""
+        """Standard deviation without the noise; 0 if noise explains everything."""
         return math.sqrt(max(0.0, self.sd**2 - self.noise**2))
 
     @property

@@ -1,9 +1,8 @@
 """Find the scale bar printed into an image, and its length in px.
 
 A bar is a thin straight line on even ground, continuous or broken once by its label,
-with short ticks at its ends or none. The rules and letters of a data bar are none of
-that: a rule runs into others or across the field, a letter is short. Its number is not
-read.
+with short ticks at its ends or none. Rules and letters of a data bar are excluded: a
+rule meets others or crosses the field, a letter is short. The label is not read.
 """
 
 import math
@@ -16,24 +15,24 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import BoolArray, Box, read_box
 
-# Chosen on 38 real images: eight of nine printed bars are found with these, and no
-# other line (tests/analysis/test_scale_bar.py).
+# Chosen on 38 real images: eight of nine printed bars are found, and no other line
+# (tests/analysis/test_scale_bar.py).
 _SHARE = 0.2  # part of the height, at the bottom and at the top, that is searched
 _GROUNDS = 2  # most frequent grey values that may be the ground
 _BINS = 64
-_MARK = 0.35  # of the range: by so much a line stands out from its ground
-_EVEN = 0.12  # of the range: by so little the ground departs from itself
-_TALL = 0.7  # of the height of its data bar: rules go through all of it
-_ROW = 0.25  # least part of a row of a data bar that is ground
+_MARK = 0.35  # of the range: smallest contrast of a line to its ground
+_EVEN = 0.12  # of the range: largest variation of the ground
+_TALL = 0.7  # of the height of its data bar: rules extend over all of it
+_ROW = 0.25  # smallest share of ground in a row of a data bar
 _SHORTEST = 0.025  # of the width; chosen: letters of a data bar are shorter
 _LONGEST = 0.6  # of the width; chosen: rules are longer
 _LEAST_PX = 16  # chosen: an end misplaced by a pixel is 6 % of it
-_THICK = 0.2  # of its length: a bar is no thicker
-_TICK = 0.4  # of its length: the ticks of a bar are no taller
-_SOLID = 0.95  # least part of a bar between its ends that is one line
-_CLEAR = 0.9  # least part of the rows beside it that is ground
-_HALVES = 1.6  # most that one half is longer than the other
-_GAP = 0.75  # most of a bar that its label takes
+_THICK = 0.2  # of its length: largest thickness of a bar
+_TICK = 0.4  # of its length: largest height of ticks
+_SOLID = 0.95  # smallest share of a bar between its ends that is one line
+_CLEAR = 0.9  # smallest share of ground in the rows next to it
+_HALVES = 1.6  # largest ratio of the halves' lengths
+_GAP = 0.75  # largest share of a bar covered by its label
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class ScaleBar:
     length_px: float  # from the middle of one end to that of the other, in pixels
     # standard deviation of the length, from the rounding of ends to whole pixels
     sd_px: float
-    # bounding box ``(y0, x0, y1, x1)``, the last row and column left out
+    # bounding box ``(y0, x0, y1, x1)``, end row and column excluded
     box: tuple[int, int, int, int]
     light: bool  # whether it is brighter than its ground
 
@@ -58,7 +57,7 @@ class _Line:
     x1: int
     top: int  # rows with its ticks
     bottom: int
-    ends: tuple[int, int]  # px that the ticks at its left and right are wide
+    ends: tuple[int, int]  # width in px of the left and right tick
 
     @property
     def width(self) -> int:
@@ -66,10 +65,10 @@ class _Line:
 
 
 def find_scale_bar(image: Any) -> ScaleBar | None:
-    """Find the scale bar printed into an image (Y, X), whose data bar is not cropped.
+    """Find the scale bar printed into an image (Y, X) that includes its data bar.
 
-    Of a lazy image only the searched part is read. None if there is no bar, or more
-    than one candidate.
+    Reads only the searched part of a lazy image. None if there is no bar, or more than
+    one candidate.
     """
     height, width = image.shape
     depth = max(1, round(height * _SHARE))
@@ -98,13 +97,13 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
         quiet = even.mean(axis=1) >= _ROW
         for light in (True, False):
             stands = unit_range - ground if light else ground - unit_range
-            # without specimen, which ticks may touch, nor rules from side to side
+            # without specimen that ticks may touch, and without rules across the field
             for bar in _on_ground((stands > _MARK) & quiet[:, None], even):
                 if bar.bottom - bar.top > _TALL * _band(quiet, bar.y0):
                     continue
                 box = (bar.top + top, bar.x0, bar.bottom + top, bar.x1)
                 length = bar.width - sum(bar.ends) / 2
-                # either end is placed to half a pixel, or to half of a tick
+                # each end is known to half a pixel, or to half of a tick
                 sd = math.hypot(*(max(1, end) / 2 for end in bar.ends))
                 bar_found = ScaleBar(length, sd, box, light)
                 bars_by_place.setdefault((bar.y0 // 4, bar.x0 // 4), bar_found)

@@ -1,7 +1,7 @@
 """Power spectra: radially averaged in physical frequency, and as a centred image.
 
 Spectra are densities: white noise of variance σ² has the power σ² at every frequency,
-whatever the window and the image's size.
+independent of the window and the size of the image.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_FLOOR = 1e-12  # of the strongest frequency, 120 dB; chosen: no detector reaches so far
+_FLOOR = 1e-12  # of the strongest frequency, 120 dB; chosen: beyond any detector
 _BYTES_PER_PX = 36.0  # measured: growth of the peak in a process, one of 4000 x 4000 px
 
 
@@ -43,7 +43,7 @@ class SpectrumOptions(Options):
 class RadialSpectrum:
     """Power averaged over rings of equal physical frequency."""
 
-    # (K,) Ring centres up to Nyquist in cycles per mean pixel; ring 0 left out
+    # (K,) Ring centres up to Nyquist in cycles per mean pixel, without ring 0
     frequency_per_px: FloatArray
     # (K,) Mean power density of each ring, grey levels squared times pixel area
     power: FloatArray

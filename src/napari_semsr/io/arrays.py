@@ -1,7 +1,7 @@
 """Conversion of arrays to images: lists, NumPy, dask, and arrays with named axes.
 
-Those with names (xarray's, and what is built on them) say which axis is which, and by
-their coordinates how far pixels lie apart.
+Named axes (xarray, and types based on it) identify y and x, and their coordinates give
+the pixel size.
 """
 
 import math
@@ -14,15 +14,15 @@ from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
 
 _INPUTS = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
-_EVEN = 1e-3  # departure of coordinates from even steps, of a step; chosen
+_EVEN = 1e-3  # deviation of coordinates from even steps, over a step; chosen
 
 
 def image_of_array(value: Any) -> Micrograph:
     """Convert an array, or rows of numbers, to an image.
 
-    Dask's stays lazy. Of one with named axes, ``y`` and ``x`` are found by their names,
-    others must have one place, and even coordinates with a unit of length give the
-    pixel size. A `ShapeError` if it is no array of two axes.
+    A dask array stays lazy. Of named axes, ``y`` and ``x`` are used, others must have
+    length 1, and evenly spaced coordinates with a unit of length give the pixel size.
+    Raises a `ShapeError` if it is not an array with two axes.
     """
     if isinstance(value, Micrograph):
         return value
@@ -34,7 +34,7 @@ def image_of_array(value: Any) -> Micrograph:
 def is_array(value: Any) -> bool:
     """Return whether a value is an array, or rows of numbers, not a path or images.
 
-    Also one that is no image.
+    Also if the array is not an image.
     """
     if isinstance(value, (list, tuple)):
         row = value[0] if value else None
@@ -113,8 +113,8 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
     size = pixel_size(lengths)
     if size is None:
         warn(
-            "Coordinates of an image must be even, with a unit of length (units) on "
-            "each of y and x: its pixel size is left unknown.",
+            "Coordinates of an image must be evenly spaced, with a unit of length "
+            "(units) for y and x: the pixel size remains unknown.",
             "pixel-size-invalid",
         )
         return None, _NOWHERE

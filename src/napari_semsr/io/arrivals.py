@@ -1,8 +1,8 @@
 """Frames that appear in a folder while a microscope writes them.
 
-A frame is taken when its size and time stamp have not changed since the last look, and
-all of it can be read. Nothing here compares a time stamp with a clock, which may jump,
-or be that of another machine.
+A frame is complete when its size and time stamp have not changed since the last poll,
+and all of it can be read. Time stamps are never compared with a clock, which may jump,
+or belong to another machine.
 """
 
 import re
@@ -40,13 +40,13 @@ from napari_semsr.io.frames import (
 from napari_semsr.io.read_image import ReadOptions
 
 _State = tuple[int, int, int]  # size, time stamp and number of a file
-# Looks at a file that stays as it is and cannot be read, before it is named and before
-# it is tried again; chosen: a copy over a network pauses for a second or two.
+# Polls of an unchanged, unreadable file before it is reported and before it is tried
+# again; chosen: copies over a network pause for a second or two.
 _NAMED_AFTER = 12
 _TABLE, _SCAN = "positions.csv", "scan.json"
 _OWN = (".csv", ".tsv")  # tables of which only added rows are read
-# Files that were taken, and are looked at again at each look; chosen: each of 900
-# within four looks, and a network answers for so many in time.
+# Completed files that are checked again at each poll; chosen: 900 files within four
+# polls, fast enough on a network.
 FILES_A_LOOK = 256
 
 
@@ -87,9 +87,9 @@ class _Look:
 class FrameFolder:
     """A folder in which a microscope writes frames.
 
-    `positions`: a table in place of ``positions.csv`` in the folder; `how`: the reading
-    options of `open_frames`; `layout`: its grid, order, first, overlap and pixel size,
-    None where the scan states them.
+    `positions`: a table used instead of ``positions.csv`` in the folder; `how`: the
+    reading options of `open_frames`; `layout`: its grid, order, first, overlap and
+    pixel size, None if the scan states them.
     """
 
     folder: Path
@@ -98,12 +98,12 @@ class FrameFolder:
     layout: Mapping[str, Any] = field(default_factory=dict)
     kind: tuple[tuple[int, ...], np.dtype[Any]] | None = None  # of the first frame
     unit: str = "px"  # of the corners
-    is_busy: bool = False  # whether a file had changed at the last look
+    is_busy: bool = False  # whether a file had changed at the last poll
     layout_values: dict[str, Any] = field(init=False)
     """Grid, overlap and pixel size, as given or as ``scan.json`` states them."""
-    changes: int = 0  # of what is stated about places, so far
+    changes: int = 0  # stated positions so far
     _looks: dict[str, _Look] = field(default_factory=dict)
-    _turn: int = 0  # which of the files that were taken are looked at
+    _turn: int = 0  # which of the completed files are checked
     _first_number: int = 1  # in names, 0 or 1
     _table: _Look | None = None
     _rows: str = ""  # of the table, all that were read
@@ -149,16 +149,15 @@ class FrameFolder:
     def _due_files(self) -> Iterator[Path]:
         """Yield the files that may have changed.
 
-        Of those that were taken and are the same file as then, by its number, which the
-        folder lists, some of many at each look.
+        Completed files with an unchanged file number are only checked a few at a time.
         """
         try:
-            found = image_entries(self.folder)
+            entries = image_entries(self.folder)
         except OSError:
             return
-        turns = 1 + len(found) // FILES_A_LOOK
+        turns = 1 + len(entries) // FILES_A_LOOK
         self._turn += 1
-        for entry in found:
+        for entry in entries:
             look = self._looks.get(entry.name)
             with suppress(OSError):  # a link in a circle
                 if (
@@ -196,7 +195,7 @@ class FrameFolder:
         )
 
     def _read(self, path: Path) -> Micrograph:
-        with capture_warnings(lambda _: None):  # the final solution warns of them
+        with capture_warnings(lambda _: None):  # the final solution warns about them
             source = Source.of(path)
             info = source.info()
             if info.planes * info.channels > 1:
@@ -215,7 +214,7 @@ class FrameFolder:
             )
         return stored_frame(self.folder / name, *self.kind, self.how)
 
-    # Where frames are stated to be.
+    # Stated positions of frames.
 
     def corner(self, name: str) -> FloatPair | None:
         """Return the stated corner ``(y, x)`` of a frame in `unit`; None if unknown."""
@@ -228,8 +227,8 @@ class FrameFolder:
         place = self.folder / _SCAN
         with suppress(OSError, SemsrError):  # it is being written
             if not self._has_values and place.is_file():
-                found = scan_values(read_object(place), self.folder, self.layout)
-                self.layout_values = {**found, **self.layout_values}
+                scan_json = scan_values(read_object(place), self.folder, self.layout)
+                self.layout_values = {**scan_json, **self.layout_values}
                 self._has_values = True
                 self.changes += 1
 
@@ -267,19 +266,21 @@ class FrameFolder:
     def _read_rows(self, path: Path, *, is_still: bool) -> bool:
         """Read the rows added to the table; return whether all of it was read.
 
-        All rows where the table does not begin with those that were read.
+        All rows if the table does not start with those already read.
         """
         text = read_text(path, "utf-8-sig")
         rows = text if is_still else text[: text.rfind("\n") + 1]
         read = self._rows if rows.startswith(self._rows) else ""
         header = read[: read.find("\n") + 1]
-        found = read_own_positions(path, self.folder, header + rows[len(read) :])
+        positions = read_own_positions(path, self.folder, header + rows[len(read) :])
         if not read:
             self._corners = {}
-        elif self._corners.keys() & found.corners.keys():
-            found = read_own_positions(path, self.folder, rows)  # refused: named twice
-        self.unit = found.unit
-        self._corners.update(found.corners)
+        elif self._corners.keys() & positions.corners.keys():
+            positions = read_own_positions(
+                path, self.folder, rows
+            )  # rejects duplicates
+        self.unit = positions.unit
+        self._corners.update(positions.corners)
         # a cell in quotes may hold the end of a line
         is_cut = rows.endswith("\n") and rows.count('"') % 2 == 0
         self._rows = rows if is_cut else ""

@@ -1,8 +1,8 @@
 """Calibration files: JSON that `semsr calibrate` writes and other commands read.
 
-Only ``pixel_size_nm`` and ``pixel_size_sd_nm`` must be there, one number or ``(y, x)``
-each, so that a file may be written by hand. A ``distortion`` needs its
-``distortion_sd``, and is of use with the ``shape`` whose rim it refers to.
+Only ``pixel_size_nm`` and ``pixel_size_sd_nm`` are required, one number or ``(y, x)``
+each, so that a file can be written by hand. A ``distortion`` needs its
+``distortion_sd`` and the ``shape`` to whose rim it refers.
 """
 
 import json
@@ -89,9 +89,9 @@ def with_calibration(
 ) -> dict[str, Any]:
     """Replace the option `calibration` by the values of its file, if it is given.
 
-    ``pixel_size_nm`` and ``pixel_size_sd_nm`` take the place of ``calibration``, and
-    ``known_distortion`` where one of the models has that. Without the error of a pixel
-    size among the option sets, a calibration stays an option that none of them knows.
+    ``pixel_size_nm`` and ``pixel_size_sd_nm`` replace ``calibration``, and
+    ``known_distortion`` if one of the models has it. If no option set has the error of
+    a pixel size, the calibration remains as an unknown option.
     """
     all_values = dict(values)
     takes = any("pixel_size_sd_nm" in model.model_fields for model in models)

@@ -1,7 +1,8 @@
 """Zeiss CZI: tiles, channels and planes, with the positions reported by the stage.
 
-Files are taken apart by ``czifile``, which the extra ``[czi]`` installs, and pixels are
-unpacked by ``imagecodecs``: not every release of the first knows each compression.
+Files are parsed by ``czifile``, which the extra ``[czi]`` installs, and pixels are
+decoded by ``imagecodecs``, since not every release of ``czifile`` supports each
+compression.
 """
 
 import math
@@ -63,13 +64,13 @@ class CziTiles:
 
     path: Path
     entries: tuple[int, ...]  # Places of the tiles in the file's directory
-    # (N, 2) Top-left corners ``(y, x)`` in px, as the stage stated them
+    # (N, 2) Top-left corners ``(y, x)`` in px, from the stage
     corners: NDArray[np.float64]
     shape: tuple[int, int, int]  # Tiles, rows and columns
     dtype: np.dtype[Any]
-    pixel_size_nm: PixelSize | None  # ``(y, x)`` where the file tells
+    pixel_size_nm: PixelSize | None  # ``(y, x)`` if the file states it
     colour: str = "refuse"  # As `read` takes it
-    scenes_apart: int = 0  # Number of scenes, if no overlap can join them to one mosaic
+    scenes_apart: int = 0  # Number of scenes, if these do not overlap as one mosaic
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         pixels = _pixels(self.path, self.entries[index])
@@ -114,7 +115,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     choose(path, "level", options.level, 1)
     tiles, size, bits, doubts = _contents(path)
     scenes = len({tile.frame[0] for tile in tiles})
-    # without a series planes count the tiles of all scenes, so that none is left out
+    # without a series planes count the tiles of all scenes, so that none is omitted
     chosen_scene: dict[str, Any] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
     if options.series is not None:
         tiles = _of_scene(path, tiles, options.series)
@@ -223,14 +224,19 @@ def _scenes_apart(tiles: list[_Tile]) -> int:
     for tile in tiles:
         start = np.array([tile.starts["Y"], tile.starts["X"]])
         box = np.stack([start, start + tile.shape[:2]])
-        known = boxes.setdefault(tile.frame[0], box)
-        known[0], known[1] = np.minimum(known[0], box[0]), np.maximum(known[1], box[1])
+        bounds = boxes.setdefault(tile.frame[0], box)
+        bounds[0], bounds[1] = (
+            np.minimum(bounds[0], box[0]),
+            np.maximum(bounds[1], box[1]),
+        )
     first, last = np.stack([*boxes.values()], axis=1)
-    reached = np.arange(len(boxes)) == 0
+    is_connected = np.arange(len(boxes)) == 0
     for _ in boxes:
-        touches = (first[:, None] < last[reached]) & (first[reached] < last[:, None])
-        reached |= touches.all(axis=2).any(axis=1)
-    return 0 if reached.all() or len(tiles) == len(boxes) else len(boxes)
+        touches = (first[:, None] < last[is_connected]) & (
+            first[is_connected] < last[:, None]
+        )
+        is_connected |= touches.all(axis=2).any(axis=1)
+    return 0 if is_connected.all() or len(tiles) == len(boxes) else len(boxes)
 
 
 def count_scenes(path: Path) -> IntPair:
@@ -244,7 +250,7 @@ def _contents(
 ) -> tuple[list[_Tile], PixelSize | None, int | None, tuple[str, ...]]:
     """Read the directory (full-size tiles only), pixel size and bit depth of a file.
 
-    And why these are not known, if its metadata are damaged.
+    Also returns why these are unknown, if the metadata are damaged.
     """
     with _open_czi(path) as czi:
         entries = enumerate(czi.subblock_directory)
@@ -271,7 +277,7 @@ def _contents(
 def _tile(number: int, entry: Any) -> _Tile:
     """Read an entry of the directory as releases of ``czifile`` give it.
 
-    Until 2019 axes are letters, with that of scenes among them; the last is samples.
+    Until 2019 axes are letters, including that of scenes; the last is samples.
     """
     names = tuple(getattr(entry, "dims", None) or entry.axes)[:-1]
     sizes = dict(zip(names, entry.shape[:-1], strict=True))
@@ -324,7 +330,7 @@ def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> NDArray[Any]:
     if how in (_JPEG, _JPEG_XR) and len(data) != size:
         decode = imagecodecs.jpeg_decode if how == _JPEG else imagecodecs.jpegxr_decode
         return np.asarray(decode(data)).reshape(tile.shape)
-    if len(data) != size:  # else not compressed, whatever is stated
+    if len(data) != size:  # else not compressed, in spite of the stated value
         if how == _LZW:
             data = bytes(imagecodecs.lzw_decode(data, out=size))
         elif how == _ZSTD:
@@ -342,10 +348,10 @@ def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> NDArray[Any]:
 
 
 def _with_head(packed_data: bytes, size: int) -> bytes:
-    """Unpack zstd behind the head that libCZI calls ``ZSTD1``.
+    """Decode zstd after the header that libCZI calls ``ZSTD1``.
 
-    Its first byte is its length; in a part of kind 1 a bit says that the low bytes of
-    all pixels of 16 bits stand before the high ones.
+    The first byte is its length; in a chunk of kind 1 a bit indicates that the low
+    bytes of all 16-bit pixels precede the high ones.
     """
     import imagecodecs
 

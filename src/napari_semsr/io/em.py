@@ -1,15 +1,15 @@
 """Files of electron microscopes: Gatan DM3 and DM4, TIA SER, EMD, and MRC.
 
 Each kind lists the images of a file and where the pixels of each plane are; pixels are
-then read by NumPy or h5py, a plane at a time. What is not an image of the sample, as a
-spectrum or a diffraction pattern, is listed with its name and refused.
+then read by NumPy or h5py, a plane at a time. Data other than images of the sample,
+such as spectra or diffraction patterns, are listed with their names and refused.
 
-DM and SER are taken apart by ``rosettasciio`` (GPL-3.0-or-later, the extra ``[em]``).
-Its pixels are not used: it reads those of a big-endian DM file in the wrong order.
-EMD, of Velox or of NCEM, is HDF5. An MRC header is read here: ``rosettasciio`` must
-be given its byte order and reads its bytes unsigned, and ``ncempy`` takes the symmetry
-records of every extended header for a pixel size. Formats: emdatasets.com/format,
-MRC2014 (Cheng et al., J. Struct. Biol. 192, 146, 2015), IMOD's ``mrc_format.txt``.
+DM and SER are parsed by ``rosettasciio`` (GPL-3.0-or-later, the extra ``[em]``). Its
+pixels are not used: it reads those of a big-endian DM file in the wrong order. EMD, of
+Velox or of NCEM, is HDF5. An MRC header is parsed here: ``rosettasciio`` needs its byte
+order and reads bytes as unsigned, and ``ncempy`` interprets the symmetry records of
+every extended header as a pixel size. Formats: emdatasets.com/format, MRC2014 (Cheng et
+al., J. Struct. Biol. 192, 146, 2015), IMOD's ``mrc_format.txt``.
 """
 
 import json
@@ -31,8 +31,8 @@ from napari_semsr.io.files import choose, decoding, library
 _MRC_HEADER = 1024
 # by MRC2014; 16, of three bytes for a colour, by IMOD
 _MODES = {0: "i1", 1: "i2", 2: "f4", 3: "V4", 4: "c8", 6: "u2", 12: "f2", 16: "V3"}
-_LONGEST = 1 << 20  # px on a side; chosen: text and other formats state more there
-_IMOD = 1146047817  # its stamp, after which a flag says whether bytes are signed
+_LONGEST = 1 << 20  # px on a side; chosen: other formats have larger numbers there
+_IMOD = 1146047817  # its stamp, followed by a flag for signed bytes
 _FEI_RECORDS = 1 << 17  # bytes of FEI's first extended header, 32 floats a record
 _DM_TYPES = dict(
     zip(
@@ -45,7 +45,7 @@ _DM_COLOUR, _DM_COMPLEX = (8, 23), (3, 5, 13, 27, 28)
 _RECIPROCAL = re.compile(r"^1\s*/|\^\s*-|\u207b|\w-1$|^m?rad|^deg")
 _ENERGY = ("ev", "kev")
 _DIFFRACTION, _SPECTRUM = "a diffraction pattern", "a spectrum"
-_COMPLEX = "an array of complex numbers, as a Fourier transform"
+_COMPLEX = "an array of complex numbers, such as a Fourier transform"
 _FEI = "FEI/Thermo"
 
 
@@ -54,11 +54,11 @@ class _Mapped:
     """Pixels of a plane that are stored uncompressed, row by row."""
 
     path: Path
-    offset: int  # Bytes before them
+    offset: int  # Offset in bytes
     shape: tuple[int, ...]  # Rows, columns and, in colour, samples
     dtype: str  # With its byte order
     is_flipped: bool = False  # The lowest row is stored first
-    samples: tuple[int, ...] = ()  # Places of red, green and blue
+    samples: tuple[int, ...] = ()  # Positions of red, green and blue
 
     def __post_init__(self) -> None:
         end = self.offset + math.prod(self.shape) * np.dtype(self.dtype).itemsize
@@ -104,12 +104,12 @@ class _Image:
     """An image of a file, or another kind of data that it holds."""
 
     name: str
-    axes: tuple[_Axis, ...] = ()  # Those of planes, then rows and columns
+    axes: tuple[_Axis, ...] = ()  # Axes of planes, then rows and columns
     dtype: str = ""
     # Where the pixels of a plane are, by its number, the last axis fastest
     plane: Callable[[int], images.Windows] | None = None
     is_colour: bool = False
-    refusal: str = ""  # What it is, if it is not an image of the sample
+    refusal: str = ""  # Kind of data, if it is not an image of the sample
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -223,7 +223,7 @@ def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
         return _SPECTRUM
     if np.dtype(dtype).kind in "cV":
         return _COMPLEX
-    # planes may be angles, of a tilted sample or of a detector: one axis of those
+    # planes may be angles of a tilted sample or of a detector: one axis of those
     angular = [bool(_RECIPROCAL.search(axis.unit)) for axis in axes]
     if any(angular[-2:]) or sum(angular) > 1:
         return _DIFFRACTION
@@ -287,7 +287,7 @@ def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
 
 
 def _text(value: Any) -> str:
-    """Read text as a file states it, which may be bytes, empty or no text at all."""
+    """Read text from a file, which may be bytes, empty or not text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return value.strip() if isinstance(value, str) else ""
@@ -300,7 +300,7 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
     """Describe the image of a SER file with all its recorded planes."""
     module = library(path, "rsciio.tia._api", "rosettasciio", "em")
     with open_file(path) as stream:
-        # its own reader of the header takes minutes for a damaged number of axes
+        # its reader of the header needs minutes for a damaged number of axes
         head = stream.read(30)
         version, kind, _, _, count = struct.unpack_from("<H4I", head, 4)
         if module.guess_record_by(kind) == "spectrum":
@@ -317,7 +317,7 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
         first = np.fromfile(stream, np.dtype(fields[:-1]), 1)[0]
     steps = [float(first[f"CalibrationDelta{side}"]) for side in "YX"]
     shape = (int(first["ArraySizeY"]), int(first["ArraySizeX"]))
-    # of a diffraction pattern the unit is 1/m, which the file itself does not state
+    # for a diffraction pattern the unit is 1/m, which the file does not state
     unit = "1/m" if max(map(abs, steps)) >= 1 else "m"
     axes = [_Axis(n, step, unit) for n, step in zip(shape, steps, strict=True)]
     dtype = np.dtype(fields[-1][1][0]).newbyteorder("<").str
@@ -332,7 +332,7 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
     return [_Image("", (_Axis(offsets.size), *axes), dtype, plane)], _FEI
 
 
-# EMD, as Velox and as NCEM's programs write it
+# EMD of Velox and of NCEM's programs
 
 
 def _velox_images(path: Path) -> tuple[list[_Image], str | None]:
@@ -489,7 +489,7 @@ def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
         if len(header) < _MRC_HEADER:
             msg = f"its header must have {_MRC_HEADER} bytes, got {len(header)}"
             raise ValueError(msg)
-        # the stamp is often wrong, so that the size of the file is checked first
+        # the stamp is often wrong, so the size of the file is checked first
         byte_orders = "><" if header[212] == 0x11 else "<>"
         orders = _plausible(header, byte_orders)
         if not orders:

@@ -1,4 +1,4 @@
-"""Shared parts of all formats: error messages, complete outputs, the own record."""
+"""Shared parts of all formats: error messages, atomic outputs, the metadata record."""
 
 import errno
 import glob
@@ -40,12 +40,12 @@ from napari_semsr.core import (
     read_bytes,
 )
 
-# Bytes of pixels for each byte of a file, at most: where zstd repeats a byte, a block
-# of 128 kB takes 4 bytes; no other packing comes near (zlib 1032, LZW 2730, JPEG 1024).
+# Largest compression ratio: a block of 128 kB with one repeated byte takes 4 bytes in
+# zstd; others compress less (zlib 1032, LZW 2730, JPEG 1024).
 _MOST_PACKED = 1 << 15
 _ALIKE = 0.75  # of two names, from 0 to 1; chosen: a suffix or two letters differ
 _SYNCS_FOLDERS = os.name == "posix"
-_SMALL = 1 << 26  # bytes; chosen: so many may be asked for by any file
+_SMALL = 1 << 26  # bytes; chosen: any file may request this much
 _NOT_WRITTEN = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "disk-full"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "no-permission"),
@@ -79,13 +79,13 @@ _logger = logging.getLogger(__name__)
 def decoding(path: Path, kind: str) -> Iterator[None]:
     """Convert the errors of a decoder, which may be of any type, to `ReadError`.
 
-    Some have errors of their own that derive from nothing but `Exception`. A file that
-    the system refuses, a library that is missing, and what is not supported are no
-    damage. `kind` is as what the file is read, such as ``"TIFF"``.
+    Some decoders raise errors derived only from `Exception`. Errors of the system,
+    missing libraries and unsupported contents do not count as damage. `kind` is the
+    format, such as ``"TIFF"``.
     """
     try:
         yield
-    except (SemsrError, Warning):  # a warning, if Python makes errors of them
+    except (SemsrError, Warning):  # a warning, if Python turns warnings into errors
         raise
     except MemoryError as error:
         msg = (
@@ -100,7 +100,7 @@ def decoding(path: Path, kind: str) -> Iterator[None]:
 
 _MISSING = re.compile(
     r"codec not available|requires the '\w+' package"
-    # of HDF5, whose filters are plugins
+    # for HDF5, whose filters are plugins
     r"|can't open directory|required filter .* not registered"
 )
 _UNSUPPORTED_TEXT = re.compile(
@@ -122,8 +122,8 @@ def _fault(path: Path, kind: str, error: Exception) -> Message:
             )
         if isinstance(one, NotImplementedError) or _UNSUPPORTED_TEXT.search(reason):
             return Message(
-                f"{path} is stored in a way that cannot be read as {kind} ({reason}): "
-                "export it in another, such as without compression.",
+                f"{path} is stored in an unsupported way and cannot be read as {kind} "
+                f"({reason}): export it differently, such as without compression.",
                 "format-unsupported",
             )
     return Message(
@@ -146,7 +146,7 @@ def _reason(error: BaseException) -> str:
 def is_there(path: Path) -> bool:
     """Return whether a path exists; False for invalid paths.
 
-    Such are names that are too long, or have a zero byte in them.
+    Invalid are names that are too long or contain a zero byte.
     """
     try:
         return path.exists()
@@ -157,9 +157,9 @@ def is_there(path: Path) -> bool:
 def as_on_disk(path: Path) -> Path:
     """Return a path as stored on disk, where Unicode may be composed differently.
 
-    macOS stores an e and an accent where others store one letter; in tables of ours the
-    bytes of a name that is no text are numbers. A path that leads to something stays as
-    it is, and so does one that leads to nothing either way.
+    macOS stores an e and an accent where other systems store one letter; our tables
+    write undecodable bytes of a name as numbers. A path that exists is returned
+    unchanged, and so is one that does not exist in either form.
     """
     real_path = Path()
     for part in path.parts:
@@ -173,7 +173,7 @@ def as_on_disk(path: Path) -> Path:
 def _alike(folder: Path, name: str) -> str:
     """Return the name in a folder that is another spelling of `name`, else `name`."""
     composed_name = normalize("NFC", name)
-    with suppress(OSError, ValueError):  # no folder, or none that may be read
+    with suppress(OSError, ValueError):  # no folder, or an unreadable one
         for other in sorted(item.name for item in folder.iterdir()):
             if composed_name in (normalize("NFC", other), escape_invisible(other)):
                 return other
@@ -184,7 +184,7 @@ def no_file(path: Path) -> ReadError:
     """Return the error for a missing file, with a suggestion of a similar name."""
     try:
         names = [item.name for item in path.parent.iterdir()]
-    except (OSError, ValueError):  # no folder, or none that may be read
+    except (OSError, ValueError):  # no folder, or an unreadable one
         names = []
     stem = f"{path.name.partition('.')[0]}."
     same = [name for name in names if name.startswith(stem)]  # in another format
@@ -199,7 +199,7 @@ _LARGEST_TEXT = 1 << 28  # bytes; chosen: a transform with ten million coefficie
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Read a whole text file; pipes are refused.
 
-    Line feeds stand between its lines.
+    Lines are separated by line feeds.
     """
     text = read_bytes(path, _LARGEST_TEXT).decode(encoding)
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -230,7 +230,7 @@ def choose(
 ) -> int:
     """Choose one of several images in a file.
 
-    A refusal tells the `sizes` of its axes, and by what `either` it can be chosen.
+    The error states the `sizes` of the axes, and `either` option that chooses one.
     """
     if number is None and count == 1:
         return 0
@@ -280,8 +280,8 @@ def output_kind(path: Path) -> str:
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Check that an output can be written, before the work.
 
-    A `WriteError` if the suffix is unknown, the folder is missing, or something is
-    there that must not be replaced.
+    Raises a `WriteError` if the suffix is unknown, the folder is missing, or an
+    existing output must not be replaced.
     """
     kind = output_kind(path)
     if not path.parent.is_dir():
@@ -325,9 +325,9 @@ def put_in_place(new_path: Path, path: Path) -> None:
 
 
 def _set_aside(path: Path) -> Path | None:
-    """Rename a store, so that nobody reads half of it, and return its new path.
+    """Rename a store, so that a partial one is never read, and return its new path.
 
-    The same name where the system refuses; a file, or a link, is removed.
+    The path is unchanged if the system refuses; a file or a link is removed.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
@@ -346,15 +346,15 @@ def _set_aside(path: Path) -> Path | None:
 class StoreLock:
     """Lock of a store against other processes, until released or this one ends.
 
-    All of a process share one lock, and another that holds it is waited for with some
-    patience. Nothing is locked where a file cannot be, as on some networks.
+    All users in a process share one lock; another process that holds it is waited for
+    briefly. Without support for file locks, as on some networks, nothing is locked.
     """
 
     def __init__(self, folder: Path, *, patience_s: float = 0) -> None:
         from filelock import FileLock, Timeout
 
         self._lock: FileLock | None = None
-        if _lock_file(folder).is_symlink():  # which would be followed and emptied
+        if _lock_file(folder).is_symlink():  # its target would be emptied
             msg = f"{_lock_file(folder)} must be a lock file, got a link: remove it."
             raise WriteError(msg, code="unsafe-content")
         lock = FileLock(_lock_file(folder), is_singleton=True, thread_local=False)
@@ -388,15 +388,15 @@ class StoreLock:
     def release(self, *, force: bool = True) -> None:
         """Release the lock and remove its file.
 
-        By force whatever else of this process locks it: a run that was broken off may
-        stay in memory, with what it had begun.
+        Also if this process has other users of it: an interrupted run may still be in
+        memory.
         """
         lock, self._lock = self._lock, None
         if lock is None or not lock.is_locked:
             return
         last = force or lock.lock_counter == 1
         file = Path(lock.lock_file)
-        with suppress(PermissionError):  # Windows removes no file that is open
+        with suppress(PermissionError):  # Windows does not remove open files
             if last:
                 file.unlink(missing_ok=True)
         lock.release(force=force)
@@ -443,8 +443,8 @@ def file_stem(name: str) -> str:
 def own_name(path: Path, name: str) -> str:
     """Return the display name of a file.
 
-    The name that it says it has where the file is called after it, as it is unless
-    someone chose another; else the file's. An image inside a store has its own.
+    The name stored in the file if the file name still matches it, else the file name.
+    An image inside a store has its own name.
     """
     if any(parent.name.lower().endswith(".zarr") for parent in path.parents):
         return name
@@ -459,7 +459,7 @@ def part_of(target: Path) -> Path:
 
 def move(source: Path, target: Path) -> None:
     """Move a file or store to a free name, on another disk if necessary."""
-    if target.is_dir():  # into which it would be moved
+    if target.is_dir():  # a folder into which it would be moved
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
     shutil.move(source, target)
 
@@ -488,8 +488,8 @@ def scratch(
 ) -> Iterator[Path]:
     """Yield a hidden path next to a path, which is removed afterwards.
 
-    There is nothing of this name. It ends as the path does, unless it is given: several
-    processes must agree on a `place`.
+    The path does not exist yet. It has the suffix of the path, unless `place` is given,
+    on which several processes must agree.
     """
     stem, dot, own = path.name.partition(".")
     hidden_name = f".{stem}-{uuid.uuid4().hex[:8]}{suffix or dot + own}"
@@ -506,7 +506,7 @@ def scratch(
 def left_behind(path: Path) -> list[Path]:
     """List hidden paths of `scratch` next to a path, left by killed processes.
 
-    Of others that are at work, too: only for a folder that is held.
+    Includes those of running processes: use it only for a locked folder.
     """
     stem, dot, own = (glob.escape(part) for part in path.name.partition("."))
     return sorted(path.parent.glob(f".{stem}-{'[0-9a-f]' * 8}{dot}{own}"))
@@ -515,9 +515,9 @@ def left_behind(path: Path) -> list[Path]:
 def to_disk(path: Path, *, inside: bool = True) -> None:
     """Wait until a file, or the contents of a folder, is safe on disk.
 
-    A name may come onto a disk before what it names: what says that a file is whole
-    must come after it. Not the files `inside` a folder but the names in it are meant if
-    that is False. ``SEMSR_SYNC=0`` in the environment leaves the wait out.
+    A name may reach the disk before its contents, so a marker of completeness must be
+    written after this. If `inside` is False, only the names in a folder are
+    synchronised, not its files. ``SEMSR_SYNC=0`` in the environment disables the wait.
     """
     if os.environ.get("SEMSR_SYNC") == "0" or not (inside or _SYNCS_FOLDERS):
         return
@@ -526,7 +526,7 @@ def to_disk(path: Path, *, inside: bool = True) -> None:
             descriptor = os.open(each, os.O_RDONLY if _SYNCS_FOLDERS else os.O_RDWR)
             try:
                 os.fsync(descriptor)
-            except OSError as error:  # a file system that knows no such wait
+            except OSError as error:  # a file system without support for it
                 if error.errno not in (errno.EINVAL, errno.ENOTSUP):
                     raise
             finally:
@@ -537,8 +537,8 @@ def to_disk(path: Path, *, inside: bool = True) -> None:
 def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
     """Write a file or folder under a hidden name and rename it when it is complete.
 
-    That name lies in the same folder, with the same suffixes, or is a `place` on which
-    several processes agree; what has the final name is replaced.
+    The hidden name is in the same folder, with the same suffixes, or is a `place` on
+    which several processes agree; an existing file of the final name is replaced.
     """
     with scratch(path, place=place) as hidden_path:
         yield hidden_path
@@ -549,7 +549,7 @@ def renaming(path: Path, place: Path | None = None) -> Iterator[Path]:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a hidden path, rename it when complete, and convert system errors.
 
-    The hidden name lies in the same folder, with the same suffixes.
+    The hidden name is in the same folder, with the same suffixes.
     """
     with writing(path), renaming(path) as place:
         yield place
@@ -557,8 +557,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 # Metadata that this package writes with the pixels, in every format.
 #
-# The record carries what a format itself cannot hold exactly: name, pixel size to
-# the last digit, origin, and the provenance. It is one JSON object.
+# The record holds what a format cannot store exactly: name, pixel size to the last
+# digit, origin, and the provenance. It is one JSON object.
 
 RECORD_KEY = "napari-semsr"
 _FORMAT = 1
@@ -572,9 +572,11 @@ class Record:
     pixel_size_nm: PixelSize | None  # ``(y, x)`` exactly as it was
     origin: FloatPair  # As in `Micrograph`
     spacing_px: FloatPair  # As in `Micrograph`
-    provenance: Provenance | None  # What made the image
-    look: DisplaySettings | None = None  # How it is shown
-    shape: IntPair | None = None  # Rows and columns, where others may cut the file
+    provenance: Provenance | None  # Provenance of the image
+    look: DisplaySettings | None = None  # Display settings
+    shape: IntPair | None = (
+        None  # Rows and columns, since other programs may crop the file
+    )
     significant_bits: int | None = None  # As in `Micrograph`
 
     def to_dict(self) -> dict[str, Any]:
@@ -616,7 +618,7 @@ class Record:
         try:
             history, look = values.get("provenance"), None
             if values.get("look") is not None:
-                with suppress(ValueError):  # what cannot be understood is left out
+                with suppress(ValueError):  # invalid entries are ignored
                     look = DisplaySettings.model_validate(values["look"])
             origin, spacing = values["origin"], values["spacing_px"]
             shape, bits = values.get("shape"), values.get(BITS_KEY)
@@ -639,11 +641,11 @@ class Record:
 def record_of(image: Micrograph) -> Record:
     """Return the record to write with the pixels of an image."""
     history = image.provenance
-    # the history may have others
+    # the history may contain other values
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     own = {key: image.metadata[key] for key in keys if key in image.metadata}
     if history is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):
-        del own[ORIGIN_KEY]  # as the new file will say itself
+        del own[ORIGIN_KEY]  # as the new file will state
     if own:
         history = history or Provenance(job="convert")
         history = history.model_copy(update={"options": {**history.options, **own}})

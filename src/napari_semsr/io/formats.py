@@ -1,9 +1,9 @@
 """Entry point for all files: formats that can be read and written, and their modules.
 
 A format is a module with ``matches(path, head)`` and ``raw_image(path, options)``,
-whose pixels are lazy where that saves memory; one that is decoded as a whole takes the
-bytes, too. Modules are imported when they are first needed; the first one that
-recognises the first bytes of a file reads it, whatever its name.
+whose pixels are lazy if that saves memory; a format that is decoded as a whole also
+receives the bytes. Modules are imported when first needed; the first one that
+recognises the first bytes of a file reads it, independent of its name.
 """
 
 import errno
@@ -64,7 +64,7 @@ from napari_semsr.io.read_image import (
 from napari_semsr.io.zarr import OmeZarrStore, coverage_of, peek
 
 _HEAD = 16  # bytes by which a format is recognised; chosen
-_LARGEST_FILE = 1 << 31  # bytes; chosen: a picture of 46k x 46k px, unpacked
+_LARGEST_FILE = 1 << 31  # bytes; chosen: an uncompressed image of 46k x 46k px
 _MICROSCOPES = "napari_semsr.io.em"
 _OF_DATASETS = "HDF5"  # format whose files may hold several images by name
 _READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI, DM3, DM4, SER, EMD, MRC or OME-Zarr"
@@ -74,10 +74,10 @@ _READABLE = "TIFF, PNG, JPEG, BMP, HDF5, CZI, DM3, DM4, SER, EMD, MRC or OME-Zar
 class Format:
     """Entry of the table of formats."""
 
-    name: str  # What users call it
+    name: str  # Name for users
     suffixes: tuple[str, ...]  # Usual endings of file names
-    module: str  # Where the reader is
-    one_plane: bool = False  # It holds no stacks
+    module: str  # Module of the reader
+    one_plane: bool = False  # Whether it has no stacks
 
     def load(self) -> Any:
         """Import the module."""
@@ -116,16 +116,16 @@ class Source:
 
     path: Path
     format: Format
-    data: bytes | None = None  # all of a file that is decoded as a whole
+    data: bytes | None = None  # all bytes of a file that is decoded as a whole
     _digest: str | None = None
-    # What was described, for the reading that follows, and of which series and dataset
+    # Cached description for the following read, and its series and dataset
     _raw: tuple[tuple[int | None, str | None], RawImage] | None = None
 
     @classmethod
     def of(cls, path: Path, *, whole: bool = True) -> "Source":
         """Detect the format of a file by its first bytes; `ReadError` if unknown.
 
-        Of a picture all bytes are read, unless it is not to be `whole`.
+        Files that are decoded as a whole are read completely, unless `whole` is False.
         """
         if not is_there(path):
             msg = f"{path} does not exist: check the path."
@@ -160,7 +160,7 @@ class Source:
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
             raw = self._decode(options, **first)
-            # reading refuses, or chooses of, several
+            # reading raises an error for several, or chooses one
             if not first and raw.planes * raw.channels == 1:
                 self._raw = (series, dataset), raw
             return to_info(self.path, raw)
@@ -168,7 +168,7 @@ class Source:
     def axes(self, options: ReadOptions) -> dict[str, int]:
         """Return the sizes of the axes that count planes, without reading pixels.
 
-        They are those of which `options` choose no place.
+        Only axes on which `options` do not choose a place.
         """
         if self.format.one_plane:
             return {}
@@ -270,10 +270,10 @@ def read(
     Parameters
     ----------
     path : str or pathlib.Path
-        File or store; its first bytes tell the format, not its name.
+        File or store; its first bytes determine the format, not its name.
     series : int, optional
-        Index of the image in the file, or in the set of files that it belongs to; by
-        default the file's own image of full size.
+        Index of the image in the file, or in its set of files; by default the file's
+        own image at full size.
     level : int, default=0
         Level of its pyramid.
     channel : int, optional
@@ -281,14 +281,14 @@ def read(
     time, z : int, optional
         Point in time and height.
     plane : int, optional
-        Must be given when there are several, counted over the axes of which no place
-        is chosen, the last fastest.
+        Must be given when there are several, counted over the remaining axes, the last
+        fastest.
     dataset : str, optional
         Path inside an HDF5 file; must be given when there are several.
     pixel_size_nm : float or sequence of float, optional
         Overrides or supplies the calibration at level 0: one number, or ``(y, x)``.
     pixel_size_sd_nm : float or sequence of float, optional
-        Standard deviation of that size, kept among the image's metadata.
+        Standard deviation of that size, stored in the image's metadata.
     crop_databar : bool, default=True
         Crop the data bar that the header states.
     databar_rows : int, optional
@@ -356,7 +356,7 @@ def write(
         Numpy or dask data.
     path : str or pathlib.Path
         ``.ome.zarr``, ``.ome.tif``, ``.tif`` (ImageJ-calibrated) or ``.png`` (8-bit).
-        It appears under this name only when it is complete.
+        The file appears under this name only when complete.
     overwrite : bool, default=False
         Replace an existing image.
     dtype : dtype-like, optional
@@ -412,11 +412,12 @@ def stored_type(path: Path, dtype: DTypeLike) -> str:
 
 
 def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
-    """Read the images next to a mosaic that belong next to a copy of it, too.
+    """Read the images next to a mosaic that are copied with it.
 
-    Its halves, and the coverage where the copy is no store, which holds that itself. A
-    picture has other grey values, and nothing beside it. A copy under the mosaic's own
-    name shares what lies there; a `WriteError` where it lies on another grid.
+    These are its halves, and the coverage if the copy is not a store, which contains
+    it. A display image has other grey values and no such images. A copy under the
+    mosaic's own name shares the existing ones; raises a `WriteError` if these have
+    another grid.
     """
     kind, source = output_kind(path), Path(image.path or "")
     if image.path is None or kind == "png" or source.absolute() == path.absolute():
@@ -458,7 +459,7 @@ T = TypeVar("T")
 class Written(Generic[T]):
     """A complete output."""
 
-    result: T  # what the filling returned
+    result: T  # return value of `fill`
     shape: IntPair
     dtype: str  # of the grey values in the output
     pixel_size_nm: PixelSize | None
@@ -473,10 +474,10 @@ def write_blocks(
 ) -> Job[Written[T]]:
     """Write an image that is computed block by block, over what is at the target.
 
-    `make` makes, or reopens, the store at the path that it is given; `fill` fills it,
-    as `OmeZarrStore.fill` does. In `kept_store`, a `filling_store`, what is finished
-    stays when the filling fails or is stopped, for a run that goes on with it.
-    Otherwise a run that fails leaves nothing. A `WriteError` if the system refuses.
+    `make` creates or reopens the store at a given path; `fill` fills it, as
+    `OmeZarrStore.fill` does. In `kept_store`, a `filling_store`, finished parts are
+    kept when a run fails or is stopped, so that it can be resumed. Otherwise a failed
+    run leaves nothing. Raises a `WriteError` for errors of the system.
     """
     with (
         _hidden_store(target)
@@ -526,8 +527,8 @@ def _hidden_store(target: Path) -> Iterator[Path]:
 def filling_store(target: Path, *, resume: bool) -> Path:
     """Return the path of the store to fill for an output, kept if writing fails.
 
-    The output itself if it is a store, else a hidden store beside it: so, too, where a
-    whole store is to be replaced, which stays until the new one is whole.
+    The output itself if it is a store, else a hidden store next to it; also hidden if a
+    complete store is replaced, which is kept until the new one is complete.
     """
     hidden_path = part_of(target)
     if not target.name.lower().endswith(".zarr"):
@@ -541,7 +542,7 @@ def filling_store(target: Path, *, resume: bool) -> Path:
 def filled_in(place: Path, target: Path) -> Iterator[Path]:
     """Yield a `filling_store`; rename it to a target that is a store, else remove it.
 
-    What an earlier run has left beside the target goes, too.
+    Remains of an earlier run next to the target are removed, too.
     """
     yield place
     if place != target and output_kind(target) == "ome-zarr":

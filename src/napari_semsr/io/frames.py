@@ -53,7 +53,7 @@ from napari_semsr.io.sheets import read_sheet
 
 # Frames on disk: in separate files, pages of one file, or a selection of these.
 
-# Frames that were read last, of all scans; chosen: 128 frames of 512 px of one byte
+# Cache of the frames read last, of all scans; chosen: 128 frames of 512 px of one byte
 _RECENT = BoundedCache(32 << 20)
 
 
@@ -67,8 +67,8 @@ def _recent(
     try:
         file = path.stat()
     except OSError:
-        return make()  # which says what is wrong
-    if path.is_dir():  # whose chunks may change without it
+        return make()  # reading it reports the error
+    if path.is_dir():  # whose chunks may change without a change of it
         return make()
     state = file.st_ino, file.st_size, file.st_mtime_ns
     recent = _RECENT.get((path, plane, *sorted(how.items()), state), make)
@@ -85,7 +85,7 @@ class _StoredFrames:
     how: Mapping[str, Any]  # Options of `read`
 
     def __getitem__(self, index: int) -> NDArray[Any]:
-        with capture_warnings(lambda _: None):  # it was warned of at opening
+        with capture_warnings(lambda _: None):  # the warning was shown at opening
             path, plane = self.places[index]
             return _recent(path, plane, self.how, lambda: self.read(index))
 
@@ -109,7 +109,7 @@ class _ChosenFrames:
     """A selection of frames."""
 
     whole: Frames
-    chosen: tuple[int, ...]  # Which are taken
+    chosen: tuple[int, ...]  # Selected frames
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -207,8 +207,8 @@ def own_positions(folder: Path) -> Path | None:
 def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
     """Read the folders of frames of a scan and their heights in nm, ascending.
 
-    The folder holds ``heights.csv``, header ``folder,z_nm``, and the folders that it
-    names.
+    The folder contains ``heights.csv`` with the header ``folder,z_nm``, and the folders
+    listed there.
     """
     path = folder / HEIGHTS
     if not is_there(path):
@@ -255,7 +255,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 def image_paths(folder: Path) -> list[Path]:
     """List images and stores of a folder by suffix, in natural order, without hidden.
 
-    They are not looked into.
+    Their contents are not checked.
     """
     paths = (folder / item.name for item in image_entries(folder))
     return sorted(paths, key=lambda item: natural_key(item.name))
@@ -286,7 +286,7 @@ def _is_folder(item: "os.DirEntry[str]") -> bool:
 def scan_files(folder: Path) -> list[Path]:
     """List the files of a folder that may be read when it is opened as a scan.
 
-    These are images, texts of microscopes beside them, and tables.
+    These are images, text files of microscopes next to them, and tables.
     """
     images = [one for one in image_paths(folder) if one.is_file()]
     tables = [folder / _POSITIONS, folder / HEIGHTS]
@@ -315,7 +315,7 @@ def _choose_files(
 ) -> tuple[list[str], list[Fault]]:
     """Return the frames of a folder and those that cannot be used."""
     paths = image_paths(folder)
-    # a store beside frames that are files is what was made of them
+    # a store next to frames in files is a result
     files = [item for item in paths if item.is_file()]
     names_listed = [item.name for item in files or paths]
     if positions is None:
@@ -362,7 +362,7 @@ class _Seen:
     """Content of frames: blank or duplicate ones, and overexposed ones."""
 
     histories: dict[str, Provenance | None] = field(default_factory=dict)
-    copies: dict[str, str] = field(default_factory=dict)  # And the first of its kind
+    copies: dict[str, str] = field(default_factory=dict)  # First frame of its kind
     blank: list[str] = field(default_factory=list)
     _white: dict[str, tuple[float, float]] = field(default_factory=dict)
     _first: dict[bytes, str] = field(default_factory=dict)
@@ -434,7 +434,7 @@ def _describe_frames(
                 why = f"holds {count} images instead of one"
                 faults.append(Fault(name, why))
                 continue
-            # a file that is cut short shows it only when it is read
+            # truncation of a file only shows on reading
             with capture_warnings(sentences.append):
                 image = source.read(ReadOptions(**how))
                 grey = mask_fill_values(image.array(), name)
@@ -683,7 +683,7 @@ def scan_values(
 ) -> dict[str, Any]:
     """Read the attributes of an acquisition from ``scan.json``.
 
-    The order and the first frame are those `layout_given`, if they are.
+    The order and the first frame are those of `layout_given`, if set.
     """
     values: dict[str, Any] = {}
     grid = values_found.get("grid")
@@ -729,7 +729,7 @@ def _on_grid(
 ) -> Acquisition:
     """Assign cells of the grid to frames; unused ones leave gaps, or need none.
 
-    What shows one grey value is left out where the grid has no place for it.
+    Blank frames are omitted if the grid has no cells for them.
     """
     slots = acquisition.slots or (acquisition.names,)
     fit = next((one for one in slots if len(one) == grid[0] * grid[1]), slots[0])
@@ -748,7 +748,7 @@ def _on_grid(
 def choose_frames(acquisition: Acquisition, names: Collection[str]) -> Acquisition:
     """Select frames of a scan by their names.
 
-    Without a grid where frames are left out: their places are kept.
+    If frames are omitted, the result has positions instead of a grid.
     """
     indices = [i for i, name in enumerate(acquisition.names) if name in names]
     if len(indices) == len(acquisition):
@@ -893,7 +893,7 @@ def _with_layout(
 ) -> Acquisition:
     """Add grid, overlap and pixel size: `layout_given`, else those of ``scan.json``.
 
-    Positions are used instead of a grid unless the grid is given.
+    Positions are preferred unless the grid is given.
     """
     values = scan_values(scan_record, path, layout_given)
     size, other = acquisition.pixel_size_nm, values.get("pixel_size_nm")

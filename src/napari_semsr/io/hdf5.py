@@ -18,7 +18,7 @@ from napari_semsr.core import Message, ReadError
 from napari_semsr.io import read_image as images
 from napari_semsr.io.files import choose, decoding, library
 
-_LARGEST_CHUNK = 1 << 29  # bytes, which are unpacked as a whole; as of a zarr store
+_LARGEST_CHUNK = 1 << 29  # bytes, decoded as a whole; as for a zarr store
 
 
 def matches(path: Path, head: bytes) -> bool:
@@ -34,8 +34,8 @@ def is_hdf5(path: Path, head: bytes) -> bool:
 def emd_kind(path: Path) -> str:
     """Return the kind of EMD of an HDF5 file, or "" if it is none.
 
-    The arrays of NCEM's kind are read as those of any HDF5 file, too, so that the name
-    of the file decides.
+    Arrays of NCEM's kind can also be read as in any HDF5 file, so the file name
+    decides.
     """
     is_named = path.suffix.lower() == ".emd"
     try:
@@ -47,7 +47,7 @@ def emd_kind(path: Path) -> str:
                 file.visititems(lambda _, item: marks.append(is_emd_group(item)))
             return "EMD (NCEM)" if any(marks) else ""
     except ReadError:
-        return "EMD (NCEM)" if is_named else ""  # which reports what is wrong
+        return "EMD (NCEM)" if is_named else ""  # which reports the error
 
 
 def _is_velox(file: Any) -> bool:

@@ -1,7 +1,7 @@
 """Images and scans as napari layers, and the metadata of all own layers.
 
 Layers come calibrated in nanometres, with names for their axes and with contrast
-limits, so that napari has nothing to guess or to compute.
+limits, so that napari need not guess or compute them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,26 +34,26 @@ from napari_semsr.io.read_image import (
 )
 
 _MICROSCOPES = {".czi", ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".mrcs"}
-_SHORTEST = 16  # bytes; no image file is shorter
+_SHORTEST = 16  # bytes; smallest size of an image file
 LayerTuple = tuple[Any, dict[str, Any], str]
 Paths = str | Sequence[str]
 # Entries of a layer's metadata
 LIVE_KEY = "semsr live"  # while it is being enhanced
-STORE_KEY = "semsr store"  # file or store that it is drawn from
-SAVED_KEY = "semsr saved"  # where all its values were saved last
+STORE_KEY = "semsr store"  # file or store of its pixels
+SAVED_KEY = "semsr saved"  # where its values were last saved
 NETWORK_KEY = "semsr network"  # model and digest of the last network behind it
-HELPER_KEY = "semsr helper"  # whose helper it is: no panel lists it
-BAR_KEY = "semsr colour bar"  # that it is read by a colour bar
-PROJECT_KEY = "semsr project"  # project that napari itself read it from
+HELPER_KEY = "semsr helper"  # owner of a helper layer, which panels do not list
+BAR_KEY = "semsr colour bar"  # whether it has a colour bar
+PROJECT_KEY = "semsr project"  # project from which napari read it
 # how it was read, a table of options; ``{"layer": N}`` is the Nth of those that our
 # reader gives to napari for the file, perhaps less its `databar_rows`, and
 # with ``{"frames": True}`` the others say how the frames of a folder were laid
 READ_KEY = "semsr read"
-SHAPE_KEY = "semsr shape"  # of its pixels, as read or taken in by a viewer
-STRENGTH_KEY = "semsr strength"  # its share of a result, the rest is the input
-DRAWN_KEY = "semsr drawn from"  # further stores that it is drawn from
-FOLDER_KEY = "frames_folder"  # where its frames are
-ROWS_KEY = "data bar rows"  # that look like a data bar, and are not cropped
+SHAPE_KEY = "semsr shape"  # of its pixels, as read or adopted by a viewer
+STRENGTH_KEY = "semsr strength"  # share of the result in a mixture with the input
+DRAWN_KEY = "semsr drawn from"  # further stores of its pixels
+FOLDER_KEY = "frames_folder"  # folder of its frames
+ROWS_KEY = "data bar rows"  # rows that look like a data bar and are not cropped
 
 _MOST_READ = 5000  # planes of all channels and levels; chosen: each takes some ms
 _MOST_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
@@ -81,7 +81,7 @@ _STORE_MARKS = "zarr.json", ".zattrs", ".zgroup"
 def is_too_short(path: Path) -> bool:
     """Return whether a microscope's file is too short for any image.
 
-    Of names that napari's own reader takes, none is.
+    Never for names that napari's own reader supports.
     """
     has_vendor_name = path.suffix.lower() in _MICROSCOPES
     return has_vendor_name and path.is_file() and path.stat().st_size < _SHORTEST
@@ -90,8 +90,8 @@ def is_too_short(path: Path) -> bool:
 def is_for_napari(path: Path) -> bool:
     """Return whether this package reads more of a path than napari's own reader.
 
-    A scan with its table, or grey values in up to three axes, or a file that is too
-    short for an image. It looks at names, first bytes and metadata only, since napari
+    That is a scan with its table, grey values in up to three axes, or a file that is
+    too short for an image. Checks only names, first bytes and metadata, since napari
     calls it for each folder and file that it opens.
     """
     if path.is_dir():
@@ -102,7 +102,7 @@ def is_for_napari(path: Path) -> bool:
         is_ome = any(word in text for word in ("multiscales", "bioformats2raw"))
         return is_ome and _is_image(path) and _is_real(path)
     if is_too_short(path):
-        return True  # nobody can read it, and our reader states why
+        return True  # unreadable, and our reader states why
     if not is_readable(path):
         return False
     if path.suffix.lower() in (".tif", ".tiff"):
@@ -165,7 +165,7 @@ def holds_frames(path: Path) -> bool:
 def list_images(folder: Path) -> list[Path]:
     """List the images and stores of a folder that is neither a store nor a scan.
 
-    In natural order, without hidden ones, and not looked into.
+    In natural order, without hidden ones; contents are not checked.
     """
     from napari_semsr.io.frames import HEIGHTS, image_paths
 
@@ -295,14 +295,14 @@ def _file(path: Path) -> list[LayerTuple]:
 
     series = list_series(path) if path.is_dir() else []
     if len(series) > 1:
-        shown = series[:_MOST_DATASETS]
-        if len(shown) < len(series):
+        open_series = series[:_MOST_DATASETS]
+        if len(open_series) < len(series):
             warn(
                 f"{path.name} holds {len(series)} images, of which the first "
-                f"{len(shown)} are shown: open another (`series`).",
+                f"{len(open_series)} are shown: open another (`series`).",
                 "several-images",
             )
-        return [layer for place in shown for layer in _file(place)]
+        return [layer for place in open_series for layer in _file(place)]
     info = describe(path)
     tell_missing(path)
     datasets = list(info.metadata.get("datasets", ()))
@@ -347,10 +347,10 @@ def _channels(
             ]
             for level in range(1 if small else info.levels)
         ]
-        if len({image.shape for image, _ in levels[0]}) > 1:  # each turned otherwise
+        if len({image.shape for image, _ in levels[0]}) > 1:  # orientations differ
             msg = (
-                f"{path} has upright and lying planes, which are no stack: open one "
-                "(`plane`)."
+                f"{path} has planes in portrait and landscape format, which cannot "
+                "form a stack: open one (`plane`)."
             )
             raise ReadError(msg, code="sizes-differ")
         if small and info.planes == 1:
@@ -421,7 +421,7 @@ def layer_of(
 def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     """Return the keywords of a calibrated napari layer.
 
-    `extra` axes stand before y and x.
+    `extra` axes precede y and x.
     """
     history = image.provenance
     network = None if history is None else history.network()
@@ -477,7 +477,7 @@ def _display_keywords(look: DisplaySettings) -> dict[str, Any]:
 def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
     """Combine planes and levels into one layer, in colour if one of them is.
 
-    Its history is that of the first plane that a network made, else of the first.
+    Its history is that of the first plane made by a network, else of the first plane.
     """
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
     histories = [image.provenance for image, _ in levels[0] if image.provenance]
@@ -495,7 +495,7 @@ def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> Laye
 def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     """Crop the lowest rows of all planes and levels of a layer as its data bar.
 
-    Its metadata say so, for whoever reads it of its file again.
+    This is recorded in its metadata, for reading the file again.
     """
     data, about, kind = layer
     axis = -3 if about.get("rgb") else -2
@@ -504,7 +504,7 @@ def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     for level in levels:
         rows_left = max(1, (height - rows) * level.shape[axis] // height)
         cut.append(level[(..., slice(rows_left), *(slice(None),) * (-1 - axis))])
-    left = (ROWS_KEY, SHAPE_KEY, SAVED_KEY)  # where there are more rows
+    left = (ROWS_KEY, SHAPE_KEY, SAVED_KEY)  # if there are more rows
     metadata = {key: it for key, it in about["metadata"].items() if key not in left}
     image = metadata.get("micrograph", {})
     rows_read = int(rows * image.get(LEVEL_KEY, 1))
@@ -521,7 +521,7 @@ def _as(values: Any, rgb: bool) -> Any:
 def stack_planes(planes: list[Any]) -> Any:
     """Stack planes (Y, X) or (Y, X, 3) along a first axis, unless there is only one.
 
-    Lazy ones stay lazy.
+    Lazy planes stay lazy.
     """
     if len(planes) == 1:
         return planes[0]
@@ -542,7 +542,7 @@ _COLOUR = "#7fb2e5"
 def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[Any]:
     """Place frames at integer pixels; overlaps show the brighter one.
 
-    Round fields are dark at their rims, so that the brighter one is the better lit.
+    Round fields are dark at their rims, so the brighter frame has better illumination.
     """
     places = np.round(corners - corners.min(axis=0)).astype(int)
     rows, columns = acquisition.frame_shape
@@ -567,8 +567,8 @@ def scan_layers(
 ) -> list[LayerTuple]:
     """Return the frames of a scan at their nominal positions: an image and outlines.
 
-    A stack of frames where no places are known. The metadata keep the folder, and the
-    `options` that its frames were opened with.
+    A stack of frames if positions are unknown. The metadata store the folder, and the
+    `options` with which its frames were opened.
     """
     corners = acquisition.nominal_corners()
     size, name = acquisition.pixel_size_nm, acquisition.name

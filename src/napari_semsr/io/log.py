@@ -12,8 +12,8 @@ from pathlib import Path
 
 import platformdirs
 
-_MOST_BYTES = 1_000_000  # of a log before it becomes the older one; chosen
-_TOLD = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
+_MOST_BYTES = 1_000_000  # size of a log before it is rotated; chosen
+_PACKAGES = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
 
 
 def error_log() -> Path:
@@ -27,14 +27,14 @@ def note_error(
 ) -> Path | None:
     """Append an error with its traceback to a log, whose older half is rotated out.
 
-    To the log of panels by default. None where it cannot be written, which is no error
-    of its own.
+    By default to the log of panels. Returns None if it cannot be written; no error is
+    raised.
     """
     path = error_log() if path is None else path
     now = datetime.now().astimezone().isoformat(timespec="seconds")
     text = "".join(traceback.format_exception(error))
     versions = [f"Python {platform.python_version()}", platform.platform()]
-    for name in _TOLD:
+    for name in _PACKAGES:
         with suppress(PackageNotFoundError):
             versions.append(f"{name} {version(name)}")
     try:

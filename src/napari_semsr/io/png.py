@@ -1,8 +1,8 @@
 """PNG, JPEG and BMP: display images, which some microscopes save.
 
-What a PNG says beside its pixels is written by Pillow, and read here: Pillow gives up
-a whole file for one damaged text, and a text of more than a megabyte, as the history
-of a large mosaic can be. Chunks after https://www.w3.org/TR/png-3/.
+Metadata of a PNG are written by Pillow but read here: Pillow rejects a whole file for
+one damaged text, or for a text of more than a megabyte, such as the history of a large
+mosaic. Chunks after https://www.w3.org/TR/png-3/.
 """
 
 import io
@@ -44,14 +44,14 @@ from napari_semsr.io.read_image import (
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _JPEG, _BMP = b"\xff\xd8\xff", b"BM"
-# of a JPEG, but for what stands in the midst of packed pixels: stuffing, restarts
+# markers of a JPEG, except for those within compressed pixels: stuffing, restarts
 _MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]", re.DOTALL)
 _BEGIN, _END = b"\xff\xd8", b"\xff\xd9"
 _NM_PER_METRE = 1e9
 _LARGEST_RECORD = 1 << 22  # bytes of a history in a PNG; chosen
 _LARGEST_TEXT = 500  # characters of other texts that are shown; chosen
 _PIXEL_CHUNKS = ("IHDR", "PLTE", "tRNS", "IDAT", "IEND")
-_SMALLEST_TEXT = 12  # px; chosen: readable where the figure is shown as it is
+_SMALLEST_TEXT = 12  # px; chosen: readable at full size
 _FRAME = 12  # length, name and checksum around the content of a chunk
 _IHDR = 13  # bytes of a PNG's header
 _ORIENTATION = 274  # tag of EXIF
@@ -121,7 +121,7 @@ def _png(path: Path, data: bytes) -> RawImage:
     own = None if record is None else record.pixel_size_nm
     if size is not None and own is not None and _is_rounded(own, size):
         size = own
-    # print resolutions (72 dpi, 300 dpi) are no calibration, unless it is our own
+    # print resolutions (72 dpi, 300 dpi) are not a calibration, except in our own files
     if record is None and size is not None and max(size) > LARGEST_PRINTED_NM:
         size = None
     record, doubts = _as_picture(path, record)
@@ -158,7 +158,7 @@ def _as_picture(
 def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
     """Separate the metadata chunks of a PNG from those of its pixels.
 
-    Damage in a text cannot disturb the decoder then, nor make it grumble.
+    Damaged texts then cause neither errors nor warnings of the decoder.
     """
     texts: list[tuple[str, bytes]] = []
     pixel_chunks = [_SIGNATURE]
@@ -235,7 +235,8 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.JpegImagePlugin import JpegImageFile
 
-    # not by Image.open, which refuses what is large: that is judged by what it holds
+    # not by Image.open, which refuses large images: their size is checked against the
+    # file
     is_jpeg = data.startswith(_JPEG)
     if is_jpeg:
         data = data[: _jpeg_end(data)]
@@ -251,8 +252,8 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
 def _jpeg_end(data: bytes) -> int:
     """Find where a JPEG ends, by its markers (ITU T.81, annex B).
 
-    Cameras and phones append data, and put previews with ends of their own into
-    segments, which are stepped over. A decoder fills what is missing with grey.
+    Cameras and phones append data, and store previews with own end markers in segments,
+    which are skipped. A decoder fills missing parts with grey.
     """
     at = len(_BEGIN)
     while (match := _MARKER.search(data, at)) is not None:
@@ -302,8 +303,8 @@ def write(image: Micrograph, path: Path) -> None:
 def write_picture(pixels: NDArray[np.uint8], path: Path, lines: Sequence[str]) -> None:
     """Write a screenshot as a PNG, with lines of text in a strip below it.
 
-    The pixels have three or four samples; the lines are what must not get lost, such as
-    that a network made the image.
+    The pixels have three or four samples; the lines contain essential information, such
+    as that a network made the image.
     """
     from PIL import Image, ImageDraw, ImageFont
     from PIL.PngImagePlugin import PngInfo
@@ -329,5 +330,5 @@ def _dpi(size: PixelSize | None) -> tuple[float, float] | None:
         return None
     x, y = _NM_PER_METRE / size[1], _NM_PER_METRE / size[0]
     if not all(math.isfinite(n) and 1 <= round(n) < 2**31 for n in (x, y)):
-        return None  # of pixels finer than 0.47 nm
+        return None  # for pixels finer than 0.47 nm
     return x * 0.0254, y * 0.0254

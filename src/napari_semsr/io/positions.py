@@ -1,11 +1,12 @@
 """Positions of frames from Fiji and Micro-Manager.
 
 Fiji's stitching: ``TileConfiguration.txt``, a line ``NAME; ; (x, y)`` for each frame,
-in pixels; ``TileConfiguration.registered.txt`` has solved ones. Micro-Manager: places
-of the stage in micrometres, in ``metadata.txt`` of each folder, ``NAME_metadata.txt``
-next to ``NAME.ome.tif``, tag 51123 of these, or a list of positions (``.pos``, JSON).
-Where the camera is turned or mirrored, ``PixelSizeAffine`` (or ``AffineTransform`` of
-the summary) maps its pixels to the stage, as the program's own tiling takes it.
+in pixels; ``TileConfiguration.registered.txt`` has registered ones. Micro-Manager:
+stage positions in micrometres, in ``metadata.txt`` of each folder,
+``NAME_metadata.txt`` next to ``NAME.ome.tif``, tag 51123 of these, or a list of
+positions (``.pos``, JSON). If the camera is rotated or mirrored, ``PixelSizeAffine``
+(or ``AffineTransform`` of the summary) maps its pixels to the stage, as in the
+program's own tiling.
 """
 
 import json
@@ -37,7 +38,7 @@ _MICRO_MANAGER = 51123  # TIFF tag
 _FRAME_MAP, _SUMMARY_MAP = "PixelSizeAffine", "AffineTransform"  # of Micro-Manager
 # Relative; chosen: a real calibration states 0.1056 and measures 0.103 to 0.107 um, and
 # another objective differs by more.
-_MEASURED = 0.1
+_SIZE_TOLERANCE = 0.1
 _NM = 1000.0  # in a micrometre
 
 
@@ -48,15 +49,15 @@ class Positions:
     path: Path
     unit: str  # ``"px"`` or ``"nm"``
     corners: dict[str, tuple[float, float]]  # ``(y, x)`` by name of the frame
-    unplaced: tuple[str, ...] = ()  # Frames that are named, but whose cells are empty
-    pixel_size_nm: PixelSize | None = None  # Where the file states it, too
-    files: tuple[Path, ...] = ()  # All that state a part of them
+    unplaced: tuple[str, ...] = ()  # Listed frames with empty cells
+    pixel_size_nm: PixelSize | None = None  # If the file states it
+    files: tuple[Path, ...] = ()  # All files with a part of them
 
 
 def find_positions(folder: Path) -> Path | None:
     """Find the file with the positions of a folder's frames, except ``positions.csv``.
 
-    The folder itself if they are in several files, or in the frames.
+    Returns the folder itself if they are in several files, or in the frames.
     """
     for name in (REGISTERED, FIJI):
         if (folder / name).is_file():
@@ -162,8 +163,8 @@ def _portable(name: str) -> str:
 def write_fiji(path: Path, places: Mapping[str, Iterable[float] | None]) -> None:
     """Write top-left corners ``(y, x)`` in px for Fiji's stitching, as ``(x, y)``.
 
-    A frame without a place, None, is named in a comment. A name that begins as a
-    comment does, or with a space, which Fiji cuts off, has the folder before it.
+    A frame without a position, None, is listed in a comment. A name that starts like a
+    comment, or with a space, which Fiji removes, is preceded by its folder.
     """
     lines = ["# Define the number of dimensions we are working on", "dim = 2", ""]
     lines.append("# Define the image coordinates")
@@ -301,7 +302,7 @@ def _place_entries(
 def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Read the matrix from pixels to micrometres of the stage, ``(xx, xy, yx, yy)``.
 
-    None where none was measured: Micro-Manager states the identity then, or a multiple.
+    None if none was measured: Micro-Manager then states the identity, or a multiple.
     """
     stage_map, name = value.get(_FRAME_MAP), _FRAME_MAP
     if stage_map is None:
@@ -319,9 +320,9 @@ def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | N
         xx = xy = yx = yy = math.nan
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
         msg = (
-            f"{path} must state in {name} how pixels lie on the stage, got "
-            f"{shorten(stage_map)}: measure it again in Micro-Manager, or give a table "
-            "of positions."
+            f"{path} must state in {name} the map from pixels to the stage, got "
+            f"{shorten(stage_map)}: measure it again in Micro-Manager, or give a "
+            "table of positions."
         )
         raise ReadError(msg, code="positions-invalid")
     return None if (xy, yx) == (0, 0) and xx == yy > 0 else (xx, xy, yx, yy)
@@ -335,21 +336,21 @@ def _along_frames(
 ) -> tuple[PixelSize, dict[str, tuple[float, float]]]:
     """Convert stage positions to positions along rows and columns of the frames.
 
-    The size of a pixel is the one number that the file states for it, where both sides
-    of the map agree with that, else the lengths of these sides.
+    The pixel size is the single number in the file if both sides of the map agree with
+    it, else the lengths of these sides.
     """
     xx, xy, yx, yy = stage_places
     area = xx * yy - xy * yx
     sides = math.hypot(xy, yy) * _NM, math.hypot(xx, yx) * _NM
     of_map = math.sqrt(abs(area)) * _NM
-    if size is not None and not math.isclose(of_map, size, rel_tol=_MEASURED):
+    if size is not None and not math.isclose(of_map, size, rel_tol=_SIZE_TOLERANCE):
         msg = (
             f"{path} states pixels of {size:g} nm and, in {_FRAME_MAP}, of "
             f"{of_map:g} nm: correct the wrong one."
         )
         raise ReadError(msg, code="pixel-size-contradicts")
     if size is not None:
-        both = all(math.isclose(side, size, rel_tol=_MEASURED) for side in sides)
+        both = all(math.isclose(side, size, rel_tol=_SIZE_TOLERANCE) for side in sides)
         sides = (size, size) if both else sides
     frame_places = {
         name: (sides[0] * (xx * y - yx * x) / area, sides[1] * (yy * x - xy * y) / area)

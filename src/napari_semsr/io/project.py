@@ -1,7 +1,7 @@
 """Projects: the open layers of a session, saved in a folder for reopening.
 
-``NAME.semsr/project.json`` lists the layers, where their pixels are and how they are
-shown. Pixels that we made lie in the folder; inputs stay where they are, and are found
+``NAME.semsr/project.json`` lists the layers, the location of their pixels and their
+display settings. Computed pixels are in the folder; inputs stay in place, and are found
 again by path and digest.
 """
 
@@ -72,7 +72,7 @@ from napari_semsr.io.layers import (
 PROJECT_SUFFIX = ".semsr"
 """Ending of the name of a project's folder."""
 
-_LONGEST = 1000  # letters of a path in a sentence; chosen: any true one
+_LONGEST = 1000  # length of a path in a sentence; chosen: any real one
 _FILE = "project.json"
 _VERSION = 1
 _FORMAT = "napari-semsr project"
@@ -97,22 +97,24 @@ class _Part(BaseModel):
 class ProjectInput(_Part):
     """A file or folder from outside the project."""
 
-    path: str  # from the project's folder, with "/"; absolute where there is no way
-    absolute: str  # where it was when the project was saved
-    # bytes and time of change (ns); while they are the same, nothing is digested
+    path: str  # from the project's folder, with "/"; else absolute
+    absolute: str  # absolute path when the project was saved
+    # size in bytes and modification time (ns); if unchanged, no digest is computed
     stamp: tuple[int, int]
 
 
 class ProjectLayer(_Part):
     """One layer."""
 
-    kind: Kind  # as napari calls it
+    kind: Kind  # kind in napari
     name: str
     attributes: dict[str, Any] = {}  # keywords as JSON: transform, look, metadata
     store: str | None = None  # name of the store in the project's folder
-    input: str | None = None  # digest of what it shows, or whose frames it outlines
+    input: str | None = (
+        None  # digest of the input that it shows, or whose frames it outlines
+    )
     # ``{"frames": True}`` with options, ``{"layer": N}`` for one of those that our
-    # reader gives to napari, or options
+    # reader returns to napari, or options
     read: dict[str, Any] | None = None
     data: list[Any] | None = None  # vertices, points, vectors or tracks, in pixels
 
@@ -136,7 +138,7 @@ class Project(_Part):
     format: Literal["napari-semsr project"] = "napari-semsr project"
     version: int = _VERSION
     saved: str = ""  # when, in UTC
-    versions: dict[str, str] = {}  # of the software that saved it
+    versions: dict[str, str] = {}  # version of the software that saved it
     inputs: dict[str, ProjectInput] = {}  # by digest
     layers: tuple[ProjectLayer, ...] = ()  # bottom first
     options: dict[str, dict[str, Any]] = {}  # forms of the panels, by their titles
@@ -219,8 +221,8 @@ def write_project(folder: Path, project: Project) -> None:
 def adopt(source: Path, target: Path) -> None:
     """Copy a store or a folder, with hard links if possible.
 
-    No file of it is ever changed in place. The halves of a mosaic, which lie beside it,
-    lie beside its second place too.
+    Its files are never changed in place. The halves of a mosaic, which are next to it,
+    are copied too.
     """
     beside = zip(half_paths(source), half_paths(target), strict=True)
     for source_file, target_file in ((source, target), *beside):
@@ -240,7 +242,7 @@ def _link(source: str, target: str) -> None:
 def write_array(data: Any, path: Path) -> None:
     """Write pixels other than a grey image (stacks, colour, labels) as a zarr array.
 
-    It appears when it is whole.
+    It appears when it is complete.
     """
     import zarr
 
@@ -275,7 +277,7 @@ def read_array(path: Path) -> Any:
 def plain(value: Any) -> Any:
     """Convert values of napari to JSON types, others to text.
 
-    No number is left infinite or NaN.
+    Infinite and NaN numbers are converted.
     """
     value = getattr(value, "value", value)  # of an enumeration
     if isinstance(value, BaseModel):
@@ -294,7 +296,7 @@ def plain(value: Any) -> Any:
 def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Convert keywords of a layer (``layer.as_layer_data_tuple()``) to JSON.
 
-    Without the places in its metadata that hold on this machine only.
+    Without metadata that are valid on this machine only.
     """
     plain_names = dict(attributes)
     features = plain_names.pop("features", None)
@@ -393,7 +395,7 @@ def note_input(
 ) -> tuple[str, ProjectInput]:
     """Return the digest and the record of an input of a project.
 
-    It is digested unless that was done for one of the `inputs`, by digest.
+    The digest is computed unless one of the `inputs`, by digest, has it.
     """
     files = _files_of(path, frames)
     stamp, absolute = _stamp(files), str(path.resolve())
@@ -423,7 +425,7 @@ def _find(
     name = PurePosixPath(one.path).name
     candidates = [folder / one.path, Path(one.absolute), folder.parent / name]
     places = map(as_on_disk, candidates)
-    # a device is neither, and has no end
+    # a device is neither, and is endless
     there = [p for p in places if is_there(p) and (p.is_file() or p.is_dir())]
     for place in there:
         if _is_same(place, digest, one, frames):
@@ -440,11 +442,11 @@ class OpenedProject:
 
     folder: Path
     project: Project
-    # of each layer what the file says, and its data, keywords and kind for napari
+    # per layer its entry in the file, and its data, keywords and kind for napari
     layers: tuple[tuple[ProjectLayer, LayerTuple], ...]
-    lost: tuple[ProjectLayer, ...]  # layers that could not be read
+    missing: tuple[ProjectLayer, ...]  # layers that could not be read
     # a sentence for each input or store that is missing, damaged or changed
-    said: tuple[str, ...]
+    messages: tuple[str, ...]
 
 
 def open_project(path: Path) -> Job[OpenedProject]:
@@ -481,7 +483,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
             if layer.input is None or paths.get(layer.input):
                 sentence = f"Layer {layer.name!r} was left out: {error}"
                 messages.append(Message(sentence, code_of(error)))
-    messages = list(dict.fromkeys(messages))  # levels of one image have the same
+    messages = list(dict.fromkeys(messages))  # levels of one image share it
     return OpenedProject(
         folder, project, tuple(layers), tuple(lost_layers), tuple(messages)
     )
@@ -567,7 +569,7 @@ def _read_as(source: Path, options: dict[str, Any]) -> LayerTuple:
 def read_project_layers(path: Paths) -> list[LayerTuple]:
     """Read the layers of a project for napari; warn about missing ones."""
     project = run(open_project(Path(path if isinstance(path, str) else path[0])))
-    for sentence in project.said:
+    for sentence in project.messages:
         warn(sentence)
     for _, (_, keywords, _) in project.layers:
         keywords["metadata"][PROJECT_KEY] = str(project.folder)

@@ -1,6 +1,6 @@
 """Reading options and shared parts of all format readers.
 
-These are lengths, text files of microscopes, data bar, grey, calibration and record.
+Lengths, text files of microscopes, data bar, grey conversion, calibration and record.
 """
 
 import math
@@ -44,10 +44,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.io.files import Record, choose, half_paths, is_there
 
-# Lengths as files state them, turned into nanometres.
+# Conversion of lengths in files to nanometres.
 #
-# Nothing here guesses: what is not a finite positive number with a known unit
-# becomes None, and the caller decides what to say about it.
+# Nothing is guessed: anything but a finite positive number with a known unit becomes
+# None, and the caller decides on a warning.
 
 _NM_PER_UNIT = {
     "fm": 1e-6,
@@ -80,10 +80,10 @@ _SYNONYMS = {
 }
 # Entries of an image's metadata
 CUT_KEY = "databar_rows_cropped"
-LEVEL_KEY = "rows_of_level_0"  # that one row of a coarser level takes
+LEVEL_KEY = "rows_of_level_0"  # rows of level 0 per row of a coarser level
 SERIES_KEY = "series_read"  # of several, counted from 0
-OWN_SERIES_KEY = "series_of_file"  # how many of them are in this file, full size
-SMALLEST_NM, LARGEST_NM = 1e-5, 1e9  # pixel sizes that are believed; chosen
+OWN_SERIES_KEY = "series_of_file"  # number of them in this file, at full size
+SMALLEST_NM, LARGEST_NM = 1e-5, 1e9  # accepted pixel sizes; chosen
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag is a print resolution (4800 dpi is 5.3 um)."""
 _LENGTH = re.compile(r"^\s*([-+0-9.,eE]+)\s*(\S+)\s*$")
@@ -94,17 +94,17 @@ _MICRO = (
     *("\u00b5", "\u03bc", "\u00c2\u00b5", "\u00ce\u00bc"),
     *("\u0192\u00ca", "\u00a6\u00cc", "\ufffd"),
 )
-_JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # as Java writes letters in ASCII
+_JAVA_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")  # escapes of Java
 
 
 def _canonical(unit: str) -> str:
     """Normalise the spelling of a unit."""
-    text = _JAVA_ESCAPE.sub(lambda found: chr(int(found[1], 16)), unit.strip()).lower()
+    text = _JAVA_ESCAPE.sub(lambda match: chr(int(match[1], 16)), unit.strip()).lower()
     for prefix in _MICRO:
         if text.startswith(prefix.lower()):
             text = "u" + text[len(prefix) :]
             break
-    # one letter for what looks the same, and Japan's unit in one letter taken apart
+    # one letter for equal symbols; Japanese one-letter units are decomposed
     text = unicodedata.normalize("NFKC", text).replace("\u03bc", "u")
     text = text.replace("metre", "meter")
     if text.endswith(("meters", "microns", "angstroms")):
@@ -127,7 +127,7 @@ def to_nm(value: object, unit: str) -> float | None:
         number = float(Decimal(str(value).strip()) * Decimal(repr(size)))
     except (ArithmeticError, ValueError):
         return None
-    # the bounds exclude zeros, infinities and corrupt floats alike
+    # the bounds exclude zeros, infinities and corrupt floats
     if not math.isfinite(number) or not SMALLEST_NM <= number <= LARGEST_NM:
         return None
     return number
@@ -136,8 +136,8 @@ def to_nm(value: object, unit: str) -> float | None:
 def parse_length_nm(text: str, unit: str = "") -> float | None:
     """Convert a length typed by a user, such as ``"55.82 nm"``, to nanometres.
 
-    None if it is no such length, or if its comma may be that of thousands or of a
-    fraction, as in ``"1,000 nm"``. `unit` is that of a number alone.
+    None if it is not a length, or if its comma is ambiguous, as in ``"1,000 nm"``.
+    `unit` applies to a number without a unit.
     """
     return None if _EITHER_COMMA.match(text) else stated_length_nm(text, unit)
 
@@ -145,7 +145,7 @@ def parse_length_nm(text: str, unit: str = "") -> float | None:
 def stated_length_nm(text: str, unit: str = "") -> float | None:
     """Convert a length written by a microscope to nanometres; None if it is not one.
 
-    A comma is that of a fraction: programs print numbers without one for thousands.
+    A comma is a decimal comma: programs do not print separators of thousands.
     """
     alone = to_nm(text, unit)
     match = _LENGTH.match(re.sub(r"(?<=[0-9.])(?=[^0-9.eE+\-,\s])", " ", text, count=1))
@@ -186,8 +186,8 @@ class ReadOptions(Options):
     plane: int | None = option(
         None,
         "Plane",
-        "plane of a stack or time series, counted over all axes of which no place is "
-        "given, the last fastest; the first is 0",
+        "plane of a stack or time series, counted over all axes without an own "
+        "option value, the last fastest; the first is 0",
         ge=0,
     )
     dataset: str | None = Field(
@@ -222,7 +222,7 @@ class ReadOptions(Options):
     def _size(cls, value: object) -> PixelSize | None:
         """Validate one number or two, or their text, as a pixel size."""
         if isinstance(value, str):
-            # of "7,5 nm" the comma is that of a fraction, so that it is refused
+            # in "7,5 nm" it is a decimal comma, which is refused
             text = value if "," in value else value.strip().removesuffix("nm")
             try:
                 value = parse_pixel_size([float(part) for part in text.split(",")])
@@ -263,25 +263,25 @@ class FileInfo:
     shape: tuple[int, int]  # Rows and columns of the image, its data bar cropped
     stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
     dtype: str
-    pixel_size_nm: PixelSize | None  # ``(y, x)``; None when the file does not say
-    vendor: str | None = None  # Maker of the microscope, where the file tells
-    # How many there are to choose from
+    pixel_size_nm: PixelSize | None  # ``(y, x)``; None if the file does not state it
+    vendor: str | None = None  # Manufacturer of the microscope, if the file states it
+    # Number of images, levels, channels and planes to choose from
     levels: int = 1
     series: int = 1
     channels: int = 1
     planes: int = 1
     # Sizes of the axes before rows and columns, by their names: t, z and c among them
     axes: Mapping[str, int] = field(default_factory=dict)
-    # Rows of data bar below the image, by the header; 0 when it tells of none
+    # Rows of data bar below the image, by the header; 0 if it states none
     databar_rows: int = 0
-    # Rows that look like a data bar where the header does not tell: a guess, which is
-    # never applied unasked
+    # Rows that look like a data bar if the header does not state one: a guess, never
+    # applied automatically
     suggested_databar_rows: int = 0
     # Model that made the image, or anything that it was made from
     network: str | None = None
-    # What else the file says; ``"warnings"`` lists what could not be used
+    # Other metadata of the file; ``"warnings"`` lists what could not be used
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    # Where the pixel size comes from, in words
+    # Source of the pixel size, as text
     pixel_size_from: str | None = None
 
 
@@ -290,30 +290,32 @@ class RawImage:
     """One image from a format module, before grey conversion, crop and overrides."""
 
     format: str  # As in `FileInfo`
-    # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None of what a
-    # microscope's text says alone
+    # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None for the
+    # contents of a microscope's text file alone
     data: Any
-    pixel_size_nm: PixelSize | None = None  # ``(y, x)`` of this very level
+    pixel_size_nm: PixelSize | None = None  # ``(y, x)`` at this level
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
     coarser: FloatPair = (1.0, 1.0)  # Rows and columns of level 0 that a pixel takes
-    orientation: int = 1  # How to turn what is stored, as TIFF counts; see `_upright`
-    # How many there are to choose from
+    orientation: int = 1  # Stored orientation, numbered as in TIFF; see `_upright`
+    # Number of images, levels, channels and planes to choose from
     levels: int = 1
     series: int = 1
     channels: int = 1
     planes: int = 1
     axes: Mapping[str, int] = field(default_factory=dict)  # As in `FileInfo`
-    record: Record | None = None  # What this package wrote beside the pixels
-    # Where the format itself carries them
+    record: Record | None = None  # Record written by this package
+    # If the format stores them
     origin: tuple[float, float] | None = None
     spacing_px: tuple[float, float] | None = None
     name: str | None = None
     look: DisplaySettings | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
-    warnings: tuple[str, ...] = ()  # What could not be used, one sentence each
-    # Why pixel size or data bar are unknown or may be wrong, which matters unless a
-    # size is typed, and why the place is not known
+    warnings: tuple[
+        str, ...
+    ] = ()  # Warnings about unusable metadata, one sentence each
+    # Why pixel size or data bar are unknown or may be wrong, relevant unless a size is
+    # typed, and why the position is unknown
     doubts: tuple[str, ...] = ()
     place_doubts: tuple[str, ...] = ()
 
@@ -340,8 +342,8 @@ AXIS_OPTIONS = {"t": "time", "z": "z"}  # axes with an option of their own
 def named_axes(axes: Sequence[str], sizes: Sequence[int]) -> dict[str, int]:
     """Return the sizes of the axes before rows and columns, by name, in their order.
 
-    Those that no format names are ``plane``, neighbours of them as one; others of them,
-    behind an axis with a name, are numbered.
+    Unnamed axes are ``plane``, adjacent ones combined; further ones, after a named
+    axis, are numbered.
     """
     sizes_by_axis: dict[str, int] = {}
     for axis, size in zip(axes, sizes, strict=True):
@@ -357,9 +359,9 @@ def choose_plane(
 ) -> tuple[int, int, tuple[int, ...]]:
     """Choose one channel and plane among the axes before rows and columns.
 
-    One of them may be ``c``, of channels, others ``t`` and ``z``; those of which no
-    place is chosen count planes, the last fastest. Gives how many channels and planes
-    there are, and the place on each axis.
+    One of them may be ``c`` for channels, others ``t`` and ``z``; the remaining axes
+    count planes, the last fastest. Returns the numbers of channels and planes, and the
+    place on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
     sizes_by_axis = named_axes(axes, sizes)
@@ -391,16 +393,16 @@ def choose_plane(
 
 # Text that microscopes write next to an image, or into it.
 #
-# JEOL: ``NAME.txt`` with lines ``$KEY value``, some of ``$$KEY`` in older ones; the
-# micron bar's length on screen and in the specimen gives the pixel size, which newer
-# ones state, too, and the frame's size tells where the data bar begins.
-# Hitachi: ``NAME.txt``, an INI text with a section ``[SemImageFile]``, ASCII or UTF-16;
+# JEOL: ``NAME.txt`` with lines ``$KEY value``, or ``$$KEY`` in older ones; the length
+# of the micron bar on screen and in the specimen gives the pixel size, which newer
+# files also state, and the size of the frame shows where the data bar starts. Hitachi:
+# ``NAME.txt``, an INI text with a section ``[SemImageFile]``, ASCII or UTF-16;
 # ``PixelSize`` in nm, of an image of ``DataSize``. TESCAN: ``NAME-tif.hdr`` beside a
 # TIFF, ``NAME-png.hdr`` beside a PNG, an INI text that is in TIFF's tag 50431, too;
 # lengths in metres, the data bar ``ImageStripSize`` rows high.
 
 _LARGEST_SIDECAR = 1 << 20  # bytes of a text file next to an image; chosen
-_BEGINNING = 512  # bytes that show an encoding; chosen: several lines
+_BEGINNING = 512  # bytes for detecting an encoding; chosen: several lines
 _PITCH, _BAR, _MARKER = "CM_PIXEL_SIZE", "SM_MICRON_BAR", "SM_MICRON_MARKER"
 _FRAMES = ("CM_IMAGE_SIZE", "CM_FULL_SIZE")
 _LENGTH_TEXT = re.compile(r"([-+]?[\d.,]+(?:[eE][-+]?\d+)?)[ \t]*([^\W\d_]*)")
@@ -451,14 +453,14 @@ def _text_of(path: Path) -> str:
         return ""
 
 
-# Katakana of half the width, as the West's micro sign becomes, and private letters
+# half-width Katakana, from a Western micro sign, and private letters
 _NOT_JAPANESE = re.compile("[\uff61-\uff9f\ue000-\uf8ff]")
 
 
 def decode_text(data: bytes) -> str:
     """Decode a microscope's text: UTF-16, UTF-8, Shift-JIS or Windows-1252.
 
-    Each but UTF-16 is ASCII where that suffices.
+    All except UTF-16 are supersets of ASCII.
     """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16", errors="replace")
@@ -506,8 +508,8 @@ def _read_sidecar(
 
 
 _TALLEST = 0.08  # of the height; chosen: bars of FEI and JEOL take 6 to 7 %
-_ROUNDING_ROWS = 2  # rows; chosen: both sides of what was resampled are rounded
-_SAME_PITCH = 0.01  # chosen: a micron bar of 100 px is right to half a percent
+_ROUNDING_ROWS = 2  # rows; chosen: both sides of a resampled image are rounded
+_SAME_PITCH = 0.01  # chosen: a micron bar of 100 px is precise to half a percent
 
 
 def of_frame(
@@ -519,9 +521,9 @@ def of_frame(
 ) -> RawImage:
     """Apply a microscope's metadata of its frame to an image.
 
-    An image of another width was resampled where its shape is that of the frame, or of
-    that and a data bar, unless the pixel size that it states itself is the frame's.
-    Else it was cut out, and keeps its pixels and all its rows.
+    An image of another width counts as resampled if its aspect ratio is that of the
+    frame, with or without data bar, unless it states the frame's pixel size. Else it
+    was cropped, and keeps its pixel size and all its rows.
     """
     (rows, columns), size = frame, frame_image.pixel_size_nm
     stretch = columns / shape[1]
@@ -635,7 +637,7 @@ def _jeol_size(
 def _stated_pitch(text: str) -> tuple[PixelSize, float] | None:
     """Read a pixel size, of columns and rows or of both, and its rounding error.
 
-    By what part of it, at most.
+    The error is relative.
     """
     parts = _LENGTH_TEXT.findall(text)
     lengths = [stated_length_nm(f"{number} {unit}") for number, unit in parts]
@@ -709,22 +711,22 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
 
 # Detection of rows below an image that look like the data bar of a microscope.
 #
-# A guess for images whose header does not tell; it is shown, never applied unasked.
-# A bar is a band of one flat ground with letters in it, that begins along one straight
-# row over most of the width. No specimen does all of that.
+# A guess for images without a data bar in the header; it is reported, but never applied
+# automatically. A bar is a band with a uniform background and letters, with a straight
+# upper edge over most of the width. No specimen has all of these.
 
 _SHARE = 0.25  # a bar takes at most this part of the height
 _SMALLEST = 8  # rows of a bar
-_LEVELS = 6 / 255  # JPEG blurs a flat ground by so much of the range
-_GROUND = 0.5  # least part of the bar's pixels that are ground
-_STEP = 0.4  # rise of that part from one side of the first row to the other
-_LETTERS = 0.004  # least part of pixels that stand out from the ground
-_CONTRAST = 0.4  # of the range, by which letters stand out
+_LEVELS = 6 / 255  # variation of a uniform background by JPEG, over the range
+_GROUND = 0.5  # smallest share of background pixels in a bar
+_STEP = 0.4  # increase of that share at the first row
+_LETTERS = 0.004  # smallest share of pixels that differ from the background
+_CONTRAST = 0.4  # contrast of letters, over the range
 _NEAR = 4  # rows on each side of the edge that are compared
-_LINE = 3  # rows of a ruled line, which have no ground
-_RULE_SHARE = 0.8  # least part of such a row that has one value
+_LINE = 3  # rows of a ruled line, without background
+_RULE_SHARE = 0.8  # smallest share of such a row with one value
 _MOST_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
-_MOST_SEEN = 1 << 24  # of these that are looked at; chosen: 128 MB as float64
+_MOST_SEEN = 1 << 24  # of these that are evaluated; chosen: 128 MB as float64
 
 
 def _grounds(bottom: NDArray[np.float64]) -> list[float]:
@@ -773,8 +775,8 @@ def _is_bar(
 def suggest_databar(image: Any, reach: float | None = None) -> int:
     """Count the rows at the bottom that look like a data bar.
 
-    Of an array, or a dask array, its lowest rows alone are read. Where `reach` rows
-    from the top count, a bar below them is none.
+    Only the lowest rows of an array, or a dask array, are read. If only `reach` rows
+    from the top count, a bar below them is ignored.
     """
     height, width = image.shape[:2]
     depth = min(int(height * _SHARE), _MOST_READ // max(1, width))
@@ -797,19 +799,19 @@ def suggest_databar(image: Any, reach: float | None = None) -> int:
         first = _first_row(part)
         if first is not None and _is_bar(bottom[first:], ground, part[first:]):
             rows = max(rows, depth - _above_frame(bottom, first))
-    # by half a pixel, where the rows that count are those of another grid
+    # by half a pixel, if the rows belong to another grid
     return rows if reach is None or reach > height - rows + 0.5 else 0
 
 
 # Colour samples to grey values: grey stored as colour is grey, colour is refused.
 
-# Rec. 601 luma, the weights by which JPEG itself splits grey from colour
+# Rec. 601 luma, the weights of JPEG
 _LUMA = (0.299, 0.587, 0.114)
-# JPEG moves equal channels apart by rounding: at most so many levels of 255
+# difference of equal channels by the rounding of JPEG: at most so many levels of 255
 _TOLERANCE = 3 / 255
 _SAMPLES = 3  # red, green and blue
 _BORDER = 3  # px; chosen: FEI's line is one or two wide
-_LEAST_FRAMED = 64  # px; chosen: of less a frame is no small part
+_LEAST_FRAMED = 64  # px; chosen: in smaller images a frame is a large part
 
 
 def _full_scale(dtype: np.dtype[Any]) -> float:
@@ -823,13 +825,13 @@ class ColourError(ReadError):
     def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
         super().__init__(message, code="databar-coloured" if bar else "colour-image")
         self.samples = samples  # (Y, X, 3)
-        self.databar_rows = bar  # the lowest rows, where all that has colour is there
+        self.databar_rows = bar  # the lowest rows, if all colour is there
 
 
 def _spreads(samples: Any) -> NDArray[np.float64]:
     """Return the largest difference of red, green and blue in each row.
 
-    Microscopes draw a line in colour around what they export.
+    Microscopes draw a coloured line around exported images.
     """
     frame = _BORDER if min(samples.shape[:2]) >= _LEAST_FRAMED else 0
     columns = slice(frame, samples.shape[1] - frame)
@@ -888,7 +890,7 @@ def luminance(samples: Any) -> Any:
 def as_grey(samples: Any) -> Any | None:
     """Convert an image stored as colour (Y, X, S) to grey (Y, X).
 
-    None where red, green and blue differ by more than JPEG's rounding.
+    None if red, green and blue differ by more than the rounding of JPEG.
     """
     if samples.ndim == 2:
         return samples
@@ -902,7 +904,7 @@ def as_grey(samples: Any) -> Any | None:
 def to_grey(path: Path, data: Any, *, colour: str, down: float = 1.0) -> Any:
     """Convert stored pixels, (Y, X) or (Y, X, S), to one grey plane (Y, X).
 
-    It may be of a level, `down` times coarser than the image.
+    It may belong to a level, `down` times coarser than the image.
     """
     grey = as_grey(data)
     if grey is not None and data.ndim > 2 and _has_frame(data):
@@ -1057,8 +1059,8 @@ def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
     return source.databar_rows if options.crop_databar else 0
 
 
-# Whether rows and columns of what is stored change places, and then run backwards:
-# TIFF 6.0, page 36; EXIF counts the same.
+# Whether stored rows and columns are exchanged, and then reversed: TIFF 6.0, page 36;
+# EXIF uses the same numbers.
 _TURNS = {
     2: (False, False, True),
     3: (False, True, True),
@@ -1071,7 +1073,7 @@ _TURNS = {
 
 
 def _upright(source: RawImage) -> RawImage:
-    """Turn an image as its file says that it is shown."""
+    """Rotate an image to the orientation stated in its file."""
     if source.orientation not in _TURNS:
         return source
     swap, down, across = _TURNS[source.orientation]
@@ -1081,7 +1083,7 @@ def _upright(source: RawImage) -> RawImage:
 
     data = source.data.swapaxes(0, 1) if swap else source.data
     data = data[:: -1 if down else 1, :: -1 if across else 1]
-    # torch takes no array that runs backwards
+    # torch does not support negative strides
     if isinstance(data, np.ndarray):
         data = np.ascontiguousarray(data)
     else:
@@ -1099,7 +1101,7 @@ def _upright(source: RawImage) -> RawImage:
 
 
 def _is_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
-    """Whether two pixel sizes are one, up to what a rational tag can hold."""
+    """Whether two pixel sizes are equal, up to the precision of a rational tag."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
 
@@ -1182,7 +1184,7 @@ def to_micrograph(path: Path, source: RawImage, options: ReadOptions) -> Microgr
         warn(sentence)
     sentences = source.sentences(path)
     source = replace(source, data=native(path, source.data))
-    # a header speaks of the rows that are stored, a user of those that are shown
+    # a header refers to stored rows, a user to displayed rows
     if options.databar_rows is not None:
         source = _upright(source)
     bar = _bar(path, source, options)

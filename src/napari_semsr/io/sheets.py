@@ -1,8 +1,8 @@
 """Tables of cells with a header: CSV as spreadsheets write it, and Parquet.
 
-A table is read as text, with the line of each row for whoever must complain of it, and
-written whole or not at all. A text that a spreadsheet would take for a formula gets an
-apostrophe before it, which reading takes off. Parquet goes by ``pyarrow``, which the
+A table is read as text, with the line number of each row for error messages, and
+written atomically. A text that a spreadsheet would interpret as a formula is preceded
+by an apostrophe, which is removed on reading. Parquet needs ``pyarrow``, which the
 extra ``[table]`` installs.
 """
 
@@ -27,10 +27,10 @@ from napari_semsr.core import (
 from napari_semsr.io.files import decoding, read_text, replacing
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".parquet")
-"""Endings of the tables that can be read."""
+"""Suffixes of tables that can be read."""
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-"""Endings of those that can be written."""
+"""Suffixes of tables that can be written."""
 
 _PARQUET = ".parquet"
 
@@ -42,10 +42,11 @@ Cell = str | int | float | bool | None
 class Sheet:
     """A table as text."""
 
-    names: tuple[str, ...]  # what the columns are called
-    # line and cells of each row that is not empty, as many or more or fewer than names
+    names: tuple[str, ...]  # names of the columns
+    # line number and cells of each non-empty row; their number may differ from that of
+    # names
     rows: tuple[tuple[int, tuple[str, ...]], ...]
-    mark: str = ","  # what stands between cells: decimal commas are told by it
+    mark: str = ","  # separator of cells, for recognising decimal commas
 
     def with_point(self, cell: str) -> str:
         """Replace a decimal comma by a point, unless commas separate cells."""
@@ -55,7 +56,8 @@ class Sheet:
     def number(self, cell: str, where: str, what: str) -> float:
         """Read a finite number.
 
-        A `ReadError` says what must be there: ``{}`` in `what` is what was given.
+        The `ReadError` states the requirement `what`, in which ``{}`` is replaced by
+        the cell.
         """
         try:
             value = float(self.with_point(cell))
@@ -70,8 +72,8 @@ class Sheet:
 def read_sheet(path: Path, what: str, text: str | None = None) -> Sheet:
     """Read a ``.parquet``, or text with cells separated by comma, semicolon or tab.
 
-    `what` it should hold is for messages; without any names where the file is empty.
-    `text`: that of the file, where it was read already.
+    `what` describes the contents in messages; an empty file yields no names. `text`:
+    contents of the file, if already read.
     """
     if path.suffix.lower() == _PARQUET:
         return _read_parquet(path)
@@ -114,7 +116,7 @@ def write_sheet(path: Path, columns: Mapping[str, Sequence[Cell]]) -> None:
 def write_rows(
     path: Path, rows: Iterable[Iterable[Cell]], *, append: bool = False
 ) -> None:
-    """Write rows as CSV, whole or not at all; the first names the columns.
+    """Write rows as CSV atomically; the first one has the names of the columns.
 
     `append`: add the rows to those of the file instead.
     """
@@ -135,17 +137,17 @@ def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:
     return out.getvalue()
 
 
-# Where a spreadsheet may begin a cell: it need not part them as the writer did.
-# Signs of full width begin formulas in Japanese ones.
+# Where a spreadsheet may start a cell: it may split cells differently. Full-width signs
+# start formulas in Japanese versions.
 _DECIMAL = re.compile(r"[+-]?\d*,\d*(?:[eE][+-]?\d+)?")
 _FORMULA = re.compile(r"(^|[;\t\r\n])(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 _FORMULA_CELL = re.compile(r"(^|[;\t\r\n])'(?='*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def guarded_cell(text: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet would read as a formula.
+    """Prefix a text that a spreadsheet would read as a formula with an apostrophe.
 
-    Reading takes it off.
+    It is removed on reading.
     """
     try:
         float(text)

@@ -1,14 +1,14 @@
-"""Stored transforms: the map from one image to another, as JSON that people can read.
+"""Stored transforms: the map from one image to another, as readable JSON.
 
 ``{"semsr_transform": 1, "kind": "affine", "from": {…}, "to": {…}, "matrix": [[yy, yx,
-y], [xy, xx, x]]}`` maps places of the moving image (``from``) to the fixed one
-(``to``), in nm, ``(y, x)``. Places are absolute: an image's first pixel lies at its
-origin, which is stored with shape, pixel size and digest. An elastic one has a
-``bspline`` that is applied after the matrix: origin and spacing of the knots, and the
-coefficients of the displacement along y and x. What is known of its error is its
-``quality``; there ``residuals`` are those of patches that were held out:
-``places_nm``, their centres in the plane of the fixed image, ``off_nm``, ``reliable``,
-whether the map may be believed there, and their side ``side_nm``.
+y], [xy, xx, x]]}`` maps positions in the moving image (``from``) to the fixed one
+(``to``), in nm, ``(y, x)``. Positions are absolute: the first pixel of an image is at
+its origin, which is stored with shape, pixel size and digest. An elastic transform has
+a ``bspline`` that is applied after the matrix: origin and spacing of the knots, and the
+coefficients of the displacement along y and x. ``quality`` describes its error; its
+``residuals`` are those of held-out patches: ``places_nm``, their centres in the plane
+of the fixed image, ``off_nm``, ``reliable``, whether the map is reliable there, and
+their side ``side_nm``.
 """
 
 import json
@@ -39,19 +39,19 @@ from napari_semsr.io.sheets import read_sheet, write_rows
 
 _VERSION = 1
 _KINDS = ("similarity", "affine", "elastic")
-_LARGEST = 2**31  # px; as of any array that could be held
+_LARGEST = 2**31  # px; as for any array in memory
 _ORDER = 3  # of the B-spline
 _DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
 _AXES = ["y", "x"]
 _CONVENTIONS: dict[str, Any] = {"unit": "nm", "axes": _AXES}
-_WITHIN = 1e-3  # relative: pixel sizes that were rounded in writing are the same
+_WITHIN = 1e-3  # relative: pixel sizes that differ by rounding are equal
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
     """An image of a transform, with the data that identify it."""
 
-    name: str  # what it was called
+    name: str  # its name
     shape: IntPair
     pixel_size_nm: FloatPair  # (y, x)
     origin_nm: FloatPair = (0.0, 0.0)  # (y, x), the centre of the first pixel
@@ -65,8 +65,8 @@ class Side:
     def differs(self, image: Micrograph) -> str | None:
         """Describe how an image differs from that of the transform, or return None.
 
-        Levels of a pyramid and enhanced images have other pixels and show the same
-        area: they are taken, and so None is given.
+        Levels of a pyramid and enhanced images have other pixels but show the same
+        area: they are accepted, and None is returned.
         """
         if image.pixel_size_nm is None:
             return "it has no pixel size"
@@ -94,7 +94,7 @@ class StoredTransform:
     transform: Affine | Elastic  # from the moving image to the fixed one, in nm
     moving: Side
     fixed: Side
-    # what is known of its error; plain values
+    # its error; plain values
     quality: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -114,10 +114,9 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
 
     ``.ngff.json`` is a coordinate transformation of NGFF (RFC 5) from the moving image
     to the fixed one; ``.tfm`` an affine transform of ITK, ``(x, y)`` and from the fixed
-    image to the moving one, as its resampling takes it; ``.csv`` the 3 x 3 matrix that
-    a layer of napari has as its ``affine``; else JSON of ours. Lengths are in nm in
-    each, numbers in the quality finite. No other program knows a bending that is
-    applied after a matrix.
+    image to the moving one, as needed for resampling; ``.csv`` the 3 x 3 matrix of a
+    napari layer's ``affine``; else own JSON. Lengths are in nm, numbers in the quality
+    finite. Other formats cannot store a displacement that is applied after a matrix.
     """
     writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
     ending = next((end for end in writers if path.name.lower().endswith(end)), None)
@@ -293,7 +292,7 @@ def _pair(values: Any) -> FloatPair:
     return y, x
 
 
-# Landmarks as CSV: places that show the same in two images, a pair in each row.
+# Landmarks as CSV: corresponding points of two images, one pair per row.
 #
 # The header names the columns, in any order: ``moving_y_nm``, ``moving_x_nm``,
 # ``fixed_y_nm`` and ``fixed_x_nm``, or ``_px`` in place of ``_nm`` for an image whose
@@ -310,9 +309,9 @@ def read_landmarks(
 ) -> tuple[FloatArray, FloatArray]:
     """Read pairs of landmarks: places ``(y, x)`` (N, 2) in moving and fixed image.
 
-    The table is as `write_landmarks` writes it, or has pixels, which pixel size and
-    origin of the images turn into nm; places stay in pixels for images without a pixel
-    size.
+    The table is from `write_landmarks`, or in pixels, which are converted to nm by
+    pixel size and origin of the images; positions stay in pixels for images without a
+    pixel size.
     """
     sheet = read_sheet(path, "landmarks")
     places_read = {}
@@ -365,7 +364,7 @@ def write_landmarks(
 ) -> None:
     """Write pairs of landmarks (N, 2), ``(y, x)``, atomically.
 
-    `units` of those of the moving image and of the fixed one: ``"nm"`` or ``"px"``.
+    `units`: those of the moving and of the fixed image, ``"nm"`` or ``"px"``.
     """
     columns = [f"{name[:-2]}{units[n // 2]}" for n, name in enumerate(_COLUMNS)]
     rows = np.hstack([moving, fixed_places]).tolist()

@@ -37,7 +37,7 @@ _HEADER_LIMIT = 16 * 2**20  # bytes of a model file's header; chosen
 
 _Percentile = Annotated[float, Field(ge=0, le=100)]
 _Reach = Annotated[int, Field(ge=0, le=65536)]
-# as of files; chosen: sixteen times as many pixels along each side are the most
+# as for files; chosen: resampling by a factor of at most 16 along each axis
 _Length = Annotated[float, Field(ge=1e-5, le=1e9, strict=True)]
 _Factor = Annotated[float, Field(ge=1 / 16, le=16)]
 
@@ -65,28 +65,27 @@ class ModelCard(BaseModel):
     effective_field: dict[str, _Reach] = Field(default_factory=dict)
     # whether a normalisation layer computes statistics from the image itself
     norms: bool = False
-    # what tells the grey values that become 0 and 1: ``"percentiles"`` of the field;
-    # ``"deviation"``, its mean and one standard deviation above it; or ``"levels"``,
-    # the same for every field
+    # definition of the grey values 0 and 1 of the network: ``"percentiles"`` of the
+    # field; ``"deviation"``, its mean and one standard deviation above it; or
+    # ``"levels"``, the same for every field
     input_scaling: Literal["percentiles", "deviation", "levels"] = "percentiles"
     # percentiles of the field that are mapped to 0 and 1
     input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
-    # grey values that are, where they are the same for every field
+    # grey values mapped to 0 and 1 if they are the same for every field
     input_levels: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
-    # least and largest pixel size that it was trained for; None when it does not
-    # matter. A field at another one is resampled to the nearest of them.
+    # least and largest pixel size of the training; None if irrelevant. A field with
+    # another one is resampled to the nearest of them.
     pixel_size_nm: tuple[_Length, _Length] | None = None
-    # least and largest pixel size of a field that is resampled, over the trained one; a
-    # field beyond them is run as it is, with a warning
+    # least and largest pixel size of a field to resample, over the trained one; other
+    # fields are not resampled, with a warning
     resample_factors: tuple[_Factor, _Factor] = (0.5, 2.0)
     # ``"input"``: the output is in the grey scale of the input
     grey: Literal["input", "unit"] = "input"
-    # what it was trained on, and how it did on images that it had not seen
+    # training data, and evaluation on images outside of it
     training: dict[str, Any] = Field(default_factory=dict)
-    # what tests of the finished model found; ``discs`` is written by ``semsr models
-    # check``
+    # test results of the finished model; ``discs`` is written by ``semsr models check``
     checks: dict[str, Any] = Field(default_factory=dict)
-    limits: str = ""  # what it cannot do
+    limits: str = ""  # limits of the model
     licence: str = "BSD-3-Clause"
 
     @field_validator("input_percentiles", "input_levels")
@@ -153,7 +152,7 @@ def _header(path: Path) -> dict[str, Any]:
             access_refusal(path, error) or Message(msg, "model-damaged")
         ) from error
     if not isinstance(header, dict):
-        msg = f"{path.name} has a safetensors header that is not a table."
+        msg = f"{path.name} has a safetensors header that is not a JSON object."
         raise CheckpointError(msg, code="model-damaged")
     expected_bytes, size = 8 + length + _bytes_of(header), path.stat().st_size
     if size < expected_bytes:
@@ -195,12 +194,12 @@ def read_card(path: Path) -> ModelCard:
 
 
 def write_card(path: Path, card: ModelCard) -> None:
-    """Replace the card of a model file in one step; the bytes of its weights stay."""
+    """Replace the card of a model file atomically; its weights are unchanged."""
     header = _header(path)
     metadata = header.get("__metadata__") or {}
     header["__metadata__"] = {**metadata, "card": card.model_dump_json()}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # weights begin on a multiple of eight bytes
+    text += b" " * (-len(text) % 8)  # weights start at a multiple of eight bytes
     try:
         with renaming(path) as partial:
             with open_file(path) as source, partial.open("wb") as target:

@@ -34,13 +34,13 @@ from napari_semsr.models.cards import ModelCard, file_digest, read_card, resolve
 from napari_semsr.models.onnx_network import OnnxNetwork
 
 _SIZE_LIMIT = 2 * 2**30  # bytes of a model file; chosen
-_REFUSALS = (  # what constructors and readers raise at values that they cannot take
+_REFUSALS = (  # errors of constructors and readers for invalid values
     ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
     RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-_LARGEST_REACH = 65536  # pixels; as on the card
-_BESIDE = "beside/"  # before the weights of networks that a model was trained with
-# What a file may hold beside what can be trained
+_LARGEST_REACH = 65536  # pixels; as in the card
+_BESIDE = "beside/"  # prefix of the weights of networks used only in training
+# Networks in files: those that can be trained, and ONNX graphs
 _CARD_ARCHITECTURES = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
@@ -90,7 +90,7 @@ def _check_parts(network: nn.Module) -> None:
     """Raise an error for layer sizes that PyTorch builds but cannot run."""
     for part in network.modules():
         if any(0 in weights.shape for weights in part.parameters(recurse=False)):
-            msg = "every layer must have a channel"
+            msg = "every layer must have at least one channel"
             raise ValueError(msg)
         if isinstance(part, nn.Conv2d):
             sizes = (*part.kernel_size, *part.dilation, *part.stride)
@@ -102,13 +102,16 @@ def _check_parts(network: nn.Module) -> None:
                 raise ValueError(msg)
             pairs = zip(part.kernel_size, part.dilation, strict=True)
             if max((side - 1) * apart for side, apart in pairs) > _LARGEST_REACH:
-                msg = f"the reach of a convolution exceeds {_LARGEST_REACH} pixels"
+                msg = (
+                    f"the receptive field of a convolution exceeds {_LARGEST_REACH} "
+                    "pixels"
+                )
                 raise ValueError(msg)
 
 
-# What a card may ask for, judged by what its file holds, before anything is built.
+# Limits of what a card may request, from the contents of its file, before it is built.
 
-_SPARE, _PARTS = 64, 32  # chosen: parts without weights, such as rectifiers, are few
+_SPARE, _PARTS = 64, 32  # chosen: few modules have no weights, such as rectifiers
 
 
 class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
@@ -120,14 +123,14 @@ def _build_within(
 ) -> nn.Module:
     """Build a card's network, which must not need more weights than the file has.
 
-    It is built without values first, so that huge sizes cost nothing.
+    It is first built without values, so that huge sizes need no memory.
     """
-    if card.architecture not in ARCHITECTURES:  # a graph, which brings its own bounds
+    if card.architecture not in ARCHITECTURES:  # a graph, which has its own limits
         return _make(
             _CARD_ARCHITECTURES, "architecture", card.architecture, card.options
         )
     weight_count = sum(weights.numel() for weights in state.values())
-    most = _SPARE + 2 * weight_count  # for what is made and then replaced
+    most = _SPARE + 2 * weight_count  # for values that are created and then replaced
     try:
         _check_size(card, parts=_SPARE + _PARTS * len(state), numbers=most)
     except _TooManyWeights as error:
@@ -184,7 +187,7 @@ class LoadedModel:
 
     module: nn.Module  # in evaluation mode, on the CPU, in float32
     card: ModelCard
-    digest: str  # of the file that it came from
+    digest: str  # of its file
 
 
 def save_model(
@@ -195,10 +198,10 @@ def save_model(
     beside: Mapping[str, Tensor] | None = None,
     half: bool = False,
 ) -> None:
-    """Write a network and its card as one safetensors file, replaced in one step.
+    """Write a network and its card as one safetensors file, atomically.
 
     Weights are stored in their own type, or in 16 bits. `beside` are the weights of
-    networks that it was trained with, for resuming training.
+    networks used only in training, for resuming it.
     """
     state = dict(module.state_dict())
     state |= {f"{_BESIDE}{name}": value for name, value in (beside or {}).items()}
@@ -208,11 +211,11 @@ def save_model(
 
 
 def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> None:
-    """Write weights by name, with metadata, as one safetensors file, in one step."""
+    """Write weights by name, with metadata, as one safetensors file, atomically."""
     plain = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     with renaming(path) as partial:
         save_file(plain, partial, metadata=metadata)
-        partial.chmod(0o644)  # the library leaves it readable by its owner alone
+        partial.chmod(0o644)  # the library makes it readable only by its owner
 
 
 _loaded_in: set[int] = set()  # processes, by number
@@ -222,8 +225,8 @@ def _refuse_fork() -> None:
     """Raise an error in a fork of a process that used a model: it lacks its threads."""
     if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
         msg = (
-            "A process that was forked after a model was used cannot use one, "
-            "as it would hang: start it by spawn, as in "
+            "A process that was forked after a model was used cannot use models, "
+            "since it would hang: start it with the spawn method, "
             "multiprocessing.get_context('spawn')."
         )
         raise SemsrError(msg, code="process-forked")
@@ -262,12 +265,12 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
         )
         raise CheckpointError(msg, code="weights-not-finite")
     if isinstance(module, OnnxNetwork):
-        module.runner()  # refuses what must not be run
+        module.runner()  # rejects unsafe graphs
     return LoadedModel(module.eval(), card, file_digest(path))
 
 
 def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
-    """Read the weights of networks that a model was trained with, in float32."""
+    """Read the weights of networks used only in the training of a model, in float32."""
     return {
         name.removeprefix(_BESIDE): value
         for name, value in _weights(resolve(name_or_path)).items()

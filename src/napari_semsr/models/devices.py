@@ -41,14 +41,14 @@ class Device(NamedTuple):
     """A selected device."""
 
     device: torch.device
-    note: str | None = None  # Why it is not the one that was to be expected
+    note: str | None = None  # Why it is not the expected device
 
 
 def device_count(kind: str) -> int:
     """Count the devices of a kind, ``cuda``, ``mps`` or ``xpu``, visible to PyTorch.
 
-    ``CUDA_VISIBLE_DEVICES`` and its like hide some; a MIG slice of a card counts as
-    one. Other kinds count 0.
+    ``CUDA_VISIBLE_DEVICES`` and similar variables hide some; a MIG slice of a card
+    counts as one. Other kinds count 0.
     """
     if kind not in _CARDS:
         return 0
@@ -61,8 +61,8 @@ def find_device(name: str = "auto") -> Device:
     """Choose a device by the user's name for it.
 
     ``auto`` is the first device that computes: a card of the kind that this PyTorch is
-    built for, else the CPU, with a note if a card is there and fails. An `OptionError`
-    if the device that a name asks for is not there or cannot compute; a
+    built for, else the CPU, with a note if a card is there and fails. Raises an
+    `OptionError` if the named device does not exist or cannot compute, and a
     `DeviceMemoryError` if it has no memory left.
     """
     if name == "cpu":
@@ -166,9 +166,9 @@ _HIDES = {
     "xpu": ("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"),
 }
 _NO_CARD = ("No CUDA GPUs", "no NVIDIA driver", "no NVIDIA GPU", "_DEVICES is ")
-# Tried, by process: one that was forked from another cannot use CUDA
+# Devices that passed the test, by process: a forked process cannot use CUDA
 working_devices: set[tuple[int, torch.device]] = set()
-# What it says, once and of any run, we say where a card was to be expected
+# PyTorch's own warning is replaced by a note if a card was expected
 warnings.filterwarnings("ignore", message="CUDA initialization")
 
 
@@ -206,7 +206,7 @@ def try_device(device: torch.device) -> bool:
 def _explain(device: torch.device, error: Exception) -> str:
     """Explain why a device failed."""
     if device.type == "cuda" and not torch.version.hip:
-        with suppress(Exception):  # a card that fails may not answer either
+        with suppress(Exception):  # a failing card may raise errors here too
             capability = torch.cuda.get_device_capability(device)
             architectures = torch.cuda.get_arch_list()
             if architectures and not _is_built_for(capability, architectures):
@@ -222,7 +222,7 @@ def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool
     """Check for code for a card: binary of its generation, or portable."""
     for name in architectures:
         form, _, digits = name.partition("_")
-        if not digits.isdecimal():  # as sm_90a, for that very card
+        if not digits.isdecimal():  # such as sm_90a, for that card only
             continue
         other = int(digits[:-1]), int(digits[-1])
         if other <= capability and (form == "compute" or other[0] == capability[0]):
@@ -234,7 +234,7 @@ def device_name(device: torch.device) -> str:
     """Return the vendor's name of the processor or card."""
     if device.type in ("cuda", "xpu"):
         return str(getattr(torch, device.type).get_device_name(device))
-    return processor_name()  # of an Apple chip, which holds both
+    return processor_name()  # for an Apple chip, which has both
 
 
 def has_float64(device: torch.device) -> bool:
@@ -247,7 +247,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
     False if unknown: on MPS and XPU, and if PyTorch is too old.
     """
-    if device.type == "cuda":  # of this card; torch asks for the current one
+    if device.type == "cuda":  # of this card; torch queries the current one
         if torch.version.hip:
             return True
         return bool(torch.cuda.get_device_capability(device)[0] >= _BF16_CAPABILITY)
@@ -278,8 +278,8 @@ def to_device(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-# Where a container finds how much memory it may use
-_CONTAINED = (
+# Files with the memory limit of a container
+_CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory.max",
     "/sys/fs/cgroup/memory.high",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
@@ -293,7 +293,7 @@ def free_memory(device: torch.device) -> int:
     """
     if device.type == "cpu":
         limit = int(psutil.virtual_memory().total)
-        for name in _CONTAINED:
+        for name in _CONTAINER_LIMITS:
             with suppress(OSError, ValueError):  # absent, or "max"
                 limit = min(limit, int(Path(name).read_text("utf-8")))
         left = limit - int(psutil.Process().memory_info().rss)
@@ -301,7 +301,7 @@ def free_memory(device: torch.device) -> int:
     module: Any = getattr(torch, device.type)
     reserved_bytes: int
     in_use: int
-    if device.type == "mps":  # memory of the machine, of which Metal advises a share
+    if device.type == "mps":  # main memory, of which Metal recommends a share
         reserved_bytes, in_use = (
             module.driver_allocated_memory(),
             module.current_allocated_memory(),
@@ -357,7 +357,7 @@ def translated_memory(device: torch.device, what: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold the pass's tensors
+        traceback.clear_frames(error.__traceback__)  # they hold tensors of the pass
         release_memory(device)
         msg = f"Device {device} has no memory left for {what}."
         raise DeviceMemoryError(msg) from error

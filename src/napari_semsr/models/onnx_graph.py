@@ -18,13 +18,13 @@ from napari_semsr.core import CheckpointError, one_line
 from napari_semsr.io import is_there
 
 _SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
-_SAID = 300  # letters of what a file or a library says in a message; chosen
+_MESSAGE_LENGTH = 300  # length of texts from a file or a library in a message; chosen
 _STANDARD = ("", "ai.onnx")
 _RANDOM_OPERATORS = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 })  # fmt: skip
-_DECIDING = frozenset({  # what reads values and passes none of them on
+_DECIDING = frozenset({  # operators that read values but do not pass them on
     "And", "ArgMax", "ArgMin", "Cast", "Compress", "Equal", "Greater",
     "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "MaxUnpool",
     "NonMaxSuppression", "NonZero", "Not", "Or", "TopK", "Unique", "Where",
@@ -33,7 +33,8 @@ _DECIDING = frozenset({  # what reads values and passes none of them on
 
 def onnx_library(name: str = "onnx") -> Any:
     """Import onnx, a module of it, or onnxruntime; raise an error if not installed."""
-    # since 1.31 onnxruntime numbers the computer and tells its maker of each session
+    # since 1.31 onnxruntime sends telemetry of each session, with an identifier of the
+    # computer
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(name)
@@ -48,7 +49,7 @@ class OnnxGraph:
 
     model: Any  # onnx.ModelProto, weights inside
     input: str  # Name of the input, (B, 1, H, W)
-    # Whether values decide what is done, so that trying some does not show the reach
+    # Whether the control flow depends on values, so that the receptive field is unknown
     deciding: bool
 
     @property
@@ -97,8 +98,8 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         )
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # google's DecodeError, which is not for us to import
-        reason = one_line(str(error), _SAID).rstrip(".")
+    except Exception as error:  # google's DecodeError, which is not imported here
+        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"{name} cannot be read as ONNX: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     if not model.graph.node:
@@ -111,15 +112,15 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     source = _input_of(model, name)
     if len(model.graph.output) != 1:
         output_count = len(model.graph.output)
-        raise _unfit(name, f"give one image, and it gives {output_count} outputs")
+        raise _unfit(name, f"have one image as output, but has {output_count}")
     shapes = [value.type.tensor_type for value in model.graph.output]
     bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
-    for tensor in bare:  # which a file may leave out, and the checker misses
+    for tensor in bare:  # which a file may lack, without an error from the checker
         tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # onnx's own, and what its library raises
-        reason = one_line(str(error), _SAID).rstrip(".")
+    except Exception as error:  # errors of onnx, and of its library
+        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         raise CheckpointError(
             f"{name} is not valid ONNX: {reason}.", code="model-damaged"
         ) from error
@@ -159,7 +160,7 @@ def _unfit(name: str, what: str) -> CheckpointError:
     )
 
 
-# What a file must not ask for.
+# Forbidden contents of a file.
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -183,9 +184,11 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
             place = _place_of(tensor, name, folder)
             try:
                 helper.load_external_data_for_tensor(tensor, str(place))
-            except Exception as error:  # onnx has many; a damaged file, all of them
-                reason = one_line(str(error), _SAID).rstrip(".")
-                msg = f"The weights beside {name} cannot be read: {reason}."
+            except (
+                Exception
+            ) as error:  # onnx raises many errors; a damaged file may cause any
+                reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
+                msg = f"The weights next to {name} cannot be read: {reason}."
                 raise CheckpointError(msg, code="model-damaged") from error
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
@@ -205,8 +208,8 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
     where = PurePosixPath(location.replace("\\", "/"))
     if folder is None:
         msg = (
-            f"{name} keeps weights in another file, {_as_text(location)}: only weights "
-            "in the same file are read here; save it with them."
+            f"{name} has weights in another file, {_as_text(location)}: only weights "
+            "in the same file are read here; save them in one file."
         )
         raise CheckpointError(msg, code="weights-elsewhere")
     inside = folder.resolve()
@@ -218,13 +221,11 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
         or not (inside / where).resolve().is_relative_to(inside)
     )
     if leaves:
-        msg = (
-            f"{name} asks for weights at {location!r}, which is not in its own folder."
-        )
+        msg = f"{name} refers to weights at {location!r}, which is not in its folder."
         raise CheckpointError(msg, code="outside-folder")
     if not is_there(inside / where) or not (inside / where).is_file():
         location = _as_text(location)
-        msg = f"{name} keeps weights in {location}, which is not beside it; copy both."
+        msg = f"{name} has weights in {location}, which is not next to it; copy both."
         raise CheckpointError(msg, code="file-missing")
     return inside
 
@@ -236,7 +237,7 @@ def _inline(model: Any, name: str) -> Any:
     try:
         return onnx_library("onnx.inliner").inline_local_functions(model)
     except Exception as error:
-        reason = one_line(str(error), _SAID).rstrip(".")
+        reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"The functions of {name} cannot be followed: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
 
@@ -251,7 +252,7 @@ def _check_nodes(model: Any, name: str) -> None:
         elif inner:
             why = "contains a subgraph that may run endlessly"
         elif node.op_type in _RANDOM_OPERATORS:
-            why = "uses random numbers, so that tiles would not agree"
+            why = "uses random numbers, so that tiles would differ"
         else:
             continue
         msg = f"{name} uses the operator {_as_text(operator)}, which {why}."
@@ -263,7 +264,7 @@ def _input_of(model: Any, name: str) -> str:
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1:
-        raise _unfit(name, f"take one image, and it has {len(inputs)} inputs")
+        raise _unfit(name, f"have one image as input, but has {len(inputs)}")
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type != onnx_library().TensorProto.FLOAT:
         raise _unfit(name, "take grey values in float32")
@@ -271,11 +272,11 @@ def _input_of(model: Any, name: str) -> str:
         dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
     ]
     if len(sizes) != 4:
-        raise _unfit(name, f"take (B, 1, H, W), and its input has rank {len(sizes)}")
+        raise _unfit(name, f"take (B, 1, H, W), but its input has rank {len(sizes)}")
     batch, channels, rows, columns = sizes
     if channels not in (None, 1):
-        raise _unfit(name, f"take one channel, and it takes {channels}")
+        raise _unfit(name, f"take one channel, but takes {channels}")
     if rows or columns or batch not in (None, 0, 1):
         sizes_text = " x ".join("?" if size is None else str(size) for size in sizes)
-        raise _unfit(name, f"take fields of any size, and it takes {sizes_text} alone")
+        raise _unfit(name, f"take fields of any size, but takes only {sizes_text}")
     return str(inputs[0].name)

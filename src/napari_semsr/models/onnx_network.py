@@ -1,8 +1,8 @@
 """Network from another program: an ONNX graph run by ONNX Runtime.
 
 It has the interface of a torch network, so that it is tiled, probed, measured and
-recorded as any other. The graph itself is its only weight, a row of bytes in the model
-file. It runs on the processor, in single precision, whatever the device of the run.
+recorded like any other. The graph itself is its only weight, a row of bytes in the
+model file. It always runs on the CPU in single precision.
 """
 
 import copy
@@ -31,16 +31,16 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.onnx_graph import OnnxGraph, onnx_library, read_graph
 from napari_semsr.models.probing import Probe, probe, smallest_side
 
-_STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks halve, or do not
-_EQUAL = 1e-5  # of the range; rounding leaves 1e-6, a grid that is off 4e-5 and more
-_LEAST_CORE = 32  # px at the least that are compared; chosen
-_LARGEST_SCALE = 8  # as a card may say
-_GROWTH = 8.0  # of layers on twice the side: 4 in proportion, 16 where each sees all
-_TRIED_SIDE = 32  # px
+_STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks halve sizes, if at all
+_EQUAL = 1e-5  # of the range; rounding causes 1e-6, a misaligned grid 4e-5 or more
+_LEAST_CORE = 32  # smallest number of compared px; chosen
+_LARGEST_SCALE = 8  # as allowed in a card
+_GROWTH = 8.0  # memory for twice the side: 4 if proportional, 16 for global attention
+_TEST_SIDE = 32  # px
 _NAME = "The ONNX graph of this model"
-_FATAL = 4  # ONNX Runtime's level at which it writes to the terminal
-_SAID = 200  # letters of what a library says in a message; chosen
-_NO_MEMORY = "alloc"  # what its messages of lacking memory have in common
+_FATAL = 4  # lowest severity that ONNX Runtime writes to the terminal
+_MESSAGE_LENGTH = 200  # length of texts from a library in a message; chosen
+_NO_MEMORY = "alloc"  # common text of its out-of-memory messages
 
 
 class _Runner:
@@ -100,28 +100,28 @@ def _session(data: bytes) -> Any:
             data,
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=False,  # there is no other, and it prints
+            enable_fallback=False,  # the only option, although it prints
         )
     except Exception as error:  # as above
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        msg = f"ONNX Runtime refuses this graph: {first.rstrip('.')}."
+        msg = f"ONNX Runtime cannot load this graph: {first.rstrip('.')}."
         raise CheckpointError(msg, code="model-unsuitable") from error
 
 
 class OnnxNetwork(nn.Module):
     """A graph of one grey image in and one out, from the bytes of an ONNX file.
 
-    `scale`, `stride`: as on a card; the graph does not say its stride.
+    `scale`, `stride`: as in a card; the graph does not state its stride.
     """
 
     graph: Tensor
-    # Its layers cannot be watched: no live norms are found, and tiles cannot meet there
+    # Its layers cannot be intercepted: live norms are not found
     opaque = True
-    single_precision = True  # whatever is asked for
+    single_precision = True  # for any request
 
     def __init__(self, scale: int = 1, stride: int = 1, *, data: bytes = b"") -> None:
         super().__init__()
-        scale_stated: tuple[object, object] = (scale, stride)  # a file may say anything
+        scale_stated: tuple[object, object] = (scale, stride)  # from a file: anything
         if not all(isinstance(n, int) and 1 <= n <= 1024 for n in scale_stated):
             msg = f"scale and stride must be whole numbers, got {scale!r}, {stride!r}"
             raise ValueError(msg)
@@ -157,7 +157,7 @@ class OnnxNetwork(nn.Module):
 
     @property
     def deciding(self) -> bool:
-        """Whether the control flow depends on values, so that its reach is unknown."""
+        """Whether the control flow depends on values: the reach is then unknown."""
         return self.runner().graph.deciding
 
     def activation_bytes(self, shape: IntPair) -> int:
@@ -176,7 +176,7 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(result).to(x.device)
 
 
-# What the graph of others does not say: on which grid it works, and how far it looks.
+# Properties that a foreign graph does not state: stride and receptive field.
 
 
 def measure_onnx(
@@ -184,17 +184,17 @@ def measure_onnx(
 ) -> tuple[OnnxNetwork, Probe]:
     """Build a network from a graph of `read_graph`, and measure stride and reach.
 
-    The stride of its card is taken if it fits: the least for which fields of all its
-    multiples go through, and a field that is cut one stride further gives the same. The
-    halo is measured as of other networks.
+    The stride of its card is used if it fits, else the smallest for which fields of all
+    its multiples pass, and a field cropped one stride further has the same result. The
+    halo is measured like that of other networks.
     """
     reason = ""
     for step in (*(() if stride is None else (stride,)), *_STRIDES):
         network = OnnxNetwork(1, step, data=data).eval()
-        network.runner()  # which refuses what no stride mends
+        network.runner()  # raises an error for problems that no stride solves
         try:
             smallest = smallest_side(network, stride=step)
-            side = round_up(max(smallest, _TRIED_SIDE), step)
+            side = round_up(max(smallest, _TEST_SIDE), step)
             first, second = (network.activation_bytes((n, n)) for n in (side, 2 * side))
             if second > _GROWTH * first:
                 reason = f"twice the side takes {second / first:.3g} times the memory"
@@ -203,13 +203,14 @@ def measure_onnx(
             probe_result = probe(network, stride=step)
             if probe_result.halo is None or _moves_along(network, probe_result):
                 return network, probe_result
-            reason = "a field that is cut further on gives other values"
+            reason = "a field cropped at another place gives other values"
         except (RuntimeError, MemoryError, SemsrError) as error:
-            reason = one_line(str(error), _SAID).rstrip(".")
+            reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
     msg = (
-        "A network must take fields whose sides are multiples of 1, 2, 4 ... or "
-        f"{_STRIDES[-1]} px, in memory that grows as they do, and give the same when "
-        f"they are cut further on: this graph does for none of them ({reason})."
+        "A network must accept fields with sides that are multiples of 1, 2, 4 ... "
+        f"or {_STRIDES[-1]} px, with memory in proportion to the field, and give the "
+        "same values for a field cropped at another place: this graph does so for "
+        f"none of them ({reason})."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
@@ -237,7 +238,8 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
 def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
     """Check that a field cropped one stride further gives the same values inside.
 
-    Strips do, as for the reach: their long borders are the same for both.
+    Strips are enough, as for the receptive field: their long borders are the same for
+    both.
     """
     halo, stride, scale = probe_result.halo or 0, network.stride, network.scale
     side = 2 * halo + probe_result.smallest + round_up(_LEAST_CORE, stride)
@@ -260,17 +262,17 @@ def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
     return True
 
 
-# Networks out, as ONNX that any program can run on fields of any size.
+# Export of networks as ONNX, for fields of any size.
 #
-# The file holds the network, and what the tiled engine does around it where a field is
-# run whole: sides are reflect-padded to multiples of the stride, and the result is cut.
-# Grey values are not scaled in it, since percentiles are those of the whole field; what
-# to give it, and the whole card, stand in its metadata.
+# The file contains the network and the padding of the tiled engine for a whole field:
+# sides are reflect-padded to multiples of the stride, and the result is cropped. It
+# does not scale grey values, since percentiles are those of the whole field; its
+# metadata describe the input and contain the whole card.
 
 CARD_KEY = "semsr_card"
-OPSET = 17  # chosen: what ONNX Runtime of 2022 and deepImageJ's read
-_SPAN = 1e-5  # of the range, by which ONNX Runtime may differ from torch
-_TEST_MARGINS = ((0, 0), (5, 0), (1, 11))  # pixels beyond the side that was traced
+OPSET = 17  # chosen: readable by ONNX Runtime of 2022 and by deepImageJ
+_SPAN = 1e-5  # of the range; largest difference of ONNX Runtime from torch
+_TEST_MARGINS = ((0, 0), (5, 0), (1, 11))  # px in addition to the traced side
 
 
 class _AnySize(nn.Module):
@@ -297,9 +299,9 @@ def export_onnx(module: nn.Module, card: ModelCard) -> bytes:
     """
     if isinstance(module, InformedRestorer):
         msg = (
-            f"{card.name} looks at the whole field for haze, noise and blur before it "
-            "restores it, which ONNX cannot express: export the network for one field "
-            "(`field`), without the haze."
+            f"{card.name} analyses haze, noise and blur of the whole field first, "
+            "which ONNX cannot express: export the network for one field (`field`), "
+            "without the haze."
         )
         raise CheckpointError(msg, code="export-unsupported")
     onnx = onnx_library()
@@ -331,19 +333,19 @@ def _trace(whole: nn.Module, card: ModelCard) -> bytes:
     }
     try:
         with warnings.catch_warnings():
-            # of the exporter's age, and of sizes that it cannot follow: checked below
+            # about its age and sizes that it cannot trace
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 whole,
                 (field,),
                 buffer,  # type: ignore[arg-type]
-                dynamo=False,  # the other needs onnxscript, and splits off weights
+                dynamo=False,  # the other needs onnxscript, separates weights
                 opset_version=OPSET,
                 input_names=["input"],
                 output_names=["output"],
                 dynamic_axes=axes,
             )
-    except Exception as error:  # the exporter's own, and whatever a layer raises
+    except Exception as error:  # errors of the exporter, and any error of a layer
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         msg = f"{card.name} cannot be written as ONNX: {first.rstrip('.')}."
         raise CheckpointError(msg, code="export-unsupported") from error
@@ -393,7 +395,7 @@ def _check_same(data: bytes, whole: nn.Module, card: ModelCard) -> None:
         if not off <= _SPAN:
             msg = (
                 f"{card.name} cannot be exported: ONNX Runtime differs from torch by "
-                f"{off:.1e} of the range on {side + rows} x {side + columns} px, and "
+                f"{off:.1e} of the range on {side + rows} x {side + columns} px; "
                 f"{_SPAN:g} is allowed."
             )
             raise CheckpointError(msg, code="export-inexact")

@@ -21,10 +21,10 @@ from napari_semsr.core import (
 
 # Instance norms that take their statistics from the image itself.
 #
-# They are the only operations of a loadable network that look at a whole image, and are
-# found by what is called, not by class. Norms that use running statistics act on each
-# pixel by itself and are not among them. Another operation that looks at everything has
-# no bounded reach, and its network is run whole.
+# They are the only operations of a loadable network that depend on a whole image, and
+# are found by the called function, not by class. Norms with running statistics act on
+# single pixels and are excluded. A network with another global operation has no bounded
+# receptive field and is run whole.
 
 
 _SIGNATURE = inspect.signature(functional.instance_norm)
@@ -95,7 +95,7 @@ class NormInterceptor(TorchCalls):
         return result
 
 
-# How far a network looks: measured by letting NaN spread.
+# Receptive field of a network, measured by the spread of NaN.
 #
 # Half of a field is filled with NaN up to a multiple of the stride; whatever output
 # becomes NaN on the other half depends on that side. This sees every tap, also those
@@ -104,20 +104,22 @@ class NormInterceptor(TorchCalls):
 # bf16 kernels in channels_last order leak NaN into their neighbours. Operations that
 # swallow NaN (``torch.where``, ``nan_to_num``) hide what passes through them.
 
-_FIRST_SIDE = 512  # px; in less, the taps of a dilated layer may miss the field
+_FIRST_SIDE = (
+    512  # px; in smaller fields the taps of a dilated layer may miss the field
+)
 _LAST_SIDE = 4096  # up to which it is probed; chosen
 _MAGNITUDES = (0.1, 1.0, 10.0)  # of fields in which a change is followed
 _LARGEST_MINIMUM = 64  # strides, and at most
-_LAST_MINIMUM = 1024  # px; chosen: what takes no such field takes none
+_LAST_MINIMUM = 1024  # px; chosen: a network that rejects such fields rejects all
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
     """Measured properties of a network."""
 
-    # Context for a tile, a multiple of the stride: what an output depends on, and one
-    # pixel more, so that both tiles at a border know the pixels on either side of it.
-    # None when every output depends on the whole field
+    # Context for a tile, a multiple of the stride: the receptive field and one pixel
+    # more, so that both tiles at a border predict the pixels on either side of it. None
+    # if every output depends on the whole field
     halo: int | None
     norms: int  # Live normalisations in one pass
     smallest: int  # Smallest side, a multiple of the stride, that the network accepts
@@ -140,8 +142,8 @@ def smallest_side(module: nn.Module, *, stride: int) -> int:
             continue
         return side
     msg = (
-        f"A network must accept fields whose sides are multiples of its stride "
-        f"{stride}, and this one failed for all up to {sides[-1]} px."
+        "A network must accept fields whose sides are multiples of its stride "
+        f"{stride}, but this one failed for all up to {sides[-1]} px."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
@@ -179,9 +181,9 @@ def _find_changes(
 ) -> Tensor:
     """Find which outputs change with a part of a field.
 
-    For networks whose layers may swallow NaN. Values of either sign and of three
-    magnitudes are tried, and the other ones have another mean and spread, so that
-    neither a rectifier nor a maximum over the field hides them.
+    For networks whose layers may suppress NaN. Values of both signs and three
+    magnitudes are tried, with different mean and spread, so that neither a rectifier
+    nor a maximum over the field hides them.
     """
     has_changed, rng = (
         torch.zeros(1, dtype=torch.bool),
@@ -213,7 +215,7 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
             return reach
         side *= 2
     msg = (
-        f"A network that is tiled must have a bounded receptive field, and this one "
+        "A network for tiles must have a bounded receptive field, but this one "
         f"depends on more than {_LAST_SIDE // 2} px on each side."
     )
     raise ShapeError(msg, code="receptive-field-unbounded")
@@ -233,15 +235,16 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
     return Probe(halo, mode.count, smallest)
 
 
-# How far a network looks in effect: the halo that suffices for a stated tolerance.
+# Effective receptive field: the halo that suffices for a given tolerance.
 #
-# The exact receptive field of a deep network is far wider than what changes its output
-# noticeably. Here a field is changed beyond a line, and the change of the output behind
-# the line is measured against the output's range: the effective field ends where it
-# falls below the tolerance. Gradients say the same to first order, but their mass falls
-# off faster than the change by real contents does, and gives halos that are too narrow.
+# The exact receptive field of a deep network is much wider than the part that changes
+# its output noticeably. Here a field is changed beyond a line, and the change of the
+# output behind the line is measured against the output's range: the effective field
+# ends where it falls below the tolerance. Gradients are a first-order estimate, but
+# their sum decreases faster than the change by real contents, which would give halos
+# that are too narrow.
 
-_TRIALS = 2  # noise fields that are probed with; chosen
+_TRIALS = 2  # noise fields used for probing; chosen
 _TOLERANCES = (0.01, 0.001)  # of the effective receptive field; chosen
 _WIDEST = 256  # probe of the effective receptive field; chosen
 
@@ -251,10 +254,10 @@ def effective_halo(
 ) -> int:
     """Measure the halo beyond which the input hardly changes the output.
 
-    In input pixels, a multiple of the stride, at most the exact halo, that of `probe`.
-    The tolerance is the largest change that is allowed, over the range of the output.
-    Noise with structure at several scales stands for real images, and live
-    normalisations are left out, as for the exact field.
+    In input pixels, a multiple of the stride, at most the exact halo of `probe`. The
+    tolerance is the largest allowed change, over the range of the output. Noise with
+    structure at several scales represents real images, and live normalisations are
+    omitted, as for the exact field.
     """
     if not 0 < tolerance < 1:
         msg = f"A tolerance must lie between 0 and 1, got {tolerance}."
@@ -281,8 +284,8 @@ def effective_fields(
 ) -> dict[str, int]:
     """Measure a network's effective field for its card.
 
-    Input pixels for tolerances of 0.01 and 0.001; empty where the exact halo is not
-    bounded, or above 256 px, which takes long.
+    Input pixels for tolerances of 0.01 and 0.001; empty if the exact halo is unbounded,
+    or above 256 px, which takes too long.
     """
     if halo is None or halo > _WIDEST:
         return {}

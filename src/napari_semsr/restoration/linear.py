@@ -14,7 +14,7 @@ _RIDGE = 1e-6  # of the mean power; chosen: below the noise of any image
 _FOLDS = 5
 _LEAST_BLOCKS = 50  # of all folds, in small images
 _RIDGES = tuple(10.0**n for n in range(-6, 1))
-_BLOCK_PX = 64  # side of what one fold leaves out at a place; chosen: a few objects
+_BLOCK_PX = 64  # side of the blocks of a fold; chosen: a few objects
 _PLACES = 1 << 17  # chosen: 300 for each of 21 x 21 taps, in seconds
 
 
@@ -25,14 +25,14 @@ class LinearFit:
     Attributes
     ----------
     kernel : (taps, taps) numpy.ndarray of float32
-        To be correlated with the image, without an offset.
+        To be correlated with the image.
     offset : float
         Added to the result.
     ridge : float
-        Of the mean power of the image, as cross-validation chose it.
+        Ridge chosen by cross-validation, over the mean power of the image.
     explained : float
-        Share of the second image's variance that the filter explains on pixels that
-        were left out of its fit, at most 1.
+        Share of the variance of the second image that the filter explains on held-out
+        pixels, at most 1.
     """
 
     kernel: Float32Array
@@ -42,11 +42,11 @@ class LinearFit:
 
     def apply(self, image: NDArray[Any]) -> Float32Array:
         """Filter an image (Y, X), mirrored at its border; missing pixels spread."""
-        from scipy import signal  # the demonstration begins sooner without it
+        from scipy import signal  # the demonstration starts faster without it
 
         half = self.kernel.shape[0] // 2
         wide = np.pad(np.asarray(image, np.float64), half, mode="reflect")
-        level = float(np.nanmean(image))  # which the transform's rounding is about
+        level = float(np.nanmean(image))  # reduces rounding of the transform
         missing = ~np.isfinite(wide)
         flipped_kernel = self.kernel[::-1, ::-1].astype(np.float64)
         output = signal.oaconvolve(
@@ -68,15 +68,14 @@ def fit_place_filter(
 ) -> LinearFit:
     """Fit the filter from one image of a field to another, with cross-validated ridge.
 
-    Blocks of up to 64 px are dealt out to five folds; the ridge is taken whose filters
-    err least on the folds that they are not fitted to. Some 130 000 pixels are used.
+    Blocks of up to 64 px are divided among five folds; the ridge with the smallest
+    error on the held-out folds is chosen. About 130 000 pixels are used.
 
     Parameters
     ----------
     images : iterable of tuple of numpy.ndarray
-        Pairs of images (Y, X) on one grid: what is filtered, and what it should become.
-        Pixels that are not finite in the second, or within the filter's reach in the
-        first, are left out.
+        Pairs of images (Y, X) on one grid: input and target of the filter. Pixels that
+        are not finite in the target, or under the filter in the input, are ignored.
     taps : int, default=21
         Side of the filter in px, odd.
 
@@ -88,7 +87,7 @@ def fit_place_filter(
     Raises
     ------
     ReadError
-        If the images have no contrast, or nothing that both show.
+        If the images have no contrast, or no usable common pixels.
     """
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in images]
     places = sum(int(np.isfinite(target).sum()) for _, target in pairs)
@@ -101,8 +100,8 @@ def fit_place_filter(
     normal, _ = whole.normal_equations()
     if min(part.count for part in sums) == 0 or not np.trace(normal) > 0:
         msg = (
-            "A linear filter is fitted to images with contrast, which show the same "
-            f"over more than {_FOLDS} places of its {taps} x {taps} px, got none."
+            "A linear filter needs images with contrast and a common area of more "
+            f"than {_FOLDS} times its {taps} x {taps} px, got none."
         )
         raise ReadError(msg, code="no-structure")
     errors = np.zeros(len(_RIDGES))
@@ -152,7 +151,7 @@ class _Sums:
     """Sums over pixels for least squares."""
 
     count: int
-    row: FloatArray  # (T,) sum of what the filter sees
+    row: FloatArray  # (T,) sum of the filter's inputs
     aim: float
     normal: FloatArray  # (T, T)
     right: FloatArray  # (T,)
@@ -215,24 +214,24 @@ def fit_linear_filter(
 ) -> Float32Array:
     """Fit the least-squares filter from patches to their targets.
 
-    Least squares over all pixels whose taps lie within a patch and are finite, as what
-    they should look like. The mean of a patch tells nothing: the filter has no offset.
+    Least squares over all pixels whose taps are within a patch and finite, like the
+    target. The mean of a patch is ignored: the filter has no offset.
 
     Parameters
     ----------
     pairs : iterable of tuple of numpy.ndarray
-        Patches, (Y, X), and what they should look like, (Y * scale, X * scale). All
-        are of one grey scale each.
+        Patches (Y, X), and their targets (Y * scale, X * scale). All patches have one
+        grey scale, and so have all targets.
     taps : int
         Side of the filter in px, odd.
     scale : int, default=1
-        Wanted pixels for each pixel of a patch.
+        Target pixels per pixel of a patch, along an axis.
 
     Returns
     -------
     (scale², taps, taps) numpy.ndarray of float32
-        A kernel for each of the wanted pixels within one, row by row, to be correlated
-        with the image.
+        A kernel for each target pixel within an input pixel, row by row, to be
+        correlated with the image.
 
     Raises
     ------
@@ -257,7 +256,7 @@ def fit_linear_filter(
         normal += rows.T @ rows
         right += rows.T @ (aims - aims.mean(axis=0))
     if not np.trace(normal) > 0:
-        msg = "A linear filter is fitted to an image with contrast, got one without."
+        msg = "A linear filter needs an image with contrast, got one without."
         raise ReadError(msg, code="image-blank")
     ridge = _RIDGE * np.trace(normal) / taps**2
     weights = np.linalg.solve(normal + ridge * np.eye(taps**2), right)

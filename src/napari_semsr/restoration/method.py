@@ -2,17 +2,17 @@
 
 What depends on the image (the blur's width, the noise, the weight of smoothness, the
 kernel of blind deconvolution) is measured on a few blocks of the field, never on a
-tile. A field of any size then goes through tile by tile, in bounded memory.
+tile. A field of any size is then processed tile by tile, in bounded memory.
 
 Iterative methods (Richardson-Lucy with total variation, blind) need grey values of at
-least 0. One iteration reaches twice the kernel's radius, and one pixel more for each
-difference of total variation, so that a halo of that many pixels times the iterations
-makes a tile equal to the whole.
+least 0. One iteration depends on twice the kernel's radius, and one pixel more for each
+difference of total variation, so that with a halo of that many pixels times the
+iterations a tile equals the untiled result.
 
-Linear ones (Wiener, constrained least squares) are one finite filter. Computed on a
-whole field it would depend on all of it, wrap-around included. Here its impulse
-response is cropped where the rest weighs less than `_TOLERANCE`, so that pixels are the
-same however a field is tiled.
+Linear ones (Wiener, constrained least squares) are a finite filter. Computed on a whole
+field it would depend on all of it, wrap-around included. Here its impulse response is
+cropped where the remaining weight is below `_TOLERANCE`, so that pixels do not depend
+on the tiling.
 """
 
 import math
@@ -52,28 +52,28 @@ from napari_semsr.core import (
 from napari_semsr.restoration.psf import PointSpread, parse_psf
 from napari_semsr.restoration.structure import has_structure
 
-# What a field's own spectrum tells of its blur and its noise.
+# Blur and noise of a field, estimated from its spectrum.
 #
 # The radially averaged power of an image is modelled as::
 #
 #     P(f) = A f**-p |H(f)|**2 + N
 #
 # with a power law for the sample, the transfer function ``H`` of the blur, and white
-# noise of variance ``N``; ``f`` is in cycles per pixel, of oblong pixels per their
-# shorter side. With ``H`` known, ``A``, ``p`` and ``N`` are fitted; else a Gaussian's
-# width too. The fit needs a few blocks only.
+# noise of variance ``N``; ``f`` is in cycles per pixel, for oblong pixels per their
+# shorter side. With known ``H``, ``A``, ``p`` and ``N`` are fitted; else the width of a
+# Gaussian too. The fit needs only a few blocks.
 
-# What is read; chosen: at most 16 blocks, a million pixels, settle a radial mean.
+# Sample that is read; chosen: 16 blocks, a million pixels, suffice for a radial mean.
 _BLOCK = 256
 _SMALLEST = 32  # side of a block; chosen
 _ACROSS = 4  # at most so many blocks along each axis
-_WINDOW_RINGS = 3  # rings that the window smears
+_WINDOW_RINGS = 3  # rings affected by the window
 
-# Where the fit looks; chosen: exponents around 2.4, where it starts, since exponent and
-# blur can stand for each other; blurs of up to 8 px, from starts of every width.
+# Range of the fit; chosen: exponents around 2.4, the start value, since exponent and
+# blur are correlated; blurs of up to 8 px, from several start values.
 _EXPONENTS = (1.8, 3.2)
-_WIDEST_PX = 8.0  # blur that is looked for; chosen
-_STARTS = (0.5, 1.0, 2.0, 4.0)  # sigmas from which the fit begins; chosen
+_WIDEST_PX = 8.0  # range of the blur; chosen
+_STARTS = (0.5, 1.0, 2.0, 4.0)  # start values of sigma; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Grain:
     amplitude: float  # ``A`` of the sample's power law
     exponent: float  # ``p``
     noise: float  # Variance of the white noise, in squared grey levels
-    sigma_px: float | None = None  # Of the Gaussian blur; None where it was known
+    sigma_px: float | None = None  # Of the Gaussian blur; None if it was known
 
     def noise_to_signal(self, frequency: FloatArray) -> FloatArray:
         """Ratio of the noise's power to the sample's; `frequency`: cycles per pixel."""
@@ -96,10 +96,10 @@ class RadialPower:
 
     plane: FloatArray  # (S, S) by frequency, as that of `numpy.fft.fft2`
     frequency: FloatArray  # (N,) Cycles per pixel
-    power: FloatArray  # (N,) Mean squared amplitude; white noise gives its variance
-    weight: FloatArray  # (N,) Number of samples of a ring
+    power: FloatArray  # (N,) Mean squared amplitude; the variance for white noise
+    weight: FloatArray  # (N,) Number of samples in a ring
     side: int  # Side of the blocks
-    least: float  # Variance that rounding alone gives
+    least: float  # Variance due to rounding alone
     steps: FloatPair = (1.0, 1.0)  # Shorter side of a pixel over its sides, ``(y, x)``
 
     @classmethod
@@ -138,8 +138,8 @@ class RadialPower:
     ) -> tuple[FloatArray, bool]:
         """Compute the noise-to-signal ratio of power, (side, side // 2 + 1).
 
-        By a model, and as it was measured where the sample is far above that; and
-        whether it is, anywhere. `kernel` (N, M).
+        From a model, and as measured where the sample's power is far above it; also
+        returns whether it is, anywhere. `kernel` (N, M).
         """
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
         ratio = grain.noise_to_signal(np.hypot(y * self.steps[0], x * self.steps[1]))
@@ -150,7 +150,7 @@ class RadialPower:
         transmission = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
         with np.errstate(divide="ignore"):
             line = power > _LINE * (1 + transmission / ratio)
-        line &= self.plane[at] > _LINE * beside  # else it is broad, as by a shake
+        line &= self.plane[at] > _LINE * beside  # else it is broad, as due to vibration
         np.divide(
             np.maximum(transmission, _LEAST_PASSED), power - 1, out=ratio, where=line
         )
@@ -176,7 +176,7 @@ class RadialPower:
         first = log_power[0] + 2.4 * np.log(f[0])
         quiet = float(np.clip(log_power.min(), low[2] + 1e-9, high[2] - 1e-9))
         start = [first, 2.4, quiet]
-        # a width that nothing depends on would lead the fit astray
+        # a width without influence would mislead the fit
         starts = [[*start, s] for s in _STARTS] if kernel is None else [start]
         fits = [
             scipy.optimize.least_squares(
@@ -184,21 +184,21 @@ class RadialPower:
             )
             for p in starts
         ]
-        best = min(fits, key=lambda found: float(found.cost)).x
+        best = min(fits, key=lambda fit: float(fit.cost)).x
         width = float(best[3]) if kernel is None else None
         amplitude, exponent = float(np.exp(best[0])), float(best[1])
         grain = Grain(amplitude, exponent, float(np.exp(best[2])), width)
         if kernel is None and (grain.noise_to_signal(f) >= 1).all():
-            return replace(grain, sigma_px=0.0)  # nothing tells it
+            return replace(grain, sigma_px=0.0)  # it is undetermined
         return grain
 
 
 def sample_blocks(data: Any) -> list[FloatArray]:
     """Read a few evenly spaced square blocks of a field.
 
-    `data` (Y, X); gives (N, N), grey values, reflected beyond the border of a small
-    field. Blocks with pixels that are not finite are left out; where all have some,
-    these are filled with the nearest that is.
+    `data` (Y, X); returns (N, N) grey values, reflected beyond the border of a small
+    field. Blocks with non-finite pixels are omitted; if all have some, these are filled
+    with the nearest finite pixel.
     """
     rows, columns = (int(n) for n in data.shape)
     side = min(_BLOCK, max(_SMALLEST, min(rows, columns)))
@@ -239,9 +239,9 @@ class RestoreOptions(Options):
     method: Method = option(
         "wiener",
         "Method",
-        "Wiener filter, the same with unsupervised weights, Richardson-Lucy, blind "
-        "deconvolution, constrained least squares. Linear filters are quick; "
-        "Richardson-Lucy keeps grey levels positive; blind also adjusts the blur.",
+        "Wiener filter, Wiener filter with unsupervised weight, Richardson-Lucy, "
+        "blind deconvolution, constrained least squares. Linear filters are fast; "
+        "Richardson-Lucy keeps grey levels positive; blind also estimates the blur.",
         choices={
             "Wiener": "wiener",
             "Wiener, unsupervised": "unsupervised-wiener",
@@ -253,10 +253,10 @@ class RestoreOptions(Options):
     psf: str = option(
         "estimate",
         "Blur",
-        "blur: sigma of a Gaussian with its unit, such as 1.5px or 12nm, an image file "
-        "of the kernel, microscope.json of a simulation, estimate, or for blind a flat "
-        "kernel to start from, such as flat7px. Give it when you know it: an estimate "
-        "cannot tell blur from a soft sample.",
+        "blur: sigma of a Gaussian with its unit, such as 1.5px or 12nm, an image "
+        "file of the kernel, microscope.json of a simulation, estimate, or for blind "
+        "a flat start kernel, such as flat7px. Set it if it is known: an estimate "
+        "cannot distinguish blur from a soft sample.",
     )
     iterations: int = option(
         _ITERATIONS,
@@ -270,7 +270,7 @@ class RestoreOptions(Options):
         0.0,
         "Total variation",
         "weight of smoothness between edges, total variation, in richardson-lucy and "
-        "blind; 0.002 is usual, 0 leaves it out",
+        "blind; 0.002 is usual, 0 for none",
         step=0.001,
         when=_ITERATIVE,
         ge=0,
@@ -279,8 +279,8 @@ class RestoreOptions(Options):
     balance: float | None = option(
         None,
         "",
-        "weight of smoothness in the linear methods; chosen from the image's noise if "
-        "not given",
+        "weight of smoothness in the linear methods; by default from the noise of "
+        "the image",
         when={"method": ("wiener", "unsupervised-wiener", "cls")},
         gt=0,
     )
@@ -291,9 +291,9 @@ class RestoreOptions(Options):
         when={"method": ("unsupervised-wiener",)},
         ge=0,
     )
-    tile: int | None = option(None, "", "side of a tile in px; 512 if not given", ge=32)
+    tile: int | None = option(None, "", "side of a tile in px; by default 512", ge=32)
     dtype: GreyType = option(
-        None, "", "type of the grey values in the output; float32 if not given"
+        None, "", "type of the grey values in the output; by default float32"
     )
 
     @field_validator("psf")
@@ -309,10 +309,10 @@ class RestoreOptions(Options):
 
 # Iterative methods.
 
-_TINY = 1e-12  # chosen, far below any grey value: nothing is divided by 0
+_TINY = 1e-12  # chosen, far below any grey value: prevents division by 0
 _STEEPEST = 4.0  # largest factor by which total variation changes a pixel; chosen
 _EDGE = 1e-4  # gradient below which total variation sees none, over the range; chosen
-_TV_REACH = 2  # px: follows from two differences, one after the other
+_TV_REACH = 2  # px: due to two successive differences
 
 
 def _richardson_lucy(
@@ -381,20 +381,22 @@ def _estimate_kernel(
 
 # Linear methods.
 
-# Weight of the taps that are left out, over the weight of all: an error bound; chosen,
-# a thousandth of the range against halos that grow with the accuracy.
+# Weight of the omitted taps over the weight of all: an error bound; chosen, a
+# thousandth of the range against halos that grow with the accuracy.
 _TOLERANCE = 1e-3
 
-# times the model, above which power is of what repeats: more than the noise of one
-# block reaches by chance at any frequency
+# times the model, above which power is due to periodic structure: more than noise in
+# one block reaches by chance at any frequency
 _LINE = 20.0
-_BESIDE = 9  # frequencies across, whose median a line stands above; chosen
-_LEAST_PASSED = 1e-2  # of power; where a blur left less, the model may err; chosen
-_MISMATCH = 0.1  # of the blurred sample's power is put down to a wrong kernel; chosen
-_UNSURE = 1e-5  # share of an image's variance that a wrong kernel explains; chosen
+_BESIDE = 9  # width in frequencies of the median that lines exceed; chosen
+_LEAST_PASSED = 1e-2  # of power; below, the model may be wrong; chosen
+_MISMATCH = (
+    0.1  # share of the blurred sample's power attributed to a wrong kernel; chosen
+)
+_UNSURE = 1e-5  # share of an image's variance attributed to a wrong kernel; chosen
 _NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
 _SIDE = 256  # px; chosen: impulse responses are shorter, but for wide kernels
-_BURNIN = 15  # draws before the chain has forgotten its start; scikit-image's, chosen
+_BURNIN = 15  # burn-in of the chain; scikit-image's, chosen
 _LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
 _BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains to 1000
 
@@ -403,13 +405,13 @@ _BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains to 10
 class Taps:
     """A finite filter."""
 
-    # (2 R + 1, 2 R + 1) Their sum is one: a constant field stays as it is
+    # (2 R + 1, 2 R + 1) Sum of one: a constant field is unchanged
     weights: FloatArray
-    left_out: float  # Weight of what was cut off, over the weight of all
+    left_out: float  # Weight of the cropped taps, over the weight of all
 
     @property
     def radius(self) -> int:
-        """Reach in pixels."""
+        """Radius in pixels."""
         return int(self.weights.shape[0]) // 2
 
     def apply(self, window: FloatArray) -> FloatArray:
@@ -457,10 +459,10 @@ def _response(
 def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
     """Compute the Wiener filter for a power-law sample under white noise.
 
-    A blur is never known exactly. What is wrong with it counts as noise too: a
-    tenth of the blurred sample's power, averaged over neighbouring frequencies.
-    That matters where a kernel lets nothing pass, and nowhere else. Lines and gratings
-    have next to no power but at their own frequencies, where no power law has it.
+    A blur is never known exactly. Its error counts as noise too: a tenth of the blurred
+    sample's power, averaged over neighbouring frequencies. This matters only where a
+    kernel transmits nothing. The power of lines and gratings is concentrated at
+    frequencies where it exceeds any power law.
     """
     side = _side_for(kernel)
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
@@ -474,9 +476,9 @@ def _wiener_taps(kernel: FloatArray, grain: Grain, rings: RadialPower) -> Taps:
 def _cls_balance(kernel: FloatArray, rings: RadialPower, noise: float) -> float:
     """Choose the weight of smoothness so that the misfit equals the noise.
 
-    The constraint of constrained least squares [1]_: the mean square of
-    ``image - blur * result`` is the noise's variance, and a little more for a blur that
-    is not known exactly: a hundred-thousandth of the image's variance.
+    The constraint of constrained least squares [1]_: the mean square of ``image - blur
+    * result`` is the variance of the noise, plus a hundred-thousandth of the image's
+    variance for a blur that is not known exactly.
 
     .. [1] B. R. Hunt, IEEE Trans. Comput. C-22, 805 (1973),
        doi:10.1109/TC.1973.5009169.
@@ -526,13 +528,13 @@ def _unsupervised_balance(
 
 # A field, tile by tile.
 
-# Halo in px beyond which iterative methods are cut off, with a tolerance. Chosen: a
-# tile of 512 px is then read as 832, 2.6 times its pixels; what the cut costs is
-# measured for each field (`tolerance`).
+# Halo in px at which iterative methods are cropped, with a tolerance. Chosen: a tile of
+# 512 px is then read as 832, 2.6 times its pixels; the error is measured for each field
+# (`tolerance`).
 LARGEST_HALO = 160
-_SHARPEST_PX = 0.3  # chosen: a Gaussian of less hardly reaches a neighbour
+_SHARPEST_PX = 0.3  # chosen: a narrower Gaussian hardly affects a neighbour
 _QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: else 1 / 0
-_TILE = 512  # px; chosen: with the largest halo still below 10 MB of doubles
+_TILE = 512  # px; chosen: with the largest halo below 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
@@ -544,7 +546,7 @@ class DetailError(ReadError):
     def __init__(self, name: str) -> None:
         super().__init__(
             f"The blur cannot be estimated from {name}, which shows only noise or a "
-            "gradient: choose an area with edges, or give the blur (`psf`)."
+            "gradient: choose an area with edges, or set the blur (`psf`)."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -558,16 +560,16 @@ class Restorer:
 
     low: float  # Smallest grey value of the field
     high: float  # Largest
-    psf: PointSpread  # The blur that is undone
+    psf: PointSpread  # The blur to correct
     options: RestoreOptions
     taps: Taps | None  # The filter of a linear method
-    halo: int  # Pixels that a window needs around what is kept of it
-    reach: int  # How far a result looks; more than `halo` where it was cut off
+    halo: int  # Margin of a window in pixels
+    reach: int  # Receptive field; larger than `halo` if that was cropped
     chosen: dict[str, Any]  # The numbers measured on the field
 
     @property
     def exact(self) -> bool:
-        """Whether a tile equals the same pixels of the whole, rounding apart."""
+        """Whether a tile equals the untiled result, except for rounding."""
         return self.reach <= self.halo
 
     def parameters(self) -> dict[str, Any]:
@@ -617,9 +619,8 @@ class Restorer:
     def tolerance(self, data: Any, plan: TilePlan) -> float:
         """Measure the error of a cropped halo, in the middle of the field (Y, X).
 
-        Gives the largest difference between a corner of a tile and the same pixels with
-        as much halo as the method looks far, over the field's range; 0 where tiles are
-        exact.
+        Returns the largest difference between a corner of a tile and the same pixels
+        with the full halo of the method, over the field's range; 0 if tiles are exact.
         """
         span = self.high - self.low
         if self.exact or span <= 0:
@@ -636,8 +637,8 @@ class Restorer:
     def _restore_box(self, data: Any, box: Box, halo: int) -> Float32Array:
         """Restore a box of a field; beyond its border the field is reflected.
 
-        Missing pixels are filled with the nearest known one. Those that a known pixel
-        sees have one within the halo's diagonal, so that tiles are filled alike.
+        Missing pixels are filled with the nearest known one. If they affect a known
+        pixel, it is within the diagonal of the halo, so that tiles are filled alike.
         """
         window = read_box(data, box.grow(halo))
         if window.dtype.kind != "f":
@@ -666,7 +667,7 @@ def choose(
 ) -> Restorer:
     """Prepare a field's restoration by measuring a few blocks and its extremes.
 
-    `kernel` is the blur, where `options` name a file.
+    `kernel` is the blur, if `options` name a file.
 
     Raises
     ------
@@ -680,8 +681,8 @@ def choose(
     low, high = field_range(micrograph.data, 0, 100)
     if low == high == 0 and is_empty(micrograph.data):
         msg = (
-            f"An image to restore needs finite pixels, and {micrograph.name} has none: "
-            "check that the file was written or copied completely."
+            f"{micrograph.name} has no finite pixels to restore: check that the file "
+            "was written or copied completely."
         )
         raise ReadError(msg, code="no-finite-values")
     blocks = sample_blocks(micrograph.data)
@@ -696,7 +697,7 @@ def choose(
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
-        sigmas = sigma * steps[0], sigma * steps[1]  # as wide in nm
+        sigmas = sigma * steps[0], sigma * steps[1]  # equal width in nm
         psf = PointSpread.gaussian(sigmas, kind="estimated")
     if options.method == "blind" and not flat:
         # on the block with the most contrast

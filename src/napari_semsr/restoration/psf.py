@@ -14,14 +14,14 @@ _LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with i
 
 _WIDTH = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|nm)\s*$")
 _FLAT = re.compile(r"^\s*flat\s*([0-9]+)\s*px\s*$")
-# Without unit, with another, or below 0
+# Without a unit, with another, or below 0
 _NUMBER = re.compile(
     r"^\s*[+-]?[0-9.,]+(?:[eE][+-]?[0-9]+)?\s*[a-zA-Z\u00b5\u03bc]*\s*$"
 )
 _REACH = 4.0  # a Gaussian is cut off here, in sigmas: 6e-5 of its weight is beyond
-_SHARPEST = 0.05  # px; chosen: of less, nothing is left beside the middle in doubles
-_ALIKE = 1e-3  # px off the middle, or of a pixel size; chosen: moves no grey level
-_BEYOND = 1e-3  # weight of a kernel that may be cut off; chosen, as of filters
+_SHARPEST = 0.05  # px; chosen: a narrower one has only its centre in doubles
+_ALIKE = 1e-3  # px from the centre, or share of a pixel size; chosen: no visible effect
+_BEYOND = 1e-3  # weight of a kernel that may be cropped; chosen, as for filters
 _LOBES = 3  # of the Lanczos kernel
 _ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves; chosen
 
@@ -30,7 +30,7 @@ _ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves; chosen
 class PsfChoice:
     """Requested point-spread function."""
 
-    kind: Literal["gaussian", "flat", "file", "estimate"]  # Where the kernel comes from
+    kind: Literal["gaussian", "flat", "file", "estimate"]  # Source of the kernel
     sigma: float = 0.0  # Standard deviation of a Gaussian in `unit`; 0 for the others
     unit: str = "px"  # Unit of `sigma`
     path: str = ""  # The file; empty for the others
@@ -42,8 +42,8 @@ class PsfChoice:
             return self.sigma, self.sigma
         if pixel_size is None:
             msg = (
-                f"A blur of {self.sigma:g} nm needs an image with a pixel size, and "
-                "this one has none: give `pixel_size_nm`, or the blur in px."
+                f"A blur of {self.sigma:g} nm needs an image with a pixel size, but "
+                "this one has none: set `pixel_size_nm`, or state the blur in px."
             )
             raise OptionError(msg, code="pixel-size-missing")
         return self.sigma / pixel_size[0], self.sigma / pixel_size[1]
@@ -51,7 +51,7 @@ class PsfChoice:
 
 @dataclass(frozen=True, slots=True)
 class PointSpread:
-    """A blur kernel and where it comes from."""
+    """A blur kernel and its source."""
 
     kernel: FloatArray  # (N, M) Weights, odd sides, summing to one
     kind: str  # ``gaussian``, ``flat``, ``file``, ``estimated`` or ``blind``
@@ -98,8 +98,8 @@ class PointSpread:
     def centre(self, steps: FloatPair = (1.0, 1.0)) -> Self:
         """Resample to pixels `steps` times as large, centred on its centroid.
 
-        By Lanczos weights of three lobes, stretched where the new pixels are larger. An
-        `OptionError` if it is too wide in them.
+        With Lanczos weights of three lobes, stretched if the new pixels are larger.
+        Raises an `OptionError` if the kernel is too wide in them.
         """
         places = [_places(self.kernel.sum(axis)) for axis in (1, 0)]
         off = [float(at[0]) + at.size // 2 for at in places]
@@ -113,7 +113,7 @@ class PointSpread:
             if kernel.sum(1 - axis)[beyond].sum() > _BEYOND:
                 msg = (
                     f"A blur kernel may be {_LARGEST} px wide in pixels of the image, "
-                    f"got {at.size / step:.0f} px: give a smaller image of the point."
+                    f"got {at.size / step:.0f} px: use a smaller image of the point."
                 )
                 raise OptionError(msg, code="blur-invalid")
             far = step * np.arange(-reach, reach + 1)[:, None] - at
@@ -125,7 +125,7 @@ class PointSpread:
 
     @property
     def radius(self) -> int:
-        """Reach of the kernel in pixels."""
+        """Radius of the kernel in pixels."""
         return int(max(self.kernel.shape)) // 2
 
     def to_json(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def parse_psf(text: str) -> PsfChoice:
     Raises
     ------
     OptionError
-        If it is a number without unit, with another, or not positive.
+        If it is a number without a unit, with another unit, or not positive.
     """
     match = _WIDTH.match(text)
     if match is not None and float(match[1]) > 0:

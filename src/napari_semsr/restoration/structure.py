@@ -1,8 +1,7 @@
 """Test whether an area shows structure from which a blur can be estimated.
 
-The blur of background is that of its noise: how far neighbouring pixels are alike. Two
-properties tell structure from a gradient under stationary noise, whatever the noise's
-correlation:
+The blur of a background is only the correlation of its noise. Two properties
+distinguish structure from a gradient under stationary noise with any correlation:
 
 - its power has lines, as of a grating or lattice, or falls from the coarsest
   frequencies on by more than that of noise that is correlated over 2 % of a block or
@@ -11,11 +10,11 @@ correlation:
   more than in Gaussian fields of the same spectrum (surrogates with random phases
   [1]_). White noise is filtered out before, so that it does not hide them.
 
-The largest deviation, in standard deviations of the surrogates, is held against the law
-of the largest deviation in surrogates (Gumbel's), at one in a thousand by chance.
-Allowed for are what noise has besides: counts are skewed, grey steps make flat, and a
-median filter makes fine bands peaked. Grains of dust, few and far beyond the noise, are
-left out first.
+The largest deviation, in standard deviations of the surrogates, is compared with the
+distribution of the largest deviation in surrogates (Gumbel), at a false-alarm rate of
+one in a thousand. Properties of noise are allowed for: counts are skewed, grey steps
+flatten the distribution, and a median filter makes fine bands peaked. Dust grains, few
+and far above the noise, are removed first.
 
 .. [1] J. Theiler et al., Physica D 58, 77 (1992), doi:10.1016/0167-2789(92)90102-S.
 .. [2] L. Moisan, J. Math. Imaging Vis. 39, 161 (2011), doi:10.1007/s10851-010-0227-1.
@@ -28,30 +27,28 @@ from scipy.special import ndtri, stdtrit
 
 from napari_semsr.core import FloatArray
 
-# the longest correlation that noise is given: of a block's side, and px of a Gaussian
+# longest assumed correlation of noise: over a block's side, and px of a Gaussian
 _ALIKE, _ALIKE_PX = 0.02, 4.0
 _SURE = 4.0  # standard deviations of a ratio of power; 3 of 100 000 by chance
 _STEEP = 2.3  # from one octave to the next: a power law of at least 1.2
-_ABOVE = 3.0  # times the power of the finest rings, by which structure is seen
+_ABOVE = 3.0  # times the power of the finest rings; above, structure is visible
 # of power, over the median of neighbours: noise of 256 x 256 px has such a frequency
 # once in a million blocks, exponentially distributed as its power is
 _LINE, _BESIDE = 35.0, 9
 _DUST, _FAR = 0.03, 5.0  # share of pixels at most; robust deviations from the median
-_LEAST_PX = 64  # side of blocks; of smaller ones too few samples tell anything
+_LEAST_PX = 64  # side of blocks; smaller ones have too few samples
 _CELLS = 8  # along each side of a block, in which contrast is measured
 _SCALES = (0.7, 1.4, 2.8)  # px, of the bands that are measured
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
-_SURROGATES = 16, 64  # more where fewer do not decide; chosen: within a second
-_ROUNDING_SHARE = (
-    1e-14  # share of the power below which rings hold rounding of floats alone
-)
+_SURROGATES = 16, 64  # more if fewer are not conclusive; chosen: within a second
+_ROUNDING_SHARE = 1e-14  # share of the power; below, rings contain only rounding errors
 _CLEAR = 1.2  # times the floor of noise, from which a ring is used
-_FEWEST = 1.0  # skewness of counts of one a pixel, the fewest that are allowed for
+_FEWEST = 1.0  # skewness of counts of one per pixel, the lowest assumed dose
 _LEFT = 1.3  # times the skewness that filtered counts keep
-_FLAT = 0.15  # of a fourth moment below a normal one, which rounding to a few steps has
+_FLAT = 0.15  # reduction of the fourth moment by rounding to a few steps
 _LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
-_TOGETHER = 0.04  # correlation of bands that grey steps and medians leave
-_MOST_BLOCKS = 4  # that are compared with surrogates, those with most contrast
+_TOGETHER = 0.04  # correlation of bands due to grey steps and medians
+_MOST_BLOCKS = 4  # compared with surrogates, those with most contrast
 _FEW_LEVELS = 8  # of masks and drawings
 
 
@@ -89,7 +86,7 @@ def _without_gradient(block: FloatArray) -> FloatArray:
 def _without_dust(block: FloatArray) -> FloatArray:
     """Replace a few pixels far from the median, and their neighbours, by the median.
 
-    Where they are more than a few, they are what the image shows.
+    If there are more than a few, they belong to the image.
     """
     soft = ndimage.gaussian_filter(block, 1.0)
     middle = np.median(soft)
@@ -112,7 +109,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
             ndimage.median_filter(power, size, mode="wrap")
             for size in ((_BESIDE, _BESIDE), (2 * _BESIDE, 1), (1, 2 * _BESIDE))
         ]
-    )  # noise of lines fills a row or a column
+    )  # line noise fills a row or a column
     beyond_gradient = (ring > _BESIDE) & (ring < side // 2)
     if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
         return True
@@ -143,13 +140,13 @@ def _differs_from_surrogates(
 ) -> bool:
     """Check whether bands differ from fields of random phases.
 
-    `levels`: the blocks with their gradient, since noise of counts grows with them;
-    `rounding`: variance that grey steps leave.
+    `levels`: the blocks with their gradient, since shot noise grows with them;
+    `rounding`: variance due to grey steps.
     """
     side = blocks[0].shape[0]
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     square = -2 * np.pi**2 * (y**2 + x**2)
-    mask = ((y != 0) & (x != 0)) * 1.0  # noise of lines has the rest
+    mask = ((y != 0) & (x != 0)) * 1.0  # line noise has the rest
     slopes = [_slopes(level) for level in levels]
     spectra = [_periodic_spectrum(block) for block in blocks]
     power = np.mean([np.abs(s) ** 2 for s in spectra], axis=0)
@@ -180,7 +177,7 @@ def _differs_from_surrogates(
             random = [np.abs(s) * p / np.abs(p) for s, p in each]
             surrogates.append(_moments(random, slopes, bands[1:]))
         mean, error = np.mean(surrogates, axis=0), np.std(surrogates, axis=0, ddof=1)
-        error[0, 3] = 1.0  # nothing is finer
+        error[0, 3] = 1.0  # no finer band
         away = own - mean
         z = max(
             float((away[:, 0] / error[:, 0]).max()),
@@ -252,7 +249,7 @@ def _moments(
 def _gumbel_tail(draws: int) -> float:
     """Return the number of deviations that a maximum rarely exceeds by chance.
 
-    Their width is known by so many draws alone, as of Student's t.
+    Their width is estimated from few draws, as for Student's t.
     """
     share = _BY_CHANCE / len(_SURROGATES)
     beyond = np.sqrt(6) / np.pi * (-np.log(-np.log1p(-share)) - np.euler_gamma)

@@ -1,4 +1,4 @@
-"""Phantoms, a microscope, scans and degradations whose truth is known."""
+"""Simulated samples, microscopes, scans and degradations with known ground truth."""
 
 import lazy_loader
 

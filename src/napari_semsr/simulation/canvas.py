@@ -1,10 +1,10 @@
-"""A canvas in nanometres: shapes are given by distances and drawn antialiased.
+"""Canvas in nanometres: antialiased shapes defined by signed distances.
 
-Distances are signed, in nm, negative inside a shape. A shape has a sidewall: its cover
-falls linearly from one to zero over the sidewall's width, centred on the outline. What
-is drawn is the mean of that cover over a pixel, in closed form along the direction of
-the distance: exact for straight edges along the axes, at any pixel size, so that a fine
-drawing binned is the coarse drawing.
+Distances are in nm, negative inside a shape. A shape has a sidewall: its coverage falls
+linearly from one to zero over the width of the sidewall, centred on the outline. A
+pixel holds the mean coverage over its area, in closed form along the direction of the
+distance. This is exact for straight edges along the axes at any pixel size: binning a
+fine canvas yields the coarse one.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ Distance = Callable[[FloatArray, FloatArray], FloatArray]
 def cover(
     distance_nm: NDArray[np.floating], sidewall_nm: float, pixel_nm: float
 ) -> Float32Array:
-    """Mean cover of pixels whose centres lie at a distance from an edge, in nm."""
+    """Mean coverage of pixels whose centres are at a distance from an edge, in nm."""
     half = max(sidewall_nm, 1e-6 * pixel_nm) / 2
 
     def outside(s: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -47,7 +47,7 @@ class Canvas:
 
     shape: IntPair  # Rows and columns
     pixel_nm: float  # Side of a pixel
-    sidewall_nm: float  # Width of every edge
+    sidewall_nm: float  # Width of the sidewalls
 
     @property
     def extent_nm(self) -> FloatPair:
@@ -55,7 +55,7 @@ class Canvas:
         return self.shape[0] * self.pixel_nm, self.shape[1] * self.pixel_nm
 
     def cover(self, distance_nm: NDArray[np.floating]) -> Float32Array:
-        """Antialiased cover of a shape."""
+        """Antialiased coverage of a shape."""
         return cover(distance_nm, self.sidewall_nm, self.pixel_nm)
 
     def grid(self) -> tuple[FloatArray, FloatArray]:
@@ -66,10 +66,10 @@ class Canvas:
     def around(
         self, centre: Iterable[float], *half: float
     ) -> Iterator[tuple[tuple[slice, slice], FloatArray, FloatArray]]:
-        """Give the pixels of a rectangle with its soft edge, and their places from it.
+        """Yield the pixels of a rectangle with its soft edge, and their offsets in nm.
 
-        That is once, or not at all where none of them is on the canvas. `half`: its
-        sides in nm, or the one of a square, by half.
+        Yields once, or never if no pixel is on the canvas. `half`: half the sides of
+        the rectangle in nm, or half the side of a square. Offsets are from `centre`.
         """
         slices, off = [], []
         for at, reach, count in zip(centre, (*half, half[0]), self.shape, strict=False):
@@ -83,10 +83,10 @@ class Canvas:
         yield (slices[0], slices[1]), off[0][:, None], off[1][None, :]
 
     def rough(self, correlation_nm: float, rng: np.random.Generator) -> Float32Array:
-        """Smooth random relief (Y, X) of mean 0 and standard deviation 1.
+        """Smooth random relief (Y, X) with mean 0 and standard deviation 1.
 
-        White noise on knots fixed in nm, blurred by a Gaussian: the same relief at any
-        pixel size.
+        White noise on knots at fixed positions in nm, blurred by a Gaussian: the same
+        relief at any pixel size.
         """
         weights = [
             _knot_weights(count, self.pixel_nm, correlation_nm) for count in self.shape
@@ -99,7 +99,7 @@ class Canvas:
 def _knot_weights(
     count: int, pixel_nm: float, correlation_nm: float
 ) -> sparse.csr_array:
-    """Gaussian weights of knots one correlation length apart, rows of unit power."""
+    """Gaussian weights of knots one correlation length apart; rows have unit power."""
     reach = 4
     step = correlation_nm
     at = (np.arange(count) + 0.5) * pixel_nm / step + reach
@@ -115,19 +115,18 @@ def _knot_weights(
 
 # Gaussian blur whose width changes from place to place.
 #
-# Light is shared out among a few widths; each share is blurred by its own and divided
-# by its own cover, so that an even surface stays even across a step.
+# The light is divided among a few widths. Each share is blurred by its width and
+# normalised by its blurred coverage, so that a uniform surface stays uniform at a step.
 
 FWHM = 2 * float(np.sqrt(2 * np.log(2)))
-"""Full width at half maximum of a Gaussian over its standard deviation."""
-# Of the widths of neighbouring depths, and how many there are at most; chosen: each
-# depth costs two blurs.
+"""Ratio of a Gaussian's full width at half maximum to its standard deviation."""
+# Ratio of the widths of neighbouring depths; chosen: each depth costs two blurs.
 _DEPTH_RATIO = 1.3
-_MOST_DEPTHS = 7  # blurs that a drawing is split into; chosen
+_MOST_DEPTHS = 7  # maximum number of blur widths for an image; chosen
 
 
 def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32Array:
-    """Blur each place (Y, X) by its own full width at half maximum."""
+    """Blur an image (Y, X) with a full width at half maximum that varies by pixel."""
     sigma = (fwhm_px / FWHM).astype(np.float32)
     light = np.zeros(image.shape, np.float32)
     cover = np.zeros(image.shape, np.float32)
@@ -142,9 +141,9 @@ def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32
 def blur_shares(
     sigma: Float32Array,
 ) -> Iterator[tuple[float, Float32Array | None]]:
-    """Share light out among a few widths: each with its cover, None where one does."""
+    """Yield a few widths and the share of each pixel; None if one width is enough."""
     low, high = float(sigma.min()), float(sigma.max())
-    if high / low < 1.01:  # chosen: one width does for all
+    if high / low < 1.01:  # chosen: one width is enough
         yield (low * high) ** 0.5, None
         return
     count = 1 + min(
@@ -157,6 +156,6 @@ def blur_shares(
 
 
 def gaussian_blur(image: Float32Array, sigma: float) -> Float32Array:
-    """Blur an image (Y, X) by a Gaussian cut at four and a half standard deviations."""
+    """Blur an image (Y, X) by a Gaussian truncated at 4.5 standard deviations."""
     blurred_image = ndimage.gaussian_filter(image, sigma, mode="reflect", truncate=4.5)
     return np.asarray(blurred_image, dtype=np.float32)

@@ -1,16 +1,16 @@
-"""The degradations of Gao et al. (2024): blur, fog, hybrid; as stated and at random.
+"""Degradations of Gao et al. (2024): blur, fog, hybrid; as published or random.
 
-The image is put on a 0-255 scale by its type's range (floats, and what has values below
-0: by their own range), degraded there, and returned in its own type. Fog is
-``I = f t + A (1 - t)`` with ``t = exp(-beta d)``, ``d = 1`` and ``beta`` a smooth
-random field in [1.5, 2.5].
+The image is scaled to 0-255 by the range of its data type (floats, and images with
+values below 0, by their own range), degraded, and returned in its own type. Fog is ``I
+= f t + A (1 - t)`` with ``t = exp(-beta d)``, ``d = 1`` and ``beta`` a smooth random
+field in [1.5, 2.5].
 
-The paper's ``A = 3`` on the 0-1 scale leaves 16 decibels where its Table 1 states 26,
-and ``A = 3`` on the 0-255 scale leaves 21; the airlight that comes nearest to the table
-is the image's own mean, followed by a stretch back to the mean and standard deviation
-that the image had before the fog. That reading is the default; `airlight` takes any
-other level, and without `stretch` the contrast stays as low as the fog leaves it, as in
-the paper's words. ``benchmarks/fog_readings.py`` prints the comparison.
+The paper's ``A = 3`` yields 16 dB on the 0-1 scale and 21 dB on the 0-255 scale, but
+its Table 1 states 26 dB. Closest to the table is the mean of the image as airlight,
+followed by a stretch to the mean and standard deviation before the fog. This is the
+default. `airlight` sets another level; without `stretch` the contrast stays as low as
+fog makes it, as the paper describes. ``benchmarks/fog_readings.py`` prints the
+comparison.
 """
 
 import functools
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the rest is loaded when it is used
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
@@ -49,15 +49,15 @@ class Degraded:
     """A degraded image and how it was made."""
 
     image: NDArray[Any]  # (Y, X) Degraded grey values in the input's type
-    parameters: dict[str, Any]  # Every number that shaped it
+    parameters: dict[str, Any]  # Parameters of the degradation
 
 
 def gaussian_kernel(
     sigma_px: float = BLUR_SIGMA_PX, size_px: int = BLUR_SIZE_PX
 ) -> FloatArray:
-    """Gaussian blur kernel, truncated to an odd square, (N, N), whose sum is one.
+    """Return a Gaussian blur kernel (N, N) with odd N and a sum of one.
 
-    The defaults are those of Gao et al.
+    Defaults are the values of Gao et al.
     """
     x = np.arange(size_px) - size_px // 2
     line = np.exp(-0.5 * (x / sigma_px) ** 2)
@@ -92,10 +92,10 @@ def smooth_field(
     *,
     window: tuple[slice, slice] | None = None,
 ) -> FloatArray:
-    """Random field that varies smoothly and spans 0 to 1 over the whole of `shape`.
+    """Smooth random field with values from 0 to 1 over the whole `shape`.
 
-    `correlation_px` is the standard deviation of the Gaussian that smooths the noise,
-    `window` the part of the field to return.
+    `correlation_px` is the standard deviation of the Gaussian that smooths the noise;
+    `window` selects the part of the field to return.
     """
     step = max(1, int(correlation_px // 4))
     coarse = [int(np.ceil((n - 1) / step)) + 1 for n in shape]
@@ -120,7 +120,7 @@ def part_of_field(
     correlation_px: float,
     rng: np.random.Generator,
 ) -> FloatArray:
-    """See a part, (Y, X) of a `shape`, of a larger smooth field, somewhere in it."""
+    """Return a random window of `shape` (Y, X) of a larger smooth field."""
     corner = [
         int(rng.integers(0, g - n + 1)) for g, n in zip(field_shape, shape, strict=True)
     ]
@@ -134,7 +134,7 @@ def part_of_field(
 def _interpolate(
     field: FloatArray, rows: FloatArray, columns: FloatArray
 ) -> FloatArray:
-    """Bilinear values on a grid: smooth where knots are a quarter sigma apart."""
+    """Interpolate bilinearly on a grid; smooth if knots are a quarter sigma apart."""
     for axis, where in ((0, rows), (1, columns)):
         low = np.minimum(where.astype(int), max(field.shape[axis] - 2, 0))
         high = np.minimum(low + 1, field.shape[axis] - 1)
@@ -146,18 +146,18 @@ def _interpolate(
 
 
 def fog(image: FloatArray, beta: FloatArray | float, airlight: float) -> FloatArray:
-    """Veil an image: ``f exp(-beta) + A (1 - exp(-beta))`` (Gao et al., Methods)."""
+    """Add fog: ``f exp(-beta) + A (1 - exp(-beta))`` (Gao et al., Methods)."""
     transmission = np.exp(-np.asarray(beta))
     return np.asarray(image * transmission + airlight * (1 - transmission))
 
 
 def black_and_white(image: NDArray[Any]) -> FloatPair:
-    """Grey levels of black and white: 0 and the type's largest, else the image's own.
+    """Return the grey levels of black and white: 0 and the maximum of the data type.
 
-    Its own where it is of floats, or has values below 0.
+    For floats, or with values below 0: minimum and maximum of the image.
     """
     if not np.all(np.isfinite(image)):
-        msg = "An image to degrade must be finite, got NaN or Inf pixels; fill them."
+        msg = "The image contains NaN or Inf pixels; fill them before degrading it."
         raise OptionError(msg, code="pixels-missing")
     if image.dtype.kind == "b":
         return 0.0, 1.0
@@ -168,7 +168,7 @@ def black_and_white(image: NDArray[Any]) -> FloatPair:
 
 
 def kernels_of(kind: Kind) -> list[FloatArray]:
-    """Blur kernels of a set, (K, L) each, in the order in which they are applied."""
+    """Blur kernels (K, L) of a degradation, in the order of application."""
     kernels = [gaussian_kernel()]
     if kind == "hybrid":
         kernels += [
@@ -179,7 +179,7 @@ def kernels_of(kind: Kind) -> list[FloatArray]:
 
 
 def blur_width_px(kind: Kind) -> float:
-    """Give the width at half maximum of all kernels of a set, on the wider axis."""
+    """Full width at half maximum of all kernels of a degradation, on the wider axis."""
     kernel = functools.reduce(scipy.signal.convolve, kernels_of(kind))
     half = [n // 2 for n in kernel.shape]
     widths = []
@@ -207,25 +207,22 @@ def degrade_plane(
     stretch: bool = True,
     levels: FloatPair | None = None,
 ) -> Degraded:
-    """Degrade an image as Gao et al. made their sets A, B and C [1]_.
+    """Degrade an image like the data sets A, B and C of Gao et al. [1]_.
 
-    Set A, ``blur``, is blurred by a Gaussian; B, ``fog``, is in fog besides; C,
-    ``hybrid``, is blurred by motion and defocus, too. The image (Y, X) is of any real
-    type, finite; the result is rounded and clipped to it. The seed is that of the fog's
-    field. Uniform fog has one ``beta``, the middle of the range: a mere affine change
-    of grey levels, undone by the stretch. The airlight is on the 0-255 scale, the
-    image's mean when not given; the stretch brings mean and deviation back to what they
-    were before the fog. `levels` of black and white are given where the image's type
-    does not tell them.
+    Set A, ``blur``, has Gaussian blur; B, ``fog``, adds fog; C, ``hybrid``, also adds
+    motion blur and defocus. The image (Y, X) has any real type and finite values; the
+    result is rounded and clipped to that type. The seed determines the fog field.
+    Uniform fog has one ``beta``, the middle of the range: an affine change of grey
+    levels, which the stretch undoes. The airlight is on the 0-255 scale, by default the
+    mean of the image; the stretch restores mean and standard deviation from before the
+    fog. `levels` are black and white, for images whose data type does not define them.
 
     References
     ----------
     .. [1] X. Gao et al., Sci. Rep. 14 (2024), Methods, simulated data sets.
     """
     if kind not in KINDS:
-        msg = (
-            f"The kind of degradation must be one of {', '.join(KINDS)}, got {kind!r}."
-        )
+        msg = f"Degradation must be one of {', '.join(KINDS)}, got {kind!r}."
         raise OptionError(msg, code="unknown-value")
     low, high = levels or black_and_white(image)
     clear = (image.astype(float) - low) * (255 / (high - low))
@@ -265,7 +262,7 @@ def _add_fog(
     airlight: float | None,
     stretch: bool,
 ) -> tuple[FloatArray, dict[str, Any]]:
-    """Fog, and stretch back to the mean and deviation before."""
+    """Add fog; then restore the previous mean and standard deviation."""
     low, high = BETA_RANGE
     level = float(image.mean()) if airlight is None else float(airlight)
     correlation = FOG_SCALE * min(image.shape)
@@ -292,52 +289,52 @@ def _add_fog(
     return (hazy_image - hazy_image.mean()) * gain + image.mean(), parameters
 
 
-# Random degradations for training: the same kinds, over ranges wider than the paper's.
+# Random degradations for training: the same kinds, over wider ranges than the paper's.
 #
-# A share of the draws lies close to the paper's own numbers, the rest covers what a
-# microscope may do besides: other blurs, other veils, noise, another use of greys.
+# Some draws are close to the paper's values. The others cover further faults of a
+# microscope: other blur, other haze, noise, other use of the grey range.
 
-# Shares and ranges of the draws below are chosen: wide enough to hold the paper's.
+# The shares and ranges below are chosen: wide enough to include the paper's.
 _WHITE = 255.0  # of 8 bits
-_SHARP_PX = (0.1, 0.65)  # Gaussian sigma of what counts as sharp; chosen
+_SHARP_PX = (0.1, 0.65)  # largest Gaussian sigma of a sharp image; chosen
 
 
 class DegradationRanges(Options):
-    """Ranges that random degradations are drawn from, and shares of the draws."""
+    """Ranges of random degradations, and shares of their kinds."""
 
     blur: float = Field(default=0.3, ge=0)  # relative shares of the three kinds
     fog: float = Field(default=0.3, ge=0)
     hybrid: float = Field(default=0.4, ge=0)
-    # whose blur lies close to the paper's numbers
+    # share with a blur close to the paper's values
     near_paper: float = Field(default=0.5, ge=0, le=1)
-    # that are the paper's sets to the last number, without noise
+    # share degraded exactly as in the paper, without noise
     as_paper: float = Field(default=0.0, ge=0, le=1)
-    # that would be blurred by a Gaussian alone and hardly are, so that a network learns
-    # to leave sharp images as they are
+    # share of the Gaussian-only draws with hardly any blur, so that a network learns to
+    # leave sharp images unchanged
     sharp: float = Field(default=0.0, ge=0, le=1)
     sigma_px: FloatPair = (0.3, 2.2)  # of the Gaussian
     motion_px: FloatPair = (0.0, 14.0)  # length
     defocus_px: FloatPair = (0.0, 6.0)  # radius
-    beta: FloatPair = (0.2, 3.0)  # extinction of the veil
-    # correlation length of the veil, drawn log-uniformly
+    beta: FloatPair = (0.2, 3.0)  # extinction of the haze
+    # correlation length of the haze, drawn log-uniformly
     fog_scale_px: FloatPair = (20.0, 160.0)
-    noisy: float = Field(default=0.4, ge=0, le=1)  # with noise besides rounding
-    # largest noise deviation, over the image's range
+    noisy: float = Field(default=0.4, ge=0, le=1)  # share with noise
+    # largest noise standard deviation, over the image's range
     noise: float = Field(default=0.05, ge=0, le=1)
     eight_bit: float = Field(default=0.8, ge=0, le=1)  # rounded to 8 bits
 
 
 @dataclass(frozen=True, slots=True)
 class FaultyScene:
-    """A degraded scene, all (Y, X), on the scale of the degraded percentiles."""
+    """A degraded image and its ground truth, (Y, X), on one scale."""
 
     low: Float32Array  # Degraded image
-    noiseless: Float32Array  # The same before noise, without its veil
-    high: Float32Array  # Clear image, dimmed by the mean veil
-    log_gain: Float32Array  # Log of the gain about `airlight` that lifts the veil
-    airlight: float  # Grey level that the veil drew to; the image's mean without one
+    noiseless: Float32Array  # The same without noise and haze
+    high: Float32Array  # Clear image, dimmed by the mean haze
+    log_gain: Float32Array  # Log of the gain about `airlight` that removes the haze
+    airlight: float  # Grey level of the haze; the mean of the image without haze
     faults: Float32Array  # (9,) In the order of `FAULTS`; NaN where not known
-    # (K, K) What the microscope makes of a point; None where that is not known
+    # (K, K) Point spread function; None if not known
     spread: Float32Array | None = None
 
 
@@ -366,7 +363,7 @@ def _blur_kernel(
 
 
 def convolve(image: FloatArray, kernel: FloatArray) -> FloatArray:
-    """Blur an image, continued by reflection; `image` (Y, X), `kernel` (K, L)."""
+    """Convolve an `image` (Y, X), padded by reflection, with a `kernel` (K, L)."""
     pad = kernel.shape[0] // 2, kernel.shape[1] // 2
     padded_image = np.pad(image, [(pad[0], pad[0]), (pad[1], pad[1])], mode="reflect")
     return np.asarray(scipy.signal.fftconvolve(padded_image, kernel, mode="valid"))
@@ -375,7 +372,7 @@ def convolve(image: FloatArray, kernel: FloatArray) -> FloatArray:
 def _transmission(
     shape: IntPair, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
-    """Transmission of a veil seen through a window of a larger field."""
+    """Transmission of haze in a window of a larger field."""
     low, high = BETA_RANGE
     if rng.random() > ranges.near_paper:
         low, high = np.sort(rng.uniform(*ranges.beta, size=2))
@@ -391,14 +388,14 @@ def _transmission(
 
 
 def _dim(clear: FloatArray, transmission: FloatArray, airlight: float) -> FloatArray:
-    """Dim the clear image by the mean haze: what lifting its variation leaves."""
+    """Dim the clear image by the mean haze: only variation of the haze is corrected."""
     return airlight + (clear - airlight) * float(transmission.mean())
 
 
 def _noise(
     low: FloatArray, ranges: DegradationRanges, rng: np.random.Generator
 ) -> FloatArray:
-    """Poisson-Gaussian noise, as a share of the image's own range."""
+    """Add Poisson-Gaussian noise, as a share of the image's range."""
     span = np.ptp(low)
     if rng.random() >= ranges.noisy or span == 0:
         return low
@@ -412,7 +409,7 @@ def _noise(
 def random_scene(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
 ) -> FaultyScene:
-    """Degrade a clear image (Y, X) in [0, 1] at random; both come on one grey scale."""
+    """Degrade a clear image (Y, X) in [0, 1] at random; both are on one grey scale."""
     if ranges.as_paper > 0 and rng.random() < ranges.as_paper:
         return _as_paper(clear, ranges, rng)
     kind = _kind_of(ranges, rng)
@@ -442,7 +439,7 @@ def random_scene(
 def _as_paper(
     clear: NDArray[np.floating], ranges: DegradationRanges, rng: np.random.Generator
 ) -> FaultyScene:
-    """Degrade as `degrade_plane` does, the truth alongside."""
+    """Degrade as `degrade_plane` does, and return the ground truth too."""
     kind = _kind_of(ranges, rng)
     low = truth = clear.astype(float)
     for kernel in kernels_of(kind):
@@ -471,7 +468,7 @@ def _kind_of(ranges: DegradationRanges, rng: np.random.Generator) -> Kind:
 
 
 def range_of(low: FloatArray) -> FloatPair:
-    """Give the grey level that becomes 0, and the span that becomes 1."""
+    """Return the grey level scaled to 0, and the span scaled to 1."""
     bottom, top = np.percentile(low, (0.1, 99.9))
     return float(bottom), max(float(top - bottom), 1e-6)
 
@@ -483,7 +480,7 @@ def _scene(
     airlight: float,
     scale: FloatPair,
 ) -> FaultyScene:
-    """Bring both images onto the scale of the degraded one."""
+    """Scale both images by the percentiles of the degraded one."""
     bottom, span = scale
     clear = ((truth - bottom) / span).astype(np.float32)
     return FaultyScene(

@@ -1,8 +1,8 @@
-"""Drawn samples in pixels: gratings, disc pits, particles, circuits and fracture.
+"""Simulated samples in pixels: gratings, disc pits, particles, circuits, fracture.
 
-Every phantom is drawn from signed distances (pixels, negative inside a raised shape),
-so that edges are antialiased at any scale, and then shaded as an SEM would: raised
-shapes brighter, edges brighter still, a fine grain, and a slow shading.
+Phantoms are drawn from signed distances (pixels, negative inside a raised shape), with
+antialiased edges at any scale, and shaded as by an SEM: bright raised shapes, brighter
+edges, fine grain and slow shading.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def _coordinates(shape: IntPair) -> tuple[FloatArray, FloatArray]:
 
 
 def _discs(shape: IntPair, centres: FloatArray, radii: FloatArray) -> FloatArray:
-    """Signed distance to the nearest of many discs, drawn in their own windows."""
+    """Signed distance to the nearest disc, evaluated in windows."""
     distance = np.full(shape, 1e3)
     for (cy, cx), radius in zip(centres, radii, strict=True):
         reach = int(radius + 24)
@@ -39,7 +39,7 @@ def _discs(shape: IntPair, centres: FloatArray, radii: FloatArray) -> FloatArray
 
 
 def _grating(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
-    """Lines of half the pitch with slightly rough edges, at any angle."""
+    """Lines half a pitch wide with slightly rough edges, at any angle."""
     y, x = _coordinates(shape)
     angle = rng.uniform(0, np.pi)
     rough = (smooth_field(shape, 2.0, rng) - 0.5) * rng.uniform(0, 1.5)
@@ -78,7 +78,7 @@ def _pits(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
 
 
 def _particles(shape: IntPair, rng: np.random.Generator, pitch: float) -> FloatArray:
-    """Packed round particles of a chosen spread of sizes."""
+    """Packed round particles with a random spread of sizes."""
     count = int(shape[0] * shape[1] / pitch**2 * rng.uniform(0.5, 1.3)) + 1
     centres = rng.uniform(-pitch, np.array(shape) + pitch, size=(count, 2))
     if rng.random() < 0.5:
@@ -153,12 +153,12 @@ def _shade(distance: FloatArray, rng: np.random.Generator) -> FloatArray:
 def draw(
     kind: Phantom, shape: IntPair, *, seed: int = 0, pitch_px: float | None = None
 ) -> Float32Array:
-    """Draw a sample as a sharp SEM image (Y, X) of grey values in [0, 1].
+    """Draw a sample as a sharp SEM image (Y, X) with grey values in [0, 1].
 
-    `pitch_px` is the size of the repeating feature; between 6 and 48 px when not given.
+    `pitch_px` is the size of the repeating feature; by default random, 6 to 48 px.
     """
     if kind not in _DRAWERS:
-        msg = f"The phantom must be one of {', '.join(PHANTOMS)}, got {kind!r}."
+        msg = f"Phantom must be one of {', '.join(PHANTOMS)}, got {kind!r}."
         raise OptionError(msg, code="unknown-value")
     if min(shape) < 8:
         msg = f"A phantom must be at least 8 px high and wide, got {shape}."

@@ -1,17 +1,16 @@
-"""What a scanning electron microscope does to a picture, drawn at random.
+"""Random faults of a scanning electron microscope.
 
-In a microscope's order: the optics blur a clear image (defocus, astigmatism, drift,
-vibration, or a plain Gaussian), a veil lies over it (Gao et al. 2024, with any airlight
-and any scale), it is counted and read with noise from one to a quarter of the range and
-streaks from line to line, and a slow detector smears signal and noise together along
-the line, before it is clipped, rounded, stored as JPEG. So grain is no clue to the
-blur: a defocused image has as much of it as a sharp one. What the detector smears is
-not undone: the clear image is what it would have shown of sharp optics without noise.
-Each fault is there or not, by chance, so that all mixtures occur, and none alone, and
-none at all.
+In the order of the instrument: the optics blur a clear image (defocus, astigmatism,
+drift, vibration, or a plain Gaussian); haze is added (Gao et al. 2024, with any
+airlight and scale); shot and read noise up to a quarter of the range and line streaks
+are added; a slow detector smears signal and noise along the line; the image is clipped,
+rounded and possibly stored as JPEG. Noise therefore does not reveal the blur: a
+defocused image is as noisy as a sharp one. The clear image is smeared by the detector
+too: it shows sharp optics without noise. Each fault occurs at random, so that all
+combinations occur, single faults and none included.
 
-What was done is told in the numbers of `core.FAULTS`, which a network can learn to
-find. Every share and range here is chosen: wider than any benchmark's, equal to none.
+The faults are returned as the numbers of `core.FAULTS`, which a network can learn to
+estimate. All shares and ranges here are chosen: wider than those of any benchmark.
 """
 
 import io
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # the rest is loaded when it is used
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
@@ -46,33 +45,33 @@ from napari_semsr.simulation.degrade import (
 
 
 class FaultRanges(Options):
-    """Ranges that the faults of a microscope are drawn from."""
+    """Ranges of the random faults of a microscope."""
 
     blurred: float = Field(default=0.55, ge=0, le=1)  # shares of scenes with each fault
     veiled: float = Field(default=0.3, ge=0, le=1)
     noisy: float = Field(default=0.7, ge=0, le=1)
-    # share of blurs that are a round Gaussian; the others are astigmatic, a defocus, a
-    # drift, or several one after the other
+    # share of blurs that are a round Gaussian; the others are astigmatism, defocus,
+    # drift, or several of them
     round: float = Field(default=0.2, ge=0, le=1)
-    sigma_px: FloatPair = (0.2, 2.6)  # of a blur that is Gaussian
+    sigma_px: FloatPair = (0.2, 2.6)  # of a Gaussian blur
     motion_px: float = Field(default=13.0, ge=0)  # largest length of a drift
     defocus_px: float = Field(default=6.0, ge=0)  # largest radius
     noise: FloatPair = (0.004, 0.27)  # over the range, drawn log-uniformly
-    beta: FloatPair = (0.1, 3.0)  # extinction of a veil
+    beta: FloatPair = (0.1, 3.0)  # extinction of the haze
     # its correlation length, drawn log-uniformly
     veil_px: FloatPair = (12.0, 500.0)
 
 
-# What a network may know: of a blur `blur_rows` to `flatness`, of noise `shot` to
-# `streaks`
+# Numbers for the network: `blur_rows` to `flatness` of the blur, or `shot` to `streaks`
+# of the noise
 _FaultNumbers = tuple[float, float, float, float]
 _Detector = Callable[[FloatArray], FloatArray]
 _SHARP = (math.log(NO_BLUR), math.log(NO_BLUR), 0.0, 0.0)
-_UNTOLD = (math.nan,) * 4  # of noise that is not there
+_UNKNOWN = (math.nan,) * 4  # if there is no noise
 
 
 def _gaussian(sigma: float, ratio: float, angle: float) -> FloatArray:
-    """Gaussian of a mean deviation, longer along one direction by a ratio."""
+    """Gaussian of a mean width, elongated along one direction by a ratio."""
     long, short = sigma * math.sqrt(ratio), sigma / math.sqrt(ratio)
     half = math.ceil(3.5 * long)
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(float)
@@ -81,10 +80,10 @@ def _gaussian(sigma: float, ratio: float, angle: float) -> FloatArray:
     return np.asarray(np.exp(-0.5 * ((u / long) ** 2 + (v / short) ** 2)))
 
 
-def _drawn_blur(
+def _random_blur(
     ranges: FaultRanges, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
-    """Draw a Gaussian, a defocus, a drift, or some of them one after the other."""
+    """Draw a Gaussian, a defocus, a drift, or several of them."""
     sigma, angle = rng.uniform(*ranges.sigma_px), rng.uniform(0, math.pi)
     kind = rng.choice(["astigmatic", "defocus", "drift", "several"])
     if rng.random() < ranges.round:
@@ -108,7 +107,7 @@ def _drawn_blur(
 
 
 def _faults_of_blur(kernel: FloatArray) -> _FaultNumbers:
-    """Measure deviations, slant and flatness of a kernel."""
+    """Measure standard deviations, slant and flatness of a kernel."""
     y, x = np.indices(kernel.shape, dtype=float)
     y, x = y - (kernel * y).sum(), x - (kernel * x).sum()
     yy, xx, xy = ((kernel * part).sum() for part in (y * y, x * x, x * y))
@@ -117,15 +116,15 @@ def _faults_of_blur(kernel: FloatArray) -> _FaultNumbers:
     # a Gaussian's fourth moment over its squared second one is 2, a disc's 4 / 3
     flat = 2 - (kernel * square**2).sum() / max((yy + xx) ** 2, 1e-6)
     wide = [math.log(math.sqrt(max(part, 0)) + NO_BLUR) for part in (yy, xx)]
-    is_blurred = yy + xx > 0.02  # below, the shape of a kernel is that of its pixels
+    is_blurred = yy + xx > 0.02  # narrower kernels have the shape of a pixel
     shape = (slant, float(np.clip(flat, -1, 1))) if is_blurred else (0.0, 0.0)
     return wide[0], wide[1], *shape
 
 
-def _drawn_noise(
+def _random_noise(
     image: FloatArray, ranges: FaultRanges, smear: _Detector, rng: np.random.Generator
 ) -> tuple[FloatArray, _FaultNumbers]:
-    """Draw shot and read noise, for an image of the scale 0 to 1, as it is smeared."""
+    """Draw smeared shot and read noise for an image on the scale 0 to 1."""
     deviation = math.exp(rng.uniform(*np.log(ranges.noise)))
     shot = rng.random() if rng.random() < 0.6 else 0.0
     noise = rng.standard_normal(image.shape)
@@ -134,48 +133,47 @@ def _drawn_noise(
     streaks = rng.uniform(0.02, 0.6) ** 2 if rng.random() < 0.2 else 0.0
     if streaks:
         lines = rng.standard_normal((image.shape[0], 1))
-        if rng.random() < 0.5:  # charging that dies away along the lines
+        if rng.random() < 0.5:  # charging that decays along the lines
             lines = ndimage.gaussian_filter1d(lines, rng.uniform(0.5, 3), axis=0)
             lines = lines / max(float(lines.std()), 1e-6)
         noise = math.sqrt(1 - streaks) * noise + math.sqrt(streaks) * lines
         smooth_noise = smear(noise)
-    along, across = _likeness(smooth_noise, 1), _likeness(smooth_noise, 0)
+    along, across = _correlation(smooth_noise, 1), _correlation(smooth_noise, 0)
     level = np.clip(image, 0, 1)
     growing = np.sqrt(np.maximum(1 - shot + 2 * shot * level, 0.02))
     return smear(deviation * growing * noise), (shot, along, across, streaks)
 
 
-def _drawn_detector(rng: np.random.Generator) -> _Detector:
-    """Draw what a detector makes of signal and noise: mostly nothing."""
+def _random_detector(rng: np.random.Generator) -> _Detector:
+    """Draw how a detector smears signal and noise; in most cases not at all."""
     kind = rng.random()
     if kind < 0.12:  # pixels averaged, or an image that was resampled
         return partial(ndimage.gaussian_filter, sigma=rng.uniform(0.3, 1.0))
-    if kind < 0.25:  # as along a line of a slow scan
+    if kind < 0.25:  # as in a line of a slow scan
         return partial(ndimage.gaussian_filter1d, sigma=rng.uniform(0.3, 1.6), axis=1)
-    if kind < 0.4:  # a detector that forgets exponentially
+    if kind < 0.4:  # a detector with exponential decay
         kept_share = math.exp(-1 / rng.uniform(0.2, 1.5))
 
-        def forgetting(image: FloatArray) -> FloatArray:
-            state = (
-                kept_share * image[:, :1]
-            )  # as if the first pixel had been there for long
+        def smear_line(image: FloatArray) -> FloatArray:
+            # as if the line had started with its first pixel's value
+            state = kept_share * image[:, :1]
             return np.asarray(
                 scipy.signal.lfilter(
                     [1 - kept_share], [1, -kept_share], image, zi=state
                 )[0]
             )
 
-        return forgetting
+        return smear_line
     return np.asarray
 
 
-def _likeness(noise: FloatArray, axis: int) -> float:
-    """Tell by how much neighbours differ less than strangers do; 0 for white noise."""
+def _correlation(noise: FloatArray, axis: int) -> float:
+    """Correlation of neighbouring pixels in noise; 0 for white noise."""
     apart = float(np.diff(noise, axis=axis).std()) / math.sqrt(2)
     return 1 - apart / max(float(noise.std()), 1e-9)
 
 
-def _drawn_veil(
+def _random_haze(
     shape: IntPair, mean: float, ranges: FaultRanges, rng: np.random.Generator
 ) -> tuple[FloatArray, float]:
     """Draw transmission and airlight: the mean grey, black, white, or any other."""
@@ -195,9 +193,9 @@ def _drawn_veil(
 
 
 def _record(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, float]:
-    """Record an image: clipped, rounded, as JPEG or not; and the deviation of JPEG."""
+    """Record an image: clip, round, maybe as JPEG; also return the error of JPEG."""
     bottom, span = range_of(low)
-    # what the operator sets: contrast that fills the range, wastes some or exceeds it
+    # the operator sets the contrast: it fills the range, a part of it, or exceeds it
     range_used = rng.uniform(0.3, 1.08) if rng.random() < 0.5 else 1.0
     gain, offset = range_used / span, rng.uniform(0, max(1 - range_used, 0.0))
     image = (low - bottom) * gain + offset
@@ -205,7 +203,7 @@ def _record(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, floa
         image = np.clip(image, 0, 1)
     lost_sd = 0.0
     if rng.random() < 0.08:
-        from PIL import Image  # 10 MB, and few scenes are stored so
+        from PIL import Image  # 10 MB, and few images are stored as JPEG
 
         before, buffer = np.clip(image, 0, 1), io.BytesIO()
         eight = Image.fromarray(np.rint(before * 255).astype(np.uint8))
@@ -220,31 +218,31 @@ def _record(low: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, floa
 def random_faults(
     clear: NDArray[np.floating], ranges: FaultRanges, rng: np.random.Generator
 ) -> FaultyScene:
-    """Give a clear image (Y, X) in [0, 1] the faults of a microscope, at random.
+    """Apply random faults of a microscope to a clear image (Y, X) in [0, 1].
 
-    Degraded and clear images come on one grey scale, with what was done.
+    The degraded and the clear image are on one grey scale.
     """
     truth = clear.astype(float)
     blurred_image, blur = truth, _SHARP
     if rng.random() < ranges.blurred:
-        kernel, blur = _drawn_blur(ranges, rng)
+        kernel, blur = _random_blur(ranges, rng)
         blurred_image = convolve(truth, kernel)
     low, noiseless = blurred_image, blurred_image
     log_gain, airlight = np.zeros(truth.shape), float(low.mean())
     if rng.random() < ranges.veiled:
         shape = (truth.shape[0], truth.shape[1])
-        transmission, airlight = _drawn_veil(shape, airlight, ranges, rng)
+        transmission, airlight = _random_haze(shape, airlight, ranges, rng)
         share = float(transmission.mean())
         log_gain = np.log(share / transmission)
         low = fog(low, -np.log(transmission), airlight)
         noiseless, truth = (
             airlight + (part - airlight) * share for part in (blurred_image, truth)
         )
-    deviation, noise = 0.0, _UNTOLD
+    deviation, noise = 0.0, _UNKNOWN
     if rng.random() < ranges.noisy:
         bottom, span = range_of(low)
-        smear = _drawn_detector(rng)
-        field, noise = _drawn_noise((low - bottom) / span, ranges, smear, rng)
+        smear = _random_detector(rng)
+        field, noise = _random_noise((low - bottom) / span, ranges, smear, rng)
         low, noiseless, truth = (smear(part) for part in (low, noiseless, truth))
         low = low + span * field
         deviation = span * float(field.std())

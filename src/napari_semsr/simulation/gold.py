@@ -1,23 +1,25 @@
-"""Gold on carbon, the SEM's resolution sample, at two magnifications.
+"""Gold on carbon, a resolution test sample for SEM, at two magnifications.
 
-The sample is what de Haan et al. [1]_ imaged: islands of gold of random size, packed
-so that narrow gaps part them, on dark carbon. It is seen twice: at 7.1 nm per pixel,
-and at 14.2 nm by a probe that is wider, in a scan whose rows jump a little and whose
-pixels get few electrons. A pixel of the coarse image covers 2 x 2 of the fine one.
+The sample is that of de Haan et al. [1]_: gold islands of random size on dark carbon,
+separated by narrow gaps. It is imaged twice: at 7.1 nm per pixel, and at 14.2 nm with a
+wider probe, fewer electrons and slight jumps between rows. A pixel of the coarse image
+covers 2 x 2 of the fine one. The fine image is noise-free by default: the ground truth
+for training and evaluation. (Theirs is a second scan, so that their errors include its
+noise.)
 
 The fine image is free of noise unless it is asked for: truth to learn from and to be
 judged by. (Theirs is a second scan, so that their errors hold its noise too.)
 
-Contrast: gold emits more than carbon, flanks of islands more than their middles, grains
-differ, and carbon has a faint mottle. Pitch, gaps, probe and dose are chosen so that
-the coarse image, brought to the fine grid by cubic splines, misses about as many gaps,
-and errs as much in their widths, as theirs (13.9 % and 3.8 nm): 13.6 % and 3.8 nm on
-the 15283 gaps of the thirty fields of 224 px that they were tuned on, 14.4 % and 3.8 nm
-on the 15696 of thirty others. From field to field the share goes from 8 to 20 %.
+Contrast: gold emits more than carbon, edges of islands more than their centres, grains
+differ, and carbon is slightly mottled. Pitch, gaps, probe and dose are chosen so that
+the coarse image, resampled to the fine grid by cubic splines, misses about as many
+gaps, with the same error of their widths, as theirs (13.9 % and 3.8 nm): 13.6 % and 3.8
+nm for the 15283 gaps of the thirty fields of 224 px used for tuning, 14.4 % and 3.8 nm
+for the 15696 gaps of thirty other fields. Single fields miss 8 to 20 %.
 
-Seeds: what chooses a checkpoint is drawn by ``gold_rng("validation", index)``, what
-compares models by ``gold_rng("judging", index)``: streams of chance of their own, which
-no seed of training leads to.
+Seeds: fields that select a checkpoint use ``gold_rng("validation", index)``, fields
+that compare models ``gold_rng("judging", index)``. No seed of training yields these
+random streams.
 
 .. [1] K. de Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
 """
@@ -34,42 +36,40 @@ from napari_semsr.simulation.canvas import FWHM, Canvas
 from napari_semsr.simulation.sem import drift, expose
 from napari_semsr.simulation.specimen import setting
 
-# Islands of metal that fill a plane but for narrow gaps, drawn by their distances.
+# Metal islands that fill a plane except for narrow gaps, drawn from distances.
 #
-# Random sites with random weights part the plane into cells (a power diagram). Each
-# cell holds one island, whose outline keeps half a gap's width off each border. Every
+# Random sites with random weights divide the plane into cells (a power diagram). Each
+# cell contains one island, whose outline is half a gap's width inside each border. Each
 # border has its own width, and coordinates are warped beforehand, so that outlines are
 # crooked.
 #
-# The plane is worked on in blocks of a few pixels, each of which looks at the sites
-# near its centre only.
+# The plane is processed in blocks of a few pixels; each uses only the sites near its
+# centre.
 
-# Side of a block in pixels, sites that it looks at, and those of them that may own one
-# of its pixels; chosen: time against an island cut off where cells are hardly wider.
+# Side of a block in pixels, sites that it uses, and those of them that may own one of
+# its pixels; chosen: time against cut-off islands if cells are hardly wider.
 _BLOCK = 8
-# side of a block in pixels, sites that it looks at, and those of them that may own one
-# of its pixels; chosen: time against an island cut off where cells are hardly wider;
-# chosen
+# side of a block in pixels, sites that it uses, and those of them that may own one of
+# its pixels; chosen: time against cut-off islands if cells are hardly wider; chosen
 _NEAR = 8
-# side of a block in pixels, sites that it looks at, and those of them that may own one
-# of its pixels; chosen: time against an island cut off where cells are hardly wider;
-# chosen
+# side of a block in pixels, sites that it uses, and those of them that may own one of
+# its pixels; chosen: time against cut-off islands if cells are hardly wider; chosen
 _OWN = 5
-_PATCH = 1.5  # size of bare patches, in pitches; chosen
+_PATCH = 1.5  # size of bare patches, over the pitch; chosen
 _FAR = np.float32(1e4)
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How islands lie."""
+    """Arrangement of islands."""
 
-    pitch_nm: float  # Mean distance of neighbours
-    # Spread of the cells' sizes: 0 for nearly equal ones, 1 for large and tiny ones
+    pitch_nm: float  # Mean distance between neighbours
+    # Spread of the cell sizes: 0 for nearly equal, 1 for very different
     size_spread: float
     gap_nm: float  # Median width of the gaps
-    gap_spread: float  # Standard deviation of the width's logarithm
+    gap_spread: float  # Standard deviation of the logarithm of the width
     touching: float  # Share of borders without a gap
-    # Share of cells without an island; they lie together, as bare patches
+    # Share of cells without an island; they form bare patches
     missing: float
     corner_nm: float  # Length over which corners are rounded
     crooked_nm: float  # Standard deviation of the warp of outlines
@@ -77,16 +77,16 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Islands:
-    """Drawn islands."""
+    """Simulated islands."""
 
-    # (Y, X) Distance from the outline, positive inside an island
+    # (Y, X) Distance to the outline, positive inside an island
     depth_nm: Float32Array
-    grain: Float32Array  # (Y, X) A number in [0, 1] for each cell
+    grain: Float32Array  # (Y, X) Random number in [0, 1], one per cell
 
 
 @dataclass(frozen=True, slots=True)
 class _Near:
-    """Sites near the centre of every block, ``B`` blocks."""
+    """Sites near the centre of each of ``B`` blocks."""
 
     place: Float32Array  # (2, NEAR, B, 1)
     weight: Float32Array  # (NEAR, B, 1)
@@ -99,7 +99,7 @@ class _Near:
 def draw_islands(
     side: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
 ) -> Islands:
-    """Draw islands on a square; a cell should be wider than a block of 8 px."""
+    """Draw islands on a square; cells should be wider than a block of 8 px."""
     blocks = -(-side // _BLOCK)
     whole = blocks * _BLOCK
     canvas = Canvas((whole, whole), pixel_nm, 0.0)
@@ -120,7 +120,7 @@ def draw_islands(
 def _near_sites(
     blocks: int, pixel_nm: float, packing: Packing, rng: np.random.Generator
 ) -> _Near:
-    """Strew sites of a disturbed lattice, beyond the border too; find each block's."""
+    """Find the sites near each block, on a disturbed, larger lattice."""
     pitch = packing.pitch_nm
     count = int(np.ceil(blocks * _BLOCK * pixel_nm / pitch)) + 6
     row, column = (index.ravel().astype(float) for index in np.indices((count, count)))
@@ -128,7 +128,7 @@ def _near_sites(
     site = (grid - 3 + rng.uniform(-0.42, 0.42, grid.shape)) * pitch
     number = len(site)
     weight = packing.size_spread * pitch**2 * (rng.random(number) - 0.5)
-    # shares of width: those of two sites give their gap's
+    # the numbers of two sites determine the width of their gap
     grain, share = rng.random((2, number), dtype=np.float32)
     bare = Canvas((count, count), 1.0, 0.0).rough(_PATCH, rng).ravel()
     bare += 0.3 * rng.standard_normal(number)
@@ -162,7 +162,7 @@ def _near_sites(
 def _depth_and_owner(
     y: Float32Array, x: Float32Array, near: _Near, corner: np.float32
 ) -> tuple[Float32Array, Float32Array]:
-    """Depth in the island that owns each pixel, and its grain."""
+    """Depth of each pixel in the island that owns it, and its grain."""
     power = [
         (y - near.place[0, k]) ** 2 + (x - near.place[1, k]) ** 2 - near.weight[k]
         for k in range(_NEAR)
@@ -189,7 +189,7 @@ def _depth_and_owner(
 def _round_minimum(
     first: Float32Array, second: Float32Array, length: np.float32
 ) -> Float32Array:
-    """Take the lesser of two distances, with a round corner where they are near."""
+    """Minimum of two distances, with a rounded corner where they are similar."""
     close = length - np.abs(first - second)
     np.maximum(close, 0, out=close)
     np.minimum(first, second, out=first)
@@ -220,8 +220,8 @@ _LEAST = {
     "coarse_probe_nm": 0.0,
     "electrons": 1.0,
 }
-_DEFAULT_SHARE = 0.5  # share of the tuned options among those to learn from; chosen
-# Chosen: about the tuned numbers, and well beyond them.
+_DEFAULT_SHARE = 0.5  # share of the tuned options in training; chosen
+# Chosen: around the tuned values, and far beyond them.
 _SIZE_RANGES = {
     "gap_nm": (7.0, 25.0),
     "gap_spread": (0.3, 0.7),
@@ -233,15 +233,15 @@ _SIZE_RANGES = {
     "coarse_probe_nm": (8.5, 14.0),
     "electrons": (250.0, 6000.0),
 }
-_LEAST_SIDE = 16  # px; chosen: an island or two
-_PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
+_LEAST_SIDE = 16  # px; chosen: one or two islands
+_PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 
 
 @dataclass(frozen=True, slots=True)
 class GoldPair:
     """One field at two magnifications."""
 
-    # (S, S) Coarse image; its percentiles 0.1 and 99.9 are 0 and 1
+    # (S, S) Coarse image; 0 and 1 are its percentiles 0.1 and 99.9
     low: Float32Array
     # (2 S, 2 S) Fine image on the same grey scale. Pixel ``(i, j)`` of `low` covers
     # rows ``2 i, 2 i + 1`` and columns ``2 j, 2 j + 1``
@@ -249,51 +249,53 @@ class GoldPair:
 
 
 class GoldOptions(Options):
-    """Sample, probe and dose; a range is drawn from anew for each field."""
+    """Sample, probe and dose; ranges are sampled for each field."""
 
     pitch_nm: FloatPair = setting(
-        (115.0, 270.0), "mean distance of neighbouring islands"
+        (115.0, 270.0), "mean distance between neighbouring islands"
     )
     size_spread: FloatPair = setting((0.3, 1.0), "spread of the islands' sizes")
     gap_nm: float = setting(9.4, "median width of the gaps", gt=0)
     gap_spread: float = setting(
-        0.63, "deviation of the width's logarithm", ge=0, le=1.5
+        0.63, "standard deviation of the logarithm of the width", ge=0, le=1.5
     )
     touching: float = setting(0.02, "share of borders without a gap", ge=0, lt=1)
     missing: float = setting(0.2, "share of cells without an island", ge=0, lt=1)
-    corner: float = setting(0.2, "rounding of corners, over the pitch", gt=0, le=1)
-    sidewall_nm: float = setting(17.0, "width over which an island's flank falls", ge=0)
+    corner: float = setting(0.2, "corner radius, over the pitch", gt=0, le=1)
+    sidewall_nm: float = setting(17.0, "width of an island's sidewall", ge=0)
     edges: FloatPair = setting((0.2, 0.45), "brightness added at an island's edge")
-    grains: float = setting(0.08, "largest darkening of a grain", ge=0, lt=1)
+    grains: float = setting(0.08, "largest loss of brightness of a grain", ge=0, lt=1)
     fine_probe_nm: float = setting(
-        8.5, "probe of the fine image, width at half maximum", ge=0
+        8.5, "probe of the fine image, full width at half maximum", ge=0
     )
     coarse_probe_nm: FloatPair = setting((8.5, 9.5), "probe of the coarse image")
     electrons: FloatPair = setting(
-        (1200.0, 2400.0), "electrons of a white pixel of the coarse image"
+        (1200.0, 2400.0), "electrons per white pixel of the coarse image"
     )
     fine_electrons: float = setting(
-        0.0, "the same of the fine image; 0 for no noise", ge=0
+        0.0, "electrons per white pixel of the fine image; 0 for no noise", ge=0
     )
     line_jitter_px: float = setting(
-        0.1, "deviation of the rows' jumps, coarse pixels", ge=0
+        0.1, "deviation of the jumps between rows, in coarse pixels", ge=0
     )
-    drift_px: float = setting(0.0, "drift in the coarse scan, coarse pixels", ge=0)
+    drift_px: float = setting(
+        0.0, "drift during the coarse scan, in coarse pixels", ge=0
+    )
 
     @field_validator("pitch_nm", "size_spread", "edges", "coarse_probe_nm", "electrons")
     @classmethod
     def _order_pair(cls, value: FloatPair, info: ValidationInfo) -> FloatPair:
         least = _LEAST[info.field_name or ""]
         if not least <= value[0] <= value[1]:
-            msg = f"needs two numbers in order, {least:g} or more, got {value}"
+            msg = f"must be two ascending numbers of at least {least:g}, got {value}"
             raise ValueError(msg)
         return value
 
     def emission(self, side: int, rng: np.random.Generator) -> Float32Array:
-        """Draw what a random field emits, before anything looks at it.
+        """Draw the emission of a random field, before imaging.
 
-        Gold near 0.8, carbon near 0.1, on the fine grid, (2 side, 2 side): `side` is in
-        coarse pixels.
+        Gold is near 0.8, carbon near 0.1. Shape (2 side, 2 side), the fine grid: `side`
+        is in coarse pixels.
         """
         if side < _LEAST_SIDE:
             msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
@@ -310,11 +312,11 @@ class GoldOptions(Options):
         return np.asarray(ground + (gold - ground) * inside, dtype=np.float32)
 
     def truth(self, emission: Float32Array) -> Float32Array:
-        """See an emission (Y, X) through the fine probe, on its scale, noise-free."""
+        """Image an emission (Y, X) with the fine probe, scaled and noise-free."""
         return _probe(emission, self.fine_probe_nm)
 
     def pair_of(self, emission: Float32Array, rng: np.random.Generator) -> GoldPair:
-        """Look twice, coarsely and finely, at an emission (2 S, 2 S)."""
+        """Image an emission (2 S, 2 S) twice, coarse and fine."""
         side = emission.shape[0] // 2
         high = self.truth(emission)
         wide = _probe(emission, rng.uniform(*self.coarse_probe_nm))
@@ -337,19 +339,20 @@ class GoldOptions(Options):
 def gold_rng(
     purpose: Literal["validation", "judging"], index: int
 ) -> np.random.Generator:
-    """Source of chance for a field that trains nothing, the same at every call.
+    """Return the random generator of a field that is not used for training.
 
-    The field chooses a checkpoint, or compares finished models.
+    The field selects a checkpoint, or compares finished models; every call returns the
+    same stream.
     """
     return np.random.default_rng([index, _STREAMS[purpose]])
 
 
 def random_gold_options(rng: np.random.Generator) -> GoldOptions:
-    """Draw a sample and a probe to learn from, over more than the tuned ranges.
+    """Draw a sample and a probe for training, from wider ranges than the tuned ones.
 
-    In half of the draws the tuned ones; else other sizes, gaps, bare patches, flanks,
-    grains, wider coarse probes, fewer or more electrons. The probe of the fine image
-    stays: it says how sharp a result should be.
+    Half of the draws use the tuned ranges; the others vary sizes, gaps, bare patches,
+    sidewalls, grains, the coarse probe and the dose. The probe of the fine image is
+    constant: it defines how sharp a result should be.
     """
     if rng.random() < _DEFAULT_SHARE:
         return GoldOptions()
@@ -369,20 +372,20 @@ def random_gold_options(rng: np.random.Generator) -> GoldOptions:
 def random_gold_pair(
     side: int, rng: np.random.Generator, options: GoldOptions | None = None
 ) -> GoldPair:
-    """Draw a random field of `side` coarse pixels and look at it twice."""
+    """Draw a random field of `side` coarse pixels and image it twice."""
     settings = options or GoldOptions()
     return settings.pair_of(settings.emission(side, rng), rng)
 
 
 def _probe(emission: Float32Array, fwhm_nm: float) -> Float32Array:
-    """See an emission on the fine grid through a Gaussian probe."""
+    """Image an emission on the fine grid with a Gaussian probe."""
     sigma = fwhm_nm / FWHM / FINE_NM
     image = ndimage.gaussian_filter(emission, sigma, mode="mirror", truncate=3.0)
     return np.asarray(image, dtype=np.float32)
 
 
 def _packing(options: GoldOptions, rng: np.random.Generator) -> Packing:
-    """Draw how the islands of one field lie."""
+    """Draw the arrangement of the islands of one field."""
     pitch = float(np.exp(rng.uniform(*np.log(options.pitch_nm))))
     return Packing(
         pitch_nm=pitch,

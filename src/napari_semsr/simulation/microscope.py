@@ -1,15 +1,15 @@
-"""The microscope: what a microsphere on an objective makes of a surface.
+"""Microscope: image formation by a microsphere in front of an objective.
 
-The model, step by step:
+Steps of the model:
 
 1. *Contrast.* Reflectance is a material's own, times an interference term of the
    height, times a loss at steep edges whose light misses the objective
    (`reflectance`).
-2. *Image.* What a lens passes of that light, or a Gaussian blur in its place
+2. *Image.* That light is filtered by a lens, or by a Gaussian blur
    (`napari_semsr.simulation.optics`).
 3. *Field.* Brightness falls as ``v ** rho^2`` from 1 at the centre of the illumination
    to ``v`` at the rim; a round field ends at a circle (`illumination_field`). Points
-   are displaced along the radius by ``k rho^2`` (`napari_semsr.core.distort`).
+   are displaced radially by ``k rho^2`` (`napari_semsr.core.distort`).
 """
 
 from typing import Any, Literal, Self
@@ -28,12 +28,12 @@ from napari_semsr.core import (
 )
 from napari_semsr.simulation.specimen import setting, share
 
-_MAKERS_FWHM_NM = 80.0  # the resolution that the microscope's makers state
-_AIRY_FWHM = 0.51  # of Airy's pattern, in wavelengths over the numerical aperture
+_MAKERS_FWHM_NM = 80.0  # as stated by the manufacturer of the microscope
+_AIRY_FWHM = 0.51  # of the Airy pattern, in wavelengths over the numerical aperture
 _WIDEST = 0.95  # NA over the refractive index; chosen: a cone of 72 degrees
 _ROUND_RADIUS = 0.98  # of half the frame's side; chosen
-_RIM_SOFTNESS = 0.006  # of the same: deviation of the field stop's image; chosen
-_EDGE_NM = 12.0  # over which a surface's slope is felt; chosen: the default sidewall
+_RIM_SOFTNESS = 0.006  # of the same: blur of the field stop's image; chosen
+_EDGE_NM = 12.0  # smoothing length of surface slopes; chosen: the default sidewall
 
 
 OPTICS = (
@@ -45,7 +45,7 @@ OPTICS = (
     "spherical_waves",
     "coma_waves",
 )
-"""Options that say what a point looks like in focus."""
+"""Options that define the image of a point in focus."""
 
 
 class MicroscopeOptions(Options):
@@ -53,8 +53,8 @@ class MicroscopeOptions(Options):
 
     optics: Literal["pupil", "gaussian"] = setting(
         "pupil",
-        "a lens of a numerical aperture, or a Gaussian blur, as of instruments that "
-        "do better than a lens can",
+        "a lens with a numerical aperture, or a Gaussian blur, for instruments "
+        "beyond the limit of a lens",
     )
     numerical_aperture: float = setting(
         1.8,
@@ -68,31 +68,31 @@ class MicroscopeOptions(Options):
     coherence_factor: float | None = share(
         1.0,
         "aperture of the illumination over that of the imaging: 0 for coherent "
-        "light, 1 for light that comes through the same lens; or incoherent",
+        "light, 1 for illumination through the same lens; or incoherent",
     )
     spherical_waves: float = setting(
         0.0,
         "spherical aberration at the rim of the field, in waves at the rim of the "
-        "pupil; it grows with the square of the distance from the centre",
+        "pupil; grows with the square of the distance from the centre",
         ge=-1,
         le=1,
     )
     coma_waves: float = setting(
         0.0,
-        "coma at the rim of the field, in waves at the rim of the pupil; it grows "
-        "with the distance from the centre, along the radius",
+        "coma at the rim of the field, in waves at the rim of the pupil; grows with "
+        "the distance from the centre, along the radius",
         ge=-1,
         le=1,
     )
     resolution_nm: float | None = setting(
         None,
-        "width of a Gaussian in focus at half maximum, in nm; 80 for a phantom, 3 px "
-        "for an image",
+        "full width at half maximum of a Gaussian in focus, in nm; 80 for a phantom, "
+        "3 px for an image",
         gt=0,
     )
     depth_of_field_nm: float | None = setting(
         None,
-        "distance from the focus at which a Gaussian is 1.41 times as wide; 100",
+        "distance from the focus at which a Gaussian is 1.41 times as wide, in nm; 100",
         gt=0,
     )
     focus_nm: float = setting(0.0, "height of the focal plane above the lowest surface")
@@ -103,11 +103,13 @@ class MicroscopeOptions(Options):
         57.0, "diameter of the microsphere in micrometres", gt=0
     )
     camera_pixel_um: float = setting(6.5, "pixel of the camera in micrometres", gt=0)
-    field: Literal["round", "square"] = setting("round", "shape of the lit field")
+    field: Literal["round", "square"] = setting(
+        "round", "shape of the illuminated field"
+    )
     vignetting: float | None = setting(
         None,
-        "brightness at the rim (round) or corner (square) over that at the centre; "
-        "0.35 for a round field, 0.65 for a square one",
+        "brightness at the rim (round) or corner (square), over the centre; 0.35 for "
+        "a round field, 0.65 for a square one",
         gt=0,
         le=1,
     )
@@ -115,11 +117,11 @@ class MicroscopeOptions(Options):
         0.0, "distance of the brightest point from the centre, over half the frame"
     )
     tilt: float = setting(
-        0.0, "rise and fall of brightness across the frame, as a share", ge=0, le=0.9
+        0.0, "change of brightness across the frame, as a share", ge=0, le=0.9
     )
     distortion: float = setting(
         0.0,
-        "displacement at the rim along the radius, over that radius",
+        "displacement at the rim, over the radius",
         ge=-MAX_DISTORTION,
         le=MAX_DISTORTION,
     )
@@ -130,8 +132,8 @@ class MicroscopeOptions(Options):
     read_noise: float = setting(10.0, "read noise in camera counts", ge=0)
     dark_counts: float | None = setting(
         None,
-        "offset of the camera in counts; 100, or four times the read noise where "
-        "that is more, so that noise is not cut off at zero",
+        "offset of the camera in counts; 100, or four times the read noise if that "
+        "is more, so that noise is not clipped at zero",
         ge=0,
         le=20000,
     )
@@ -145,27 +147,27 @@ class MicroscopeOptions(Options):
     @field_validator("coherence_factor", mode="before")
     @classmethod
     def _incoherent(cls, value: object) -> object:
-        """Accept the word for light none of which interferes."""
+        """Accept the word for incoherent light."""
         return None if value == "incoherent" else value
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        """Refuse what no lens does, and the width of a Gaussian for a lens."""
+        """Refuse impossible apertures, and options of the other kind of optics."""
         names = {"resolution_nm", "depth_of_field_nm"}
         if self.optics == "pupil":
             for name in sorted(names):
                 if getattr(self, name) is not None:
                     msg = (
-                        f"{name} is of a Gaussian, and the optics are a pupil: give "
-                        "`numerical_aperture`, or `optics=gaussian`"
+                        f"{name} applies to a Gaussian, but the optics are a pupil: "
+                        "set `numerical_aperture` instead, or `optics=gaussian`"
                     )
                     raise ValueError(msg)
         for name in sorted(set(OPTICS) - {"optics", "wavelength_nm"}):
             usual = type(self).model_fields[name].default
             if self.optics == "gaussian" and getattr(self, name) != usual:
                 msg = (
-                    f"{name} is of a lens, and the optics are a Gaussian: leave it "
-                    "out, or give `optics=pupil`"
+                    f"{name} applies to a lens, but the optics are a Gaussian: leave "
+                    "it out, or set `optics=pupil`"
                 )
                 raise ValueError(msg)
         check_aperture(self.numerical_aperture, self.refractive_index)
@@ -173,56 +175,56 @@ class MicroscopeOptions(Options):
 
     @property
     def cut_off_nm(self) -> float | None:
-        """Shortest period that light carries; None for a Gaussian, which has none."""
+        """Shortest period that the optics transmit, in nm; None for a Gaussian."""
         if self.optics == "gaussian":
             return None
         return optical_cut_off_nm(self.wavelength_nm, self.numerical_aperture)
 
     @property
     def fwhm_nm(self) -> float:
-        """Full width at half maximum of a point in focus and in incoherent light."""
+        """Full width at half maximum of a point in focus, in incoherent light."""
         if self.optics == "gaussian":
             return self.resolution_nm or _MAKERS_FWHM_NM
         return _AIRY_FWHM * self.wavelength_nm / self.numerical_aperture
 
     @property
     def is_aberrated(self) -> bool:
-        """Whether a point looks otherwise at the rim of the field."""
+        """Whether the image of a point depends on its place in the field."""
         waves = self.spherical_waves, self.coma_waves
         return self.optics == "pupil" and any(waves)
 
     @property
     def magnified_pixel_nm(self) -> float:
-        """Pixel on the sample: that of the camera over both magnifications."""
+        """Pixel on the sample, in nm: that of the camera over both magnifications."""
         return self.camera_pixel_um * 1e3 / (self.objective * self.microsphere)
 
     @property
     def offset(self) -> float:
-        """Counts of a camera in the dark."""
+        """Camera counts without light."""
         if self.dark_counts is not None:
             return self.dark_counts
         return min(max(100.0, 4 * self.read_noise), 20000.0)
 
     @property
     def field_radius(self) -> float:
-        """From the centre of the lit field to rim or corner, over half a side."""
+        """Radius of the illuminated field, over half a side."""
         return _ROUND_RADIUS if self.field == "round" else float(np.sqrt(2.0))
 
     @property
     def rim(self) -> float:
-        """Brightness at the rim over that at the centre."""
+        """Brightness at the rim over brightness at the centre."""
         if self.vignetting is not None:
             return self.vignetting
         return 0.35 if self.field == "round" else 0.65
 
 
 def least_index(numerical_aperture: float) -> float:
-    """Lowest refractive index in which light has an aperture."""
+    """Lowest refractive index that allows an aperture."""
     return numerical_aperture / _WIDEST
 
 
 def check_aperture(numerical_aperture: float, refractive_index: float) -> None:
-    """Refuse an aperture that light in a medium does not have."""
+    """Refuse an aperture that is not possible in a medium."""
     most = _WIDEST * refractive_index
     if numerical_aperture > most * (1 + 1e-9):
         msg = (
@@ -239,7 +241,7 @@ def reflectance(
     *,
     wavelength_nm: float = 550.0,
 ) -> Float32Array:
-    """Reflected light (Y, X) before any blur; `material`: cover by the second one."""
+    """Reflected light (Y, X) before any blur; `material`: share of the second one."""
     own = 0.38 + 0.44 * material
     phase = 4 * np.pi / wavelength_nm * height_nm
     interference = 0.8 + 0.2 * np.cos(phase)
@@ -269,7 +271,7 @@ def illumination_field(
 
 
 def _unit_grid(size: int) -> tuple[FloatArray, FloatArray]:
-    """Coordinates from the centre over half the side, as an open grid."""
+    """Coordinates relative to the centre, over half the side, as an open grid."""
     line = np.linspace(-1, 1, size) * (size - 1) / size
     line = np.asarray(line, dtype=np.float64)
     return line[:, None], line[None, :]
@@ -293,14 +295,14 @@ def _specks(count: int, size: int, rng: np.random.Generator) -> FloatArray:
 def expected_counts(
     light: NDArray[np.floating], options: MicroscopeOptions
 ) -> FloatArray:
-    """Mean counts of a pixel: offset and light, neither noise nor rounding."""
+    """Mean counts of a pixel: offset and light, without noise and rounding."""
     return options.offset + options.full_scale * np.asarray(light, np.float64)
 
 
 def expose(
     light: NDArray[np.floating], options: MicroscopeOptions, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
-    """Take a picture of light s: mean dark + F s, variance F^2 s / P + R^2 + 1/12."""
+    """Expose to light s: mean offset + F s, variance F^2 s / P + R^2 + 1/12."""
     signal: NDArray[Any] = np.maximum(np.asarray(light, np.float64), 0)
     if options.photons > 0:
         signal = rng.poisson(signal * options.photons) / options.photons

@@ -1,31 +1,31 @@
-"""Optics: what a lens of a numerical aperture, or a Gaussian blur, makes of a surface.
+"""Optics: the image of a surface by a lens, or with a Gaussian blur.
 
-A surface is a field of light: the root of its reflectance, with the phase ``4 pi h /
-wavelength`` of its height ``h``. A pupil passes of it what has at most ``NA /
-wavelength`` periods per length, so that intensity ends at twice that. In the pupil,
-``rho`` from 0 on the axis to 1 at the rim, a point at a distance ``z`` above the focal
-plane has the phase ``2 pi z (sqrt(n^2 - NA^2 rho^2) - n) / wavelength``; spherical
-aberration adds ``W (rho^4 - rho^2)`` and coma ``W (rho^2 - 2/3) rho cos(theta)`` waves,
-each with the defocus or shift that it is best balanced by: points stay where they are.
+A surface is a field of light: the square root of its reflectance, with the phase ``4 pi
+h / wavelength`` of its height ``h``. A pupil transmits up to ``NA / wavelength``
+periods per length; intensity has up to twice that. In the pupil, with ``rho`` from 0 on
+the axis to 1 at the rim, a point at a distance ``z`` above the focal plane has the
+phase ``2 pi z (sqrt(n^2 - NA^2 rho^2) - n) / wavelength``; spherical aberration adds
+``W (rho^4 - rho^2)`` and coma ``W (rho^2 - 2/3) rho cos(theta)`` waves, each balanced
+by the best defocus or shift: points stay in place.
 
-Light comes from many points of a source, which do not interfere with each other: the
-intensities of their images are summed [1]_. Source points reach the rim of the pupil
-times the coherence factor. Each lights the surface so that the phase of what comes
-straight back is that of the height alone. Incoherent light is filtered by the pupil's
-autocorrelation.
+Light comes from many source points, which do not interfere with each other: the
+intensities of their images are summed [1]_. The source fills the pupil up to its radius
+times the coherence factor. For each source point, the phase of directly reflected light
+depends on the height alone. Incoherent light is filtered by the autocorrelation of the
+pupil.
 
-Distances from the focus and places in the field are shared out among a few pupils:
-shares add up to 1 and lie on the surface, before any filter. Nothing is divided
-afterwards, so nothing lies beyond the cut-off.
+A few pupils represent the distances from the focus and the places in the field: their
+weights sum to 1 and multiply the surface before it is filtered. There is no division
+afterwards, so no frequency is above the cut-off.
 
-A Gaussian instead has no cut-off: ``sqrt(1 + (z / D)^2)`` times as wide at a distance
-``z``, it is the blur of instruments that do better than a lens can. Light of each depth
-is divided by the depth's own cover.
+A Gaussian has no cut-off: it is the blur of instruments beyond the limit of a lens,
+``sqrt(1 + (z / D)^2)`` times as wide at a distance ``z``. The light of each depth is
+normalised by its blurred coverage.
 
-One word for each case: *in focus* is where the radius that holds half of a point's
-light is within the root of 2 of its least, `focus_depth_nm` from the focal plane;
-*out of focus* is beyond; *any focus* is drawn evenly over `ANY_FOCUS` times that
-distance, up and down.
+Terms: *in focus* means that the radius containing half of a point's light is less than
+sqrt(2) times its minimum, up to `focus_depth_nm` from the focal plane; *out of focus*
+is beyond; *any focus* is drawn uniformly up to `ANY_FOCUS` times that distance, above
+and below.
 
 .. [1] E. Abbe, Archiv f. mikrosk. Anatomie 9, 413 (1873), doi:10.1007/BF02956173.
 """
@@ -43,10 +43,10 @@ from napari_semsr.simulation.canvas import FWHM, blur_shares
 from napari_semsr.simulation.microscope import MicroscopeOptions
 
 ANY_FOCUS = 3.0
-"""Distances from the focus that are drawn at most, in units of `focus_depth_nm`."""
+"""Largest simulated distance from the focus, in units of `focus_depth_nm`."""
 _STEP = 1.0  # phase at the rim, in radians, between neighbouring depths or zones
-_RINGS = 4  # of source points over a whole pupil, 61 in all; chosen: 6 % off endless
-_FINE = 80  # samples from a pupil's centre to its rim; gives the transfer to 1e-3
+_RINGS = 4  # rings of source points (61) over a pupil; chosen: 6 % from the limit
+_FINE = 80  # samples from a pupil's centre to its rim; error of the transfer 1e-3
 _REACH = 1.5  # of a mirrored border, in wavelengths over NA; chosen
 
 Place = tuple[float | NDArray[np.floating], float | NDArray[np.floating]]
@@ -64,14 +64,14 @@ def image_of(
     box_px: float = 0.0,
     bin_factor: int = 1,
 ) -> Float32Array:
-    """Look at a surface (Y, X) through the microscope; it is mirrored at its borders.
+    """Image a surface (Y, X) with the microscope; borders are mirrored.
 
     `light`: reflectance; `height_nm`: above the lowest surface, None for a flat one.
-    `wave`: field of light, where pixels are means of finer ones; else that of `light`
-    and `height_nm`. `place`: ``(y, x)`` in the field over its radius, of the whole or
-    as a column and a row; the middle when None. `box_px`: side of the camera's pixel,
-    which a Gaussian has in its width. `bin_factor`: finer pixels of which `light` is
-    the mean along an axis: a Gaussian is narrowed by what that has done.
+    `wave`: field of light if pixels are means of finer ones; by default from `light`
+    and `height_nm`. `place`: ``(y, x)`` in the field over its radius, for the whole
+    image or as a column and a row; the centre by default. `box_px`: side of the
+    camera's pixel; the width of a Gaussian includes it. `bin_factor`: finer pixels
+    averaged into one of `light`, along an axis; a Gaussian is narrowed accordingly.
     """
     off = np.asarray(0.0 if height_nm is None else height_nm) - options.focus_nm
     off = np.broadcast_to(off.astype(np.float32), light.shape)
@@ -94,7 +94,7 @@ def image_of(
     for share, spherical, coma in _zones(options, place):
         errors.append((spherical, coma))
         field, spectra = wave if share is None else wave * share, []
-        for level in levels:  # which share the light out among them
+        for level in levels:  # the light is divided among the levels
             part = np.clip(1 - np.abs(off - level) / step, 0, 1) if step else 1
             light_part = field * np.asarray(part, np.float32)
             spectra.append(_spectrum(light_part, border, shape, small))
@@ -115,12 +115,12 @@ def image_of(
 def field_of_light(
     light: Float32Array, height_nm: Float32Array | None, wavelength_nm: float
 ) -> Complex:
-    """Give the light that a surface (Y, X) sends back: relief is phase."""
+    """Light reflected by a surface (Y, X), as a complex field: relief is phase."""
     root = np.sqrt(np.maximum(light, 0))
     if height_nm is None:
         return root.astype(np.complex64)
     turn = np.float32(4 * np.pi / wavelength_nm) * height_nm
-    for slope in np.gradient(turn):  # light of a steep pixel partly cancels itself
+    for slope in np.gradient(turn):  # light of a steep pixel partly cancels
         root = root * np.sinc(slope / np.float32(2 * np.pi))
     return np.asarray(root * np.exp(1j * turn), np.complex64)
 
@@ -128,7 +128,7 @@ def field_of_light(
 def _levels(
     off: NDArray[np.floating], options: MicroscopeOptions
 ) -> tuple[FloatArray, float]:
-    """Distances from the focus at which a surface is looked at, and their step."""
+    """Distances from the focus at which a surface is imaged, and their step."""
     low, high = float(off.min()), float(off.max())
     rim = abs(float(_defocus(np.ones(1), options)[0])) * (high - low)
     if rim < 0.02 * _STEP:
@@ -140,7 +140,7 @@ def _levels(
 def _zones(
     options: MicroscopeOptions, place: Place | None
 ) -> Iterator[tuple[Float32Array | None, float, FloatPair]]:
-    """Share a field out among zones: cover, waves of spherical aberration, of coma."""
+    """Divide a field into zones: share, waves of spherical aberration, of coma."""
     worst = abs(options.spherical_waves) / 4 + abs(options.coma_waves) / 3
     if place is None or not options.is_aberrated:
         yield None, 0.0, (0.0, 0.0)
@@ -175,7 +175,7 @@ def _aberrations(
 def _spectrum(
     wave: Complex, border: int, shape: list[int], small: list[int]
 ) -> Complex:
-    """Mirror a field at its borders and give the frequencies that a lens may pass."""
+    """Mirror a field at its borders and return the frequencies that a lens can pass."""
     ends = [
         (border, n - have - border) for n, have in zip(shape, wave.shape, strict=True)
     ]
@@ -187,7 +187,7 @@ def _spectrum(
 
 
 def _fit_count(spectrum: Complex, count: int, axis: int) -> Complex:
-    """Leave out the highest frequencies along an axis, or add empty ones."""
+    """Remove the highest frequencies along an axis, or pad with zeros."""
     keep = min(count, spectrum.shape[axis])
     low, high = np.split(spectrum, [(spectrum.shape[axis] + 1) // 2], axis)
     low = np.take(low, range((keep + 1) // 2), axis)
@@ -207,7 +207,7 @@ def _defocus(square: FloatArray, options: MicroscopeOptions) -> FloatArray:
 def _aberration(
     y: FloatArray, x: FloatArray, spherical: float, coma: FloatPair
 ) -> FloatArray:
-    """Phase in the pupil by aberrations."""
+    """Phase in the pupil due to aberrations."""
     square = y * y + x * x
     waves = spherical * (square - 1) * square
     return np.asarray(
@@ -222,12 +222,12 @@ def _interfering(
     errors: list[tuple[float, FloatPair]],
     options: MicroscopeOptions,
 ) -> Complex:
-    """Sum the images that the points of the source make; spectrum of the intensity."""
+    """Sum the images by all source points; returns the spectrum of the intensity."""
     small = waves.shape[2:]
     flat = waves.reshape(*waves.shape[:2], -1)
     total = np.zeros(small, np.float32)
     points = source_points(options.coherence_factor or 0.0)
-    # a rim as soft as a step of frequency, so that its ripples do not go around
+    # a rim one frequency step wide, so that ripples do not wrap around
     soft = max(band[1] for band in bands)
     for down, across in points:
         y, x = (bands[0] + down)[:, None], (bands[1] + across)[None]
@@ -235,7 +235,7 @@ def _interfering(
         inside = np.flatnonzero(cover)
         rows, columns = np.divmod(inside, small[1])
         y, x = y[rows, 0], x[0, columns]
-        # all phases are counted from that of the light which comes straight back
+        # all phases are relative to that of directly reflected light
         axial = _defocus(np.array([down**2 + across**2]), options)
         away = _defocus(np.minimum(y * y + x * x, 1), options) - axial
         rise = np.exp(1j * depth[1] * away).astype(np.complex64)
@@ -256,7 +256,7 @@ def _interfering(
 
 
 def source_points(coherence_factor: float) -> FloatArray:
-    """Points (y, x) of a source over the pupil's rim, of equal light."""
+    """Source points (y, x) of equal intensity, over the radius of the pupil."""
     rings = int(np.ceil(_RINGS * coherence_factor))
     count = 1 + 3 * rings * (rings + 1)
     points = [(0.0, 0.0)]
@@ -268,8 +268,8 @@ def source_points(coherence_factor: float) -> FloatArray:
     return np.array(points)
 
 
-# Incoherent light: the transfer of intensity is the pupil's autocorrelation, which is
-# taken on a grid of its own, so that it does not know the image's.
+# Incoherent light: the transfer of intensity is the autocorrelation of the pupil,
+# computed on a separate grid, so that it does not depend on the image's.
 
 
 def transfer(
@@ -278,7 +278,7 @@ def transfer(
     spherical: float = 0.0,
     coma: FloatPair = (0.0, 0.0),
 ) -> Complex:
-    """Transfer of incoherent light; `depths`: nm from the focus, and share."""
+    """Transfer function of incoherent light; `depths`: nm from the focus, and share."""
     size = int(fft.next_fast_len(4 * _FINE + 8))
     line = np.arange(-_FINE - 1, _FINE + 2) / _FINE
     y, x = line[:, None], line[None]
@@ -300,10 +300,10 @@ def transfer(
 
 
 def _read_transfer(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
-    """Read a transfer at frequencies over the rim's, a column and a row."""
+    """Interpolate a transfer at frequencies over the rim's, a column and a row."""
     middle = fine.shape[0] // 2
     line = (np.arange(fine.shape[0]) - middle) / _FINE
-    # what is added to a pupil without errors has no cusp at zero
+    # the difference to a pupil without errors has no cusp at zero
     whole = fine[middle, middle].real
     more = fine - whole * _ideal(line[:, None], line[None])
     lines = [np.clip(middle + _FINE * v, 0, fine.shape[0] - 1) for v in (y, x)]
@@ -317,7 +317,7 @@ def _read_transfer(fine: Complex, y: FloatArray, x: FloatArray) -> Complex:
 
 
 def _ideal(y: FloatArray, x: FloatArray) -> FloatArray:
-    """Transfer of incoherent light by a pupil without errors."""
+    """Transfer function of incoherent light for a pupil without errors."""
     return ideal_transfer(np.hypot(y, x) / 2)
 
 
@@ -328,7 +328,7 @@ def _filter_waves(
     errors: list[tuple[float, FloatPair]],
     options: MicroscopeOptions,
 ) -> Complex:
-    """Filter incoherent light of each depth and zone; spectrum of the intensity."""
+    """Filter incoherent light by depth and zone; returns the intensity spectrum."""
     total = np.zeros(waves.shape[2:], np.complex64)
     for parts, (spherical, coma) in zip(waves, errors, strict=True):
         for part, level in zip(parts, levels, strict=True):
@@ -347,12 +347,12 @@ def point_spread(
     place: Place | None = None,
     box_px: float = 1.0,
 ) -> Float32Array:
-    """Give what is made of a point in incoherent light: (side, side), whose sum is 1.
+    """Point spread function (side, side) in incoherent light, normalised to a sum of 1.
 
     `depths` are distances from the focus in nm with the share of each; the focus of the
-    options is not looked at. `side` is odd; the point lies in the middle. `place` is
-    ``(y, x)`` in the field over its radius, its middle when not given, `box_px` the
-    side of the camera's pixel, which a Gaussian has in its width.
+    options is ignored. `side` is odd; the point is in the centre. `place` is ``(y, x)``
+    in the field over its radius, by default the centre, `box_px` the side of the
+    camera's pixel, which the width of a Gaussian includes.
     """
     whole = int(fft.next_fast_len(4 * side, real=True))
     y, x = fft.fftfreq(whole)[:, None], fft.rfftfreq(whole)[None]
@@ -374,19 +374,19 @@ def point_spread(
     return np.asarray(part / part.sum(), np.float32)
 
 
-# A Gaussian in the place of a lens.
+# A Gaussian instead of a lens.
 
 
 def gaussian_fwhm_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> NDArray[np.floating]:
-    """Full width at half maximum of a Gaussian, at distances from the focus."""
+    """Full width at half maximum of a Gaussian, by distance from the focus."""
     off = np.asarray(off_nm) / focus_depth_nm(options)
     return options.fwhm_nm * np.sqrt(1 + off**2)
 
 
 def _blur(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array:
-    """Blur each place (Y, X) by its own width; `less`: variance that was laid on it."""
+    """Blur each pixel (Y, X) by its own width; `less`: variance already applied."""
     border = int(np.ceil(4.5 * float(sigma.max())))
     shape = [int(fft.next_fast_len(n + 2 * border, real=True)) for n in light.shape]
     ends = [
@@ -408,13 +408,13 @@ def _blur(light: Float32Array, sigma: Float32Array, less: float) -> Float32Array
     )
 
 
-# How wide a point is: the radius of the circle that holds half of its light.
+# Width of a point: radius of the circle that contains half of its light.
 
 
 def half_light_nm(
     options: MicroscopeOptions, off_nm: NDArray[np.floating] | float
 ) -> FloatArray:
-    """Radius that holds half of a point's light, at distances from the focus in nm."""
+    """Radius in nm with half of a point's light, by distance from the focus."""
     off = np.abs(np.asarray(off_nm, np.float64))
     if options.optics == "gaussian":
         return np.asarray(gaussian_fwhm_nm(options, off) / 2, np.float64)
@@ -423,9 +423,9 @@ def half_light_nm(
 
 
 def focus_depth_nm(options: MicroscopeOptions) -> float:
-    """Give the distance from the focal plane at which focus ends.
+    """Return the distance in nm from the focal plane up to which a point is in focus.
 
-    There the radius that holds half of a point's light is root 2 of its least.
+    There the radius that contains half of a point's light is sqrt(2) times its minimum.
     """
     if options.optics == "gaussian":
         return options.depth_of_field_nm or 100.0
@@ -436,13 +436,13 @@ def focus_depth_nm(options: MicroscopeOptions) -> float:
 
 
 def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> FloatArray:
-    """Half-light radii at distances from the focus, by rings of pupil and image."""
+    """Half-light radii by distance from the focus, from rings of pupil and image."""
     rho, weights, radius, waves = _rings()
     phase = off_nm[:, None] * _defocus(rho**2, options)
     amplitude = (weights * rho * np.exp(1j * phase)) @ waves
     light = np.abs(amplitude) ** 2 * radius
     light = np.cumsum((light[:, 1:] + light[:, :-1]) / 2 * np.diff(radius), axis=1)
-    # by Parseval, all the light of a pupil whose amplitude is 1
+    # by Parseval's theorem, all light of a pupil with amplitude 1
     share = light * (2 * np.pi) ** 2 / 0.5
     radii = [np.interp(0.5, row, radius[1:]) for row in share]
     unit = options.wavelength_nm / options.numerical_aperture
@@ -451,8 +451,8 @@ def _radii(options: MicroscopeOptions, off_nm: FloatArray) -> FloatArray:
 
 @lru_cache(maxsize=1)
 def _rings() -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Rings of a pupil with weights, radii of its image, and waves between them."""
+    """Rings of a pupil with weights, radii in its image, and waves between them."""
     nodes, weights = np.polynomial.legendre.leggauss(160)
     rho = (nodes + 1) / 2
-    radius = np.linspace(0, 12, 800)  # wavelengths over NA; chosen: farther is no image
+    radius = np.linspace(0, 12, 800)  # wavelengths over NA; chosen: covers all light
     return rho, weights / 2, radius, special.j0(2 * np.pi * rho[:, None] * radius)

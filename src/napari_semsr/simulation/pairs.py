@@ -1,10 +1,10 @@
-"""How one superlens picture of a sample is taken: focus, resolution, light, rounding.
+"""Simulated superlens images: focus, resolution, light and rounding.
 
-The optics are those of `optics`, on the mosaic's own pixels. A mosaic averages frames,
-so its noise is that of more light where frames overlap, of less at rims that the flat
-field lifted, and is a little correlated by resampling; some shading is left. The focus
-may drift over a field, and a lens leave it bent. A mosaic shows each of its places from
-one place in the field of the lens, so a picture has one aberration throughout.
+The optics are those of `optics`, on the pixels of the mosaic. A mosaic averages frames,
+so its noise is lower where frames overlap, higher at rims brightened by flat-field
+correction, and slightly correlated by resampling; some shading remains. The focus may
+drift across a field, and the lens may leave distortion. A place in a mosaic was imaged
+at one place in the field of the lens, so an image has the same aberration everywhere.
 """
 
 from collections.abc import Iterator
@@ -36,24 +36,25 @@ from napari_semsr.simulation.samples import SampleRanges, random_surface
 from napari_semsr.simulation.sem import sem_contrast
 from napari_semsr.simulation.specimen import Specimen, setting, share
 
-# Options that all cards from before the optics hold, and that some of them hold.
+# Options in all model cards that predate the optics, and in some of them.
 _FORMER = {"focused", "defocus_nm"}
 _FORMER_PUPILS = {"pupils", "coherence"}
-_SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # over which light and dose change; chosen
+_SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # length scale of light and dose; chosen
 
 
 class SsumPairOptions(SampleRanges):
-    """Ranges that pairs are drawn from: sample, microscope, noise."""
+    """Ranges of simulated pairs: sample, microscope, noise."""
 
     pixel_nm: float = setting(20.0, "pixel of the mosaic in nm", gt=0)
     numerical_aperture: FloatPair = setting(
         (1.3, 2.0), "numerical aperture of the lens"
     )
     refractive_index: FloatPair = setting(
-        (1.9, 2.2), "refractive index of the lens, drawn where it has the aperture"
+        (1.9, 2.2),
+        ("refractive index of the lens, drawn from the values that allow the aperture"),
     )
     coherence_factor: FloatPair = setting(
-        (0.4, 1.0), "aperture of the illumination over that of the lens"
+        (0.4, 1.0), "aperture of the illumination, over that of the lens"
     )
     spherical_waves: float = share(
         0.25, "greatest spherical aberration at the rim of the field"
@@ -61,44 +62,48 @@ class SsumPairOptions(SampleRanges):
     coma_waves: float = share(0.25, "greatest coma at the rim of the field")
     gaussian: float = share(
         0.25,
-        "share of pictures that a Gaussian blurs in place of a lens, as of "
-        "instruments that do better than theory",
+        "share of images blurred by a Gaussian instead of a lens, for instruments "
+        "beyond the limit of a lens",
     )
     resolution_nm: FloatPair = setting(
-        (70.0, 110.0), "width of a Gaussian in focus at half maximum"
+        (70.0, 110.0), "full width at half maximum of a Gaussian in focus, in nm"
     )
     depth_of_field_nm: FloatPair = setting(
         (80.0, 130.0),
-        "distance from the focus at which a Gaussian is 1.41 times as wide",
+        "distance from the focus at which a Gaussian is 1.41 times as wide, in nm",
     )
-    wavelength_nm: FloatPair = setting((500.0, 600.0), "wavelength of the light")
+    wavelength_nm: FloatPair = setting((500.0, 600.0), "wavelength of the light in nm")
     any_focus: float = share(
         0.5,
-        "share of pictures at any focus; the others have the mean height of their "
-        "sample in focus",
+        "share of images at any focus; in the others the mean height of the sample "
+        "is in focus",
     )
     focus_drift_nm: float = setting(
-        0.0, "greatest drift of the focus across a field", ge=0
+        0.0, "largest drift of the focus across a field, in nm", ge=0
     )
     distortion_px: float = setting(
-        0.0, "greatest radial displacement that stitching left in a field", ge=0, le=8
+        0.0,
+        "largest radial displacement left by stitching, in pixels",
+        ge=0,
+        le=8,
     )
     read_noise: FloatPair = setting(
-        (10.0, 10.0), "read noise in counts of 60 000, drawn log-uniformly"
+        (10.0, 10.0),
+        "read noise in counts of 60 000, drawn log-uniformly",
     )
     photons: FloatPair = setting(
         (800.0, 12000.0),
-        "photons per pixel of the mosaic at full scale; infinite when 0",
+        "photons per pixel of the mosaic at full scale; 0 for no shot noise",
     )
     shading: float = setting(
-        0.05, "greatest shading left by the flat field", ge=0, lt=0.5
+        0.05, "largest shading left by flat-field correction, as a share", ge=0, lt=0.5
     )
-    eight_bit: float = share(0.5, "share of pictures of 8 bits; the others have 12")
+    eight_bit: float = share(0.5, "share of images of 8 bits; the others have 12")
 
     @model_validator(mode="before")
     @classmethod
     def _former(cls, values: Any) -> Any:
-        """Read a former card: Gaussians stand for the pupils that were as wide."""
+        """Read an old model card: pupils become Gaussians of the same width."""
         if not isinstance(values, dict) or not values.keys() >= _FORMER:
             return values
         options_left = {
@@ -112,24 +117,24 @@ class SsumPairOptions(SampleRanges):
 
     @model_validator(mode="after")
     def _seen_by_lenses(self) -> Self:
-        """Refuse apertures that no index of the range has."""
+        """Refuse apertures that no refractive index of the range allows."""
         check_aperture(self.numerical_aperture[1], self.refractive_index[1])
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class RandomLook:
-    """How one picture is taken."""
+    """How one image is taken."""
 
     microscope: MicroscopeOptions  # Optics, focus, wavelength, photons (0 for no noise)
-    shading: float = 0.0  # Standard deviation of the light left uneven, as a share
-    # Standard deviation of the blur that resampling lays on the noise
+    shading: float = 0.0  # Standard deviation of the remaining shading, as a share
+    # Standard deviation of the blur of the noise by resampling
     correlation_px: float = 0.0
     bits: int = 0  # 8 or 12; 0 for no rounding
-    # Where in the field of the lens the picture was taken, ``(y, x)`` over the field's
-    # radius; the middle when None
+    # Place of the image in the field of the lens, ``(y, x)`` over the field's radius;
+    # None for the centre
     place: FloatPair | None = None
-    # By how much the focus rises across the field, along y and x
+    # Rise of the focus across the field, along y and x
     focus_drift_nm: FloatPair = (0.0, 0.0)
     # Displacement at a corner by radial distortion, and its centre ``(y, x)`` from the
     # middle of the field, over the field's side
@@ -142,7 +147,7 @@ def _random_look(
     options: SsumPairOptions,
     wavelength_nm: float,
 ) -> RandomLook:
-    """Draw how a picture is taken."""
+    """Draw how an image is taken."""
     dim, bright = options.photons
     photons = (
         0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
@@ -156,7 +161,7 @@ def _random_look(
     far = ANY_FOCUS if rng.random() < options.any_focus else 1.0
     away = far * focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
     focus = float(surface.height_nm.mean()) - away
-    # places lie in the field as evenly as its area does
+    # places are uniform over the area of the field
     radius, turn = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
     drift = options.focus_drift_nm * float(rng.random())
     way = rng.uniform(0, 2 * np.pi)
@@ -176,7 +181,7 @@ def _random_look(
 def _random_optics(
     rng: np.random.Generator, options: SsumPairOptions
 ) -> MicroscopeOptions:
-    """Draw a lens, or the Gaussian in its place."""
+    """Draw a lens, or a Gaussian instead."""
     if rng.random() < options.gaussian:
         return MicroscopeOptions(
             optics="gaussian",
@@ -198,7 +203,7 @@ def _random_optics(
 def _displace(
     image: NDArray[Any], bending_px: tuple[float, float, float]
 ) -> NDArray[Any]:
-    """Displace an image along the radius, by as little as keeps its middle in place."""
+    """Distort an image radially; its centre stays in place."""
     most, *middle = bending_px
     if most == 0:
         return image
@@ -207,7 +212,7 @@ def _displace(
     y, x = np.meshgrid(*lines, indexing="ij")
     square = y * y + x * x
     displacement = np.stack([y * square, x * square])
-    # registration takes out what an affine map can do; the shift is most of it
+    # registration removes the affine part; most of it is the shift
     displacement -= displacement.mean((1, 2), keepdims=True)
     displacement *= most / max(float(np.hypot(*displacement).max()), 1e-9)
     places = np.indices(image.shape) + displacement
@@ -218,14 +223,14 @@ def _displace(
 def _record(
     light: Float32Array, pixel_nm: float, look: RandomLook, rng: np.random.Generator
 ) -> Float32Array:
-    """Add what a mosaic of frames has: shading, noise, rounding to 12 bits."""
+    """Add shading, noise and rounding as in a mosaic of frames."""
     canvas = Canvas((light.shape[0], light.shape[1]), pixel_nm, 0.0)
     if look.shading > 0:
         uneven = 1 + look.shading * canvas.rough(_SHADING_NM, rng)
         light = np.asarray(light * uneven, np.float32)
     photons = look.microscope.photons
     if photons > 0:
-        # frames overlap, and the flat field has lifted their dark rims
+        # frames overlap, and flat-field correction has brightened their rims
         dose = photons * np.exp(0.4 * canvas.rough(_DOSE_NM, rng))
         noise = rng.standard_normal(light.shape, dtype=np.float32)
         if look.correlation_px > 0:
@@ -238,67 +243,66 @@ def _record(
     return np.asarray(light, dtype=np.float32)
 
 
-# Pairs of one sample: what a superlens mosaic shows, and what an electron beam sees.
+# Pairs of images of one sample: a superlens mosaic and an SEM image.
 #
-# The grid is that of the simulated scan: 20 nm for a pixel of the mosaic (a camera
-# pixel of 6.5 um over 325 times magnification), and the sample is drawn on half of
-# that, as `scan` draws it. The electron image lies on the mosaic's pixels (scale 1) or
-# on half of them (scale 2, 10 nm, the pixel of the electron image that `simulate`
-# writes). The centre of pixel ``i`` of the mosaic is at ``(i + 1/2)`` times its size
-# from the border, and so it is for the electron image: at scale 2 its pixels ``2 i``
-# and ``2 i + 1`` lie on pixel ``i``. Nothing is shifted or distorted.
+# The grid is that of the simulated scan: a pixel of the mosaic is 20 nm (a camera pixel
+# of 6.5 um over a magnification of 325), and the sample is drawn at half of that, as in
+# `scan`. The SEM image has the pixels of the mosaic (scale 1) or half of them (scale 2,
+# 10 nm, the pixel of the SEM image that `simulate` writes). In both images the centre
+# of pixel ``i`` is ``(i + 1/2)`` times the pixel size from the border: at scale 2
+# pixels ``2 i`` and ``2 i + 1`` cover pixel ``i``. There is no shift or distortion.
 #
-# Reflectance is that of `microscope`, by material, interference and steep edges, and
-# its image that of `optics`. The lens and the height in focus are drawn for each
-# picture, the wavelength for each sample; noise is a mosaic's.
+# Reflectance is computed by `microscope` from material, interference and steep edges,
+# and its image by `optics`. The lens and the height in focus are drawn for each image,
+# the wavelength for each sample; noise is that of a mosaic.
 #
-# Grey levels carry no unit: either picture is put on the scale where its own
-# percentiles 0.1 and 99.9 are 0 and 1, values beyond them kept. Levels of an electron
-# image cannot be known from light, so results are to be judged after an affine match.
+# Grey levels have no unit: each image is scaled so that its percentiles 0.1 and 99.9
+# are 0 and 1; values outside are not clipped. The levels of an SEM image cannot be
+# inferred from light, so evaluate results after an affine match of grey levels.
 
 _FINE = 2  # pixels of the drawn sample per pixel of the mosaic, along an axis; chosen
 """Pixels of the drawn sample per pixel of the mosaic, along an axis."""
 _VALIDATION_STREAM = 9_600_017
-"""First number of the seeds of the fixed fields; training must not use it."""
-_MARGIN = 16  # mosaic pixels around a field for blur to blur; chosen: 320 nm
+"""First number in the seeds of the validation fields; not to be used in training."""
+_MARGIN = 16  # mosaic pixels around a field, for blur; chosen: 320 nm
 SPREAD_PX = 49
-"""Side of `SsumPair.spread`: two deviations of a blur 700 nm off the focus; chosen."""
-_DEPTHS = 5  # of a sample in `SsumPair.spread`; chosen: none is far from the next
-_HALF_LIGHT = float(np.sqrt(2 * np.log(2)))  # radius of a Gaussian over its deviation
-_PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
+"""Side of `SsumPair.spread`; chosen: two sigma of a blur 700 nm from the focus."""
+_DEPTHS = 5  # depths in `SsumPair.spread`; chosen
+_HALF_LIGHT = float(np.sqrt(2 * np.log(2)))  # radius of a Gaussian over its sigma
+_PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 
 
 @dataclass(frozen=True, slots=True)
 class SsumPair:
-    """Two pictures of one field."""
+    """Two images of one field."""
 
-    # (side, side) Superlens mosaic; its percentiles 0.1 and 99.9 are 0 and 1
+    # (side, side) Superlens mosaic; 0 and 1 are its percentiles 0.1 and 99.9
     low: Float32Array
-    # (scale * side, scale * side) Electron image without noise, on a like scale of its
-    # own
+    # (scale * side, scale * side) SEM image without noise, scaled by its own
+    # percentiles
     high: Float32Array
-    # What 0 and 1 stand for: reflectance, and brightness of `sem_contrast`
+    # Values of 0 and 1: reflectance, and brightness of `sem_contrast`
     low_range: FloatPair
     high_range: FloatPair
     pixel_nm: float  # Pixel of `low`
     scale: int  # Pixels of `high` per pixel of `low`
-    kind: str  # What the sample is
+    kind: str  # Kind of the sample
     look: RandomLook  # How `low` was taken
     # (side, side) `low` without noise, shading and rounding, on its scale
     noiseless: Float32Array
-    # Deviation of the Gaussian that holds half of a point's light in the same radius,
-    # root of its mean square over the field
+    # Standard deviation of the Gaussian with the same half-light radius as a point,
+    # root mean square over the field
     blur_px: float
-    # (49, 49) What the microscope makes of a point in incoherent light, mean over the
-    # field's distances from the focus; its sum is 1
+    # (49, 49) Point spread function in incoherent light, mean over the distances from
+    # the focus in the field; its sum is 1
     spread: Float32Array
-    # Mean distance of the sample from the focus over that at which focus ends; rises
-    # with the sample, and is within -1 to 1 in focus
+    # Mean height of the sample above the focal plane, over the distance at which focus
+    # ends; -1 to 1 in focus
     defocus: float
 
 
 def surface_shape(side: int) -> IntPair:
-    """Give the size of the drawn sample in whose middle `side` mosaic pixels lie."""
+    """Return the shape of a sample whose central part is `side` mosaic pixels wide."""
     full = int(fft.next_fast_len(side + 2 * _MARGIN, real=True))
     full += (full - side) % 2
     return _FINE * full, _FINE * full
@@ -312,11 +316,11 @@ def pair_of_surface(
     *,
     scale: int = 1,
 ) -> SsumPair:
-    """Take both pictures of the middle of a given sample.
+    """Take both images of the central part of a given sample.
 
-    The sample is of `surface_shape`, its pixel half of the mosaic's; `side` is in
-    pixels of the mosaic, and `scale`, 1 or 2, pixels of the electron image for each of
-    them. Chance gives noise and shading.
+    The sample has `surface_shape` and half the pixel size of the mosaic; `side` is in
+    pixels of the mosaic, and `scale`, 1 or 2, is the number of SEM pixels per mosaic
+    pixel, along an axis. Noise and shading are random.
     """
     field = _prepare(surface, side, scale, look.microscope.wavelength_nm)
     return _pair(field, look, rng)
@@ -331,12 +335,12 @@ def random_ssum_pairs(
     scale: int = 1,
     held_out: bool = False,
 ) -> Iterator[SsumPair]:
-    """Draw one sample and take `count` pictures of it in one light.
+    """Draw one sample and take `count` images of it at one wavelength.
 
-    Each has a focus, resolution and noise of its own; the electron image is the same
-    for all. Drawing a sample takes several times as long as taking it. `side` is in
-    pixels of the mosaic, and `scale`, 1 or 2, pixels of the electron image for each of
-    them; `held_out` takes samples that training never draws.
+    Each has its own focus, resolution and noise; the SEM image is the same for all.
+    Drawing a sample takes several times as long as imaging it. `side` is in pixels of
+    the mosaic, and `scale`, 1 or 2, is the number of SEM pixels per mosaic pixel, along
+    an axis; `held_out` uses samples that training never draws.
     """
     settings = options or SsumPairOptions()
     surface = random_surface(
@@ -360,12 +364,12 @@ def ssum_validation(
     options: SsumPairOptions | None = None,
     first: int = 0,
 ) -> list[SsumPair]:
-    """Make the fixed fields that choose a checkpoint and train nothing.
+    """Simulate the validation fields, which select a checkpoint and are not trained on.
 
     Field ``i``, counted from `first`, comes from ``default_rng([VALIDATION_STREAM,
-    i])`` and shows one kind of sample, in the order of ``options.kinds``, over and
-    over; seeds of its objects lie from 2**31 on, where training draws none. Fields from
-    1000 on are kept for what judges a finished model. For `side` and `scale` see
+    i])`` and shows one kind of sample, in the order of ``options.kinds``, repeated; the
+    seeds of its objects are 2**31 or more, which training never draws. Fields from 1000
+    on are reserved for the evaluation of finished models. For `side` and `scale` see
     `pair_of_surface`.
     """
     settings = options or SsumPairOptions()
@@ -379,7 +383,7 @@ def ssum_validation(
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A sample on the mosaic's pixels, margin included, and its electron image."""
+    """A sample on the pixels of the mosaic, with its margin, and its SEM image."""
 
     light: Float32Array
     wave: NDArray[np.complexfloating[Any, Any]]
@@ -391,7 +395,7 @@ class _Field:
 
 
 def _prepare(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> _Field:
-    """Do once what all pictures of a sample share."""
+    """Compute what all images of a sample have in common."""
     if scale not in (1, _FINE):
         msg = f"scale must be 1 or {_FINE}, got {scale}."
         raise OptionError(msg, code="unknown-value")
@@ -422,7 +426,7 @@ def _prepare(surface: Specimen, side: int, scale: int, wavelength_nm: float) -> 
 
 
 def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair:
-    """Take the superlens picture and put both on their scales."""
+    """Take the superlens image and scale both images."""
     # above a focal plane that drifts across the field
     (rows, columns), (down, across) = field.height_nm.shape, look.focus_drift_nm
     drift = down * np.linspace(-0.5, 0.5, rows)[:, None]
@@ -464,7 +468,7 @@ def _pair(field: _Field, look: RandomLook, rng: np.random.Generator) -> SsumPair
 
 
 def _depths(off: NDArray[np.floating]) -> list[FloatPair]:
-    """Give a few distances from the focus that stand for all, and their shares."""
+    """Return a few representative distances from the focus, and their shares."""
     edges = np.linspace(float(off.min()), float(off.max()) + 1e-3, _DEPTHS + 1)
     counts, _ = np.histogram(off, edges)
     middles = (edges[1:] + edges[:-1]) / 2
@@ -491,6 +495,6 @@ def _unit(image: Float32Array) -> tuple[Float32Array, FloatPair]:
 
 
 def _on_scale(image: Float32Array, bounds: FloatPair) -> Float32Array:
-    """Bring two grey levels to 0 and 1."""
+    """Scale two grey levels to 0 and 1."""
     span = max(bounds[1] - bounds[0], 1e-6)
     return np.asarray((image - bounds[0]) / span, dtype=np.float32)

@@ -1,11 +1,11 @@
-"""Random samples for pairs of superlens and electron images.
+"""Random samples for pairs of superlens and SEM images.
 
-What `draw_object` draws of a kind, at random sizes, reliefs and angles; strewn shapes
-of many sizes; fields in which two samples meet. Light alone cannot tell a hill from a
-hollow; a sample's kind can. So kinds are drawn the way up that they have, and in their
-own materials: `turned_over` and `exchanged` change that, and teach a network to doubt.
-Objects that are put in and taken out (`changed`) break what is left of habit: neither
-the row that a disc stands in nor the kind of sample tells whether it is there.
+Kinds of `draw_object` with random sizes, reliefs and angles; scattered shapes of many
+sizes; fields with two adjacent samples. An optical image alone does not show whether a
+feature is raised or sunken, but the kind of the sample does. Kinds are therefore drawn
+with their usual relief and materials; `turned_over` and `exchanged` change these, so
+that a network does not rely on them. Added and removed objects (`changed`) prevent a
+network from inferring an object from its row or from the kind of sample.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,9 @@ from napari_semsr.simulation.specimen import (
 )
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
-"""Kinds of `draw_object`; strewn bars, discs and rings; rows of raised dots."""
+"""Kinds of `draw_object`; scattered bars, discs and rings; rows of raised dots."""
 HELD_OUT_SEED = 2**31
-"""Samples with seeds from here on are kept from training."""
+"""First seed of the samples that are never used in training."""
 Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
 _PITCHES: dict[Kind, FloatPair] = {
     "grating": (100.0, 700.0),
@@ -37,41 +37,42 @@ _PITCHES: dict[Kind, FloatPair] = {
     "circuit": (110.0, 700.0),
     "fracture": (400.0, 1600.0),
 }
-_COVER = (0.75, 1.0)  # of the second material; chosen: interference outshines less
-_ON_GROUND = ("shapes", "dots")  # raised on bare, slightly rough ground
+_COVER = (0.75, 1.0)  # share of the second material; chosen
+_ON_GROUND = ("shapes", "dots")  # raised features on bare, slightly rough ground
 _SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays; chosen
-_STEEPEST = 1.0  # relief over the pitch; chosen: real ones are hardly steeper
-_MOST_CHANGES = 32  # on a field; chosen: some five on a patch of 2.5 um
-_CANDIDATES = 12  # places tried for what is taken out; chosen: most show something
+_STEEPEST = 1.0  # relief over the pitch; chosen: real samples are hardly steeper
+_MOST_CHANGES = 32  # per field; chosen: about five on a patch of 2.5 um
+_CANDIDATES = 12  # places tried to remove an object; chosen: most contain one
 
 
 class SampleRanges(Options):
-    """Ranges that random samples are drawn from."""
+    """Ranges of random samples."""
 
     kinds: tuple[str, ...] = setting(
-        SAMPLE_KINDS, "samples to draw, equally often", min_length=1
+        SAMPLE_KINDS, "equally frequent kinds of samples", min_length=1
     )
     pitch_nm: FloatPair = setting(
-        (80.0, 1600.0), "period; narrowed to what suits each kind, drawn log-uniformly"
+        (80.0, 1600.0),
+        "period in nm, limited to the range of the kind, log-uniform",
     )
     relief_nm: FloatPair = setting(
-        (40.0, 250.0), "height of features, drawn log-uniformly"
+        (40.0, 250.0), "height of features in nm, drawn log-uniformly"
     )
-    sidewall_nm: FloatPair = setting((8.0, 18.0), "width over which edges fall")
-    disorder: FloatPair = setting((0.0, 0.5), "unrest of edges and places")
+    sidewall_nm: FloatPair = setting((8.0, 18.0), "width of sidewalls in nm")
+    disorder: FloatPair = setting((0.0, 0.5), "random variation of edges and places")
     angle_deg: FloatPair = setting((0.0, 180.0), "turn")
-    shape_nm: FloatPair = setting((45.0, 350.0), "width of strewn shapes")
-    joined: float = share(0.35, "share of fields where two samples meet")
-    strewn: float = share(0.2, "share of samples with shapes on them")
-    turned_over: float = share(0.0, "share with heights upside down")
-    exchanged: float = share(0.0, "share with materials exchanged")
+    shape_nm: FloatPair = setting((45.0, 350.0), "width of scattered shapes in nm")
+    joined: float = share(0.35, "share of fields with two adjacent samples")
+    strewn: float = share(0.2, "share of samples with scattered shapes")
+    turned_over: float = share(0.0, "share with inverted heights")
+    exchanged: float = share(0.0, "share with exchanged materials")
     changed: float = share(
         0.0,
-        "share of fields into which objects are put, up or down and of any material, "
-        "and from which others are taken",
+        "share of fields with added objects, raised or sunken and of any material, "
+        "and removed objects",
     )
-    bent: float = share(0.25, "share of fields that are not level")
-    bend_nm: float = setting(80.0, "greatest rise of such a field", ge=0)
+    bent: float = share(0.25, "share of tilted and waving fields")
+    bend_nm: float = setting(80.0, "largest rise of such a field in nm", ge=0)
 
 
 def random_surface(
@@ -82,9 +83,9 @@ def random_surface(
     ranges: SampleRanges | None = None,
     held_out: bool = False,
 ) -> Specimen:
-    """Draw a sample at random; its kind names what was joined, as ``"pits+circuit"``.
+    """Draw a random sample; its kind names all parts, such as ``"pits+circuit"``.
 
-    `held_out` takes samples whose seeds training never draws.
+    `held_out` uses samples whose seeds training never draws.
     """
     settings = ranges or SampleRanges()
     first_seed = HELD_OUT_SEED if held_out else 0
@@ -109,7 +110,7 @@ def random_surface(
 def _one(
     canvas: Canvas, ranges: SampleRanges, rng: np.random.Generator, first_seed: int
 ) -> tuple[Float32Array, Float32Array, str]:
-    """Draw one sample over the whole canvas: height, material, kind."""
+    """Draw a single sample on the whole canvas: height, material, kind."""
     kind = str(rng.choice(ranges.kinds))
     relief = _log_uniform(ranges.relief_nm, rng)
     if kind in _ON_GROUND:
@@ -237,7 +238,7 @@ def _change(
     ranges: SampleRanges,
     rng: np.random.Generator,
 ) -> None:
-    """Put objects in and take others out, wherever chance wants it, in place."""
+    """Add and remove objects at random places, in place."""
     for _ in range(1 + int(rng.integers(_MOST_CHANGES))):
         width = _log_uniform(ranges.shape_nm, rng)
         if rng.random() < 0.5:
@@ -247,7 +248,7 @@ def _change(
         distance, reach = form
         for box, dy, dx in canvas.around(rng.uniform(0, canvas.extent_nm), reach):
             inside = canvas.cover(distance(dy, dx))
-            # the texture within is kept, and either step may be the larger
+            # the texture inside is kept, and either step may be the larger
             rise = _log_uniform(ranges.relief_nm, rng) * rng.uniform(-1, 1)
             height[box] += rise * inside
             other = rng.random() * (float(rng.random() < 0.5) - material[box])
@@ -260,7 +261,7 @@ def _take_out(
     width_nm: float,
     rng: np.random.Generator,
 ) -> None:
-    """Level a disc with its rim, where it differs most among some places, in place."""
+    """Remove the disc that differs most from its surroundings, in place."""
     radius = width_nm / 2
     best, largest = 0.0, None
     places = rng.uniform(0, canvas.extent_nm, (_CANDIDATES, 2))
@@ -271,7 +272,7 @@ def _take_out(
         if not (inner.any() and rim.any()):
             continue
         steps = [abs(float(p[box][inner].mean() - p[box][rim].mean())) for p in planes]
-        # in units of what each usually is: some 100 nm, and one material or the other
+        # in units of typical steps: 100 nm, and the other material
         size = steps[0] / 100 + steps[1]
         if size > best:
             best, largest = size, (box, away, rim)
@@ -285,12 +286,12 @@ def _take_out(
 
 
 def _bar(width: float, turn: float, rng: np.random.Generator) -> tuple[Distance, float]:
-    """Make a bar up to eight times as long as wide."""
+    """Bar up to eight times as long as wide."""
     return _turned_box((width / 2, width / 2 * float(rng.uniform(1, 8))), turn)
 
 
 def _turned_box(half: FloatPair, turn: float) -> tuple[Distance, float]:
-    """Make a turned rectangle of two half sides."""
+    """Rotated rectangle, from half its sides."""
     cos, sin = np.cos(turn), np.sin(turn)
 
     def distance(dy: FloatArray, dx: FloatArray) -> FloatArray:
@@ -306,7 +307,7 @@ def _disc(width: float, _turn: float, _: np.random.Generator) -> tuple[Distance,
 def _ring(
     width: float, _turn: float, rng: np.random.Generator
 ) -> tuple[Distance, float]:
-    """Make a ring whose line is two thirds of the width."""
+    """Ring whose line is two thirds of the width."""
     radius = width * float(rng.uniform(0.8, 2.5))
     return lambda dy, dx: np.abs(np.hypot(dy, dx) - radius) - width / 3, radius + width
 
@@ -315,7 +316,7 @@ _FORMS: tuple[Form, ...] = (_bar, _bar, _disc, _ring)
 
 
 def _side(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
-    """Cover one side of a straight or winding border."""
+    """Coverage of one side of a straight or winding border."""
     y, x = canvas.grid()
     turn = rng.uniform(0, 2 * np.pi)
     height, width = canvas.extent_nm
@@ -327,7 +328,7 @@ def _side(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
 
 
 def _slope(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
-    """Make a tilted, gently waving plane from 0 to 1."""
+    """Tilted, slightly waving plane from 0 to 1."""
     y, x = canvas.grid()
     turn = rng.uniform(0, 2 * np.pi)
     reach = max(canvas.extent_nm)
@@ -338,5 +339,5 @@ def _slope(canvas: Canvas, rng: np.random.Generator) -> Float32Array:
 
 
 def _log_uniform(bounds: FloatPair, rng: np.random.Generator) -> float:
-    """Draw a number whose logarithm is evenly spread."""
+    """Draw a number with a uniform logarithm."""
     return float(np.exp(rng.uniform(*np.log(bounds))))

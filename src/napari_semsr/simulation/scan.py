@@ -1,8 +1,8 @@
-"""A scan: frames cut from a scene at positions that are known exactly.
+"""Simulated scan: frames cut from a scene at exactly known positions.
 
-The stage goes to nominal positions on a grid and arrives elsewhere: it may have the
-wrong scale or a skew, it drifts, and each stop has an error of its own, uniform within
-``jitter_px`` on each axis. Frames are numbered in the order in which they are taken.
+The stage misses the nominal positions on a grid: it may have a wrong scale or a skew,
+it drifts, and each stop has an error, uniform within ``jitter_px`` on each axis. Frames
+are numbered in the order of acquisition.
 """
 
 from collections.abc import Iterator
@@ -47,35 +47,35 @@ from napari_semsr.simulation.specimen import (
     setting,
 )
 
-# Scene: what an ideal camera sees of the whole scanned area, finer than the frames.
+# Scene: image of the whole scanned area by an ideal camera, finer than the frames.
 #
-# The scene is imaged first and sampled after. It is the cubic spline through its fine
-# pixels: a continuous function, of which each frame holds exact samples at its true
-# position. Imaged as it is, it has no detail that a frame's pixel could not follow.
-# Aberrations belong to a place in the field: with them each frame's part of the scene
-# is imaged for itself, and the scene as a whole as it is in the middle of a field.
+# The scene is imaged first and then sampled. It is the cubic spline through its fine
+# pixels: a continuous function, of which frames are exact samples at their true
+# positions. Once imaged, it has no detail beyond the sampling of a frame. Aberrations
+# depend on the place in the field: with them the part of each frame is imaged
+# separately, and the whole scene as at the centre of a field.
 #
-# Coordinates are those of the frames: pixel centres at whole numbers, (0, 0) at the
-# nominal top-left pixel of the first frame.
+# Coordinates are frame pixels: pixel centres are integers, and (0, 0) is the nominal
+# top-left pixel of the first frame.
 
-# width of a point, in frame pixels, if an image has no pixel size; chosen
+# width of a point, in frame pixels, for images without a pixel size; chosen
 _IMAGE_FWHM_PX = 3.0
-"""Width of a point, in frame pixels, where an image tells no pixel size."""
-_OBLONG = 0.01  # of a pixel; chosen: a cut-off is then stated right to half a percent
+"""Width of a point, in frame pixels, for an image without a pixel size."""
+_OBLONG = 0.01  # of a pixel; chosen: cut-offs are then correct to half a percent
 _REFLECTANCE = (0.08, 0.92)  # of an image's darkest and brightest pixels; chosen
-_PERCENTILES = (0.1, 99.9)  # chosen: a few extreme pixels set no scale
-_BAND = 256  # rows that are resampled at once; chosen: bounds the memory
+_PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
+_BAND = 256  # rows resampled at once; chosen: limits the memory
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
     """Area that a scan needs, in frame pixels."""
 
-    low: FloatPair  # First ``(y, x)`` where a frame may have a pixel centre
+    low: FloatPair  # First ``(y, x)`` of a pixel centre of any frame
     high: FloatPair  # Last one
 
     def fine_grid(self, oversampling: int) -> tuple[IntPair, FloatPair]:
-        """Shape of a fine grid over the area, and the place of its first centre."""
+        """Shape of a fine grid over the area, and its first pixel centre."""
         first = [int(np.floor(v)) for v in self.low]
         last = [int(np.ceil(v)) for v in self.high]
         shape = tuple(
@@ -96,15 +96,15 @@ class Scene:
     """A scene on a grid finer than the frames."""
 
     sharp: Float32Array  # (Y, X) Reflectance before any optics
-    seen: Float32Array  # (Y, X) What light carries of it to the camera's pixels
-    # The drawn sample on the same grid; None for a scene made of an image
+    seen: Float32Array  # (Y, X) Its image on the camera's pixels
+    # Simulated sample on the same grid; None for a scene from an image
     surface: Specimen | None
     oversampling: int  # Fine pixels per frame pixel, along an axis
     # Frame coordinate ``(y, x)`` of the centre of fine pixel (0, 0)
     origin_px: FloatPair
-    fine_nm: float  # Fine pixel, or what stands for it where none is known
+    fine_nm: float  # Fine pixel in nm, or a substitute if unknown
     fwhm_px: float  # Width of a point in focus, in frame pixels
-    options: MicroscopeOptions  # Through which it is seen
+    options: MicroscopeOptions  # Optics of the image
     # Pixel of the source image on which frame coordinate (0, 0) lies
     image_offset_px: FloatPair | None = None
 
@@ -116,7 +116,7 @@ class Scene:
         oversampling: int,
         options: MicroscopeOptions,
     ) -> "Scene":
-        """Look at a drawn surface; `origin_px`: of the centre of its first pixel."""
+        """Image a simulated surface; `origin_px`: centre of its first pixel."""
         sharp = reflectance(
             surface.height_nm,
             surface.material,
@@ -140,13 +140,13 @@ class Scene:
         options: MicroscopeOptions,
         frame_nm: FloatPair | None,
     ) -> "Scene":
-        """Take the middle of an image as a flat sample: grey values are reflectance."""
+        """Use the centre of an image as a flat sample; grey values are reflectance."""
         if not np.all(np.isfinite(image)):
-            msg = "An image to scan must be finite, got NaN or Inf pixels; fill them."
+            msg = "The image contains NaN or Inf pixels; fill them before scanning it."
             raise OptionError(msg, code="pixels-missing")
         if options.resolution_nm is not None and frame_nm is None:
             msg = (
-                "A resolution in nm needs an image whose pixel size is known; give "
+                "A resolution in nm needs an image with a pixel size; set "
                 "`pixel_size_nm`."
             )
             raise OptionError(msg, code="pixel-size-missing")
@@ -156,9 +156,9 @@ class Scene:
         elif max(frame_nm) > (1 + _OBLONG) * min(frame_nm):
             y, x = frame_nm
             msg = (
-                f"Optics in nm need an image of square pixels, got {y:g} x {x:g} nm in "
-                "a frame; resample it, or give `optics=gaussian` alone, which counts "
-                "in pixels."
+                f"Optics in nm need an image with square pixels, got {y:g} x {x:g} nm "
+                "in a frame; resample it, or set only `optics=gaussian`, which is in "
+                "pixels."
             )
             raise OptionError(msg, code="pixels-not-square")
         pixel_nm = float(np.sqrt(frame_nm[0] * frame_nm[1]))
@@ -167,8 +167,8 @@ class Scene:
         if size_needed[0] > image.shape[0] or size_needed[1] > image.shape[1]:
             msg = (
                 f"This scan needs an image of {size_needed[0]} x {size_needed[1]} px, "
-                "got "
-                f"{image.shape[0]} x {image.shape[1]}; take fewer or smaller frames."
+                f"got {image.shape[0]} x {image.shape[1]}; use fewer or smaller "
+                "frames."
             )
             raise ShapeError(msg, code="image-too-small")
         start = [(n - m) // 2 for n, m in zip(image.shape, size_needed, strict=True)]
@@ -197,7 +197,7 @@ class Scene:
     def seen_with(
         self, options: MicroscopeOptions, place: Place | None = None
     ) -> "Scene":
-        """Look at the same sample, with another focus or at a place in the field."""
+        """Image the same sample again with other optics, or at a place in the field."""
         height = None if self.surface is None else self.surface.height_nm
         image = image_of(
             self.sharp,
@@ -210,7 +210,7 @@ class Scene:
         return replace(self, seen=image, options=options)
 
     def around(self, corner: FloatArray, side: int) -> "Scene":
-        """Look at a frame's part through the whole of the lens's field."""
+        """Image the part of one frame with the whole field of the lens."""
         fine, options = self.oversampling, self.options
         spare = 2 * self.fwhm_px + 2 + abs(options.distortion) * side
         lines, parts = [], []
@@ -240,14 +240,14 @@ class Scene:
         return part.seen_with(options, (lines[0][:, None], lines[1][None]))
 
     def coefficients(self) -> Float32Array:
-        """Spline coefficients of `seen`, from which `sample` reads, (Y, X)."""
+        """Spline coefficients (Y, X) of `seen`, for `sample`."""
         spline = ndimage.spline_filter(self.seen, order=3, output=np.float32)
         return np.asarray(spline)
 
     def sample(
         self, coefficients: Float32Array, y: FloatArray, x: FloatArray
     ) -> FloatArray:
-        """Evaluate the scene anywhere; `coefficients` (Y, X)."""
+        """Evaluate the scene at any coordinates; `coefficients` (Y, X)."""
         where = [
             (at - first) * self.oversampling
             for at, first in zip((y, x), self.origin_px, strict=True)
@@ -264,7 +264,7 @@ class Scene:
 
 
 def _as_reflectance(image: NDArray[Any]) -> Float32Array:
-    """Put grey values on the scale of reflectance, the rarest extremes clipped."""
+    """Scale grey values to reflectance; rare extremes are clipped."""
     grey = np.asarray(image, dtype=np.float32)
     low, high = np.percentile(grey, _PERCENTILES)
     if high <= low:
@@ -275,7 +275,7 @@ def _as_reflectance(image: NDArray[Any]) -> Float32Array:
 
 
 def _resample(image: Float32Array, shape: IntPair, factor: float) -> Float32Array:
-    """Put an image on the fine grid; pixel areas stay where they are."""
+    """Resample an image to the fine grid; pixel areas are aligned."""
     if factor == 1:
         return image[: shape[0], : shape[1]]
     if factor < 1:
@@ -292,12 +292,12 @@ def _resample(image: Float32Array, shape: IntPair, factor: float) -> Float32Arra
     return values
 
 
-# Pixels; each takes about 60 bytes while a scan is made, 3.6 GB in all; chosen.
+# Pixels; each needs about 60 bytes during a simulation, 3.6 GB in all; chosen.
 _LARGE_SCENE = 60_000_000
 
 
 class Stream(IntEnum):
-    """Purposes of random numbers: changing what one draws leaves the others."""
+    """Purposes of random numbers: each has an independent stream."""
 
     JITTER = 0
     DRIFT = 1
@@ -318,80 +318,81 @@ _NOISE = {Stream.NOISE, Stream.REPEAT, Stream.FOCUS, Stream.HEIGHT}  # of the ca
 
 
 class ScanOptions(MicroscopeOptions, ObjectOptions):
-    """The whole of a simulated scan: sample, microscope, stage."""
+    """Options of a simulated scan: sample, microscope, stage."""
 
-    frames_grid: IntPair = setting((4, 4), "rows x columns of frames, as in 4x4")
-    frame_px: int = setting(256, "side of a frame", ge=16, le=8192)
+    frames_grid: IntPair = setting((4, 4), "rows x columns of frames, such as 4x4")
+    frame_px: int = setting(256, "side of a frame in pixels", ge=16, le=8192)
     overlap: float = setting(
-        0.35, "share of a frame that its neighbour sees", ge=0, lt=1
+        0.35, "share of a frame that its neighbour also covers", ge=0, lt=1
     )
-    jitter_px: float = setting(6.0, "greatest error of the stage on each axis", ge=0)
-    drift_px: float = setting(0.0, "way of the slow drift over the whole scan", ge=0)
+    jitter_px: float = setting(6.0, "largest stage error on each axis, in pixels", ge=0)
+    drift_px: float = setting(0.0, "total length of the slow drift, in pixels", ge=0)
     stage_scale: float = setting(
-        1.0, "true over nominal distance of the stage's steps", gt=0.5, lt=2
+        1.0, "true over nominal step of the stage", gt=0.5, lt=2
     )
-    stage_skew: float = setting(
-        0.0, "shift of a row along x for each pixel along y", ge=-0.2, le=0.2
-    )
+    stage_skew: float = setting(0.0, "shift along x per pixel along y", ge=-0.2, le=0.2)
     order: Literal["raster", "row", "serpentine", "column", "column-serpentine"] = (
-        setting("raster", "way of the stage over the grid; raster is row by row")
+        setting("raster", "order of the frames on the grid; raster is row by row")
     )
-    first: FirstFrame = setting(
-        "top-left", "corner of the grid where the first frame lies"
-    )
+    first: FirstFrame = setting("top-left", "corner of the grid with the first frame")
 
     @property
     def frame_order(self) -> FrameOrder:
-        """The order by its name in an acquisition."""
+        """The order under its name in an acquisition."""
         return "row" if self.order == "raster" else self.order
 
     illumination_drift: float = setting(
-        0.0, "brightest minus darkest frame's light, over the mean", ge=0, lt=1
+        0.0,
+        ("brightest minus darkest frame, over the mean"),
+        ge=0,
+        lt=1,
     )
-    bad_frames: int = setting(0, "frames that are blank or show another place", ge=0)
+    bad_frames: int = setting(
+        0, "number of frames that are blank or show another place", ge=0
+    )
     focus_drift_nm: float = setting(
         0.0, "drift of the focal plane over the scan, upwards, in nm"
     )
     contact_lost_from: int | None = setting(
         None,
-        "number of the frame from which the microsphere has lost contact: points are "
-        "three times as wide, and half of the contrast is left",
+        "first frame after the microsphere lost contact: points are three times as "
+        "wide, and the contrast is halved",
         ge=0,
     )
     light_fall: float = setting(
-        0.0, "share of the light that is lost by the last frame, steadily", ge=0, lt=1
+        0.0, "share of the light lost gradually until the last frame", ge=0, lt=1
     )
     oversampling: int | None = setting(
         None,
-        "fine pixels of the scene per frame pixel; 2, or 1 for scans that would need "
-        "more than 60 million of them",
+        "fine pixels of the scene per frame pixel; 2, or 1 if the scan needed more "
+        "than 60 million",
         ge=1,
         le=8,
     )
     image_binning: float | None = setting(
         None,
-        "pixels of the image per frame pixel, along an axis; 1, or less where the "
-        "scan needs more of the image than there is",
+        "pixels of the image per frame pixel, along an axis; 1, or less if the image "
+        "is too small for the scan",
         ge=0.25,
         le=64,
     )
     pixel_size_nm: FloatPair | None = setting(
         None,
-        "pixel of the frames in nm; follows from the magnifications for a phantom, "
-        "from the file for an image",
+        "pixel of the frames in nm; from the magnifications for a phantom, from the "
+        "file for an image",
     )
-    seed: int = setting(0, "makes random work repeatable", ge=0)
+    seed: int = setting(0, "seed of all random numbers", ge=0)
     noise_seed: int = setting(
         0,
-        "another draw of the camera's noise; two scans that differ in it alone are "
-        "two exposures of each field, as FRC needs them",
+        "seed of the camera noise; two scans that differ only in this number are two "
+        "exposures of each field, as needed for FRC",
         ge=0,
     )
 
     @field_validator("frames_grid", mode="before")
     @classmethod
     def _grid(cls, value: object) -> object:
-        """Accept ``4x4`` as well as two numbers."""
+        """Accept ``4x4`` or two numbers."""
         parts = value.lower().split("x") if isinstance(value, str) else value
         try:
             rows, columns = (int(part) for part in parts)  # type: ignore[attr-defined]
@@ -406,7 +407,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
     @field_validator("pixel_size_nm", mode="before")
     @classmethod
     def _pixel(cls, value: object) -> object:
-        """Accept one number for both axes, also as text."""
+        """Accept one number for both axes, or text."""
         try:
             return parse_pixel_size(
                 value.split(",") if isinstance(value, str) else value
@@ -422,12 +423,12 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 
     @property
     def lean_px(self) -> float:
-        """Greatest sideways shift of a whole scan on each axis."""
+        """Largest lateral shift of a whole scan on each axis."""
         return 0.0
 
     @property
     def step_px(self) -> float:
-        """Nominal distance of neighbouring frames."""
+        """Nominal distance between neighbouring frames."""
         return self.frame_px * (1 - self.overlap)
 
     @property
@@ -441,7 +442,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return 2 if 4 * rows * columns <= _LARGE_SCENE else 1
 
     def extent(self) -> Extent:
-        """Find the area that frames may touch, in their pixels, for any jitter."""
+        """Compute the area that frames may cover, in their pixels, for any jitter."""
         last = self.frame_px - 1
         spare = self.jitter_px + self.drift_px + self.lean_px + 1
         spare += abs(self.distortion) * self.frame_px
@@ -451,10 +452,10 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return Extent((float(low[0]), float(low[1])), (float(high[0]), float(high[1])))
 
     def fit_binning(self, shape: tuple[int, ...]) -> float:
-        """Choose how many pixels of an image of a shape go into one of a frame.
+        """Choose the number of image pixels per frame pixel, for an image of a shape.
 
-        ``image_binning`` where it is given, else 1 where the image is large enough;
-        below, the scan just fits, down to 0.25.
+        ``image_binning`` if set, else 1 if the image is large enough, else the largest
+        value that fits the scan into the image, at least 0.25.
         """
         if self.image_binning is not None:
             return self.image_binning
@@ -463,7 +464,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
 
     def rng(self, purpose: Stream, index: int = 0) -> np.random.Generator:
-        """Random numbers for one purpose, and for one frame or other number of it."""
+        """Random generator for one purpose, and for one frame or other number of it."""
         key = [self.seed, 3, int(purpose), index]
         if purpose in _NOISE and self.noise_seed:
             key.append(self.noise_seed)
@@ -472,18 +473,18 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 
 @dataclass(frozen=True, slots=True)
 class ScanPlan:
-    """Where frames are meant to be, where they are, and how they are lit."""
+    """Nominal positions, true positions and illumination of the frames."""
 
     nominal_px: FloatArray  # (N, 2) Top-left pixels ``(y, x)`` in frame pixels
-    true_px: FloatArray  # (N, 2) Where they are
-    # (N,) Light of each frame; the mean of the extremes is 1
+    true_px: FloatArray  # (N, 2) True positions
+    # (N,) Light of each frame; the mean of the smallest and largest is 1
     gains: FloatArray
-    # ``"blank"`` or ``"foreign"`` for the frames that are not what they should be
+    # ``"blank"`` or ``"foreign"`` for the bad frames
     bad: dict[int, str]
 
 
 def plan_scan(options: ScanOptions) -> ScanPlan:
-    """Lay out a scan."""
+    """Plan a scan."""
     count = options.frames
     if options.bad_frames > count:
         msg = f"bad_frames must be at most {count}, got {options.bad_frames}."
@@ -493,7 +494,7 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
     nominal = np.asarray(cells * options.step_px, dtype=float)
     true = _on_stage(nominal, options)
     true += options.rng(Stream.JITTER).uniform(-1, 1, (count, 2)) * options.jitter_px
-    # slow way of the sample: an arc of the stated length, from zero on
+    # slow drift of the sample: an arc of the given length, starting at zero
     start, turn = options.rng(Stream.DRIFT).uniform([0, -1.5], [2 * np.pi, 1.5])
     along = np.linspace(0, 1, count)
     angle = start + turn * along
@@ -506,13 +507,13 @@ def plan_scan(options: ScanOptions) -> ScanPlan:
 
 
 def _on_stage(nominal: FloatArray, options: ScanOptions) -> FloatArray:
-    """Where a stage of wrong scale and skew goes, errors and drift left out."""
+    """Positions of a stage with its scale and skew, without errors and drift."""
     skewed_corners = nominal + nominal[:, :1] * np.array([0.0, options.stage_skew])
     return np.asarray(options.stage_scale * skewed_corners)
 
 
 def _gains(options: ScanOptions, count: int) -> FloatArray:
-    """Light of the frames: slow, with a little unrest, of the stated span."""
+    """Light of the frames: slow change with slight noise, over the given range."""
     rng = options.rng(Stream.LIGHT)
     time = np.linspace(0, 1, count)
     course = np.sin(2 * np.pi * (rng.uniform(0.4, 1.2) * time + rng.uniform()))
@@ -527,7 +528,7 @@ def _gains(options: ScanOptions, count: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class FocalStep:
-    """One picture of a focal series."""
+    """One image of a focal series."""
 
     focus_nm: float  # Height of the focal plane above the lowest surface
     frame: NDArray[np.uint16]  # (Y, X) Camera counts
@@ -535,42 +536,42 @@ class FocalStep:
 
 @dataclass(frozen=True, slots=True)
 class HeightScan:
-    """All fields of a scan with the focal plane at one height."""
+    """All frames of a scan with the focal plane at one height."""
 
     focus_nm: float  # Height of the focal plane above the lowest surface
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts
-    shift_px: FloatPair  # ``(y, x)`` by which frames lie off the scan's
+    shift_px: FloatPair  # ``(y, x)`` offset of the frames from those of the scan
 
 
 @dataclass(frozen=True, slots=True)
 class Scan(ScanPlan):
-    """Frames and all that is true of them."""
+    """Frames and their ground truth."""
 
     frames: NDArray[np.uint16]  # (N, Y, X) Camera counts in order of acquisition
     names: tuple[str, ...]  # Stem of each frame's file name
-    flat: Float32Array  # (Y, X) Illumination of a frame, as multiplied in
+    flat: Float32Array  # (Y, X) Illumination of a frame, a factor
     pixel_size_nm: FloatPair | None  # Frame pixel ``(y, x)``
-    scene: Scene  # What the frames were cut from
-    options: ScanOptions  # What was asked for
+    scene: Scene  # Scene that the frames were cut from
+    options: ScanOptions  # Options of the scan
 
     @property
     def middle(self) -> int:
-        """Number of the frame nearest to the middle of the scan."""
+        """Number of the frame nearest to the centre of the scan."""
         low, high = self.nominal_px.min(axis=0), self.nominal_px.max(axis=0)
         off = self.nominal_px - (low + high) / 2
         return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
 
     def exposures(self, count: int) -> NDArray[np.uint16]:
-        """Take the middle field often, (count, Y, X): the same light, new noise."""
+        """Take the central field (count, Y, X) repeatedly, with new noise."""
         light, options = self._light(self.scene), self.options
         noise = [options.rng(Stream.REPEAT, index) for index in range(count)]
         return np.stack([expose(light, options, rng) for rng in noise])
 
     def focal_series(self, count: int) -> tuple[FocalStep, ...]:
-        """Take the middle field with the focal plane at several heights, rising.
+        """Take the central field with the focal plane at several ascending heights.
 
-        They lie evenly, of a drawn sample over its relief, of an image over once the
-        depth of focus up and down.
+        Heights are evenly spaced: over the relief of a simulated sample, or one depth
+        of focus above and below an image.
         """
         steps = []
         for index, height in enumerate(self._heights(count)):
@@ -580,10 +581,10 @@ class Scan(ScanPlan):
         return tuple(steps)
 
     def height_scans(self, count: int) -> Iterator[HeightScan]:
-        """Take every field with the focal plane at the heights of `focal_series`.
+        """Take all fields with the focal plane at the heights of `focal_series`.
 
-        The stops of the stage are the same, lit alike. What leans in the microscope
-        moves each height sideways.
+        Stage positions and illumination are the same. A tilt in the microscope shifts
+        each height laterally.
         """
         options, total = self.options, len(self.frames)
         for level, height in enumerate(self._heights(count)):
@@ -612,10 +613,10 @@ class Scan(ScanPlan):
         return heights
 
     def electron_image(self) -> NDArray[np.uint8]:
-        """Take an electron image of the whole scanned area, on the scene's grid."""
+        """Take an SEM image of the whole scanned area, on the grid of the scene."""
         if self.scene.surface is None:
             msg = (
-                "An electron image needs a drawn sample (`phantom`), got a scan of an "
+                "An SEM image needs a simulated sample (`phantom`), got a scan of an "
                 "image, which has no height map."
             )
             raise OptionError(msg, code="heights-missing")
@@ -625,7 +626,7 @@ class Scan(ScanPlan):
         return self.scene.seen_with(self.options.replace(focus_nm=height_nm))
 
     def _light(self, scene: Scene) -> FloatArray:
-        """Light of the middle field, at its true position and with its illumination."""
+        """Light of the central field at its true position, with illumination."""
         corner = self.true_px[self.middle]
         clean = clean_frame(scene, scene.coefficients(), corner, self.options)
         return np.asarray(clean * self.flat * self.gains[self.middle])
@@ -634,7 +635,7 @@ class Scan(ScanPlan):
 def _make_scene(
     source: Specimen | NDArray[Any] | None, options: ScanOptions
 ) -> tuple[Scene, FloatPair | None]:
-    """Make what a scan is cut from, and say the frames' pixel; None if not known."""
+    """Create the scene of a scan; also returns the frames' pixel, None if unknown."""
     extent = options.extent()
     if isinstance(source, np.ndarray):
         size = options.pixel_size_nm
@@ -644,11 +645,11 @@ def _make_scene(
     pixel, other = options.pixel_size_nm or 2 * (options.magnified_pixel_nm,)
     if pixel != other:
         msg = (
-            "The pixels of a phantom's frames must be square, got "
-            f"{pixel:g} x {other:g} nm."
+            f"Frames of a phantom must have square pixels, got {pixel:g} x {other:g} "
+            "nm."
         )
         raise OptionError(msg, code="pixels-not-square")
-    blur = 2 * options.fwhm_nm / pixel  # which needs room at the border
+    blur = 2 * options.fwhm_nm / pixel  # aberrated frames need a margin
     (top, left), (bottom, right) = extent.low, extent.high
     extent = Extent((top - blur, left - blur), (bottom + blur, right + blur))
     shape, origin = extent.fine_grid(options.fine)
@@ -660,7 +661,7 @@ def _make_scene(
     on_grid = np.isclose(surface.pixel_nm, fine, rtol=1e-6)
     if not on_grid or have[0] < shape[0] or have[1] < shape[1]:
         msg = (
-            f"This scan needs a surface of {shape[0]} x {shape[1]} px of {fine:g} nm, "
+            f"This scan needs a sample of {shape[0]} x {shape[1]} px of {fine:g} nm, "
             f"got {have[0]} x {have[1]} px of {surface.pixel_nm:g} nm."
         )
         raise ShapeError(msg, code="image-too-small")
@@ -671,7 +672,7 @@ def _make_scene(
 def clean_frame(
     scene: Scene, coefficients: Float32Array, corner: FloatArray, options: ScanOptions
 ) -> FloatArray:
-    """Cut one frame at a true corner: reflectance without illumination and noise."""
+    """Cut one frame at its true position, without illumination and noise."""
     size = options.frame_px
     if scene.options.is_aberrated:
         scene = scene.around(corner, size)
@@ -682,7 +683,7 @@ def clean_frame(
     return scene.sample(coefficients, y + corner[0], x + corner[1])
 
 
-_FREE_WIDTH, _FREE_CONTRAST = 3.0, 0.5  # of a sphere without contact; chosen
+_FREE_WIDTH, _FREE_CONTRAST = 3.0, 0.5  # for a sphere without contact; chosen
 
 
 def _image_frame(
@@ -692,7 +693,7 @@ def _image_frame(
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """Image one frame, with the focus and the contact of its time."""
+    """Image one frame, with the focus and contact at its time."""
     if options.focus_drift_nm:
         way = options.focus_drift_nm * index / max(options.frames - 1, 1)
         focus_options = options.replace(focus_nm=options.focus_nm + way)
@@ -701,7 +702,7 @@ def _image_frame(
     image = clean_frame(scene, coefficients, corner, options)
     if options.contact_lost_from is None or index < options.contact_lost_from:
         return image
-    # to a Gaussian of that width at half maximum
+    # to a Gaussian of that full width at half maximum
     sigma = scene.fwhm_px / FWHM * np.sqrt(_FREE_WIDTH**2 - 1)
     mean = image.mean()
     wide = ndimage.gaussian_filter(image, sigma, mode="nearest")
@@ -715,7 +716,7 @@ def _light_of(
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """Reflectance that a frame sees: its own place, another, or none."""
+    """Reflectance in a frame: of its own place, of another, or none."""
     kind = plan.bad.get(index)
     if kind == "blank":
         return np.zeros((options.frame_px, options.frame_px))
@@ -725,13 +726,13 @@ def _light_of(
     rng = options.rng(Stream.FOREIGN, index)
     low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
     elsewhere = clean_frame(scene, coefficients, rng.uniform(low, high), options)
-    return elsewhere[::-1].T  # mirrored: it fits nowhere
+    return elsewhere[::-1].T  # mirrored: matches no place
 
 
 def simulate_scan(
     options: ScanOptions, source: Specimen | NDArray[Any] | None = None
 ) -> Job[Scan]:
-    """Take a scan of a sample or an image (Y, X), else of the phantom as drawn."""
+    """Simulate a scan of a sample or an image (Y, X), by default of the phantom."""
     count = options.frames
     yield Progress(0, count + 1, "drawing the sample")
     plan = plan_scan(options)
@@ -759,5 +760,5 @@ def simulate_scan(
 
 
 def cut_scan(source: Specimen | NDArray[Any] | None, options: ScanOptions) -> Scan:
-    """Take a scan, all at once; `source` (Y, X)."""
+    """Simulate a whole scan without progress; `source` (Y, X)."""
     return run(simulate_scan(options, source))

@@ -1,10 +1,10 @@
-"""The electron microscope: how a beam sees the surface that light has seen.
+"""Scanning electron microscope: SEM images of the surfaces that light images.
 
-Contrast is of another kind than light's. Secondary electrons leave a slope more easily
-than a plane (bright edges), leave a hollow less easily (shadows at the foot of a wall
-and in pits), and depend on the material; there is no interference. The probe is a few
-nanometres wide and converges so slowly that its width hardly changes with height: a
-depth of field hundreds of times that of the microsphere.
+The contrast differs from that of light. More secondary electrons leave a slope than a
+plane (bright edges), fewer leave a depression (shadows at the foot of walls and in
+pits), and their number depends on the material; there is no interference. The probe is
+a few nanometres wide and has such a small convergence angle that its width hardly
+changes with height: the depth of field is hundreds of times that of the microsphere.
 """
 
 from typing import Any
@@ -17,27 +17,27 @@ from napari_semsr.core import Float32Array, FloatArray, Options, option
 from napari_semsr.simulation.canvas import blur_by_width
 from napari_semsr.simulation.specimen import Specimen
 
-# What a scanning microscope adds: drift, charging, and the noise of few electrons.
+# Scan effects: drift, charging, shot noise and read noise.
 #
-# Images are on the scale where 0 is black and 1 is white. A field is scanned row by row
-# from the top, each row from the left. The models are plain ones, made to be removed
-# again by what is tested on them, and fitted to no instrument.
+# In images, 0 is black and 1 is white. A field is scanned row by row from the top, each
+# row from the left. The models are simple, meant for tests of corrections, and not
+# fitted to an instrument.
 
-_DECAY_PX = 40.0  # length over which a charge leaks away; chosen
-_TURNS = 4  # knots of the path that a drifting field takes; chosen
-_WANDER = 0.3  # by how much the path leaves a straight line, over its length; chosen
+_DECAY_PX = 40.0  # decay length of a charge; chosen
+_TURNS = 4  # knots of the path of the drift; chosen
+_WANDER = 0.3  # deviation of the path from a straight line, over its length; chosen
 
 SCAN = "Scan and noise"
-"""Frame of a panel that these options stand in."""
+"""Group of these options in a panel."""
 
 
 class EffectOptions(Options):
-    """What is added to an image; nothing by default."""
+    """Effects added to an image; none by default."""
 
     drift_px: float = option(
         0.0,
         "Drift",
-        "how far the field moves in a scan, in a random direction",
+        "drift of the field during the scan, in a random direction",
         unit="px",
         group=SCAN,
         ge=0,
@@ -45,7 +45,7 @@ class EffectOptions(Options):
     line_jitter_px: float = option(
         0.0,
         "Line jitter",
-        "standard deviation of the sideways jumps from row to row",
+        "standard deviation of the lateral jumps between rows",
         unit="px",
         step=0.1,
         group=SCAN,
@@ -63,30 +63,33 @@ class EffectOptions(Options):
     photons: float = option(
         0.0,
         "Electrons or photons",
-        "electrons or photons of a white pixel, which give Poisson noise; 0 for none. "
-        "White is the type's largest value, the image's own where it is of floats or "
-        "has values below 0",
+        "electrons or photons per white pixel, for Poisson noise; 0 for none. White "
+        "is the maximum of the data type, or of the image if it has floats or values "
+        "below 0",
         group=SCAN,
         ge=0,
     )
     read_noise: float = option(
         0.0,
         "Read noise",
-        "standard deviation of Gaussian noise, on a scale of 0, black, to 255, white",
+        (
+            "standard deviation of Gaussian noise, on a scale from 0 (black) to 255 "
+            "(white)"
+        ),
         group=SCAN,
         ge=0,
     )
 
     @property
     def any(self) -> bool:
-        """Whether anything is added."""
+        """Whether any effect is added."""
         return any(getattr(self, name) > 0 for name in EffectOptions.model_fields)
 
 
 def drift(
     image: FloatArray, drift_px: float, line_jitter_px: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Move a field while it is scanned; and the shift (y, x) of each row, (Y, 2)."""
+    """Shift a field during its scan; also returns the shift of each row, (Y, 2)."""
     rows, columns = image.shape
     time = np.linspace(0, 1, rows)
     angle = rng.uniform(0, 2 * np.pi)
@@ -110,7 +113,7 @@ def drift(
 
 
 def charge(image: FloatArray, strength: float) -> FloatArray:
-    """Draw tails along the scan behind what is brighter or darker than the mean."""
+    """Add tails along the scan behind structures brighter or darker than the mean."""
     from scipy import signal  # takes long to import
 
     decay = float(np.exp(-1 / _DECAY_PX))
@@ -122,11 +125,11 @@ def charge(image: FloatArray, strength: float) -> FloatArray:
 def expose(
     image: FloatArray, photons: float, read_noise: float, rng: np.random.Generator
 ) -> FloatArray:
-    """Add the noise of few electrons, and of the detector, to a mean signal (Y, X).
+    """Add shot noise and read noise to an expected signal (Y, X).
 
-    The signal ``s``, none below 0, has a variance of ``s / photons + read_noise**2``:
-    `photons` are electrons of a white pixel, 0 for no Poisson noise, and `read_noise`
-    is over the range.
+    The signal ``s``, which must not be negative, has a variance of ``s / photons +
+    read_noise**2``: `photons` are electrons per white pixel, 0 for no Poisson noise,
+    and `read_noise` is over the range.
     """
     if photons > 0:
         image = rng.poisson(np.maximum(image, 0) * photons) / photons
@@ -136,11 +139,11 @@ def expose(
 def add_effects(
     image: FloatArray, options: EffectOptions, *, seed: int = 0
 ) -> tuple[FloatArray, dict[str, Any]]:
-    """Let a field drift, charge up and be exposed, in this order.
+    """Add drift, charging and noise, in this order.
 
-    The image (Y, X) is from 0, black, to 1, white, and comes neither rounded nor
-    clipped, with every number that shaped it. Drift and noise are separate draws of the
-    seed.
+    In the image (Y, X), 0 is black and 1 is white; the result is not rounded or
+    clipped, and all parameters are returned with it. The seed has separate streams for
+    drift and noise.
     """
     parameters: dict[str, Any] = {}
     if options.drift_px > 0 or options.line_jitter_px > 0:
@@ -162,9 +165,9 @@ def add_effects(
 
 
 # Beam, detector and contrast; chosen.
-_WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, less one
-_BEAM_NM, _CONVERGENCE = 6.0, 5e-3  # width of the probe at half maximum, half its angle
-_EDGES, _SHADOWS = 0.5, 0.6  # brightness added by slopes, and lost in deep places
+_WALL_CAP = 3.0  # emission of a vertical wall over that of a plane, minus one
+_BEAM_NM, _CONVERGENCE = 6.0, 5e-3  # width of the probe, half its angle
+_EDGES, _SHADOWS = 0.5, 0.6  # brightness added by slopes, and lost in depressions
 _ESCAPE_NM = 8.0  # depth from which electrons escape
 _SHADOW_NM = 90.0  # distance over which walls cast shadows
 _ELECTRONS = 300.0  # per pixel at white
@@ -173,7 +176,7 @@ _ELECTRONS = 300.0  # per pixel at white
 def sem_contrast(
     surface: Specimen, *, edges: float = _EDGES, shadows: float = _SHADOWS
 ) -> Float32Array:
-    """Emission of a surface under a beam, free of noise, (Y, X)."""
+    """Emission (Y, X) of a surface under a beam, without noise."""
     height, pixel = surface.height_nm, surface.pixel_nm
     near = _ESCAPE_NM / pixel
     slope = ndimage.gaussian_gradient_magnitude(height, near, mode="nearest") / pixel
@@ -189,7 +192,7 @@ def sem_contrast(
 def acquire_sem(
     surface: Specimen, electrons: float = _ELECTRONS, *, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Take an electron image of a surface, on the surface's own grid, (Y, X)."""
+    """Take an SEM image (Y, X) of a surface, on the grid of the surface."""
     light = sem_contrast(surface).astype(np.float64)
     if electrons > 0:
         light = rng.poisson(light * electrons) / electrons

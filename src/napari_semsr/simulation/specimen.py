@@ -1,10 +1,9 @@
-"""Drawn samples in nanometres: a height map and a map of materials.
+"""Simulated samples in nanometres: a height map and a material map.
 
-What phantoms are in pixels for training, these are in nanometres for a microscope: the
-same sample can be drawn at any pixel size, each edge antialiased, and both a
-microscope and an electron beam can look at it. Sizes come from common samples: optical
-discs (track pitch 320 nm, runs of 2 to 8 channel bits of 74.5 nm), self-assembled
-spheres, wiring of an integrated circuit.
+Counterparts in nanometres of the phantoms in pixels: a sample can be drawn at any pixel
+size with antialiased edges, and be imaged by an optical microscope and by an SEM. Sizes
+are those of common samples: optical discs (track pitch 320 nm, runs of 2 to 8 channel
+bits of 74.5 nm), self-assembled spheres, wiring of an integrated circuit.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,11 +23,11 @@ from napari_semsr.core import (
 )
 from napari_semsr.simulation.canvas import Canvas, box_distance
 
-# Height in nm, and cover by the second material
+# Height in nm, and share of the second material
 _Maps = tuple[Float32Array, Float32Array]
 
-# Of an optical disc (Blu-ray, 25 GB), over its track pitch of 320 nm: length of a
-# channel bit = 74.5 nm, width of a mark = 130 nm; channel bits of a mark or of a space.
+# Optical disc (Blu-ray, 25 GB), over its track pitch of 320 nm: length of a channel bit
+# (74.5 nm), width of a mark (130 nm); channel bits of a mark or a space.
 _CHANNEL_BIT = 74.5 / 320
 _PIT_WIDTH = 130 / 320
 _RUNS = (2, 8)
@@ -36,7 +35,7 @@ Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
 
 
 def setting(default: Any, description: str, **bounds: Any) -> Any:
-    """Declare an option; `bounds` are those of `pydantic.Field`."""
+    """Declare an option; `bounds` as in `pydantic.Field`."""
     return Field(default=default, description=description, **bounds)
 
 
@@ -46,51 +45,51 @@ def share(default: float, description: str) -> Any:
 
 
 class ObjectOptions(Options):
-    """What to draw, in nanometres."""
+    """Sample to draw, in nanometres."""
 
     phantom: Kind = setting("circuit", "sample to draw")
     pitch_nm: float | None = setting(
         None,
-        "period of a grating or lattice, track pitch of pits, distance of particles, "
-        "wires or cracks; each sample has its own default",
+        "period of a grating or lattice, track pitch of pits, distance between "
+        "particles, wires or cracks; the default depends on the sample",
         gt=0,
     )
     relief_nm: float | None = setting(
         None,
-        "height of lines, wires and facets, depth of pits and holes; each sample has "
-        "its own default (particles: their pitch)",
+        "height of lines, wires and facets, depth of pits and holes; the default "
+        "depends on the sample (particles: their pitch)",
         ge=0,
     )
-    angle_deg: float = setting(0.0, "turn of a grating, lattice or disc")
+    angle_deg: float = setting(0.0, "rotation of a grating, lattice or disc")
     disorder: float = share(
         0.0,
-        "unrest of edges and places of a grating, lattice or packing, over a quarter "
-        "of the pitch",
+        "random variation of edges and places of a grating, lattice or packing, over "
+        "a quarter of the pitch",
     )
     packing: Literal["random", "hexagonal"] = setting(
         "random", "arrangement of particles"
     )
-    sidewall_nm: float = setting(12.0, "width over which an edge falls", ge=0)
+    sidewall_nm: float = setting(12.0, "width of a sidewall", ge=0)
 
 
 @dataclass(frozen=True, slots=True)
 class Specimen:
-    """A drawn sample."""
+    """A simulated sample."""
 
-    height_nm: Float32Array  # (Y, X) Height above the lowest place, from 0 on
-    # (Y, X) Cover by the second material (lines, metal, particles) in [0, 1]
+    height_nm: Float32Array  # (Y, X) Height above the lowest place, 0 or more
+    # (Y, X) Share of the second material (lines, metal, particles) in [0, 1]
     material: Float32Array
     pixel_nm: float  # Side of a pixel
-    kind: str  # What was drawn
+    kind: str  # Kind of the sample
 
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
     pitch_nm: float  # Period, or typical distance of features
     relief_nm: float  # Height or depth of features
-    angle: float  # Turn in radians
+    angle: float  # Rotation in radians
     disorder_nm: float  # Standard deviation of edges and places
-    hexagonal: bool  # Particles packed in a lattice instead of strewn
+    hexagonal: bool  # Particles packed in a lattice instead of scattered
 
 
 def _grating(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
@@ -168,7 +167,7 @@ def _disc(
 def _sites(
     canvas: Canvas, sizes: _Sizes, rng: np.random.Generator, *, hexagonal: bool
 ) -> FloatArray:
-    """Points of a square or hexagonal lattice that covers the canvas, turned."""
+    """Points of a rotated square or hexagonal lattice that covers the canvas."""
     pitch = sizes.pitch_nm
     row = pitch * (np.sqrt(3) / 2 if hexagonal else 1.0)
     centre = np.array(canvas.extent_nm) / 2
@@ -188,7 +187,7 @@ def _sites(
 
 
 def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Balls on a rough ground, strewn without overlap or packed."""
+    """Spheres on a rough ground, scattered without overlap or packed."""
     pitch = sizes.pitch_nm
     if sizes.hexagonal:
         centres = _sites(canvas, sizes, rng, hexagonal=True)
@@ -209,7 +208,7 @@ def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps
 def _strewn(
     canvas: Canvas, pitch: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Random places; of two balls that would overlap the later one is left out."""
+    """Random places; of two overlapping spheres the later one is omitted."""
     height, width = canvas.extent_nm
     count = int(1.1 * (height + 2 * pitch) * (width + 2 * pitch) / pitch**2) + 1
     centres = rng.uniform(-pitch, [height + pitch, width + pitch], (count, 2))
@@ -243,7 +242,7 @@ def _ball(
     radius: float,
     flatness: float,
 ) -> None:
-    """Put one ball on the ground; `flatness` is its height over its width."""
+    """Draw one sphere on the ground; `flatness` is its height over its width."""
     for box, dy, dx in canvas.around(centre, radius):
         off = np.hypot(dy, dx)
         inside = canvas.cover(off - radius)
@@ -254,7 +253,7 @@ def _ball(
         np.maximum(material[box], inside, out=material[box])
 
 
-# The drawn circuit: two layers of wires with vias and pads.
+# Circuit: two layers of wires with vias and pads.
 
 
 def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
@@ -285,7 +284,7 @@ def _circuit(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
 
 
 def _segments(length: int, rng: np.random.Generator) -> list[IntPair]:
-    """Wires along one track: runs of metal between runs of nothing."""
+    """Wires along one track: metal segments and gaps."""
     segments, at = [], int(rng.integers(0, 6))
     while at < length:
         end = at + int(rng.integers(0, 9))
@@ -309,11 +308,11 @@ def _plate(
         np.maximum(metal[box], inside, out=metal[box])
 
 
-# The drawn fracture: tilted facets that meet in steps.
+# Fracture: tilted facets with steps between them.
 
 
 def _fracture(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps:
-    """Tilted facets that meet in steps, with ripples and inclusions, as in metal."""
+    """Tilted facets with steps between them, ripples and inclusions, as in metal."""
     pitch = sizes.pitch_nm
     rows, columns = (int(np.ceil(v / pitch)) + 4 for v in canvas.extent_nm)
     j, i = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
@@ -349,7 +348,7 @@ def _facets(
             dx = (x + warp[1][box]).astype(np.float32)
             distance = np.hypot(dy, dx)
             top = level + gy * dy + gx * dx
-            # enter a seed among the two nearest of each pixel
+            # insert a seed among the two nearest of each pixel
             there = (slice(None), *box)
             first = distance < near[there][0]
             second = ~first & (distance < near[there][1])
@@ -361,12 +360,12 @@ def _facets(
     return np.asarray(own * tops[0] + (1 - own) * tops[1], dtype=np.float32)
 
 
-# Their default sizes, and the drawing of one.
+# Default sizes, and the function that draws a sample.
 
 
 @dataclass(frozen=True, slots=True)
 class _Default:
-    """Default sizes of a kind, in nm, and what draws it."""
+    """Default sizes of a kind, in nm, and its drawing function."""
 
     pitch_nm: float
     relief_nm: float
@@ -394,7 +393,7 @@ def draw_object(
 ) -> Specimen:
     """Draw a sample; `pixel_nm`: side of a pixel."""
     if kind not in _DEFAULTS:
-        msg = f"The phantom must be one of {', '.join(KINDS)}, got {kind!r}."
+        msg = f"Phantom must be one of {', '.join(KINDS)}, got {kind!r}."
         raise OptionError(msg, code="unknown-value")
     settings = options or ObjectOptions()
     default = _DEFAULTS[kind]
@@ -402,7 +401,7 @@ def draw_object(
     if pitch < 2 * pixel_nm:
         msg = (
             f"pitch_nm must be at least two pixels of {pixel_nm:g} nm, got {pitch:g}; "
-            "take a smaller pixel or a larger pitch."
+            "use a smaller pixel or a larger pitch."
         )
         raise OptionError(msg, code="out-of-range")
     relief = default.relief_nm if settings.relief_nm is None else settings.relief_nm

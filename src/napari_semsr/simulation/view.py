@@ -1,9 +1,9 @@
-"""A view: the scanned place as an electron microscope of its own shows it.
+"""A view: SEM image of the scanned area with its own pixel and axes.
 
-Another instrument has another pixel and another field; its stage holds the sample at
-another turn, and may show it mirrored. While a view is scanned row by row the sample
-drifts, and the beam's field is bent. All this is one map from places in the view to
-places in the scan, and the view is drawn by that very map: the truth is exact.
+Another instrument has another pixel size and another field; the sample on its stage is
+rotated and may be mirrored. While the view is scanned row by row, the sample drifts,
+and the field of the beam is distorted. One map from places in the view to places in the
+scan describes all of this, and the view is sampled with it: the ground truth is exact.
 """
 
 from dataclasses import dataclass
@@ -26,43 +26,43 @@ from napari_semsr.simulation.scan import Scan, Stream
 from napari_semsr.simulation.sem import EffectOptions, add_effects, sem_contrast
 from napari_semsr.simulation.specimen import setting
 
-_FINER = 0.8  # pixel of a view over that of the scene; chosen: no pixels coincide
+_FINER = 0.8  # pixel of a view over that of the scene; chosen: pixel grids differ
 _FIELD = 0.75  # share of the scene that a view shows; chosen
-_LEAST_FIELD = 0.1  # less than this is no view of the scan; chosen
-_KNOTS = 4  # spans of a bending across a view, on each axis; chosen
+_LEAST_FIELD = 0.1  # smallest share that is accepted as a view; chosen
+_KNOTS = 4  # spline intervals of a bending across a view, on each axis; chosen
 _LOOKS = 64  # places along a side where a bending is measured; chosen
-_LEAST_AREA = 0.5  # where a place shrinks further, a bending nearly folds; chosen
-_BAND = 256  # rows that are drawn at once; chosen: bounds the memory
+_LEAST_AREA = 0.5  # smallest local area; below, a bending nearly folds; chosen
+_BAND = 256  # rows sampled at once; chosen: limits the memory
 
 
 class ViewOptions(Options):
-    """How an electron microscope shows the scanned place on its own axes."""
+    """Options of an SEM image of the scanned area with its own axes."""
 
     view_pixel_nm: float | None = setting(
-        None, "pixel of the view in nm; 0.8 of those of the truth", gt=0
+        None, "pixel of the view in nm; 0.8 of the pixel of the ground truth", gt=0
     )
     view_field: float | None = setting(
         None,
-        "share of the scan's height and width that the view shows; 0.75, or less "
-        "where a turned view would reach beyond the sample",
+        "share of the scan's height and width in the view; 0.75, or less if a "
+        "rotated view would extend beyond the sample",
         ge=_LEAST_FIELD,
         le=1,
     )
     view_shift: float = setting(
         0.03,
-        "greatest distance of the view's centre from that of the scan on each axis, "
+        "largest offset of the view's centre from that of the scan on each axis, "
         "over the scan's height or width",
         ge=0,
         le=0.5,
     )
     view_turn_deg: float = setting(
-        4.0, "turn of the view's axes in the scan, clockwise"
+        4.0, "rotation of the view's axes in the scan, clockwise"
     )
-    view_mirror: bool = setting(False, "left and right of the view are swapped")
+    view_mirror: bool = setting(False, "swap left and right of the view")
     view_shear: float = setting(
         0.01,
-        "drift of the sample while the view is scanned, in a random direction, over "
-        "the view's height: it shears and stretches",
+        "drift of the sample during the scan of the view, in a random direction, "
+        "over the view's height: shears and stretches the view",
         ge=0,
         le=0.2,
     )
@@ -82,7 +82,7 @@ class ViewOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An electron image on its own axes, and where it lies."""
+    """An SEM image on its own axes, and its place in the scan."""
 
     image: NDArray[np.uint8]  # (Y, X)
     pixel_nm: float
@@ -91,14 +91,14 @@ class View:
 
 
 def take_view(scan: Scan, options: ViewOptions) -> View:
-    """Show the drawn sample of a scan as an electron microscope of its own would.
+    """Image the simulated sample of a scan with a separate SEM.
 
-    The map leads from the image to the scan's plane, in which the centre of the first
-    pixel of a frame at position (0, 0) is the origin.
+    The map leads from the image to the plane of the scan; its origin is the centre of
+    the first pixel of a frame at position (0, 0).
     """
     surface = scan.scene.surface
     if surface is None:
-        msg = "An electron image needs a drawn sample (`phantom`), got an image."
+        msg = "An SEM image needs a simulated sample (`phantom`), got an image."
         raise OptionError(msg, code="heights-missing")
     pixel = options.view_pixel_nm or _FINER * surface.pixel_nm
     shape, transform = _fit(scan, options, pixel)
@@ -115,7 +115,7 @@ def take_view(scan: Scan, options: ViewOptions) -> View:
 def _fit(
     scan: Scan, options: ViewOptions, pixel: float
 ) -> tuple[IntPair, Affine | Elastic]:
-    """Find the shape of a view that lies on the sample, and where it lies."""
+    """Find the shape of a view within the sample, and its map to the scan."""
     low, high = _area(scan)
     share = options.view_field or _FIELD
     while True:
@@ -128,10 +128,10 @@ def _fit(
         beyond = float(max((low - edge).max(), (edge - high).max()))
         if beyond <= 0:
             return (rows, columns), placement
-        share *= 0.95  # chosen: nobody sees a step so small
+        share *= 0.95  # chosen: too small a step to be noticed
         if options.view_field is not None or share < _LEAST_FIELD:
             msg = (
-                f"The view reaches {beyond:.3g} nm beyond the sample: lower "
+                f"The view extends {beyond:.3g} nm beyond the sample: lower "
                 "`view_field`, `view_shift` or `view_bending_nm`."
             )
             raise OptionError(msg, code="out-of-range")
@@ -146,7 +146,7 @@ def _area(scan: Scan) -> tuple[FloatArray, FloatArray]:
 
 
 def _frame_nm(scan: Scan) -> float:
-    """Pixel of a frame of a drawn sample, which is square."""
+    """Pixel of a frame of a simulated sample, in nm; it is square."""
     surface = scan.scene.surface
     return 0.0 if surface is None else surface.pixel_nm * scan.scene.oversampling
 
@@ -154,7 +154,7 @@ def _frame_nm(scan: Scan) -> float:
 def _place(
     scan: Scan, options: ViewOptions, shape: IntPair, pixel: float
 ) -> Affine | Elastic:
-    """Draw where a view lies: its centre, turn and drift, then its bending."""
+    """Draw the place of a view: centre, rotation and drift, then bending."""
     low, high = _area(scan)
     off, way = (scan.options.rng(Stream.VIEW, index) for index in (0, 1))
     goal = (low + high) / 2
@@ -163,7 +163,7 @@ def _place(
     linear = Affine.similarity(
         options.view_turn_deg, is_mirrored=options.view_mirror
     ).linear
-    # what lies a row further down has moved on by the drift of a row
+    # each row is shifted further by the drift of one row
     linear[:, 0] += options.view_shear * np.array([np.sin(angle), np.cos(angle)])
     centre = (np.array(shape) - 1) / 2 * pixel
     affine = Affine.of(linear, goal - linear @ centre)
@@ -186,7 +186,7 @@ def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bendi
     bending = Bending((y, x), (down, across), share * random_values)
     if bending.least_area() < _LEAST_AREA:
         msg = (
-            f"A bending by {largest:g} nm nearly folds a view of "
+            f"A displacement of {largest:g} nm nearly folds a view of "
             f"{high[0] - low[0]:.4g} x {high[1] - low[1]:.4g} nm: lower "
             "`view_bending_nm`."
         )
@@ -201,7 +201,7 @@ def _draw(
     pixel: float,
     transform: Affine | Elastic,
 ) -> FloatArray:
-    """Sample the emission where the map says that each pixel of a view lies."""
+    """Sample the emission at the place of each pixel of a view."""
     smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
     image = np.empty(shape)
     columns = np.arange(shape[1]) * pixel

@@ -617,7 +617,7 @@ def _at_width(
 # Pixel size of other TIFFs: ImageJ, resolution tags.
 
 _TAG_UNITS = {2: "inch", 3: "cm"}
-_PRINTED = [unit_nm(unit) for unit in _TAG_UNITS.values()]
+_PRINT_UNITS = [unit_nm(unit) for unit in _TAG_UNITS.values()]
 _NO_UNIT = ("pixel", "pixels", "px", "none", "reference frame")
 
 
@@ -674,7 +674,7 @@ def _imagej_pixel_size(
             "pixel-size-invalid",
         )
         warnings.append(sentence)
-    elif max(size) > LARGEST_PRINTED_NM and unit_nm(unit) in _PRINTED:
+    elif max(size) > LARGEST_PRINTED_NM and unit_nm(unit) in _PRINT_UNITS:
         return None  # ImageJ takes resolution tags over as a calibration
     return size
 

@@ -107,7 +107,7 @@ def _making(record: Record) -> dict[str, Any]:
 
 ATTRIBUTE = "semsr"
 _BLOCKS = "blocks"  # in it: how many files the levels had when they were finished
-_DONE = "done"
+_DONE_ARRAY = "done"
 _LARGEST_UNIT = 1 << 30  # bytes of a file; as of what is read in one go
 _UNREADABLE = (
     *(ReadError, OSError, LookupError, ValueError, TypeError),
@@ -299,7 +299,7 @@ class OmeZarrStore:
         to_disk(self.path)
         self.note("complete", True)
         # the map is not needed any more, and has a file for each tile
-        del self.group[_DONE]
+        del self.group[_DONE_ARRAY]
         if self.lock is not None:
             self.lock.release()
 
@@ -639,7 +639,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
 def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any]":
     """Create a done-map with all units unfinished."""
     return group.create_array(
-        _DONE, shape=grid, dtype=dtype, chunks=(1, 1), fill_value=0
+        _DONE_ARRAY, shape=grid, dtype=dtype, chunks=(1, 1), fill_value=0
     )
 
 
@@ -659,7 +659,7 @@ def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     with suppress(*_UNREADABLE):
         notes = own_attributes(zarr.open_group(here, mode="r"))
     with suppress(*_UNREADABLE):
-        marks = np.asarray(zarr.open_array(here, path=_DONE, mode="r")[:])
+        marks = np.asarray(zarr.open_array(here, path=_DONE_ARRAY, mode="r")[:])
         progress = int(np.count_nonzero(marks)), int(marks.size)
     return Record.from_dict(notes.get(RECORD_KEY)), notes, progress
 
@@ -681,15 +681,15 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         own = own_attributes(group)
         marks: Any
         if own.get("complete"):
-            if _DONE in group:
-                del group[_DONE]  # killed between completing and tidying up
+            if _DONE_ARRAY in group:
+                del group[_DONE_ARRAY]  # killed between completing and tidying up
             # a whole store needs no map, but for its shape
             marks = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
         else:
-            marks = group[_DONE]
+            marks = group[_DONE_ARRAY]
         record_before = Record.from_dict(own.get(RECORD_KEY))
         if not isinstance(level0, zarr.Array) or not isinstance(marks, zarr.Array):
-            raise TypeError(_DONE)
+            raise TypeError(_DONE_ARRAY)
     except _UNREADABLE as error:
         msg = f"{path} cannot be resumed: use `overwrite` to start again."
         raise WriteError(msg, code="not-resumable") from error

@@ -363,10 +363,13 @@ class Gate(NamedTuple):
 def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]:
     """Build the layers that scale and shift the blocks of a local network."""
     embed = nn.Sequential(
-        nn.Linear(len(FAULTS), _TOLD), nn.GELU(), nn.Linear(_TOLD, _TOLD), nn.GELU()
+        nn.Linear(len(FAULTS), _CONDITION_WIDTH),
+        nn.GELU(),
+        nn.Linear(_CONDITION_WIDTH, _CONDITION_WIDTH),
+        nn.GELU(),
     )
     tell = [
-        start_at_zero(nn.Linear(_TOLD, 2 * block.first.out_channels))
+        start_at_zero(nn.Linear(_CONDITION_WIDTH, 2 * block.first.out_channels))
         for block in local.blocks()
     ]
     return embed, nn.ModuleList(tell)
@@ -375,7 +378,7 @@ def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]
 _FAINT = 1.5 / 255  # noise, over the range, at which half of a correction is taken
 # deviations of the noise; the best of 0.5, 1 and 2 on development images
 _MOST_CHANGED = 0.5
-_TOLD = 64  # numbers that the nine of a condition become
+_CONDITION_WIDTH = 64  # numbers that the nine of a condition become
 
 
 class InformedRestorer(nn.Module):

@@ -52,7 +52,7 @@ _ACROSS = 0.25  # the same across lines, above which noise is told from image
 _LINES = 3  # frequencies along a line that streaks share under the window
 _LEAST_SHARE = 0.3  # of the least that is seen; the rest may be the image
 _LEAST_FLOOR = 1.28e-6  # variance, over the range squared, of 8 bits that fill it
-_TOLD = 0.3  # times the noise: above it the image's power is what is seen
+_LEAST_SIGNAL = 0.3  # times the noise: above it the image's power is what is seen
 _LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
 _WINDOW_RINGS = 3  # rings that the window smears
 _SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
@@ -328,7 +328,7 @@ def _measured_power(
     above = measured_rings - noise
     log_power = above.clamp_min(1e-12).log() - transmission.clamp_min(1e-30).log()
     number = torch.arange(count, device=away.device)[None]
-    is_usable = (above > _TOLD * noise) & (transmission > _LEAST_PASSED)
+    is_usable = (above > _LEAST_SIGNAL * noise) & (transmission > _LEAST_PASSED)
     is_usable = (is_usable | (number < _WINDOW_RINGS)).float()
     last = is_usable.cumprod(1).sum(1, keepdim=True).long() - 1
     log_f = (number.clamp_min(1) / _SIDE).log().expand_as(log_power)

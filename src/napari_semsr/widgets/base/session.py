@@ -813,8 +813,8 @@ def _make_layers(
     """Make the layers of a project; report those with an invalid description."""
     layers_made, layers_lost, sentences = (
         [],
-        list(project_opened.lost),
-        list(project_opened.said),
+        list(project_opened.missing),
+        list(project_opened.messages),
     )
     for record, (data, keywords, kind) in project_opened.layers:
         try:
