@@ -186,7 +186,7 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     drawn = sum(len(line.get_xdata()) for line in residuals.get_lines()[:1])
     assert np.isfinite(joints["residual (px)"]).sum() >= drawn
     assert joints["first frame"][0] == "frame_000.tif"
-    assert {"y (px)", "x less nominal (px)"} <= set(frames)
+    assert {"y (px)", "x minus nominal (px)"} <= set(frames)
     assert len(frames["frame"]) == 4
 
 
