@@ -74,9 +74,7 @@ def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
     if not shape or len(stored_shape or ()) <= len(shape):
         return result, False
     try:
-        with capture_warnings(
-            lambda _: None
-        ):  # reading the file repeats these warnings
+        with capture_warnings(lambda _: None):  # opening the file repeats them
             read(path, dataset=opening.dataset)
     except ReadError as error:
         return result, code_of(error) == "colour-image"  # not a data bar's: crop that
