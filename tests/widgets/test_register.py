@@ -387,7 +387,7 @@ def test_marks_of_an_image_without_a_pixel_size_are_told_and_kept_in_pixels(
     for places, marks in zip((MARKS, MARKS[::-1]), panel.marks.points, strict=True):
         marks.data = places
     panel.marks.show_fit()
-    assert " px; mark " in panel.marks.note.text()
+    assert " px; landmark " in panel.marks.note.text()
     assert " px from where the others predict it" in panel.marks.note.text()
     assert " nm" not in panel.marks.note.text()
     assert all("px)" in text for text in panel.marks.points[1].features["label"])

@@ -117,8 +117,8 @@ def test_card_tells_what_the_check_with_discs_found():
     fog = {"radii": [], "resolved": wide}
     card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
     assert "fog 97.8 %" in card_details(card)
-    said = "discs added or removed: 98 % are shown correctly by its output, 50 % by its input (fog)"
-    assert f"simulated samples: {said}" in card_text(card, None)
+    said = "98 % are shown correctly by its output, 50 % by its input (fog)"
+    assert f"with discs added or removed: {said}" in card_text(card, None)
     assert "better than its input" in card_text(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
     assert "worse than its input" in card_text(card, None)

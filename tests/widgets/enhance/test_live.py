@@ -281,7 +281,7 @@ def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
         return
     assert model.layers[1].name == "field · sem-restore (incomplete)"
     again = hold(EnhancePanel(model))
-    assert "half done; Enhance goes on" in again.status.text()
+    assert "is unfinished; Enhance resumes" in again.status.text()
     assert again.form.values()["precision"] == "bf16"
     assert again.form.values()["tile"] == 64
     again.run_button.click()

@@ -269,7 +269,7 @@ def test_halves_are_written_beside_and_tell_the_resolution(
     qtbot.addWidget(resolution)
     resolution.first.value = model.layers["scan mosaic"]
     resolution.second.value = None
-    assert "halves beside this mosaic" in resolution.advice.text()
+    assert "halves of this mosaic" in resolution.advice.text()
     resolution.form.set_values(block=32, step=16)
     run_panel(resolution)
     assert "mosaic-halves" in resolution.figures.text()
