@@ -78,7 +78,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_read(measure, images):
     side = 1 << 24  # of which no machine holds a square
     pixels = da.zeros((side, side), dtype=np.uint8, chunks=side >> 3)
     image = Micrograph(pixels, parse_pixel_size(5), "huge")
-    with pytest.raises(DeviceMemoryError, match="huge of 16777216 x 16777216 px needs"):
+    with pytest.raises(DeviceMemoryError, match="huge, 16777216 x 16777216 px, needs"):
         measure(*[image] * images)
 
 

@@ -258,7 +258,7 @@ def test_pieces_that_another_thread_has_cut_are_not_cut_again(make_loaded, rng):
         cut(worker, 1)
     assert worker.pieces == 2
     cut(worker, 2)
-    with pytest.raises(DeviceMemoryError, match="even for a window of 34 px"):
+    with pytest.raises(DeviceMemoryError, match="memory for a window of 34 px"):
         cut(worker, 4)
 
 

@@ -41,7 +41,7 @@ def enhanced(field: np.ndarray, loaded: LoadedModel, **options: object) -> np.nd
 def test_turns_are_undone_and_parts_found_in_turned_images(turn):
     image = torch.rand(2, 1, 3, 5)
     there = turn.apply(image)
-    assert there.shape[2:] == ((5, 3) if turn.swapped else (3, 5))
+    assert there.shape[2:] == ((5, 3) if turn.transpose else (3, 5))
     assert torch.equal(turn.undo(there), image)
     image, part = torch.rand(1, 1, 9, 14), Box(2, 7, 1, 12)
     place = turn.place(part, (9, 14))

@@ -61,7 +61,7 @@ def test_whole_is_refused_where_the_field_does_not_fit(make_loaded, rng):
     image, options = Micrograph(_uneven(rng, (101, 75))), SMALL.replace(norm="whole")
     with pytest.raises(DeviceMemoryError, match=r"does not suffice.*`norm=sampled`"):
         run(enhance_array(image, make_loaded("norm"), options))
-    with pytest.raises(DeviceMemoryError, match=r"as a whole.*crop the field"):
+    with pytest.raises(DeviceMemoryError, match=r"whole field at once.*crop the field"):
         run(enhance_array(image, make_loaded("global"), SMALL))
 
 

@@ -61,6 +61,6 @@ def test_image_without_a_finite_pixel_is_refused(tmp_path):
     path, target = tmp_path / "nothing.tif", tmp_path / "out.ome.zarr"
     gaps = np.full((40, 50), np.nan, np.float32)
     write(Micrograph(gaps, name="nothing"), path)
-    with pytest.raises(ReadError, match=r"pixels, and nothing\.tif has none"):
+    with pytest.raises(ReadError, match=r"pixels, but nothing\.tif has none"):
         run(CONVERT.job(path, output=target))
     assert not target.exists()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*no pixel size:UserWarning")
 @pytest.fixture
 def scene():
     rng = np.random.default_rng(0)
-    shapes = ndimage.gaussian_filter(rng.normal(size=(160, 160)), 4) > 0
+    shapes = ndimage.gaussian_filter(rng.normal(size=(192, 192)), 4) > 0
     truth = 90 + 60 * ndimage.gaussian_filter(shapes.astype(float), 1.5)
     return (truth + rng.normal(0, 20, (2, *truth.shape))).astype(np.float32)
 
@@ -33,7 +33,7 @@ def test_images_in_memory_know_what_they_were_made_of(exposures):
     pairs = [
         (first, restored(first)),
         (restored(first), other),
-        (restored(first), semsr.crop(first, box=(0, 0, 160, 160))),
+        (restored(first), semsr.crop(first, box=(0, 0, 192, 192))),
         (first, restored(semsr.degrade(first, kind="blur"))),
     ]
     for pair in pairs:

@@ -229,7 +229,7 @@ BAD = {
         _one("Strange", domain="com.evil"),
         "com.evil.Strange, which is not in the ONNX standard",
     ),
-    "loop": (_one("Loop", "", "", "x", body=BRANCH), "Loop, which holds a graph"),
+    "loop": (_one("Loop", "", "", "x", body=BRANCH), "Loop, which contains a subgraph"),
     "dice": (_one("RandomNormalLike"), "random numbers"),
     "huge": (_one("Expand", "x", "s", weights=SIZE), "one channel"),
     "no image": (_unknown(), "rank 2"),

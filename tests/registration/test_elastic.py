@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_semsr.core import Affine, Bending, Elastic, Grid, WarpedImage, run
-from napari_semsr.registration.elastic import bend
+from napari_semsr.registration.elastic import fit_elastic
 from napari_semsr.registration.refine import Level
 from tests.two_views import PIXEL_NM, draw_views
 
@@ -33,7 +33,7 @@ def bent_pair(image, size_px):
 @pytest.mark.parametrize("size_px", [4.0, 0.0])
 def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
     other, true = bent_pair(image, size_px)
-    found = run(bend(Level(image, other, PIXEL_NM), Affine()))
+    found = run(fit_elastic(Level(image, other, PIXEL_NM), Affine()))
     along = np.linspace(0.15, 0.85, 12) * image.shape[0] * PIXEL_NM
     places = np.stack(np.meshgrid(along, along, indexing="ij"), -1).reshape(-1, 2)
     places += ORIGIN
@@ -45,13 +45,13 @@ def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
     assert 0.2 < np.sqrt((off**2).sum(axis=1).mean()) / stated < 5
     assert abs(found.edge_nm) < 0.1 * PIXEL_NM
     assert np.sqrt(np.mean(found.off_nm**2)) < 0.3 * PIXEL_NM
-    again = found.again(found.patches).bending.displacement(places)
+    again = found.refit(found.patches).bending.displacement(places)
     assert np.abs(again - made).max() < 0.01 * PIXEL_NM
     moved = found.patches.only(found.patches.places[:, 0] < np.median(places[:, 0]))
-    half = found.again(moved).bending.displacement(places)
+    half = found.refit(moved).bending.displacement(places)
     assert np.abs(half - made).max() > np.abs(again - made).max()
 
 
 def test_too_few_patches_bend_nothing(image):
     empty = image.replace(data=np.full(image.shape, np.nan, np.float32))
-    assert run(bend(Level(empty, image, PIXEL_NM), Affine())) is None
+    assert run(fit_elastic(Level(empty, image, PIXEL_NM), Affine())) is None

@@ -85,7 +85,7 @@ def test_patches_of_a_large_field_are_those_of_a_small_one(level, views, monkeyp
     monkeypatch.setattr(refine, "_WHOLE_PX", 1)
     parts = measure(level, views[2], PLAN, edge_nm=10.0)
     assert len(whole) == len(parts)
-    for name in ("seen", "places"):
+    for name in ("moving_places", "places"):
         off = getattr(whole, name) - getattr(parts, name)
         assert np.abs(off).max() < 0.1 * PITCH_NM
     assert np.abs(whole.edges - parts.edges).max() < 0.05

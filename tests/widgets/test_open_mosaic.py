@@ -276,8 +276,8 @@ def test_an_image_in_colour_opens_by_one_tick(
     Image.fromarray(colour).save(tmp_path / "photo.png")
     choose(panel, tmp_path / "photo.png", finish)
     panel.show()
-    assert "is in colour: tick 'Take its luminance'" in panel.status.text()
-    assert "tick 'Take its luminance'" in run_panel(panel)
+    assert "is a colour image: tick 'Use its luminance'" in panel.status.text()
+    assert "tick 'Use its luminance'" in run_panel(panel)
     assert not model.layers
     tick = panel.luminance.native
     place = QPoint(8, tick.height() // 2)

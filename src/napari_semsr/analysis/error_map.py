@@ -73,7 +73,7 @@ class ErrorMapOptions(Options):
         False,
         "Compare",
         "Both images are scans of one field with equal settings, "
-        " "
+        ""
         "neither is a reference: measure how much they differ, "
         "and how much of that is noise.",
         choices={"with its reference": False, "two scans": True},
@@ -106,13 +106,13 @@ class ErrorMapOptions(Options):
     align: bool = option(
         True,
         "Find the shift first",
-        "Measure the subpixel shift of the second image and correct it;  "
+        "Measure the subpixel shift of the second image and correct it; "
         "two scans are both moved by half of it.",
     )
     search: int | None = option(
         None,
         "Search",
-        "Largest shift to search, in pixels of the reference;  "
+        "Largest shift to search, in pixels of the reference; "
         "by default 8, for two scans 16.",
         unit="px",
         when={"align": (True,)},

@@ -162,7 +162,7 @@ def unfamiliar_percent(distances: FloatArray) -> float | None:
 def damaged_card(what: str) -> CheckpointError:
     """Return the error for a damaged entry of a model card."""
     return CheckpointError(
-        f"The model card's entry on {what} is damaged:  use another copy of the file.",
+        f"The model card's entry on {what} is damaged: use another copy of the file.",
         code="model-damaged",
     )
 

@@ -142,7 +142,7 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
 
 
 _NONE = (
-    "No grating found: the image must show evenly spaced lines or dots  "
+    "No grating found: the image must show evenly spaced lines or dots "
     "over most of its field; use an image in focus that shows nothing else."
 )
 
@@ -252,7 +252,7 @@ def _shortest(
         return _waves_at_centre(plane, first[None])
     if not across:
         msg = (
-            "The grating shows lines in one direction only, not a lattice of dots:  "
+            "The grating shows lines in one direction only, not a lattice of dots: "
             "give `lattice=lines`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")

@@ -118,17 +118,14 @@ def write_rows(
 
     `append`: add the rows to those of the file instead.
     """
-    text = csv_text(rows)
-    # names of files need be no UTF-8
-    how: dict[str, Any] = {
-        "encoding": "utf-8", "errors": "backslashreplace", "newline": "",
-    }  # fmt: skip
+    # names of files need not be UTF-8
+    data = csv_text(rows).encode("utf-8", "backslashreplace")
     if append:
-        with path.open("a", **how) as stream:
-            stream.write(text)
+        with path.open("ab") as stream:
+            stream.write(data)
         return
     with replacing(path) as place:
-        place.write_text(text, **how)
+        place.write_bytes(data)
 
 
 def csv_text(rows: Iterable[Iterable[Cell]], end: str = "\n") -> str:

@@ -435,8 +435,10 @@ class Recipe(Options):
             "kind restorer needs either images or superlens as its only source": (
                 restores and set(data.sources) not in _WHOLE_SOURCES
             ),
-            "data.drawn needs kind supervised, data.pairs, data.bank and a batch of at "
-            "least 2": (data.drawn > 0 and not (beside and self.kind == "supervised")),
+            "option data.drawn needs kind supervised, data.pairs, data.bank and a "
+            "batch of at least 2": (
+                data.drawn > 0 and not (beside and self.kind == "supervised")
+            ),
             f"patch_px must not exceed scene_px, got {data.patch_px} and "
             f"{data.scene_px}": self.draws and data.patch_px > data.scene_px,
         }

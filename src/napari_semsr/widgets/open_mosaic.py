@@ -127,7 +127,7 @@ class OpenMosaicPanel(Panel):
         )
         self.luminance = CheckBox(
             name="luminance",
-            text="Take its luminance",
+            text="Use its luminance",
             tooltip="Open a colour image as grey, by its luminance.",
         )
         self.form = OptionsForm(ReadOptions)
@@ -229,9 +229,7 @@ class OpenMosaicPanel(Panel):
         """Show whether the file can be opened with these options."""
         name = "" if self._path_described is None else self._path_described.name
         if self._in_colour and not self.luminance.value:
-            sentence = (
-                f"{name} is in colour: tick 'Take its luminance' to open it as grey."
-            )
+            sentence = f"{name} is a colour image: tick 'Use its luminance' to open it."
             self.show_status(sentence)
         else:
             self.show_status(f"{name} can be opened.")
@@ -240,7 +238,7 @@ class OpenMosaicPanel(Panel):
         """Rename an option in a message to its tick box."""
         return super().translate(
             text.replace(
-                "take its luminance (`colour=luminance`)", "tick 'Take its luminance'"
+                "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"
             )
         )
 

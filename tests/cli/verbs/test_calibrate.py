@@ -118,7 +118,7 @@ def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path)
     )
     (tmp_path / "bad.json").write_text('{"pixel_size_nm": 3}')
     said = refused("frc", "noise.ome.tif", "--calibration", "bad.json")
-    assert "must hold pixel_size_nm and pixel_size_sd_nm" in said
+    assert "must have pixel_size_nm and pixel_size_sd_nm" in said
     said = refused("frc", "noise.ome.tif", "--calibration", "noise.ome.tif")
     assert "cannot be read as a calibration" in said
 
@@ -190,7 +190,7 @@ def test_bars_are_refused_in_one_sentence(refused, barred, grating):
         (("--bar", "-3"), "look like '50 um'"),
         (("--bar", "1,000 nm"), "without a thousands separator"),
         (("--bar", "-o", "b.json"), "needs the printed length"),
-        (("--bar", "5 um", "--pitch-nm", "3"), "leave pitch_nm out"),
+        (("--bar", "5 um", "--pitch-nm", "3"), "leave out pitch_nm"),
     ):
         assert said in refused("calibrate", str(barred), *words)
 

@@ -83,5 +83,5 @@ def test_wrong_input_is_refused_in_one_line(refused, tmp_path):
     assert "no file nothing.tif" in refused(*start, "--like", "nothing.tif")
     assert "got 'x'" in refused(*start, "--box", 0, 0, "x", 4)
     assert "4 arguments" in refused(*start, "--box", 0, 0)
-    assert "less than 64 px" in refused(*start, "--like", "a.ome.tif", "--align")
+    assert "at least 64 px" in refused(*start, "--like", "a.ome.tif", "--align")
     assert not (tmp_path / "out.ome.zarr").exists()

@@ -328,8 +328,8 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     assert panel.options().known_distortion is None
     assert panel.distortion.value == "auto"
     panel.calibration.value = path
-    assert "must hold pixel_size_nm" in panel.status.text()
-    assert "must hold pixel_size_nm" in run_panel(panel)
+    assert "must have pixel_size_nm" in panel.status.text()
+    assert "must have pixel_size_nm" in run_panel(panel)
 
 
 def test_frames_in_colour_are_looked_into_again_when_asked(make, rng, finish, tmp_path):

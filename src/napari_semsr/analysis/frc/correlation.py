@@ -130,7 +130,7 @@ class FrcOptions(Options):
     allow_self: bool = option(
         False,
         "Both may be of one acquisition",
-        "Compute it for images from one acquisition or derived from each other:  "
+        "Compute it for images from one acquisition or derived from each other: "
         "repeatability, not resolution.",
         group=MORE,
     )

@@ -267,7 +267,7 @@ def _persons(arguments: Mapping[str, Any]) -> set[str]:
 
 NO_STEPS = {
     "adapt": "it trains a model, which the next steps take by its file",
-    "batch": "a batch does not run batches",
+    "batch": "a batch cannot run batches",
     "demo": "it draws its own samples",
     "models": "it serves the shelf of models, and no image",
 }
