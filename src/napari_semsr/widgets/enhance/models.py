@@ -51,14 +51,14 @@ from napari_semsr.widgets.base import (
 )
 
 
-class _ShelfNews:
+class _LibraryNews:
     """Notifies open panels that the model library has changed."""
 
     changed = Signal()
     arrived = Signal(str)
 
 
-NEWS = _ShelfNews()
+NEWS = _LibraryNews()
 """Emitted in the main thread: `changed` when a model was added to the library or its
 card changed, `arrived` with its name when the user has imported one.
 """
@@ -463,15 +463,15 @@ class ImportPanel(Panel):
         """Use a file that was chosen elsewhere."""
         self.file.value = Path(path)
 
-    def _brings_card(self) -> bool:
+    def _has_card(self) -> bool:
         """Return whether the file has a complete model card."""
         path = typed_path(self.file)
         return path is not None and path.suffix.lower() == ".safetensors"
 
     def _show_rows(self, _: Any) -> None:
         """Show only the rows of details that the file lacks."""
-        self.form.setEnabled(not self._brings_card())
-        self.range.setEnabled(not self._brings_card())
+        self.form.setEnabled(not self._has_card())
+        self.range.setEnabled(not self._has_card())
 
     def _show_range(self, scaling: str | None) -> None:
         """Show the two values of the scaling, if it needs any."""
@@ -492,7 +492,7 @@ class ImportPanel(Panel):
             raise OptionError(msg, code="missing-value")
         options = None
         job = MODELS_IMPORT.anew if self.overwrite.value else MODELS_IMPORT.job
-        if not self._brings_card():
+        if not self._has_card():
             scaling = self.form.values()["scaling"]
             ends = tuple(float(end.value) for end in self.ends)
             options = self.form.options(**{scaling: ends} if scaling in _RANGES else {})

@@ -149,7 +149,7 @@ def _import_ahead() -> None:
 
 _DRAW_MS = 50  # between two updates of the live field; chosen
 _SMALL_PX = 1 << 20  # pixels of a level that is read as a whole; chosen
-_BEGUN = "semsr_begun"
+_RUN_KEY = "semsr_begun"
 _INCOMPLETE = " (incomplete)"
 # with the number that napari adds if the name exists
 _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
@@ -209,7 +209,7 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
 
 def half_done(viewer: ViewerModel) -> "list[LiveLayer]":
     """Return the unfinished live layers of a viewer, the newest first."""
-    live_layers = [getattr(layer, _BEGUN, None) for layer in reversed(viewer.layers)]
+    live_layers = [getattr(layer, _RUN_KEY, None) for layer in reversed(viewer.layers)]
     return [live for live in live_layers if live is not None and live.is_partial]
 
 
@@ -238,7 +238,7 @@ class LiveLayer(QObject):
         data: Any = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE_KEY] = True
-        setattr(self.layer, _BEGUN, self)
+        setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_removed)
         self._view = field_in_view(viewer, self.layer)
         live.look_at(self._view)
@@ -294,7 +294,7 @@ class LiveLayer(QObject):
         if not self.is_shown:
             return
         self.layer.metadata.pop(LIVE_KEY, None)
-        delattr(self.layer, _BEGUN)
+        delattr(self.layer, _RUN_KEY)
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
         self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
         self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
@@ -459,10 +459,10 @@ class EnhanceCompare(CompareControls):
             self.preview.stop()
 
 
-_TELLS_APART = "informed"  # architecture of models with weights as options
+_INFORMED = "informed"  # architecture of models with weights as options
 
 
-class _Apart(Folded):
+class _FoldedOptions(Folded):
     """A group of options that is folded by default."""
 
     has_settings = True
@@ -479,7 +479,7 @@ class _Apart(Folded):
             self.unfold()
 
 
-class Advanced(_Apart):
+class Advanced(_FoldedOptions):
     """The advanced options."""
 
     def __init__(self) -> None:
@@ -496,7 +496,7 @@ class Advanced(_Apart):
         return ClusterOptions(scheduler=address or None)
 
 
-_OFF, _FOUND = "off", "found"
+_OFF, _MEASURED = "off", "found"
 _DIGESTED_PX = 1 << 24  # of a layer; chosen: a tenth of a second
 _BEFORE_REGISTERED = (
     " Enhance the image from before the registration, and register the result."
@@ -513,7 +513,7 @@ class Sharpen(Form):
             tooltip="Undo no blur, the blur that the model measures, or one of a "
             "known standard deviation. Choose, and check the preview under "
             "the mouse.",
-            choices=[(n, n) for n in (_FOUND, _OFF, "px", "nm")],
+            choices=[(n, n) for n in (_MEASURED, _OFF, "px", "nm")],
         )
         self.sigma = FloatSpinBox(
             name="blur_width",
@@ -536,7 +536,7 @@ class Sharpen(Form):
 
     def tell_found(self, blur_px: float | None) -> None:
         """Show next to the choice the blur that the model measured."""
-        text_found = _FOUND if blur_px is None else f"{_FOUND}: {blur_px:.2f} px"
+        text_found = _MEASURED if blur_px is None else f"{_MEASURED}: {blur_px:.2f} px"
         texts = text_found, _OFF, "a width in px", "a width in nm"
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
@@ -547,7 +547,7 @@ class Sharpen(Form):
 
     def blur_px(self, size: PixelSize | None) -> float | None:
         """Return the option's value for a layer with a pixel size."""
-        if self.kind.value == _FOUND:
+        if self.kind.value == _MEASURED:
             return None
         if self.kind.value == _OFF or not self.sigma.value:
             return 0.0
@@ -556,7 +556,7 @@ class Sharpen(Form):
 
     def choose(self, blur_px: float | None) -> None:
         """Set the choice from an option's value."""
-        self.kind.value = _FOUND if blur_px is None else "px" if blur_px else _OFF
+        self.kind.value = _MEASURED if blur_px is None else "px" if blur_px else _OFF
         if blur_px:
             self.sigma.value = blur_px
 
@@ -594,7 +594,7 @@ class EnhancePanel(Panel):
             "How much of noise, blur and haze is removed; with the values that "
             "the model measures."
         )
-        self.weights, self.advanced = _Apart(WEIGHTS, tooltip), Advanced()
+        self.weights, self.advanced = _FoldedOptions(WEIGHTS, tooltip), Advanced()
         self.sharpen = Sharpen()
         self.whole = CheckBox(
             name="whole",
@@ -651,7 +651,7 @@ class EnhancePanel(Panel):
         self._propose(self.layer.value)
         self._compare(self.layer.value)
         self._show_rows()
-        self._offer_to_go_on()
+        self._offer_to_resume()
 
     def _connect(self) -> None:
         """Update cards, rows and the preview when a choice changes."""
@@ -717,10 +717,10 @@ class EnhancePanel(Panel):
         model_has_size = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", model_has_size)
         for part in (self.sharpen, self.weights):
-            part.setVisible(self._tells_apart())
+            part.setVisible(self._has_separate_amounts())
         self._show_unmade()
 
-    def _why_unmade(self) -> dict[str, str]:
+    def _reasons_unmade(self) -> dict[str, str]:
         """Return the reasons why ticked maps cannot be made, by their names."""
         card, why = self.model.card, {}
         if self.misfit.value and not learnt_from_instrument(card):
@@ -728,7 +728,7 @@ class EnhancePanel(Panel):
                 f"{card.get('name', self.model.value)} was not trained with a "
                 "simulated instrument, so the blur is not known"
             )
-        if self.unfamiliar.value and not _states_its_place(card):
+        if self.unfamiliar.value and not _has_training_area(card):
             why[UNFAMILIAR] = (
                 f"{card.get('name', self.model.value)} does not state its training "
                 "area; models made by Train on SEM do"
@@ -744,17 +744,17 @@ class EnhancePanel(Panel):
             return
         from_instrument = learnt_from_instrument(self.model.card)
         self.misfit.visible = from_instrument or bool(self.misfit.value)
-        states_place = _states_its_place(self.model.card)
+        states_place = _has_training_area(self.model.card)
         self.unfamiliar.visible = states_place or bool(self.unfamiliar.value)
         lines = (
             f'<p class="warning">No map of {_MAPS[key][0]}: {escape(sentence)}.</p>'
-            for key, sentence in self._why_unmade().items()
+            for key, sentence in self._reasons_unmade().items()
         )
         self.unmade.setText("".join(lines))
 
-    def _tells_apart(self) -> bool:
+    def _has_separate_amounts(self) -> bool:
         """Return whether the model has separate amounts for noise, blur and haze."""
-        return self.model.card.get("architecture") == _TELLS_APART
+        return self.model.card.get("architecture") == _INFORMED
 
     def _check_model(self) -> None:
         panel: Any = open_panel(self.viewer, "Check model")
@@ -776,7 +776,7 @@ class EnhancePanel(Panel):
     def _options(self, size: PixelSize | None) -> EnhanceOptions:
         """Read the options; those of the unfinished store if none was changed."""
         weights = {}
-        if self._tells_apart():
+        if self._has_separate_amounts():
             blur = self.sharpen.blur_px(size)
             weights = self.weights.form.values() | {"blur_px": blur}
         options_typed = self.form.options(**self.advanced.form.values(), **weights)
@@ -790,7 +790,7 @@ class EnhancePanel(Panel):
         """Return the chosen output path."""
         return typed_store(self.output, stack=self.takes_stack())
 
-    def _resumes(self) -> bool:
+    def _is_resuming(self) -> bool:
         """Whether to resume an interrupted store."""
         return bool(self.existing.value == "resume")
 
@@ -802,7 +802,7 @@ class EnhancePanel(Panel):
         """Show the options of a store to be resumed, and return them."""
         path = None if self.takes_stack() else typed_store(self.output)
         store_record = None
-        if path is not None and self._resumes():
+        if path is not None and self._is_resuming():
             store_record = find_unfinished(path)
         if store_record is None:
             return None
@@ -820,7 +820,7 @@ class EnhancePanel(Panel):
         self._options_shown = None, None
         self._options_shown = self._options(None), options  # rows round the values
 
-    def _goes_on(
+    def _find_resumable(
         self, request: tuple[Any, ...], path: Path | None, existing: str
     ) -> LiveLayer | None:
         """Find an unfinished layer with the same settings and plane.
@@ -863,7 +863,7 @@ class EnhancePanel(Panel):
         plane = plane_at(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
         request, path = (source, model, options, place_seen), self.writes()
-        ticks, unmade = self._ticks.items(), self._why_unmade()
+        ticks, unmade = self._ticks.items(), self._reasons_unmade()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
         there = self._outcome
         if there is not None and any(maps.values()) and self._is_made(request, path):
@@ -881,7 +881,7 @@ class EnhancePanel(Panel):
             self._outcome = self.live = None
             if planes:  # they are not drawn during the run
                 return
-            live = self.live = self._goes_on(request, path, existing)
+            live = self.live = self._find_resumable(request, path, existing)
             if live is None:
                 field, keywords = live_field(
                     micrograph,
@@ -1043,7 +1043,7 @@ class EnhancePanel(Panel):
         else:
             live.discard()
 
-    def _offer_to_go_on(self) -> None:
+    def _offer_to_resume(self) -> None:
         """Set the form to a run that another panel left unfinished."""
         live = next(iter(half_done(self.viewer)), None)
         if live is None or live.made[0] not in self.viewer.layers:
@@ -1072,7 +1072,7 @@ class EnhancePanel(Panel):
         stores_shown = [live.store.path for live in half_done(self.viewer)]
         for path in stores:
             record = None if path in stores_shown else find_unfinished(path)
-            if record is not None and (output_typed is None or self._resumes()):
+            if record is not None and (output_typed is None or self._is_resuming()):
                 self._offer_store(path, record.image)
                 return
 
@@ -1104,7 +1104,7 @@ class EnhancedOutcome:
     again: bool = False  # whether the result existed before
 
 
-def _states_its_place(card: Mapping[str, Any]) -> bool:
+def _has_training_area(card: Mapping[str, Any]) -> bool:
     """Whether a model states the area it was trained on."""
     return FAMILIARITY in (card.get("training") or {})
 

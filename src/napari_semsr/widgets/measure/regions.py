@@ -43,7 +43,7 @@ from napari_semsr.widgets.layers import (
     shown_by,
 )
 
-_MOST = 200  # labels and shapes of one layer; chosen: a readable table
+_MAX_REGIONS = 200  # labels and shapes of one layer; chosen: a readable table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,11 +109,11 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
         if isinstance(layer, Labels)
         else _areas_of_layer(panel, layer, image, scale)
     )
-    if not 0 < len(regions) <= _MOST:
+    if not 0 < len(regions) <= _MAX_REGIONS:
         msg = (
-            f"Regions must be 1 to {_MOST} rectangles, ellipses, polygons or labels, "
-            f"got {len(regions)} in the plane in view of {layer.name!r}; draw some "
-            "there, or choose 'none'."
+            f"Regions must be 1 to {_MAX_REGIONS} rectangles, ellipses, polygons or "
+            f"labels, got {len(regions)} in the plane in view of {layer.name!r}; draw "
+            "some there, or choose 'none'."
         )
         raise OptionError(msg, code="out-of-range" if regions else "regions-missing")
     return regions

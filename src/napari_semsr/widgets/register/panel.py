@@ -109,8 +109,8 @@ from napari_semsr.widgets.layers import (
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
 _MARK_SHARE = 0.02  # share of the image's longer side; chosen: a mark covers no detail
 _SEEN_PX = (14, 30)  # size on the screen, at any zoom
-_LEAST = 3  # pairs needed for a transform
-_SPARE = 4  # pairs needed to estimate the error of an affine transform
+_MIN_PAIRS = 3  # pairs needed for a transform
+_PAIRS_FOR_ERROR = 4  # pairs needed to estimate the error of an affine transform
 _DONE = ("added", "removed", "changed")
 _GRID = ("units", "scale", "translate")
 _TABLES = {"Table of landmarks (*.csv)": ".csv"}
@@ -180,7 +180,7 @@ class LandmarkControls(Form):
     def landmarks(self) -> Landmarks | None:
         """Return the pairs in nm, or px; None if they are too few for a transform."""
         pairs = min(self.counts)
-        if pairs < _LEAST:
+        if pairs < _MIN_PAIRS:
             return None
         moving, fixed_places = (_places_nm(layer)[:pairs] for layer in self.points)
         return Landmarks(moving, fixed_places)
@@ -188,13 +188,13 @@ class LandmarkControls(Form):
     def left_aside(self) -> str:
         """Return a note if there are landmarks, but too few for a transform."""
         pairs = min(self.counts)
-        if not 0 < pairs < _LEAST:
+        if not 0 < pairs < _MIN_PAIRS:
             return ""
-        return f" The landmarks were ignored: at least {_LEAST} pairs are needed."
+        return f" The landmarks were ignored: at least {_MIN_PAIRS} pairs are needed."
 
     def show_fit(self, _: object = None) -> None:
         """Show how well the pairs fit, and number them."""
-        self._take_up()
+        self._reuse_layers()
         first, second = self.counts
         pairs = min(first, second)
         sentence, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
@@ -204,10 +204,7 @@ class LandmarkControls(Form):
                 sentence, off = self._fit_pairs(landmarks)
             else:
                 sentence = (
-                    (
-                        f"{sentence}; with {_LEAST} or more, registration starts from "
-                        "them."
-                    )
+                    f"{sentence}; with {_MIN_PAIRS}, registration starts from them."
                     if pairs
                     else ""
                 )
@@ -237,7 +234,7 @@ class LandmarkControls(Form):
 
     def _fit_pairs(self, landmarks: Landmarks) -> tuple[str, FloatArray]:
         """Fit the pairs; return a sentence and the residual of each."""
-        stiff = self._model() == "similarity" or len(landmarks) < _SPARE
+        stiff = self._model() == "similarity" or len(landmarks) < _PAIRS_FOR_ERROR
         fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
         rms = float(np.sqrt((fit.distances**2).mean()))
         # residuals by the fit to the other landmarks: a fit that includes it is too
@@ -300,7 +297,7 @@ class LandmarkControls(Form):
         there.selection.active = active
         self.show_fit()
 
-    def _take_up(self) -> None:
+    def _reuse_layers(self) -> None:
         """Use existing landmarks of two images, such as those of a project."""
         images = self._images()
         there = [image for image in images if image in self._viewer.layers]
@@ -632,7 +629,7 @@ _THIN = 0.03  # share of a patch: width of an arrow
 _SEEN = (
     1 / 300
 )  # share of the image: arrows this wide are visible when all of it is in view
-_WHY_NONE = {
+_REFUSAL_TEXTS = {
     "ambiguous": "none: several places fit",
     "no-overlap": "none: no place fits",
     "no-structure": "none: too little to compare",
@@ -1027,7 +1024,7 @@ class RegisterPanel(Panel):
             registration, moving, fixed_layer = self.registered
             stored_map, there = registration.stored, self.viewer.layers
             if moving in there and fixed_layer in there:
-                if _electrons(moving) <= _electrons(fixed_layer):
+                if _sem_score(moving) <= _sem_score(fixed_layer):
                     return stored_map, moving, fixed_layer
                 if isinstance(stored_map.transform, Affine):
                     quality_facts = {
@@ -1127,12 +1124,12 @@ def find_pair(
     ] or layers_with_size
     if len(exposures) < 2:
         return None
-    fixed_layer = max(reversed(exposures), key=_electrons)
+    fixed_layer = max(reversed(exposures), key=_sem_score)
     rest = [item for item in reversed(exposures) if item is not fixed_layer]
-    return min(rest, key=_electrons), fixed_layer
+    return min(rest, key=_sem_score), fixed_layer
 
 
-def _electrons(layer: Image) -> tuple[int, float]:
+def _sem_score(layer: Image) -> tuple[int, float]:
     """Rank a layer by signs of an SEM image: the maker's tags, small pixels."""
     has_vendor = bool(vendor_of(layer))
     size = float(pitch_of(layer)[1]) if is_calibrated(layer) else np.inf
@@ -1169,7 +1166,7 @@ def _describe_result(registration: Registration, moving: str, fixed_name: str) -
 
 def refusal_numbers(refusal: RegistrationRefused) -> Numbers:
     """Describe why there is no transform, and list places that fit equally well."""
-    numbers: dict[str, Figure | str] = {"Map": _WHY_NONE[refusal.reason]}
+    numbers: dict[str, Figure | str] = {"Map": _REFUSAL_TEXTS[refusal.reason]}
     for number, rival in enumerate(refusal.rivals, 1):
         numbers[f"Also fits {number}"] = rival_in_words(rival)
     return numbers

@@ -125,7 +125,7 @@ _DISTORTIONS = (
 _NOTHING = "Choose a folder of frames to see what it holds."
 _LOOK_MS = 500  # between two checks for a missing folder; chosen
 _TITLE = "Stitch mosaic"
-_OF_A_JOINT = [
+_OVERLAP_COLUMNS = [
     "used",
     "quality",
     "score",
@@ -421,7 +421,7 @@ class StitchMosaicPanel(Panel):
         """Describe the contents of a folder."""
         folder_chosen = folder or self.folder.value
         self._missing_timer.stop()
-        self._state_size(None)
+        self._show_size(None)
         self._ask_grid(())
         if not isinstance(folder_chosen, Path) or folder_chosen == Path():
             self.about.setText(_NOTHING)
@@ -453,10 +453,10 @@ class StitchMosaicPanel(Panel):
         self.about.setText(facts)
         self.focus.value = "max" if heights else "none"
         self.how.show_row("focus", bool(heights))
-        self._state_size(acquisition.pixel_size_nm)
+        self._show_size(acquisition.pixel_size_nm)
         self.show_status(f"{acquisition.name} can be stitched.")
 
-    def _state_size(self, size: PixelSize | None) -> None:
+    def _show_size(self, size: PixelSize | None) -> None:
         """Show the scan's pixel size, unless a calibration replaces it."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
@@ -601,7 +601,7 @@ class StitchMosaicPanel(Panel):
             over = lying_over(mosaic, _TITLE, self._mosaic)
             yield from _add_shapes_layers(self.viewer, mosaic_file, over, name)
             yield
-        self._electrons = _electron_image(folder)
+        self._electrons = _find_sem_image(folder)
         self.register_button.setVisible(self._electrons is not None)
         self._coverage.show()
         plot = self.clear_plot(rows=2, place=2)
@@ -677,7 +677,7 @@ class StitchMosaicPanel(Panel):
         go_to_panel(self, self.viewer, "Register to SEM")
 
 
-def _electron_image(folder: Path) -> Path | None:
+def _find_sem_image(folder: Path) -> Path | None:
     """Find the SEM image of a scan: a recorded one is preferred to a simulated one."""
     place = folder / "sem"
     if not place.is_dir():
@@ -771,7 +771,7 @@ def _add_shapes_layers(
         "first": [solution.names[pair.first] for pair in pairs],
         "second": [solution.names[pair.second] for pair in pairs],
     }
-    features = {key: [getattr(pair, key) for pair in pairs] for key in _OF_A_JOINT}
+    features = {key: [getattr(pair, key) for pair in pairs] for key in _OVERLAP_COLUMNS}
     keywords["edge_width"] *= 2
     viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
@@ -879,7 +879,7 @@ def _joints_table(mosaic_file: StitchedFile) -> Columns:
         "shift x (px)": [pair.shift_px[1] for pair in pairs],
     }
     heads = {"residual_px": "residual (px)", "sigma_px": f"{SIGMA} by noise (px)"}
-    for key in _OF_A_JOINT:
+    for key in _OVERLAP_COLUMNS:
         table[heads.get(key, key)] = [getattr(pair, key) for pair in pairs]
     return table
 
