@@ -319,7 +319,7 @@ def test_rows_that_look_like_a_bar_are_cropped_by_a_button(
     image[-40:-30, 20:200:7] = 255
     tifffile.imwrite(tmp_path / "bar.tif", image)
     choose(panel, tmp_path / "bar.tif", finish)
-    assert "60 rows look like a bar" in panel.bar_note.text()
+    assert "60 rows look like a data bar" in panel.bar_note.text()
     assert panel.bar_button.isVisibleTo(panel)
     run_panel(panel)
     panel.bar_button.click()

@@ -250,7 +250,7 @@ def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     assert "was found by registering it with electrons" in panel.warned.text()
     assert panel.registered[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
     assert missed_nm(panel.registered[0].registration.transform) < 20
-    assert "Give light the pixel size found" in panel.take_size_button.text()
+    assert "Give light the measured pixel size" in panel.take_size_button.text()
     qtbot.mouseClick(panel.take_size_button, Qt.MouseButton.LeftButton)
     found = micrograph_from_layer(light)
     np.testing.assert_allclose(found.pixel_size_nm, 10, rtol=0.01)
@@ -304,7 +304,7 @@ def test_what_lies_elsewhere_is_brought_into_view(panel, opened, run_panel):
 @pytest.mark.broad
 def test_marks_are_where_the_search_starts_if_they_are_enough(panel, qtbot, run_panel):
     mark(panel, qtbot, MARKS[:2], off=2.0)
-    assert "Fewer than 3 pairs of landmarks decide nothing" in run_panel(panel)
+    assert "The landmarks were ignored: at least 3 pairs" in run_panel(panel)
     mark(panel, qtbot, MARKS[2:], off=2.0)
     run_panel(panel)
     assert "by landmarks" in panel.figures.text()
@@ -387,8 +387,8 @@ def test_marks_of_an_image_without_a_pixel_size_are_told_and_kept_in_pixels(
     for places, marks in zip((MARKS, MARKS[::-1]), panel.marks.points, strict=True):
         marks.data = places
     panel.marks.show_fit()
-    assert " px; mark " in panel.marks.note.text()
-    assert " px from where the others say" in panel.marks.note.text()
+    assert " px; landmark " in panel.marks.note.text()
+    assert " px from where the others predict it" in panel.marks.note.text()
     assert " nm" not in panel.marks.note.text()
     assert all("px)" in text for text in panel.marks.points[1].features["label"])
     table = choose(tmp_path / "places.csv")
@@ -491,7 +491,7 @@ def test_what_is_shown_turned_is_taken_as_it_is_shown(
     turn[:2, :2], turn[:2, 2] = TRUE.matrix, TRUE.shift
     light.affine = turn
     assert not panel.shown_button.isHidden()
-    assert "press Take it as it is shown" in run_panel(panel)
+    assert "press Use the transform shown" in run_panel(panel)
     panel.shown_button.click()
     finish(panel)
     made = opened.layers["light · registered"].data
@@ -538,7 +538,7 @@ def test_pairs_are_cut_from_what_was_registered(
     choose(tmp_path / "own.zarr")
     panel.pairs_button.click()
     finish(panel)
-    assert "pairs to learn from" in panel.status.text()
+    assert "pairs for training" in panel.status.text()
     assert (tmp_path / "own.zarr").is_dir()
 
 

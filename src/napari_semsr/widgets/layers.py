@@ -293,7 +293,7 @@ def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
         msg = (
             f"Layer {layer.name!r} cannot be measured or saved while it is rotated, "
             "sheared or flipped, since its pixels are not where they are displayed: "
-            "choose it as Moving in Register to SEM and press Take it as it is "
+            "choose it as Moving in Register to SEM and press Use the transform "
             "shown, or reset its transform."
         )
         raise ShapeError(msg, code="layer-turned")

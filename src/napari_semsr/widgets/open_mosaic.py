@@ -1,4 +1,4 @@
-"""Open mosaic: look into a file, correct its pixel size, crop its bar, show it."""
+"""Open mosaic: inspect a file, correct its pixel size, crop its data bar, show it."""
 
 import math
 from functools import partial
@@ -62,19 +62,19 @@ from napari_semsr.widgets.stitch import (
     scan_facts,
 )
 
-_NOTHING = "Choose a file to see what it says about itself."
+_NOTHING = "Choose a file to see its size and calibration."
 _COUNTS = {"series": "series", "level": "levels"}
 _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
 def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
-    """Describe a file, and tell whether it can only be opened by its luminance."""
+    """Describe a file, and whether it can only be opened by its luminance."""
     result = yield from INFO.job(path, opening=opening)
     shape, stored_shape = result.facts.get("shape"), result.facts.get("stored_shape")
     if not shape or len(stored_shape or ()) <= len(shape):
         return result, False
     try:
-        with capture_warnings(lambda _: None):  # reading it for good repeats them
+        with capture_warnings(lambda _: None):  # opening the file repeats them
             read(path, dataset=opening.dataset)
     except ReadError as error:
         return result, code_of(error) == "colour-image"  # not a data bar's: crop that
@@ -82,7 +82,7 @@ def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
 
 
 def _look_into_scan(path: Path) -> Job[tuple[Acquisition, dict[str, Any]]]:
-    """Open a scan, of a CZI all scenes if they can be one; count what it offers."""
+    """Open a scan; of a CZI, all scenes if they can be combined. Return counts, too."""
     scenes, channels = count_scenes(path) if path.is_file() else (1, 1)
     of = StitchFolderOptions(channel=0 if channels > 1 else None)
     try:
@@ -97,10 +97,10 @@ def _look_into_scan(path: Path) -> Job[tuple[Acquisition, dict[str, Any]]]:
 
 
 class OpenMosaicPanel(Panel):
-    """Opens an image with its calibration, and corrects that of open layers."""
+    """Opens an image with its calibration, and calibrates open layers."""
 
     help_place = "first-steps.md#1-open-an-image"
-    queue = None  # what is opened need not wait for what is computed
+    queue = None  # opening an image need not wait for computations
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Open mosaic", "Open")
@@ -122,7 +122,7 @@ class OpenMosaicPanel(Panel):
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
-            tooltip="Image of an HDF5 file that holds several.",
+            tooltip="Which image of an HDF5 file with several.",
             choices=[],
         )
         self.luminance = CheckBox(
@@ -132,12 +132,14 @@ class OpenMosaicPanel(Panel):
         )
         self.form = OptionsForm(ReadOptions)
         self.form.show_row("colour", False)  # the tick stands for it
-        self.pixel_size = PixelSizeEdit("As the file says; correct it here.")
+        self.pixel_size = PixelSizeEdit(
+            "Pixel size stated by the file; correct it here if it is wrong."
+        )
         self.bar = SpinBox(
             name="bar",
             label="Data-bar rows",
-            tooltip="Rows cut off at the bottom, where the microscope printed its "
-            "text.",
+            tooltip="Number of rows to crop at the bottom, where the microscope "
+            "printed its text.",
             value=0,
             min=0,
             max=100_000,
@@ -146,7 +148,10 @@ class OpenMosaicPanel(Panel):
         self.bar_button = push_button(
             "Crop these rows",
             self.crop_bar,
-            "Open the image without them; one that is open already is replaced.",
+            (
+                "Open the image without these rows; if it is open already, its layer "
+                "is replaced."
+            ),
         )
         self.bar_button.setVisible(False)
         self.shown: Layer | None = None
@@ -175,7 +180,7 @@ class OpenMosaicPanel(Panel):
         self._show_coverage()
 
     def _show_coverage(self, _: object = None) -> None:
-        """Offer the coverage of a mosaic that has it, and lay that over it."""
+        """Offer the coverage of a mosaic that has it, and show it over the mosaic."""
         if is_alive(self):
             has_coverage = coverage_of(self.calibrate.layer.value) is not None
             self.over.setVisible(has_coverage)
@@ -191,15 +196,15 @@ class OpenMosaicPanel(Panel):
         if folder:
             self.path.value = Path(folder)
 
-    # -- looking into the file ----------------------------------------------
+    # -- inspecting the file ----------------------------------------------
 
     def typed_path(self) -> Path:
-        """Read the path of the form."""
+        """Return the path entered in the form."""
         value = self.path.value
         return value if isinstance(value, Path) else Path()
 
     def look(self, path: Path | None = None) -> None:
-        """Read what the file says about itself, and show it."""
+        """Read the file's description, and show it."""
         path = path or self.typed_path()
         self.facts, self._path_described, self.shown = {}, None, None
         self._show_datasets({})
@@ -215,13 +220,13 @@ class OpenMosaicPanel(Panel):
         self.look_up("Look into file", work, self._show_facts)
 
     def _show_colour(self, on: bool) -> None:
-        """Read the tick, and state what it changes."""
+        """Read the tick box, and show what it changes."""
         self.form.set_values(colour="luminance" if on else "refuse")
         if self._path_described is not None:
             self._show_ready()
 
     def _show_ready(self) -> None:
-        """State whether the file can be opened as it is."""
+        """Show whether the file can be opened with these options."""
         name = "" if self._path_described is None else self._path_described.name
         if self._in_colour and not self.luminance.value:
             sentence = f"{name} is a colour image: tick 'Use its luminance' to open it."
@@ -230,7 +235,7 @@ class OpenMosaicPanel(Panel):
             self.show_status(f"{name} can be opened.")
 
     def translate(self, text: str) -> str:
-        """Name the tick that stands for an option."""
+        """Rename an option in a message to its tick box."""
         return super().translate(
             text.replace(
                 "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"
@@ -238,7 +243,7 @@ class OpenMosaicPanel(Panel):
         )
 
     def _clear(self) -> None:
-        """Take away what is said of one image of a file."""
+        """Clear what is shown about one image of a file."""
         self._in_colour = False
         self._which.show_row("luminance", False)
         self.luminance.value = False
@@ -250,7 +255,7 @@ class OpenMosaicPanel(Panel):
         self.bar_button.setVisible(False)
 
     def _look_again(self, name: str | None) -> None:
-        """Read what another dataset of the file says about itself."""
+        """Read the description of another dataset of the file."""
         path, options = self._path_described, ReadOptions(dataset=name)
         if path is None or name is None:
             return
@@ -282,8 +287,8 @@ class OpenMosaicPanel(Panel):
             lines.append(f"Microscope: {facts['vendor']}")
         if facts.get("suggested_bar_px"):
             lines.append(
-                f"A printed scale bar, {facts['suggested_bar_px']:g} px long: "
-                "once the image is open, Calibrate a layer lays a line over it."
+                f"A printed scale bar of {facts['suggested_bar_px']:g} px was found: "
+                "once the image is open, Calibrate a layer draws a line along it."
             )
         self.about.setText("\n".join(lines))
         self._show_counts(facts)
@@ -315,27 +320,30 @@ class OpenMosaicPanel(Panel):
             self.form.show_row(name, count > 1)
 
     def _show_bar(self, _: object = None) -> None:
-        """Say what is known of the data bar, and offer to crop what looks like one."""
+        """Show what is known about the data bar, and offer to crop a likely one."""
         rows, guess = int(self.bar.value), self.facts.get("suggested_databar_rows")
         text = "" if rows else "No data bar was found."
         if self.facts.get("databar_rows"):
-            text = "The file's header tells of a data bar; change it if it is wrong."
+            text = (
+                "The file's header states a data bar; correct its height if it is "
+                "wrong."
+            )
         elif guess and not rows:
-            text = f"The lowest {guess} rows look like a bar."
+            text = f"The lowest {guess} rows look like a data bar."
         self.bar_note.setText(text)
         self.bar_button.setVisible(bool(guess) and not rows)
 
     def crop_bar(self) -> None:
-        """Leave the rows out that look like a data bar; open an open image again."""
+        """Crop the rows that look like a data bar; reopen the image if it is open."""
         self.bar.value = self.facts["suggested_databar_rows"]
         if self.shown in self.viewer.layers:
             self._layer_outdated = self.shown
             self.run()
         else:
-            self.show_status("These rows will be left out; press Open.")
+            self.show_status("These rows will be cropped; press Open.")
 
     def ask_size(self, layer: Layer) -> None:
-        """Let the pixel size of a layer be typed."""
+        """Let the user enter the pixel size of a layer."""
         self.calibrate.layer.value = layer
         self.scroll_area.ensureWidgetVisible(self.calibrate.apply_button)
         self.calibrate.pixel_size.height_box.native.setFocus()
@@ -346,7 +354,8 @@ class OpenMosaicPanel(Panel):
     def options(self) -> ReadOptions:
         """Read the form.
 
-        Gives validated; the pixel size only where it differs from the file's.
+        The options are validated; they have a pixel size only if it differs from the
+        file's.
         """
         rows, databar_rows = (
             int(self.bar.value),
@@ -360,9 +369,9 @@ class OpenMosaicPanel(Panel):
         return options
 
     def _corrected_size(self) -> PixelSize | None:
-        """Give the pixel size that is typed, unless the file has it."""
+        """Return the pixel size entered by the user, unless the file states it."""
         size, stated_size = self.pixel_size.value, self.facts.get("pixel_size_nm")
-        # the boxes round to six decimals, which are not to replace the file's digits
+        # the boxes round to six decimals, which must not replace the file's digits
         same = (
             size and stated_size and np.allclose(size, stated_size, rtol=1e-5, atol=0)
         )
@@ -399,7 +408,7 @@ class OpenMosaicPanel(Panel):
     def show_image(
         self, opened_store: Opened, layer_outdated: Layer | None = None
     ) -> None:
-        """Add what was opened as a layer, in place of one that is out of date."""
+        """Add the opened image as a layer, replacing an outdated one."""
         is_renewed = layer_outdated in self.viewer.layers
         if is_renewed:
             with self.history.quiet():
@@ -415,7 +424,7 @@ class OpenMosaicPanel(Panel):
             share = (
                 opened_store.micrograph.shape[0] / self.facts["shape"][0]
             )  # of level 0
-            # other panels offer to crop them
+            # other panels offer to crop these rows
             self.shown.metadata[ROWS_KEY] = round(guess * share)
         if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
             self.calibrate.layer.value = self.shown

@@ -69,10 +69,12 @@ def asked(panel, finish, monkeypatch):
 def test_card_is_shown(panel):
     card, text = panel.model.card, panel.model.text.text()
     assert card["description"] in text
-    assert re.search(r"of discs put in or taken out it shows \d+ % rightly", text)
+    assert re.search(
+        r"discs added or removed: \d+ % are shown correctly by its output", text
+    )
     assert card["limits"] not in text
     assert not panel.model.more.header.isChecked()
-    for part in ("Trained on", "Looks as far as", card["licence"], card["limits"]):
+    for part in ("Trained on", "Receptive field", card["licence"], card["limits"]):
         assert part in panel.model.details.text()
 
 
@@ -115,8 +117,8 @@ def test_card_tells_what_the_check_with_discs_found():
     fog = {"radii": [], "resolved": wide}
     card = {"name": "n", "checks": {"discs": {"drawn": {"conditions": {"fog": fog}}}}}
     assert "fog 97.8 %" in card_details(card)
-    said = "of discs put in or taken out it shows 98 % rightly, its input 50 % (fog)"
-    assert f"simulated samples: {said}" in card_text(card, None)
+    said = "98 % are shown correctly by its output, 50 % by its input (fog)"
+    assert f"with discs added or removed: {said}" in card_text(card, None)
     assert "better than its input" in card_text(card, None)
     shares |= {"enhanced": 0.64, "degraded": 0.78, "discs": 400}
     assert "worse than its input" in card_text(card, None)
@@ -421,10 +423,13 @@ def test_a_tick_shows_where_an_image_is_unlike_the_training_place(
     assert not panel.unfamiliar.value
     run_panel(panel)
     assert "Unlike the training place" in panel.figures.text()
-    assert "half · tiny · unlike the training place (above 1)" not in model.layers
+    assert (
+        "half · tiny · distance to training area (unlike it above 1)"
+        not in model.layers
+    )
     panel.unfamiliar.value = True
-    assert "the one that was there" in run_panel(panel)
-    shown = model.layers["half · tiny · unlike the training place (above 1)"]
+    assert "existing result was kept" in run_panel(panel)
+    shown = model.layers["half · tiny · distance to training area (unlike it above 1)"]
     assert shown.data.shape == (3, 3)
     assert shown.scale == pytest.approx((960, 960))
     assert (shown.data[:, 2] > 1).all()
@@ -444,7 +449,7 @@ def test_a_small_image_has_no_unfamiliar_map_and_says_so(
     assert "Enhanced in" in run_panel(panel)
     assert "has no block of 96 x 96 px" in panel.warned.text()
     panel.model.add_file(write_tiny_model(tmp_path, name="plain"))
-    assert "plain does not state its training place" in panel.unmade.text()
+    assert "plain does not state its training area" in panel.unmade.text()
 
 
 @pytest.fixture
@@ -462,7 +467,7 @@ def test_a_result_that_is_there_is_mapped_and_not_made_again(
     tiles, names = len(computed), [layer.name for layer in model.layers]
     assert "field · tiny" in names
     panel.misfit.value = True
-    assert "the one that was there" in run_panel(panel)
+    assert "existing result was kept" in run_panel(panel)
     mapped = "field · tiny · misfit (%)"
     assert [layer.name for layer in model.layers] == [*names, mapped]
     assert len(computed) == tiles
@@ -517,7 +522,7 @@ def test_maps_that_fail_leave_the_result(panel, model, run_panel, knowing, add):
     panel.model.add_file(knowing)
     panel.misfit.value = True
     assert "Enhanced in" in run_panel(panel)
-    assert "flat shows hardly more than noise" in panel.warned.text()
+    assert "flat shows little more than noise" in panel.warned.text()
     assert "flat · tiny" in model.layers
 
 

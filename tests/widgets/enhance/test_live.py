@@ -146,7 +146,7 @@ def test_what_napari_left_half_done_in_a_project_is_gone_on_with(
     qtbot.waitUntil(lambda: not save.busy, timeout=LIMIT_MS)
     panel = hold(EnhancePanel(other))
     panel.show()
-    assert "field_sem-restore.ome.zarr was left half done" in panel.status.text()
+    assert "field_sem-restore.ome.zarr is unfinished" in panel.status.text()
     assert panel.form.values()["tile"] == 64
     panel.run_button.click()
     finish(panel)
@@ -224,7 +224,7 @@ def test_another_plane_begins_anew_and_the_first_is_gone_on_with(
     cancel(panel, finish, computed)
     model.dims.set_point(0, 1)
     again = hold(EnhancePanel(model))
-    assert "goes on with it where its plane is shown" in again.status.text()
+    assert "resumes it when its plane is shown" in again.status.text()
     names = [layer.name for layer in model.layers]
     panel.run_button.click()
     finish(panel)
@@ -252,7 +252,7 @@ def test_a_blur_that_the_form_cannot_show_whole_is_gone_on_with(
     start(panel, qtbot, computed, 2)
     cancel(panel, finish, computed)
     again = hold(EnhancePanel(model))
-    assert "Enhance goes on with it." in again.status.text()
+    assert "Enhance resumes it." in again.status.text()
     again.run_button.click()
     finish(again)
     assert [layer.name for layer in model.layers] == ["field", "field · sem-restore"]
@@ -281,7 +281,7 @@ def test_what_a_closed_panel_left_is_gone_on_with_by_the_next(
         return
     assert model.layers[1].name == "field · sem-restore (incomplete)"
     again = hold(EnhancePanel(model))
-    assert "half done; Enhance goes on" in again.status.text()
+    assert "is unfinished; Enhance resumes" in again.status.text()
     assert again.form.values()["precision"] == "bf16"
     assert again.form.values()["tile"] == 64
     again.run_button.click()
@@ -304,7 +304,7 @@ def test_removing_the_layer_stops_the_run_and_clears_up(
     computed.allow()
     finish(panel)
     assert len(computed) < 9
-    assert "its layer was removed" in panel.status.text()
+    assert "the layer was removed" in panel.status.text()
     assert not path.exists()
     assert len(model.layers) == 1
 

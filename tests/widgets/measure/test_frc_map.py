@@ -125,7 +125,7 @@ def mosaics(panel, model, exposures) -> None:
 def test_mosaic_has_its_map_and_the_curve_of_its_largest_whole_part(
     panel, model, run_panel
 ):
-    assert "the map lies over the image" in run_panel(panel)
+    assert "the map is shown over the image" in run_panel(panel)
     layer = model.layers["second · FRC map (nm)"]
     assert np.isfinite(layer.data).any()
     np.testing.assert_allclose(layer.translate, 315.0)

@@ -50,7 +50,7 @@ def test_without_a_line_it_says_what_to_do(panel, run_panel):
     assert not panel.hint.isHidden()
     assert "Draw a line" in run_panel(panel)
     panel.draw()
-    assert "line must be drawn first" in run_panel(panel)
+    assert "There is no line in the plane in view" in run_panel(panel)
 
 
 def test_a_drawn_line_is_measured_in_nm(panel, draw):

@@ -186,7 +186,7 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     drawn = sum(len(line.get_xdata()) for line in residuals.get_lines()[:1])
     assert np.isfinite(joints["residual (px)"]).sum() >= drawn
     assert joints["first frame"][0] == "frame_000.tif"
-    assert {"y (px)", "x less nominal (px)"} <= set(frames)
+    assert {"y (px)", "x minus nominal (px)"} <= set(frames)
     assert len(frames["frame"]) == 4
 
 
@@ -269,7 +269,7 @@ def test_halves_are_written_beside_and_tell_the_resolution(
     qtbot.addWidget(resolution)
     resolution.first.value = model.layers["scan mosaic"]
     resolution.second.value = None
-    assert "halves beside this mosaic" in resolution.advice.text()
+    assert "halves of this mosaic" in resolution.advice.text()
     resolution.form.set_values(block=32, step=16)
     run_panel(resolution)
     assert "mosaic-halves" in resolution.figures.text()
@@ -328,8 +328,8 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     assert panel.options().known_distortion is None
     assert panel.distortion.value == "auto"
     panel.calibration.value = path
-    assert "must hold pixel_size_nm" in panel.status.text()
-    assert "must hold pixel_size_nm" in run_panel(panel)
+    assert "must have pixel_size_nm" in panel.status.text()
+    assert "must have pixel_size_nm" in run_panel(panel)
 
 
 def test_frames_in_colour_are_looked_into_again_when_asked(make, rng, finish, tmp_path):

@@ -1,4 +1,4 @@
-"""Models: a list with their cards, and the panels that check and import them."""
+"""Model list with model cards, and the panels that check and import models."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -51,35 +51,39 @@ from napari_semsr.widgets.base import (
 )
 
 
-class _ShelfNews:
-    """Tells open panels that the shelf of models has changed."""
+class _LibraryNews:
+    """Notifies open panels that the model library has changed."""
 
     changed = Signal()
     arrived = Signal(str)
 
 
-NEWS = _ShelfNews()
-"""Emitted in the main thread: `changed` when a model came to the shelf or its card
-changed, `arrived` with its name when the user has imported one."""
+NEWS = _LibraryNews()
+"""Emitted in the main thread: `changed` when a model was added to the library or its
+card changed, `arrived` with its name when the user has imported one.
+"""
 
 
 MODEL_FILES = "Models (*.safetensors *.onnx *.zip)"
-"""What a dialog looks for."""
+"""File filter of the dialog."""
 
 OWN_IMAGE_TIME = (
-    "A denoiser trained on this image alone takes about four minutes on a computer "
-    "without a graphics card."
+    "Training a denoiser on this image alone takes about four minutes on a computer "
+    "without a GPU."
 )
-"""What *Train on this image alone* costs; see `docs/own-image.md`."""
+"""Time that *Train on this image alone* takes; see `docs/own-image.md`."""
 
-_TOLERANCE = 0.001  # by which pixel sizes are equal; chosen
+_TOLERANCE = 0.001  # relative; pixel sizes this close are equal; chosen
 _CHECKED = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
 _PREVIEW = (
-    "A preview: it was trained on simulated samples. For this sample, train on an SEM "
+    "A preview: trained on simulated samples. For this sample, train on an SEM "
     'image of a part of it: <a href="adapt.md#in-napari">Train on SEM</a>.'
 )
-_IMAGES = {"held_out": "real images that it had not seen", "drawn": "simulated samples"}
+_IMAGES = {
+    "held_out": "real images that it was not trained on",
+    "drawn": "simulated samples",
+}
 
 
 def card_text(
@@ -88,10 +92,10 @@ def card_text(
     resample: Literal["auto", "keep", "never"] = "auto",
     advice: str = "",
 ) -> str:
-    """Say in rich text what a model does, and how far that was checked.
+    """Describe in rich text what a model does, and how it was checked.
 
-    What is done about a pixel size that the model was not trained for stands below,
-    as a warning where the model is run on it all the same, then with `advice`.
+    A note below states how a pixel size that the model was not trained for is handled;
+    it is a warning, with `advice`, if the model is used as it is.
     """
     from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
@@ -99,8 +103,8 @@ def card_text(
     gain = own_gain_db(card)
     if gain is not None and gain < 0:
         text += (
-            f'<p class="warning">It lost in its own validation: {-gain:.2f} {DB} worse '
-            "than what it was given.</p>"
+            f'<p class="warning">In validation, its output was {-gain:.2f} {DB} worse '
+            "than its input.</p>"
         )
     if card.get("name") == MOSAIC_MODEL:
         text += f"<p>{_PREVIEW}</p>"
@@ -115,35 +119,36 @@ def card_text(
 
 
 def _check_text(card: dict[str, Any]) -> str:
-    """State what was found, of discs where the model does worst."""
+    """Report the results of the checks; for discs, of the worst condition."""
     records, removals = DiscRecord.of_card(card), Removals.of_card(card)
     link = f'<a href="{_CHECKED}">How this is checked</a>. {_CHOICE}'
     if removals is not None:
         return f"{removals.sentence(MODEL)} {link}"
     if not records:
-        return f"Whether it shows what is there was not checked. {link}"
-    kind, record = next(iter(records.items()))  # of real images, if there are any
+        return f"This model has not been checked with known structures. {link}"
+    kind, record = next(iter(records.items()))  # of real images, if available
     name, enhanced_share, degraded_share = record.worst()
     return (
-        f"Checked on {_IMAGES[kind]}: of discs put in or taken out it shows "
-        f"{100 * enhanced_share:.0f} % rightly, its input {100 * degraded_share:.0f} % "
-        f"({'' if len(record.found['conditions']) == 1 else 'at worst: '}{name}). "
+        f"Checked on {_IMAGES[kind]} with discs added or removed: "
+        f"{100 * enhanced_share:.0f} % are shown correctly by its output, "
+        f"{100 * degraded_share:.0f} % by its input "
+        f"({'' if len(record.found['conditions']) == 1 else 'worst case: '}{name}). "
         f"{record.verdict()} {link}"
     )
 
 
 def card_details(card: dict[str, Any]) -> str:
-    """Write the rest of a card as rich text."""
+    """Return the rest of a card as rich text."""
     from napari_semsr.inference import TrainedPixelSizes
 
-    far = f"{card.get('receptive_field')} px each side"
+    far = f"{card.get('receptive_field')} px on each side"
     for tolerance, reach in (card.get("effective_field") or {}).items():
         if float(tolerance) == _TOLERANCE:
             far += f", {reach} px within {tolerance} of the range"
     rows = {
         "Trained on": TrainedPixelSizes.from_card(card).sentence(),
         "Scale": f"{card.get('scale', 1)} {TIMES}",
-        "Looks as far as": far,
+        "Receptive field": far,
         "Network": str(card.get("architecture")),
         "Licence": str(card.get("licence")),
     }
@@ -159,9 +164,9 @@ def card_details(card: dict[str, Any]) -> str:
 
 
 def listed_models() -> list[tuple[str, str]]:
-    """List the models of the shelf, as lists show them and by their names.
+    """List the installed models, as (label, name).
 
-    One that lost in its own validation says so, and comes last.
+    A model that was worse than its input in validation is marked, and listed last.
     """
     try:
         rows = [row for row in run(MODELS_LIST.job()).models if not row["fault"]]
@@ -171,7 +176,7 @@ def listed_models() -> list[tuple[str, str]]:
     for row in rows:
         name, gain = str(row["name"]), row.get("gain_db")
         if gain is not None and gain < 0:
-            loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} on its own validation"
+            loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} in its validation"
             worse.append((f"{name} ({loss})", name))
         else:
             label = f"{name} (preview)" if name == MOSAIC_MODEL else name
@@ -180,9 +185,9 @@ def listed_models() -> list[tuple[str, str]]:
 
 
 def models_of_place(read: Callable[[], set[str]]) -> list[str]:
-    """List the names of models that were trained on an optical image of some digests.
+    """Return the names of models trained on an optical image with given digests.
 
-    Digests are only read if a model states what it was trained on.
+    Digests are only computed if a model states what it was trained on.
     """
     cards = {name: run(MODELS_INFO.job(name)).card for _, name in listed_models()}
     training_images = {
@@ -193,7 +198,7 @@ def models_of_place(read: Callable[[], set[str]]) -> list[str]:
 
 
 class ModelChooser(Form):
-    """List of the models on the shelf, with the card of the chosen one."""
+    """List of installed models, with the card of the chosen one."""
 
     changed = Signal()
     has_settings = True
@@ -205,8 +210,10 @@ class ModelChooser(Form):
         self.viewer = viewer
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
-        self._field: tuple[Any, ...] = (None,)  # what the card is compared with
-        self._layer: Any = None  # that which is to be enhanced
+        self._field: tuple[Any, ...] = (
+            None,
+        )  # the layer that the card is compared with
+        self._layer: Any = None  # the layer to enhance
         self.box = ComboBox(
             name="model",
             label="Model",
@@ -216,22 +223,23 @@ class ModelChooser(Form):
         self.file_button = push_button(
             "Add a model file…",
             self._choose_file,
-            "A .safetensors file with a model card is used where it lies; an ONNX "
-            "file or a zip of bioimage.io is imported first.",
+            "A .safetensors file with a model card is used without being copied; an "
+            "ONNX file or a zip of bioimage.io is imported first.",
         )
         self.text, self.details = RichLabel(), RichLabel()
-        tooltip = "What it was trained on, its limits and its licence."
+        tooltip = "Training data, limits and licence of the model."
         text = "Check this model…"
         check_tooltip = (
-            "Ask it for discs that are put into images and taken out of them."
+            "Check whether the model shows discs that were added to images or "
+            "removed from them."
         )
         buttons = [] if check is None else [push_button(text, check, check_tooltip)]
         self.more = Folded("More", tooltip, self.details, *buttons)
         self.own_button = push_button(
             "Train on this image alone…",
             self._train_alone,
-            "Denoise by a network that sees no other image: Train opens with this one "
-            f"chosen. {OWN_IMAGE_TIME}",
+            "Denoise by a network trained on this image only: Train opens with this "
+            f"image chosen. {OWN_IMAGE_TIME}",
         )
         self.own_button.setVisible(False)
         for row in (self.box, self.file_button, self.text, self.own_button, self.more):
@@ -245,7 +253,7 @@ class ModelChooser(Form):
 
     @property
     def value(self) -> str | None:
-        """Name or path of the chosen model; None when the shelf is empty."""
+        """Name or path of the chosen model; None if no model is installed."""
         value: str | None = self.box.value
         return value
 
@@ -253,13 +261,13 @@ class ModelChooser(Form):
         return listed_models() + [(Path(file).name, file) for file in self._files]
 
     def _renew(self) -> None:
-        """List a model that came to the shelf; the chosen one may have changed."""
+        """Update the list and the card after the model library has changed."""
         if is_alive(self):
             self.box.reset_choices()
             self.refresh()
 
     def add_file(self, path: str | Path) -> None:
-        """Offer a model that is not on the shelf, and choose it."""
+        """Add a model from outside the library to the list, and choose it."""
         file = str(path)
         if file not in self._files:
             self._files.append(file)
@@ -267,7 +275,7 @@ class ModelChooser(Form):
         self.box.value = file
 
     def choose(self, name: str) -> None:
-        """Choose a model by its name, if the shelf has it."""
+        """Choose a model by its name, if it is installed."""
         if (
             is_alive(self)
             and self.card.get("name") != name
@@ -276,7 +284,7 @@ class ModelChooser(Form):
             self.box.value = name
 
     def show_model(self, name: str | None) -> None:
-        """Choose what another list of models has chosen, or a file of its own."""
+        """Choose the model, or the file, that another list has chosen."""
         if name in self.box.choices:
             self.box.value = name
         elif name is not None:
@@ -296,7 +304,7 @@ class ModelChooser(Form):
             self.offer(path)
 
     def offer(self, path: str | Path) -> None:
-        """Choose a file that has a card; open the panel that imports another one."""
+        """Choose a model file with a card; open the import panel for one without."""
         if Path(path).suffix.lower() == ".safetensors":
             self.add_file(path)
             return
@@ -310,9 +318,9 @@ class ModelChooser(Form):
         advice: str,
         layer: Any = None,
     ) -> None:
-        """Compare the card with a layer's pixel size, and advise.
+        """Compare the card with a layer's pixel size, and show advice.
 
-        If the model does not fit, training on the layer alone is offered.
+        If the model does not fit, offer to train on the layer alone.
         """
         self._field, self._layer = (pixel_size_nm, resample, advice), layer
         self._write()
@@ -322,7 +330,7 @@ class ModelChooser(Form):
         panel.take_noisy(self._layer)
 
     def _is_unfit(self) -> bool:
-        """Whether the chosen model was trained for other pixels, or there is none."""
+        """Whether no model is chosen, or one that was trained for other pixel sizes."""
         from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
         if "name" not in self.card:
@@ -357,7 +365,7 @@ class ModelChooser(Form):
 
 
 class CheckPanel(Panel):
-    """Checks a model on simulated samples, or on a clear layer of the user's."""
+    """Checks a model on simulated samples, or on a sharp layer of the user."""
 
     help_place = "models.md#does-it-show-what-is-there"
 
@@ -367,8 +375,8 @@ class CheckPanel(Panel):
         self.image = self.new_layer_box(
             "image",
             "On",
-            "A clear grey image, into which discs are put before it is degraded; "
-            "without one samples are simulated.",
+            "A sharp grey image, to which discs are added before it is degraded; "
+            "without one, samples are simulated.",
             none="simulated samples",
         )
         self.form = OptionsForm(CheckOptions)
@@ -390,10 +398,10 @@ class CheckPanel(Panel):
         )
 
     def show_outcome(self, check: ModelCheck) -> None:
-        """Write the shares, and let the cards show them."""
+        """Show the shares, and update the cards."""
         if check.written:
             NEWS.changed.emit()
-        more = "<p>In brackets: in the degraded image, which the model was given.</p>"
+        more = "<p>In brackets: the share in the degraded image, the model's input.</p>"
         self.show_result(
             figures_of(check),
             check.summary(),
@@ -403,9 +411,9 @@ class CheckPanel(Panel):
 
 
 _TITLE = "Import model"
-_MOST = 1e7  # chosen: beyond what detectors count, and no wider than a narrow dock
+_MOST = 1e7  # chosen: beyond the values of detectors, and narrow enough for the dock
 _ENDS = ("black", "white")
-_END = "What becomes 0 (black) and 1 (white) for the network."
+_END = "The values that become 0 (black) and 1 (white) for the network."
 _RANGES = {
     "percentiles": ("Percentiles (%)", (0.1, 99.9), (0.0, 100.0)),
     "levels": ("Grey levels", (0.0, 1.0), (-_MOST, _MOST)),
@@ -413,7 +421,7 @@ _RANGES = {
 
 
 class ImportPanel(Panel):
-    """Puts a model file on the shelf, with what the file does not say."""
+    """Imports a model file into the library, with details that the file lacks."""
 
     help_place = "exchange.md#models-from-elsewhere"
 
@@ -425,7 +433,7 @@ class ImportPanel(Panel):
             mode=FileDialogMode.EXISTING_FILE,
             filter=MODEL_FILES,
             tooltip="A .safetensors file with a card, an ONNX file, or a zip of "
-            "bioimage.io with ONNX weights. Nothing of it is run as a program.",
+            "bioimage.io with ONNX weights. No code in the file is executed.",
         )
         self.form = OptionsForm(ImportOptions)
         self.ends = tuple(
@@ -437,8 +445,10 @@ class ImportPanel(Panel):
         self.range = Form(*self.ends)
         self.overwrite = CheckBox(
             name="overwrite",
-            text="Replace, if it exists",
-            tooltip="Replace an imported model of the same name; bundled models stay.",
+            text="Overwrite if it exists",
+            tooltip=(
+                "Overwrite an imported model of the same name; bundled models are kept."
+            ),
         )
         self.add_group("File", Form(self.file))
         self.add_group("Not in the file", self.form, self.range)
@@ -450,21 +460,21 @@ class ImportPanel(Panel):
         self._show_rows(None)
 
     def choose(self, path: str | Path) -> None:
-        """Take a file that was chosen elsewhere."""
+        """Use a file that was chosen elsewhere."""
         self.file.value = Path(path)
 
-    def _brings_card(self) -> bool:
-        """Tell whether the file says all itself."""
+    def _has_card(self) -> bool:
+        """Return whether the file has a complete model card."""
         path = typed_path(self.file)
         return path is not None and path.suffix.lower() == ".safetensors"
 
     def _show_rows(self, _: Any) -> None:
-        """Ask only where the file leaves something open."""
-        self.form.setEnabled(not self._brings_card())
-        self.range.setEnabled(not self._brings_card())
+        """Show only the rows of details that the file lacks."""
+        self.form.setEnabled(not self._has_card())
+        self.range.setEnabled(not self._has_card())
 
     def _show_range(self, scaling: str | None) -> None:
-        """Ask for the two values that the scaling needs, if it needs any."""
+        """Show the two values of the scaling, if it needs any."""
         self.range.setVisible(scaling in _RANGES)
         if scaling not in _RANGES:
             return
@@ -477,12 +487,12 @@ class ImportPanel(Panel):
     def job(self) -> Work:
         """Read the form."""
         path = typed_path(self.file)
-        if path is None or path.is_dir():  # where nothing is typed
+        if path is None or path.is_dir():  # if nothing is entered
             msg = "A model file must be chosen."
             raise OptionError(msg, code="missing-value")
         options = None
         job = MODELS_IMPORT.anew if self.overwrite.value else MODELS_IMPORT.job
-        if not self._brings_card():
+        if not self._has_card():
             scaling = self.form.values()["scaling"]
             ends = tuple(float(end.value) for end in self.ends)
             options = self.form.options(**{scaling: ends} if scaling in _RANGES else {})

@@ -114,16 +114,18 @@ from napari_semsr.widgets.layers import (
 if TYPE_CHECKING:
     from napari_semsr.inference import LiveField
 
-# Chosen: napari has then drawn the panel, and whoever passed through it is gone.
+# Chosen: by then napari has drawn the panel, and one opened only briefly is closed.
 _AHEAD_MS = 1000
 
 _imported = Event()
 
 
 def start_torch() -> Job[None]:
-    """Import torch in the thread of a job, if that has not been done."""
+    """Import torch in the thread of a job, if it is not imported yet."""
     if not _imported.is_set():
-        yield Progress(0, 0, "Starting torch (some seconds, once after napari starts)")
+        yield Progress(
+            0, 0, "Starting torch (some seconds, once per session of napari)"
+        )
         _import_torch()
 
 
@@ -135,21 +137,21 @@ def _import_torch() -> None:
 
 @cache
 def _import_ahead() -> None:
-    """Import torch, once, while a panel is only looked at."""
+    """Import torch once, while a panel is idle."""
 
     def load() -> None:
-        with in_background(), suppress(Exception):  # a run says what is wrong with it
+        with in_background(), suppress(Exception):  # a run reports the error
             _import_torch()
 
-    # no daemon: Python must not end within the import
+    # not a daemon: Python must not exit during the import
     Thread(target=load, name="semsr-torch").start()
 
 
-_DRAW_MS = 50  # between two looks at the live field; chosen
-_SMALL_PX = 1 << 20  # pixels of a level that is read at once; chosen
-_BEGUN = "semsr_begun"
+_DRAW_MS = 50  # between two updates of the live field; chosen
+_SMALL_PX = 1 << 20  # pixels of a level that is read as a whole; chosen
+_RUN_KEY = "semsr_begun"
 _INCOMPLETE = " (incomplete)"
-# with the number that napari adds where there is such a layer
+# with the number that napari adds if the name exists
 _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 
 
@@ -162,15 +164,15 @@ def live_field(
     name: str,
     whole: bool,
 ) -> tuple["LiveField", dict[str, Any]]:
-    """Make what is drawn while an image is enhanced, and the keywords to show it.
+    """Return the field drawn while an image is enhanced, and the keywords of its layer.
 
-    It is calibrated as the result will be, and as bright as the layer.
+    It has the calibration of the result, and the contrast of the layer.
     """
     from napari_semsr.inference import LiveField, plan_output
 
     output = plan_output(micrograph, card, options)
     sources = _in_memory(micrograph, layer)
-    own = card.get("grey", "input") != "input"  # its grey levels are the model's
+    own = card.get("grey", "input") != "input"  # its grey levels are those of the model
     grey = contrast_limits(sources) if own else None
     live = LiveField(output, sources, grey=grey, whole=whole)
     result = Micrograph(
@@ -192,7 +194,7 @@ def live_field(
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
-    """Collect what of an image can be drawn without computing anything."""
+    """Collect the levels of an image that can be drawn without computation."""
     levels: list[Any] = [micrograph.data]
     if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
@@ -200,19 +202,19 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     coarsest = levels[-1]
     if not levels_in_memory and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
         levels_in_memory = [np.asarray(coarsest)]
-    # else a grey that is shown as neither dark nor bright
+    # else a medium grey
     middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
     return levels_in_memory or [np.full((1, 1), middle)]
 
 
 def half_done(viewer: ViewerModel) -> "list[LiveLayer]":
-    """Find what was begun in a viewer and is not finished, the newest first."""
-    live_layers = [getattr(layer, _BEGUN, None) for layer in reversed(viewer.layers)]
+    """Return the unfinished live layers of a viewer, the newest first."""
+    live_layers = [getattr(layer, _RUN_KEY, None) for layer in reversed(viewer.layers)]
     return [live for live in live_layers if live is not None and live.is_partial]
 
 
 class LiveLayer(QObject):
-    """A layer that is being enhanced; it outlives the panel that began it."""
+    """A layer that is being enhanced; it outlives the panel that started it."""
 
     def __init__(
         self,
@@ -227,14 +229,16 @@ class LiveLayer(QObject):
         self.live = live
         self.store = store
         self.made = request  # source, model, options, and its plane and place
-        self.wanted = True  # else what is done of the store goes when its run ends
+        self.wanted = (
+            True  # otherwise the unfinished store is deleted when its run ends
+        )
         self._viewer = viewer
         self._on_layer_removed = on_removed
         many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
         data: Any = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE_KEY] = True
-        setattr(self.layer, _BEGUN, self)
+        setattr(self.layer, _RUN_KEY, self)
         viewer.layers.events.removed.connect(self._on_removed)
         self._view = field_in_view(viewer, self.layer)
         live.look_at(self._view)
@@ -248,13 +252,13 @@ class LiveLayer(QObject):
 
     @property
     def is_partial(self) -> bool:
-        """Whether some of the layer has yet to be enhanced."""
+        """Whether a part of the layer is not enhanced yet."""
         return bool(self.layer.metadata.get(LIVE_KEY))
 
     def tick(self) -> None:
-        """Tell the run what is looked at, and draw what is new of it."""
+        """Pass the part in view to the run, and draw new tiles."""
         view = field_in_view(self._viewer, self.layer)
-        if view != self._view:  # then napari has just read all of it anew
+        if view != self._view:  # then napari has just read all of it again
             self._view = view
             self.live.look_at(view)
             return
@@ -263,13 +267,13 @@ class LiveLayer(QObject):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def resume(self, on_removed: Callable[[], None]) -> None:
-        """Draw again, because the run goes on."""
+        """Draw again, because the run resumes."""
         self._on_layer_removed = on_removed
         self._name(complete=True)
         self._timer.start()
 
     def pause(self) -> None:
-        """Draw a last time, because the run has stopped; the layer stays."""
+        """Draw a last time, because the run has stopped; the layer is kept."""
         self._timer.stop()
         if self.is_shown:
             self._name(complete=False)
@@ -277,7 +281,7 @@ class LiveLayer(QObject):
             self.layer.refresh(extent=False, highlight=False)
 
     def _name(self, *, complete: bool) -> None:
-        """Say in the layer's name whether it was left half done."""
+        """Mark an unfinished layer in its name."""
         name = _INCOMPLETE_END.sub("", self.layer.name)
         if not complete:
             self.layer.name = f"{name}{_INCOMPLETE}"
@@ -285,19 +289,19 @@ class LiveLayer(QObject):
             self.layer.name = free_name(self._viewer, name)
 
     def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
-        """Show the finished store in place of the live levels."""
+        """Replace the live levels by the finished store."""
         self._timer.stop()
         if not self.is_shown:
             return
         self.layer.metadata.pop(LIVE_KEY, None)
-        delattr(self.layer, _BEGUN)
+        delattr(self.layer, _RUN_KEY)
         self.layer.data = list(levels) if self.layer.multiscale else levels[0]
         self.layer.metadata.update(layer_keywords(micrograph)["metadata"])
         self.layer.metadata[STORE_KEY] = str(self.store.path.resolve())
         without_cache(self.layer)
 
     def discard(self) -> None:
-        """Take the layer out of the viewer."""
+        """Remove the layer from the viewer."""
         self._timer.stop()
         self.wanted = False
         if self.is_shown:
@@ -315,7 +319,7 @@ class LiveLayer(QObject):
             self._on_layer_removed()
 
 
-_TICK_MS = 100  # between two looks for a preview; chosen
+_TICK_MS = 100  # between two updates of a preview; chosen
 _SIDE_PX = 192  # of the preview; chosen
 _NAME = "preview"
 Subject = tuple[Image, Micrograph, str, Any]
@@ -323,9 +327,9 @@ Subject = tuple[Image, Micrograph, str, Any]
 
 
 class MousePreview(OverLayer):
-    """Shows what a model makes of the place under the mouse."""
+    """Previews a model's output under the mouse."""
 
-    found = Signal(object)  # the blur that the model goes by, in px, or None
+    found = Signal(object)  # the blur measured by the model, in px, or None
 
     def __init__(
         self,
@@ -348,7 +352,7 @@ class MousePreview(OverLayer):
         viewer.dims.events.point.connect(self._on_slider)
 
     def start(self) -> None:
-        """Begin with what the panel says now, or begin anew."""
+        """Start, or restart, with the current settings of the panel."""
         self._is_wanted = True
         if self.runner.busy:
             self.runner.cancel()
@@ -370,24 +374,24 @@ class MousePreview(OverLayer):
         self._timer.start()
 
     def change(self, _: Any = None) -> None:
-        """Begin anew, because something in the panel changed; nothing when off."""
+        """Restart because a setting of the panel changed; do nothing if off."""
         if self._is_wanted:
             self.start()
 
     def _on_slider(self, _: Any = None) -> None:
-        """Begin anew where another plane may be shown."""
+        """Restart if another plane may be shown."""
         if is_alive(self) and self._subject is not None and self._subject[0].ndim > 2:
             self.change()
 
     def stop(self) -> None:
-        """End, and take the box away."""
+        """Stop, and remove the box."""
         self._is_wanted = False
         self._timer.stop()
         self.runner.cancel()
         self.remove()
 
     def tick(self) -> None:
-        """Ask for the box under the mouse, and show what has come."""
+        """Request the box under the mouse, and show finished results."""
         subject = self._subject
         if subject is None or subject[0] not in self._viewer.layers:
             self.stop()
@@ -405,7 +409,7 @@ class MousePreview(OverLayer):
                 self.found.emit(self._desk.blur_px)
 
     def _show(self, subject: Subject, box: Box, pixels: Any) -> None:
-        """Put the pixels where they belong."""
+        """Show the pixels at their place."""
         source, image, _, _ = subject
         pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
         corner = np.asarray(image.origin) + (
@@ -426,14 +430,14 @@ class MousePreview(OverLayer):
 
 
 class EnhanceCompare(CompareControls):
-    """Controls for comparing, and for trying models at the mouse."""
+    """Controls for comparing, and for previewing models under the mouse."""
 
     def __init__(self, panel: Panel, read: Callable[[], Subject]) -> None:
         super().__init__(panel)
         self.pointing = CheckBox(
             name="pointing",
             text="Preview at the mouse",
-            tooltip="Enhance a small box under the mouse, to try models and options.",
+            tooltip="Enhance a small box under the mouse, to test models and options.",
         )
         self.add(self.pointing)
         self.preview = MousePreview(panel.viewer, read, panel.show_problem, self)
@@ -441,11 +445,11 @@ class EnhanceCompare(CompareControls):
         self.preview.runner.failed.connect(self.stop_preview)
 
     def start_preview(self, _: Any = None) -> None:
-        """Show a preview, because an option was chosen that wants to be looked at."""
+        """Show a preview, because the effect of a chosen option should be checked."""
         self.pointing.value = True
 
     def stop_preview(self, _: Any = None) -> None:
-        """Take the preview away, because a run begins or it failed."""
+        """Remove the preview, because a run starts or the preview failed."""
         self.pointing.value = False
 
     def _point(self, on: bool) -> None:
@@ -455,11 +459,11 @@ class EnhanceCompare(CompareControls):
             self.preview.stop()
 
 
-_TELLS_APART = "informed"  # architecture of models that follow weights
+_INFORMED = "informed"  # architecture of models with weights as options
 
 
-class _Apart(Folded):
-    """Options that are folded away until they are asked for."""
+class _FoldedOptions(Folded):
+    """A group of options that is folded by default."""
 
     has_settings = True
 
@@ -468,47 +472,48 @@ class _Apart(Folded):
         super().__init__(title, tooltip, self.form, *more)
 
     def set_values(self, **values: Any) -> None:
-        """Type values, and unfold when one of them is not as usual."""
+        """Set values, and unfold if one of them is not the default."""
         self.form.set_values(**values)
         usual = EnhanceOptions().model_dump()
         if any(value != usual[name] for name, value in values.items()):
             self.unfold()
 
 
-class Advanced(_Apart):
-    """Options that few runs need."""
+class Advanced(_FoldedOptions):
+    """The advanced options."""
 
     def __init__(self) -> None:
         self.cluster = OptionsForm(ClusterOptions)
         line = self.cluster.widget("scheduler").native
-        line.setPlaceholderText("none: in napari itself")
-        tooltip = "Memory, tolerance, flips and turns, cluster; few runs need them."
+        line.setPlaceholderText("none: in napari")
+        tooltip = "Memory, tolerance, flips and rotations, cluster; few runs need them."
         super().__init__(ADVANCED, tooltip, self.cluster)
 
     @property
     def options(self) -> ClusterOptions:
-        """Where it runs: on the scheduler that was typed, if one was."""
+        """The scheduler to run on, if one was entered."""
         address = str(self.cluster.values()["scheduler"] or "").strip()
         return ClusterOptions(scheduler=address or None)
 
 
-_OFF, _FOUND = "off", "found"
+_OFF, _MEASURED = "off", "found"
 _DIGESTED_PX = 1 << 24  # of a layer; chosen: a tenth of a second
 _BEFORE_REGISTERED = (
-    " Enhance the image as it was before it was registered, and register the result."
+    " Enhance the image from before the registration, and register the result."
 )
 
 
 class Sharpen(Form):
-    """The blur that is undone: none, what the model finds, or a width."""
+    """The blur to undo: none, the one the model measures, or a given width."""
 
     def __init__(self) -> None:
         self.kind = ComboBox(
             name="sharpen",
             label="Sharpen",
-            tooltip="Undo a blur: none, what the model finds, or of a standard "
-            "deviation that you know. Choose, and look at it under the mouse.",
-            choices=[(n, n) for n in (_FOUND, _OFF, "px", "nm")],
+            tooltip="Undo no blur, the blur that the model measures, or one of a "
+            "known standard deviation. Choose, and check the preview under "
+            "the mouse.",
+            choices=[(n, n) for n in (_MEASURED, _OFF, "px", "nm")],
         )
         self.sigma = FloatSpinBox(
             name="blur_width",
@@ -530,19 +535,19 @@ class Sharpen(Form):
         self.show_row("blur_width", self.kind.value in ("px", "nm"))
 
     def tell_found(self, blur_px: float | None) -> None:
-        """Say beside the choice what the model found."""
-        text_found = _FOUND if blur_px is None else f"{_FOUND}: {blur_px:.2f} px"
+        """Show next to the choice the blur that the model measured."""
+        text_found = _MEASURED if blur_px is None else f"{_MEASURED}: {blur_px:.2f} px"
         texts = text_found, _OFF, "a width in px", "a width in nm"
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
 
     def forget_found(self, _: Any = None) -> None:
-        """Say no more what was found in another layer, or by another model."""
+        """Clear the blur measured in another layer, or by another model."""
         self.tell_found(None)
 
     def blur_px(self, size: PixelSize | None) -> float | None:
-        """Give the option's value, for a layer of a pixel size."""
-        if self.kind.value == _FOUND:
+        """Return the option's value for a layer with a pixel size."""
+        if self.kind.value == _MEASURED:
             return None
         if self.kind.value == _OFF or not self.sigma.value:
             return 0.0
@@ -550,8 +555,8 @@ class Sharpen(Form):
         return sum(point_spread.sigma_px(size)) / 2
 
     def choose(self, blur_px: float | None) -> None:
-        """Choose what an option says."""
-        self.kind.value = _FOUND if blur_px is None else "px" if blur_px else _OFF
+        """Set the choice from an option's value."""
+        self.kind.value = _MEASURED if blur_px is None else "px" if blur_px else _OFF
         if blur_px:
             self.sigma.value = blur_px
 
@@ -559,19 +564,19 @@ class Sharpen(Form):
 _MAPS = {
     MISFIT: ("the misfit", "misfit (%)"),
     UNFAMILIAR: (
-        "what is unlike the training place",
-        "unlike the training place (above 1)",
+        "the distance to the training area",
+        "distance to training area (unlike it above 1)",
     ),
 }
-"""What each map is of, and how its layer is called."""
+"""Subject of each map, and the name of its layer."""
 _EXISTING = {"refuse": "refuse", "resume it": "resume", "replace it": "replace"}
 
 
 class EnhancePanel(Panel):
-    """Enhances a layer with a model from the shelf.
+    """Enhances a layer with an installed model.
 
-    The result is a layer at once. It shows the input where nothing is enhanced yet, and
-    what is in view is enhanced first.
+    The layer of the result is added immediately. It shows the input where nothing is
+    enhanced yet, and the part in view is enhanced first.
     """
 
     help_place = "live.md"
@@ -586,38 +591,41 @@ class EnhancePanel(Panel):
             precision=preference("computing", "precision"),
         )
         tooltip = (
-            "How much of noise, blur and haze is removed, and what the model finds."
+            "How much of noise, blur and haze is removed; with the values that "
+            "the model measures."
         )
-        self.weights, self.advanced = _Apart(WEIGHTS, tooltip), Advanced()
+        self.weights, self.advanced = _FoldedOptions(WEIGHTS, tooltip), Advanced()
         self.sharpen = Sharpen()
         self.whole = CheckBox(
             name="whole",
             text="Whole field",
-            tooltip="What is in view always comes first. Unticked, the rest waits "
-            "until it is looked at, or until this is ticked again.",
+            tooltip="The part in view is always enhanced first. If unticked, the "
+            "rest is enhanced only when it comes into view, or when this is "
+            "ticked again.",
             value=True,
         )
         self.misfit = CheckBox(
             name="misfit",
             text="Map of the misfit",
-            tooltip="Add a layer that shows where the result, blurred again, does not "
-            "explain the input: what it left out, or drew that light contradicts. In "
-            "per cent of the input's contrast.",
+            tooltip="Add a layer that shows where the result, blurred again, differs "
+            "from the input: structures that it misses, or adds without "
+            "evidence. In per cent of the input's contrast.",
         )
         self.unfamiliar = CheckBox(
             name="unfamiliar",
-            text="Show where it is unlike the training place",
-            tooltip="Add a layer with the distance of each block of 96 px to the place "
-            "that the model was trained on; above 1 it is unlike it.",
+            text="Show distance to the training area",
+            tooltip="Add a layer with the distance of each block of 96 px to the "
+            "area that the model was trained on; above 1, a block is unlike "
+            "that area.",
         )
-        self.unmade = RichLabel()  # why a ticked map is not made
+        self.unmade = RichLabel()  # why a ticked map cannot be made
         self.output = store_edit()
         self.existing = ComboBox(
             name="existing",
             label="If it exists",
-            tooltip="Leave an existing store alone, go on with one that was "
-            "interrupted, here or by the command, with the settings that it was begun "
-            "with, or replace it.",
+            tooltip="Keep an existing store, resume one that was interrupted here or "
+            "in the command line with the settings it was started with, or "
+            "overwrite it.",
             choices=list(_EXISTING.items()),
         )
         self.look = EnhanceCompare(self, self._subject)
@@ -626,9 +634,9 @@ class EnhancePanel(Panel):
         self._options_shown: tuple[Any, Any] = (
             None,
             None,
-        )  # options as read, and as they were
-        self._project: Path | None = None  # where unfinished stores were looked for
-        self._store_offered: Path | None = None  # of them, the one to go on with
+        )  # options as read, and the former ones
+        self._project: Path | None = None  # folders searched for unfinished stores
+        self._store_offered: Path | None = None  # the one of them to resume
         self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
         choices = Form(self.whole, *self._ticks.values())
         where = Form(self.output, self.existing)
@@ -643,10 +651,10 @@ class EnhancePanel(Panel):
         self._propose(self.layer.value)
         self._compare(self.layer.value)
         self._show_rows()
-        self._offer_to_go_on()
+        self._offer_to_resume()
 
     def _connect(self) -> None:
-        """Let cards, rows and the preview follow what is chosen."""
+        """Update cards, rows and the preview when a choice changes."""
         self.layer.changed.connect(self._propose)
         self.layer.changed.connect(self._compare)
         self.layer.changed.connect(self.look.compare)
@@ -665,23 +673,23 @@ class EnhancePanel(Panel):
                 form.on_change(name, self.look.preview.change)
         for control in (self.sharpen.kind, self.sharpen.sigma):
             control.changed.connect(self.look.preview.change)
-        # a choice of the user's is looked at; one that a run left is not
+        # preview a choice of the user, but not one set by a run
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
         self.look.preview.found.connect(self.sharpen.tell_found)
         self.runner.failed.connect(self._stop_drawing)
         self.session.changed.connect(self._look_in_project)
 
     def _propose(self, layer: Any) -> None:
-        """Propose the model that suits a layer."""
+        """Propose the model that fits a layer."""
         fits = layer is not None and is_superlens(layer)
-        own: list[str] = []  # what a network made is not what it learnt from
+        own: list[str] = []  # a network's output is not what the model was trained on
         if layer is not None and network_of(layer) is None:
             own = models_of_place(partial(self._digests, layer))
         usual = MOSAIC_MODEL if fits else None
         self.model.propose(own[-1] if own else usual)
 
     def _digests(self, layer: Image) -> set[str]:
-        """Give the digests of a layer, its file, and all that it was made of."""
+        """Return the digests of a layer, its file, and all its sources."""
         history = provenance_of(layer)
         digests = {*digests_of(InputRecord(role="image", name="", provenance=history))}
         try:
@@ -691,7 +699,7 @@ class EnhancePanel(Panel):
                 file = Path(layer.metadata.get(STORE_KEY) or image.path or "")
                 if file.name and file.exists():
                     digests.add(run(digest_image(file)))
-        except (SemsrError, OSError):  # it cannot be enhanced, which a run says
+        except (SemsrError, OSError):  # it cannot be enhanced, which a run reports
             pass
         return digests
 
@@ -709,44 +717,44 @@ class EnhancePanel(Panel):
         model_has_size = self.model.card.get("pixel_size_nm") is not None
         self.form.show_row("resample", model_has_size)
         for part in (self.sharpen, self.weights):
-            part.setVisible(self._tells_apart())
+            part.setVisible(self._has_separate_amounts())
         self._show_unmade()
 
-    def _why_unmade(self) -> dict[str, str]:
-        """Say of maps that are ticked why they cannot be made, by their names."""
+    def _reasons_unmade(self) -> dict[str, str]:
+        """Return the reasons why ticked maps cannot be made, by their names."""
         card, why = self.model.card, {}
         if self.misfit.value and not learnt_from_instrument(card):
             why[MISFIT] = (
-                f"{card.get('name', self.model.value)} did not learn from a simulated "
-                "instrument, so that its blur is not known"
+                f"{card.get('name', self.model.value)} was not trained with a "
+                "simulated instrument, so the blur is not known"
             )
-        if self.unfamiliar.value and not _states_its_place(card):
+        if self.unfamiliar.value and not _has_training_area(card):
             why[UNFAMILIAR] = (
                 f"{card.get('name', self.model.value)} does not state its training "
-                "place, as models of Train on SEM do"
+                "area; models made by Train on SEM do"
             )
         if self.takes_stack():
-            reason = "of all planes no map is made; untick All planes for one of them"
+            reason = "maps are not made of all planes; untick All planes to map one"
             why = {key: reason for key, tick in self._ticks.items() if tick.value}
         return why
 
     def _show_unmade(self, _: object = None) -> None:
-        """Say it below the ticks; no tick is hidden that is set."""
+        """Show the reasons below the tick boxes; no set tick box is hidden."""
         if not is_alive(self):
             return
         from_instrument = learnt_from_instrument(self.model.card)
         self.misfit.visible = from_instrument or bool(self.misfit.value)
-        states_place = _states_its_place(self.model.card)
+        states_place = _has_training_area(self.model.card)
         self.unfamiliar.visible = states_place or bool(self.unfamiliar.value)
         lines = (
             f'<p class="warning">No map of {_MAPS[key][0]}: {escape(sentence)}.</p>'
-            for key, sentence in self._why_unmade().items()
+            for key, sentence in self._reasons_unmade().items()
         )
         self.unmade.setText("".join(lines))
 
-    def _tells_apart(self) -> bool:
-        """Tell whether the model removes noise, blur and haze each for itself."""
-        return self.model.card.get("architecture") == _TELLS_APART
+    def _has_separate_amounts(self) -> bool:
+        """Return whether the model has separate amounts for noise, blur and haze."""
+        return self.model.card.get("architecture") == _INFORMED
 
     def _check_model(self) -> None:
         panel: Any = open_panel(self.viewer, "Check model")
@@ -757,7 +765,7 @@ class EnhancePanel(Panel):
             self.live.live.queue.whole = whole
 
     def _subject(self) -> Subject:
-        """Read what is to be enhanced, and how."""
+        """Read layer, image, model and options."""
         layer, model = self.layer.value, self.model.value
         micrograph = self.micrograph(layer)
         if model is None:
@@ -766,9 +774,9 @@ class EnhancePanel(Panel):
         return layer, micrograph, model, self._options(micrograph.pixel_size_nm)
 
     def _options(self, size: PixelSize | None) -> EnhanceOptions:
-        """Read the options; those that were shown are all the same as they were."""
+        """Read the options; those of the unfinished store if none was changed."""
         weights = {}
-        if self._tells_apart():
+        if self._has_separate_amounts():
             blur = self.sharpen.blur_px(size)
             weights = self.weights.form.values() | {"blur_px": blur}
         options_typed = self.form.options(**self.advanced.form.values(), **weights)
@@ -776,14 +784,14 @@ class EnhancePanel(Panel):
         options: EnhanceOptions = whole if options_typed == read else options_typed
         return options
 
-    # -- where it goes ---------------------------------------------------------
+    # -- the output ----------------------------------------------------------
 
     def writes(self) -> Path | None:
-        """Give the path that was chosen."""
+        """Return the chosen output path."""
         return typed_store(self.output, stack=self.takes_stack())
 
-    def _resumes(self) -> bool:
-        """Whether a store that was interrupted is to be gone on with."""
+    def _is_resuming(self) -> bool:
+        """Whether to resume an interrupted store."""
         return bool(self.existing.value == "resume")
 
     def _result_name(self, micrograph: Micrograph, card: dict[str, Any]) -> str:
@@ -791,10 +799,10 @@ class EnhancePanel(Panel):
         return result_name(self.viewer, micrograph.name, model)
 
     def _options_before(self) -> Any:
-        """Show how a store was begun that is to be resumed, and give its options."""
+        """Show the options of a store to be resumed, and return them."""
         path = None if self.takes_stack() else typed_store(self.output)
         store_record = None
-        if path is not None and self._resumes():
+        if path is not None and self._is_resuming():
             store_record = find_unfinished(path)
         if store_record is None:
             return None
@@ -810,15 +818,15 @@ class EnhancePanel(Panel):
         for part in (self.weights, self.advanced):
             part.set_values(**{name: values[name] for name in part.form.names})
         self._options_shown = None, None
-        self._options_shown = self._options(None), options  # rows show a few decimals
+        self._options_shown = self._options(None), options  # rows round the values
 
-    def _goes_on(
+    def _find_resumable(
         self, request: tuple[Any, ...], path: Path | None, existing: str
     ) -> LiveLayer | None:
-        """Find a layer that was left half done by the same settings, of one plane.
+        """Find an unfinished layer with the same settings and plane.
 
-        Its store is moved to the path, where one was chosen. One that is to be replaced
-        is taken away.
+        Its store is moved to the path, if one was chosen. A layer to be overwritten is
+        removed.
         """
         live = next(
             (item for item in half_done(self.viewer) if item.made == request), None
@@ -841,7 +849,7 @@ class EnhancePanel(Panel):
     # -- running ---------------------------------------------------------------
 
     def job(self) -> Work:
-        """Read the form; the layer is added when the turn of the run has come."""
+        """Read the form; the layer is added when the run starts."""
         options_before = self._options_before()
         source, micrograph, model, options = self._subject()
         options = options_before or options
@@ -855,7 +863,7 @@ class EnhancePanel(Panel):
         plane = plane_at(source, self.viewer.dims)
         place_seen = plane, micrograph.pixel_size_nm, micrograph.origin
         request, path = (source, model, options, place_seen), self.writes()
-        ticks, unmade = self._ticks.items(), self._why_unmade()
+        ticks, unmade = self._ticks.items(), self._reasons_unmade()
         maps = {key: bool(one.value) and key not in unmade for key, one in ticks}
         there = self._outcome
         if there is not None and any(maps.values()) and self._is_made(request, path):
@@ -871,9 +879,9 @@ class EnhancePanel(Panel):
         def begin() -> None:
             self.look.stop_preview()
             self._outcome = self.live = None
-            if planes:  # they are not drawn meanwhile
+            if planes:  # they are not drawn during the run
                 return
-            live = self.live = self._goes_on(request, path, existing)
+            live = self.live = self._find_resumable(request, path, existing)
             if live is None:
                 field, keywords = live_field(
                     micrograph,
@@ -893,7 +901,7 @@ class EnhancePanel(Panel):
                 )
             else:
                 live.resume(self._on_layer_removed)
-            # the job need not wait until the window is drawn
+            # the job need not wait for the window to be drawn
             QTimer.singleShot(0, partial(self._show_beside, source))
 
         def make() -> Job[EnhancedOutcome]:
@@ -903,7 +911,7 @@ class EnhancePanel(Panel):
         return Work(make, partial(self.show_outcome, source, micrograph), begin)
 
     def _is_made(self, request: tuple[Any, ...], path: Path | None) -> bool:
-        """Whether the result of these settings is there, where it is to be."""
+        """Whether the result of these settings exists at the chosen path."""
         live = self.live
         return (
             live is not None
@@ -914,7 +922,7 @@ class EnhancePanel(Panel):
         )
 
     def _show_beside(self, source: Any) -> None:
-        """Compare a layer that is being enhanced with its source, and show a scale."""
+        """Show a layer being enhanced next to its source, with a scale bar."""
         if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)
             self.look.compare(source, self.live.layer)
@@ -922,7 +930,7 @@ class EnhancePanel(Panel):
     def show_outcome(
         self, source: Image, image: Micrograph, outcome_enhanced: "EnhancedOutcome"
     ) -> Iterator[None]:
-        """Show the finished result, and write its figures."""
+        """Show the finished result and its figures."""
         outcome, live, layer = outcome_enhanced.written, self.live, None
         if outcome.planes:
             model = str(outcome.made.provenance.model_name)
@@ -939,7 +947,7 @@ class EnhancePanel(Panel):
         self._outcome = outcome
         if self._store_offered == Path(
             outcome.made.output
-        ):  # the next has its own place
+        ):  # the next one chooses its own path
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)
@@ -974,7 +982,7 @@ class EnhancePanel(Panel):
             )
             sentence += "are the network's."
         if outcome_enhanced.again:
-            sentence = f"Mapped in {whole}; the result is the one that was there."
+            sentence = f"Mapped in {whole}; the existing result was kept."
         self.show_result(
             {**figures_of(outcome.made), "Store": outcome.made.output},
             f"{sentence}{hardly}",
@@ -984,38 +992,38 @@ class EnhancePanel(Panel):
     # -- stopping ----------------------------------------------------------------
 
     def _on_layer_removed(self) -> None:
-        """Stop, because the user took the layer away."""
+        """Stop, because the user removed the layer."""
         live = self.live
         if live is None or not live.is_partial:
-            return  # a finished one goes as all others do
+            return  # a finished layer is removed like any other
         if self.runner.running:
             self.stop()
         else:
             live.forget_store()
 
     def _stop_drawing(self, _: str = "") -> None:
-        """Leave what is done on the screen; take away a layer without any of it."""
+        """Keep an unfinished layer in the viewer; remove one without enhanced tiles."""
         live = self.live
         if live is None:
             return
         if not live.is_shown:
             live.forget_store()
-            self.after_cancel = "its layer was removed"
+            self.after_cancel = "the layer was removed"
         elif live.live.tiles_done:
             live.pause()
-            self.after_cancel = "what is finished is kept, and Enhance goes on from it"
+            self.after_cancel = "the finished part is kept, and Enhance resumes from it"
             if self.existing.value == "replace":
-                self.after_cancel += ", unless it is to replace what exists"
+                self.after_cancel += ", unless it is set to overwrite"
         else:
             live.discard()
             live.forget_store()
             self.live = None
             self.after_cancel = "no layer was added"
         if not live.store.temporary and live.store.path.exists():
-            self.after_cancel += ", as does 'resume it' with the store"
+            self.after_cancel += "; 'resume it' continues the store"
 
     def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Get ready for a run while the panel is only looked at."""
+        """Prepare for a run while the panel is idle."""
         super().showEvent(event)
         self._look_in_project()
         QTimer.singleShot(_AHEAD_MS, self._look_ahead)
@@ -1025,7 +1033,7 @@ class EnhancePanel(Panel):
             _import_ahead()
 
     def leave(self) -> None:
-        """Leave what is done of a run to a panel that is opened later."""
+        """Keep an unfinished run for a panel that is opened later."""
         super().leave()
         live = self.live
         if live is None or not live.is_partial or not live.is_shown:
@@ -1035,8 +1043,8 @@ class EnhancePanel(Panel):
         else:
             live.discard()
 
-    def _offer_to_go_on(self) -> None:
-        """Take the settings of a run that another panel left half done."""
+    def _offer_to_resume(self) -> None:
+        """Set the form to a run that another panel left unfinished."""
         live = next(iter(half_done(self.viewer)), None)
         if live is None or live.made[0] not in self.viewer.layers:
             return
@@ -1045,13 +1053,11 @@ class EnhancePanel(Panel):
         self.model.show_model(model)
         self._show_options(options)
         elsewhere = plane != plane_at(source, self.viewer.dims)
-        where = " where its plane is shown" if elsewhere else ""
-        self.show_status(
-            f"{live.layer.name} was left half done; Enhance goes on with it{where}."
-        )
+        where = " when its plane is shown" if elsewhere else ""
+        self.show_status(f"{live.layer.name} is unfinished; Enhance resumes it{where}.")
 
     def _look_in_project(self) -> None:
-        """Offer to go on with what was left half done in the project that is open."""
+        """Offer to resume unfinished stores of the open project."""
         folder = self.session.folder
         if not is_alive(self) or not self.isVisible() or folder == self._project:
             return
@@ -1066,12 +1072,12 @@ class EnhancePanel(Panel):
         stores_shown = [live.store.path for live in half_done(self.viewer)]
         for path in stores:
             record = None if path in stores_shown else find_unfinished(path)
-            if record is not None and (output_typed is None or self._resumes()):
+            if record is not None and (output_typed is None or self._is_resuming()):
                 self._offer_store(path, record.image)
                 return
 
     def _offer_store(self, path: Path, image: str) -> None:
-        """Show how a store was begun, to go on with it."""
+        """Set the form to an unfinished store, to resume it."""
         layers_by_name = {layer.name: layer for layer in self.viewer.layers}
         if layers_by_name.get(image) in self.layer.choices:
             self.layer.value = layers_by_name[image]
@@ -1079,7 +1085,7 @@ class EnhancePanel(Panel):
         self.output.value, self.existing.value = path, "resume"
         with self.showing_errors():
             self._options_before()
-            sentence = f"{path.name} was left half done; Enhance goes on with it."
+            sentence = f"{path.name} is unfinished; Enhance resumes it."
             self.show_status(sentence)
 
     def _show_cancelled(self) -> None:
@@ -1089,17 +1095,17 @@ class EnhancePanel(Panel):
 
 @dataclass(frozen=True, slots=True)
 class EnhancedOutcome:
-    """What was made, and the maps of it."""
+    """The enhanced images, and their maps."""
 
     written: Outcome
     maps: Mapping[str, Opened]
     unmade: tuple[str, ...]  # why ticked maps were not made
-    seconds: float = 0.0  # that all of it took
-    again: bool = False  # whether the result was there before
+    seconds: float = 0.0  # of the whole run
+    again: bool = False  # whether the result existed before
 
 
-def _states_its_place(card: Mapping[str, Any]) -> bool:
-    """Whether a model can be compared with other places."""
+def _has_training_area(card: Mapping[str, Any]) -> bool:
+    """Whether a model states the area it was trained on."""
     return FAMILIARITY in (card.get("training") or {})
 
 
@@ -1110,9 +1116,9 @@ def _enhance(
     maps: Mapping[str, bool],
     **arguments: Any,
 ) -> Job[EnhancedOutcome]:
-    """Enhance an image or planes, open what was written, and map what it is worth.
+    """Enhance an image or planes, open the result, and make the maps asked for.
 
-    `maps`: whether each is made.
+    `maps`: which ones to make.
     """
     start, live = time.monotonic(), None if live_layer is None else live_layer.live
     yield from start_torch()
@@ -1144,9 +1150,9 @@ def _make_maps(
     *,
     again: bool = False,
 ) -> Job[EnhancedOutcome]:
-    """Map what a result is worth; say why what was asked for could not be mapped.
+    """Make the maps asked for; warn about those that could not be made.
 
-    The result stays whatever becomes of its maps. `again`: it was there before.
+    The result is kept even if a map fails. `again`: it existed before.
     """
     start = time.monotonic()
     result_image, misfit = outcome.opened.micrograph, outcome.made.misfit
@@ -1154,8 +1160,8 @@ def _make_maps(
     unmade: list[str] = []
     if maps[MISFIT] and misfit is None:
         unmade.append(
-            f"No map of the misfit was made: {micrograph.name} shows hardly more than "
-            "noise, or has gaps all over."
+            f"No map of the misfit was made: {micrograph.name} shows little more than "
+            "noise, or has too many gaps."
         )
     elif maps[MISFIT] and misfit is not None:
         maps_shown[MISFIT] = yield from map_misfit(micrograph, result_image, misfit)
@@ -1164,7 +1170,7 @@ def _make_maps(
             maps_shown[UNFAMILIAR] = yield from map_unfamiliar(
                 micrograph, model, options
             )
-        except ShapeError as error:  # of an image of less than a block
+        except ShapeError as error:  # of an image smaller than a block
             unmade.append(str(error))
     for part, map_image in maps_shown.items():
         story = result_image.provenance and result_image.provenance.model_copy(

@@ -1,4 +1,4 @@
-"""FRC map: resolution block by block, over the image it belongs to."""
+"""FRC map: resolution of each block, shown over its image."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -91,20 +91,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _TITLE = "FRC map"
-_DIFFERENCE_KEY = "frc_difference"  # a difference of maps is no map of resolutions
-_APART = 0.3  # of a step that blocks may lie apart; chosen: 5 px of 16
-_BINS = 40  # chosen, of the histogram
-# of regions in the histogram, off the marks'; of more the table tells
+_DIFFERENCE_KEY = "frc_difference"  # a difference of maps is not a map of resolutions
+_APART = 0.3  # share of a step by which blocks may be apart; chosen: 5 px of 16
+_BINS = 40  # bins of the histogram; chosen
+# colours of regions in the histogram, unlike the marks'; more are only in the table
 REGION_COLOURS = "#e19696", "#785a1e", "#d21e78", "#2d4bff", "#87962d", "#0ff01e"
 
 _ONE_MOSAIC = (
     "A stitched mosaic needs two exposures: choose a second image, or stitch it with "
-    "its halves. Blending mixes the noise of neighbouring pixels, so that one mosaic "
-    "agrees with itself; tick Split the mosaic all the same to see what it says."
+    "its halves. Blending correlates the noise of neighbouring pixels, so the halves "
+    "of one mosaic agree too well; tick Split the mosaic anyway to measure it "
+    "nevertheless."
 )
-_HALVES = "The halves beside this mosaic tell its resolution, where both cover it."
+_HALVES = "The stored halves of this mosaic are compared, where both cover it."
 
-# Colours that viridis has not, to any eye, so that a failed block is never read as a
+# Colours that do not occur in viridis, so that a failed block is never read as a
 # number.
 REASON_COLOURS = {
     "no-signal": "#78695a",
@@ -118,9 +119,9 @@ REASON_COLOURS = {
 
 
 def _show_below(viewer: Viewer, layer: Image) -> str:
-    """Show an image that was measured, without what networks made above it.
+    """Show a measured image, and hide network outputs above it.
 
-    Else the map would seem to be theirs. Gives the names of what is hidden.
+    Otherwise the map would seem to be theirs. Returns the names of hidden layers.
     """
     layer.visible = True
     above = list(viewer.layers)[viewer.layers.index(layer) + 1 :]
@@ -140,7 +141,7 @@ def add_failed_layer(
 ) -> Any:
     """Add the blocks of a map without a resolution, coloured and named by their reason.
 
-    `codes` (Y, X) are 0 where there is a resolution. Gives the layer, or None where no
+    `codes` (Y, X) are 0 where there is a resolution. Returns the layer, or None if no
     block failed.
     """
     if not np.any(codes):
@@ -164,8 +165,8 @@ def add_failed_layer(
 class FrcOutcome:
     """Map and whole-field curve of the same images.
 
-    The curve is of a part where gaps were cut off; without one it is said why. The note
-    is about a mosaic's halves.
+    If gaps were cropped, the curve is that of a part; without a curve, the reason is
+    given. The note concerns a mosaic's halves.
     """
 
     blocks: FrcMapReport
@@ -185,9 +186,9 @@ def _measure(
     needs_halves: bool = False,
     regions: Sequence[Region] = (),
 ) -> Job[FrcOutcome]:
-    """Correlate an image, or two independent ones: as a whole, then block by block.
+    """Correlate one image or two independent ones: as a whole, then block by block.
 
-    A mosaic alone is measured by its halves, where they lie beside its store; one that
+    A single mosaic is measured by its halves, if they are next to its store; one that
     `needs_halves` is refused without them.
     """
     halves, note = None, None
@@ -213,7 +214,7 @@ def _measure(
             both = parts[1], parts[2]
             whole = yield from FRC.job(parts[0], halves=both, options=frc_options)
         alone = yield from DECORRELATION.job(parts[0])
-    except SemsrError as error:  # what keeps the map from being made, it says itself
+    except SemsrError as error:  # the map reports its own refusal
         why = str(error)
     blocks = yield from FRC_MAP.job(*images, halves=halves, options=options)
     within = _within(regions, blocks)
@@ -223,7 +224,7 @@ def _measure(
 def _within(
     regions: Sequence[Region], report: FrcMapReport
 ) -> Mapping[str, NDArray[np.bool_]]:
-    """Tell which blocks have their centre in each region."""
+    """Return for each region which blocks have their centre in it."""
     grid = report.result.map
     rows, columns = np.indices(grid.shape)
     places = np.stack([rows.ravel(), columns.ravel()], axis=1) * grid.scale
@@ -232,7 +233,7 @@ def _within(
 
 
 class FrcMapPanel(Panel):
-    """Maps the resolution of two layers, or of one and its split."""
+    """Maps the resolution of two layers, or of one layer that is split."""
 
     plots = True
     help_place = "frc.md#maps"
@@ -251,14 +252,14 @@ class FrcMapPanel(Panel):
         self.split_mosaic = CheckBox(
             name="split_mosaic",
             value=False,
-            text="Split the mosaic all the same",
-            tooltip="Measure a stitched mosaic without its halves by itself; the "
-            "blending of its frames makes that too good or too bad.",
+            text="Split the mosaic anyway",
+            tooltip="Measure a single mosaic that has no stored halves; blending of "
+            "frames makes the resolution too good or too poor.",
         )
         self.regions = new_region_box(
             self,
-            "blocks whose centre lies in one of its regions are summed up for each, in "
-            "a table and in the histogram.",
+            "blocks are summarised for each region that contains their centre, in a "
+            "table and in the histogram.",
         )
         self.form = OptionsForm(FrcMapJobOptions)
         self.advice = RichLabel()
@@ -277,7 +278,11 @@ class FrcMapPanel(Panel):
         self.before, self.after = (
             self.new_layer_box(name, label, tip, layers=maps, none="none")
             for name, label, tip in (
-                ("before", "Before", "A map of resolutions, such as before enhancing."),
+                (
+                    "before",
+                    "Before",
+                    "A map of resolutions, such as one made before enhancing.",
+                ),
                 ("after", "After", "Another map of the same blocks."),
             )
         )
@@ -290,7 +295,7 @@ class FrcMapPanel(Panel):
         self.add_group("Two maps", two)
         self.add_results("Resolution", helpers="Show failed blocks and outline")
         self._found_none = False
-        # not magicgui's signal, which keeps None to itself
+        # not magicgui's signal, which is not emitted for None
         for box in (self.first, self.second):
             box.native.currentIndexChanged.connect(self._advise)
         self.take_input(self.first)
@@ -306,7 +311,7 @@ class FrcMapPanel(Panel):
         self._advise()
 
     def takes(self, layer: Layer) -> bool:
-        """Leave out what a network made, which has no resolution of its own."""
+        """Exclude network outputs, for which a resolution is not defined."""
         return super().takes(layer) and network_of(layer) is None
 
     @property
@@ -315,7 +320,7 @@ class FrcMapPanel(Panel):
         return self._found_none
 
     def _advise(self, _: object = None) -> None:
-        """Say first that one stitched mosaic is not enough."""
+        """Show a note if a single stitched mosaic is not enough."""
         first, second = self.first.value, self.second.value
         alone = first is not None and second is None and is_stitched(first)
         store = _store_of(first) if alone else None
@@ -366,7 +371,10 @@ class FrcMapPanel(Panel):
             apart = values[1] - values[0]
             finite = apart[np.isfinite(apart)]
             if not finite.size:
-                msg = "Both maps must share blocks with a resolution, got none."
+                msg = (
+                    "The maps have no common block with a resolution; choose two "
+                    "maps of the same area."
+                )
                 raise OptionError(msg, code="nothing-to-measure")
             unit = "nm" if first.pixel_size_nm is not None else "px"
             difference_layer = self._add_difference(first, apart, (before, after))
@@ -382,7 +390,7 @@ class FrcMapPanel(Panel):
     def _add_difference(
         self, grid: Micrograph, apart: NDArray[Any], maps: tuple[Image, Image]
     ) -> Any:
-        """Add a difference of maps around zero, which has no colour."""
+        """Add a difference of maps, with a colour map that is neutral at zero."""
         most = max(abs(end) for end in contrast_limits(apart, 1, 99))
         look = DisplaySettings(
             limits=(-most, most),
@@ -409,12 +417,12 @@ class FrcMapPanel(Panel):
         return layer
 
     def show_outcome(self, layer: Image, outcome: FrcOutcome) -> Iterator[None]:
-        """Add the layers, draw the plots, write the figures, each in its turn."""
+        """Add the layers, draw the plots and show the figures, step by step."""
         report = outcome.blocks
         self._found_none = report.failed == report.blocks
         where = f"its image {layer.name!r} was removed, so the map is not shown"
         if layer in self.viewer.layers:
-            where = "the map lies over the image"
+            where = "the map is shown over the image"
             result, name = report.result, report.images[0]
             with self.in_place(*self._measured) as earlier:
                 yield from self.take_away(earlier)
@@ -460,7 +468,7 @@ class FrcMapPanel(Panel):
         )
 
     def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
-        """Draw the blocks' resolutions, and the correlation of the whole field."""
+        """Plot the blocks' resolutions, and the correlation of the whole field."""
         from napari_semsr.widgets.base import draw_plot
 
         plot = self.clear_plot(rows=2, height=280, place=1)
@@ -475,9 +483,9 @@ class FrcMapPanel(Panel):
 def _shared_blocks(
     before: Micrograph, after: Micrograph
 ) -> tuple[Micrograph, NDArray[Any]]:
-    """Cut two maps to the blocks that both have; gives the first, and both (2, Y, X).
+    """Crop two maps to their common blocks; return the first, and both (2, Y, X).
 
-    Registering cuts off some pixels, so that blocks may lie a part of a step apart.
+    Registering crops some pixels, so blocks may be a fraction of a step apart.
     """
     pitch = np.array(before.scale)
     apart = np.subtract(after.origin, before.origin) / pitch
@@ -492,7 +500,8 @@ def _shared_blocks(
     ):
         msg = (
             f"Both maps must have the same blocks, got {before.name!r} and "
-            f"{after.name!r} on unlike grids; map both with one block and step."
+            f"{after.name!r} on different grids; map both with the same block and "
+            "step."
         )
         raise ShapeError(msg, code="grid-mismatch")
     ours, theirs = (
@@ -504,22 +513,22 @@ def _shared_blocks(
 
 
 def _are_alike(first: Image, other: Image) -> bool:
-    """Whether two layers were taken, and treated in the same way since."""
+    """Whether two layers were recorded and processed in the same way."""
     return (
         is_exposure(first) and is_exposure(other) and jobs_of(first) == jobs_of(other)
     )
 
 
 def _store_of(layer: Image) -> Path | None:
-    """Give the store or file that a layer shows."""
+    """Return the store or file of a layer."""
     store = layer.metadata.get(STORE_KEY) or file_of(layer)
     return Path(store) if store else None
 
 
 def _histograms(outcome: FrcOutcome) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """Count the blocks of each region by their resolution; (K + 1,) edges, (K,) each.
+    """Histogram the resolutions of each region's blocks; (K + 1,) edges, (K,) counts.
 
-    The whole field comes first; no block has a resolution where there is no edge.
+    The whole field comes first; there are no edges if no block has a resolution.
     """
     values = np.asarray(outcome.blocks.result.measured, dtype=float)
     finite = values[np.isfinite(values)]
@@ -535,7 +544,7 @@ def _histograms(outcome: FrcOutcome) -> tuple[NDArray[Any], dict[str, NDArray[An
 
 
 def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
-    """Draw the distribution of block resolutions in nm or px."""
+    """Plot the distribution of block resolutions in nm or px."""
     from napari_semsr.widgets.base import COLOURS, short_label, show_legend
 
     report = outcome.blocks
@@ -557,7 +566,7 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
 
 
 def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
-    """Lay the correlation of the whole field, and what decorrelation says, together."""
+    """Plot the correlation of the whole field with the decorrelation result."""
     (plot,) = plots_of(whole, FRC.curves)
     if alone is None or alone.result.resolution_px is None:
         return plot
@@ -567,7 +576,7 @@ def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
 
 
 def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
-    """All blocks with their place, and the curve of the whole field."""
+    """All blocks with their position, and the curve of the whole field."""
     report = outcome.blocks
     result, grid = report.result, report.result.map
     rows, columns = np.indices(result.measured.shape)
@@ -578,7 +587,7 @@ def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
             f"x ({grid.unit})": (grid.origin[1] + columns * grid.scale[1]).ravel(),
             f"resolution ({result.unit})": result.measured.ravel(),
             "relative standard deviation": result.relative_sd.ravel(),
-            "the same with the pixel size's": np.hypot(
+            "the same including that of the pixel size": np.hypot(
                 result.relative_sd, result.size_error
             ).ravel(),
             "reason for none": names[result.reasons].ravel(),
@@ -627,13 +636,13 @@ def _regions_table(outcome: FrcOutcome) -> Mapping[str, Columns]:
 
 
 def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
-    """Spread of the blocks in the map's unit."""
+    """Statistics of the blocks in the map's unit."""
     marks = {"10th percentile": 10, "Median": 50, "90th percentile": 90}
     return {label: report.result.percentile(share) for label, share in marks.items()}
 
 
 def _numbers_of(outcome: FrcOutcome) -> Numbers:
-    """Give the figures of blocks and whole field."""
+    """Return the figures of blocks and whole field."""
     blocks = figures_of(outcome.blocks)
     whole = figures_of(outcome.whole) if outcome.whole else {}
     rows: dict[str, Figure | str] = {
@@ -646,7 +655,9 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
         if resolution is None
         else replace(resolution, note=f"{resolution.note} {where}".strip())
     )
-    for name, figure in (whole or blocks).items():  # why blocks failed stands below
+    for name, figure in (
+        whole or blocks
+    ).items():  # the reasons of failed blocks follow below
         if name != "Note" and not name.startswith(("Failed", "In all")):
             rows.setdefault(name, figure)
     if outcome.alone is not None:
@@ -658,7 +669,7 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
 
 
 def _reasons_text(outcome: FrcOutcome) -> str:
-    """List the reasons with their colours, and what is to be said of halves."""
+    """List the reasons with their colours, and the note on halves."""
     report = outcome.blocks
     lines = [
         f'<span style="color:{REASON_COLOURS[reason]}">■</span> {count} {TIMES} '

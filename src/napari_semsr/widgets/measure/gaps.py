@@ -1,4 +1,4 @@
-"""Gaps: how many gaps between particles a layer shows, and how wide they are."""
+"""Gaps: number and widths of the gaps between particles in a layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -22,14 +22,14 @@ from napari_semsr.widgets.layers import lying_over
 from napari_semsr.widgets.measure.regions import Cell, Region, box_of
 from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
 
-# Colours of Okabe and Ito, which all eyes tell apart; the shapes say the same
+# Colours of Okabe and Ito, distinct for colour-blind users; the shapes mean the same
 LOOKS = {
     "found": ("#56b4e9", "disc", "\N{BLACK CIRCLE}"),
     "missed": ("#d55e00", "x", "\N{MULTIPLICATION X}"),
     "invented": ("#f0e442", "triangle_up", "\N{BLACK UP-POINTING TRIANGLE}"),
 }
-_MARK_PX = 4  # of a point, in pixels of the image
-_MARK_SHARE = 0.01  # the same over the longer side of a large one
+_MARK_PX = 4  # size of a point, in pixels of the image
+_MARK_SHARE = 0.01  # the same as a share of the longer side, for large images
 _TABLE_HEIGHT = 170
 
 
@@ -42,12 +42,12 @@ class GapsPanel(TruthPanel):
     help_place = "gaps.md"
     helps = "Show gaps and what was measured"
     helps_first = True
-    region_help = "gaps whose middle lies in one of its regions are counted for each."
-    _marks: Points | None = None  # of the gaps that were found last
+    region_help = "gaps are counted for each region that contains their middle."
+    _marks: Points | None = None  # of the last result
 
     def result_widgets(self) -> Sequence[QWidget]:
-        """Make the table of gaps, and a button that copies it."""
-        tooltip = "Choose a row to see its gap in the middle of the view."
+        """Return the table of gaps, and a button that copies it."""
+        tooltip = "Choose a row to centre its gap in the view."
         self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.rows.setSelectionBehavior(self.rows.SelectionBehavior.SelectRows)
         self.rows.setSelectionMode(self.rows.SelectionMode.SingleSelection)
@@ -58,14 +58,14 @@ class GapsPanel(TruthPanel):
         self.copy_button = push_button(
             "Copy table",
             self.copy_table,
-            "Copy one row for each gap, ready to be pasted into a spreadsheet.",
+            "Copy one row per gap, for pasting into a spreadsheet.",
         )
         return self.rows, self.copy_button
 
     def in_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Count the gaps whose middle lies in a region, and the particles."""
+        """Count the gaps with their middle in a region, and the particles."""
         del options
         report, image = outcome.report, outcome.shown
         box_of(region, image)
@@ -94,7 +94,7 @@ class GapsPanel(TruthPanel):
         return row
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Say how many gaps there are."""
+        """Return a sentence with the number of gaps."""
         gaps = outcome.report.result
         count = len(gaps.found)
         return f"Found {count} gap{'s'[: count != 1]} between {gaps.counted}."
@@ -125,7 +125,7 @@ class GapsPanel(TruthPanel):
             self.show_status(copy_text(text))
 
     def _go_to_gap(self) -> None:
-        """Show the gap whose row is chosen in the middle of the view."""
+        """Centre the view on the gap whose row is chosen."""
         marks, row = self._marks, self.rows.chosen_row()
         if marks is None or marks not in self.viewer.layers or row is None:
             return
@@ -136,9 +136,9 @@ class GapsPanel(TruthPanel):
         camera.center = (camera.center[0], *place[-2:])
 
     def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Mark each gap by a line as long as it is wide, and a point that knows it.
+        """Mark each gap by a line as long as it is wide, and by a point with its data.
 
-        Colours, and the shape of the point, say its kind.
+        Colours, and the shape of the point, show its kind.
         """
         if layer not in self.viewer.layers:
             return
@@ -173,7 +173,7 @@ class GapsPanel(TruthPanel):
                 )
 
     def draw(self, report: Any) -> Mapping[str, Columns]:
-        """List the gaps in the table, too."""
+        """Draw the plots, and fill the table of gaps."""
         self.rows.fill(_shown_rows(report.result, report.unit), sorts=True)
         self.rows.setVisible(bool(self.rows.rowCount()))
         super().draw(report)
@@ -181,7 +181,7 @@ class GapsPanel(TruthPanel):
 
 
 def _shown_rows(gaps: Gaps, unit: str) -> Columns:
-    """Give what the table shows of the gaps, lengths in one unit."""
+    """Return the rows of the table, with lengths in one unit."""
     table, digits = gaps.table(), 1 if unit == "nm" else 2
     heads = {
         "kind": "Gap",
@@ -200,7 +200,7 @@ def _shown_rows(gaps: Gaps, unit: str) -> Columns:
 
 
 def _table(gaps: Gaps) -> Mapping[str, Sequence[Any]]:
-    """One row for each gap; NaN where there is no width."""
+    """Return columns with one row per gap; NaN if there is no width."""
     rows = {}
     for name, values in gaps.table().items():
         word, _, unit = name.replace("reference_width", "reference").rpartition("_")
@@ -210,7 +210,7 @@ def _table(gaps: Gaps) -> Mapping[str, Sequence[Any]]:
 
 
 def _curves(report: GapReport) -> Mapping[str, Columns]:
-    """Give what is saved with the numbers: rows, histogram, diameters."""
+    """Return the curves saved with the numbers: rows, histogram, diameters."""
     result, unit = report.result, report.unit
     curves: dict[str, Columns] = {}
     if result.found or result.invented:

@@ -1,4 +1,4 @@
-"""Metrics and histogram: one layer against another, in numbers and grey levels."""
+"""Metrics and histogram: compare a layer with another, in numbers and grey levels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,31 +21,31 @@ from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
 
 _ELSEWHERE = frozenset(
     {"Data range", *(told.label for told, _ in quantities_of(Histogram).values())}
-)  # figures of the whole region, or of all of them
+)  # figures of the whole region, or of all regions
 
 
 class MetricsPanel(TruthPanel):
-    """Measures a layer, against a reference layer where there is one."""
+    """Measures a layer, compared with a reference layer if one is chosen."""
 
     title = "Metrics"
     verb = METRICS
     help_place = "first-steps.md#3-measure-it"
     region_help = (
-        "each of its regions gets a row. Grey levels are those of the whole region, "
-        "all else is measured in the largest rectangle within."
+        "each of its regions gets a row. Grey levels are those of the whole region; "
+        "all other figures are measured in the largest rectangle inside it."
     )
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:
-        """Take what an image was made of where nothing better is open."""
+        """Rank the source of an image as its reference, if nothing better is open."""
         made_of = not is_truth(image) and other.name in inputs_of(image)
         return TruthPanel.rank(image, other) or int(made_of)
 
     def in_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in one region: grey levels of all of it, the rest in a rectangle."""
-        # one range for all, so that the PSNR of regions can be compared
+        """Measure in one region: grey levels in all of it, the rest in a rectangle."""
+        # one range for all regions, so that their PSNR can be compared
         how = options.replace(data_range=outcome.report.result.data_range)
         box = box_of(region, outcome.images[0])
         within = [cut_out(region, image, box) for image in outcome.images]

@@ -1,4 +1,4 @@
-"""Line profile: grey levels of several layers along a line that can be dragged."""
+"""Line profile: grey levels of several layers along a movable line."""
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,19 +66,19 @@ from napari_semsr.widgets.layers import (
 if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
-_LIST_HEIGHT = 90  # of the list of layers; chosen
+_LIST_HEIGHT = 90  # height of the list of layers; chosen
 _LINE_LAYER = "profile line"
-_MOST_POINTS = 4000  # of a curve in the plot, which is some hundred pixels wide
-_ROOM = 0.15  # of their range, above and below curves that move; chosen
+_MOST_POINTS = 4000  # samples of a curve in the plot, which is some hundred pixels wide
+_ROOM = 0.15  # share of their range, above and below moving curves; chosen
 _HINT = (
-    "Press 'Draw a line' and drag across a structure. When it is dragged later, by "
-    "its ends or as a whole, the curve follows."
+    "Press 'Draw a line' and drag across a structure. When you move the line or its "
+    "ends later, the curve is updated."
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ProfileRequest:
-    """A layer, as it is to be read."""
+    """Parameters for reading a layer."""
 
     image: Micrograph
     to_plane: Affine  # from its pixels to nm, or to px of the viewer
@@ -87,7 +87,7 @@ class _ProfileRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerProfile:
-    """What one layer shows along the line; without readings a sentence says why."""
+    """Profile of one layer along the line, or a sentence why there is none."""
 
     name: str
     profile: Profile
@@ -97,7 +97,7 @@ class LayerProfile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Profiles:
-    """What several layers show along one line."""
+    """Profiles of several layers along one line."""
 
     layers: tuple[LayerProfile, ...]
     problems: tuple[str, ...]
@@ -113,7 +113,7 @@ def _measure(
     *,
     fits: bool = True,
 ) -> Job[Profiles]:
-    """Read several layers along a line of the plane, and what that says by fits."""
+    """Read several layers along a line of the plane, and fit the profiles."""
     profiles, problems = [], []
     for number, one in enumerate(requests):
         yield Progress(number, len(requests), f"reading {one.image.name}")
@@ -148,51 +148,51 @@ def _measure(
 
 
 class ProfilePanel(Panel):
-    """Draws layers along a line of a Shapes layer, and follows it while it moves."""
+    """Plots layers along a line of a Shapes layer, and updates while it moves."""
 
     plots = True
     help_place = "profile.md"
-    queue = None  # quick, and it must not wait for what computes
+    queue = None  # a profile is quick, and must not wait for long computations
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Line profile", "Measure")
         self.profiles: Profiles | None = None
         self._readers: dict[int, tuple[Any, Any, LineReader]] = {}
-        # events of the layer of lines, and a callback there
+        # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
-        self._profiles_drawn: tuple[Any, ...] = ()  # what the plot shows
+        self._profiles_drawn: tuple[Any, ...] = ()  # profiles shown in the plot
         self._lines: list[Line2D] = []  # its curves
-        self._names_drawn: list[str] = []  # what they are, while they move
-        self._waiting = False  # whether the line has moved since it was last read
-        self._is_held = False  # whether the mouse drags on the layer of lines
-        tooltip = "Layers whose profiles are drawn together"
+        self._names_drawn: list[str] = []  # their profiles, while they move
+        self._waiting = False  # whether the line has moved since the last reading
+        self._is_held = False  # whether the mouse is dragging on the layer of lines
+        tooltip = "Layers whose profiles are plotted together"
         self.layers = self.new_layer_list(tooltip, _LIST_HEIGHT)
         self.line = self.new_layer_box(
             "line",
             "Line",
-            "A Shapes layer: its selected line, or its last, is measured.",
+            "A Shapes layer; its selected line is measured, or else its last.",
             layers=lambda: drawn_layers(viewer, Shapes),
         )
         self.draw_button = push_button(
             "Draw a line",
             self.draw,
-            "Adds a Shapes layer, or takes the chosen one, and its line tool: drag "
-            "across a structure.",
+            "Add a Shapes layer, or use the chosen one, and select its line tool: "
+            "drag across a structure.",
         )
         self.hint = RichLabel(_HINT)
         self.form = OptionsForm(ProfileOptions)
         self.live = CheckBox(
             name="live",
             text="Follow the line",
-            tooltip="Draw the curve while the line is dragged, and measure it when the "
-            "mouse is released.",
+            tooltip="Update the curve while the line is dragged, and measure it when "
+            "the mouse is released.",
             value=True,
         )
         self.alike = CheckBox(
             name="alike",
             text="All curves from 0 to 1",
-            tooltip="Draw each layer from its lowest to its highest value, to compare "
-            "layers of unlike grey values.",
+            tooltip="Scale each layer from its lowest to its highest value, to "
+            "compare layers with different grey values.",
         )
         form = Form(self.layers.native, self.line, self.draw_button)
         self.add_group("Layers", form, self.hint)
@@ -213,14 +213,14 @@ class ProfilePanel(Panel):
         self._watch()
 
     def leave(self) -> None:
-        """End what follows the line, too."""
+        """Stop watching the line, too."""
         self.follower.cancel()
         super().leave()
 
     # -- the line --------------------------------------------------------------
 
     def draw(self) -> None:
-        """Take the line tool, on a layer of lines that lies on the first image."""
+        """Select the line tool of a layer of lines on the first image."""
         with self.showing_errors():
             images = self._images()
             line = self.line.value
@@ -232,7 +232,7 @@ class ProfilePanel(Panel):
             self.show_status("Drag across a structure in the image.")
 
     def _watch(self, _: object = None) -> None:
-        """Listen to the chosen layer of lines; it holds this panel only weakly."""
+        """Connect to the chosen layer of lines, which holds only a weak reference."""
         if self._lines_watched:
             events, (callbacks, callbacks_known) = self._lines_watched
             for event in events:
@@ -259,16 +259,18 @@ class ProfilePanel(Panel):
             finally:
                 hold(False)
 
-        # they come while a line is drawn, dragged or chosen
+        # emitted while a line is drawn, dragged or chosen
         events = lines.events.data, lines.events.set_data, lines.events.highlight
         for event in events:
             event.connect(self._on_line_moved)
-        lines.mouse_drag_callbacks.insert(0, drag)  # before what begins the line
+        lines.mouse_drag_callbacks.insert(
+            0, drag
+        )  # before napari's callback that starts the line
         self._lines_watched = events, (lines.mouse_drag_callbacks, drag)
         self._on_line_moved()
 
     def _ends(self, lines: Shapes) -> FloatArray | None:
-        """Find the ends (2, 2) of the selected line, or of the last, in the world."""
+        """Return the ends (2, 2) of the selected or last line, in world coordinates."""
         kinds, indices = lines.shape_type, shapes_in_view(lines, self.viewer.dims)
         lines_in_view = [place for place in indices if kinds[place] == "line"]
         lines_chosen = [
@@ -283,13 +285,13 @@ class ProfilePanel(Panel):
         return np.array(world)[:, -2:]
 
     def _line_in(self, images: Sequence[Image]) -> tuple[float, float, float, float]:
-        """Find the line's ends in the plane that the images are measured in."""
+        """Return the line's ends in the plane that the images are measured in."""
         lines = self.line.value
         ends = None if lines is None else self._ends(lines)
         if lines is None or ends is None:
             msg = (
-                "A line must be drawn first in the plane in view; press Draw a line, "
-                "and drag across a structure."
+                "There is no line in the plane in view; press Draw a line, and drag "
+                "across a structure."
             )
             raise OptionError(msg, code="line-missing")
         ends = own_places(images[0], ends) * nm_of_drawn(lines, images[0])
@@ -301,13 +303,14 @@ class ProfilePanel(Panel):
     def _images(self) -> list[Image]:
         layers_chosen = list(self.layers.value) or grey_layers(self.viewer)[-1:]
         if not layers_chosen:
-            self.micrograph(None)  # says what to do
+            self.micrograph(None)  # the message says what to do
         return layers_chosen
 
     def _read(self, layer: Image, first: Image) -> _ProfileRequest:
-        """Read a layer with its place in the plane; its chunks are kept for later.
+        """Prepare a layer with its place in the plane; its chunks are cached.
 
-        `first`: the layer whose own places the plane has, if it is fitted to the view.
+        `first`: the layer whose coordinates define the plane, if it is fitted to the
+        view.
         """
         image = self.micrograph(layer, is_unturned=True, colour=True)
         place = plane_at(layer, self.viewer.dims)
@@ -327,7 +330,7 @@ class ProfilePanel(Panel):
         )
 
     def _current_request(self) -> tuple[Any, ...]:
-        """All that is measured: layers, line, width, options."""
+        """Parameters of the measurement: layers, line, width, options."""
         images = self._images()
         requests = [self._read(layer, images[0]) for layer in images]
         same_unit([one.image for one in requests])
@@ -339,7 +342,7 @@ class ProfilePanel(Panel):
     def job(self) -> Work:
         """Read the form."""
         images, request = self._images(), self._current_request()
-        here = {id(layer) for layer in self.viewer.layers}  # others are let go
+        here = {id(layer) for layer in self.viewer.layers}  # others are released
         self._readers = {
             key: reader for key, reader in self._readers.items() if key in here
         }
@@ -347,14 +350,14 @@ class ProfilePanel(Panel):
         return Work(partial(_measure, *request), self.show_profiles, note_origin)
 
     def _catch_up(self, busy: bool) -> None:
-        """Go on where the line has moved while it was read or measured."""
+        """Measure again if the line moved while it was read or measured."""
         if self._waiting and not busy:
             self._on_line_moved()
 
     def _on_line_moved(self, _: object = None) -> None:
-        """Measure again, once what is being read has been shown.
+        """Measure again, once the current reading has been shown.
 
-        While the mouse holds the line, only its curve is drawn.
+        While the mouse drags the line, only its curve is drawn.
         """
         if not is_alive(self) or self.line.value is None or not self.live.value:
             return
@@ -379,13 +382,13 @@ class ProfilePanel(Panel):
         if plots_ready() and (self._is_held or self.profiles is not None):
             self.note_origin(self._images())
             self.follower.start(self.title, read)
-        elif self._is_held:  # which imports what plots need
+        elif self._is_held:  # which imports the plotting packages
             self.start(read, self._show_followed, self.title)
         else:
             self.run()
 
     def _show_followed(self, profiles: Profiles) -> None:
-        """Show what was read of a line that was moved."""
+        """Show the profiles of a line that is being moved."""
         if not is_alive(self):
             return
         self._update(profiles, moving=not profiles.fitted)
@@ -393,12 +396,12 @@ class ProfilePanel(Panel):
             self._tell(profiles, reveal=not self.figures.text())
         elif self.results.isHidden():
             self.reveal()
-            self.show_status("Let the line go where it is to be measured.")
+            self.show_status("Release the mouse to measure the line.")
 
     # -- showing -------------------------------------------------------------------
 
     def show_profiles(self, profiles: Profiles) -> Iterator[None]:
-        """Draw the curves, and write what they say."""
+        """Draw the curves, and show the figures."""
         self._update(profiles)
         yield
         self._tell(profiles, reveal=True)
@@ -440,7 +443,7 @@ class ProfilePanel(Panel):
         )
 
     def _update(self, profiles: Profiles, *, moving: bool = False) -> None:
-        """Draw the curves; while the line moves the axes stay where they are."""
+        """Draw the curves; while the line moves, the axes are kept."""
         from napari_semsr.widgets.base import (
             COLOURS,
             as_label,
@@ -460,7 +463,7 @@ class ProfilePanel(Panel):
         if moving and self._move(curves, [*names, profiles.unit]):
             return
         canvas = self.clear_plot(height=260)
-        # its layout takes longer than the drawing
+        # its layout takes longer than drawing
         canvas.figure.set_layout_engine("none" if moving else "constrained")
         axes = canvas.axes[0]
         self._lines = []
@@ -493,7 +496,7 @@ class ProfilePanel(Panel):
     def _move(
         self, curves: Sequence[tuple[NDArray[Any], NDArray[Any]]], names: list[str]
     ) -> bool:
-        """Move the curves, if the axes were drawn for these and hold them."""
+        """Update the curves, if they are those of the axes and fit in them."""
         if self.plot is None or self._names_drawn != names:
             return False
         axes = self.plot.axes[0]
@@ -510,7 +513,7 @@ class ProfilePanel(Panel):
 def _bounds(
     curves: Sequence[tuple[NDArray[Any], NDArray[Any]]],
 ) -> tuple[float, float, float]:
-    """Lowest and highest value of some curves, and the length of the longest."""
+    """Return lowest and highest value of some curves, and the length of the longest."""
     values = np.concatenate([y for _, y in curves])
     finite = values[np.isfinite(values)]
     longest = max(float(x[-1]) for x, _ in curves)
@@ -520,7 +523,7 @@ def _bounds(
 
 
 def _thin_out(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Give the samples of a curve; of a long one the extremes of each stretch."""
+    """Return the samples of a curve; for a long one, the extremes of each section."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MOST_POINTS)
     if step <= 2:
@@ -550,7 +553,7 @@ def _curves(profiles: Profiles) -> Mapping[str, Columns]:
 
 
 def _figure_text(one: LayerProfile) -> str:
-    """Say in a few words what one layer shows."""
+    """Summarise the profile of one layer in a few words."""
     if one.found is None:
         return "no readings"
     if one.found.readings.reason is not None:

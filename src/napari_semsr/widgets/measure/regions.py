@@ -1,4 +1,4 @@
-"""Regions that a user drew or labelled, what lies within, and the figures of each."""
+"""Regions that a user drew or labelled, their pixels, and the figures of each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,21 +43,23 @@ from napari_semsr.widgets.layers import (
     shown_by,
 )
 
-_MOST = 200  # labels and shapes of one layer; chosen: a table that can be read
+_MAX_REGIONS = 200  # labels and shapes of one layer; chosen: a readable table
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Region:
-    """A region as it lay when it was asked for, in nm, or px of the viewer."""
+    """A region as it was at the time of the request, in nm, or px of the viewer."""
 
     name: str
     kind: str  # polygon, ellipse or label
-    vertices: FloatArray  # (N, 2); of a label how places become pixels, (3, 2)
+    vertices: (
+        FloatArray  # vertices (N, 2); of a label, the map from places to pixels, (3, 2)
+    )
     labels: NDArray[Any] | None = None
     label: int = 0
 
     def extent(self) -> tuple[FloatArray, FloatArray]:
-        """Give its least and its largest ``(y, x)``."""
+        """Return its smallest and largest ``(y, x)``."""
         corners = self.vertices
         if self.labels is not None:
             at = np.nonzero(self.labels == self.label)
@@ -68,7 +70,7 @@ class Region:
         return corners.min(axis=0), corners.max(axis=0)
 
     def holds(self, places: FloatArray) -> BoolArray:
-        """Tell which of some places (N, 2) lie within."""
+        """Return which of some places (N, 2) are inside."""
         if self.labels is not None:
             at = np.rint((places - self.vertices[2]) @ self.vertices[:2].T).astype(int)
             size = np.array(self.labels.shape)
@@ -81,13 +83,13 @@ class Region:
             axes = (self.vertices[[1, 3]] - self.vertices[0]) / 2
             along = (places - middle) @ np.linalg.inv(axes)
             return np.asarray(np.square(along).sum(axis=1) <= 1)
-        from skimage.measure import points_in_poly  # takes long to import
+        from skimage.measure import points_in_poly  # slow to import
 
         return np.asarray(points_in_poly(places, self.vertices))
 
 
 def new_region_box(panel: Panel, what: str) -> ComboBox:
-    """Add a list of the layers that hold regions; `what` says what is done in each."""
+    """Add a list of layers with regions; `what` describes what is done in each."""
     return panel.new_layer_box(
         "regions",
         "Regions",
@@ -107,11 +109,11 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
         if isinstance(layer, Labels)
         else _areas_of_layer(panel, layer, image, scale)
     )
-    if not 0 < len(regions) <= _MOST:
+    if not 0 < len(regions) <= _MAX_REGIONS:
         msg = (
-            f"Regions must be 1 to {_MOST} rectangles, ellipses, polygons or labels, "
-            f"got {len(regions)} in the plane in view of {layer.name!r}; draw some "
-            "there, or choose 'none'."
+            f"Regions must be 1 to {_MAX_REGIONS} rectangles, ellipses, polygons or "
+            f"labels, got {len(regions)} in the plane in view of {layer.name!r}; draw "
+            "some there, or choose 'none'."
         )
         raise OptionError(msg, code="out-of-range" if regions else "regions-missing")
     return regions
@@ -120,7 +122,7 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
 def _areas_of_layer(
     panel: Panel, layer: Any, image: Image, scale: FloatArray
 ) -> Iterator[Region]:
-    """Give the areas of a layer of shapes; lines and paths have none."""
+    """Return the areas of a layer of shapes; lines and paths have none."""
     for index in shapes_in_view(layer, panel.viewer.dims):
         kind, shape = layer.shape_type[index], layer.data[index]
         world = [layer.data_to_world(vertex)[-2:] for vertex in shape]
@@ -145,29 +147,31 @@ def _regions_of_labels(
     ]
 
 
-# What lies within.
+# Pixels inside regions.
 
-_EDGE = 1e-6  # of a pixel, by which rounding may be wrong; chosen
-_BAND = 1 << 20  # pixels that are looked at at once; chosen: 30 MB
+_EDGE = 1e-6  # px; tolerance of rounding; chosen
+_BAND = 1 << 20  # pixels tested at a time; chosen: 30 MB
 Cell = float | int | str | None
 
 
 def box_of(region: Region, image: Micrograph) -> Box:
-    """Give the pixels of an image among which a region lies.
+    """Return the box of an image's pixels that contains a region.
 
-    Raises `ShapeError` where it lies beside the image.
+    Raises `ShapeError` if the region is outside the image.
     """
     low, high = ((end - image.origin) / image.scale for end in (region.extent()))
     first = np.maximum(np.ceil(low - _EDGE), 0).astype(int)
     last = np.minimum(np.floor(high + _EDGE) + 1, image.shape).astype(int)
     if np.any(last <= first):
-        msg = f"The region {region.name} must lie on {image.name}, but lies beside it."
+        msg = (
+            f"The region {region.name} is outside {image.name}; move it onto the image."
+        )
         raise ShapeError(msg, code="outside-image")
     return Box(int(first[0]), int(last[0]), int(first[1]), int(last[1]))
 
 
 def cut_out(region: Region, image: Micrograph, box: Box) -> Micrograph:
-    """Read a part of an image, NaN where its pixels' centres are not in a region."""
+    """Read a part of an image; NaN where the centre of a pixel is not in a region."""
     part = cut_box(image, box)
     values = np.array(part.data, dtype=np.float64)
     columns = np.arange(part.shape[1])
@@ -183,7 +187,7 @@ def cut_out(region: Region, image: Micrograph, box: Box) -> Micrograph:
 
 
 def largest_part(region: Region, *images: Micrograph) -> tuple[Micrograph, ...]:
-    """Cut images of one grid to the largest rectangle that a region holds of all."""
+    """Crop images of one grid to the largest rectangle inside a region."""
     box = box_of(region, images[0])
     _, inner = run(cut_gaps(*(cut_out(region, image, box) for image in images)))
     inner = Box.of(box.shape) if inner is None else inner
@@ -194,7 +198,7 @@ def largest_part(region: Region, *images: Micrograph) -> tuple[Micrograph, ...]:
 def region_table(
     regions: Sequence[Region], measure: Callable[[Region], Mapping[str, Cell]]
 ) -> Job[Mapping[str, Columns]]:
-    """Measure in each region; where that cannot be, its row says why."""
+    """Measure in each region; if that fails, its row shows the reason."""
     if not regions:
         return {}
     rows: list[Mapping[str, Cell]] = []
@@ -211,8 +215,8 @@ def region_table(
 
 
 _PART = "measured part"
-_APART_PX = 0.5  # from here on another pixel is the nearest
-_COLOUR = "#ff8fd8"  # which viridis has not, to any eye: it stands out on a map
+_APART_PX = 0.5  # beyond this, another pixel is the nearest
+_COLOUR = "#ff8fd8"  # does not occur in viridis: visible on a map
 
 
 def propose_partner(
@@ -222,12 +226,12 @@ def propose_partner(
     fits: Callable[[Image, Image], int],
     keeps: Callable[[Image, Image], bool] = lambda *_: True,
 ) -> Callable[[], None]:
-    """Propose the layer of the chosen image's field that fits best, from now on.
+    """Keep proposing the layer of the chosen image's field that fits best.
 
-    `fits`: 0 for one that does not, more for one that fits better; of those that fit
-    alike the last is proposed. One that is chosen stays if it lies on the image and
-    `keeps` agrees, unless it was proposed and another fits better. Gives what proposes
-    again when layers came or went: it changes nothing that the user chose.
+    `fits`: 0 for one that does not fit, more for a better fit; of equal ones the last
+    is proposed. The current choice is kept if it overlaps the image and `keeps` agrees,
+    unless it was proposed and another fits better. Returns a function to call when
+    layers were added or removed: it changes no choice of the user.
     """
     proposed: list[Image | None] = [None]
 
@@ -269,25 +273,26 @@ def read_pair(
     off = np.abs(np.subtract(images[-1].origin, images[0].origin)) / pitch
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
         msg = (
-            f"Both images must lie at one place, but {layers[-1].name!r} is shown "
-            f"{format_number(off[0])} px down or up and {format_number(off[1])} px "
-            f"beside {layers[0].name!r}; bring them onto one grid in the panel Crop."
+            f"Both images must be at the same place, but {layers[-1].name!r} is shown "
+            f"{format_number(off[0])} px above or below and {format_number(off[1])} "
+            f"px beside {layers[0].name!r}; bring them onto one grid in the panel "
+            "Crop."
         )
         raise ShapeError(msg, code="origins-differ")
     return images
 
 
 def say_part(part: Micrograph) -> str:
-    """Say that only this part was measured."""
+    """Return a note that only this part was measured."""
     return f"in the largest gap-free rectangle, {format_shape(part.shape)}"
 
 
 def show_outline(
     panel: Panel, parts: Mapping[Layer, Sequence[Micrograph]]
 ) -> Iterator[None]:
-    """Outline the parts of layers that a panel measured, instead of its earlier ones.
+    """Outline the measured parts of layers, replacing a panel's earlier outlines.
 
-    Layers that were removed in the meantime have no outline.
+    Layers removed in the meantime get no outline.
     """
     layers = panel.viewer.layers
     with panel.in_place(_PART) as earlier:

@@ -1,4 +1,4 @@
-"""Spectrum: radial curves of several layers together, and centred planes."""
+"""Spectrum: radial power spectra of several layers, and centred 2-D spectra."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,23 +38,23 @@ from napari_semsr.widgets.measure.regions import (
     show_outline,
 )
 
-# The centred spectrum as a layer, and the rings that make it readable.
+# The centred spectrum as a layer, and its labelled rings.
 #
 # A spectrum's axes are frequencies, but a viewer has one unit: a layer in µm⁻¹, or one
-# in pixels, would switch the scale bar of all layers off. So the spectrum is laid
-# beside its image, as large as the image itself and in the image's unit, and its own
-# scale is drawn onto it: rings labelled with the period that they stand for.
+# in pixels, would switch off the scale bar of all layers. So the spectrum is placed
+# next to its image, with the image's size and unit, and its scale is drawn onto it:
+# rings labelled with their period.
 
-_GAP = 1.06  # place of a ring's label beyond it; chosen
+_GAP = 1.06  # distance of a ring's label from it; chosen
 _RADII = (0.85, 0.5, 0.25)  # of the rings that are drawn; chosen
-_NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # numbers that a ring may have; chosen
+_NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # periods that a ring may have; chosen
 _STEPS = np.outer(10.0 ** np.arange(-3, 8), _NICE).ravel()
 _LEAST_RADIUS_PX = 6  # of a ring; chosen
 _COLOUR = "#ffd400"
 
 
 def ring_periods(image: Micrograph) -> list[float]:
-    """Up to three round periods that a spectrum can show, the finest first.
+    """Return up to three round periods within a spectrum, the finest first.
 
     In nm when calibrated, else in pixels.
     """
@@ -69,10 +69,10 @@ def ring_periods(image: Micrograph) -> list[float]:
 def _add_spectrum_layer(
     viewer: Viewer, image: Micrograph, plane: NDArray[Any], place: int
 ) -> Any:
-    """Show a centred log power spectrum of an image, or of a part, beside it.
+    """Show a centred log power spectrum of an image, or of a part, next to it.
 
-    It is as large as the image, and of several the one at this `place`. `plane` (Y, X);
-    gives the layer; its metadata hold the frequency of one pixel.
+    It is as large as the image; `place` is its number among several. `plane` is (Y, X).
+    Returns the layer; its metadata hold the frequency of one pixel.
     """
     has_size = image.pixel_size_nm is not None
     pitch = tuple(
@@ -135,18 +135,18 @@ def _add_rings(viewer: Viewer, image: Micrograph, layer: Any) -> None:
 
 _LIST_HEIGHT = 110  # of the list of layers; chosen
 _NOTE = (
-    "The 2-D spectrum is laid to the right of its image and is as large as the "
-    "image, so that the viewer keeps its nm scale bar. The bar does not hold for the "
-    "spectrum: its yellow rings say which period and frequency they stand for."
+    "The 2-D spectrum is shown to the right of its image at the same size, so that "
+    "the viewer keeps its nm scale bar. The bar does not apply to the spectrum: its "
+    "yellow rings are labelled with their period."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Spectra:
-    """Spectra of several images: radial curves, and planes (Y, X) if asked for.
+    """Spectra of several images: radial curves, and planes (Y, X) if requested.
 
-    Parts are what was measured: the images themselves where nothing is missing. Planes
-    hold the logarithm of the centred power.
+    Parts are the measured areas: the whole images if no pixels are missing. Planes hold
+    the logarithm of the centred power.
     """
 
     images: tuple[Micrograph, ...]
@@ -156,7 +156,7 @@ class Spectra:
 
 
 def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
-    """Cut images to where they have grey values, those of one grid to the same part."""
+    """Crop images to where they have grey values, alike for those of one grid."""
     parts: dict[int, Micrograph] = {}
     grids = [Grid.of(image) for image in images]
     for grid in dict.fromkeys(grids):
@@ -202,7 +202,7 @@ def _transform(
 
 
 class SpectrumPanel(Panel):
-    """Draws the radial spectra of layers together, and adds centred ones."""
+    """Plots the radial spectra of layers together, and adds centred 2-D spectra."""
 
     plots = True
     help_place = "first-steps.md#3-measure-it"
@@ -210,22 +210,22 @@ class SpectrumPanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Spectrum", "Transform")
         self.spectra: Spectra | None = None
-        tooltip = "Layers whose spectra are drawn together"
+        tooltip = "Layers whose spectra are plotted together"
         self.layers = self.new_layer_list(tooltip, _LIST_HEIGHT)
         self.planes = CheckBox(
             value=True,
             text="2-D spectrum as a layer",
-            tooltip="Adds the centred log power spectrum.",
+            tooltip="Add the centred log power spectrum as a layer.",
         )
         self.rings = CheckBox(
             value=True,
             text="Rings with their period",
-            tooltip="Draws rings of round periods onto it.",
+            tooltip="Draw rings of round periods onto the spectrum.",
         )
         self.regions = new_region_box(
             self,
-            "in place of the whole, the largest rectangle within each of its regions "
-            "is measured, without a 2-D spectrum.",
+            "instead of the whole image, the largest rectangle inside each of its "
+            "regions is measured, without a 2-D spectrum.",
         )
         form = Form(self.layers.native, self.regions, self.planes, self.rings)
         self.add_group("Layers", form, RichLabel(_NOTE))
@@ -234,7 +234,7 @@ class SpectrumPanel(Panel):
         viewer.layers.selection.events.changed.connect(self._take_selected)
 
     def _take_selected(self, event: object = None) -> None:
-        """Choose several layers that are selected; none of them is active then."""
+        """Choose the selected layers if there are several; none is active then."""
         if is_alive(self) and not self.busy:
             selection = self.viewer.layers.selection
             layers_chosen = [item for item in self.layers.choices if item in selection]
@@ -260,9 +260,9 @@ class SpectrumPanel(Panel):
     def show_spectra(
         self, layers: Sequence[Layer], spectra: Spectra, *, in_regions: bool = False
     ) -> Iterator[None]:
-        """Draw the curves, add the layers, and outline what was measured of them.
+        """Draw the curves, add the layers, and outline the measured parts.
 
-        There is a layer for each spectrum.
+        Each 2-D spectrum is one layer.
         """
         self.spectra = spectra
         yield from self._draw(spectra)
@@ -306,7 +306,7 @@ class SpectrumPanel(Panel):
         self.show_result(sizes, sentence, curves=spectra.radial.columns, more=where)
 
     def _draw(self, spectra: Spectra) -> Iterator[None]:
-        """Draw radial power spectra together, over µm⁻¹ or cycles per pixel."""
+        """Plot radial power spectra together, over µm⁻¹ or cycles per pixel."""
         from napari_semsr.widgets.base import draw_plot
 
         canvas = self.clear_plot(height=300)

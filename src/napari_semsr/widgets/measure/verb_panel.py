@@ -1,4 +1,4 @@
-"""A panel made of a verb: lists of layers, a form, figures, a map."""
+"""A panel generated from a verb: lists of layers, a form, figures, a map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -78,36 +78,40 @@ from napari_semsr.widgets.measure.regions import (
 
 @dataclass(frozen=True, slots=True)
 class VerbOutcome:
-    """What verbs found of the same images."""
+    """Results of a verb for the same images."""
 
     images: Sequence[Micrograph]  # as they were read
-    shown: Micrograph  # what was made, or what was measured of the first image
-    step: str  # what was done, in the name of what was made
-    planes: Sequence[Micrograph] = ()  # of the first image, if all were taken
+    shown: Micrograph  # the image made, or the first image measured
+    step: str  # the step, as named in the new layer
+    planes: Sequence[
+        Micrograph
+    ] = ()  # planes of the first image, if all were processed
     report: Any = None  # of the verb
-    written: Outcome | None = None  # what was made, opened again
-    is_part: bool = False  # whether gaps were cut off
+    written: Outcome | None = None  # the image made, opened again
+    is_part: bool = False  # whether gaps were cropped
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
-_MOST_PLOTS = 2  # that the verb of a panel draws below each other
-_DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, which all eyes tell apart
-_DISC_BORDER = 0.06  # of a disc's diameter; chosen: what lies below is still seen
+_MOST_PLOTS = 2  # plots that the panel's verb draws below each other
+_DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
+_DISC_BORDER = 0.06  # share of a disc's diameter; chosen: the image below stays visible
 
 
 class VerbPanel(Panel):
-    """Runs a verb on layers, which makes an image, a map or none."""
+    """Runs a verb on layers; the verb makes an image, a map or only figures."""
 
     title = ""
     run_label = "Measure"
     verb: Verb[Any, Any]
-    input_image = 0  # the image that is the active layer
-    region_help = ""  # what is done in each region; without it there are none
-    helps = ""  # what is written at the tick that shows helper layers
-    helps_first = False  # whether it is set until a user takes it off
-    cuts_gaps = False  # measures where all images have grey values, and outlines that
-    output: FileEdit | None = None  # where an image goes that takes long to make
-    replace: CheckBox  # what is there
+    input_image = 0  # the image that takes the active layer
+    region_help = ""  # action in each region; without it there are none
+    helps = ""  # label of the tick box that shows helper layers
+    helps_first = False  # whether it is ticked at first
+    cuts_gaps = (
+        False  # measures and outlines the part where all images have grey values
+    )
+    output: FileEdit | None = None  # output path of an image that takes long to make
+    replace: CheckBox  # existing output
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, self.title, self.run_label)
@@ -125,7 +129,7 @@ class VerbPanel(Panel):
             for item in first.images
         }
         self.form = OptionsForm(first.options)
-        # as a project keeps them
+        # keys of a project
         self.settings: dict[str, Any] = {**self.boxes, "form": self.form}
         rows: list[Any] = [*self.boxes.values()]
         self.regions: ComboBox | None = None
@@ -135,7 +139,7 @@ class VerbPanel(Panel):
         if first.images[0].stack:
             rows.append(self.new_planes_box())
         self._layers = Form(*rows)
-        # what is folded comes last
+        # folded groups come last
         below: list[QWidget] = [self.form]
         if first.resumes:
             below.append(self._ask_place())
@@ -151,7 +155,7 @@ class VerbPanel(Panel):
         self.take_input(self.boxes[first.images[self.input_image].name])
 
     def _listed(self) -> list[Any]:
-        """List grey layers, after those of labels where the verb takes them."""
+        """List grey layers, after Labels layers if the verb accepts them."""
         others = [
             layer
             for layer in self.viewer.layers
@@ -161,7 +165,7 @@ class VerbPanel(Panel):
         return others + grey if "labels" in self.verb.options.model_fields else grey
 
     def writes(self) -> Path | None:
-        """Give the path that was chosen."""
+        """Return the chosen output path."""
         if self.output is None:
             return None
         return typed_store(self.output, stack=self.takes_stack())
@@ -171,15 +175,15 @@ class VerbPanel(Panel):
         self.replace = CheckBox(
             name="replace",
             text="Replace an existing store",
-            tooltip="Otherwise it is left alone.",
+            tooltip="If unticked, an existing store is kept.",
         )
         return Form(self.output, self.replace)
 
     def add_groups(self) -> None:
-        """Add frames between those of the options and the results."""
+        """Add groups between the options and the results."""
 
     def result_widgets(self) -> Sequence[QWidget]:
-        """Make what stands above the figures."""
+        """Return the widgets above the figures."""
         return ()
 
     def job(self) -> Work:
@@ -229,7 +233,7 @@ class VerbPanel(Panel):
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
-        """Run the verb, and sum up what was found in regions."""
+        """Run the verb, and summarise its results in regions."""
         parts, box = request.images, None
         if self.cuts_gaps:
             parts, box = yield from cut_gaps(*parts)
@@ -256,11 +260,11 @@ class VerbPanel(Panel):
     def in_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in a region; `options` are those of the verb."""
+        """Measure in a region; `options` are those report of the verb."""
         raise NotImplementedError
 
     def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Add what was made as a layer, and write the figures."""
+        """Add the image made as a layer, and show the figures."""
         report = outcome.report
         figures: Numbers = figures_of(report)
         if isinstance(report, MapMade) and outcome.written is not None:
@@ -276,7 +280,7 @@ class VerbPanel(Panel):
                 figures = {**figures, "Measured": say_part(outcome.shown)}
         yield from self.mark(layer, outcome)
         yield
-        # rows of a report are saved with its curves: they may be thousands
+        # rows of a report are saved with its curves, as there may be thousands
         curves = {**self.draw(report), **report.tables()}
         yield
         self.show_result(
@@ -288,8 +292,8 @@ class VerbPanel(Panel):
         )
 
     def _add_map(self, opened_store: Opened) -> Iterator[None]:
-        """Add a map over the images, in the place of the one before."""
-        # its kind, what it is of, its unit in brackets
+        """Add a map over the images, replacing the previous one."""
+        # its kind, its image, its unit in brackets
         kind, _, rest = opened_store.micrograph.name.partition(" of ")
         source, _, unit = rest.rpartition(" (")
         with self.in_place(kind, *self._measured) as earlier:
@@ -312,15 +316,15 @@ class VerbPanel(Panel):
         self.compare(layer, source, outcome)
 
     def step(self, options: Any) -> str:
-        """Say what follows the name of a layer in that of what is made of it."""
+        """Return the text that follows a layer's name in the name of a result."""
         del options
         return self.verb.name.replace("-", " ")
 
     def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
-        """Show an image beside what it was made of."""
+        """Show an image next to its source."""
 
     def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
-        """Add what explains the result, in parts: its discs, if it has some."""
+        """Add layers that explain the result, step by step: its discs, if any."""
         discs = outcome.report.discs()
         if discs is None or layer not in self.viewer.layers:
             return
@@ -339,11 +343,12 @@ class VerbPanel(Panel):
                 )
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Say what was done, and what is shown large."""
+        """Return the sentence above the figures, and its main value."""
         report = outcome.report
         figures = figures_of(report)
         quantities = (q for q, _ in quantities_of(type(report)).values())
-        labels = dict.fromkeys(q.label for q in quantities if q.large)  # nm and px: one
+        # nm and px count as one
+        labels = dict.fromkeys(q.label for q in quantities if q.large)
         large = ", ".join(
             f"{name} {figures[name]}" for name in labels if name in figures
         )
@@ -356,12 +361,12 @@ class VerbPanel(Panel):
         return f"{sentence_done}: {large}." if large else f"{sentence_done}."
 
     def legend(self, report: Any) -> str:
-        """Explain what is marked, as rich text."""
+        """Return a legend of the marks, as rich text."""
         del report
         return ""
 
     def draw(self, report: Any) -> Mapping[str, Columns]:
-        """Draw what the verb declares to be drawn, and give it as columns."""
+        """Draw the plots that the verb declares, and return their columns."""
         if not self.plots:
             return {}
         from napari_semsr.widgets.base import draw_plot
@@ -377,12 +382,12 @@ class VerbPanel(Panel):
 
 
 class TruthPanel(VerbPanel):
-    """Runs a verb on a layer, against the truth where there is one."""
+    """Runs a verb on a layer, compared with the ground truth if there is one."""
 
     cuts_gaps = True
     helps = "Show what was measured"
 
-    _propose: Callable[[], None] | None = None  # before there are lists
+    _propose: Callable[[], None] | None = None  # before the lists exist
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
@@ -394,7 +399,7 @@ class TruthPanel(VerbPanel):
             self.image.value = next(worse, image)
 
     def _take_active(self, event: object = None) -> None:
-        """Choose the layer that has become active, but not the reference."""
+        """Choose the newly active layer, unless it is the reference."""
         active = self.viewer.layers.selection.active
         if self._propose is not None and active in self.reference.choices:
             self._propose()
@@ -405,18 +410,18 @@ class TruthPanel(VerbPanel):
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:
-        """Rank a layer as the reference of an image: its truth, SEM; 0 for no other."""
+        """Rank a layer as reference of an image: its ground truth, then SEM; else 0."""
         if is_truth(image):
             return 0
         sem = bool(vendor_of(other)) and not vendor_of(image)
         return 3 if is_truth(other) else 2 * sem
 
 
-_NEAR = 0.02  # of a side: what two edges that lie on each other differ by; chosen
+_NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
 def __getattr__(name: str) -> Any:
-    """Give the class of the panel that the value of a verb alone makes."""
+    """Return the panel class that is generated from a verb alone."""
     titles = [title for title, verb in PANELS.items() if verb == name]
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
@@ -429,14 +434,14 @@ def __getattr__(name: str) -> Any:
 
 
 class ErrorMapPanel(VerbPanel):
-    """Maps where a layer is not its reference, or two scans are not one another."""
+    """Maps where a layer differs from its reference, or two scans from each other."""
 
     title, run_label = "Error map", "Map errors"
     help_place = "error_map.md"
     verb = ERROR_MAP
     input_image = 1
     region_help = (
-        "the error is summed up for each of its regions. Blur, gain and offset are "
+        "the error is summarised for each of its regions. Blur, gain and offset are "
         "those of the whole field."
     )
 
@@ -448,14 +453,14 @@ class ErrorMapPanel(VerbPanel):
         self._propose(before, after)
 
     def _name_layers(self, scans: bool) -> None:
-        """Call the layers what they are: neither of two scans is the reference."""
+        """Label the layers by their role: neither of two scans is the reference."""
         titles = ("First scan", "Second scan") if scans else ("Reference", "Enhanced")
         self.titles = dict(zip(self.boxes, titles, strict=True))
         for item in self.verb.images:
             self._layers.relabel(item.name, self.titles[item.name], item.tooltip)
 
     def _propose(self, before: ComboBox, after: ComboBox, _: object = None) -> None:
-        """Propose the layer of the same place that no network made."""
+        """Propose the layer of the same area that is not a network's output."""
         before_layer, after_layer = before.value, after.value
         if after_layer is None:
             return
@@ -480,7 +485,7 @@ class ErrorMapPanel(VerbPanel):
     def in_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Sum up the errors in one region."""
+        """Summarise the errors in one region."""
         del options
         report, error_map = outcome.report, outcome.shown
         values = cut_out(region, error_map, box_of(region, error_map)).array()

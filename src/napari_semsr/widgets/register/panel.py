@@ -1,4 +1,4 @@
-"""Register to SEM: bring a layer onto another of the same place, and judge the map."""
+"""Register to SEM: align a layer to another of the same area, with its error."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -107,22 +107,22 @@ from napari_semsr.widgets.layers import (
 )
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
-_MARK_SHARE = 0.02  # of the image's longer side; chosen: a mark covers no detail
-_SEEN_PX = (14, 30)  # on the screen, at any zoom
-_LEAST = 3  # pairs from which on a map follows
-_SPARE = 4  # pairs from which on an affine map leaves a number to judge it
+_MARK_SHARE = 0.02  # share of the image's longer side; chosen: a mark covers no detail
+_SEEN_PX = (14, 30)  # size on the screen, at any zoom
+_MIN_PAIRS = 3  # pairs needed for a transform
+_PAIRS_FOR_ERROR = 4  # pairs needed to estimate the error of an affine transform
 _DONE = ("added", "removed", "changed")
 _GRID = ("units", "scale", "translate")
 _TABLES = {"Table of landmarks (*.csv)": ".csv"}
 _PARTNER_KEY = "semsr landmarks with"
-"""Entry of a layer's metadata: the image in which its marks have their partners."""
+"""Metadata key: the image in which a layer's landmarks have their partners."""
 
 Chosen = tuple[Image | None, Image | None]
 """The moving image and the fixed one."""
 
 
 class LandmarkControls(Form):
-    """Marks pairs of places, the view going from one image to the other."""
+    """Controls for marking landmarks, alternating between the two images."""
 
     def __init__(
         self,
@@ -136,26 +136,26 @@ class LandmarkControls(Form):
         self._images, self._model, self._on_changed = images, model, on_changed
         self._of: Chosen = (None, None)
         self.points: tuple[Points, ...] = ()
-        self._linking = False  # a change that must not be followed
+        self._linking = False  # a change that must be ignored
         self._alone = Alone(panel.viewer)
         self.add_button = push_button(
             "Add landmarks",
             self._set,
-            "Click a place in the moving image, then the same in the fixed one: the "
-            "view goes from one to the other. Press again to end. Marks can be moved "
-            "and deleted as any points.",
+            "Click a place in the moving image, then the same place in the fixed "
+            "one: the view switches between them. Press again to end. Landmarks can "
+            "be moved and deleted like any points.",
         )
         self.add_button.setCheckable(True)
         self.undo_button = push_button(
-            "Undo", self.undo, "Take the last mark away, in the image that has it."
+            "Undo", self.undo, "Delete the landmark that was added last."
         )
         self.load_button = push_button(
-            "Load…", self.load, "Read pairs of places from a CSV table."
+            "Load…", self.load, "Load pairs of landmarks from a CSV table."
         )
         self.save_button = push_button(
             "Save marks…",
             self.save,
-            "Write the pairs as a CSV table, in nm; in pixels for an image without a "
+            "Save the pairs as a CSV table, in nm; in pixels for an image without a "
             "pixel size.",
         )
         self.note = RichLabel()
@@ -167,34 +167,34 @@ class LandmarkControls(Form):
         panel.closed.connect(self.stop)
         self.show_fit()
 
-    # -- what is marked ---------------------------------------------------------
+    # -- the landmarks ----------------------------------------------------------
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Marks in the moving image and in the fixed one, if they are of these."""
+        """Numbers of landmarks in the moving and the fixed image, if of these."""
         if not self.points or self._of != self._images():
             return 0, 0
         first, second = (len(layer.data) for layer in self.points)
         return first, second
 
     def landmarks(self) -> Landmarks | None:
-        """Give the pairs in nm, or px; None below the number that decides a map."""
+        """Return the pairs in nm, or px; None if they are too few for a transform."""
         pairs = min(self.counts)
-        if pairs < _LEAST:
+        if pairs < _MIN_PAIRS:
             return None
         moving, fixed_places = (_places_nm(layer)[:pairs] for layer in self.points)
         return Landmarks(moving, fixed_places)
 
     def left_aside(self) -> str:
-        """Say that there are marks, but too few of them."""
+        """Return a note if there are landmarks, but too few for a transform."""
         pairs = min(self.counts)
-        if not 0 < pairs < _LEAST:
+        if not 0 < pairs < _MIN_PAIRS:
             return ""
-        return f" Fewer than {_LEAST} pairs of landmarks decide nothing: left aside."
+        return f" The landmarks were ignored: at least {_MIN_PAIRS} pairs are needed."
 
     def show_fit(self, _: object = None) -> None:
-        """Say how well the pairs fit, and number them."""
-        self._take_up()
+        """Show how well the pairs fit, and number them."""
+        self._reuse_layers()
         first, second = self.counts
         pairs = min(first, second)
         sentence, off = f"{pairs} pairs" if pairs != 1 else "1 pair", np.zeros(0)
@@ -204,7 +204,9 @@ class LandmarkControls(Form):
                 sentence, off = self._fit_pairs(landmarks)
             else:
                 sentence = (
-                    f"{sentence}; from {_LEAST} on they are the start." if pairs else ""
+                    f"{sentence}; with {_MIN_PAIRS}, registration starts from them."
+                    if pairs
+                    else ""
                 )
         except SemsrError as error:
             sentence = str(error)
@@ -223,7 +225,7 @@ class LandmarkControls(Form):
         self._on_changed()
 
     def _number(self, layer: Points, off: Iterable[float]) -> None:
-        """Write at each mark its number, and how far it lies off."""
+        """Label each landmark with its number and its residual."""
         labels = [str(n + 1) for n in range(len(layer.data))]
         for place, far in enumerate(off):
             labels[place] += f" ({format_rounded(far)} {_unit_of(layer)})"
@@ -231,23 +233,24 @@ class LandmarkControls(Form):
             layer.features = {"label": labels}
 
     def _fit_pairs(self, landmarks: Landmarks) -> tuple[str, FloatArray]:
-        """Fit the pairs; say how far they lie off, and by how much each."""
-        stiff = self._model() == "similarity" or len(landmarks) < _SPARE
+        """Fit the pairs; return a sentence and the residual of each."""
+        stiff = self._model() == "similarity" or len(landmarks) < _PAIRS_FOR_ERROR
         fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
         rms = float(np.sqrt((fit.distances**2).mean()))
-        # what the others say of a mark: its own fit flatters it
+        # residuals by the fit to the other landmarks: a fit that includes it is too
+        # good
         off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)
         worst, unit = int(off.argmax()), _unit_of(self.points[1])
         return (
-            f"{len(landmarks)} pairs fit to {format_rounded(rms)} {unit}; mark "
+            f"{len(landmarks)} pairs fit to {format_rounded(rms)} {unit}; landmark "
             f"{worst + 1} lies {format_rounded(off[worst])} {unit} from where the "
-            "others say."
+            "others predict it."
         ), off
 
     # -- marking ------------------------------------------------------------------
 
     def _pair(self) -> tuple[Image, Image] | None:
-        """Give the two images; where there are none, say so."""
+        """Return the two images; if there are none, show a message."""
         moving, fixed_layer = self._images()
         if moving is None or fixed_layer is None or moving is fixed_layer:
             self._panel.show_status("Choose two different layers first.")
@@ -266,14 +269,14 @@ class LandmarkControls(Form):
         self._go_on()
 
     def stop(self) -> None:
-        """End marking, and show what was shown before."""
+        """End marking, and restore the previous view."""
         self.add_button.setChecked(False)
         self._alone.end()
         for layer in self.points:
             layer.mode = "pan_zoom"
 
     def put_away(self) -> None:
-        """End marking, and hide the marks, which lie on the images as they were."""
+        """End marking, and hide the landmarks, which fit the images as they were."""
         self.stop()
         for layer in self.points:
             layer.visible = False
@@ -294,8 +297,8 @@ class LandmarkControls(Form):
         there.selection.active = active
         self.show_fit()
 
-    def _take_up(self) -> None:
-        """Go on with marks of two images that are there already, as in a project."""
+    def _reuse_layers(self) -> None:
+        """Use existing landmarks of two images, such as those of a project."""
         images = self._images()
         there = [image for image in images if image in self._viewer.layers]
         identities = [identity_of(image) for image in there if image is not None]
@@ -309,7 +312,7 @@ class LandmarkControls(Form):
             self._follow(images, tuple(marks))
 
     def _follow(self, images: Chosen, points: tuple[Points, ...]) -> None:
-        """Take two layers for the marks of two images, and follow them."""
+        """Use two layers for the landmarks of two images, and watch them."""
         self._of, self.points = images, points
         for layer in points:
             layer.events.data.connect(self._on_data)
@@ -317,7 +320,7 @@ class LandmarkControls(Form):
                 getattr(layer.events, name).connect(self._on_grid)
 
     def _on_inserted(self, event: Any) -> None:
-        """Show the marks that come back, with a project or by Undo."""
+        """Show landmarks that were restored by a project or by Undo."""
         if is_alive(self) and _PARTNER_KEY in event.value.metadata:
             self.show_fit()
 
@@ -336,7 +339,7 @@ class LandmarkControls(Form):
             axis_labels=image.axis_labels[-2:],
             size=max(1.0, _MARK_SHARE * side),
             symbol="disc",
-            face_color="transparent",  # what is marked stays in sight
+            face_color="transparent",  # the landmarks stay visible
             border_color=colour,
             border_width=0.2,
             canvas_size_limits=_SEEN_PX,
@@ -351,12 +354,12 @@ class LandmarkControls(Form):
         )
 
     def _on_grid(self, _: object = None) -> None:
-        """Judge the marks anew where their image is given another pixel size."""
+        """Fit the landmarks again when the pixel size of their image changes."""
         if is_alive(self):
             self.show_fit()
 
     def _on_data(self, event: Any) -> None:
-        """Follow what is done to one of the layers."""
+        """React to changes of one of the layers."""
         action = str(getattr(event.action, "value", event.action))
         is_own = is_alive(self) and event.source in self.points
         if not is_own or self._linking or action not in _DONE:
@@ -373,7 +376,7 @@ class LandmarkControls(Form):
             QTimer.singleShot(0, self._go_on)  # napari still handles the click
 
     def _replace(self, layer: Points, data: FloatArray) -> None:
-        """Give a layer other points without following that."""
+        """Replace the points of a layer without reacting to that."""
         self._linking = True
         try:
             with _in_view(layer):
@@ -383,7 +386,7 @@ class LandmarkControls(Form):
             self._linking = False
 
     def _go_on(self) -> None:
-        """Show the image that is to be marked next, and let its layer take clicks."""
+        """Show the image to be marked next, and activate its layer for clicks."""
         if not (is_alive(self) and self.add_button.isChecked() and self.points):
             return
         first, second = self.counts
@@ -402,7 +405,7 @@ class LandmarkControls(Form):
         )
 
     def undo(self) -> None:
-        """Take the last mark away."""
+        """Delete the last landmark."""
         first, second = self.counts
         if max(first, second):
             layer = self.points[0 if first > second else 1]
@@ -411,7 +414,7 @@ class LandmarkControls(Form):
             self._go_on()
 
     def _on_removed(self, event: Any) -> None:
-        """Forget the marks when a layer of theirs is taken away."""
+        """Forget the landmarks when one of their layers is removed."""
         if is_alive(self) and event.value in (*self.points, *self._of):
             self.stop()
             left = self.points
@@ -467,7 +470,7 @@ class LandmarkControls(Form):
 
 @contextmanager
 def _in_view(layer: Points) -> Iterator[None]:
-    """Let napari look at a layer anew: it draws texts of a hidden one's old marks."""
+    """Refresh a layer: napari draws outdated labels of a layer that was hidden."""
     was_visible, layer.visible = layer.visible, True
     try:
         yield
@@ -476,7 +479,7 @@ def _in_view(layer: Points) -> Iterator[None]:
 
 
 def _places_nm(layer: Points) -> FloatArray:
-    """Places of points in nm; in the unit of the world where that is no length."""
+    """Return places in nm; in the world's unit if that is not a length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
     own = own_places(layer, np.array(world, dtype=float).reshape(-1, 2))
     places: FloatArray = own * nm_of(layer)
@@ -484,7 +487,7 @@ def _places_nm(layer: Points) -> FloatArray:
 
 
 def _places_px(layer: Points, image: Image) -> FloatArray:
-    """Places of points in pixels of their image, from the centre of the first."""
+    """Return places in pixels of their image, from the centre of the first pixel."""
     linear, shift = placed_by(image)
     places: FloatArray = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
     return places
@@ -495,18 +498,21 @@ def _unit_of(layer: Layer) -> str:
     return "nm" if is_calibrated(layer) else "px"
 
 
-_TURN_MS = 500  # a flash a second, far below what troubles sensitive people
-_LEFT, _RIGHT = "magenta", "green"  # together they are white, for every eye
-_LOOK = ("colormap", "blending", "opacity")  # of layers that are drawn in these
-_WINDOW_PX = 1024  # chosen: read in a moment, and enough to know the grey levels
-_BLOCK_PX = 8  # chosen: averages the noise of a pixel to an eighth
+_TURN_MS = 500  # one flash per second, far below what affects photosensitive people
+_LEFT, _RIGHT = (
+    "magenta",
+    "green",
+)  # together they are white, also for colour-blind users
+_LOOK = ("colormap", "blending", "opacity")  # names of layers shown in these colours
+_WINDOW_PX = 1024  # chosen: quickly read, and enough to compare the grey levels
+_BLOCK_PX = 8  # chosen: reduces the noise of a pixel to an eighth
 
 
 def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
-    """Refuse to subtract images whose grey levels have no common scale.
+    """Check that the grey levels of two images have a common scale.
 
-    Their difference varies more than one of them does: it shows less of what differs
-    in the sample than that image itself.
+    Without one, their difference varies more than one of the images: it shows less of
+    what differs in the sample than that image itself.
     """
     difference = difference_of(first, second)
     images_seen = []
@@ -526,8 +532,8 @@ def _require_one_scale(first: Micrograph, second: Micrograph) -> Job[None]:
     if finite.any() and np.mean((new - old) ** 2) > min(old.var(), new.var()):
         msg = (
             f"The grey levels of {first.name} and {second.name} have no common scale, "
-            "as of two instruments: their difference would show that alone. Take "
-            "Overlay in two colours, Flicker or Before | after."
+            "as in images of two instruments, so their difference would show only "
+            "that. Use Overlay in two colours, Flicker or Before | after."
         )
         raise OptionError(msg, code="grey-scales-differ")
 
@@ -541,37 +547,39 @@ class OverlayControls(CompareControls):
         self.overlay = CheckBox(
             name="overlay",
             text="Overlay in two colours",
-            tooltip="Add the left layer in magenta and the right one in green: what "
-            "both show alike is white or grey, and a fringe tells of a shift. The "
-            "colours that they had come back.",
+            tooltip="Show the left layer in magenta and the right one in green: "
+            "equal parts are white or grey, and a coloured fringe shows a "
+            "shift. Untick to restore the colours.",
         )
         self.flicker = CheckBox(
             name="flicker",
             text="Flicker",
             tooltip="Show the left and the right layer in turn, each for half a "
-            "second: what jumps does not fit.",
+            "second: structures that jump are not aligned.",
         )
         for control in (self.overlay, self.flicker):
             self.add(control)
             self._ticks.append(control)
-        self.show_row("strength", False)  # two instruments have no common grey scale
+        self.show_row(
+            "strength", False
+        )  # images of two instruments have no common grey scale
         self._timer = new_timer(self, self._turn, _TURN_MS)
         self.overlay.changed.connect(self._put_over)
         self.flicker.changed.connect(self._put_in_turn)
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
-        """Stop the flicker where nobody could untick it."""
+        """Stop the flicker when its tick box is hidden."""
         super().hideEvent(event)
         if event is not None and not event.spontaneous():
             self.flicker.value = False
 
     def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
-        """Subtract images of one scale of grey levels; refuse others."""
+        """Subtract images with a common scale of grey levels; refuse others."""
         yield from _require_one_scale(first, second)
         return (yield from super()._subtract(first, second))
 
     def _upper(self) -> Image:
-        """Whichever lies above the other."""
+        """Return the one that is above the other."""
         upper: Image = max(self._pair, key=list(self._viewer.layers).index)
         return upper
 
@@ -581,7 +589,7 @@ class OverlayControls(CompareControls):
             for layer, colour in zip(self._pair, (_LEFT, _RIGHT), strict=True):
                 self._looks[layer] = {name: getattr(layer, name) for name in _LOOK}
                 layer.colormap, layer.opacity = colour, 1.0
-                over = layer is upper  # a light canvas would add up to white
+                over = layer is upper  # on a light canvas, everything would be white
                 layer.blending = "additive" if over else "translucent_no_depth"
         elif not on:
             for layer, look in self._looks.items():
@@ -613,13 +621,15 @@ class OverlayControls(CompareControls):
 _TITLE = "Register to SEM"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
-_GOOD, _BAD = "#1e90ff", "#e05d44"  # neither is a colour of the overlay
-_REACH = 0.4  # of a patch, the distance between two being half of one: most arrows
-_SHARE = 90  # % of the arrows reach no farther than that; chosen
-_PATCH = 128  # side of a patch at most; that of the recipe fine-tune
-_THIN = 0.03  # of a patch: width of an arrow
-_SEEN = 1 / 300  # of the image: an arrow as wide is still seen where all of it is shown
-_WHY_NONE = {
+_GOOD, _BAD = "#1e90ff", "#e05d44"  # not colours of the overlay
+_REACH = 0.4  # px of a patch, at half a patch's spacing: most arrows
+_SHARE = 90  # % of the arrows that are not longer; chosen
+_PATCH = 128  # largest side of a patch; that of the recipe fine-tune
+_THIN = 0.03  # share of a patch: width of an arrow
+_SEEN = (
+    1 / 300
+)  # share of the image: arrows this wide are visible when all of it is in view
+_REFUSAL_TEXTS = {
     "ambiguous": "none: several places fit",
     "no-overlap": "none: no place fits",
     "no-structure": "none: too little to compare",
@@ -629,9 +639,9 @@ _Result = tuple[Registered, Outcome] | RegistrationRefused
 
 
 def _register(moving: Micrograph, fixed_image: Micrograph, **how: Any) -> Job[_Result]:
-    """Find the map and write the image on the other's grid, or say why there is none.
+    """Register two images and resample one onto the other's grid, or return a refusal.
 
-    A refusal is a result, so that what fits as well can be listed.
+    A refusal is returned as a result, so that other places that fit can be listed.
     """
     try:
         registration = yield from REGISTER.job(moving, fixed_image, **how)
@@ -646,7 +656,7 @@ def _register(moving: Micrograph, fixed_image: Micrograph, **how: Any) -> Job[_R
 
 
 class RegisterPanel(Panel):
-    """Brings a layer, such as an optical mosaic, onto another, such as an SEM image."""
+    """Registers a layer, such as an optical mosaic, to one such as an SEM image."""
 
     help_place = "register.md#in-napari"
 
@@ -661,16 +671,18 @@ class RegisterPanel(Panel):
         self.apply_button = push_button(
             "Apply a transform…",
             self.apply,
-            "Take a map that was saved before, for these layers or for others of the "
-            "same area, such as an enhanced mosaic; nothing is searched.",
+            "Apply a saved transform to these layers, or to others of the same area, "
+            "such as an enhanced mosaic, without registering them again.",
         )
         self.shown_button = push_button(
-            "Take it as it is shown",
+            "Use the transform shown",
             self.take_shown,
-            "Resample the moving layer, which is shown turned, onto the pixels of the "
-            "fixed one, where both are shown now; nothing is searched.",
+            "Resample the moving layer, as it is shown now, onto the pixels of the "
+            "fixed one, without registering it.",
         )
-        tooltip = "Places that you mark in both images; few pairs need them."
+        tooltip = (
+            "Places that you mark in both images; most images register without them."
+        )
         self.marking = Folded("Landmarks", tooltip, self.marks)
         self.add_group("Images", Form(self.moving, self.fixed))
         buttons = Form(self.apply_button, self.shown_button)
@@ -683,7 +695,7 @@ class RegisterPanel(Panel):
         ] = {}  # by the user, until it is gone
         self._proposes = False
         self._layers_chosen: dict[str, Layer | None] = {}
-        self._layers_followed: list[Layer] = []  # whose transform is heard of
+        self._layers_followed: list[Layer] = []  # whose transform is watched
         self._connect()
         self._propose()
         self._follow_transform()
@@ -693,36 +705,39 @@ class RegisterPanel(Panel):
         self.transform_button = push_button(
             "Save transform…",
             self.save_transform,
-            "Keep the map from the moving to the fixed image, with its error, as JSON.",
+            (
+                "Save the transform from the moving to the fixed image, with its "
+                "error, as JSON."
+            ),
         )
         self.pairs_button = push_button(
             "Cut pairs from here…",
             self.cut_pairs,
-            "Cut patches that both layers show into a store that Train learns from.",
+            "Save patches that both layers show to a store for training.",
         )
         self.train_button = push_button(
             "Train on these",
             self.train,
-            "Go on to Train with both layers and this map: a model is fine-tuned on "
-            "one part of the place and judged on another.",
+            "Open Train with both layers and this transform: a model is fine-tuned "
+            "on one part of the area and evaluated on another.",
         )
         self.adapt_button = push_button(
             "Train on SEM",
             self.adapt,
-            "Go on to Train on SEM with both layers and this map: a small network is "
-            "trained on one part of the place, evaluated on another, and applied to "
-            "the moving image.",
+            "Open Train on SEM with both layers and this transform: a small network "
+            "is trained on one part of the area, evaluated on another, and applied "
+            "to the moving image.",
         )
         self.judge_button = push_button(
             "Judge by SEM",
             self.judge,
-            "Go on to Judge by SEM with both layers and this map: how near the moving "
-            "image, and what networks make of it, come to the fixed one.",
+            "Open Judge by SEM with both layers and this transform: compare the "
+            "moving image, and enhanced versions of it, with the fixed one.",
         )
         self.take_size_button = push_button(
-            "Give it this pixel size",
+            "Set this pixel size",
             self.take_size,
-            "Give the layer that had no pixel size the one that was found.",
+            "Set the measured pixel size for the layer that had none.",
         )
         self.further = (
             self.take_size_button,
@@ -750,7 +765,7 @@ class RegisterPanel(Panel):
         return self.moving.value, self.fixed.value
 
     def _on_layers(self, event: Any = None) -> None:
-        """Offer what is opened, too."""
+        """List layers that are opened later, too."""
         with self._proposing():
             super()._on_layers(event)
         if not self.busy:
@@ -758,7 +773,7 @@ class RegisterPanel(Panel):
 
     @contextmanager
     def _proposing(self) -> Iterator[None]:
-        """Tell what changes the lists here from what the user chooses."""
+        """Distinguish changes of the lists by the panel from choices of the user."""
         before, self._proposes = self._proposes, True
         try:
             yield
@@ -766,7 +781,7 @@ class RegisterPanel(Panel):
             self._proposes = before
 
     def _propose(self) -> None:
-        """Offer a mosaic and an electron image, unless the user has chosen."""
+        """Propose a mosaic and an SEM image, unless the user has chosen."""
         boxes = self.moving, self.fixed
         if any(
             box.value is not None and box.value is self._layers_wanted.get(box.name)
@@ -779,7 +794,7 @@ class RegisterPanel(Panel):
                 self.moving.value, self.fixed.value = pair
 
     def _part(self, box: ComboBox, other: ComboBox, _: object = None) -> None:
-        """Never let both be one layer: the other list takes what this one had."""
+        """Keep the two layers different: the other list takes the previous choice."""
         if box.value is not None and box.value is other.value:
             left = [item for item in other.choices if item is not box.value]
             before = self._layers_chosen.get(box.name)
@@ -792,7 +807,7 @@ class RegisterPanel(Panel):
         self.look.compare(self.fixed.value, self.moving.value)
 
     def _follow_transform(self) -> None:
-        """Offer to take the moving layer as it is shown, while that is turned."""
+        """Offer to use the moving layer's displayed transform, while it has one."""
         layer = self.moving.value
         for old in self._layers_followed:
             old.events.disconnect(self._show_turned)
@@ -807,7 +822,7 @@ class RegisterPanel(Panel):
             self.shown_button.setVisible(layer is not None and is_turned(layer))
 
     def _show_rows(self, _: object = None) -> None:
-        """Offer to let landmarks decide where there are enough."""
+        """Offer to register by landmarks alone if there are enough."""
         if hasattr(self, "marks"):
             has_landmarks = self.marks.landmarks() is not None
             self.form.show_row("landmarks_only", has_landmarks)
@@ -817,7 +832,7 @@ class RegisterPanel(Panel):
     # -- running ------------------------------------------------------------------
 
     def _read(self, *, is_unturned: bool = False) -> tuple[Micrograph, Micrograph]:
-        """Read both layers, the moving one perhaps as if it were not turned."""
+        """Read both layers, the moving one with or without its displayed transform."""
         moving, fixed_layer = self._images()
         images = (
             self.micrograph(moving, is_unturned=is_unturned),
@@ -826,7 +841,7 @@ class RegisterPanel(Panel):
         if moving is fixed_layer:
             msg = (
                 f"Layer {images[0].name!r} cannot be registered to itself: open the "
-                "image that it is to be brought onto, and choose it under Fixed."
+                "image to register it to, and choose it under Fixed."
             )
             raise ShapeError(msg, code="same-image")
         require_room(images[1].shape, 1)
@@ -868,7 +883,7 @@ class RegisterPanel(Panel):
     def show_outcome(
         self, moving: Image, fixed_layer: Image, result: _Result
     ) -> Iterator[None]:
-        """Add the image on the other's grid, and say what its map is worth."""
+        """Add the resampled image, and show the error of its transform."""
         self.note_origin([moving, fixed_layer])
         for button in self.further:
             button.setEnabled(not isinstance(result, RegistrationRefused))
@@ -879,7 +894,7 @@ class RegisterPanel(Panel):
         registration, outcome = result
         size = registration.found_pixel_size_nm
         if size is not None:
-            sentence = f"{registration.found_size_of} the pixel size found"
+            sentence = f"{registration.found_size_of} the measured pixel size"
             spelt = format_pixel_size((size, size))
             self.take_size_button.setText(f"Give {sentence}, {spelt}")
             self.take_size_button.setVisible(True)
@@ -923,15 +938,15 @@ class RegisterPanel(Panel):
             figures = {**figures, "Arrows": arrows_note}
         self.show_result(
             figures,
-            f"{_describe_result(about, moving.name, fixed_layer.name)} Tick Overlay in "
-            f"two colours or Flicker to see it.{aside}",
+            f"{_describe_result(about, moving.name, fixed_layer.name)} Tick Overlay "
+            f"in two colours or Flicker to check it.{aside}",
             curves={"residuals": residuals},
         )
 
     def _add_helpers(
         self, registration: Registration, layer: Image, opened_store: Opened, name: str
     ) -> Iterator[Layer]:
-        """Add arrows of the residuals, and outlines of what is not to be believed."""
+        """Add arrows of the residuals, and outlines of unreliable patches."""
         image, residuals = opened_store.micrograph, registration.residuals
         finite = np.isfinite(residuals.off_nm).all(axis=1)
         if not finite.any():
@@ -941,7 +956,7 @@ class RegisterPanel(Panel):
         off, reliable = residuals.off_nm[finite] / pitch, residuals.reliable[finite]
         side, times = residuals.side_nm / pitch, _arrow_factor(registration)
         width = max(1.0, _THIN * float(side.min()), _SEEN * max(image.shape))
-        # A patch that is far off is found anywhere: its box says so, no arrow would.
+        # An unreliable patch matches anywhere: it has a box, as an arrow would mislead.
         is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
         look = lying_over(image, self.title, layer)
         yield self.viewer.add_vectors(
@@ -956,7 +971,7 @@ class RegisterPanel(Panel):
         )
         if reliable.all():
             return
-        # half a patch, which is as far as the next one: boxes would hide the image else
+        # half a patch, the spacing of patches: larger boxes would hide the image
         box = np.array([[-1, -1], [-1, 1], [1, 1], [1, -1]]) / 4 * side
         edge = np.array(image.shape) - 0.5
         yield self.viewer.add_shapes(
@@ -969,10 +984,10 @@ class RegisterPanel(Panel):
             **look,
         )
 
-    # -- what is done with a result -------------------------------------------------
+    # -- what a result offers --------------------------------------------------------
 
     def take_size(self) -> None:
-        """Calibrate the layer without a pixel size by the one that was found."""
+        """Calibrate the layer without a pixel size by the measured one."""
         if self.registered is None:
             return
         registration_found, *layers = self.registered
@@ -986,11 +1001,13 @@ class RegisterPanel(Panel):
             origin = size_origin("found by registration in napari", size)
             apply_pixel_size(layer, size, origin=origin)
             self.take_size_button.setVisible(False)
-            self.show_status(f"{layer.name} has {format_pixel_size(size)} now.")
-            self.session.changed.emit()  # what was saved before is not any longer
+            self.show_status(
+                f"The pixel size of {layer.name} is now {format_pixel_size(size)}."
+            )
+            self.session.changed.emit()  # what was saved before is outdated
 
     def save_transform(self) -> None:
-        """Ask for a name, and write the map."""
+        """Ask for a name, and write the transform."""
         if self.registered is not None:
             transform_file = self.registered[0].stored
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
@@ -999,15 +1016,15 @@ class RegisterPanel(Panel):
             self.save_file("Save transform", name, _TRANSFORMS, write, sentence)
 
     def _both(self) -> tuple[StoredTransform, Image, Image] | None:
-        """Give the map from the mosaic to the SEM image, and both layers, if there.
+        """Return the transform from mosaic to SEM image, and both layers, if open.
 
-        Where the SEM image was moved onto the mosaic, the map is turned round.
+        If the SEM image was moved onto the mosaic, the transform is inverted.
         """
         if self.registered is not None:
             registration, moving, fixed_layer = self.registered
             stored_map, there = registration.stored, self.viewer.layers
             if moving in there and fixed_layer in there:
-                if _electrons(moving) <= _electrons(fixed_layer):
+                if _sem_score(moving) <= _sem_score(fixed_layer):
                     return stored_map, moving, fixed_layer
                 if isinstance(stored_map.transform, Affine):
                     quality_facts = {
@@ -1021,23 +1038,25 @@ class RegisterPanel(Panel):
                         moving,
                     )
                 self.show_status(
-                    "A map that bends is used from the mosaic to the SEM image: choose "
+                    "A non-linear transform cannot be inverted: choose "
                     f"{fixed_layer.name} as Moving, and press Register again."
                 )
                 return None
-        self.show_status("Register two layers first; pairs are cut from these.")
+        self.show_status(
+            "Register two layers first; training pairs are made from them."
+        )
         return None
 
     def train(self) -> None:
-        """Go on to Train with both layers and their map."""
+        """Open Train with both layers and their transform."""
         self._go_on("Train")
 
     def adapt(self) -> None:
-        """Go on to Train on SEM with both layers and their map."""
+        """Open Train on SEM with both layers and their transform."""
         self._go_on("Train on SEM")
 
     def judge(self) -> None:
-        """Go on to Judge by SEM with both layers and their map."""
+        """Open Judge by SEM with both layers and their transform."""
         self._go_on("Judge by SEM")
 
     def _go_on(self, name: str) -> None:
@@ -1048,7 +1067,7 @@ class RegisterPanel(Panel):
             panel.take_registered(low, high, transform_file)
 
     def cut_pairs(self) -> None:
-        """Ask for a store, and cut what both images show into pairs."""
+        """Ask for a store, and write training pairs of both images to it."""
         both = self._both()
         if both is None:
             return
@@ -1057,7 +1076,7 @@ class RegisterPanel(Panel):
         if path is not None:
             with self.showing_errors():
                 images = self.micrograph(low, is_unturned=True), self.micrograph(high)
-                # on the mosaic's own pixels, for which networks are made
+                # on the mosaic's pixels, for which networks are trained
                 size = images[0].mean_pixel_size_nm
                 own = TrainedPixelSizes("", None if size is None else (size, size))
                 how: Any = {"patch_px": _PATCH, "scale": 1, "trained_sizes": own}
@@ -1068,17 +1087,17 @@ class RegisterPanel(Panel):
 
     def _tell_pairs(self, pairs_made: PairsMade) -> None:
         self.show_status(
-            f"Cut {pairs_made.train} pairs to learn from, {pairs_made.validation} to "
-            "validate and "
-            f"{pairs_made.test} to test, into {pairs_made.output}. Choose it in Train, "
-            "under 'Learn from: a store of pairs'."
+            f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} "
+            f"for validation and {pairs_made.test} for testing in "
+            f"{pairs_made.output}. Choose it in Train, under 'Learn from: a store of "
+            "pairs'."
         )
 
 
 def _map_shown(layer: Image) -> Affine:
-    """Map in nm from where a layer's scale and translation lay it to where it is shown.
+    """Return a layer's displayed transform beyond scale and translation, in nm.
 
-    In the layer's own unit where that is no length; such a layer is then refused.
+    In the layer's unit if that is not a length; such a layer is refused later.
     """
     nm = nm_of(layer)
     linear, shift = shown_by(layer)
@@ -1089,9 +1108,10 @@ def _map_shown(layer: Image) -> Affine:
 def find_pair(
     viewer: Viewer, layers_made: Sequence[Image], *, is_unsized: bool = False
 ) -> tuple[Image, Image] | None:
-    """Guess which layers are an optical image and the electron image of its place.
+    """Guess which layers are an optical image and the SEM image of its area.
 
-    `is_unsized`: where fewer than two have a pixel size, the others count too.
+    `is_unsized`: if fewer than two have a pixel size, layers without one are considered
+    too.
     """
     layers_opened = [item for item in grey_layers(viewer) if item not in layers_made]
     layers_with_size = [item for item in layers_opened if is_calibrated(item)]
@@ -1104,22 +1124,22 @@ def find_pair(
     ] or layers_with_size
     if len(exposures) < 2:
         return None
-    fixed_layer = max(reversed(exposures), key=_electrons)
+    fixed_layer = max(reversed(exposures), key=_sem_score)
     rest = [item for item in reversed(exposures) if item is not fixed_layer]
-    return min(rest, key=_electrons), fixed_layer
+    return min(rest, key=_sem_score), fixed_layer
 
 
-def _electrons(layer: Image) -> tuple[int, float]:
-    """Rank a layer by what tells an electron image: its maker's tags, small pixels."""
+def _sem_score(layer: Image) -> tuple[int, float]:
+    """Rank a layer by signs of an SEM image: the maker's tags, small pixels."""
     has_vendor = bool(vendor_of(layer))
     size = float(pitch_of(layer)[1]) if is_calibrated(layer) else np.inf
     return int(has_vendor) - int(is_stitched(layer)), -size
 
 
 def _arrow_factor(registration: Registration) -> float:
-    """Say how many times as long as they are arrows are drawn: 1 to 9, 10, 20, 30.
+    """Return the factor by which arrows are lengthened: 1 to 9, 10, 20, 30.
 
-    By those that can be believed: patches of other things are found anywhere.
+    It is chosen by reliable patches only, as the others match anywhere.
     """
     residuals = registration.residuals
     off = np.hypot(*residuals.off_nm.T)
@@ -1145,8 +1165,8 @@ def _describe_result(registration: Registration, moving: str, fixed_name: str) -
 
 
 def refusal_numbers(refusal: RegistrationRefused) -> Numbers:
-    """Say why there is no map, and what fits as well."""
-    numbers: dict[str, Figure | str] = {"Map": _WHY_NONE[refusal.reason]}
+    """Describe why there is no transform, and list places that fit equally well."""
+    numbers: dict[str, Figure | str] = {"Map": _REFUSAL_TEXTS[refusal.reason]}
     for number, rival in enumerate(refusal.rivals, 1):
         numbers[f"Also fits {number}"] = rival_in_words(rival)
     return numbers

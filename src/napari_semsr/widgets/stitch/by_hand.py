@@ -1,4 +1,4 @@
-"""Overlaps of a mosaic in a list, looked at and corrected one by one."""
+"""A list of a mosaic's overlaps, for inspecting and correcting them one by one."""
 
 import json
 from collections.abc import Callable
@@ -27,19 +27,20 @@ from napari_semsr.widgets.layers import MARK_KEY, identity_of, to_shared_units
 
 _PAIR = "overlap"
 """What the two frames that are shown are, among layers that explain a result."""
-_STEP, _FINE_STEP = 1.0, 0.1  # px of an arrow key, and with Shift
-_ROWS = 8  # of the list that are seen at once; chosen: buttons stay in view
-_SEEN = 0.8  # of the view that an overlap fills
+_STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
+_ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
+_SEEN = 0.8  # share of the view that an overlap fills
 _KEYS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 _DASH = "\N{EN DASH}"
 _HELP = (
-    "Click an overlap: where its green and its magenta frame agree, they are white. "
-    "Arrow keys move the magenta frame by 1 px, with Shift by 0.1 px."
+    "Click an overlap to show its two frames in green and magenta; where they agree, "
+    "the image is white. Arrow keys move the magenta frame by 1 px, with Shift by "
+    "0.1 px."
 )
 
 
 def misfit_of(pair: PairReport, positions: FloatArray) -> float:
-    """Distance of an overlap's shift from the positions (N, 2), in px; or NaN."""
+    """Distance in px between an overlap's shift and the positions (N, 2); or NaN."""
     if np.isfinite(pair.residual_px):
         return pair.residual_px
     apart = positions[pair.second] - positions[pair.first]
@@ -48,20 +49,20 @@ def misfit_of(pair: PairReport, positions: FloatArray) -> float:
 
 
 def corrections_path(mosaic: Path) -> Path:
-    """Name the file of the corrections of a mosaic."""
+    """Return the path of a mosaic's corrections file."""
     stem = mosaic.name.removesuffix(".zarr").removesuffix(".ome")
     return mosaic.with_name(f"{stem}.corrections.json")
 
 
 def write_corrections(path: Path, corrections: Corrections) -> None:
-    """Write corrections as `semsr stitch --corrections` takes them."""
+    """Write corrections in the format of `semsr stitch --corrections`."""
     text = json.dumps(corrections.model_dump(mode="json"), indent=1)
     with replacing(path) as place:
         place.write_text(f"{text}\n", encoding="utf-8")
 
 
 class CorrectionList(QWidget):
-    """The overlaps of a mosaic, and what is corrected of each."""
+    """The overlaps of a mosaic, and the corrections of each."""
 
     def __init__(self, panel: Panel, solve: Callable[[], object]) -> None:
         super().__init__()
@@ -69,8 +70,10 @@ class CorrectionList(QWidget):
         self._mosaic_file: StitchedFile | None = None
         self._mosaic: Image | None = None
         self._layers_hidden: list[Layer] = []  # while two frames are shown
-        self._frames_shown: tuple[Image, Image] | None = None  # the second one is moved
-        self._frames = (0, 0)  # that are shown, in that order
+        self._frames_shown: tuple[Image, Image] | None = (
+            None  # the second one can be moved
+        )
+        self._frames = (0, 0)  # the rows of the list, in the order shown
         self._nudge = np.zeros(2)
         self._rows: list[PairReport] = []
         self.corrections = Corrections()
@@ -91,34 +94,41 @@ class CorrectionList(QWidget):
         self.about = RichLabel(_HELP)
         self.accept_button, self.strike_button = (
             push_button(
-                "Accept", self.accept, "Leave this overlap as it is, and show the next."
+                "Accept",
+                self.accept,
+                "Keep this overlap unchanged, and show the next one.",
             ),
             push_button(
-                "Strike", self.strike, "Do not use this overlap, and show the next."
+                "Strike",
+                self.strike,
+                "Exclude this overlap from the solution, and show the next one.",
             ),
         )
         self.swap_button = push_button(
-            "Move other", self.swap, "Let the arrow keys move the other frame."
+            "Move other", self.swap, "Move the other frame with the arrow keys instead."
         )
         self.drop_button = push_button(
             "Drop frame", self.drop, "Leave the magenta frame out of the mosaic."
         )
         self.fix_button = push_button(
-            "Fix in place", self.fix, "Keep the magenta frame where it is shown."
+            "Fix in place", self.fix, "Fix the magenta frame at the position shown."
         )
         self.clear_button = push_button(
-            "Clear all", self.clear, "Take back all corrections."
+            "Clear all", self.clear, "Discard all corrections."
         )
         self.solve_button = push_button(
             "Solve again",
             solve,
-            "Place the frames by the corrections, and fuse what moved.",
+            (
+                "Compute the positions again with the corrections, and fuse the "
+                "frames that moved."
+            ),
         )
         first = FoldingRow(self.accept_button, self.strike_button, self.swap_button)
         second = FoldingRow(self.drop_button, self.fix_button, self.clear_button)
         lay_below(self, self.table, self.about, first, second, self.solve_button)
 
-    # -- what is listed ---------------------------------------------------------
+    # -- the list ----------------------------------------------------------------
 
     def show_mosaic(self, mosaic_file: StitchedFile, mosaic: Image) -> None:
         """List the overlaps of a mosaic, the one with the largest misfit first."""
@@ -151,7 +161,7 @@ class CorrectionList(QWidget):
         )
 
     def _show_states(self) -> None:
-        """Write for each overlap what is corrected, else whether it is used."""
+        """Show for each overlap its correction, otherwise whether it is used."""
         corrections = self.corrections
         pairs_struck = {frozenset(pair) for pair in corrections.strike}
         pairs_joined = {
@@ -199,7 +209,7 @@ class CorrectionList(QWidget):
     # -- two frames in the viewer -----------------------------------------------
 
     def leave(self) -> None:
-        """Take the two frames away, and show again what was seen before."""
+        """Remove the two frames, and restore the previous view."""
         with self._panel.history.quiet():
             for layer in self._frames_shown or ():
                 if layer in self._panel.viewer.layers:
@@ -216,7 +226,7 @@ class CorrectionList(QWidget):
             self._show_frames(pair.first, pair.second)
 
     def _show_frames(self, first: int, second: int) -> None:
-        """Show two frames in green and magenta over each other, at full resolution."""
+        """Show two frames superimposed in green and magenta, at full resolution."""
         mosaic_file, mosaic, viewer = (
             self._mosaic_file,
             self._mosaic,
@@ -275,9 +285,9 @@ class CorrectionList(QWidget):
                 layer.bind_key(f"{modifier}{key}", move, overwrite=True)
 
     def _corners(self, mosaic_file: StitchedFile) -> FloatArray:
-        """Corners of the two frames, (2, 2), as solved, or as they were moved by hand.
+        """Corners (2, 2) of the two frames, as solved or as moved by hand.
 
-        By their own shift if one has no place.
+        If one of them has no position, the overlap's own shift is used.
         """
         pair = self._frames
         corners = mosaic_file.solution.positions_px[list(pair)].copy()
@@ -297,7 +307,7 @@ class CorrectionList(QWidget):
         return np.asarray(corners)
 
     def _look_at(self, corners: FloatArray) -> None:
-        """Bring the common part of two frames into view, no smaller than it is."""
+        """Zoom to the overlap of two frames, at least at full size."""
         if self._frames_shown is None or self._mosaic_file is None:
             return
         viewer, layer = self._panel.viewer, self._frames_shown[0]
@@ -316,7 +326,7 @@ class CorrectionList(QWidget):
     # -- corrections ------------------------------------------------------------
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
-        """Move the magenta frame by the arrow keys, too, where the list has them."""
+        """Move the magenta frame with the arrow keys while the list has focus."""
         if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             name = Qt.Key(event.key()).name.removeprefix("Key_")
             if name in _KEYS and self._frames_shown is not None:
@@ -327,7 +337,7 @@ class CorrectionList(QWidget):
         return bool(super().eventFilter(source, event))
 
     def _nudge_by(self, y: float, x: float) -> None:
-        """Move the magenta frame, and join it there."""
+        """Move the magenta frame, and set the overlap's shift accordingly."""
         if self._frames_shown is None or self._mosaic_file is None:
             return
         fixed_layer, moved_layer = self._frames_shown
@@ -350,10 +360,10 @@ class CorrectionList(QWidget):
         self._show_about()
 
     def _change(self, pair: list[str], **entry: Any) -> bool:
-        """Replace what is corrected of an overlap or a frame; whether it fits.
+        """Replace the correction of an overlap or a frame; return whether it is valid.
 
         `entry`: one ``strike``, ``join``, ``drop`` or ``place`` of `Corrections`, or
-        none to take back those of the overlap.
+        none to discard those of the overlap.
         """
         record = self.corrections.model_dump(mode="json")
         pair_replaced, name_dropped = {*pair}, entry.get("drop")
@@ -394,26 +404,26 @@ class CorrectionList(QWidget):
         return [self._name(frame) for frame in self._frames]
 
     def _next(self) -> None:
-        """Show the next overlap in the list."""
+        """Show the next overlap of the list."""
         row = self.table.currentRow() + 1
         if row < self.table.rowCount():
             self.table.selectRow(row)
 
     def accept(self) -> None:
-        """Take back what was changed of the overlap that is shown."""
+        """Discard the corrections of the overlap shown."""
         with self._panel.showing_errors():
             self._change(self._pair())
             self._next()
 
     def strike(self) -> None:
-        """Do not use the overlap that is shown."""
+        """Exclude the overlap shown from the solution."""
         with self._panel.showing_errors():
             pair = self._pair()
             self._change(pair, strike=pair)
             self._next()
 
     def swap(self) -> None:
-        """Let the arrow keys move the other frame."""
+        """Move the other frame with the arrow keys instead."""
         with self._panel.showing_errors():
             self._pair()
             self._show_frames(*self._frames[::-1])
@@ -425,7 +435,7 @@ class CorrectionList(QWidget):
             self._change(pair, drop=pair[1])
 
     def fix(self) -> None:
-        """Fix the magenta frame where it is shown."""
+        """Fix the magenta frame at the position shown."""
         with self._panel.showing_errors():
             pair, mosaic_file, mosaic = self._pair(), self._mosaic_file, self._mosaic
             if self._frames_shown is None or mosaic_file is None or mosaic is None:
@@ -436,14 +446,14 @@ class CorrectionList(QWidget):
                 - np.array(mosaic.translate)[-2:]
             )
             at = corner / np.array(self._frames_shown[1].scale)
-            if solution.base is not None:  # whose coordinates corrections have
+            if solution.base is not None:  # corrections are in its coordinates
                 shift = solution.base.positions_px - solution.positions_px
                 at = at + np.nanmedian(shift, axis=0)
             y, x = at.tolist()
             self._change(pair, place={pair[1]: {"y_px": y, "x_px": x}})
 
     def clear(self) -> None:
-        """Take back all corrections."""
+        """Discard all corrections."""
         self.corrections = Corrections()
         self.leave()
         self._show_states()

@@ -1,4 +1,4 @@
-"""Coverage: the number of frames at each pixel, laid over a mosaic that has it."""
+"""Coverage: the number of frames at each pixel, as a layer over the mosaic."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,14 +17,14 @@ _NAME = COVERAGE
 
 
 def coverage_of(layer: Layer | None) -> Path | None:
-    """Find the coverage that is stored with a mosaic; None where there is none."""
+    """Return the coverage stored with a mosaic; None if there is none."""
     store = None if layer is None else layer.metadata.get(STORE_KEY)
     path = label_path(Path(store), _NAME) if store else None
     return path if path is not None and path.exists() else None
 
 
 class Coverage(QObject):
-    """A tick that lays the coverage of a panel's mosaic over it."""
+    """A tick box that shows the coverage of a panel's mosaic as a layer over it."""
 
     def __init__(self, panel: Panel, mosaic: Callable[[], Image | None]) -> None:
         super().__init__(panel)
@@ -32,7 +32,7 @@ class Coverage(QObject):
         self.tick = CheckBox(
             name=_NAME,
             text="Show coverage",
-            tooltip="Lay the number of frames at each pixel over the mosaic.",
+            tooltip="Show the number of frames at each pixel over the mosaic.",
         )
         self._of: Image | None = None
         self._runner = JobRunner(self)
@@ -41,7 +41,7 @@ class Coverage(QObject):
         self.tick.changed.connect(self.show)
 
     def show(self, _: object = None) -> None:
-        """Lay the coverage over the mosaic, or take it away."""
+        """Show the coverage over the mosaic, or remove it."""
         layers, mosaic = self._panel.viewer.layers, self._mosaic()
         layers_shown = [
             item for item in layers if item.metadata.get(HELPER_KEY) == _NAME
@@ -60,7 +60,7 @@ class Coverage(QObject):
         self._runner.start("Show coverage", lambda: open_store(path))
 
     def _add(self, opened_store: Opened) -> None:
-        """Show a colour for each number of frames; what none covers is left free."""
+        """Add a layer with a colour per frame count; uncovered pixels are clear."""
         viewer, mosaic = self._panel.viewer, self._of
         if not is_alive(self) or not self.tick.value:
             return
@@ -89,4 +89,4 @@ class Coverage(QObject):
         )
         show_colour_bar(layer)
         viewer.layers.selection.active = active
-        self._panel.show_status(f"Up to {most} frames lie at one pixel.")
+        self._panel.show_status(f"Up to {most} frames cover one pixel.")

@@ -1,8 +1,8 @@
-"""A folder into which a microscope writes is followed; its mosaic grows in one layer.
+"""Follow a folder into which a microscope writes; its mosaic grows in one layer.
 
-The job's thread hands over blocks of the store as they are written, and another one
-blocks that it enhanced, which grow in a second layer. A timer of the main thread shows
-them: at most ten times a second, and not while nobody sees the canvas.
+The job's thread passes on blocks of the store as they are written; another thread
+passes on enhanced blocks, which grow in a second layer. A timer of the main thread
+shows them at most ten times a second, and only while the canvas is visible.
 """
 
 import shutil
@@ -62,42 +62,42 @@ if TYPE_CHECKING:
 _EVERY_MS = 100  # between two updates of the layer
 _HALVINGS = 4  # levels in memory; chosen: 16 384 px are shown as 1 024
 _GRID = 2**_HALVINGS
-_LINES = 8  # of doubts that are in view; chosen: more would push the buttons away
-_FOLLOW, _STOP = "Follow this folder", "Stop, and solve the whole"
+_LINES = 8  # warnings in view; chosen: more would push the buttons away
+_FOLLOW, _STOP = "Follow this folder", "Stop and finish"
 _TIP = (
-    "Place and fuse the frames that a microscope writes into the folder as they come. "
-    "Stop ends this, and solves all frames once more."
+    "Place and fuse frames while the microscope writes them into the folder. Stop "
+    "ends this, and computes the positions of all frames again."
 )
 
 
 def _halve(values: Float32Array) -> Float32Array:
-    """Mean of two by two pixels; NaN where one of them is."""
+    """Average blocks of 2 x 2 pixels; NaN where one of the four is NaN."""
     rows = values[::2] + values[1::2]
     return np.asarray((rows[:, ::2] + rows[:, 1::2]) / np.float32(4))
 
 
 class GrowingLevels:
-    """What a mosaic that grows looks like from far and near.
+    """Resolution levels of a mosaic that grows.
 
-    The finest level stays in the store; the coarser ones, a third as large together,
+    The finest level stays in the store; the coarser ones, together a third as large,
     are in memory.
     """
 
     def __init__(self) -> None:
         self.mosaic: GrowingMosaic | None = None
         self.doubts: list[str] = []
-        self.changes = 0  # blocks and doubts so far
+        self.changes = 0  # blocks and warnings so far
         self._box = Box(0, 0, 0, 0)
         self._coarse: list[Float32Array] = []
         self._lock = threading.Lock()
 
     def show_doubt(self, sentence: str) -> None:
-        """Take what is wrong with a frame."""
+        """Record a warning about a frame."""
         self.doubts.append(sentence)
         self.changes += 1
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Take a rectangle that was written, in the mosaic's pixels."""
+        """Record a rectangle that was written, in pixels of the mosaic."""
         whole = mosaic.box
         inside = box.within(whole)
         low = [v // _GRID * _GRID for v in inside.corner]
@@ -128,7 +128,7 @@ class GrowingLevels:
         self.mosaic, self._box, self._coarse = mosaic, whole, coarse
 
     def levels(self) -> tuple[list[Any], Box]:
-        """Give the levels, the finest first, and the rectangle that they show."""
+        """Return the levels, the finest first, and the rectangle that they show."""
         with self._lock:
             if self.mosaic is None:
                 return [], self._box
@@ -143,7 +143,7 @@ def follow_and_stitch(
     is_stopped: Callable[[], bool],
     **how: Any,
 ) -> Job[tuple[Outcome | UnplacedError, Followed]]:
-    """Follow a scan until it is stopped, then stitch its frames as `stitch` does.
+    """Follow a scan until the user stops it, then stitch its frames as `stitch` does.
 
     `places`: the store that grows, and the mosaic; `how`: ``positions, overwrite``.
     """
@@ -170,7 +170,7 @@ def follow_and_stitch(
 
 
 class GrowingLayer:
-    """A layer that shows a mosaic while it grows; its view and contrast stay."""
+    """A layer that shows a mosaic while it grows; view and contrast are kept."""
 
     def __init__(self, panel: Panel, place: Path | None = None) -> None:
         self.levels = GrowingLevels()
@@ -178,12 +178,13 @@ class GrowingLayer:
         self._panel, self._place = panel, place
         self._changes_shown = 0  # changes that are in the layer
         self._box: Box | None = None
-        self._start = np.zeros(2)  # place of the mosaic's own zero
+        self._start = np.zeros(2)  # position of the mosaic's origin
 
     def update(self, limits: tuple[float, ...] | None = None) -> bool:
-        """Show what came since the last update; whether there was anything.
+        """Show what was added since the last update; return whether anything was.
 
-        `limits`: contrast of the layer when it is added, else by its grey values.
+        `limits`: contrast limits when the layer is added; by default those of its grey
+        values.
         """
         levels, viewer = self.levels, self._panel.viewer
         if levels.changes == self._changes_shown:
@@ -205,7 +206,7 @@ class GrowingLayer:
         return True
 
     def _add(self, data: list[Any], box: Box, limits: tuple[float, ...] | None) -> None:
-        """Add the layer once its first pixels show something; its contrast stays."""
+        """Add the layer once its first pixels have contrast; that contrast is kept."""
         mosaic = self.levels.mosaic
         some = data[1][np.isfinite(data[1])]
         if mosaic is None or not some.size or some.min() == some.max():
@@ -226,7 +227,7 @@ class GrowingLayer:
             self.layer = self._panel.viewer.add_image(data, multiscale=True, **keywords)
 
     def view(self) -> Box | None:
-        """Find what is on the canvas, in the mosaic's pixels; None if nothing is."""
+        """Return the part in view, in pixels of the mosaic; None if out of view."""
         viewer, layer, box = self._panel.viewer, self.layer, self._box
         if layer is None or box is None or layer not in viewer.layers:
             return None
@@ -234,7 +235,7 @@ class GrowingLayer:
         return None if view is None else view.move(box.corner)
 
     def remove(self) -> None:
-        """Take the layer away, and its store."""
+        """Remove the layer and its store."""
         if self.layer is not None and self.layer in self._panel.viewer.layers:
             with self._panel.history.quiet():
                 self._panel.viewer.layers.remove(self.layer)
@@ -246,8 +247,8 @@ class GrowingLayer:
 class FolderFollower(QWidget):
     """The button that follows the folder of a panel, and the layers that grow.
 
-    `read`: gives what the form holds, ``(options, mosaic's path, how)``; `show`: takes
-    the outcome of the final solution.
+    `read`: returns the form's values, ``(options, mosaic's path, how)``; `show`: is
+    called with the final outcome.
     """
 
     has_settings = True
@@ -264,14 +265,14 @@ class FolderFollower(QWidget):
         self.enhance = CheckBox(
             name="enhance",
             text="Enhance as it grows",
-            tooltip="Enhance blocks in view once they have not changed for a second, "
-            "in a second layer; when the scan ends, Enhance makes the whole of it. "
-            "Frames have precedence.",
+            tooltip="Show enhanced blocks in a second layer: those in view that have "
+            "not changed for a second. New frames come first. When the scan "
+            "ends, use Enhance for the whole mosaic.",
         )
         self.model = ComboBox(
             name="model",
             label="Model",
-            tooltip="A model that came along, was imported, or that you trained.",
+            tooltip="A bundled, imported or trained model.",
             choices=lambda _: listed_models() if self.enhance.value else [],
         )
         self._model_row = Form(self.model)
@@ -288,17 +289,17 @@ class FolderFollower(QWidget):
 
     @property
     def is_following(self) -> bool:
-        """Whether frames are taken."""
+        """Whether a folder is being followed."""
         return self._timer.isActive()
 
     @property
     def layer(self) -> "Image | None":
-        """The mosaic that grows."""
+        """Layer of the mosaic that grows."""
         return self._mosaic.layer
 
     @property
     def enhanced(self) -> "Image | None":
-        """The enhanced mosaic that grows beside it."""
+        """Layer of the enhanced mosaic that grows with it."""
         return self._enhanced.layer
 
     def _show_models(self, _: Any = None) -> None:
@@ -307,7 +308,7 @@ class FolderFollower(QWidget):
             self._model_row.setVisible(self.enhance.value)
 
     def press(self) -> None:
-        """Start to follow; or end it, and solve the whole."""
+        """Start following, or stop and compute all positions again."""
         if self.is_following:
             self._stop.set()
             self.button.setEnabled(False)
@@ -364,7 +365,7 @@ class FolderFollower(QWidget):
         self._timer.start()
 
     def update_layer(self) -> None:
-        """Show what came since the last update, if the canvas is seen."""
+        """Show what was added since the last update, if the canvas is visible."""
         if self._end.is_set():
             self._leave()
             return
@@ -384,7 +385,7 @@ class FolderFollower(QWidget):
         self.doubts.setText("".join(f"<p>{t}</p>" for t in [*more, *lines[-_LINES:]]))
 
     def _leave(self) -> None:
-        """Take the layers and their stores away."""
+        """Remove the layers and their stores."""
         self._timer.stop()
         self._enhancement = None
         self.button.setText(_FOLLOW)
@@ -400,7 +401,7 @@ class FolderFollower(QWidget):
         model: str | None,
         result: tuple[Outcome | UnplacedError, Followed],
     ) -> Iterator[None]:
-        """Put the final mosaic where the growing one was: view and contrast stay."""
+        """Replace the growing mosaic by the final one, keeping view and contrast."""
         outcome, followed_scan = result
         camera, layer = host.camera(self._panel.viewer), self.layer
         center, zoom = np.array(camera.center), camera.zoom
@@ -425,7 +426,7 @@ class FolderFollower(QWidget):
 def _shift(
     live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
 ) -> Any:
-    """Shift in px, (2,), from places while following to those of the solution."""
+    """Return the shift (2,) in px from positions while following to the final ones."""
     both = [(at, final_corners.get(name)) for name, at in live.items()]
     steps = [np.subtract(new, old) for old, new in both if old and new]
     return np.median(steps, axis=0) if steps else np.zeros(2)

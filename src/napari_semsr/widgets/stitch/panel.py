@@ -1,4 +1,4 @@
-"""Stitch mosaic: a folder of frames in, one calibrated mosaic and its joints out."""
+"""Stitch mosaic: make one calibrated mosaic of a folder of frames."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -104,14 +104,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from napari.layers import Image
 
-# Colours that viridis has not, to any eye, so that a bad joint is never read as a poor
+# Colours that do not occur in viridis, so that a bad overlap is never read as a poor
 # one.
 _REJECTED = _LOST = "#c00000"
 _AMBIGUOUS = "#ff8fd8"
 _NOMINAL = "#5a9bd8"
 _SOLVED = "#ffffff"
 _THIN = 0.006  # width of lines over the scan; chosen
-# of the plots: how joints disagree, and how the stage missed
+# titles of the plots: residuals of the overlaps, errors of the stage
 _JOINT, _LINE, _STAGE, _NONE = COLOURS[:4]
 
 _FLAT_FILE = "file"
@@ -119,13 +119,13 @@ _DISTORTION_NUMBER = "number"
 _DISTORTION_CALIBRATED = "calibration"
 _DISTORTIONS = (
     ("from the overlaps", "auto"),
-    ("none: frames are true", "none"),
+    ("none: frames are not distorted", "none"),
     ("a number", _DISTORTION_NUMBER),
 )
 _NOTHING = "Choose a folder of frames to see what it holds."
-_LOOK_MS = 500  # between two looks for a folder that is missing; chosen
+_LOOK_MS = 500  # between two checks for a missing folder; chosen
 _TITLE = "Stitch mosaic"
-_OF_A_JOINT = [
+_OVERLAP_COLUMNS = [
     "used",
     "quality",
     "score",
@@ -139,7 +139,7 @@ _OF_A_JOINT = [
 def look_into(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[tuple[Acquisition, int]]:
-    """Open a scan, of several heights the lowest; give the number of heights, too."""
+    """Open a scan, at its lowest height; return the number of heights, too."""
     yield Progress(0, 0, f"looking into {folder.name}")
     heights = read_heights(folder) if (folder / HEIGHTS).is_file() else ()
     lowest = heights[0][0] if heights else folder
@@ -150,9 +150,9 @@ def look_into(
 def lay_frames(
     folder: Path, options: StitchFolderOptions | None = None
 ) -> Job[list[Any]]:
-    """Lay the frames of a scan at their nominal places, for `add_frames` to show."""
+    """Compute the nominal positions of a scan's frames, for `add_frames`."""
     acquisition = yield from open_scan(folder, options=options)
-    yield Progress(0, 0, "laying the frames down")
+    yield Progress(0, 0, "reading the frames")
     names, options_stated = set(FRAMES_OPTIONS), {}
     if options is not None:
         options_stated = options.model_dump(include=names, exclude_none=True)
@@ -160,13 +160,13 @@ def lay_frames(
 
 
 def add_frames(viewer: Viewer, layers: list[Any]) -> str:
-    """Show frames that were laid down, and say where they lie."""
+    """Add frames from `lay_frames` to the viewer, and report how they are placed."""
     for data, attributes, kind in layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
     show_scale_bar(viewer)
     if len(layers) > 1:
-        return "The frames lie where the scan says."
-    return "No positions are known, so that the frames are a stack."
+        return "The frames are shown at the positions of the scan."
+    return "The scan has no positions, so the frames are shown as a stack."
 
 
 def correct_file(
@@ -176,7 +176,7 @@ def correct_file(
     positions: Path | None,
     options: StitchFolderOptions,
 ) -> Job[Outcome]:
-    """Correct a mosaic that was written, in its place, and note by what."""
+    """Correct a stored mosaic in place, and record the corrections."""
     target = Path(mosaic_file.output)
     some = corrections if corrections.names else None
     job = STITCH.job(
@@ -194,7 +194,7 @@ def correct_file(
 
 
 class StitchMosaicPanel(Panel):
-    """Joins the frames of a folder to one mosaic."""
+    """Stitches the frames of a folder into one mosaic."""
 
     plots = True
     help_place = "first-steps.md#5-stitch-frames"
@@ -205,14 +205,14 @@ class StitchMosaicPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Folder",
-            tooltip="Frames of one scan, with positions.csv and scan.json where there "
-            "are any.",
+            tooltip="Folder with the frames of one scan, and positions.csv and "
+            "scan.json if there are any.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
         self.show_button = push_button(
             "Show frames at nominal positions",
             self.show_frames,
-            "Add the raw frames where they should lie.",
+            "Add the raw frames at the positions stated by the scan.",
         )
         self.about = RichLabel(_NOTHING)
         self._missing_timer = new_timer(self, self._look_for_missing, _LOOK_MS)
@@ -225,7 +225,7 @@ class StitchMosaicPanel(Panel):
             control.changed.connect(self._show_rows)
         self._show_rows()
         self.folder.changed.connect(self.look)
-        # a grid that is typed has an order, and an overlap that may be known
+        # a grid that is entered has an order, and perhaps a known overlap
         self.grid.changed.connect(self.advanced.unfold_for)
         self.calibration.changed.connect(self._show_calibration)
         self.form.on_change("colour", lambda _: self.look())
@@ -236,18 +236,20 @@ class StitchMosaicPanel(Panel):
         self.grid = LineEdit(
             name="grid",
             label="Grid",
-            tooltip="Rows x columns, as in 4x5; positions of the folder are then not "
-            "used.",
+            tooltip="Rows x columns, such as 4x5; the folder's positions are then "
+            "ignored.",
         )
         self.grid.native.setPlaceholderText("as the folder says, or 4x5")
         self.pixel_size = PixelSizeEdit(
-            "As the scan says; correct it here if wrong. Kept in nm, with the mosaic."
+            "Pixel size stated by the scan; correct it here if it is wrong. It "
+            "is stored in nm with the mosaic."
         )
         self.calibration = FileEdit(
             name="calibration",
             label="Calibration",
-            tooltip="Pixel size and distortion by a grating, as Calibrate from a "
-            "grating in Open mosaic saves them; empty takes what the scan says.",
+            tooltip="File with pixel size and distortion, saved by Calibrate from a "
+            "grating in Open mosaic; leave empty to use the scan's pixel "
+            "size.",
             mode=FileDialogMode.OPTIONAL_FILE,
             filter="*.json",
         )
@@ -255,7 +257,7 @@ class StitchMosaicPanel(Panel):
         self.flat = ComboBox(
             name="flat",
             label="Flat field",
-            tooltip="How the shading of the frames is found.",
+            tooltip="How the shading of the frames is estimated.",
             choices=[
                 ("from the frames", "auto"),
                 ("none: frames are flat", "none"),
@@ -281,27 +283,26 @@ class StitchMosaicPanel(Panel):
         self.positions = FileEdit(
             name="positions",
             label="Positions",
-            tooltip="A table frame,y_px,x_px or frame,y_nm,x_nm; empty takes the "
-            "folder's own.",
+            tooltip="CSV table with frame,y_px,x_px or frame,y_nm,x_nm; leave empty "
+            "to use the folder's positions.",
             mode=FileDialogMode.OPTIONAL_FILE,
             filter="*.csv",
         )
         self.distortion = ComboBox(
             name="distortion",
             label="Distortion",
-            tooltip="How the uneven magnification of the field is found and taken "
-            "back.",
+            tooltip="How the distortion of the field is measured and corrected.",
             choices=_DISTORTIONS,
         )
         self.distortion_amount = FloatSpinBox(
             name="distortion_amount",
-            tooltip="Displacement at the rim along the radius, over that radius.",
+            tooltip="Radial displacement at the edge of the field over its radius.",
             min=-MAX_DISTORTION,
             max=MAX_DISTORTION,
             step=0.005,
         )
         self.form = OptionsForm(StitchFolderOptions)
-        tooltip = "How frames are ordered, joined and blended; few scans need it."
+        tooltip = "Order of the frames, overlaps and blending; few scans need these."
         distortion_form = Form(
             self.positions, self.distortion, self.distortion_amount.native
         )
@@ -313,7 +314,7 @@ class StitchMosaicPanel(Panel):
         self.existing = ComboBox(
             name="existing",
             label="If it exists",
-            tooltip="Leave an existing store alone, or replace it.",
+            tooltip="Keep or replace an existing store.",
             choices=[("refuse", False), ("replace it", True)],
         )
         self.halves = option_widget(StitchFolderOptions, "halves")
@@ -322,9 +323,9 @@ class StitchMosaicPanel(Panel):
         self.add_group("Mosaic", self.target)
         self._mosaic: Image | None = None
         self.trouble, self.question = RichLabel(), QWidget()
-        question = RichLabel("How were the frames taken? Stitch as a grid of")
+        question = RichLabel("In which grid were the frames recorded? Stitch as")
         lay_below(self.question, question)
-        # above the foot, where scrolling does not hide it
+        # above the footer, where scrolling does not hide it
         cast("QVBoxLayout", self.layout()).insertWidget(1, self.question)
         self.question.hide()
         self._grids: tuple[LikelyGrid, ...] = ()
@@ -335,11 +336,11 @@ class StitchMosaicPanel(Panel):
         self.register_button = push_button(
             "Register to SEM",
             self.open_electrons,
-            "Open the electron image that lies in the folder of the frames, under sem, "
-            "and bring the mosaic onto it.",
+            "Open the SEM image from the subfolder sem of the frames' folder, and "
+            "register the mosaic to it.",
         )
         self.by_hand = CorrectionList(self, self.solve_again)
-        tip = "Look at overlaps one by one, and correct those that are wrong."
+        tip = "Inspect overlaps one by one, and correct wrong ones."
         self.correcting = Folded("Correct by hand", tip, self.by_hand)
         self.add_results(
             "Result",
@@ -356,14 +357,14 @@ class StitchMosaicPanel(Panel):
         self._electrons: Path | None = None
 
     def _show_rows(self, _: object = None) -> None:
-        """Ask for what the choices leave open; there are no halves of heights."""
+        """Show the rows that the choices require; several heights have no halves."""
         self.how.show_row("flat_file", self.flat.value == _FLAT_FILE)
         is_number = self.distortion.value == _DISTORTION_NUMBER
         self.distortion_amount.native.setVisible(is_number)
         self.target.show_row("halves", self.focus.value != "max")
 
     def _show_calibration(self, _: object = None) -> None:
-        """Show the pixel size of a calibration, and offer its distortion."""
+        """Show the pixel size of a calibration, and offer to correct its distortion."""
         path = typed_path(self.calibration)
         size, sentence = self._size_stated, ""
         choices: tuple[tuple[str, str], ...] = _DISTORTIONS
@@ -389,10 +390,10 @@ class StitchMosaicPanel(Panel):
         self.distortion.choices = choices
         self.distortion.value = choices[0][1]
 
-    # -- looking at the scan ----------------------------------------------------
+    # -- inspecting the scan ----------------------------------------------------
 
     def _on_layers(self, event: Any = None) -> None:
-        """Take the folder of frames that are opened."""
+        """Enter the folder of frames opened elsewhere."""
         super()._on_layers(event)
         was_inserted = event is not None and event.type == "inserted"
         if was_inserted and is_alive(self) and FOLDER_KEY in event.value.metadata:
@@ -406,7 +407,7 @@ class StitchMosaicPanel(Panel):
                 return
 
     def typed_folder(self) -> Path:
-        """Read the folder of the form."""
+        """Return the folder entered in the form."""
         value = self.folder.value
         if not isinstance(value, Path) or value == Path():
             msg = "A folder of frames must be chosen first."
@@ -417,10 +418,10 @@ class StitchMosaicPanel(Panel):
         return value
 
     def look(self, folder: Path | None = None) -> None:
-        """Say what a folder holds."""
+        """Describe the contents of a folder."""
         folder_chosen = folder or self.folder.value
         self._missing_timer.stop()
-        self._state_size(None)
+        self._show_size(None)
         self._ask_grid(())
         if not isinstance(folder_chosen, Path) or folder_chosen == Path():
             self.about.setText(_NOTHING)
@@ -434,7 +435,7 @@ class StitchMosaicPanel(Panel):
             self.look_up("Look into folder", look, self._show_facts)
 
     def _look_for_missing(self) -> None:
-        """Look into a folder that was missing once it is there."""
+        """Inspect a missing folder once it exists."""
         folder = typed_path(self.folder)
         if folder is None or not folder.exists():
             return
@@ -448,21 +449,21 @@ class StitchMosaicPanel(Panel):
         acquisition, heights = scan
         facts = scan_facts(acquisition)
         if heights:
-            facts += f" There are {heights} heights, which can be joined in focus."
+            facts += f" There are {heights} heights, which can be merged by focus."
         self.about.setText(facts)
         self.focus.value = "max" if heights else "none"
         self.how.show_row("focus", bool(heights))
-        self._state_size(acquisition.pixel_size_nm)
+        self._show_size(acquisition.pixel_size_nm)
         self.show_status(f"{acquisition.name} can be stitched.")
 
-    def _state_size(self, size: PixelSize | None) -> None:
-        """Show what the scan says, unless a calibration stands in its place."""
+    def _show_size(self, size: PixelSize | None) -> None:
+        """Show the scan's pixel size, unless a calibration replaces it."""
         self._size_stated = size
         if self.pixel_size.isEnabled():
             self.pixel_size.value = size
 
     def show_frames(self) -> None:
-        """Add the raw frames at their nominal places."""
+        """Add the raw frames at their nominal positions."""
         with self.showing_errors():
             folder, options = self.typed_folder(), self.options()
             self.start(
@@ -502,7 +503,7 @@ class StitchMosaicPanel(Panel):
         return options
 
     def writes(self) -> Path | None:
-        """Give the path that was chosen."""
+        """Return the output path chosen by the user."""
         return typed_store(self.output)
 
     def job(self) -> Work:
@@ -528,7 +529,7 @@ class StitchMosaicPanel(Panel):
     def _read_settings(
         self, folder: Path
     ) -> tuple[StitchFolderOptions, Path, dict[str, Any]]:
-        """Read the form: options, the mosaic's path, positions and overwrite."""
+        """Return the form's options, mosaic path, positions and overwrite choice."""
         target = typed_store(self.output) or new_store_path(f"{folder.name}-mosaic")
         how = {
             "positions": typed_path(self.positions),
@@ -543,7 +544,7 @@ class StitchMosaicPanel(Panel):
         positions: Path | None,
         options: StitchFolderOptions,
     ) -> Iterator[None]:
-        """Show a mosaic that can be corrected, or offer grids of its frames."""
+        """Show a mosaic and offer corrections, or offer grids for its frames."""
         if isinstance(outcome, UnplacedError):
             self._ask_grid(outcome.grids)
             raise outcome
@@ -552,7 +553,7 @@ class StitchMosaicPanel(Panel):
         yield from self.show_outcome(outcome, folder)
 
     def solve_again(self) -> None:
-        """Place the frames by the corrections, and show the mosaic that follows."""
+        """Compute positions with the corrections, and show the new mosaic."""
         if self._last_corrected is None:
             return
         mosaic_file, folder, positions, options = self._last_corrected
@@ -569,11 +570,11 @@ class StitchMosaicPanel(Panel):
         self.start(job, show, "Solve again")
 
     def show_outcome(self, outcome: Outcome, folder: Path) -> Iterator[None]:
-        """Add mosaic, outlines and joints; draw the plots; write the figures.
+        """Add mosaic, outlines and overlaps; draw the plots; show the figures.
 
-        Heights, if there are any, lie hidden below the mosaic.
+        Heights, if there are any, are added hidden below the mosaic.
 
-        Layers of an earlier run on the same folder are replaced, but for a mosaic that
+        Layers of an earlier run on the same folder are replaced, except a mosaic that
         the user saved or renamed.
         """
         mosaic_file, mosaic = outcome.made, outcome.opened.micrograph
@@ -600,7 +601,7 @@ class StitchMosaicPanel(Panel):
             over = lying_over(mosaic, _TITLE, self._mosaic)
             yield from _add_shapes_layers(self.viewer, mosaic_file, over, name)
             yield
-        self._electrons = _electron_image(folder)
+        self._electrons = _find_sem_image(folder)
         self.register_button.setVisible(self._electrons is not None)
         self._coverage.show()
         plot = self.clear_plot(rows=2, place=2)
@@ -624,14 +625,14 @@ class StitchMosaicPanel(Panel):
         self.show_result(figures, sentence, curves=curves, more=_legend(mosaic_file))
 
     def _list_overlaps(self, mosaic_file: StitchedFile) -> None:
-        """Show the mosaic in full, and offer corrections of it."""
+        """Show the whole mosaic, and list its overlaps for corrections."""
         if self._mosaic is not None:
-            fill_view(self.viewer, self._mosaic)  # but for a second run on the folder
+            fill_view(self.viewer, self._mosaic)  # except in a second run on the folder
             self.by_hand.show_mosaic(mosaic_file, self._mosaic)
 
     @property
     def asks(self) -> bool:
-        """Whether the frames' images did not tell how they were taken."""
+        """Whether the grid of the frames could not be determined from their images."""
         return not self.question.isHidden()
 
     def _ask_grid(self, grids: Sequence[LikelyGrid]) -> None:
@@ -651,7 +652,7 @@ class StitchMosaicPanel(Panel):
         self.question.setVisible(bool(grids))
 
     def _stitch_as(self, number: int) -> None:
-        """Take a grid that was offered."""
+        """Stitch with a grid that was offered."""
         item = self._grids[number]
         rows, columns = item.grid
         self.grid.value = f"{rows}x{columns}"
@@ -659,7 +660,7 @@ class StitchMosaicPanel(Panel):
         self.run()
 
     def open_electrons(self) -> None:
-        """Open the folder's electron image, and go on with registering to it."""
+        """Open the folder's SEM image, and continue with registering to it."""
         path = self._electrons
         if path is None:
             return
@@ -667,17 +668,17 @@ class StitchMosaicPanel(Panel):
         self.start(make, self._register_to, "Open SEM image")
 
     def _register_to(self, opened_store: Opened) -> None:
-        """Show the electron image, unless it is there, and the panel for it."""
+        """Show the SEM image, unless it is open, and the panel Register to SEM."""
         there = str(cast("Path", opened_store.path).resolve())
         if all(item.metadata.get(STORE_KEY) != there for item in self.viewer.layers):
             name = free_name(self.viewer, f"{opened_store.micrograph.name} SEM")
             add_opened(self.viewer, opened_store, name=name)
-        self.show_status("Go on in Register to SEM.")
+        self.show_status("Continue in Register to SEM.")
         go_to_panel(self, self.viewer, "Register to SEM")
 
 
-def _electron_image(folder: Path) -> Path | None:
-    """Find the electron image of a scan: an instrument's view before a drawn one."""
+def _find_sem_image(folder: Path) -> Path | None:
+    """Find the SEM image of a scan: a recorded one is preferred to a simulated one."""
     place = folder / "sem"
     if not place.is_dir():
         return None
@@ -686,9 +687,9 @@ def _electron_image(folder: Path) -> Path | None:
 
 
 def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
-    """Nominal corners, moved as a whole onto the solved ones.
+    """Nominal corners, shifted as a whole onto the solved ones.
 
-    Gives (N, 2), in px of the mosaic; None where nothing was nominal.
+    Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
     nominal, solved_positions = (
         mosaic_file.solution.nominal_px,
@@ -711,7 +712,7 @@ def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
 
 
 def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
-    """Colour of one joint by its quality, faint where it is not used."""
+    """Return the colour of an overlap by its quality, faint if it is not used."""
     from matplotlib import colormaps
     from matplotlib.colors import to_rgba
 
@@ -725,9 +726,9 @@ def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
 def _add_shapes_layers(
     viewer: Viewer, mosaic_file: StitchedFile, over: dict[str, Any], name: str
 ) -> Iterator[None]:
-    """Add outlines of the frames, nominal and solved, and their joints.
+    """Add outlines of the frames, nominal and solved, and their overlaps.
 
-    There is a line for each joint between two frames that are placed.
+    There is a line for each overlap between two placed frames.
     """
     solution, frame = mosaic_file.solution, mosaic_file.frame_shape
     keywords: dict[str, Any] = {
@@ -764,13 +765,13 @@ def _add_shapes_layers(
     pairs = [p for p in solution.pairs if has_place[[p.first, p.second]].all()]
     if not pairs:
         return
-    pairs.sort(key=lambda pair: pair.used)  # those that are used lie on top
+    pairs.sort(key=lambda pair: pair.used)  # those that are used are on top
     centres = corners + (np.array(frame) - 1) / 2
     ends = {
         "first": [solution.names[pair.first] for pair in pairs],
         "second": [solution.names[pair.second] for pair in pairs],
     }
-    features = {key: [getattr(pair, key) for pair in pairs] for key in _OF_A_JOINT}
+    features = {key: [getattr(pair, key) for pair in pairs] for key in _OVERLAP_COLUMNS}
     keywords["edge_width"] *= 2
     viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
@@ -783,7 +784,7 @@ def _add_shapes_layers(
 
 
 def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
-    """Draw the residual of each joint over what noise alone would leave."""
+    """Plot the residual of each overlap over the residual expected of noise alone."""
     rows = [
         (pair.sigma_px, pair.residual_px, pair.used)
         for pair in mosaic_file.solution.pairs
@@ -821,13 +822,13 @@ def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(FuncFormatter(lambda *_: ""))
-    axes.set_xlabel(f"{SIGMA} of the joint by noise (px)")
+    axes.set_xlabel(f"{SIGMA} of the shift by noise (px)")
     axes.set_ylabel("Residual (px)")
     axes.legend(loc="best")
 
 
 def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
-    """Draw how far each frame lies from its nominal place."""
+    """Plot the deviation of each frame from its nominal position."""
     nominal = _aligned_nominal(mosaic_file)
     if nominal is None:
         return
@@ -835,12 +836,12 @@ def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
         mosaic_file.solution.has_place
     ]
     draw_offsets(axes, distances, _STAGE)
-    axes.set_xlabel("Solved less nominal, x (px)")
+    axes.set_xlabel("Solved minus nominal, x (px)")
     axes.set_ylabel("y (px)")
 
 
 def scan_facts(acquisition: Acquisition) -> str:
-    """Say what a scan is."""
+    """Describe a scan."""
     shape, kind = format_shape(acquisition.frame_shape), acquisition.dtype
     lines = [
         f"{len(acquisition)} frames of {shape}, {kind}",
@@ -852,20 +853,24 @@ def scan_facts(acquisition: Acquisition) -> str:
     if grid is None and (has_stage or acquisition.nominal_px is not None):
         lines.append("Nominal positions are known.")
     elif acquisition.nominal_nm is not None:
-        lines.append("Nominal positions are known in nm, the pixel size is not.")
+        lines.append(
+            "Nominal positions are known in nm, but the pixel size is not known."
+        )
     elif grid is not None:
         lines.append(
             f"Grid of {grid[0]} {TIMES} {grid[1]}, order {acquisition.order}, first "
             f"frame {acquisition.first}."
         )
     else:
-        lines.append("No positions: they will be found from the images.")
+        lines.append(
+            "The scan has no positions: they will be computed from the images."
+        )
     lines += [f"{fault.frame}: {fault.reason}" for fault in acquisition.faults]
     return "\n".join(lines)
 
 
 def _joints_table(mosaic_file: StitchedFile) -> Columns:
-    """Give all joints as columns, with what the first plot draws of them."""
+    """Return all overlaps as columns, with the values of the first plot."""
     names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
     table: dict[str, list[Any]] = {
         "first frame": [names[pair.first] for pair in pairs],
@@ -874,29 +879,29 @@ def _joints_table(mosaic_file: StitchedFile) -> Columns:
         "shift x (px)": [pair.shift_px[1] for pair in pairs],
     }
     heads = {"residual_px": "residual (px)", "sigma_px": f"{SIGMA} by noise (px)"}
-    for key in _OF_A_JOINT:
+    for key in _OVERLAP_COLUMNS:
         table[heads.get(key, key)] = [getattr(pair, key) for pair in pairs]
     return table
 
 
 def _frames_table(mosaic_file: StitchedFile) -> Columns:
-    """Give the places of all frames, with what the second plot draws of them."""
+    """Return the positions of all frames, with the values of the second plot."""
     solution, nominal = mosaic_file.solution, _aligned_nominal(mosaic_file)
     y, x = np.where(solution.has_place[:, None], solution.positions_px, np.nan).T
     table: dict[str, Any] = {"frame": solution.names, "y (px)": y, "x (px)": x}
     if nominal is not None:
-        table["y less nominal (px)"] = y - nominal[:, 0]
-        table["x less nominal (px)"] = x - nominal[:, 1]
+        table["y minus nominal (px)"] = y - nominal[:, 0]
+        table["x minus nominal (px)"] = x - nominal[:, 1]
     return table
 
 
 def _legend(mosaic_file: StitchedFile) -> str:
-    """Explain the colours of the joints."""
+    """Explain the colours of the overlaps."""
     first, last = (f'<span style="color:{c}">■</span>' for c in ("#440154", "#fde725"))
     others = {}
     if any(pair.ambiguous for pair in mosaic_file.solution.pairs):
         others[_AMBIGUOUS] = "another shift fits too"
     if mosaic_file.pairs_rejected:
         others[_REJECTED] = "not used"
-    used_text = f"<p>Joints: {first} to {last} used, by correlation from 0 to 1</p>"
+    used_text = f"<p>Overlaps: {first} to {last} used, by correlation from 0 to 1</p>"
     return used_text + legend(others)
