@@ -22,7 +22,7 @@ def test_summary_is_a_table_and_json_is_that_of_the_file(semsr, pair):
     said = semsr(*LINE, "--transform", "map.json")
     assert said.code == 0, said.err
     rows = dict(line.split("  ", 1) for line in said.out.splitlines())
-    assert rows["Map expected to be off"].split() == ["3", "nm", "=", "0.12", "px"]
+    assert rows["Expected error of the map"].split() == ["3", "nm", "=", "0.12", "px"]
     assert {"PSNR, linear filter", "SSIM, linear filter"} <= rows.keys()
     said = semsr(*LINE, "--transform", "map.json", "--overwrite", "--json")
     written = json.loads((pair / "page.json").read_text())
