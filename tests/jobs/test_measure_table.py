@@ -170,7 +170,7 @@ def test_mistyped_name_makes_no_table(pairs, second):
 
 def test_missing_partner_is_the_fault_of_its_row(pairs):
     (pairs / "high" / "field2.ome.tif").unlink()
-    with pytest.warns(UserWarning, match="no image of the name field2"):
+    with pytest.warns(UserWarning, match="no image with the name field2"):
         found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
     assert [bool(row["error"]) for row in found.rows] == [False, True, False]
 
