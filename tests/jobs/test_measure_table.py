@@ -423,7 +423,7 @@ def test_unknown_measure_and_images_that_do_not_go_together_are_refused(pairs, s
         (("error-map", low), OptionError, "needs 2 images"),
         (("spectrum", low, pairs / "high" / "any.tif"), OptionError, "needs 1 image "),
         (("profile", low), OptionError, "line must be given"),
-        (("frc", low, other), ReadError, "bear the same names"),
+        (("frc", low, other), ReadError, "have the same names"),
     ):
         with pytest.raises(error, match=match):
             run(measure_table_job(*images))
