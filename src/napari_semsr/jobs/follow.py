@@ -44,8 +44,8 @@ _CHUNK_STEP = 16  # px; levels of up to a sixteenth share their borders
 _POLL_S = 0.25  # seconds; chosen: a file unchanged for this time is complete
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _MOVED_PX = 1.0  # px; chosen: larger moves by the final solution are reported
-_RETRIED = 8  # frames between retries of unplaced ones; chosen
-_NAMED = 5  # frames named in a message; chosen
+_RETRY_AFTER = 8  # frames between retries of unplaced ones; chosen
+_MOST_NAMES = 5  # frames named in a message; chosen
 
 
 class LiveDisplay(Protocol):
@@ -212,9 +212,9 @@ class LiveScan:
             except StopIteration:
                 self._settling = None
             return True
-        if len(self) >= self._tried_at + _RETRIED:
+        if len(self) >= self._tried_at + _RETRY_AFTER:
             self._tried_at = len(self)
-            for index in placement.waiting()[-_RETRIED:]:
+            for index in placement.waiting()[-_RETRY_AFTER:]:
                 placement.place(index)
             return True
         return False
@@ -291,13 +291,13 @@ def moved_frames(
     ]
     if descriptions:
         more = (
-            f" and {len(descriptions) - _NAMED} more"
-            if len(descriptions) > _NAMED
+            f" and {len(descriptions) - _MOST_NAMES} more"
+            if len(descriptions) > _MOST_NAMES
             else ""
         )
         yield Message(
             "The final solution moved frames from where they were shown: "
-            f"{', '.join(descriptions[:_NAMED])}{more}.",
+            f"{', '.join(descriptions[:_MOST_NAMES])}{more}.",
             "frames-moved",
         )
 

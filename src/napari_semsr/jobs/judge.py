@@ -289,7 +289,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     registration = yield from register_as(run, optical, sem, fixed_opening)
     placed_image = registration.image
     assert placed_image is not None  # noqa: S101 - it was not written
-    _tell_inputs(source, fixed_image)
+    _warn_of_inputs(source, fixed_image)
     box = yield from _common(placed_image, fixed_image, source)
     record = input_record(sem, fixed_image, fixed_opening)
     part = cut_box(fixed_image, box).replace(provenance=made_by("crop", {}, record))
@@ -306,7 +306,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
         yield from _fill(table, lens, before, source.name, models_by_name)
     yield Progress(0, 0, "writing the report")
     area = _told_area(registration, table.sem, box, fixed_image)
-    _tell_map(area, registration.registration)
+    _warn_of_map(area, registration.registration)
     history = placed_image.provenance
     result = Judged(
         output=str(page),
@@ -441,7 +441,7 @@ def _told_area(
     }
 
 
-def _tell_map(area: JudgedArea, registration: Registration) -> None:
+def _warn_of_map(area: JudgedArea, registration: Registration) -> None:
     """Warn of unconfirmed parts of the area, and of the map's error."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED * all_of_them:
@@ -464,7 +464,7 @@ def _tell_map(area: JudgedArea, registration: Registration) -> None:
         )
 
 
-def _tell_inputs(source: Micrograph, sem: Micrograph) -> None:
+def _warn_of_inputs(source: Micrograph, sem: Micrograph) -> None:
     """Warn if the input was made by a network, or if the images seem exchanged."""
     if source.metadata.get("vendor") and not sem.metadata.get("vendor"):
         warn(

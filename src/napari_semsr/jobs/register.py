@@ -97,7 +97,7 @@ class RegisterOptions(RegistrationOptions):
     )
 
 
-_FOUND = {
+_SEARCHES = {
     "near": "search near the stated pixel sizes",
     "full": "search of all rotations",
     "landmarks": "landmarks",
@@ -179,7 +179,7 @@ class Registered(Result):
 
     no_error: ClassVar = "not known"
     pixel_size = size_figure()
-    found = figure(lambda made: f"{made.model}, by {_FOUND[made.searched]}", "Map")
+    found = figure(lambda made: f"{made.model}, by {_SEARCHES[made.searched]}", "Map")
 
     @property
     def shift(self) -> Annotated[str, Quantity("Shift")]:
@@ -433,7 +433,7 @@ def _find_or_take_map(
     else:
         registration = yield from _find_map(run, options, landmarks, unsized_role)
         moving, fixed_image = run.images["moving"], run.images["fixed"]
-    _tell(registration, options)
+    _warn_if_doubtful(registration, options)
     facts = {k: v for k, v in map_facts(registration).items() if k != "transform"}
     if len(registration.residuals.places_nm):  # so that others can use them
         facts["residuals"] = registration.residuals
@@ -656,7 +656,7 @@ def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, 
     return record
 
 
-def _tell(registration: Registration, options: RegisterOptions) -> None:
+def _warn_if_doubtful(registration: Registration, options: RegisterOptions) -> None:
     """Warn of what makes a map doubtful."""
     if registration.searched == "full" and options.search == "near":
         warn(

@@ -14,7 +14,7 @@ _ALONG_ONE = 0.6745 * 6**0.5  # the same along one axis
 # Of the noise across lines over that along both axes, the 5th percentile of blocks: in
 # white noise and detail measured below 1.2, in noise that a slow detector smears along
 # the lines 1.3 to 1.8. Along these it then is that of white noise.
-_SMEARED = 1.25
+_SMEAR_RATIO = 1.25
 _NOT_ALONG = 1.05  # chosen: the median along the lines; above is detail
 _FAR_PX, _STRIPED = (
     16,
@@ -168,7 +168,7 @@ def _smear_ratio(white: Any, alone: list[Any]) -> float:
     ratios = [noise[has_noise] / white[has_noise] for noise, _ in alone]
     for axis, (_, has_stripes) in enumerate(alone):
         there, along = ratios[axis], ratios[1 - axis]
-        clear = np.percentile(there, 5) >= _SMEARED
+        clear = np.percentile(there, 5) >= _SMEAR_RATIO
         if clear and np.median(along) <= _NOT_ALONG and not has_stripes:
             return float(np.median(there))
     return 1.0

@@ -534,7 +534,7 @@ def measure_table_job(
     every = rows.table()
     own_rows = every[: len(items)]
     failures = [row for row in own_rows if row["error"]]
-    _tell(own_rows, failures, target)
+    _warn_of_rows(own_rows, failures, target)
     has_reason = "reason" in _own_columns(measure)
     reasons = [str(row["reason"]) for row in every if has_reason and row["reason"]]
     return MeasuredTable(
@@ -573,7 +573,7 @@ def _check_table(
     return target
 
 
-def _tell(
+def _warn_of_rows(
     rows_asked: Sequence[Cells], failures: Sequence[Cells], table: Path | None
 ) -> None:
     """Warn of failed rows, and of rows with warnings."""

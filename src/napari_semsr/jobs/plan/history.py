@@ -29,8 +29,8 @@ from napari_semsr.jobs.stitch import HALF, digest_of_digests
 from napari_semsr.jobs.verb import FileIn, Verb
 from napari_semsr.simulation import ViewOptions
 
-_LEFT = {"trust": "b537c11d"}  # jobs of former versions, and the last commit with each
-_NOW = {"repeatability": "error-map"}  # former jobs, and their current equivalents
+_LAST_COMMITS = {"trust": "b537c11d"}  # of former jobs: the last commit with each
+_CURRENT_JOBS = {"repeatability": "error-map"}  # current names of former jobs
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
 
@@ -84,12 +84,12 @@ def read_history(history: Provenance, file: Path) -> RecordedPlan:
 
 def repeatable_jobs() -> list[str]:
     """Return the jobs whose output can be reproduced."""
-    return [job for job in (*JOBS, *_NOW) if _verb_of_job(job) is not None]
+    return [job for job in (*JOBS, *_CURRENT_JOBS) if _verb_of_job(job) is not None]
 
 
 def _verb_of_job(job: str) -> Verb[Any, Any] | None:
     """Return the verb that reproduces the output of a job; None if none does."""
-    name = _NOW.get(job, job)
+    name = _CURRENT_JOBS.get(job, job)
     verb = verb_of(name) if name in JOBS else None
     makes = verb is not None and (verb.makes_image or name == "simulate")
     return verb if makes else None
@@ -137,10 +137,10 @@ class _Reader:
 
     def _verb(self, history: Provenance) -> Verb[Any, Any]:
         """Refuse a job that cannot be run again."""
-        if history.job in _LEFT:
+        if history.job in _LAST_COMMITS:
             msg = (
                 f"{self.file.name} was made by {history.job!r}, which was removed "
-                f"from this package; use commit {_LEFT[history.job]} to make it again."
+                f"from this package; use commit {_LAST_COMMITS[history.job]}."
             )
             raise ReadError(msg, code="other-version")
         verb = _verb_of_job(history.job)

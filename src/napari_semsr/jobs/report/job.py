@@ -737,7 +737,7 @@ def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]
         *_networks(parts.pictures),
         *_alone(parts.pictures, cites),
         *_describe_comparisons(parts.pairs, cites),
-        *_read(parts.records, cites),
+        *_describe_files(parts.records, cites),
     ]
     return tuple(paragraphs), cites.numbers_in_order()
 
@@ -914,7 +914,7 @@ _OF_MAPS = {
 }
 
 
-def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
+def _describe_files(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
     """Describe the measurements that were read from files."""
     verbs = {item.verb for item in records}
     for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):

@@ -48,7 +48,7 @@ KINDS = {
     "judge": "baselines models registration",
 }
 """Keys that identify the verb of older JSON files, which do not name it."""
-_NOW = {"histogram": "metrics", "repeatability": "error-map"}
+_CURRENT_VERBS = {"histogram": "metrics", "repeatability": "error-map"}
 """Verbs of former versions, with the current verbs of their keys."""
 _KNOWN = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
@@ -223,7 +223,7 @@ def _verb(content: Any) -> str | None:
             if keys >= {*keys_needed.split()}
         )
         kind = next(fits, None)
-    return _NOW.get(kind or "", kind)
+    return _CURRENT_VERBS.get(kind or "", kind)
 
 
 def _is_table(content: Mapping[str, Any]) -> bool:
