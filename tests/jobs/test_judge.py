@@ -318,7 +318,7 @@ def test_what_is_there_is_not_replaced_unasked(job_of, tmp_path, name):
     [
         (lambda _, image: image.replace(pixel_size_nm=None), {}, "no pixel size"),
         (lambda folder, _: folder / "none.tif", {}, "no file"),
-        (lambda folder, _: folder / "f.tif", {"sem": "f.tif"}, "judged by itself"),
+        (lambda folder, _: folder / "f.tif", {"sem": "f.tif"}, "compared with itself"),
         (lambda _, image: image, {"models": ["nobody"]}, "nobody"),
         (lambda _, image: image, {"output": "p.txt"}, "must end in .html"),
     ],

@@ -170,7 +170,7 @@ def test_mistyped_name_makes_no_table(pairs, second):
 
 def test_missing_partner_is_the_fault_of_its_row(pairs):
     (pairs / "high" / "field2.ome.tif").unlink()
-    with pytest.warns(UserWarning, match="no image of the name field2"):
+    with pytest.warns(UserWarning, match="no image with the name field2"):
         found = run(measure_table_job("frc", pairs / "low", pairs / "high"))
     assert [bool(row["error"]) for row in found.rows] == [False, True, False]
 
@@ -423,7 +423,7 @@ def test_unknown_measure_and_images_that_do_not_go_together_are_refused(pairs, s
         (("error-map", low), OptionError, "needs 2 images"),
         (("spectrum", low, pairs / "high" / "any.tif"), OptionError, "needs 1 image "),
         (("profile", low), OptionError, "line must be given"),
-        (("frc", low, other), ReadError, "bear the same names"),
+        (("frc", low, other), ReadError, "have the same names"),
     ):
         with pytest.raises(error, match=match):
             run(measure_table_job(*images))

@@ -284,7 +284,10 @@ def test_other_model_is_named_and_one_that_is_nowhere_refused(place, a):
 
 
 UNFOLLOWED = {
-    "left": ({"job": "trust"}, "'trust', which left this package.* b537c11d is the"),
+    "left": (
+        {"job": "trust"},
+        "'trust', which was removed from this package.* b537c11d",
+    ),
     "unknown": ({"job": "knit"}, "'knit', which cannot be run again; these can: conv"),
     "window": ({"job": "frc-map", "options": {"difference": ["a", "b"]}}, "two maps"),
     "part": ({"job": "simulate"}, "which image of its simulation"),

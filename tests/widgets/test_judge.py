@@ -152,4 +152,4 @@ def test_register_goes_on_to_judge(
     panel.run_button.click()
     finish(panel)
     assert "Evaluated moving against fixed" in panel.status.text()
-    assert "expected to be off" in panel.figures.text()
+    assert "Expected error of the map" in panel.figures.text()

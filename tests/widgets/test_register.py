@@ -200,7 +200,7 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
     panel.fixed.value = opened.layers["lattice again"]
     assert "fit at" in run_panel(panel)
     assert "Also fits 1" in panel.figures.text()
-    for word in ("none: several places fit", "of the first place, turned by"):
+    for word in ("none: several places fit", "of the first position, turned by"):
         assert word in panel.figures.text()
 
 

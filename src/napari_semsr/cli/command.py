@@ -48,10 +48,9 @@ _NEEDED = "the following arguments are required: "
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one sentence, raised and not printed.
+    """A parser that raises usage errors as one sentence instead of printing them.
 
-    What begins like a negative number is a value, such as ``-2px`` or ``-1,5``, and no
-    option.
+    A word that starts like a negative number, such as ``-2px`` or ``-1,5``, is a value.
     """
 
     def __init__(self, *args: Any, **how: Any) -> None:
@@ -59,12 +58,12 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def spell_help(self) -> None:
-        """Name options by their flags; verbs that are named are loaded for it."""
+        """Replace option names with their flags; loads the verbs that are named."""
         for action in self._actions:
             action.help = action.help and in_flags(action.help, self._actions)
 
     def format_help(self) -> str:
-        """Write the help, which is spelt only when it is read."""
+        """Return the help; its texts are only composed on request."""
         self.spell_help()
         return super().format_help()
 
@@ -79,7 +78,7 @@ class _Parser(argparse.ArgumentParser):
         raise OptionError(msg, code=code)
 
     def _describe(self, name: str) -> str:
-        """Name an argument with the beginning of its help."""
+        """Return an argument's name with the start of its help."""
         for action in self._actions:
             if name in ("/".join(action.option_strings), action.metavar, action.dest):
                 choices = ", ".join(str(item) for item in action.choices or ())
@@ -99,7 +98,7 @@ def load_verb(name: str) -> "Command":
 
 
 def arguments_of(name: str) -> list[argparse.Action]:
-    """List the arguments of a verb, in their order, without those of every verb."""
+    """List the arguments of a verb in order, without the common ones."""
     parser = argparse.ArgumentParser(add_help=False)
     load_verb(name).configure(parser)
     return list(parser._actions)  # noqa: SLF001 - argparse tells them nowhere else
@@ -111,7 +110,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
         epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options. "
-        "What to do about a message: docs/troubleshooting.md of the manual.",
+        "Messages are explained in docs/troubleshooting.md of the manual.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
@@ -147,7 +146,7 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
-    """Name options and verbs in a sentence as the command line has them."""
+    """Replace names of options and verbs in a sentence with command-line words."""
 
     def say(verb: str, option: str, value: str) -> str:
         name = FUNCTIONS.get(verb, verb)
@@ -159,7 +158,7 @@ def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
 
 
 def _in_words_of(words: Sequence[str], text: str) -> str:
-    """Name options in a sentence as the verb that was typed has them."""
+    """Replace option names in a sentence with the flags of the current verb."""
     if "`" not in text:
         return text
     verb = next((word for word in words if word in VERBS), "")
@@ -172,7 +171,7 @@ def _in_words_of(words: Sequence[str], text: str) -> str:
 def _option_words(
     option: str, value: str, arguments: Sequence[argparse.Action]
 ) -> list[str]:
-    """Give the words that set an option, as they are typed."""
+    """Return the command-line words that set an option."""
     flag = f"--{option.replace('_', '-')}"
     for one in (one for one in arguments if one.dest == option):
         if isinstance(one, argparse._StoreConstAction) and one.const is not True:  # noqa: SLF001
@@ -184,13 +183,13 @@ def _option_words(
 
 
 def _name_verb(arguments: argparse.Namespace) -> str:
-    """Name the verb of a command with its action, if it has some."""
+    """Return the verb of a command with its action, if any."""
     verb = str(arguments.verb)
     return f"{verb} {arguments.action}" if actions_of(verb) else verb
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Add what every verb understands, before the verb or after it."""
+    """Add the options of every verb, allowed before or after the verb."""
     group = parser.add_argument_group("output")
     for flag, text in _COMMON.items():
         group.add_argument(
@@ -198,23 +197,23 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         )
 
 
-# What a command says: results on stdout, everything else on stderr.
+# Output of a command: results on stdout, everything else on stderr.
 
 _BAR_WIDTH = 24  # characters of the progress bar; chosen
-_TTY_INTERVAL_S = 0.1  # between two drawings of the bar; chosen
-_FIRST_LINE_S = 3.0  # before the first line where there is no terminal; chosen
-_LINE_INTERVAL_S = 10.0  # between such lines; chosen
+_TTY_INTERVAL_S = 0.1  # seconds between updates of the bar; chosen
+_FIRST_LINE_S = 3.0  # seconds before the first line without a terminal; chosen
+_LINE_INTERVAL_S = 10.0  # seconds between such lines; chosen
 _SENTENCES = {"warnings", "message", "error", "notes", "reason", "refused"}
 
 
 @dataclass
 class Console:
-    """The two streams of a command and how talkative it is."""
+    """The two output streams of a command and its verbosity."""
 
     as_json: bool = False  # Print one JSON object instead of a summary
-    quiet: bool = False  # Say nothing on stderr but errors
-    words: Callable[[str], str] = str  # How a sentence names options
-    # Looked up when the console is made, so that redirection works
+    quiet: bool = False  # Print only errors on stderr
+    words: Callable[[str], str] = str  # Replaces option names in sentences
+    # Looked up at creation, so that redirection works
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic  # Tells seconds
@@ -229,10 +228,10 @@ class Console:
         self._start_time = self.clock()
 
     def report(self, step: Progress) -> None:
-        """Show how far a job has come: a bar on a terminal, else a line now and then.
+        """Show the progress of a job: a bar on a terminal, otherwise occasional lines.
 
         Lines wait until counted work is under way, so that a command that refuses its
-        input says one line and no more.
+        input prints only one line.
         """
         if self.quiet:
             return
@@ -255,7 +254,7 @@ class Console:
             self.err.flush()
 
     def clear(self) -> None:
-        """Take an unfinished progress bar off the terminal."""
+        """Erase an unfinished progress bar from the terminal."""
         if self._open_line:
             self.err.write("\r" + " " * self._open_line + "\r")
             self.err.flush()
@@ -270,7 +269,7 @@ class Console:
                 for name, value in record.items()
             }
             text = json.dumps(record, allow_nan=False, ensure_ascii=False)
-            if _printable(text, self.out) != text:  # JSON escapes in its own way
+            if _printable(text, self.out) != text:  # JSON has its own escapes
                 text = json.dumps(record, allow_nan=False).replace("\x7f", r"\u007f")
         else:
             text = _printable(self.words(summary), self.out)
@@ -284,7 +283,7 @@ class Console:
             self._say(f"semsr: warning: {message}")
 
     def error(self, message: str, verb: str | None = None) -> None:
-        """Print the one line that says why a command failed."""
+        """Print one line on why a command failed."""
         self._say(f"semsr {verb}: {message}" if verb else f"semsr: {message}")
 
     def _say(self, line: str) -> None:
@@ -295,7 +294,7 @@ class Console:
         self.err.flush()
 
     def _write_sentences(self, name: str, value: Any) -> Any:
-        """Write the sentences of a record, which these names have, as on stderr."""
+        """Rewrite the sentences under these keys of a record as on stderr."""
         if isinstance(value, str):
             return self.words(value) if name in _SENTENCES else value
         if isinstance(value, dict):
@@ -322,7 +321,7 @@ def _line(step: Progress) -> str:
 
 
 def _printable(text: str, stream: TextIO) -> str:
-    """Replace what commands a terminal, or what its encoding cannot hold."""
+    """Replace terminal control characters and those outside its encoding."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return (
         escape_invisible(text, lines=True)
@@ -362,12 +361,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _report_interrupt(verb, console, debug=debug)
     except BrokenPipeError:
-        # a closed stdout goes elsewhere, so that the interpreter ends in silence
+        # to exit without an error
         with suppress(OSError, ValueError):  # not a real stream, or closed already
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _DONE
     except Exception as error:  # noqa: BLE001 - the last door before the user
-        if signals and not debug:  # C code may have made an error of its own of it
+        if signals and not debug:  # C code may raise another error for the interrupt
             return _report_interrupt(verb, console, debug=debug)
         message = sentence_of(error)
         if debug:
@@ -384,7 +383,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def coded_warnings(messages: Sequence[str]) -> dict[str, list[str]]:
-    """Give warnings and, in the same order, their codes."""
+    """Return warnings and, in the same order, their codes."""
     return {"warnings": [*messages], "warning_codes": [*map(code_of, messages)]}
 
 
@@ -397,7 +396,7 @@ def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int
 
 
 def _note(error: Exception, verb: str | None) -> None:
-    """Write what nobody foresaw to the log that the environment names, if it does."""
+    """Write an unexpected error to the log named in the environment, if any."""
     place = os.environ.get("SEMSR_LOG")
     if place and not isinstance(error, SemsrError):
         from napari_semsr.io import note_error
@@ -406,7 +405,7 @@ def _note(error: Exception, verb: str | None) -> None:
 
 
 def _helps(verb: str | None) -> bool:
-    """Whether this process learns along with another one, which speaks for both."""
+    """Return whether this process trains together with one that reports for both."""
     return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
@@ -420,7 +419,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         arguments, strange = parser.parse_known_args(words)
         if strange:
             _refuse(strange, _name_verb(arguments))
-    except SystemExit as stop:  # --help has printed what was asked for
+    except SystemExit as stop:  # --help has printed the help
         sys.stdout.flush()
         return int(stop.code or 0)
     if arguments.version:
@@ -433,11 +432,11 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         warnings.simplefilter("always")
         try:
             record, summary = _result(arguments, console)
-        except Exception:  # what was warned of may be why
+        except Exception:  # the warnings may explain the failure
             for message in dict.fromkeys(_ours(records, debug=debug)):
                 console.warn(message)
             raise
-    own = record.get("warnings")  # a job may return what it has to say
+    own = record.get("warnings")  # a job may return warnings
     messages = [*own] if isinstance(own, list) else []
     messages = list(dict.fromkeys([*messages, *_ours(records, debug=debug)]))
     if not _helps(verb):
@@ -448,7 +447,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
 
 
 def _refuse_verb(word: str) -> NoReturn:
-    """Refuse what is no verb, with one that is much like it."""
+    """Refuse an unknown verb, suggesting a similar one."""
     near = get_close_matches(word, VERBS, 1)
     suggestion = (
         f"did you mean `semsr {near[0]}`?" if near else f"it has {', '.join(VERBS)}"
@@ -458,7 +457,7 @@ def _refuse_verb(word: str) -> NoReturn:
 
 
 def _refuse(strange: list[str], verb: str) -> NoReturn:
-    """Refuse arguments that nothing knows, with one that is much like the first."""
+    """Refuse unknown arguments, suggesting one similar to the first."""
     flag = strange[0].partition("=")[0]
     group = verb.partition(" ")[0]
     for other in ACTIONS:
@@ -481,9 +480,9 @@ def _flags(verb: str) -> list[str]:
 def _result(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
-    """Run the job of a verb and give its record and its summary."""
+    """Run the job of a verb; return its record and its summary."""
     name = _name_verb(arguments)
-    if name in ("enhance", "batch"):  # before torch is loaded, which runs a network
+    if name in ("enhance", "batch"):  # before torch is loaded
         compact_memory()
     verb = load_verb(name)
     result = run(verb.start(arguments), console.report)
@@ -491,7 +490,7 @@ def _result(
 
 
 def _ours(records: list[warnings.WarningMessage], *, debug: bool) -> Iterator[str]:
-    """Pick the warnings that are meant for the user."""
+    """Return the warnings meant for the user."""
     for item in records:
         own = item.category is UserWarning and item.filename.startswith(_PACKAGE)
         if debug or own:
@@ -501,9 +500,9 @@ def _ours(records: list[warnings.WarningMessage], *, debug: bool) -> Iterator[st
 
 @contextmanager
 def _terminable(signals: list[int]) -> Iterator[None]:
-    """Treat a polite kill as Ctrl-C, so that clean-up runs; note what came.
+    """Treat SIGTERM as Ctrl-C, so that clean-up runs; record the signal.
 
-    An interrupt that the process was told not to hear is not heard.
+    An interrupt that the process ignores stays ignored.
     """
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
@@ -530,7 +529,7 @@ def _terminable(signals: list[int]) -> Iterator[None]:
 
 @contextmanager
 def _quiet_logging(*, debug: bool) -> Iterator[None]:
-    """Keep library logs off stderr unless they were asked for."""
+    """Keep library logs off stderr unless requested."""
     if debug:
         yield
         return
@@ -547,8 +546,8 @@ def _quiet_logging(*, debug: bool) -> Iterator[None]:
 def _leave_quietly() -> None:
     """Keep the logs of libraries off stderr while the interpreter ends.
 
-    A write that was cut short leaves a task behind, of which asyncio would complain
-    after the last sentence.
+    An interrupted write leaves a task behind, which asyncio would report after the last
+    line.
     """
     import atexit
     import logging

@@ -19,7 +19,7 @@ from napari_semsr.core import (
     format_shape,
 )
 
-_MOST_ROWS = 12  # of failures, and of a table, in a summary
+_MOST_ROWS = 12  # rows of failures and of a table in a summary
 
 # Flags are generated from the option models, so that options are declared once.
 

@@ -84,7 +84,7 @@ _FILES = {
 }
 _STITCHING = StitchFolderOptions(distortion="none")  # the simulated lens has none
 _ELSEWHERE: dict[str, Any] = {
-    "relief_nm": 160.0,  # four times that of the place: light relates to SEM otherwise
+    "relief_nm": 160.0,  # four times that of the place: light and SEM relate otherwise
     "frames_grid": (2, 3),
     "sem_view": False,
     "sem": True,
@@ -92,7 +92,7 @@ _ELSEWHERE: dict[str, Any] = {
 
 
 class DemoOptions(Options):
-    """What the demonstration shows."""
+    """Options of the demonstration."""
 
     frame_px: int = option(
         224,
@@ -107,22 +107,22 @@ class DemoOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class DemoResult(Result):
-    """Where the report is, and what it says; images of the place, on one grid."""
+    """Path and figures of the report, and images of the place on one grid."""
 
     report: Annotated[str, Quantity("Report")]
     seconds: float
     frames: str  # folder of the simulated frames
     mosaic: str
     place_sem: str  # the SEM image on the grid of the mosaic
-    enhanced: str  # what the adapted model made of the mosaic
+    enhanced: str  # result of the adapted model for the mosaic
     model: str
-    figures: dict[str, Any]  # the numbers on the page
+    figures: dict[str, Any]  # the figures on the page
 
     placed = figure(
         lambda made: "{placed} of {frames} placed".format(**made.figures["scan"]),
         "Frames",
     )
-    # root mean squares, from the truth
+    # root mean square distances from the truth
     nominal = figure(
         lambda made: made.figures["scan"]["nominal_error_px"],
         *("Error of nominal positions", "px", ".3g"),
@@ -135,7 +135,7 @@ class DemoResult(Result):
         lambda made: made.figures["mosaic"]["halves"]["resolution_nm"],
         *("Mosaic resolves", "nm", ".3g"),
     )
-    # on the part of the place that was not trained on, over the light
+    # on the held-out part of the place, over the light
     gains = figure(
         lambda made: _gains(made.figures["adapt"]["evaluated"]),
         "Held-out part, below the cut-off",
@@ -161,13 +161,13 @@ class DemoResult(Result):
 
     @property
     def opened(self) -> Annotated[str, Quantity("In napari")]:
-        """The command that shows the place."""
+        """Command that opens the place."""
         paths = self.mosaic, self.place_sem, self.enhanced
         return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in paths)])
 
 
 def _gains(versions: Mapping[str, Any]) -> str:
-    """Say what each version but the first gains over it."""
+    """Return the gain of each version over the first."""
     _, *others = versions.items()
     return "; ".join(
         f"{name} {write_number(gain['gain_below_cutoff_db'], '+.2f')} {DB}"
@@ -176,7 +176,7 @@ def _gains(versions: Mapping[str, Any]) -> str:
 
 
 def _objects(versions: Mapping[str, Any]) -> str:
-    """Say how many objects of the SEM image each version shows, and how many others."""
+    """Return the numbers of objects that each version shows and invents."""
     return "; ".join(
         "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
             name, **objects["objects"]
@@ -186,7 +186,7 @@ def _objects(versions: Mapping[str, Any]) -> str:
 
 
 def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
-    """Go the whole way, from frames to an adapted model, and restore an SEM image."""
+    """Run all steps, from frames to an adapted model, and restore an SEM image."""
     start = time.monotonic()
     settings = run.options
     yield Progress(0, 0, "checking")
@@ -211,7 +211,7 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         [paths["elsewhere"]],
         paths["adapted"],
         seed=settings.seed,
-        # always apart from a window, in whose process torch's compiler must not be
+        # in a separate process: torch's compiler must not run in that of a window
         fit=run.named.get("fit", fit_in_process),
     )
     rewrite(place.areas[0].sem, paths["place_sem"])
@@ -270,16 +270,18 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
 
 
 def demo_paths(folder: Path) -> dict[str, Path]:
-    """Name what the demonstration writes, by role."""
+    """Return the paths that the demonstration writes, by role."""
     return {role: folder / name for role, name in _FILES.items()}
 
 
 def _prepare_folder(folder: Path) -> dict[str, Path]:
-    """Refuse a folder that cannot be filled, before anything is computed."""
+    """Refuse a folder that cannot be written, before any computation."""
     paths = demo_paths(folder)
     for role in ("report", "figures", "positions"):
         if paths[role].is_dir():
-            msg = f"{paths[role]} is a folder where a file shall go: move it away."
+            msg = (
+                f"{paths[role]} is a folder, but a file must be written there: move it."
+            )
             raise WriteError(msg, code="output-is-folder")
     try:
         for place in sorted({path.parent for path in paths.values()}):
@@ -294,11 +296,11 @@ def _prepare_folder(folder: Path) -> dict[str, Path]:
     return paths
 
 
-# The numbers.
+# Figures.
 
 
 def _scan_figures(scan: ScanRun) -> dict[str, Any]:
-    """Numbers of the stitching: frames, joints and positions against the truth."""
+    """Return figures of the stitching: frames, overlaps, errors of positions."""
     placement = scan.placement
     return {
         **scan.stitched.to_json(),
@@ -310,7 +312,7 @@ def _scan_figures(scan: ScanRun) -> dict[str, Any]:
 
 
 def _elsewhere_figures(run: ElsewhereRun) -> dict[str, Any]:
-    """Numbers of the sample that is unlike the training place."""
+    """Return figures of the sample that is unlike the training place."""
     versions = _versions(run.versions)
     for name, (gain, error) in run.gains().items():
         versions[name] |= {
@@ -325,7 +327,7 @@ def _elsewhere_figures(run: ElsewhereRun) -> dict[str, Any]:
 
 
 def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, Any]]:
-    """Give PSNR and SSIM of each version."""
+    """Return PSNR and SSIM of each version."""
     return {
         name: {"psnr_db": one.metrics.psnr_db, "ssim": one.metrics.ssim}
         for name, one in versions.items()
@@ -333,12 +335,12 @@ def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, Any]]:
 
 
 def _of_pair(result: FrcResult) -> dict[str, Any]:
-    """Give what was found of two images."""
+    """Return the measurements of a pair of images."""
     names = ("resolution_nm", "interval_nm", "reason")
     return {name: getattr(result, name) for name in names}
 
 
-# The pictures. What the page says of them stands in its template.
+# Figures. Their text is in the template of the page.
 
 _FRAMES_SHOWN = 4  # frames on the page; chosen
 _WEAKEST = 5  # overlaps on the page; chosen
@@ -347,7 +349,7 @@ _CROP_PX = 160  # side of a detail; chosen
 
 
 def _stitching(scan: ScanRun) -> dict[str, Any]:
-    """Show frames, where they lie, and how far to trust that."""
+    """Draw frames, their positions, and the confidence in these."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
     solution, placement = scan.stitched.solution, scan.placement
     sample = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
@@ -399,7 +401,7 @@ def _stitching(scan: ScanRun) -> dict[str, Any]:
 
 
 def _worst_joint(scan: ScanRun, centres: NDArray[Any]) -> tuple[slice, slice]:
-    """Rows and columns around the joint whose nominal shift was most in error."""
+    """Return rows and columns around the overlap with the largest nominal error."""
     solution = scan.stitched.solution
     error = scan.placement.nominal_px - solution.positions_px
     pairs_in_use = [(p.first, p.second) for p in solution.pairs if p.used] or [(0, 0)]
@@ -412,7 +414,7 @@ def _worst_joint(scan: ScanRun, centres: NDArray[Any]) -> tuple[slice, slice]:
 def _crops(
     versions: Mapping[str, Compared], truth: Micrograph
 ) -> list[tuple[str, bytes]]:
-    """Show the middle of all versions and of the truth, in its range of grey levels."""
+    """Draw the centre of all versions and of the truth, in its range of grey levels."""
     images = {name: one.image for name, one in versions.items()} | {"truth": truth}
     middle = np.array(truth.shape) // 2
     box = _window(middle, truth.shape, _CROP_PX)
@@ -426,7 +428,7 @@ def _crops(
 def _correlations(
     resolutions: tuple[FrcResult, FrcResult], pixel_nm: float | None
 ) -> bytes:
-    """Plot what the mosaic resolves, by its halves and by the truth."""
+    """Plot the mosaic's correlation, between its halves and with the truth."""
     names = "two halves of the frames", "mosaic and truth"
     lines = [
         resolution.line(name, colour)
@@ -439,7 +441,7 @@ def _correlations(
 
 
 def _show_alignment(place: Adapted) -> bytes:
-    """Show light and SEM over each other, and both parts."""
+    """Draw the overlay of light and SEM, and both parts."""
     area = place.areas[0]
     return overlay_png(
         area.light.array(),
@@ -450,7 +452,7 @@ def _show_alignment(place: Adapted) -> bytes:
 
 
 def _digests(place: Adapted, sem: SemRun) -> list[tuple[str, str | None]]:
-    """Name all images and models by their digests."""
+    """Return the digests of all images and models."""
     history = sem.made.provenance
     items = (*place.provenance.inputs, *history.inputs)
     model = f"the model {history.model_name}", history.model_digest
@@ -460,7 +462,7 @@ def _digests(place: Adapted, sem: SemRun) -> list[tuple[str, str | None]]:
 def _window(
     centre: Sequence[float] | NDArray[Any], shape: tuple[int, int], side: int
 ) -> tuple[slice, slice]:
-    """Rows and columns of a square around a place, moved into the image."""
+    """Return rows and columns of a square around a place, shifted into the image."""
     y, x = (
         int(min(max(0, middle - side // 2), max(0, size - side)))
         for middle, size in zip(centre, shape, strict=True)
@@ -476,7 +478,7 @@ DEMO = Verb(
     _demonstrate,
     title="samples and model",
     output=Output(
-        "where images and report go",
+        "folder of the images and the report",
         name="folder",
         flag="",
         metavar="OUT_DIR",

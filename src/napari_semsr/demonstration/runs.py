@@ -1,7 +1,7 @@
-"""What the demonstration takes: a scan, its place by SEM, another sample, an SEM image.
+"""Runs of the demonstration: a scan, its SEM image, another sample, an SEM image.
 
-Frames become a mosaic. A model is trained on the part of it that an electron microscope
-shows too, and enhances that mosaic, and that of a sample which it must not be used on.
+Frames are stitched to a mosaic. A model is trained on the part that has an SEM image,
+and enhances that mosaic, and that of a sample for which it is not suitable.
 """
 
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ from napari_semsr.jobs import (
 )
 
 WIENER = "Wiener filter"
-"""Label of what `wiener` makes."""
+"""Label of the result of `wiener`."""
 
 _MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # chosen: more on a slow or busy processor
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, and a few seconds
@@ -71,7 +71,7 @@ _LEAST_PX = 64  # smallest part of a mosaic that is measured; chosen
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Positions (y, x) of N frames against the truth; NaN for those left out."""
+    """Positions (y, x) of N frames against the truth; NaN for excluded ones."""
 
     placed: NDArray[np.bool_]  # (N,), frames that have a place
     origin_px: FloatArray  # (2,), of the mosaic's pixel (0, 0) in the truth's frame
@@ -82,7 +82,7 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class ScanRun:
-    """Frames that became a mosaic, and where they truly are."""
+    """A mosaic with its frames and their true positions."""
 
     folder: Path
     options: SimulateOptions
@@ -94,7 +94,7 @@ class ScanRun:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """An image with the gain and offset that bring it nearest to the truth."""
+    """An image after the gain and offset that fit it best to the truth."""
 
     image: Micrograph
     metrics: Metrics
@@ -107,21 +107,21 @@ class Compared:
         return cls(image.replace(data=data), metrics)
 
     def gain_over(self, other: "Compared") -> tuple[float | None, float | None]:
-        """Tell the gain in PSNR below the cut-off, in dB, and its standard error."""
+        """Return the gain in PSNR below the cut-off, in dB, and its standard error."""
         return light_gain(self.metrics, other.metrics).bands[0]
 
 
 @dataclass(frozen=True, slots=True)
 class ElsewhereRun:
-    """A sample unlike the training place, as the mosaic shows it and models draw it."""
+    """A sample unlike the training place: its mosaic and the results of models."""
 
     scan: ScanRun
-    versions: dict[str, Compared]  # the mosaic, and what models made of it
+    versions: dict[str, Compared]  # the mosaic, and the results of models
     truth: Micrograph  # its SEM image, on the mosaic's pixels
     unfamiliar_percent: float | None
 
     def gains(self) -> dict[str, tuple[float | None, float | None]]:
-        """Tell what each gains over the mosaic, below the optical cut-off, in dB."""
+        """Return each gain over the mosaic below the optical cut-off, in dB."""
         first = next(iter(self.versions.values()))
         return {name: one.gain_over(first) for name, one in self.versions.items()}
 
@@ -137,10 +137,10 @@ class SemRun:
 
 
 def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
-    """Say how the demonstration's scan is simulated, and the place's electron image."""
+    """Return the options of the simulated scan, and of the place's SEM image."""
     return SimulateOptions(
         phantom="circuit",
-        pitch_nm=240.0,  # lines of 120 nm, which light carries
+        pitch_nm=240.0,  # lines of 120 nm, which light resolves
         relief_nm=40.0,  # thin: light of higher lines cancels that of their ground
         frames_grid=(4, 5),
         frame_px=frame_px,
@@ -158,13 +158,13 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
 def run_scan(
     folder: Path, target: Path, scan_options: SimulateOptions, **how: Any
 ) -> Job[ScanRun]:
-    """Simulate a scan, stitch it as `how` says, and compare it with the truth."""
+    """Simulate a scan, stitch it with the options `how`, and measure its errors."""
     yield from SIMULATE.anew(out_dir=folder, options=scan_options)
     mosaic_file = yield from STITCH.anew(folder, target, **how)
     frames = run(open_frames(folder, positions=folder / "truth" / "positions.csv"))
     solution, true = mosaic_file.solution, frames.nominal_px
     if true is None or solution.nominal_px is None or solution.names != frames.names:
-        msg = f"The true positions of {frames.name} do not belong to its frames."
+        msg = f"The true positions do not match the frames in {frames.name}."
         raise ReadError(msg, code="positions-invalid")
     placement = place_truth(solution.positions_px, solution.nominal_px, true)
     return ScanRun(
@@ -173,7 +173,7 @@ def run_scan(
 
 
 def measure_mosaic(scan: ScanRun, truth_out: Path) -> Job[tuple[FrcResult, FrcResult]]:
-    """Correlate the halves of a mosaic, and the mosaic with the sample as drawn."""
+    """Correlate the halves of a mosaic, and the mosaic with the simulated sample."""
     resolution = yield from FRC.job(Path(scan.stitched.output))
     part, truth = _truth_below(scan, "truth/object.ome.tif", _gap_free(scan))
     truth = truth.replace(data=truth.array() * np.float32(scan.options.full_scale))
@@ -184,7 +184,7 @@ def measure_mosaic(scan: ScanRun, truth_out: Path) -> Job[tuple[FrcResult, FrcRe
 def run_place(
     scan: ScanRun, others: list[Path], folder: Path, *, seed: int, fit: Any
 ) -> Job[Adapted]:
-    """Train on what a mosaic and its SEM image share, and enhance it and others."""
+    """Train on the overlap of a mosaic and its SEM image, and enhance images."""
     mosaic, sem = Path(scan.stitched.output), scan.folder / "sem" / "view.tif"
     for minutes in _MINUTES:
         options = AdaptOptions(minutes=minutes, seed=seed)
@@ -203,7 +203,7 @@ def run_place(
 def run_elsewhere(
     scan: ScanRun, adapted_image: AppliedImage, general_model: Path, truth_out: Path
 ) -> Job[ElsewhereRun]:
-    """Compare what two models make of a mosaic with the SEM image of its sample."""
+    """Compare the results of two models for a mosaic with the sample's SEM image."""
     mosaic = Path(scan.stitched.output)
     yield from ENHANCE.anew(mosaic, general_model, model=MOSAIC_MODEL)
     box = _gap_free(scan)
@@ -224,8 +224,8 @@ def run_elsewhere(
 
 
 def run_sem(paths: dict[str, Path], *, seed: int) -> Job[SemRun]:
-    """Draw a specimen, take it twice, enhance it by tiles, and measure."""
-    yield Progress(0, 0, "drawing a specimen and taking it twice")
+    """Simulate a specimen and two exposures, enhance one by tiles, and measure."""
+    yield Progress(0, 0, "simulating a specimen and two exposures")
     specimen = draw_specimen(_SEM_SHAPE, seed=seed)
     rewrite(specimen, paths["sem_truth"])
     first, second = (
@@ -291,14 +291,14 @@ def place_truth(
 
 
 def rms(steps_px: FloatArray) -> float:
-    """Root mean square length of ``(N, 2)`` steps, NaN left away."""
+    """Return the root mean square length of ``(N, 2)`` steps, ignoring NaN."""
     return float(np.sqrt(np.nanmean((steps_px**2).sum(axis=1))))
 
 
 def sample_truth(
     truth: Micrograph, mosaic: Micrograph, origin_px: FloatArray
 ) -> Micrograph:
-    """Average the finely drawn truth over the pixels of a mosaic, in float32."""
+    """Average the finely sampled truth over the pixels of a mosaic, in float32."""
     pixel = np.array(mosaic.scale)
     fine = pixel / np.array(truth.scale)
     counts = np.maximum(1, np.rint(fine).astype(int))
@@ -310,7 +310,7 @@ def sample_truth(
         corner = first + inside * fine
         total += ndimage.affine_transform(
             smooth,
-            np.diag(fine),  # of the bare diagonal older SciPy warns
+            np.diag(fine),  # older SciPy warns of a diagonal matrix
             corner,
             mosaic.shape,
             order=3,
@@ -322,7 +322,7 @@ def sample_truth(
 
 
 def gap_free_box(is_covered: NDArray[np.bool_]) -> Box:
-    """Find a large rectangle without gaps, by taking off the worst side each time."""
+    """Find a large rectangle without gaps, by repeatedly cropping the worst side."""
     box = largest_gap_free_box(is_covered, least=_LEAST_PX)
     if box is not None:
         return box
@@ -338,7 +338,7 @@ def _gap_free(scan: ScanRun) -> Box:
 
 
 def _truth_below(scan: ScanRun, name: str, box: Box) -> tuple[Micrograph, Micrograph]:
-    """Give a part of a mosaic, and what was drawn there, by a file of the scan."""
+    """Return a part of a mosaic and the true sample there, from a file of the scan."""
     part = cut_box(scan.mosaic, box)
     corner = scan.placement.origin_px + np.array([box.y0, box.x0])
     return part, sample_truth(open_image(scan.folder / name), part, corner)

@@ -1,8 +1,8 @@
 """Enhance an image, or a stack plane by plane.
 
-A new store is filled in place. Any other format is written from a hidden store beside
-the output, and a store that is there stays until a hidden one is whole. Both are kept,
-and gone on with, when a run is stopped.
+A new store is filled in place. Other formats are written from a hidden store next to
+the output; an existing store is kept until the hidden one is complete. A stopped run
+keeps both and can be resumed.
 """
 
 import math
@@ -88,29 +88,29 @@ from napari_semsr.jobs.verb import (
     Verb,
 )
 
-# Go on with a store that was begun another way: from a layer, or from a file.
+# Resume a store that was started in another way: from a layer, or from a file.
 #
 # A layer is recorded by the digest of its grey values, a file by that of its bytes, and
-# the store notes that of its grey values too. When the grey values are those that a
-# store was begun with, it keeps what it says of its input.
+# the store notes that of its grey values too. If the grey values are equal, the store
+# keeps the record of its input.
 
 MISFIT = "misfit"
-"""Part of a run: the map of what the result does not explain."""
+"""Part of a run: the misfit map."""
 
-_MAP = "residual_map"  # what a caller names the same map
+_MAP = "residual_map"  # the argument of the same map
 
 UNFAMILIAR = "unfamiliar_map"
-"""Part of a run, and what a caller names it: how far from the training place."""
+"""Part of a run and its argument: the map of distance from the training place."""
 
 _VALUES = "values"
-"""Key of a store's note: the digest of the grey values that it is made of."""
+"""Key of a store's note: the digest of the input's grey values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A result that was left before its end."""
+    """An unfinished result."""
 
-    image: str  # Name of what it is made of
+    image: str  # name of the input
     model: str  # Name of its model
     options: dict[str, Any]  # How it was run, as an `EnhanceOptions` takes it
     done: int  # Tiles that are finished
@@ -118,7 +118,7 @@ class Unfinished:
 
 
 def find_unfinished(path: Path) -> Unfinished | None:
-    """Read how an output was begun that is not finished."""
+    """Read how an unfinished output was started."""
     record, notes, counts = peek(filling_store(path, resume=True))
     if record is None or notes.get("complete"):
         return None
@@ -134,7 +134,7 @@ def find_unfinished(path: Path) -> Unfinished | None:
 def _as_begun(
     place: Path, image: Image, source: Micrograph, provenance: Provenance
 ) -> Job[tuple[Micrograph, Provenance]]:
-    """Name an input as the store that is to be resumed names it."""
+    """Return the record of an input from the store to resume."""
     record, notes, _ = peek(place)
     if (
         record is None
@@ -161,13 +161,13 @@ def _as_begun(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnhancedFile(ImageMade):
-    """What was written, and what it cost.
+    """Result of an enhancement, with its cost.
 
-    `change` is None where the model has grey levels of its own; `misfit`, what of the
-    image the result does not explain, is known of models that learnt from a simulated
-    instrument, or where a map of it was asked for. `unfamiliar_percent` is the share of
-    the blocks of the image that are unlike the place that the model was trained on;
-    None of models that do not state it, and of images of less than a block.
+    `change` is None if the model has its own grey levels; `misfit`, the residual of the
+    image, is known for models trained on a simulated instrument, or if its map was
+    requested. `unfamiliar_percent` is the share of the blocks of the image that are
+    unlike the place that the model was trained on; None for models that do not state
+    it, and for images smaller than a block.
     """
 
     report: EnhanceReport = field(metadata=FLAT)
@@ -191,11 +191,11 @@ class EnhancedFile(ImageMade):
 
     @property
     def misfit_verdict(self) -> str | None:
-        """What to think of it."""
+        """An assessment of the misfit."""
         return None if self.misfit is None else self.misfit.verdict
 
     def figures(self) -> dict[str, Figure]:
-        """Write the change, and what it cost."""
+        """Return the change and the cost."""
         change = {} if self.change is None else figures_of(self.change)
         all_figures = declared_figures(self)
         misfit = {
@@ -204,7 +204,7 @@ class EnhancedFile(ImageMade):
         return misfit | change | all_figures
 
     def to_json(self) -> dict[str, Any]:
-        """Give the report as one flat record."""
+        """Return the report as one flat record."""
         more = {
             "model_digest": self.provenance.model_digest,
             "misfit_percent": self.misfit_percent,
@@ -276,7 +276,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     written_file = yield from write_blocks(target, make, fill, kept_store=place)
     _follow(live, place, target, is_renamed=True)
     report, (change, misfit, misfit_map) = written_file.result
-    # which a run that is gone on with has from its beginning
+    # a resumed run has it from its start
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None:
         _write_misfit(misfit_map, source.name, provenance, map_path)
@@ -299,7 +299,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
 def _follow(
     live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
 ) -> None:
-    """Let a layer that is drawn meanwhile know that the store gets its final name."""
+    """Tell the display when the store gets its final name."""
     if live is not None and place != target:
         live.read_from(read(target).data if is_renamed else None)
 
@@ -327,10 +327,10 @@ def compare_with_place(
 ) -> Job[tuple[float | None, Micrograph | None]]:
     """Compare an image with the training place of a model; warn if it is unlike.
 
-    A warning, too, if a model of optical images gets one that is out of focus.
-    Gives the share that is unlike it, in per cent, and a map where one is asked for,
-    as `map_unfamiliar` draws it. None and none of models that do not state their
-    place; then a map is refused.
+    A warning, too, if a model of optical images gets one that is out of focus. Returns
+    the share that is unlike it, in per cent, and the map of `map_unfamiliar` if
+    requested. Both are None for models that do not state their place; then a map is
+    refused.
     """
     card = model.card
     focus, place = Falloff.of_card(card.training), Familiarity.of_card(card.training)
@@ -382,7 +382,7 @@ def _distances(
     *,
     wants_map: bool,
 ) -> Job[tuple[FloatArray, IntPair]]:
-    """Compare the blocks of an image, and give its size on the model's pixels too."""
+    """Compare the blocks of an image; also return its shape on the model's pixels."""
     if place is None:
         msg = (
             "A map of what is unlike the training place needs a model that states "
@@ -420,7 +420,7 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
         look=DisplaySettings(
             limits=(0.0, 2.0),  # the limit in the middle
             colormap="magma",
-            opacity=0.6,  # the image is under it
+            opacity=0.6,  # the image is the layer below
             colour_bar=True,
         ),
     )
@@ -429,7 +429,7 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
 def _write_distances(
     distance_map: Micrograph | None, provenance: Provenance, run: Run[EnhanceOptions]
 ) -> str | None:
-    """Write the map of what is unlike the training place, if it was asked for."""
+    """Write the map of what is unlike the training place, if requested."""
     if distance_map is None:
         return None
     map_history = provenance.model_copy(update={"part": UNFAMILIAR})
@@ -438,7 +438,7 @@ def _write_distances(
 
 
 _Compared = tuple[Change | None, Misfit | None, Micrograph | None]
-"""What was done to an image, what the result does not explain, and a map of that."""
+"""The change of an image, the misfit of the result, and its map."""
 
 
 def _judge(
@@ -448,7 +448,7 @@ def _judge(
     noise_sd: float | None,
     wants_map: bool,
 ) -> Job[_Compared]:
-    """Compare a result with what it was made of."""
+    """Compare a result with its input."""
     change, misfit, misfit_map = None, None, None
     if model.card.grey == "input":
         change = yield from measure_change(source, output, noise_sd)
@@ -460,7 +460,7 @@ def _judge(
 
 
 def learnt_from_instrument(card: dict[str, Any]) -> bool:
-    """Tell whether a model turns the images of one instrument into another's."""
+    """Return whether a model translates images of one instrument into another's."""
     recipe = card.get("training", {}).get("recipe")
     data = recipe.get("data") if isinstance(recipe, dict) else None
     sources = data.get("sources") if isinstance(data, dict) else None
@@ -470,16 +470,15 @@ def learnt_from_instrument(card: dict[str, Any]) -> bool:
 def _told_of_memory(
     report: EnhanceReport, options: EnhanceOptions, memory_before: int
 ) -> EnhanceReport:
-    """Add a note where a run took more than it was to take."""
+    """Add a note if a run exceeded its memory limit."""
     if options.memory_gb is None or report.device != "cpu":
         return report
     memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
     if memory_taken <= options.memory_gb:
         return report
     note = Message(
-        f"The run took {memory_taken:.2g} GB, libraries included, and could not keep "
-        f"within the {options.memory_gb:g} GB of memory_gb: it needs about "
-        f"{memory_taken:.2g} GB.",
+        f"The run took {memory_taken:.2g} GB, libraries included, more than the "
+        f"{options.memory_gb:g} GB of memory_gb: it needs about {memory_taken:.2g} GB.",
         "memory",
     )
     return replace(report, notes=(*report.notes, note))
@@ -488,7 +487,7 @@ def _told_of_memory(
 def _provenance_of(
     run: Run[EnhanceOptions], model: "models.LoadedModel", path: Path
 ) -> Job[Provenance]:
-    """Record what makes an enhanced image."""
+    """Return the provenance of an enhanced image."""
     training_images = model.card.training.get("learnt_from")
     model_record = InputRecord(
         role="model", name=path.name, digest=model.digest, path=path_of(path)
@@ -500,7 +499,7 @@ def _provenance_of(
 
 
 def _sum_up(results: Sequence[EnhancedFile]) -> dict[str, Any]:
-    """Sum up what the planes cost, and keep the worst of what tells of quality."""
+    """Sum the cost of the planes, and keep the worst quality measures."""
     reports = [item.report for item in results]
     seconds = sum(item.seconds for item in reports)
     pixels = sum(item.megapixels_per_second * item.seconds for item in reports)
@@ -535,12 +534,12 @@ def _sum_up(results: Sequence[EnhancedFile]) -> dict[str, Any]:
 
 
 def _largest(values: Iterable[float | None]) -> float | None:
-    """Give the largest of what is known."""
+    """Return the largest known value."""
     return max((value for value in values if value is not None), default=None)
 
 
 def overall_change(changes: Sequence[Change | None]) -> Change | None:
-    """Sum up what was done to planes of one size."""
+    """Combine the changes of planes of equal size."""
     known_changes = [item for item in changes if item is not None]
     if not known_changes:
         return None
@@ -556,7 +555,7 @@ def overall_change(changes: Sequence[Change | None]) -> Change | None:
 
 
 def _enhance_in_memory(run: Run[EnhanceOptions]) -> Job[Micrograph]:
-    """Enhance an image in memory; neither a map nor a cluster goes with it."""
+    """Enhance an image in memory, without maps or a cluster."""
     path = find_model(run.named["model"])
     run.open()
     image, model = run.images["image"], models.load_model(path)
@@ -575,12 +574,11 @@ ENHANCE = Verb(
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
-        "where the result goes; its suffix names the format", goes_on=True, kept=True
+        "path of the result; its suffix sets the format", goes_on=True, kept=True
     ),
     outputs=(
         Output(
-            "write a map of what the result, blurred again, does not explain of the "
-            "image",
+            "write a map of the misfit between the blurred result and the image",
             name=_MAP,
             required=False,
             remade=True,

@@ -1,4 +1,4 @@
-"""Enhance the blocks of a mosaic that grows, while its scan is taken."""
+"""Enhance the blocks of a growing mosaic during its scan."""
 
 import os
 import threading
@@ -25,16 +25,16 @@ from napari_semsr.io import GrowingMosaic, GrowingWindow
 from napari_semsr.jobs.follow import LiveDisplay
 from napari_semsr.jobs.models import find_model
 
-_QUIET_S = 1.0  # chosen: frames of a row that overlap a block come within it
-_LEAST_REST_S = 0.1  # chosen: a frame may wait for it, and blocks are not starved
-_LOOK_S = 0.1  # between two looks for a block; chosen
+_QUIET_S = 1.0  # seconds; chosen: overlapping frames of a row arrive within it
+_LEAST_REST_S = 0.1  # seconds; chosen: frames wait briefly
+_LOOK_S = 0.1  # seconds between searches for a block; chosen
 # of the range; chosen: a quarter of a grey level of 255, half the work of deep models
 _TOLERANCE = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class _PausingWindow(GrowingWindow):
-    """A rectangle of a mosaic of which nothing is read while frames are placed."""
+    """A rectangle of a mosaic that is not read while frames are placed."""
 
     pause: Callable[[], None]
 
@@ -44,20 +44,20 @@ class _PausingWindow(GrowingWindow):
 
 
 class GrowingEnhancement:
-    """Enhances what is in view of a mosaic that grows, in one thread.
+    """Enhances the visible part of a growing mosaic, in one thread.
 
-    A block is enhanced once its pixels, and those within the network's reach, have not
-    changed for a second, and again when they changed. The thread computes only while
-    the scan rests; otherwise it waits, within a pass between two layers. Grey values
-    are measured over the mosaic so far, and again once as many pixels were written as
-    it had then; all blocks are then done again.
+    A block is enhanced once its pixels, and those in the network's context margin, have
+    not changed for a second, and again after a change. The thread computes only while
+    the scan pauses; otherwise it waits, within a pass between two layers. Grey values
+    are measured over the mosaic so far, and again once its number of pixels has
+    doubled; all blocks are then enhanced again.
 
     Parameters
     ----------
     model : str or path
         Name of a model, or its file.
     place : path
-        Store of the enhanced blocks, made over what is there.
+        Store of the enhanced blocks; an existing one is overwritten.
     display : LiveDisplay
         What shows the mosaic.
     show : callable
@@ -83,7 +83,7 @@ class GrowingEnhancement:
         self._place, self._display, self._show = place, display, show
         self._mosaic: GrowingMosaic | None = None
         self._enhanced: GrowingMosaic | None = None
-        self._boxes: Any = None  # `BoxPreview`, of the mosaic when it was measured
+        self._boxes: Any = None  # `BoxPreview` of the mosaic at the last measurement
         self._measured = Box(0, 0, 0, 0)  # the mosaic then
         self._written_px = 0  # since then
         self._changed: dict[IntPair, float] = {}  # time of the last change of blocks
@@ -107,16 +107,16 @@ class GrowingEnhancement:
         self._pool.shutdown()
         self._mosaic = self._enhanced = self._boxes = None  # their stores have locks
 
-    # What the thread that follows the scan calls.
+    # Called in the thread that follows the scan.
 
     def rest(self, seconds: float) -> None:
-        """Let blocks be enhanced for so long, or a moment if that is longer."""
+        """Let blocks be enhanced for a time, at least a moment."""
         self._resting.set()
         time.sleep(max(seconds, _LEAST_REST_S))
         self._resting.clear()
 
     def show_doubt(self, sentence: str) -> None:
-        """Take what is wrong with a frame."""
+        """Show a warning about a frame."""
         self._display.show_doubt(sentence)
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
@@ -132,16 +132,16 @@ class GrowingEnhancement:
                 for column in range(wide.x0 // side, -(-wide.x1 // side)):
                     self._changed[row, column] = now
 
-    # What the viewer calls.
+    # Called by the viewer.
 
     def look_at(self, view: Box | None) -> None:
-        """Say what is looked at, in the mosaic's pixels; None if nothing is."""
+        """Set the visible box in the mosaic's pixels; None if nothing is visible."""
         self._view = view
 
-    # What is done in the thread.
+    # Run in the thread.
 
     def _pause(self) -> None:
-        """Wait until the scan rests; `Cancelled` if it is over."""
+        """Wait until the scan pauses; raise `Cancelled` if it is over."""
         while not self._resting.wait(_LOOK_S):
             if self._stop.is_set():
                 break
@@ -170,7 +170,7 @@ class GrowingEnhancement:
         return block.intersection(self._mosaic.box)
 
     def _next_block(self) -> IntPair | None:
-        """Take the quiet block in view that is nearest to its middle."""
+        """Return the unchanged visible block nearest to the centre of the view."""
         view, latest = self._view, time.monotonic() - _QUIET_S
         if view is None:
             return None
@@ -187,7 +187,7 @@ class GrowingEnhancement:
                 return float(np.hypot(down, box.x0 + box.x1 - view.x0 - view.x1))
 
             place = min(quiet, key=far, default=None)
-            if place is not None:  # changed meanwhile, it is done again
+            if place is not None:  # changed meanwhile, so it is enhanced again
                 del self._changed[place]
             return place
 
@@ -198,7 +198,7 @@ class GrowingEnhancement:
         return Micrograph(window, size, "the mosaic so far")
 
     def _measure(self, box: Box) -> None:
-        """Measure the grey values of the mosaic so far; all blocks are to do again."""
+        """Measure the grey values of the mosaic so far; queue all blocks again."""
         with self._lock:
             self._written_px = 0
         boxes = inference.preview_boxes(
@@ -212,7 +212,7 @@ class GrowingEnhancement:
             self._done.clear()
 
     def _enhance(self, place: IntPair) -> None:
-        """Enhance a block by its pixels as they are now, unless it has none."""
+        """Enhance a block from its current pixels, unless it has none."""
         mosaic, block = self._mosaic, self._block(place)
         assert mosaic is not None  # noqa: S101 - there is a block of it
         if not np.isfinite(mosaic.read(block)).any():
@@ -244,15 +244,15 @@ class GrowingEnhancement:
 
 
 def _try_model(model: Any) -> None:
-    """Refuse a network that does not run, or not on a part of the mosaic."""
+    """Refuse a network that does not run, or that needs the whole mosaic."""
     field = np.random.default_rng(0).random((64, 64), np.float32)
     boxes = inference.preview_boxes(
         Micrograph(field, None, "test"), model, halo_tolerance=_TOLERANCE
     )
     if not boxes.exact:
         msg = (
-            f"Model {model.card.name} takes statistics of the whole image, which is "
-            "not there yet: choose another model, or enhance the finished mosaic."
+            f"Model {model.card.name} uses statistics of the whole image, which is "
+            "not complete yet: choose another model, or enhance the finished mosaic."
         )
         raise OptionError(msg, code="receptive-field-unbounded")
     boxes.enhance(Box.of(field.shape))

@@ -41,21 +41,21 @@ from napari_semsr.stitching import StitchOptions
 
 _CHUNK = 256  # px; chosen: a frame of 256 px touches four
 _CHUNK_STEP = 16  # px; levels of up to a sixteenth share their borders
-_POLL_S = 0.25  # chosen: a frame that stays as it is for so long is whole
+_POLL_S = 0.25  # seconds; chosen: a file unchanged for this time is complete
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_MOVED_PX = 1.0  # chosen: what the final solution moves by more is reported
-_RETRIED = 8  # frames; chosen: those without a place are tried again after so many
-_NAMED = 5  # frames in a sentence; chosen: it stays one
+_MOVED_PX = 1.0  # px; chosen: larger moves by the final solution are reported
+_RETRY_AFTER = 8  # frames between retries of unplaced ones; chosen
+_MOST_NAMES = 5  # frames named in a message; chosen
 
 
 class LiveDisplay(Protocol):
-    """What shows a mosaic while it grows; called in the thread that follows."""
+    """Display of a growing mosaic; called in the follower's thread."""
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Take a rectangle that was written, in the mosaic's pixels."""
+        """Show a rectangle that was written, in the mosaic's pixels."""
 
     def show_doubt(self, sentence: str) -> None:
-        """Take what is wrong with a frame, one sentence."""
+        """Show a warning about a frame, one sentence."""
 
 
 class LiveScan:
@@ -64,15 +64,15 @@ class LiveScan:
     Parameters
     ----------
     place : path
-        Where the store is made, over what is there.
+        Path of the store; an existing one is overwritten.
     read : callable
-        Gives the grey values (Y, X) of a frame by its name.
+        Returns the grey values (Y, X) of a frame by its name.
     options : StitchOptions
         How frames are placed and blended.
     flat : (Y, X) array, optional
-        Flat field image, where the options name one.
+        Flat-field image, if the options name one.
     display : LiveDisplay, optional
-        What shows the mosaic.
+        Display of the mosaic.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class LiveScan:
         self._options = options
         self.placement: stitching.LivePlacement | None = None
         self.watch: stitching.ScanWatch | None = None
-        self.doubts: list[str] = []  # one sentence each, in the order of their rise
+        self.doubts: list[str] = []  # one sentence each, in order of time
         self._mosaic: GrowingMosaic | None = None
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._settling: Job[None] | None = None
-        self._tried_at = 0  # frames when those without a place were last tried
+        self._tried_at = 0  # number of frames at the last retry of unplaced ones
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -102,9 +102,9 @@ class LiveScan:
         return self._read(self._names[index])
 
     def positions(self) -> dict[str, FloatPair | None]:
-        """Give the corner ``(y, x)`` of each frame in px.
+        """Return the corner ``(y, x)`` of each frame in px.
 
-        None for one that its images do not place, wherever it is shown.
+        None for a frame that its content does not place, wherever it is shown.
         """
         if self.placement is None:
             return {}
@@ -121,7 +121,7 @@ class LiveScan:
         unit: str = "px",
         pixel_size_nm: PixelSize | None = None,
     ) -> list[str]:
-        """Place a frame that came, or that was written again; give new doubts."""
+        """Place a new or rewritten frame; return new warnings."""
         placement = self.placement
         if placement is None:
             shape = (int(pixels.shape[0]), int(pixels.shape[1]))
@@ -153,14 +153,14 @@ class LiveScan:
         return doubts
 
     def note(self, doubts: Sequence[str]) -> None:
-        """Take doubts of frames, one sentence each."""
+        """Add warnings about frames, one sentence each."""
         self.doubts += doubts
         if self._display is not None:
             for sentence in doubts:
                 self._display.show_doubt(sentence)
 
     def state(self, name: str, stated_corner: FloatPair, unit: str) -> None:
-        """Take the stated corner of a frame that came before it."""
+        """Set the stated corner of a frame that arrived before it."""
         if self.placement is not None:
             index = self._numbers[name]
             self.placement.state(index, stated_corner, unit)
@@ -168,9 +168,9 @@ class LiveScan:
                 self.placement.place(index)
 
     def fuse(self, name: str) -> None:
-        """Fuse the blocks around a frame that came; `work` does those that moved.
+        """Fuse the blocks around a new frame; `work` fuses those that moved.
 
-        An `OSError` where the disk is full: what is left is fused later.
+        Raises an `OSError` if the disk is full; the rest is fused later.
         """
         index = self._numbers.get(name)
         if self.placement is not None and index in self.placement.changed_frames():
@@ -196,15 +196,13 @@ class LiveScan:
         placement.mark_fused(index)
 
     def work(self) -> bool:
-        """Do one step of what can wait; whether there was anything to do."""
+        """Do one step of deferred work; return whether there was any."""
         placement = self.placement
         if placement is None:
             return False
         frames_changed = placement.changed_frames()
         if frames_changed:
-            self._fuse(
-                frames_changed[-1]
-            )  # the newest first: it is the one that is watched
+            self._fuse(frames_changed[-1])  # the newest first, since users watch it
             return True
         if self._settling is None and placement.is_due:
             self._settling = placement.settle()
@@ -214,15 +212,15 @@ class LiveScan:
             except StopIteration:
                 self._settling = None
             return True
-        if len(self) >= self._tried_at + _RETRIED:
+        if len(self) >= self._tried_at + _RETRY_AFTER:
             self._tried_at = len(self)
-            for index in placement.waiting()[-_RETRIED:]:
+            for index in placement.waiting()[-_RETRY_AFTER:]:
                 placement.place(index)
             return True
         return False
 
     def close(self) -> None:
-        """Stop what is under way; the store stays as it is."""
+        """Stop pending work; the store is kept."""
         if self._settling is not None:
             self._settling.close()
 
@@ -232,7 +230,7 @@ _TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
 
 
 def seconds_of(text: str) -> float:
-    """Read a time such as ``8s``, ``10min`` or ``1h``; a `ValueError` if it is none."""
+    """Convert a duration such as ``8s``, ``10min`` or ``1h``, or raise `ValueError`."""
     match = _TIME.fullmatch(text.lower())
     if match is None or match[2] not in _TIMES:
         msg = "must be a time such as 8s, 10min or 1h"
@@ -241,7 +239,7 @@ def seconds_of(text: str) -> float:
 
 
 def frame_folder(folder: Path, table: Path | None, options: Any) -> FrameFolder:
-    """Look into a folder by the options of a scan, as `io.open_frames` takes them."""
+    """Open a folder with the options of a scan, as `io.open_frames` takes them."""
     names = (
         ("databar_rows", "colour", "pixel_size_nm"),
         ("grid", "order", "first", "overlap", "pixel_size_nm"),
@@ -252,20 +250,20 @@ def frame_folder(folder: Path, table: Path | None, options: Any) -> FrameFolder:
 
 @dataclass(slots=True)
 class Followed:
-    """What a followed scan left for its final solution."""
+    """Results of a followed scan for its final solution."""
 
     frames: int = 0
     positions: dict[str, FloatPair | None] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
-    lock: StoreLock | None = None  # of the output, until it is written
+    lock: StoreLock | None = None  # lock of the output until it is written
 
     def release(self) -> None:
-        """Let other processes have the output."""
+        """Release the lock of the output."""
         if self.lock is not None:
             self.lock.release()
 
     def warnings(self, final_corners: dict[str, FloatPair | None]) -> tuple[str, ...]:
-        """List the doubts, and the frames that the final solution moved.
+        """List the warnings, and the frames that the final solution moved.
 
         `final_corners`: corners ``(y, x)`` in px by the names of the frames.
         """
@@ -275,7 +273,7 @@ class Followed:
 def moved_frames(
     live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
 ) -> Iterator[str]:
-    """Name the frames that the final solution put more than a pixel elsewhere."""
+    """Name the frames that the final solution moved by more than a pixel."""
     known_corners = {n: at for n, at in live.items() if at is not None}
     pairs = {
         n: (known_corners[n], at)
@@ -293,20 +291,20 @@ def moved_frames(
     ]
     if descriptions:
         more = (
-            f" and {len(descriptions) - _NAMED} more"
-            if len(descriptions) > _NAMED
+            f" and {len(descriptions) - _MOST_NAMES} more"
+            if len(descriptions) > _MOST_NAMES
             else ""
         )
         yield Message(
             "The final solution moved frames from where they were shown: "
-            f"{', '.join(descriptions[:_NAMED])}{more}.",
+            f"{', '.join(descriptions[:_MOST_NAMES])}{more}.",
             "frames-moved",
         )
 
 
 @dataclass(slots=True)
 class Follower:
-    """One run of `follow_scan`: looks into the folder, and hands frames over."""
+    """One run of `follow_scan`: polls the folder, and passes frames on."""
 
     folder: FrameFolder
     scan: LiveScan
@@ -315,11 +313,13 @@ class Follower:
     is_stopped: Callable[[], bool]
     rest: Callable[[float], object] = time.sleep
     _since: float = field(default_factory=time.monotonic)
-    _unstated: set[str] = field(default_factory=set)  # frames whose row is not there
-    _changes: int = 0  # of what the folder states, when these were last looked for
+    _unstated: set[str] = field(
+        default_factory=set
+    )  # frames without a row in the table
+    _changes: int = 0  # the table at the last search
 
     def run(self) -> Job[None]:
-        """Take frames until one of the ends is reached."""
+        """Take frames until the scan ends."""
         yield from self._waiting_for_the_folder()
         while not self.is_ended():
             last = time.monotonic()
@@ -335,11 +335,11 @@ class Follower:
             yield self._step()
             while not self.is_ended() and (yield from self._rest()):
                 if time.monotonic() - last >= _POLL_S:
-                    break  # frames that came meanwhile go first
+                    break  # frames that arrived meanwhile come first
             self.rest(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
 
     def _state_late_ones(self) -> None:
-        """Take the positions of frames whose row of the table came after them."""
+        """Set the positions of frames whose table row arrived later."""
         if self._changes == self.folder.changes:
             return
         self._changes = self.folder.changes
@@ -350,12 +350,12 @@ class Follower:
                 self.scan.state(name, corner, self.folder.unit)
 
     def is_ended(self) -> bool:
-        """Whether the scan is over: stopped, or all of its frames are there."""
+        """Return whether the scan is stopped or complete."""
         is_full = self.until is not None and len(self.scan) >= self.until
         return is_full or self.is_stopped()
 
     def _is_idle(self) -> bool:
-        """Whether nothing new came for long, when the folder was just looked into."""
+        """Return whether no new frame arrived for the idle time."""
         return self.idle_s is not None and time.monotonic() - self._since > self.idle_s
 
     def _waiting_for_the_folder(self) -> Job[None]:
@@ -394,7 +394,7 @@ class Follower:
         return bool((yield from self._when_possible(self.scan.work)))
 
     def _when_possible(self, work: Callable[[], Any]) -> Job[Any]:
-        """Do what reads and writes; wait while the disk is full, or frames are away."""
+        """Retry reading and writing while the disk is full or frames are missing."""
         while True:
             try:
                 return work()
@@ -413,7 +413,7 @@ class Follower:
 
 @contextmanager
 def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Let the first Ctrl-C end the following, and the next one the whole run."""
+    """End following at the first Ctrl-C, and the whole run at the next."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
@@ -443,16 +443,16 @@ def follow_scan(
     display: LiveDisplay | None = None,
     rest: Callable[[float], object] = time.sleep,
 ) -> Job[Followed]:
-    """Place and fuse the frames that come into a folder, until the scan is over.
+    """Place and fuse the frames that arrive in a folder, until the scan is over.
 
     Ends by Ctrl-C, by `is_stopped`, after `until` frames, or after `idle_s` seconds
-    without a new one. The mosaic as it grows is at `target`, or next to it while
-    another image is there. `rest` waits so many seconds while no frame has come.
+    without a new one. The growing mosaic is at `target`, or next to it if another image
+    is there. `rest` waits a number of seconds while no frame has arrived.
 
     Raises
     ------
     ReadError
-        If fewer than two frames came.
+        If fewer than two frames arrived.
     WriteError
         If another process follows into the same target.
     """

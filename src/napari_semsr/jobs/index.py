@@ -1,4 +1,4 @@
-"""The verbs of ``semsr``: what each does, and where it is declared."""
+"""The verbs of ``semsr``: summary and module of each."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -7,15 +7,15 @@ if TYPE_CHECKING:
     from napari_semsr.jobs.verb import Verb
 
 VERBS = {
-    "info": "say what a file is: size, type, pixel size, vendor, metadata",
+    "info": "describe a file: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
-    "crop": "cut out a box, or what another image shows, on the grid of that image",
-    "register": "bring an image onto another of the same place, whatever its contrast",
+    "crop": "crop a box, or the area of another image, on the grid of that image",
+    "register": "register an image to another of the same place, of any contrast",
     "judge": "register, enhance and measure an image against SEM, on one page",
-    "simulate": "make a folder of superlens frames whose truth is known",
-    "stitch": "join a folder of frames to one calibrated mosaic",
-    "calibrate": "find pixel size, skew and distortion by a known grating",
-    "degrade": "blur and haze an image as published test sets do, add noise and drift",
+    "simulate": "simulate a folder of superlens frames with ground truth",
+    "stitch": "stitch a folder of frames into one calibrated mosaic",
+    "calibrate": "measure pixel size, skew and distortion with a known grating",
+    "degrade": "add blur, haze, noise and drift to an image, as in published test sets",
     "pairs": "cut aligned patches into disjoint training, validation and test sets",
     "adapt": "train a small network on one SEM image of a mosaic, and enhance with it",
     "train": "train a model from a recipe",
@@ -24,32 +24,32 @@ VERBS = {
     "frc": "measure resolution by Fourier ring correlation",
     "frc-map": "map the resolution block by block",
     "decorrelation": "measure the cut-off of one image by decorrelation analysis",
-    "spectrum": "radially averaged and 2-D power spectrum",
-    "metrics": "PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
-    "error-map": "map where an image misses its reference, or how two scans differ",
+    "spectrum": "compute the radially averaged and the 2-D power spectrum",
+    "metrics": "compute PSNR, SSIM, NRMSE against a reference, sharpness, grey levels",
+    "error-map": "map where an image differs from its reference, or two scans differ",
     "gaps": "count and measure the gaps between particles",
     "particles": "measure the sizes of particles, or of the objects of a label image",
-    "profile": "grey levels along a line: widths, edge, distance of two lines",
-    "noise": "the noise of one image, and its growth with the grey level",
-    "figure": "draw images and maps, also as overlay: bar in nm, colour bar, caption",
-    "batch": "take every image of a folder or table through steps, to one table",
-    "replay": "make an output again from its provenance, and compare the two",
-    "report": "one page of pictures, numbers and how each was found, to print",
+    "profile": "measure widths, edge and line distance along a line",
+    "noise": "measure the noise of one image, and its growth with the grey level",
+    "figure": "draw images, maps and overlays with scale bar, colour bar, caption",
+    "batch": "run steps on every image of a folder or table; collect one table",
+    "replay": "reproduce an output from its provenance, and compare the two",
+    "report": "write a printable page of images and values, with methods",
     "models": "list, describe, export, import and check models",
-    "demo": "frames to mosaic, enhanced and measured on drawn samples, with a report",
-    "doctor": "examine this installation: versions, devices, memory, Qt, OpenGL",
+    "demo": "run all steps on simulated samples, from frames to a report",
+    "doctor": "check this installation: versions, devices, memory, Qt, OpenGL",
 }
 """What each verb does, in the order of the help."""
 
 ACTIONS = {
     "models list": "list bundled and imported models",
     "models info": "read the card of a model",
-    "models export": "write a model out of the shelf, for this program or for others",
-    "models import": "put a model on the shelf, after reading its card",
+    "models export": "export a model, for this program or for others",
+    "models import": "add a model to the library, after reading its card",
     "models check": "count the objects that a model shows, and those it invents",
     "models architectures": "list the networks that can be built",
 }
-"""What each action of a verb does that is several."""
+"""Summaries of the actions of verbs with several actions."""
 
 _DECLARED = {
     "adapt": "adapt.job",
@@ -69,7 +69,7 @@ _DECLARED = {
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
-"""Modules behind ``napari_semsr.jobs`` of verbs that are not called as their verb."""
+"""Modules in ``napari_semsr.jobs`` of verbs with another name."""
 _SEVERAL = ("models",)  # which its actions are
 _UNLISTED = {
     "specimen": "samples",
@@ -78,13 +78,13 @@ _UNLISTED = {
     "blend": "blend",
     "difference": "blend",
 }
-"""Modules of verbs without a command, whose images panels make in memory."""
+"""Modules of verbs without a command; panels run them in memory."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
-"""Verbs whose value alone makes a panel, by its title."""
+"""Verbs whose panel is generated, with its title."""
 MEASURES = tuple(
     name for name in VERBS if _DECLARED.get(name, "").startswith("measure.")
 )
-"""Verbs that measure, of many images too."""
+"""Verbs that measure one image or many."""
 
 _VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
 _AS_NAME = str.maketrans("- ", "__")
@@ -99,7 +99,7 @@ _CALLED = {
 
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
-    """Import a verb; None for what is none, or several."""
+    """Import a verb; return None for other names, or a verb with several actions."""
     if name not in _VALUES and name not in _UNLISTED:
         return None
     place = (_DECLARED | _UNLISTED).get(name, name)
@@ -109,12 +109,12 @@ def verb_of(name: str) -> "Verb[Any, Any] | None":
 
 
 def actions_of(name: str) -> tuple[str, ...]:
-    """Name the actions of a verb that is several; none of others."""
+    """Return the actions of a verb, empty if it has none."""
     words = (one.partition(" ") for one in ACTIONS)
     return tuple(action for verb, _, action in words if verb == name)
 
 
 JOBS = (*VERBS, *_UNLISTED)
-"""What a history may name: verbs with a command, and those without."""
+"""Jobs in histories: verbs with and without a command."""
 FUNCTIONS = {_CALLED.get(name, name.replace("-", "_")): name for name in _VALUES}
-"""Verbs that are values by the names of their functions."""
+"""Verbs by the names of their functions."""

@@ -1,8 +1,8 @@
-"""An optical image and what is made of it, judged by the SEM image of the same place.
+"""Compare an optical image and enhanced ones with an SEM image of the same area.
 
-It is registered once, on the pixels of the SEM image, which stays as it is. Networks
-and the linear filter see the optical image's own pixels, and their results go through
-the same map.
+The optical image is registered once, onto the pixels of the unchanged SEM image.
+Networks and the linear filter are applied to the optical image on its own pixels; their
+results are resampled by the same map.
 """
 
 import math
@@ -110,32 +110,33 @@ Translate = Callable[[str], str]
 
 
 INPUT = "input"
-"""What the image is called, as it is; the other baseline is `LINEAR`."""
+"""Name of the unprocessed image; the other baseline is `LINEAR`."""
 
 _NUMBERS = ".json"
 _NONE = "none"  # in place of a network
 
 _LEAST_PX = 64  # as in the demonstration: rings of fewer pixels are too few
-_MARGIN_PX = 32  # chosen: the reach of splines and of the linear filter
-_BORDER = 17  # places along each side of an area that a map may bend; chosen
-_UNCONFIRMED = 0.1  # share of patches; chosen: by then figures tell of the map, too
+_MARGIN_PX = 32  # chosen: the context margin of splines and of the linear filter
+_BORDER = 17  # points along each side of an area where the map is tested; chosen
+_UNCONFIRMED = 0.1  # share of patches; chosen: from there the map affects the figures
 
 # The linear filter.
 _TAPS = 21  # as in training's comparison, and in the benchmarks of restoration
 _PATCH = 64  # pixels; chosen: 15 MB at once
-_PLACES = 1 << 16  # chosen: 150 for each tap, which costs 0.03 dB, in seconds
-_PER_TAP = 100  # places at least; chosen: what fits the noise costs 0.04 dB
+_PLACES = 1 << 16  # samples; chosen: 150 per tap, which costs 0.03 dB, takes seconds
+_PER_TAP = 100  # fewest samples; chosen: overfitting the noise costs 0.04 dB
 _LEAST_TAPS = 3
 
 
 class JudgeOptions(RegisterOptions):
-    """How an image is registered, and what grey levels it is judged by."""
+    """Options of registration, and the data range of the metrics."""
 
     data_range: float | None = option(
         None,
         "Grey range",
         "span of the grey values for PSNR and SSIM; by default by the bit depth that "
-        "the SEM image states, else 255 for 8-bit, 65535 for 16-bit, else its own",
+        "the SEM image states, else 255 for 8-bit, 65535 for 16-bit, else the range "
+        "of its values",
         gt=0,
     )
     cut_off_nm: CutOff = None
@@ -145,7 +146,7 @@ _GAIN = Quantity("Over the input", DB, "+.2f", sd="psnr_gain_sd_db")
 
 
 class JudgedArea(TypedDict):
-    """The part of the SEM image that is judged, and how much of it is confirmed."""
+    """The evaluated part of the SEM image, and its share with a confirmed map."""
 
     box_px: list[int]
     shape: Annotated[list[int], Quantity("Shape", "px")]
@@ -159,15 +160,15 @@ class JudgedArea(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class JudgedPicture(Result):
-    """One picture against the SEM image: the input, the linear filter, a network's.
+    """An image compared with the SEM image: input, linear filter or network.
 
-    `metrics` are those after the gain and offset that bring it nearest, `frc` takes the
-    SEM image as free of noise. Errors of PSNR are by the jackknife over 16 parts; in
-    that of the gain over the input, all that both pictures share drops out. `light` is
-    the gain below and above the optical cut-off, `model` what is known of the network.
+    `metrics` are computed after the best gain and offset, `frc` assumes that the SEM
+    image is free of noise. Errors of PSNR are by the jackknife over 16 parts; errors
+    that both images share cancel in that of the gain over the input. `light` is the
+    gain below and above the optical cut-off, `model` describes the network.
     """
 
-    ROWS: ClassVar = (  # what tables of pictures hold
+    ROWS: ClassVar = (  # columns of the tables
         *("psnr_db", "psnr_gain_db", "gain_below_db", "gain_above_db"),
         *("ssim", "resolution_nm"),
     )
@@ -182,7 +183,7 @@ class JudgedPicture(Result):
     light: LightGain = field(default_factory=LightGain, metadata=FLAT)
 
     def figures(self) -> Iterator[tuple[str, Figure]]:
-        """Give what is shown of it, by names."""
+        """Return the displayed values by name."""
         quantities = quantities_of(type(self))
         for name in self.ROWS[:-1]:
             quantity, value, error = quantities[name][0], value_of(self, name), ""
@@ -200,11 +201,11 @@ class JudgedPicture(Result):
 
 @dataclass(frozen=True, slots=True)
 class Judged(Result):
-    """How near an image, and what was made of it, come to the SEM image.
+    """Agreement of an image and its enhanced versions with the SEM image.
 
-    `registration` has the keys of `Registered`; `area` is the part of the SEM image
-    that was judged, ``box_px`` its rows and columns; `sem_alone` is the resolution of
-    the SEM image by itself, which no picture can exceed.
+    `registration` has the keys of `Registered`; `area` is the evaluated part of the SEM
+    image, ``box_px`` its rows and columns; `sem_alone` is the resolution of the SEM
+    image alone, which limits the comparison.
     """
 
     output: str
@@ -228,17 +229,17 @@ class Judged(Result):
 
     @property
     def pictures(self) -> list[JudgedPicture]:
-        """All rows in the order of tables, baselines first."""
+        """All compared images in the order of the tables, baselines first."""
         return [*self.baselines.values(), *self.models.values()]
 
     def figures(self) -> dict[str, Figure]:
-        """Give the figures of every picture."""
+        """Return the values of every compared image."""
         off, shape = self.registration, format_shape(self.area["shape"])
         error_figure = Figure("not known")
         if off["error_nm"] is not None:
             px = f"= {off['error_px']:.2g} px"
             error_figure = Figure(off["error_nm"], "nm", ".3g", px)
-        rows = {"Map expected to be off": error_figure}
+        rows = {"Expected error of the map": error_figure}
         rows["Judged"] = Figure(f"{shape} of {self.sem}")
         for item in self.pictures[:1]:  # one range for all
             rows["Data range"] = figures_of(item.metrics)["Data range"]
@@ -258,10 +259,10 @@ class Judged(Result):
 
 
 def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
-    """Register an image to the SEM image of its place, enhance it, and judge both.
+    """Register an image to an SEM image of its area, enhance it, evaluate both.
 
-    `translate` says a sentence of the page that tells what to do in the words of who
-    reads it. Where no map can be believed, nothing is written.
+    `translate` adapts instructions on the page to commands or panels. If no map is
+    reliable, nothing is written.
     """
     start, page = time.monotonic(), run.place
     yield Progress(0, 0, "checking")
@@ -274,7 +275,7 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
 
 
 def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
-    """Measure and draw all that is judged."""
+    """Measure and draw every compared image."""
     page = run.place
     optical, sem, models = run.given["optical"], run.given["sem"], run.named["models"]
     opening, fixed_opening = run.opening, run.reading("fixed")
@@ -288,13 +289,13 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     registration = yield from register_as(run, optical, sem, fixed_opening)
     placed_image = registration.image
     assert placed_image is not None  # noqa: S101 - it was not written
-    _tell_inputs(source, fixed_image)
+    _warn_of_inputs(source, fixed_image)
     box = yield from _common(placed_image, fixed_image, source)
     record = input_record(sem, fixed_image, fixed_opening)
     part = cut_box(fixed_image, box).replace(provenance=made_by("crop", {}, record))
     table = _Table(part, run, Pictures(part))
     lens = _Lens(registration.registration.transform, Grid.of(table.sem))
-    if models_by_name is None:  # electron microscopes sign their images
+    if models_by_name is None:  # electron microscopes record themselves in metadata
         vendor = source.metadata.get("vendor")
         models_by_name = _models_by_name([DEFAULT_MODEL if vendor else MOSAIC_MODEL])
     reasons = lens.looks_at(source, _reach_nm(models_by_name.values(), source))
@@ -305,7 +306,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
         yield from _fill(table, lens, before, source.name, models_by_name)
     yield Progress(0, 0, "writing the report")
     area = _told_area(registration, table.sem, box, fixed_image)
-    _tell_map(area, registration.registration)
+    _warn_of_map(area, registration.registration)
     history = placed_image.provenance
     result = Judged(
         output=str(page),
@@ -329,7 +330,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
 def _fill(
     table: "_Table", lens: "_Lens", before: Path, name: str, models: dict[str, Path]
 ) -> Job[None]:
-    """Measure the input, which is kept in a folder, and what is made of it there."""
+    """Measure the input, stored in a folder, and the results computed from it."""
     yield Progress(0, 0, "measuring the input")
     input_image = open_image(before).replace(name=name)
     table.add(INPUT, lens.see(input_image))
@@ -351,7 +352,7 @@ def _fill(
         enhanced_file = yield from ENHANCE.job(
             before, after, model=path, options=options
         )
-        yield Progress(0, 0, f"measuring what {model} made")
+        yield Progress(0, 0, f"measuring the result of {model}")
         seen_image = lens.see(open_image(after)).replace(name=f"{name} by {model}")
         table.add(
             model,
@@ -360,23 +361,23 @@ def _fill(
         )
 
 
-# What is judged, and by what.
+# What is evaluated.
 
 
 def _check_two(optical: Image, sem: Image) -> None:
-    """Refuse to judge a file by itself."""
+    """Check that the two images are different files."""
     paths = {path.resolve() for path in paths_of(optical, sem)}
     both = all(not isinstance(image, Micrograph) for image in (optical, sem))
     if both and len(paths) == 1:
         msg = (
-            f"{name_of(optical)} cannot be judged by itself: give the SEM image of its "
-            "place as the second one."
+            f"{name_of(optical)} cannot be compared with itself: give an SEM image of "
+            "the same area as the second image."
         )
         raise OptionError(msg, code="second-image-missing")
 
 
 def _models_by_name(models: Sequence[Where]) -> dict[str, Path]:
-    """Find models, each once, by names that tell them apart."""
+    """Find each model once, by unique names."""
     paths = list(dict.fromkeys(find_model(model) for model in models))
     stems = [path.stem for path in paths]
     return {
@@ -385,7 +386,7 @@ def _models_by_name(models: Sequence[Where]) -> dict[str, Path]:
 
 
 def _reach_nm(models: Iterable[Path], source: Micrograph) -> float:
-    """Say how far the models look."""
+    """Return the largest context margin of the models in nm."""
     from napari_semsr.models import read_card
 
     own = max(source.scale)
@@ -401,7 +402,7 @@ def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[
     grid = Grid.of(sem)
     box = yield from find_gap_free([Area.of(seen_image, grid), Area.of(sem, grid)])
     if box is not None:
-        # beside gaps, another pixel size leaves out one more or less
+        # next to gaps, another pixel size excludes one pixel more or less
         inset = math.ceil(2 * max(source.scale) / min(sem.scale))
         rows, columns = sem.shape
         box = Box(
@@ -413,9 +414,9 @@ def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[
     if box is None or min(box.shape) < _LEAST_PX:
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
-            f"A rectangle without gaps of {_LEAST_PX} px or more of {sem.name} on each "
-            f"side must be shown by {source.name} too, to be judged, got {has}: take "
-            "images that share more."
+            f"A rectangle without gaps of {_LEAST_PX} px or more of {sem.name} on "
+            f"each side must be covered by {source.name} for the comparison, got "
+            f"{has}: use images with a larger overlap."
         )
         raise ShapeError(msg, code="overlap-too-small")
     return box
@@ -424,7 +425,7 @@ def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[
 def _told_area(
     registration: Registered, part: Micrograph, box: Box, sem: Micrograph
 ) -> JudgedArea:
-    """Say what is judged, and how much of it is confirmed."""
+    """Describe the evaluated area, and how much of its registration is confirmed."""
     residuals, grid = registration.registration.residuals, Grid.of(part)
     at = residuals.places_nm
     here = ((at >= grid.corner) & (at <= grid.end)).all(axis=1)
@@ -440,43 +441,42 @@ def _told_area(
     }
 
 
-def _tell_map(area: JudgedArea, registration: Registration) -> None:
-    """Say what of the area a map does not confirm, and what its error does."""
+def _warn_of_map(area: JudgedArea, registration: Registration) -> None:
+    """Warn of unconfirmed parts of the area, and of the map's error."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED * all_of_them:
         text = (
-            f"The map is not confirmed at {some} of {all_of_them} places of the judged "
-            "area: what lies there is judged too badly."
+            f"The map is not confirmed at {some} of {all_of_them} places of the "
+            "evaluated area: figures are too low there."
         )
         bending_note = (
             ""
             if registration.model == "elastic"
-            else " An elastic map follows what is bent."
+            else " An elastic map follows a distorted image."
         )
         warn(text + bending_note, "map-unconfirmed")
     if registration.error_px >= COSTLY_PX:
         warn(
-            f"The map is expected to be {registration.error_px:.2g} px off: all "
-            "figures are "
-            "too bad for it, but those of a network that learnt from pairs which were "
-            "cut by the same map may be too good.",
+            f"The map is expected to be {registration.error_px:.2g} px off: this "
+            "lowers all figures, but those of a network trained on pairs that were "
+            "cropped with the same map may be too high.",
             "map-imprecise",
         )
 
 
-def _tell_inputs(source: Micrograph, sem: Micrograph) -> None:
-    """Say that an input is no measurement, or that both seem to be exchanged."""
+def _warn_of_inputs(source: Micrograph, sem: Micrograph) -> None:
+    """Warn if the input was made by a network, or if the images seem exchanged."""
     if source.metadata.get("vendor") and not sem.metadata.get("vendor"):
         warn(
-            f"{source.name} was signed by an electron microscope, and {sem.name} was "
-            "not: check that the two are not exchanged.",
+            f"{source.name} has the metadata of an electron microscope, and "
+            f"{sem.name} has not: check that the two are not exchanged.",
             "images-exchanged",
         )
     network = source.provenance and source.provenance.network()
     if network:
         warn(
-            f"{source.name} was itself made by the network {network[0]}: what is "
-            "called input here is no measurement.",
+            f"{source.name} was made by the network {network[0]}: the input of this "
+            "comparison is not a measurement.",
             "made-by-network",
         )
 
@@ -512,12 +512,12 @@ def _about(
     }
 
 
-# Through the map, onto the SEM image.
+# Resampling onto the SEM image.
 
 
 @dataclass(frozen=True, slots=True)
 class _Lens:
-    """What the optical image shows in the judged area."""
+    """The optical image in the evaluated area."""
 
     transform: Affine | Elastic  # from the optical image to the SEM image
     grid: Grid  # of the area
@@ -525,7 +525,7 @@ class _Lens:
     def looks_at(
         self, source: Micrograph, reach_nm: float
     ) -> tuple[int, int, int, int]:
-        """Box in pixels of the optical image that holds all that is needed."""
+        """Box in pixels of the optical image that contains all needed data."""
         share = np.linspace(0, 1, _BORDER)
         edge = np.concatenate([[(s, 0.0), (s, 1.0), (0.0, s), (1.0, s)] for s in share])
         corner, end = np.array(self.grid.corner), np.array(self.grid.end)
@@ -537,7 +537,7 @@ class _Lens:
         return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
     def see(self, image: Micrograph) -> Micrograph:
-        """Bring the optical image, or what was made of it, onto the SEM image."""
+        """Resample the optical image, or a result from it, onto the SEM image."""
         data = WarpedImage(image, self.grid, self.transform).read()
         return image.replace(
             data=data.astype(np.float32),
@@ -546,14 +546,14 @@ class _Lens:
         )
 
 
-# The figures.
+# Measured values.
 
 
 @dataclass(slots=True)
 class _Table:
-    """Rows as they come; no picture is kept but as PNG."""
+    """Rows as they are measured; images are only stored as PNG."""
 
-    sem: Micrograph  # the judged area
+    sem: Micrograph  # the evaluated area
     run: Run[JudgeOptions]
     pictures: "Pictures"
     rows: dict[str, JudgedPicture] = field(default_factory=dict)
@@ -562,7 +562,7 @@ class _Table:
     def add(
         self, name: str, picture: Micrograph, model: dict[str, Any] | None = None
     ) -> None:
-        """Measure a picture, and draw it."""
+        """Measure and draw an image."""
         sem, options = self.sem, self.run.options
         metrics = measure_metrics(
             picture,
@@ -590,25 +590,25 @@ class _Table:
         )
         if model is not None and light.above_alone:
             warn(
-                f"{name} gains above the optical cut-off alone (periods under "
-                f"{metrics.cut_off_nm:.4g} nm): what it adds there was guessed from "
-                "samples of training, not seen.",
+                f"{name} gains only above the optical cut-off (periods under "
+                f"{metrics.cut_off_nm:.4g} nm): detail there was predicted from "
+                "training samples, not observed.",
                 "gain-beyond-optics",
             )
         tell_learnt([(picture, picture), (sem, sem)])
         self.pictures.add(name, grey)
 
 
-# The best linear filter, fitted on one half for the other.
+# The best linear filter, fitted on one half and applied to the other.
 
 
 @dataclass(frozen=True, slots=True)
 class _Halves:
-    """An image of which each half is filtered by what the other half tells."""
+    """An image of which each half is filtered by a kernel fitted on the other half."""
 
     image: Micrograph
     axis: int
-    middle: int  # where the second half begins
+    middle: int  # start of the second half
     filters: tuple[tuple[Float32Array, float], ...]  # kernel and offset of each half
 
     @property
@@ -622,9 +622,9 @@ class _Halves:
         return np.dtype(np.float32)
 
     def read(self, box: Box | None = None) -> NDArray[Any]:
-        """Filter a part; gaps stay."""
+        """Filter a part; gaps are kept."""
         box = box or Box.of(self.image.shape)
-        # beyond what a tap sees, up to the known pixel that is nearest to it
+        # wider than the kernel, to reach the nearest known pixel
         reach = math.ceil((1 + math.sqrt(2)) * (_TAPS // 2))
         wide = box.grow(reach).intersection(Box.of(self.image.shape))
         block = np.asarray(read_box(self.image.data, wide), dtype=np.float32)
@@ -646,7 +646,7 @@ class _Halves:
 def _fit_halves(
     image: Micrograph, sem: Micrograph, transform: Affine | Elastic
 ) -> Job[_Halves | None]:
-    """Fit a filter to each half of an image; None where there is too little of it."""
+    """Fit a filter to each half of an image; return None if the area is too small."""
     axis = int(np.argmax(image.shape))
     middle = image.shape[axis] // 2
     ends = [(0, middle), (middle, image.shape[axis])]
@@ -678,7 +678,7 @@ def _fit_halves(
 def _patches(
     image: Micrograph, target: WarpedImage, half: Box
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Give patches of a half, spread over it, and what they should look like."""
+    """Return patches spread over a half, and their target values."""
     side = min(_PATCH, *half.shape)
     step = max(side - _TAPS + 1, side // 2)
     rows, columns = (
@@ -694,10 +694,10 @@ def _patches(
         yield patch, np.asarray(target.read(box), dtype=np.float64)
 
 
-# Pictures and sentences of the page. What it says of them stands in its template.
+# Figures and sentences of the page. Their text is in its template.
 
 _DETAIL_PX = 160  # side of a detail on the SEM image; chosen: pixels can be seen
-_DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is picked
+_DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is hand-picked
 _SEM = "SEM image"
 
 
@@ -710,7 +710,7 @@ class Pictures:
         self.details: list[dict[str, bytes]] = [{} for _ in _DETAILS]
 
     def add(self, name: str, grey: NDArray[Any]) -> None:
-        """Draw a picture whose grey levels were matched to those of the SEM image."""
+        """Draw an image whose grey levels were matched to those of the SEM image."""
         look: Any = {"limits": self.limits}
         pixel, shape = self.sem.pixel_size_nm, grey.shape
         self.wholes[name] = image_png(grey, pixel, width_px=640, **look)
@@ -739,14 +739,15 @@ def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
 
 
 def _verdict(result: "Judged") -> list[str]:
-    """Say in sentences what was gained."""
+    """Describe the gains in sentences."""
     linear = next(iter(list(result.baselines.values())[1:]), None)
     sentences = []
     for name, row in result.models.items():
-        gain_text = f"{name} brings the input {_gain(row)} nearer to the SEM image"
+        gain_text = f"{name} brings the input {_gain(row)} closer to the SEM image"
         if (row.psnr_gain_db or 0.0) <= 0:
             gain_text = (
-                f"{name} brings no gain: it is {_gain(row)} off the input's PSNR"
+                f"{name} brings no gain: its PSNR differs from the input's by "
+                f"{_gain(row)}"
             )
         if linear is not None and linear.psnr_gain_db is not None:
             gain_text += f"; the best linear filter gains {_gain(linear)}"
@@ -761,12 +762,12 @@ def _verdict(result: "Judged") -> list[str]:
 
 
 def _gain(row: "JudgedPicture") -> str:
-    """Say a gain with its standard error."""
+    """Format a gain with its standard error."""
     return f"{spread((row.psnr_gain_db, row.psnr_gain_sd_db))} {DB}"
 
 
 def _curves(result: "Judged") -> bytes:
-    """Plot the correlation of every picture with the SEM image."""
+    """Plot the correlation of every compared image with the SEM image."""
     pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
     lines = [row.frc.line(row.name) for row in result.pictures]
     lines_drawn = [line.over_um(pixel) for line in against_truth(lines)]
@@ -774,7 +775,7 @@ def _curves(result: "Judged") -> bytes:
 
 
 def _provenance(result: "Judged") -> list[tuple[str, object]]:
-    """Tell what made the page: options, digests, versions."""
+    """Return the provenance of the page: options, digests, versions."""
     history = result.provenance
     models = result.models.items()
     digests = [
@@ -788,7 +789,7 @@ JUDGE = Verb(
     "judge",
     (
         ImageIn("optical", "the optical image, such as a mosaic", side="moving"),
-        ImageIn("sem", "the SEM image of the same place", label="SEM", side="fixed"),
+        ImageIn("sem", "the SEM image of the same area", label="SEM", side="fixed"),
     ),
     JudgeOptions,
     Judged,
@@ -797,9 +798,8 @@ JUDGE = Verb(
     files=(
         FileIn(
             "models",
-            "networks on the shelf, or model files, that enhance OPTICAL; none leaves "
-            f"them out; by default {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an image of "
-            "an electron microscope",
+            "names of models or model files that enhance OPTICAL; none leaves them "
+            f"out; by default {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
             flag="--models",
             metavar="MODEL",
             many=True,
@@ -809,7 +809,7 @@ JUDGE = Verb(
         TRANSFORM_IN,
     ),
     output=Output(
-        "where the page goes; every number goes beside it, with .json",
+        "path of the page; all values are written next to it as .json",
         metavar="REPORT.html",
         ending=".html",
         beside=(_NUMBERS,),

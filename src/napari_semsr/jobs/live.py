@@ -1,4 +1,4 @@
-"""A mosaic of frames in memory, as a program that runs a microscope hands them over."""
+"""A mosaic of frames in memory, passed on by a program that controls a microscope."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -24,15 +24,15 @@ from napari_semsr.jobs.follow import LiveScan, frame_folder, moved_frames
 from napari_semsr.jobs.images import check_image_target, write_positions
 from napari_semsr.jobs.stitch import STITCH, StitchedFile, StitchFolderOptions
 
-_STEPS = 8  # of what can wait, for each frame; chosen: solutions end between frames
+_STEPS = 8  # steps of deferred work per frame; chosen: solutions end between frames
 _TABLE = "positions.csv"
 
 
 class LiveMosaic:
     """Mosaic that grows while a microscope scans.
 
-    Each frame is written into a folder, placed among those that are there, and fused
-    into a store. `finish` then solves and fuses the folder as `stitch` does.
+    Each frame is written to a folder, placed relative to the others, and fused into a
+    store. `finish` then solves and fuses the folder as `stitch` does.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class LiveMosaic:
     overwrite : bool, default=False
         Replace an existing output.
     resume : bool, default=False
-        Take the frames that an interrupted scan left in the folder.
+        Use the frames that an interrupted scan left in the folder.
     **options : object
         Those of `stitch`, such as ``pixel_size_nm``.
 
@@ -114,8 +114,8 @@ class LiveMosaic:
             self._take(frame.name, frame.pixels, corner)
 
     def _left(self) -> Iterator[Any]:
-        """List the frames of an interrupted scan, in the order of their names."""
-        # the second look finds the files as the first one did, and gives them
+        """List the frames of an interrupted scan by name."""
+        # files are returned when unchanged at the second look
         frames = [frame for _ in range(2) for frame in self._files.poll()]
         whole = (frame for frame in frames if frame.pixels is not None)
         yield from sorted(whole, key=lambda frame: str(frame.name))
@@ -136,12 +136,12 @@ class LiveMosaic:
 
     @property
     def doubts(self) -> tuple[str, ...]:
-        """What is wrong with frames so far, one sentence each."""
+        """Warnings about frames so far, one sentence each."""
         return tuple(self._scan.doubts)
 
     @property
     def positions(self) -> dict[str, FloatPair | None]:
-        """Corner ``(y, x)`` of each frame in px so far; None without a place."""
+        """Corner ``(y, x)`` of each frame in px so far; None for an unplaced frame."""
         return self._scan.positions()
 
     def add(
@@ -151,7 +151,7 @@ class LiveMosaic:
         *,
         name: str | None = None,
     ) -> tuple[str, ...]:
-        """Take a frame, place it, and fuse the mosaic around it.
+        """Add a frame, place it, and fuse the mosaic around it.
 
         Parameters
         ----------
@@ -161,13 +161,13 @@ class LiveMosaic:
             Top-left corner ``(y, x)`` as the stage states it, in nm. Frames are placed
             by their images alone if one of them has none.
         name : str, optional
-            Of the file; numbers count up by default. A name that was given before
-            replaces that frame.
+            File name; consecutive numbers by default. A repeated name replaces that
+            frame.
 
         Returns
         -------
         tuple of str
-            What is wrong with the frame, one sentence each.
+            Warnings about the frame, one sentence each.
 
         Raises
         ------
@@ -227,7 +227,7 @@ class LiveMosaic:
             path.unlink(missing_ok=True)
 
     def finish(self) -> StitchedFile:
-        """Solve and fuse all frames as `stitch` does, in place of the growing mosaic.
+        """Solve and fuse all frames as `stitch` does, replacing the growing mosaic.
 
         Returns
         -------
@@ -239,7 +239,7 @@ class LiveMosaic:
         ReadError
             If there are fewer than two frames.
         RegistrationError
-            If no two frames can be joined.
+            If no two frames can be registered.
         """
         self._scan.close()
         job = STITCH.job(self.folder, self.output, options=self.options, overwrite=True)

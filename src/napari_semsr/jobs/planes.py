@@ -1,4 +1,4 @@
-"""A verb that knows one plane, run over a stack or time series."""
+"""Run a verb for single planes on a stack or time series."""
 
 import math
 import shutil
@@ -26,7 +26,7 @@ from napari_semsr.jobs.verb import Run
 
 
 def _axes_of(run: Run[Any]) -> dict[str, int]:
-    """Sizes of the axes of a stack by name; how many images in memory there are."""
+    """Return the axis sizes of a stack by name, and the number of images in memory."""
     image = run.given["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
         return {"plane": len(image)}
@@ -40,7 +40,7 @@ def run_by_plane(
     job: Callable[[Run[Any]], Job[Any]],
     sum_up: Callable[[Sequence[Any]], dict[str, Any]],
 ) -> Callable[[Run[Any]], Job[Any]]:
-    """Let a job take stacks, if it writes; `sum_up` joins the results of the planes."""
+    """Extend a job that writes to stacks; `sum_up` combines the results of planes."""
 
     def take_planes(run: Run[Any]) -> Job[Any]:
         by_plane = run.target is not None
@@ -57,8 +57,8 @@ def _run_planes(
     """Run a job on an image, or on every plane of a stack.
 
     Each plane of a stack has its own scaling and goes into a hidden store beside the
-    output, so that an interrupted run can go on; the stores are removed once the stack
-    is whole.
+    output, so that an interrupted run can be resumed; the stores are removed once the
+    stack is complete.
     """
     image, axes, target = run.given["image"], _axes_of(run), run.place
     planes = math.prod(axes.values())
@@ -68,7 +68,7 @@ def _run_planes(
     for name in run.targets:
         if run.targets[name] != target:
             msg = (
-                f"A {name.replace('_', ' ')} is made of one plane, got a stack of "
+                f"A {name.replace('_', ' ')} needs one plane, got a stack of "
                 f"{planes}: choose one (`plane`)."
             )
             raise OptionError(msg, code="several-planes")
@@ -98,7 +98,7 @@ def _run_planes(
     reading_options = run.opening.model_dump(mode="json")
     history = results[0].provenance
     inputs = tuple(record for item in results for record in item.provenance.inputs)
-    if not stack:  # the records of planes tell which one each is of
+    if not stack:  # the records of planes include their index
         inputs = (of_all_planes(inputs[0], run.opening),)
     plane_record = {
         "options": {**history.options, "reading": reading_options},

@@ -1,4 +1,4 @@
-"""Bring an image onto another of the same place, and keep the map between them."""
+"""Register an image to another of the same area, and store the transform."""
 
 import os
 from collections.abc import Mapping
@@ -77,29 +77,29 @@ from napari_semsr.registration import (
 Where = str | os.PathLike[str]
 Role = Literal["moving", "fixed"]
 
-_CHUNK = 1024  # pixels along each side of what is computed at once; chosen
-_SPARE_PAIRS = 4  # landmarks from which on an affine start leaves a number to judge it
-_LITTLE = 0.3  # of the smaller image; below it registration was not tested
+_CHUNK = 1024  # side of a block of computation in px; chosen
+_SPARE_PAIRS = 4  # fewest landmarks that leave a residual after an affine fit
+_LITTLE = 0.3  # share of the smaller image; registration was not tested below it
 COSTLY_PX = 0.5  # expected error; pairs as far off lost 0.3 dB and more in training
-_DOUBTFUL_PX = 1.0  # expected error; chosen: details of a pixel are then not compared
-_UNRELIABLE = 0.3  # share of patches; chosen: the map is then wrong over whole areas
-_ASTRAY_PX = 10.0  # landmark off the found map; chosen: clicks land within a few pixels
+_DOUBTFUL_PX = 1.0  # expected error; chosen: details of one pixel cannot be compared
+_UNRELIABLE = 0.3  # share of patches; chosen: above, whole areas are wrong
+_ASTRAY_PX = 10.0  # distance to the map; chosen: clicks are a few px off
 
 
 class RegisterOptions(RegistrationOptions):
-    """How an image is brought onto another, and what landmarks decide."""
+    """Options of registration and of landmarks."""
 
     landmarks_only: bool = option(
         False,
         "Landmarks alone decide",
-        "take the map from the landmarks alone, whatever the images show; else they "
-        "are where it starts",
+        "compute the map from the landmarks alone, ignoring the images; otherwise "
+        "they are the starting point",
     )
 
 
-_FOUND = {
-    "near": "search near what the pixel sizes say",
-    "full": "search of every turn",
+_SEARCHES = {
+    "near": "search near the stated pixel sizes",
+    "full": "search of all rotations",
     "landmarks": "landmarks",
     "stored": "stored transform",
 }
@@ -110,22 +110,22 @@ _ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered(Result):
-    """An image on the grid of another, written or not, and what the map is worth.
+    """An image resampled on the grid of another, and the quality of the map.
 
     `found_pixel_size_nm` is that of the image `found_size_of`, which had none; both are
-    None where both images had one.
+    None if both images had one.
 
-    What is not written is `image`, a dask array that is computed where it is looked at;
-    NaN is where the moving image shows nothing. `registration` is the map, `stored` the
-    same as `write_transform` takes it. `transform` has the affine ``matrix`` ``[[yy,
-    yx, y], [xy, xx, x]]`` from the moving to the fixed image in nm; the same as
-    ``degrees``, ``scale`` and ``mirrored``; of an elastic map also the ``spacing_nm``
-    of its knots and ``largest_nm``, by which it bends at most where it was tested. The
-    expected error is the root mean square over the overlap, in pixels of the coarser
-    image and in nm, the mutual information in bits, by the origins alone and after
-    registration, `score` the height of the search's best place in deviations of chance.
-    Residuals are of patches or landmarks that were held out; `unreliable` is the share
-    of the patches where the map cannot be believed.
+    If nothing is written, `image` is a lazy dask array. It is NaN where the moving
+    image has no data. `registration` is the map, `stored` the same as `write_transform`
+    takes it. `transform` has the affine ``matrix`` ``[[yy, yx, y], [xy, xx, x]]`` from
+    the moving to the fixed image in nm; the same as ``degrees``, ``scale`` and
+    ``mirrored``; of an elastic map also the ``spacing_nm`` of its knots and
+    ``largest_nm``, its largest displacement where it was tested. The expected error is
+    the root mean square over the overlap, in pixels of the coarser image and in nm, the
+    mutual information in bits, by the origins alone and after registration, `score` the
+    height of the search's best peak in standard deviations of chance. Residuals are of
+    patches or landmarks that were held out; `unreliable` is the share of the patches
+    where the map is not reliable.
     """
 
     NUMBERS: ClassVar = ("error_px", "error_nm", "overlap", "mutual_information_after")
@@ -170,20 +170,20 @@ class Registered(Result):
 
     @property
     def verdict(self) -> str:
-        """What to think of the error."""
+        """An assessment of the error."""
         if self.error_px is None:
             return ""
         if self.error_px <= 1:
             return "less than a pixel of the coarser image"
         return f"{self.error_px:.2g} pixels of the coarser image: look at the overlay"
 
-    no_error: ClassVar = "nothing tells it"
+    no_error: ClassVar = "not known"
     pixel_size = size_figure()
-    found = figure(lambda made: f"{made.model}, by {_FOUND[made.searched]}", "Map")
+    found = figure(lambda made: f"{made.model}, by {_SEARCHES[made.searched]}", "Map")
 
     @property
     def shift(self) -> Annotated[str, Quantity("Shift")]:
-        """By how much the middle of the moving image goes."""
+        """Shift of the centre of the moving image."""
         side = self.stored.moving
         half = (np.array(side.shape) - 1) / 2
         middle = np.array(side.origin_nm) + half * np.array(side.pixel_size_nm)
@@ -192,7 +192,7 @@ class Registered(Result):
 
     @property
     def turn(self) -> Annotated[str, Quantity("Turn")]:
-        """By how much it is turned, without a sign."""
+        """Rotation angle in words, with its direction."""
         turn_degrees = round(self.transform["degrees"], 2)
         return (
             f"{abs(turn_degrees):.2f}° "
@@ -207,35 +207,35 @@ class Registered(Result):
 
     @property
     def tested(self) -> Annotated[str | None, Quantity("Tested on")]:
-        """What the residuals are of."""
+        """Number and kind of what the residuals were measured on."""
         kind = "landmarks left out" if self.unreliable is None else "patches held out"
         return None if self.residual_median_nm is None else f"{self.patches} {kind}"
 
     @property
     def next_best(self) -> Annotated[str | None, Quantity("Next best place")]:
-        """Where else the image would lie."""
+        """The second-best position."""
         rivals = self.registration.rivals
         return rival_in_words(rivals[0]) if rivals else None
 
 
 def require_pixel_sizes(**images: Micrograph) -> None:
-    """Refuse to measure by a pixel size that registering alone would find."""
+    """Refuse images whose pixel size only registration could find."""
     for role, image in images.items():
         if image.pixel_size_nm is None:
             msg = (
-                f"The {role} image {image.name} has no pixel size, by which the result "
-                f"is measured: give it (`{role}_pixel_size_nm`); registering the two "
-                "images finds it."
+                f"The {role} image {image.name} has no pixel size, which this "
+                f"measurement needs: give `{role}_pixel_size_nm`; registering the two "
+                "images estimates it."
             )
             raise RegistrationError(msg, code="pixel-size-missing")
 
 
 def rival_in_words(rival: AlternativeTransform) -> str:
-    """Say where another place lies, and how well it fits beside what was tried."""
+    """Describe another candidate position and how well it fits."""
     share = rival.score
     alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
     return (
-        f"{alike} as well, {describe_shift(rival.shift_nm)} of the first place, "
+        f"{alike} as well, {describe_shift(rival.shift_nm)} of the first position, "
         f"turned by {rival.degrees:+.1f}°"
     )
 
@@ -243,22 +243,22 @@ def rival_in_words(rival: AlternativeTransform) -> str:
 def _register(
     run: Run[RegisterOptions], moving: Micrograph, fixed_image: Micrograph
 ) -> Job[Registered]:
-    """Bring an image onto another: write it on the grid of that one, or give it."""
+    """Register an image to another; write or return it on the other's grid."""
     landmarks = run.named.get("landmarks")
-    if isinstance(landmarks, Mapping):  # as a history holds them
+    if isinstance(landmarks, Mapping):  # as histories record them
         run.named["landmarks"] = Landmarks(*map(np.array, landmarks.values()))
     beside = run.targets.get("transform_out")
     if beside is not None and run.target is None:
-        msg = "A map is written beside an image: give an output as well."
+        msg = "A transform is written next to an image: give an output as well."
         raise OptionError(msg, code="missing-value")
-    for role in ("moving", "fixed"):  # as the user calls them
+    for role in ("moving", "fixed"):  # names that the user gave
         run.images[role] = run.images[role].replace(name=name_of(run.given[role]))
     unsized_role = _find_unsized(run)
-    for role in run.images:  # once none is refused: large images are read for it
+    for role in run.images:  # after all checks, since it reads large images
         yield from run.record(role)
     registration, transform_file = yield from _find_or_take_map(run, unsized_role)
     moving, fixed_image = run.images["moving"], run.images["fixed"]
-    if beside is not None:  # before the image: what took long is kept in any case
+    if beside is not None:  # before the image, to save the slow step first
         write_transform(beside, transform_file)
     about = yield from _about(run, moving, fixed_image, registration)
     warped_image = WarpedImage(moving, Grid.of(fixed_image), registration.transform)
@@ -300,7 +300,7 @@ def register_as(
     transform: StoredTransform | str | None = None,
     **changes: Any,
 ) -> Job[Registered]:
-    """Register two images by the options and files of a run of another verb.
+    """Register two images with the options and files of another verb's run.
 
     `reading` is of the fixed image; `changes` are of the options.
     """
@@ -319,18 +319,18 @@ def register_as(
 
 
 def _find_unsized(run: Run[RegisterOptions]) -> Role | None:
-    """Name the image without a pixel size, of which one is assumed for now.
+    """Return the role of the image without a pixel size, which is assumed for now.
 
-    A stored transform states it, and landmarks or the images let it be found.
+    A stored transform states it; otherwise landmarks or the images determine it.
     """
     roles: tuple[Role, Role] = ("moving", "fixed")
     lacking = [role for role in roles if run.images[role].pixel_size_nm is None]
     if len(lacking) == 2:
         one = run.images["moving"]
         msg = (
-            f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: give "
-            "one of them its own (`moving_pixel_size_nm`, `fixed_pixel_size_nm`), and "
-            "that of the other is found."
+            f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: "
+            "give one (`moving_pixel_size_nm` or `fixed_pixel_size_nm`), and the "
+            "other is estimated."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
     for role in lacking:
@@ -343,7 +343,7 @@ def _find_unsized(run: Run[RegisterOptions]) -> Role | None:
 
 
 def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
-    """Give an image the pixel size that was found, and report it."""
+    """Set the estimated pixel size of an image, and report it."""
     other = run.images["fixed" if role == "moving" else "moving"]
     image = resize_image(run.images[role], factor)
     how = f"found by registration: {other.pixel_size_from or f'that of {other.name}'}"
@@ -356,7 +356,7 @@ def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
     )
 
 
-# Find the map between both images, or take it.
+# Find the map between both images, or read it.
 
 
 def _about(
@@ -365,7 +365,7 @@ def _about(
     fixed_image: Micrograph,
     registration: Registration,
 ) -> Job[Micrograph]:
-    """Name, calibration and history of the result; the data are not looked at."""
+    """Return the name, calibration and history of the result, without reading data."""
     guides, places = [], {}
     for name in ("landmarks", "transform"):
         file_given = run.named.get(name)
@@ -378,12 +378,12 @@ def _about(
         f"{name_text}: {fixed_image.pixel_size_from}", fixed_image.scale
     )
     more = {
-        # the model that was found stands in place of the one asked for
+        # the model found replaces the one requested
         "asked": run.options.model_dump(mode="json"),
-        # no input: what an image shows is not made of where it lies
+        # not an input: the position of an image does not change what it shows
         "fixed": run.records["fixed"].name,
         "fixed_digest": run.records["fixed"].digest,
-        # lengths in the result are as sure as those in the fixed image
+        # lengths in the result have the uncertainty of the fixed image
         "pixel_size_nm": fixed_image.pixel_size_nm,
         "pixel_size_sd_nm": fixed_image.pixel_size_sd_nm,
         ORIGIN_KEY: origin,
@@ -403,9 +403,9 @@ def _about(
 def _find_or_take_map(
     run: Run[RegisterOptions], unsized_role: Role | None
 ) -> Job[tuple[Registration, StoredTransform]]:
-    """Find the map, or take one that is given; both as it is stored, too.
+    """Find the map, or use a given one; return it in its stored form, too.
 
-    The image without a pixel size has the one that was found afterwards.
+    The image without a pixel size then has the estimated one.
     """
     options, landmarks = run.options, run.named.get("landmarks")
     transform, records = run.named.get("transform"), run.records
@@ -433,7 +433,7 @@ def _find_or_take_map(
     else:
         registration = yield from _find_map(run, options, landmarks, unsized_role)
         moving, fixed_image = run.images["moving"], run.images["fixed"]
-    _tell(registration, options)
+    _warn_if_doubtful(registration, options)
     facts = {k: v for k, v in map_facts(registration).items() if k != "transform"}
     if len(registration.residuals.places_nm):  # so that others can use them
         facts["residuals"] = registration.residuals
@@ -452,7 +452,7 @@ def _find_map(
     landmarks: Landmarks | Where | None,
     unsized_role: Role | None,
 ) -> Job[Registration]:
-    """Find the map by structure, from landmarks or not."""
+    """Find the map from image structure, optionally starting from landmarks."""
     moving, fixed_image = run.images["moving"], run.images["fixed"]
     if landmarks is None and unsized_role is not None and not options.landmarks_only:
         job = register_unsized(moving, fixed_image, options, unsized_role=unsized_role)
@@ -461,7 +461,7 @@ def _find_map(
         return registration
     if landmarks is None:
         if options.landmarks_only:
-            msg = "A map of landmarks alone needs landmarks: give `landmarks` as well."
+            msg = "`landmarks_only` needs landmarks: give `landmarks` as well."
             raise OptionError(msg, code="missing-value")
         return (yield from register(moving, fixed_image, options))
     if not isinstance(landmarks, Landmarks):
@@ -487,16 +487,16 @@ def _find_map(
     stiff = options.model == "similarity" or len(landmarks) < _SPARE_PAIRS
     start = fit_landmarks(landmarks, "similarity" if stiff else "affine").transform
     registration = yield from register(moving, fixed_image, options, start=start)
-    # say which landmarks the images contradict
+    # warn of landmarks that the images contradict
     off = np.hypot(*(registration.transform(landmarks.moving) - landmarks.fixed).T)
     limit = _ASTRAY_PX * max(*moving.scale, *fixed_image.scale)
     astray = np.flatnonzero(off > limit)
     if astray.size:
         worst = int(off.argmax())
         warn(
-            f"Landmark {worst + 1} lies {off[worst]:.0f} nm from where the images say "
-            f"({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): check "
-            "that each pair marks one place.",
+            f"Landmark {worst + 1} lies {off[worst]:.0f} nm from its position in the "
+            f"images ({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): "
+            "check that each pair marks the same place.",
             "landmarks-contradict",
         )
     return registration
@@ -505,7 +505,7 @@ def _find_map(
 def _check_stored(
     options: RegisterOptions, landmarks: Landmarks | Where | None
 ) -> None:
-    """Refuse to find a map that is given."""
+    """Refuse options of the search if the map is given."""
     usual = RegisterOptions().model_dump()
     names = (name for name, v in options.model_dump().items() if v != usual[name])
     flags = [f"`{name}`" for name in names]
@@ -513,8 +513,8 @@ def _check_stored(
         flags.append("`landmarks`")
     if flags:
         msg = (
-            f"A stored transform is applied as it is: leave out {', '.join(flags)}, or "
-            "the transform."
+            f"A stored transform is applied as it is: leave out {', '.join(flags)}, "
+            "or the transform."
         )
         raise OptionError(msg, code="options-contradict")
 
@@ -524,7 +524,7 @@ def check_sides(
     moving: tuple[Micrograph, InputRecord],
     fixed_side: tuple[Micrograph, InputRecord],
 ) -> None:
-    """Refuse a map of other images, and say where another image shows the same area."""
+    """Refuse a map of other images; warn if another image covers the same area."""
     theirs = transform_file.fixed.digest, transform_file.moving.digest
     pairs = zip(theirs, (moving[1], fixed_side[1]), strict=True)
     is_exchanged = all(
@@ -532,9 +532,9 @@ def check_sides(
     )
     if is_exchanged and theirs[0] != theirs[1]:
         msg = (
-            f"The transform brings {transform_file.moving.name} onto "
-            f"{transform_file.fixed.name}, not "
-            "the other way round: exchange the images, or register them so."
+            f"The transform maps {transform_file.moving.name} onto "
+            f"{transform_file.fixed.name}, not the other way round: exchange the "
+            "images, or register them in this order."
         )
         raise RegistrationError(msg, code="images-exchanged")
     for (image, record), side, which in (
@@ -545,7 +545,7 @@ def check_sides(
         if fault is not None:
             msg = (
                 f"The transform is for {side.name} as the {which} image, not for "
-                f"{image.name}: {fault}. Take the images that it was found with, or "
+                f"{image.name}: {fault}. Use the images that it was computed from, or "
                 "register again."
             )
             raise RegistrationError(msg, code="transform-of-other-image")
@@ -553,26 +553,26 @@ def check_sides(
             continue
         if side.digest in digests_of(record):
             warn(
-                f"{image.name} was made of {side.name}, which the transform was found "
-                "with, but was registered or stitched since: its pixels lie elsewhere, "
-                f"and the transform may be applied twice. Take {side.name}, or "
-                "register again.",
+                f"{image.name} was made from {side.name}, which the transform was "
+                "computed from, but was registered or stitched since: its pixels "
+                "have moved, and the transform may be applied twice. Use "
+                f"{side.name}, or register again.",
                 "transform-applied-twice",
             )
         else:
             warn(
-                f"{image.name} is not the image that the transform was found with, "
-                f"{side.name}, but covers the same area: check that both show one "
-                "place.",
+                f"{image.name} is not the image that the transform was computed from, "
+                f"{side.name}, but covers the same area: check that both show the "
+                "same place.",
                 "transform-of-other-image",
             )
 
 
-# What is known of a map, for the record and for its file.
+# Records of a map.
 
 
 def residuals_of(transform_file: StoredTransform) -> Residuals:
-    """Read residuals of a stored map; none where there are none."""
+    """Read the residuals of a stored map; empty if it has none."""
     residuals = transform_file.quality.get("residuals")
     if not isinstance(residuals, Mapping):
         return Residuals()
@@ -587,13 +587,13 @@ def residuals_of(transform_file: StoredTransform) -> Residuals:
         msg = f"The residuals of the transform are damaged ({error}): register again."
         raise ReadError(msg, code="file-damaged") from error
     if not len(read.places_nm) == len(read.off_nm) == len(read.reliable):
-        msg = "The residuals of the transform are not whole: register again."
+        msg = "The residuals of the transform are incomplete: register again."
         raise ReadError(msg, code="file-damaged")
     return read
 
 
 def map_facts(registration: Registration) -> dict[str, Any]:
-    """Say what a map is and what it is worth."""
+    """Return a map's parameters and quality measures."""
     off = np.hypot(*registration.residuals.off_nm.T)
     off = off[np.isfinite(off)]
     none = off.size == 0
@@ -624,7 +624,7 @@ def _finite(value: float) -> float | None:
 
 
 def _unreliable(registration: Registration) -> float | None:
-    """Share of the patches where a map cannot be believed."""
+    """Return the share of the patches where a map is not reliable."""
     reliable, is_patches = (
         registration.residuals.reliable,
         registration.residuals.side_nm > 0,
@@ -633,10 +633,10 @@ def _unreliable(registration: Registration) -> float | None:
 
 
 def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, Any]:
-    """Say a map in numbers; all of an elastic one's are in its file.
+    """Return a map in numbers; only the file has all those of an elastic map.
 
-    Its knots reach beyond what both images show, where nothing holds them: how far it
-    bends is said of the places in the fixed image where it was tested.
+    Its knots extend beyond the overlap, where they are not constrained: the largest
+    displacement is that at tested places of the fixed image.
     """
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
@@ -656,18 +656,19 @@ def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, 
     return record
 
 
-def _tell(registration: Registration, options: RegisterOptions) -> None:
-    """Say what makes a map doubtful."""
+def _warn_if_doubtful(registration: Registration, options: RegisterOptions) -> None:
+    """Warn of what makes a map doubtful."""
     if registration.searched == "full" and options.search == "near":
         warn(
-            "Nothing was found near what pixel sizes say, so every turn was searched: "
-            f"{_pose(registration.transform)}. Compare the images.",
+            "No match was found near the stated pixel sizes, so all rotations were "
+            f"searched: {_pose(registration.transform)}. Compare the images.",
             "found-elsewhere",
         )
     if registration.overlap < _LITTLE:
         warn(
             f"The images share {registration.overlap:.0%} of the smaller one, less "
-            f"than {_LITTLE:.0%}: the map holds there, and is a guess elsewhere.",
+            f"than {_LITTLE:.0%}: the map is reliable there, and extrapolated "
+            "elsewhere.",
             "overlap-small",
         )
     if registration.error_px > _DOUBTFUL_PX:
@@ -679,26 +680,26 @@ def _tell(registration: Registration, options: RegisterOptions) -> None:
         )
     elif not np.isfinite(registration.error_px):
         warn(
-            "Nothing tells how far off the map is: mark another place, or let the "
+            "The error of the map is not known: mark another place, or let the "
             "images refine it."
             if registration.searched == "landmarks"
-            else "The transform does not state how far off it is.",
+            else "The transform does not state its error.",
             "map-error-unknown",
         )
     share = _unreliable(registration)
     if share is not None and share > _UNRELIABLE:
         or_else = "are bent (`model=elastic`)"
         if isinstance(registration.transform, Elastic):
-            or_else = "too little there to tell a bending (`model=affine`)"
+            or_else = "too little to fit a distortion (`model=affine`)"
         warn(
-            f"Over {share:.0%} of what both images show the map is not confirmed: they "
-            f"show other things there, or {or_else}.",
+            f"The map is not confirmed over {share:.0%} of the overlap: the images "
+            f"differ there, or {or_else}.",
             "map-unconfirmed",
         )
 
 
 def _pose(transform: Affine | Elastic) -> str:
-    """Say how an image lies."""
+    """Describe rotation and scale of an image."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pose_text = f"turned by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
     return f"mirrored, {pose_text}" if affine.is_mirrored else pose_text
@@ -706,14 +707,14 @@ def _pose(transform: Affine | Elastic) -> str:
 
 LANDMARKS_IN = FileIn(
     "landmarks",
-    "places that show the same in both, from which the map starts",
+    "pairs of corresponding points, the starting point of the map",
     flag="--landmarks",
     metavar="CSV",
     takes=Landmarks,
 )
 TRANSFORM_IN = FileIn(
     "transform",
-    "apply this stored map, and search for none",
+    "apply this stored map instead of searching for one",
     flag="--transform",
     metavar="JSON",
     takes=StoredTransform,
@@ -723,13 +724,13 @@ REGISTER = Verb(
     (
         ImageIn(
             "moving",
-            "the image that is brought onto the other: the optical mosaic",
+            "the image to be registered: the optical mosaic",
             role="image",
             side="moving",
         ),
         ImageIn(
             "fixed",
-            "the image that stays, and gives the result its pixels: the SEM image",
+            "the image that defines the result's pixel grid: the SEM image",
             guide=True,
             side="fixed",
         ),
@@ -740,14 +741,14 @@ REGISTER = Verb(
     title="registration",
     files=(LANDMARKS_IN, TRANSFORM_IN),
     output=Output(
-        "where MOVING on the grid of FIXED goes; its suffix names the format",
+        "output: MOVING resampled on the grid of FIXED; its suffix sets the format",
         goes_on=True,
         kept=True,
     ),
     outputs=(
         Output(
-            "write the map here: .json for other images, or .tfm (ITK), .ngff.json or "
-            ".csv (napari) for other programs, which hold no elastic one",
+            "write the map here: .json for other images, or .tfm (ITK), .ngff.json "
+            "or .csv (napari) for other programs, not for elastic maps",
             name="transform_out",
             required=False,
             flag="--transform-out",

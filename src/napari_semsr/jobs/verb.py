@@ -1,8 +1,8 @@
-"""A verb as a value, and what every run of a verb needs.
+"""Verbs as values, and the services of a verb's run.
 
-From one `Verb` come the command with its help, summary and JSON, the function of the
-Python interface with its signature, the form and the figures of a panel, a step of a
-batch and of a replay, a row of a table, and its page of the manual.
+One `Verb` defines the command with its help, summary and JSON, the Python function with
+its signature, the form and values of a panel, a step of a batch or replay, a row of a
+table, and a page of the reference.
 """
 
 import os
@@ -72,7 +72,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.leakage import tell_learnt
 
-_OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # endings; pages, stores of pairs apart
+_OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
@@ -80,7 +80,7 @@ T = TypeVar("T")
 
 
 def size_figure(**more: Any) -> property:
-    """Make the property of a result that tells its pixel size, and how sure it is."""
+    """Make a result's property that shows its pixel size with its uncertainty."""
 
     def get(result: Any) -> str:
         error = getattr(result, "pixel_size_sd_nm", None)
@@ -91,7 +91,7 @@ def size_figure(**more: Any) -> property:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sized(Result):
-    """What was measured of an image with a pixel size, or of several of one."""
+    """Measurements of one image or of several with equal pixel size."""
 
     pixel_size_nm: Annotated[FloatPair | None, Quantity("Pixel size", shown=False)]
     pixel_size_sd_nm: FloatPair | None
@@ -102,20 +102,20 @@ class Sized(Result):
     def pixel_size_basis(
         self,
     ) -> Annotated[str, record_quantity("Basis of the pixel size")]:
-        """Whether it is stated, or was calibrated, if it is known."""
+        """Whether the pixel size is stated or calibrated; None if not known."""
         return size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMeasure(Sized):
-    """What was measured of images."""
+    """Measurements of images."""
 
     images: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapMade(ImageMeasure):
-    """A map, written or in memory, and what was measured for it."""
+    """A map, written or in memory, and its measurements."""
 
     output: str | None  # path, if it was written
     unit: str
@@ -124,20 +124,20 @@ class MapMade(ImageMeasure):
 
     @property
     def map_in(self) -> Annotated[str, Quantity("Map in", tabled=False)]:
-        """What its values are."""
+        """Quantity of its values."""
         words = {"grey": LEVELS, "percent": "% of the range"}
         return words.get(self.unit, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMade(Result):
-    """An image that was made: where it was written, or itself where it was not."""
+    """A resulting image: its path, or itself if it was not written."""
 
     output: str | None
     shape: tuple[int, ...]  # rows and columns; planes before them for a stack
     dtype: Annotated[str, Quantity("Type")]
     pixel_size_nm: FloatPair | None
-    clipped: int = 0  # pixels that had no place in the type
+    clipped: int = 0  # pixels clipped to the data type
     image: Micrograph | None = field(default=None, metadata={"json": False})
 
     pixel_size = size_figure()
@@ -151,77 +151,77 @@ class ImageIn:
     name: str
     help: str
     optional: bool = False
-    flag: str = ""  # of the command, where it is no positional argument
+    flag: str = ""  # command option; empty for a positional argument
     metavar: str = "IMAGE"
-    role: str = ""  # in histories, where not its name
-    column: str = ""  # in our tables, where not its name
-    takes: Any = None  # what its function takes besides an image
+    role: str = ""  # in histories, if not its name
+    column: str = ""  # in result tables, if not its name
+    takes: Any = None  # further types that its function accepts
     many: bool = False
-    pairs: bool = False  # and pairs of images among them, or one image by itself
-    also: tuple[str, ...] = ()  # further names that a table may give it
-    label: str = ""  # in a panel; made of the name by default
-    batch: str = ""  # what a batch takes where a step says nothing: "{input}"
-    side: str = ""  # before options of reading that are of it alone
-    stack: bool = False  # it may be a stack, which goes plane by plane
-    guide: bool = False  # the verb goes by it, and what is made does not show it
-    # How it is read by the verb's options and those of reading, where otherwise
+    pairs: bool = False  # also pairs of images, or a single image
+    also: tuple[str, ...] = ()  # further column names in tables
+    label: str = ""  # in a panel; derived from the name by default
+    batch: str = ""  # default in a step of a batch: "{input}"
+    side: str = ""  # prefix of its own reading options
+    stack: bool = False  # may be a stack, processed plane by plane
+    guide: bool = False  # guides the verb; its data are not part of the result
+    # how it is read from the verb's and reading options, if not as usual
     reading: Callable[[Any, ReadOptions], ReadOptions] | None = None
 
     @property
     def title(self) -> str:
-        """What a panel calls it."""
+        """Label in a panel."""
         return self.label or self.name.replace("_", " ").capitalize()
 
     @property
     def tooltip(self) -> str:
-        """What it is, as a sentence."""
+        """Description as a sentence."""
         return f"{self.help[:1].upper()}{self.help[1:]}."
 
 
 @dataclass(frozen=True, slots=True)
 class FileIn:
-    """Another file, folder or name that a verb goes by."""
+    """Another input of a verb: a file, folder or name."""
 
     name: str
     help: str
     optional: bool = True
-    flag: str = ""  # of the command, where it is no positional argument
+    flag: str = ""  # command option; empty for a positional argument
     metavar: str = "FILE"
     many: bool = False
-    takes: Any = None  # what its function takes besides a path
-    named: bool = False  # a name may stand in place of a file
+    takes: Any = None  # further types that its function accepts
+    named: bool = False  # accepts a name instead of a file
     default: str | None = None
     batch: str = ""
-    role: str = ""  # in histories, where not its name
-    # Digests its content, with the call's values, if not that of a file
+    role: str = ""  # in histories, if not its name
+    # computes its digest from the call's values, if it is not a file's
     digest: Callable[..., Job[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a verb writes."""
+    """An output of a verb."""
 
     help: str
     name: str = "output"
     required: bool = True
-    one_needs_it: bool = False  # where the verb takes many images, which do not
+    one_needs_it: bool = False  # not written for many images
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
     default: str = ""  # of the command
-    # Of what a batch has it write, if anything; a folder has none, of pairs ".zarr"
+    # suffix in a batch, if written; a folder has none, pairs have ".zarr"
     ending: str | None = ".ome.tif"
-    also: tuple[str, ...] = ()  # endings of other files that it may be
-    beside: tuple[str, ...] = ()  # endings of files of its name that go with it
-    grows: bool = False  # a folder that the verb itself looks into
-    remade: bool = False  # by a run that goes on, too
-    goes_on: bool = False  # as the image of a batch's next step
-    kept: bool = False  # its function may keep it in memory instead
-    # Further images that are written next to it, by the part that histories name
+    also: tuple[str, ...] = ()  # further allowed suffixes
+    beside: tuple[str, ...] = ()  # suffixes of companion files with the same stem
+    grows: bool = False  # a folder whose contents the verb checks
+    remade: bool = False  # also by a resumed run
+    goes_on: bool = False  # input of a batch's next step
+    kept: bool = False  # its function may return it in memory instead
+    # further images written next to it, by the part named in histories
     parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
 
     @property
     def is_image(self) -> bool:
-        """Whether it is an image by itself, in any format; else endings are told."""
+        """Whether it is an image in any format; otherwise it has listed suffixes."""
         return self.ending in _OF_IMAGES
 
     def check(
@@ -230,7 +230,7 @@ class Output:
         inputs: Sequence[Path],
         existing: OverwritePolicy,
     ) -> Path:
-        """Refuse a place where it cannot or must not be written."""
+        """Refuse a path where it cannot or must not be written."""
         replaces = existing.overwrite or (existing.resume and self.remade)
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
@@ -261,30 +261,30 @@ CALIBRATION = FileIn(
     "pixel size and its standard deviation, as `calibrate()` wrote them",
     metavar="JSON",
 )
-"""Stands beside every option set that holds both."""
-_IN_FILE = ("known_distortion",)  # a calibration's own, which no text of a command is
+"""Added to option sets that have both."""
+_IN_FILE = ("known_distortion",)  # a `Calibration` object
 
 
 MAP_OUT = Output(
-    "where the map of one image goes; its suffix names the format",
+    "path of the map of one image; its suffix sets the format",
     required=False,
     one_needs_it=True,
 )
-"""What verbs write that map one image, or many, of which each has a row instead."""
+"""Output of verbs that map one image; for many images each has a row instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A set of options of a verb, handed on under a name of its own."""
+    """A set of a verb's options, passed on under one name."""
 
     name: str
     title: str
     options: type[Options]
-    exclude: tuple[str, ...] = ()  # what its command does not take
-    before: str = ""  # their names, of one image alone
+    exclude: tuple[str, ...] = ()  # options that its command lacks
+    before: str = ""  # prefix of their names, for one image's options
 
     def arguments(self, exclude: Iterable[str] = ()) -> dict[str, FieldInfo | FileIn]:
-        """Give what sets them, by its name."""
+        """Return its options by name."""
         all_arguments: dict[str, FieldInfo | FileIn] = {**self.options.model_fields}
         all_arguments = {
             name: info for name, info in all_arguments.items() if name not in exclude
@@ -294,27 +294,27 @@ class Group:
         return {f"{self.before}{name}": item for name, item in all_arguments.items()}
 
 
-_WITH_BARS = "crop", "calibrate"  # verbs that may leave the bar out, or be after it
+_WITH_BARS = "crop", "calibrate"  # verbs that may omit the bar
 
 
 @dataclass(slots=True)
 class Run(Generic[O]):
-    """One run of a verb: what it was given, how it reads, where it writes."""
+    """One run of a verb: its inputs, reading options and outputs."""
 
     verb: str
-    given: dict[str, Any]  # by the names of the verb's images, of several a list
+    given: dict[str, Any]  # by the names of the verb's images; a list for several
     options: O
     opening: ReadOptions
     target: Path | None = None
     existing: OverwritePolicy = field(default_factory=OverwritePolicy)
-    inputs: list[Path] = field(default_factory=list)  # that it reads
+    inputs: list[Path] = field(default_factory=list)  # images that it reads
     named: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, Micrograph] = field(default_factory=dict)  # opened
-    sources: dict[str, Source] = field(default_factory=dict)  # their files
-    readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
+    sources: dict[str, Source] = field(default_factory=dict)  # their source files
+    readings: dict[str, ReadOptions] = field(default_factory=dict)  # for some images
     roles: dict[str, str] = field(default_factory=dict)  # of images, in histories
-    guides: tuple[str, ...] = ()  # images that it only goes by
+    guides: tuple[str, ...] = ()  # images that only guide the verb
     records: dict[str, InputRecord] = field(default_factory=dict)
 
     @property
@@ -324,7 +324,7 @@ class Run(Generic[O]):
 
     @property
     def place(self) -> Path:
-        """Where a verb writes that always does."""
+        """Return the path of a required output."""
         if self.target is None:
             msg = f"{self.verb} needs an output."
             raise OptionError(msg, code="missing-value")
@@ -332,11 +332,11 @@ class Run(Generic[O]):
 
     @property
     def output(self) -> str | None:
-        """Path of what is written, if it is."""
+        """Path of the output, None if not written."""
         return None if self.target is None else str(self.target)
 
     def on(self, image: Image | None, target: Path | None, **how: Any) -> "Run[O]":
-        """Give the same run on one image, such as a plane, and for another place."""
+        """Return the same run for one image, such as a plane, and another output."""
         images = {} if image is None else {next(iter(self.given)): image}
         fresh: dict[str, Any] = {"images": {}, "records": {}}
         if images and image is not next(iter(self.given.values())):
@@ -373,11 +373,11 @@ class Run(Generic[O]):
         return self.sources[role]
 
     def reading(self, role: str) -> ReadOptions:
-        """Give how an image is read."""
+        """Return the reading options of an image."""
         return self.readings.get(role, self.opening)
 
     def record(self, role: str) -> Job[InputRecord]:
-        """Record an image for the history of what is made, once."""
+        """Record an image for the history of the result, once."""
         if role not in self.records:
             image, image_opened = self.given[role], self.images[role]
             role_name = self.roles.get(role) or role
@@ -389,7 +389,7 @@ class Run(Generic[O]):
         return self.records[role]
 
     def tell_learnt(self) -> None:
-        """Warn where a model that made one of the images learnt from what they show."""
+        """Warn if a model that made one of the images was trained on the same area."""
         images = [
             (self.sources.get(role, image), self.images[role])
             for role, image in self.given.items()
@@ -398,7 +398,7 @@ class Run(Generic[O]):
 
     @property
     def size_error(self) -> dict[str, Any]:
-        """What its first image itself knows of its pixel size: error and origin."""
+        """Error and origin of the pixel size of its first image."""
         first = self.images.get(next(iter(self.given), ""))
         facts = {} if first is None else first.metadata
         return {k: facts[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in facts}
@@ -406,15 +406,15 @@ class Run(Generic[O]):
     def history(
         self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: Any
     ) -> Job[Provenance]:
-        """Compose the provenance of what is written, of further `inputs`, too.
+        """Compose the provenance of the output, with further `inputs`.
 
-        It tells of the images that were opened; `more` are facts of the run.
+        It lists the images that were opened; `more` has facts of the run.
         """
         records: list[InputRecord] = []
         lead_records: list[InputRecord] = []
         for role in (role for role in self.given if role in self.images):
             record = yield from self.record(role)
-            if role in self.guides:  # images do not share a source by what led them
+            if role in self.guides:  # guides do not count as a shared source of images
                 lead_records.append(as_guide(record, role))
             else:
                 records.append(record)
@@ -429,7 +429,7 @@ class Run(Generic[O]):
         )
 
     def write(self, image: Micrograph) -> None:
-        """Write an image, if there is a place for it."""
+        """Write an image, if it has an output path."""
         if self.target is not None:
             write(image, self.target, overwrite=self.existing.overwrite)
 
@@ -439,13 +439,13 @@ class Run(Generic[O]):
         about: Micrograph,
         part: str | None = None,
     ) -> Job[Micrograph | None]:
-        """Write a map with its history, or give it where it has no place to go."""
+        """Write a map with its history, or return it if it has no output path."""
         history = (yield from self.history()).model_copy(update={"part": part})
         about = about.replace(provenance=history, look=about.look)
         return (yield from keep_map(blocks, about, self.target))
 
     def collect(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
-        """Run a job; give its result, and what it warned of in the user's words."""
+        """Run a job; return its result and its warnings in the user's terms."""
         sentences: list[str] = []
         result = yield from collect_warnings(job, sentences)
         translate = self.named.get("translate", str)
@@ -453,12 +453,12 @@ class Run(Generic[O]):
         return result, tuple(dict.fromkeys(warnings))
 
     def facts(self, image: Micrograph) -> dict[str, Any]:
-        """Give what `ImageMeasure` holds: names, and the pixel size of an image."""
+        """Return the fields of `ImageMeasure`: image names and the pixel size."""
         return {"images": self.names, **size_of(image)}
 
 
 def size_of(image: Micrograph) -> dict[str, Any]:
-    """Give what `Sized` holds."""
+    """Return the fields of `Sized`."""
     return {
         "pixel_size_nm": image.pixel_size_nm,
         "pixel_size_sd_nm": image.pixel_size_sd_nm,
@@ -467,73 +467,73 @@ def size_of(image: Micrograph) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verb(Generic[O, R]):
-    """A verb: what it reads, its options, what it finds, and how."""
+    """A verb: its inputs, options, outputs, result and job."""
 
     name: str
     images: tuple[ImageIn, ...]
     options: type[O]
     result: type[R]
-    run: Callable[..., Job[R]]  # Of a `Run`, and the opened images or None
-    title: str = "options"  # of the options in the help
+    run: Callable[..., Job[R]]  # takes a `Run`, and the opened images or None
+    title: str = "options"  # order of the options in the help
     files: tuple[FileIn, ...] = ()
     output: Output | None = None
-    outputs: tuple[Output, ...] = ()  # what it writes besides
+    outputs: tuple[Output, ...] = ()  # further outputs
     groups: tuple[Group, ...] = ()
-    reads: bool = True  # takes the options of reading
-    opens: bool = True  # its images, before it runs; else it opens them itself
-    not_read: tuple[str, ...] = ()  # of those, what its command does not take
+    reads: bool = True  # has reading options
+    opens: bool = True  # opens its images before it runs; otherwise its job opens them
+    not_read: tuple[str, ...] = ()  # of those, options that its command lacks
     resumes: bool = False
-    replaces: bool = False  # what is there, if it is told to, elsewhere than an output
-    tabled: bool = False  # takes many images too, a row for each
-    curves: tuple[Curve, ...] = ()  # of its result, drawn in panels and reports
-    gives: Any = None  # the type of what its function gives, where not the result
-    value: str = ""  # the part of the result that this is
-    example: str = ""  # of the function
+    replaces: bool = False  # files to overwrite on request, other than an output
+    tabled: bool = False  # also accepts many images, with a row for each
+    curves: tuple[Curve, ...] = ()  # plots of its result in panels and reports
+    gives: Any = None  # return type of its function, if not the result
+    value: str = ""  # attribute of the result that is returned
+    example: str = ""  # doctest of the function
 
     @property
     def summary(self) -> str:
-        """What it does."""
+        """One sentence on what it does."""
         return (VERBS | ACTIONS)[self.name]
 
     @property
     def function(self) -> str:
-        """What its function is called."""
+        """Name of its function."""
         return next(name for name, verb in FUNCTIONS.items() if verb == self.name)
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """What stands before options of reading that are of one image alone."""
+        """Prefixes of the reading options of single images."""
         return tuple(item.side for item in self.images if item.side)
 
     @property
     def inputs(self) -> tuple[ImageIn | FileIn, ...]:
-        """What it reads, those without a flag first, in their order."""
+        """Its images, positional ones first, in order."""
         all_inputs: tuple[ImageIn | FileIn, ...] = (*self.images, *self.files)
         return tuple(sorted(all_inputs, key=lambda item: bool(item.flag)))
 
     @property
     def written(self) -> tuple[Output, ...]:
-        """All that it writes."""
+        """All its outputs."""
         return (*(() if self.output is None else (self.output,)), *self.outputs)
 
     @property
     def sets(self) -> tuple[Group, ...]:
-        """Its option sets, as its job names them; of one image alone last."""
+        """Its option sets by the names in its job; those of one image last."""
         groups = [Group("options", self.title, self.options, _IN_FILE), *self.groups]
         if self.reads:
             not_read = () if self.sides else self.not_read
             groups.append(Group("opening", "reading", ReadOptions, not_read))
         for side, image in zip(self.sides, self.images, strict=False):
             name = image.name.upper()
-            title = f"reading {name} alone, over what is given for both"
+            title = f"reading {name} alone, overriding those of both"
             groups.append(Group("", title, ReadOptions, before=f"{side}_"))
         return tuple(groups)
 
     @property
     def arguments(self) -> "dict[str, ImageIn | FileIn | Output | FieldInfo]":
-        """All that its command and a step of a batch take, by its name."""
+        """All arguments of its command and of a batch step, by name."""
         all_arguments: dict[str, Any] = {}
-        for group in reversed(self.sets):  # the verb's own before those of reading
+        for group in reversed(self.sets):  # the verb's options before reading options
             all_arguments |= group.arguments(group.exclude)
         return all_arguments | {
             item.name: item for item in (*self.inputs, *self.written)
@@ -541,30 +541,30 @@ class Verb(Generic[O, R]):
 
     @property
     def makes_image(self) -> bool:
-        """Whether its output is an image by itself, which can be made again."""
+        """Whether its output is an image, which can be reproduced."""
         out = self.output
         return out is not None and out.is_image
 
     @property
     def returns(self) -> Any:
-        """What its function gives: one type, or a union."""
+        """Return type of its function, possibly a union."""
         keeps_image = self.output is not None and self.output.kept
         kinds = self.result, *self.result.INSTEAD.values()
         return self.gives or Union[(*([Micrograph] if keeps_image else []), *kinds)]
 
     def result_of(self, values: Mapping[str, Any]) -> type[Result]:
-        """Give the type of its result with some values of options, by their names."""
+        """Return the type of its result for some option values by name."""
         others = self.result.INSTEAD.items()
         return next((kind for name, kind in others if values.get(name)), self.result)
 
     @property
     def hidden_options(self) -> dict[str, None]:
-        """Options of reading whose names are those of the verb's own, left at none."""
+        """Reading options with the names of the verb's own options, left at None."""
         own = self.options.model_fields
         return {name: None for name in ReadOptions.model_fields if name in own}
 
     def value_of(self, result: R) -> Any:
-        """Take from a result what the function gives: the image, if it has it."""
+        """Return what the function returns for a result: its image, if any."""
         if self.value:
             return getattr(result, self.value)
         image = getattr(result, "image", None)
@@ -572,7 +572,7 @@ class Verb(Generic[O, R]):
         return image if gives_image else result
 
     def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Make its option sets of values by their names, other values among them."""
+        """Make its option sets from values by name; other values are ignored."""
         sets = {one.name: one.options for one in self.sets if not one.before}
         values_given = with_calibration(values, sets.values())
         parts = {}
@@ -591,18 +591,19 @@ class Verb(Generic[O, R]):
         return parts
 
     def parse_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Make its option sets of options by their names, and of nothing else.
+        """Make its option sets from options by name; refuse others.
 
         Raises
         ------
         OptionError
-            If a name is none of its own options', of its groups', or of reading.
+            If a name is not an option of the verb, its groups or reading.
         """
         defaults = {name: one.before for one in self.sets for name in one.arguments()}
         unknown = sorted(set(options) - {*defaults})
         if unknown:
             also = (
-                f", those of reading also with {'_ or '.join(self.sides)}_ before them"
+                "; reading options may also have the prefix "
+                f"{'_ or '.join(self.sides)}_"
             )
             names = ", ".join(
                 sorted(name for name, side in defaults.items() if not side)
@@ -613,7 +614,7 @@ class Verb(Generic[O, R]):
         return self.parse(options)
 
     def _openings(self, values: Mapping[str, Any]) -> Iterator[ReadOptions]:
-        """Say how each of two images is read, by options for both and for one."""
+        """Return the reading options of each of two images."""
         names = (*ReadOptions.model_fields, CALIBRATION.name)
         both, *alone = (
             with_calibration(
@@ -623,12 +624,12 @@ class Verb(Generic[O, R]):
             for side in ("", *(f"{side}_" for side in self.sides))
         )
         for own in alone:
-            if "pixel_size_nm" in own:  # the spread of another size is none of this one
+            if "pixel_size_nm" in own:  # the error of another pixel size does not apply
                 own.setdefault("pixel_size_sd_nm", None)
             yield ReadOptions.parse({**both, **own})
 
     def start(self, values: Mapping[str, Any], **how: Any) -> Job[R]:
-        """Make its job of values by their names, those of options among them."""
+        """Make its job from values by name, including options."""
         items = (*self.inputs, *self.written)
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
@@ -644,14 +645,17 @@ class Verb(Generic[O, R]):
     ) -> Job[R]:
         """Check the outputs, open the images, run.
 
-        It yields `Progress` and returns the result. The output follows the inputs. A
-        verb that can go on leaves what is finished, unless `keep` is False.
+        It yields `Progress` and returns the result. The output comes after the inputs.
+        A resumable verb keeps finished parts, unless `keep` is False.
         """
         yield Progress(0, 0, "reading")
         first = [item.name for item in self.inputs if not item.flag]
         first += [] if self.output is None else [self.output.name]
         if len(inputs) > len(first):
-            msg = f"{self.name} takes {', '.join(first)} by their place, others by name"
+            msg = (
+                f"{self.name} takes {', '.join(first)} as positional arguments, "
+                "others by name"
+            )
             raise TypeError(msg)
         values |= dict(zip(first, inputs, strict=False))
         usual = {item.name: item.default for item in self.files}
@@ -667,13 +671,13 @@ class Verb(Generic[O, R]):
         return (yield from self.run(run, *images_open))
 
     def anew(self, *inputs: Any, **how: Any) -> Job[R]:
-        """Run in place of what is there."""
+        """Run and overwrite existing outputs."""
         return self.job(*inputs, overwrite=True, **how)
 
     def _run(
         self, values: dict[str, Any], options: O, opening: ReadOptions | None
     ) -> Run[O]:
-        """Take the images out of what was given, and tell how each is read."""
+        """Separate the images from the values, with the reading options of each."""
         images = {item.name: values.pop(item.name, None) for item in self.images}
         images_given = {
             name: image for name, image in images.items() if image is not None
@@ -708,9 +712,9 @@ class Verb(Generic[O, R]):
 
 
 def check_devices(sets: Iterable[Any]) -> None:
-    """Refuse a device that is not here, of sets of options, before anything is read.
+    """Refuse option sets with an unavailable device, before anything is read.
 
-    Where to train is left to training, since the recipe has a say.
+    Training checks its own device, since the recipe may set it.
     """
     for one in sets:
         name = getattr(one, "device", "auto")
@@ -719,7 +723,7 @@ def check_devices(sets: Iterable[Any]) -> None:
 
 
 def _each(images: Iterable[Any]) -> Iterator[Any]:
-    """Go through images, and those of lists and pairs of images among them."""
+    """Iterate over images, including those in lists and pairs."""
     for image in images:
         if isinstance(image, (list, tuple)):
             yield from _each(image)

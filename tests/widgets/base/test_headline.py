@@ -10,8 +10,8 @@ from tests.widgets.test_panels import make
 
 LARGE = {  # by the panel: the number, its unit, and words of the verdict
     "FrcMapPanel": ("Median", "nm", "that these pixels can show"),
-    "ErrorMapPanel": ("RSE", "grey levels", "of what the reference shows"),
-    "MetricsPanel": ("PSNR", "dB", "% of the range"),
+    "ErrorMapPanel": ("RSE", "grey levels", "of the reference"),
+    "MetricsPanel": ("PSNR", "dB", "% (r.m.s.) of the range"),
     "RestorePanel": ("Mean change", "grey levels", "noise of the input"),
     "EnhancePanel": ("Mean change", "grey levels", "noise of the input"),
 }

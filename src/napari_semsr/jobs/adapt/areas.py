@@ -23,8 +23,8 @@ from napari_semsr.core import (
 )
 from napari_semsr.jobs.register import Registered
 
-HELD_OUT = 0.3  # chosen: two thirds teach, and the rest has room for 16 parts
-APART_PX = 32  # between both parts; chosen: farther than the linear filter reaches
+HELD_OUT = 0.3  # chosen: two thirds train, and the rest has room for 16 parts
+APART_PX = 32  # between both parts; chosen: more than the linear filter's margin
 LEAST_PX = 160  # along the longer side: two parts of 64 px, and what is between them
 _LEAST_ACROSS_PX = 64  # along the shorter one, which is the side of a patch
 _PARTS = 4  # along each side of a held-out part, whose scatter gives the error
@@ -34,7 +34,7 @@ _COARSE_PX = 24.0  # chosen: slower grey values are illumination and charging
 
 
 class AdaptRefused(SemsrError):  # noqa: N818 - a sentence, not an error
-    """The images do not allow a model of their own; `reason` says why in a word."""
+    """The images are not suitable for training a model; `reason` is a short code."""
 
     def __init__(self, message: str, reason: str, **facts: object) -> None:
         super().__init__(message, code=reason)
@@ -42,13 +42,13 @@ class AdaptRefused(SemsrError):  # noqa: N818 - a sentence, not an error
         self.facts = facts
 
     def to_json(self) -> dict[str, object]:
-        """Give the reason, and what is known by then."""
+        """Return the reason, and the figures known so far."""
         return {"model": None, "reason": self.reason, **self.facts}
 
 
 @dataclass(frozen=True, slots=True)
 class SharedArea:
-    """A rectangle without gaps that a mosaic and an SEM image show, on its grid."""
+    """A rectangle without gaps covered by a mosaic and an SEM image, on its grid."""
 
     name: str  # of the SEM image
     light: Micrograph
@@ -59,14 +59,14 @@ class SharedArea:
     registered: Registered
 
     def part(self, box: Box) -> tuple[Micrograph, Micrograph]:
-        """Cut both images."""
+        """Crop both images."""
         return cut_box(self.light, box), cut_box(self.sem, box)
 
 
 def share_area(
     mosaic: Micrograph, sem: Micrograph, registration: Registered
 ) -> SharedArea:
-    """Bring an SEM image onto the mosaic's grid, and divide what both show.
+    """Resample an SEM image on the mosaic's grid, and divide the overlap.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def divide(box: Box) -> tuple[Box, Box]:
 
 
 def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
-    """Refuse images whose structures do not belong together.
+    """Refuse images whose structures do not match.
 
     `kernel` is the linear filter fitted on the training parts. What it makes of
     the held-out light must correlate with the SEM image, or the local contrast of both
@@ -154,7 +154,7 @@ def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
 
 
 def _belong(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
-    """Whether the mean product of pairs (Y, X) is certainly above zero."""
+    """Return whether the mean product of pairs (Y, X) is significantly above zero."""
     products = [
         part.mean()
         for first, second in pairs
@@ -172,12 +172,12 @@ def _share(first: FloatArray, second: FloatArray) -> float:
 
 
 def _contrast(image: FloatArray) -> FloatArray:
-    """Measure the local contrast, less what varies slowly."""
+    """Measure the local contrast without slow variations."""
     power = ndimage.gaussian_filter(_fine(image) ** 2, _NEAR_PX, mode="mirror")
     return _fine(np.sqrt(power))
 
 
 def _fine(image: FloatArray) -> FloatArray:
-    """Remove what varies slowly, such as illumination and charging, and the mean."""
+    """Remove the mean and slow variations, such as illumination and charging."""
     fine = image - ndimage.gaussian_filter(image, _COARSE_PX, mode="mirror")
     return np.asarray(fine - fine.mean())

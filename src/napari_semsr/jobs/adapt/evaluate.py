@@ -1,4 +1,4 @@
-"""Evaluate a model on the held-out part of a place, next to what it must surpass."""
+"""Evaluate a model on the held-out part of a place, next to simpler methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,10 @@ from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.judge import INPUT
 
 ADAPTED = "adapted model"
-"""What the model is called in tables and on the page."""
+"""Name of the model in tables and on the page."""
 _NAMES = {INPUT: "the light as it is", LINEAR: "the linear filter"}
 SURE = 2.0
-"""Standard errors by which a model must be ahead to be kept."""
+"""Standard errors by which a model must be better to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Errors:
 
     @property
     def deciding(self) -> FloatArray:
-        """Errors that decide: below the cut-off if it is known."""
+        """Errors used for the decision: below the cut-off if it is known."""
         return self.all if self.below is None else self.below
 
 
@@ -148,7 +148,7 @@ def evaluate(
 
 
 def _range(truths: Sequence[Any]) -> float:
-    """Span of the grey values of all SEM images."""
+    """Return the range of the grey values of all SEM images."""
     lows, highs = zip(
         *((t.array().min(), t.array().max()) for t in truths), strict=True
     )
@@ -156,7 +156,7 @@ def _range(truths: Sequence[Any]) -> float:
 
 
 def require_gain(evaluations: Mapping[str, Evaluated], name: str) -> None:
-    """Refuse a model that is not ahead of every other image by twice the error.
+    """Refuse a model that is not better than every other image by twice the error.
 
     Raises
     ------
@@ -172,9 +172,9 @@ def require_gain(evaluations: Mapping[str, Evaluated], name: str) -> None:
             continue
         has = "no error" if gain is None else f"{gain:+.2f} ± {error or 0.0:.2f} dB"
         msg = (
-            f"The trained model is not ahead of {_NAMES.get(rival, rival)} on the "
+            f"The trained model is not better than {_NAMES.get(rival, rival)} on the "
             f"held-out part ({has}, standard error), and is not kept: train longer "
-            "(`minutes`), check the registration, or take an SEM image of a larger "
+            "(`minutes`), check the registration, or use an SEM image of a larger "
             "area."
         )
         figures = {key: each.to_json() for key, each in evaluations.items()}

@@ -2,8 +2,8 @@
 
 One SEM image of a part of a mosaic is enough: it is registered, the area that both show
 is divided into a part to train on and a part to evaluate on, and the model is kept only
-if it is ahead of everything simpler on the latter. Then the mosaic is enhanced, and
-further images of the same sample.
+if it is better than every simpler method on the latter. Then the mosaic is enhanced,
+and further images of the same sample.
 """
 
 import datetime
@@ -110,11 +110,11 @@ STOP = "stop"
 """Name of a file in the folder of the run that ends the training early."""
 
 _REPORT, _STATE, _TRANSFORM = "report.html", "training.pt", "registration-{}.json"
-_WORST_PX = 1.0  # expected error of the registration; chosen: pairs then teach a blur
+_WORST_PX = 1.0  # expected error of the registration; chosen: pairs then train a blur
 
 
 class AdaptOptions(RegisterOptions):
-    """How to register, and how long to train."""
+    """Options of registration and training."""
 
     minutes: float | None = option(
         None,
@@ -132,7 +132,7 @@ class AdaptOptions(RegisterOptions):
 
 @dataclass(frozen=True, slots=True)
 class AdaptProgress(Progress):
-    """How far the training has come, and what the model makes of the held-out part.
+    """Progress of the training, with results on the held-out part.
 
     `shown` are the input, the model's present result and the SEM image of the first
     area, in the grey values of the last; empty if nothing is new. Gains are over the
@@ -162,13 +162,13 @@ class AppliedImage(Result):
 
 @dataclass(frozen=True, slots=True)
 class Adapted(Result):
-    """A model of one's own place, its figures on the held-out part, and its results.
+    """A model trained on one place, its figures on the held-out part, and its results.
 
     `registration` has the keys of `Registered`, for the first SEM image;
     `registrations` are those of all. `held_out` has the model's gains over the input,
     next to those of the linear filter that was fitted on the training part and of the
-    untouched `ssum-sem`, and the objects of all four. `linear` is what that filter
-    makes of the mosaic, and `look_here` how far the enhanced mosaic is from it.
+    untouched `ssum-sem`, and the objects of all four. `linear` is that filter's result
+    for the mosaic, and `look_here` the difference of the enhanced mosaic from it.
     """
 
     output: str
@@ -196,7 +196,7 @@ class Adapted(Result):
 
     @property
     def held_out(self) -> dict[str, Any]:
-        """Give the figures of the held-out part."""
+        """Return the figures of the held-out part."""
         own, linear, untouched_model = (
             self.evaluated[name] for name in (ADAPTED, LINEAR, MOSAIC_MODEL)
         )
@@ -218,11 +218,11 @@ class Adapted(Result):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Give the record that a command prints."""
+        """Return the record that a command prints."""
         return {**Result.to_json(self), "held_out": jsonable(self.held_out)}
 
     def figures(self) -> dict[str, Figure]:
-        """Write gains and objects on the held-out part, and what was enhanced."""
+        """Return gains and objects on the held-out part, and the enhanced images."""
         rows: dict[str, Figure] = {}
         for name, row in self.evaluated.items():
             if name != INPUT:
@@ -263,7 +263,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     mosaic = open_image(run.given["mosaic"], run.opening)
     mosaic = mosaic.replace(name=name_of(run.given["mosaic"]))
     folder.mkdir(parents=True, exist_ok=True)
-    # as the model will be given this mosaic: range and pixels without stray ones
+    # as the model receives this mosaic: range, without stray pixels
     measured_image, shown_image = mosaic.data, mosaic
     if (strays := find_strays(mosaic.data)) is not None:
         measured_image = strays.mask(mosaic.data)
@@ -293,7 +293,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         evaluations = evaluate(areas, images, cut_off, before)
         require_gain(evaluations, ADAPTED)
     except BaseException as error:
-        trained.unlink()  # a model that an earlier training left here stays
+        trained.unlink()  # a model of an earlier training is kept
         if isinstance(error, AdaptRefused):
             error.facts["steps"] = fit.steps
             error.facts["registration"] = jsonable(registrations[0])
@@ -335,22 +335,22 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
 
 
 def _publish(trained: Path) -> tuple[Path, bool]:
-    """Give a model that gains its name; whether it differs from what had the name."""
+    """Publish a model that gains; return whether it replaces a different one."""
     model = trained.with_name(trained.name.removeprefix("."))
     is_new = not model.is_file() or model.read_bytes() != trained.read_bytes()
     trained.replace(model)
     return model, is_new
 
 
-# Register, and divide what both show.
+# Register, and divide the overlap.
 
 
 def _share(
     run: Run[AdaptOptions], mosaic: Micrograph, shown_image: Micrograph
 ) -> Job[list[SharedArea]]:
-    """Register every SEM image, and cut out what the mosaic shows too.
+    """Register every SEM image, and crop the overlap with the mosaic.
 
-    `shown_image` is the mosaic without stray pixels, which is trained on.
+    `shown_image` is the mosaic without stray pixels, used for training.
     """
     sems = run.given["sem"]
     transform, landmarks = run.named["transform"], run.named["landmarks"]
@@ -388,7 +388,7 @@ def _record(
     image_opened: Micrograph,
     reading: Any,
 ) -> Job[InputRecord]:
-    """Record an image for the histories of what is made, once."""
+    """Record an image for the histories of results, once."""
     if role not in run.records:
         job = record_input(image, image_opened, reading, role=role)
         run.records[role] = yield from job
@@ -401,9 +401,9 @@ def register_sem(
     name: str,
     transform: StoredTransform | str | None,
 ) -> Job[Registered]:
-    """Register a mosaic to an SEM image, bent where a rigid map is half a pixel off."""
+    """Register a mosaic to an SEM image; elastically if an affine map is not enough."""
     settings = run.options
-    # as they were given, so that a transform knows them by their files
+    # as given, so that a transform recognises their files
     images = run.given["mosaic"], sem, run.reading("sem")
     try:
         registration = yield from register_as(run, *images, transform=transform)
@@ -433,13 +433,13 @@ def register_sem(
 
 
 def _error_px(registration: Registered) -> float:
-    """Give the expected error; of one that is not known, infinity."""
+    """Return the expected error; infinity if it is not known."""
     error = registration.error_px
     return math.inf if error is None or math.isnan(error) else error
 
 
 def _fits(registration: Registered, limit_px: float) -> bool:
-    """Whether a registration is good enough; a stored one may not state its error."""
+    """Return whether a registration's error is small enough, or not known."""
     return (
         registration.searched == "stored" and math.isinf(_error_px(registration))
     ) or (_error_px(registration) <= limit_px)
@@ -454,7 +454,7 @@ def _train(
     levels: FloatPair,
     before: Mapping[str, Evaluated],
 ) -> Job["training.PlaceFit"]:
-    """Train on the training parts, from where an interrupted run has ended."""
+    """Train on the training parts, resuming an interrupted run."""
     settings, folder = run.options, run.place
     state_file, stop = folder / _STATE, folder / STOP
     stop.unlink(missing_ok=True)
@@ -506,7 +506,7 @@ def _write_model(
     fit: "training.PlaceFit",
     levels: FloatPair,
 ) -> Job[Path]:
-    """Write the model with its card, under a hidden name until it is known to gain."""
+    """Write the model with its card, under a hidden name until a gain is shown."""
     yield Progress(0, 0, "writing the model")
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
@@ -523,9 +523,9 @@ def _write_model(
         name,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
         f"{f' ({vendor})' if vendor else ''}, {today}.",
-        limits="For this sample, at this focus. It draws what usually is there: where "
-        "the light cannot show an object, its presence or absence is a guess.",
-        # of the field itself, so that another exposure of the sample is scaled alike
+        limits="For this sample, at this focus. It predicts what usually is there: "
+        "if light cannot show an object, its presence or absence is a guess.",
+        # of the field itself, so that other exposures are scaled equally
         input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={
@@ -565,7 +565,7 @@ def _trained_area(
 
 
 def _stem(image: Image) -> str:
-    """Begin the names of files with that of an image, without its own suffix."""
+    """Return the stem of output names: an image's name without its suffix."""
     name = name_of(image)
     if not isinstance(image, Micrograph):
         name = re.sub(r"(\.ome)?\.\w+$", "", name)
@@ -581,7 +581,7 @@ def _enhance_held_out(
     trained: Path,
     levels: FloatPair,
 ) -> Job[dict[str, list[NDArray[Any]]]]:
-    """Enhance the held-out parts by both models, scaled as the mosaic is."""
+    """Enhance the held-out parts with both models, scaled as the mosaic."""
     level_options = {"input_scaling": "levels", "input_levels": levels}
     options = EnhanceOptions(device=run.options.device)
     images: dict[str, list[NDArray[Any]]] = {}
@@ -592,7 +592,7 @@ def _enhance_held_out(
         images[name] = []
         for area in areas:
             output = yield from inference.enhance_array(area.light, model, options)
-            if output.shape != area.light.shape:  # a model for other pixels
+            if output.shape != area.light.shape:  # a model for another pixel size
                 data = WarpedImage(output, Grid.of(area.light), Affine()).read()
                 output = area.light.replace(data=data)
             values = output.array()[area.held_out.slices]
@@ -606,9 +606,9 @@ def _enhance_held_out(
 def _apply(
     run: Run[AdaptOptions], model: Path, *, is_new: bool
 ) -> Job[list[AppliedImage]]:
-    """Enhance all images, which are compared with the training place.
+    """Enhance all images, and compare them with the training place.
 
-    What an earlier model enhanced is not resumed.
+    Results of an earlier model are not resumed.
     """
     images_given = [run.given["mosaic"], *(run.given.get("apply") or ())]
     options = EnhanceOptions(device=run.options.device)

@@ -19,10 +19,10 @@ from napari_semsr.core import (
 from napari_semsr.restoration import LinearFit
 
 LINEAR_PART, LOOK_HERE = "linear filter", "look here"
-"""Parts of a run: the result of the filter, and how far the model's differs from it."""
+"""Parts of a run: the result of the filter, and the model's difference from it."""
 
 _ROWS = 1024  # that are filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
-_SHOWN = 99.5  # percentile of the difference that is brightest; chosen
+_SHOWN = 99.5  # percentile of the difference shown brightest; chosen
 
 
 def filter_mosaic(
@@ -30,7 +30,7 @@ def filter_mosaic(
 ) -> Job[Micrograph]:
     """Apply the linear filter to the whole mosaic, strip by strip.
 
-    Missing pixels, and those within the reach of the filter, are NaN.
+    Missing pixels, and those within the filter's margin, are NaN.
     """
     rows, columns = mosaic.shape
     reach = linear.kernel.shape[0] // 2
@@ -49,14 +49,14 @@ def filter_mosaic(
 def look_here(
     linear_image: Micrograph, model_image: Micrograph, provenance: Provenance
 ) -> Micrograph:
-    """Map how far the model's result is from that of the linear filter.
+    """Map the difference of the model's result from that of the linear filter.
 
     In grey levels of the SEM image, without sign, after the gain and offset that bring
     the model's result nearest; NaN where one of them is missing.
     """
     linear = linear_image.array()
     model = model_image.array().astype(np.float32)
-    if model.shape != linear.shape:  # a model for other pixels
+    if model.shape != linear.shape:  # a model for another pixel size
         model = (
             WarpedImage(model_image, Grid.of(linear_image), Affine())
             .read()
@@ -73,7 +73,7 @@ def look_here(
 
 
 def difference(model: Float32Array, linear: Float32Array) -> Float32Array:
-    """Give the distance of two images (Y, X) in the grey levels of the second."""
+    """Return the difference of two images (Y, X) in the grey levels of the second."""
     finite = np.isfinite(model) & np.isfinite(linear)
     result = np.full(linear.shape, np.nan, dtype=np.float32)
     if finite.any():

@@ -26,7 +26,7 @@ _SEM = "SEM image"
 
 
 def write_report(path: Path, result: "Adapted") -> None:
-    """Write the page, with pictures of the held-out part of the first area."""
+    """Write the page, with images of the held-out part of the first area."""
     write_page(
         path,
         Path(__file__).with_name("adapt.html"),
@@ -42,7 +42,7 @@ def write_report(path: Path, result: "Adapted") -> None:
 def held_out_pictures(result: "Adapted") -> dict[str, Any]:
     """Draw the held-out part of the first area: `wholes`, `details`, and the `curve`.
 
-    The first two are by name: what was evaluated, and the SEM image. `look_here` shows
+    The first two are by name: evaluated images and the SEM image. `look_here` shows
     where the model and the linear filter differ.
     """
     area = result.areas[0]

@@ -1,6 +1,6 @@
-"""Train on one place in another process, as a window needs it.
+"""Train on one place in another process, as the window requires.
 
-What an optimiser imports stays out of the process of the window: torch's compiler
+The imports of an optimiser are kept out of the process of the window: torch's compiler
 brings triton, whose LLVM clashes with that of OpenGL.
 """
 
@@ -70,7 +70,7 @@ def fit_in_process(
                     last = _report(folder, value)
                 yield last
                 if isinstance(last, training.PlaceReport):
-                    last = replace(last, images=())  # which are shown once
+                    last = replace(last, images=())  # shown once
                 if should_stop():
                     (folder / _STOP).touch()
         finally:

@@ -70,18 +70,18 @@ class ErrorMapReport(MapMade):
 
     @property
     def explained(self) -> str:
-        """What to think of the error."""
+        """An assessment of the error."""
         share = max(self.rsp, 0.0) ** 2
-        return f"blurred again, it explains {share:.0%} of what the reference shows"
+        return f"blurred again, it explains {share:.0%} of the reference"
 
     @property
     def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
-        """How the enhanced image was moved, without signs."""
+        """Shift of the enhanced image in words."""
         return format_shift(self.shift_px)
 
     @property
     def fitted_on(self) -> Annotated[str | None, Quantity("Fitted on", tabled=False)]:
-        """The part that blur and grey levels were fitted on, where that is not all."""
+        """The part used to fit blur and grey levels, if not all."""
         share = self.looked_at
         return None if share == 1 else f"{share:.1%} of the field"
 
@@ -161,13 +161,13 @@ ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
     (
         ImageIn(
             "reference",
-            "the image as it was taken, or the first scan",
+            "the original image, or the first scan",
             also=("first",),
             batch="{input}",
         ),
         ImageIn(
             "enhanced",
-            "what was made of it, as fine or finer, or another scan of the place",
+            "its enhanced version with equal or smaller pixels, or another scan",
             also=("image", "second"),
             batch="{previous}",
         ),

@@ -1,4 +1,4 @@
-"""The measuring verb of gaps between particles."""
+"""The verb `gaps`: gaps between particles."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
 from napari_semsr.jobs.measure.offset import tell_offset
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
 
-# what a record tells of each gap
+# record keys of each gap
 _OF_GAP = {
     "kind": Quantity("Kind"),
     **lengths("y", "y"),
@@ -80,21 +80,21 @@ class GapReport(ImageMeasure):
 
     @property
     def own_gaps(self) -> Annotated[int | None, record_quantity("Gaps of its own")]:
-        """Gaps between particles found on the image, where there is a reference."""
+        """Gaps between particles found in the image itself, if there is a reference."""
         return self.result.own
 
     @property
     def rows(
         self,
     ) -> Annotated[list[dict[str, Any]], record_quantity("Each gap", keys=_OF_GAP)]:
-        """What is known of each gap."""
+        """Values of each gap."""
         columns = self.result.table()
         cells = zip(*columns.values(), strict=True)
         return [dict(zip(columns, row, strict=True)) for row in cells]
 
     @property
     def unit(self) -> str:
-        """Unit of what is drawn: ``"nm"``, or ``"px"`` without calibration."""
+        """Unit of the plots: ``"nm"``, or ``"px"`` without calibration."""
         return "px" if self.pixel_size_nm is None else "nm"
 
     @property
@@ -103,7 +103,7 @@ class GapReport(ImageMeasure):
         return None if self.result.own is None else len(self.result.invented)
 
     def figures(self) -> dict[str, Figure]:
-        """Add medians of widths, and what Gaussians fitted to them say."""
+        """Return medians of widths, and means of the fitted Gaussians."""
         gaps, unit = self.result, self.unit
         rows = declared_figures(self)
         for name, widths, histogram in zip(
@@ -142,10 +142,10 @@ class GapReport(ImageMeasure):
         widths_drawn, sizes = [widths] if lines else [], self.result.diameters(unit)
         if not sizes.size:
             return widths_drawn
-        last = len(self.images) - 1  # of what they were found on
+        last = len(self.images) - 1  # of the image they were found in
         end = _WIDEST * float(np.percentile(sizes, 99))
         usual, wider = sizes[sizes <= end], ""
-        if usual.size < sizes.size:  # else they leave the others one bar
+        if usual.size < sizes.size:  # otherwise the others would share one bar
             wider = f"; {sizes.size - usual.size} above {format_number(end, '.2g')}"
         counts, edges = np.histogram(usual, "fd")
         across = Line("Diameters", edges, counts.astype(float), colour=last)
@@ -153,7 +153,7 @@ class GapReport(ImageMeasure):
         return [*widths_drawn, Plot("Diameters", xlabel, "particles", (across,))]
 
     def to_json(self) -> dict[str, Any]:
-        """Give the figures as one flat record."""
+        """Return the figures as one flat record."""
         gaps, image, reference = self.result, *self.histograms
         record: dict[str, Any] = {
             "images": list(self.images),
@@ -180,8 +180,8 @@ class GapReport(ImageMeasure):
         return dict(jsonable(record))
 
 
-_FINE = 200  # points of a Gaussian that is drawn
-_WIDEST = 1.5  # times what 99 % of the diameters reach, chosen: the axis ends there
+_FINE = 200  # points of a plotted Gaussian
+_WIDEST = 1.5  # factor on the 99th percentile of diameters; chosen: end of the axis
 _LENGTHS = "median_diameter", "widths", "reference_widths", "diameters"
 _RECORDED = (
     *("own_gaps", "invented", "particles", "pairs", "excluded", "gaps", "detected"),
@@ -193,7 +193,7 @@ _RECORDED = (
 
 
 def _record_histogram(histogram: WidthHistogram) -> dict[str, Any]:
-    """Record counts and Gaussian without the edges, which two share."""
+    """Record counts and Gaussian without the edges, which both share."""
     return {k: v for k, v in jsonable(histogram).items() if k != "edges"}
 
 
@@ -219,7 +219,7 @@ def _measure(
         ),
         table=None if target is None else str(target),
     )
-    if target is not None:  # a row for each gap; what is not known stays empty
+    if target is not None:  # a row for each gap; unknown values are empty
         columns = gaps.table()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
@@ -235,8 +235,8 @@ GAPS = Verb(
         ImageIn("image", "an image of particles"),
         ImageIn(
             "reference",
-            "a better image of the same field: its gaps are looked for in the image; "
-            "without one the image's own are measured",
+            "a better image of the same field: its gaps are searched for in the "
+            "image; without it the image's own gaps are measured",
             optional=True,
         ),
     ),

@@ -22,7 +22,7 @@ from napari_semsr.jobs.verb import ImageIn, Run, Verb
 
 @dataclass(frozen=True, slots=True)
 class MetricsReport(Result):
-    """How an image compares with a reference, and how its grey levels are spread."""
+    """Metrics of an image against a reference, and its grey-level distribution."""
 
     images: tuple[str, ...]
     result: Metrics = field(metadata=FLAT)

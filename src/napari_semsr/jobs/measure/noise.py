@@ -14,12 +14,15 @@ _ALONG_ONE = 0.6745 * 6**0.5  # the same along one axis
 # Of the noise across lines over that along both axes, the 5th percentile of blocks: in
 # white noise and detail measured below 1.2, in noise that a slow detector smears along
 # the lines 1.3 to 1.8. Along these it then is that of white noise.
-_SMEARED = 1.25
-_NOT_ALONG = 1.05  # chosen: the median along the lines; above lies detail
-_FAR_PX, _STRIPED = 16, 0.25  # chosen: what agrees from so far is a grating
+_SMEAR_RATIO = 1.25
+_NOT_ALONG = 1.05  # chosen: the median along the lines; above is detail
+_FAR_PX, _STRIPED = (
+    16,
+    0.25,
+)  # chosen: px; chosen: correlated so far off is a grating
 _LINES_ASKED = 512  # chosen: 0.1 s
 _SAMPLE = 1 << 20  # chosen: 0.1 s
-_LEVELS = 1 << 16  # of a detector; more are no steps
+_LEVELS = 1 << 16  # grey levels of a detector; more are not steps
 _FEWEST = 8  # blocks of a grey level; chosen: its median errs by some per cent then
 
 
@@ -27,7 +30,7 @@ _NOISE = Quantity("Noise s.d.", core.LEVELS, verdict="verdict", large=True)
 
 
 class NoiseOptions(core.Options):
-    """How to look for noise."""
+    """Options of the noise measurement."""
 
     block: int = option(16, "Block", "Side of a block.", unit="px", ge=8, le=256)
     bins: int = option(24, "Grey levels", "Points of the curve.", ge=2, le=256)
@@ -37,9 +40,9 @@ class NoiseOptions(core.Options):
 class NoiseReport(ImageMeasure):
     """Noise of an image: of all blocks, and of those of each grey level.
 
-    `snr` is the standard deviation of what is no noise, by that of the noise; `smeared`
-    by how much more noise there is than white noise would show, where neighbours along
-    a line share it, else 1.
+    `snr` is the standard deviation of the signal divided by that of the noise;
+    `smeared` by how much more noise there is than white noise would show, where
+    neighbours along a line share it, else 1.
     """
 
     noise: Annotated[float, _NOISE]
@@ -51,7 +54,7 @@ class NoiseReport(ImageMeasure):
 
     @property
     def note(self) -> Annotated[str | None, Quantity("Note", tabled=False)]:
-        """Say what else is to know of it."""
+        """Return a note on the result."""
         notes = []
         if self.smeared != 1:
             white = core.format_number(self.noise / self.smeared, ".3g")
@@ -67,7 +70,7 @@ class NoiseReport(ImageMeasure):
 
     @property
     def verdict(self) -> str:
-        """What to think of the noise."""
+        """An assessment of the noise."""
         if self.snr is None:
             return ""
         much = f"the image varies {self.snr:.2g} times as much"
@@ -75,7 +78,7 @@ class NoiseReport(ImageMeasure):
 
 
 def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseReport]:
-    """Take the median of second differences (Immerkaer 1996) block by block."""
+    """Compute the median of second differences (Immerkaer 1996) of each block."""
     yield core.Progress(0, 0, "measuring the noise")
     side, values = run.options.block, image.array().astype(float)
     if min(values.shape) < side + 2:
@@ -144,7 +147,7 @@ def _step(values: Any) -> float:
 
 
 def _has_stripes(lines: Any) -> bool:
-    """Tell whether some distant pixels along a line agree, or are opposite."""
+    """Return whether distant pixels along a line are correlated or anticorrelated."""
     sample = lines[:: 1 + len(lines) // _LINES_ASKED]
     first, most = _FAR_PX, sample.shape[1] // 2
     lags = range(min(first, most), max(min(first, most) + 1, min(4 * first, most)))
@@ -154,7 +157,7 @@ def _has_stripes(lines: Any) -> bool:
 
 
 def _smear_ratio(white: Any, alone: list[Any]) -> float:
-    """Tell how much noise differences along both axes miss, since lines share it.
+    """Return how much noise both axes' differences miss, since lines share it.
 
     `white` (N,), the noise of blocks by these; `alone`, for differences down and across
     the image: the noise by these, and whether a grating makes them.
@@ -165,7 +168,7 @@ def _smear_ratio(white: Any, alone: list[Any]) -> float:
     ratios = [noise[has_noise] / white[has_noise] for noise, _ in alone]
     for axis, (_, has_stripes) in enumerate(alone):
         there, along = ratios[axis], ratios[1 - axis]
-        clear = np.percentile(there, 5) >= _SMEARED
+        clear = np.percentile(there, 5) >= _SMEAR_RATIO
         if clear and np.median(along) <= _NOT_ALONG and not has_stripes:
             return float(np.median(there))
     return 1.0

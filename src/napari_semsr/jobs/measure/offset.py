@@ -1,4 +1,4 @@
-"""Two images of one place: how far they lie apart, and the map of how they differ."""
+"""Two images of one place: their relative shift, and the scale of difference maps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from napari_semsr.core import (
 )
 from napari_semsr.registration import Shift, find_shift
 
-# Sides of the middle in which a shift is looked for: of the second where the first
-# tells none; chosen: 0.3 s, and 5 s
+# Sides of the central search area: the second is used if the first finds no shift;
+# chosen: 0.3 s, and 5 s
 _WINDOWS = 512, 2048
-_NO_SHIFT_PX = 0.05  # chosen: less costs a resolution of 3 px less than 0.2 %
+_NO_SHIFT_PX = 0.05  # chosen: px; chosen: less changes 3 px by under 0.2 %
 _REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
 _TOLD_PX = 0.5  # chosen: it takes a decibel or more off PSNR where there are edges
 # Correlation from which two images are of one kind: real fast and slow scans have 0.98;
@@ -42,25 +42,25 @@ Both = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """Where the second image was found, and whether it is to be moved."""
+    """The shift of the second image, and whether to apply it."""
 
     found: Shift | None = None
-    is_moved: bool = False  # else what was found is none, or not believed
-    doubt: str = ""  # why nothing was believed; empty where all is well
+    is_moved: bool = False  # otherwise the shift is zero or not reliable
+    doubt: str = ""  # why the shift is not reliable; empty if it is
 
     @property
     def shift(self) -> FloatPair | None:
-        """``(y, x)`` in px by which the second image is to be moved."""
+        """``(y, x)`` in px to apply to the second image."""
         return self.found.shift_px if self.found and self.is_moved else None
 
     @property
     def shift_px(self) -> FloatPair | None:
-        """``(y, x)`` that was found, believed or not."""
+        """``(y, x)`` measured, reliable or not."""
         return None if self.found is None else self.found.shift_px
 
     @property
     def error_px(self) -> float | None:
-        """Standard error of what was found."""
+        """Standard error of the shift."""
         return None if self.found is None else self.found.error_px
 
 
@@ -72,7 +72,7 @@ def find_offset(
     nearest: bool = False,
     windows: Sequence[int] = _WINDOWS,
 ) -> Offset:
-    """Find by how much the second of two images lies off.
+    """Find the shift of the second of two images.
 
     `read` gives a part of both, on one grid of a `shape`; shifts up to `reach` pixels
     are looked for. On a lattice `nearest` believes a shift of up to a pixel. What moves
@@ -105,7 +105,7 @@ def find_offset(
 def offset_of(
     what: str, read: Callable[[Box], Both], shape: IntPair, search: int
 ) -> Offset:
-    """Find how far two images are to be moved before they are mapped, or why not."""
+    """Find the shift to correct before two images are mapped, or why there is none."""
     offset = find_offset(read, shape, reach=search, nearest=True)
     if offset.doubt:
         warn(
@@ -118,7 +118,7 @@ def offset_of(
 def offset_between(
     first: Micrograph, second: Micrograph, *, windows: Sequence[int] = _WINDOWS
 ) -> Offset:
-    """Find by how much the second of two images of one shape lies off, up to 10 px."""
+    """Find the shift of the second of two images of equal shape, up to 10 px."""
 
     def read_both(box: Box) -> Both:
         return read_box(first.data, box), read_box(second.data, box)
@@ -127,7 +127,7 @@ def offset_between(
 
 
 def tell_offset(image: Micrograph, reference: Micrograph) -> None:
-    """Warn where an image lies off the one that it is held against."""
+    """Warn if an image is shifted relative to the one it is compared with."""
     if image.shape != reference.shape:
         return
     offset = offset_between(reference, image, windows=_WINDOWS[:1])
@@ -136,8 +136,8 @@ def tell_offset(image: Micrograph, reference: Micrograph) -> None:
     y, x = offset.found.shift_px
     if np.hypot(y, x) >= _TOLD_PX:
         warn(
-            f"The image lies off its reference by ({-y:.1f}, {-x:.1f}) px, which "
-            "counts as an error here: bring them together first (`register()`).",
+            f"The image is shifted from its reference by ({-y:.1f}, {-x:.1f}) px, "
+            "which counts as an error here: register them first (`register()`).",
             "images-shifted",
             stacklevel=3,
         )
@@ -162,11 +162,11 @@ class MapScale:
 
     @property
     def factor(self) -> float:
-        """From grey levels to the unit."""
+        """Factor from grey levels to the unit."""
         return self.percent if self.unit == "percent" else 1.0
 
     def about(self, name: str, image: Micrograph, grid: Grid, top: float) -> Micrograph:
-        """Give a map its place, its pixels and its look; `top`: its brightest grey."""
+        """Set position, pixel size and display of a map; `top`: its brightest grey."""
         unit, top = LEVELS if self.unit == "grey" else PERCENT, top * self.factor
         return image.replace(
             data=np.broadcast_to(np.float32(0), grid.shape),

@@ -25,7 +25,7 @@ _KEYS = {
     "equivalent_diameter_sd_nm": Quantity("Error of the diameter", "nm"),
     "eccentricity": Quantity("Eccentricity of an ellipse of its moments"),
 }
-_MOST_PARTS = 2  # of a label on average; chosen: grey levels of an image have more
+_MOST_PARTS = 2  # average objects per label; chosen: grey levels have more
 # A clear particle has less than this share of its outline next to others, and fills
 # more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
 _MOST_BESIDE, _LEAST_FILL, _BESIDE_PX = 0.5, 0.95, 2
@@ -35,13 +35,13 @@ _LEAST_CLEAR, _LEAST_COUNT = 0.4, 10  # of fewer particles, a share is not known
 
 
 class ParticleSizeOptions(ParticleOptions):
-    """Which particles are measured."""
+    """Options of the particle measurement."""
 
     labels: bool = option(
         False,
         "Label image",
-        "The image holds a number for each object and 0 elsewhere, or is a mask, whose "
-        "connected parts are the objects.",
+        "The image is a label image with 0 as background, or a mask, whose connected "
+        "parts are the objects.",
     )
 
 
@@ -71,10 +71,10 @@ class ParticleSizes(ImageMeasure):
     """
 
     particles: Annotated[int, Quantity("Particles", large=True)]
-    cut: Annotated[int, Quantity("Cut by the border, left out")]
-    smaller: Annotated[int, Quantity("Too small, left out")]
+    cut: Annotated[int, Quantity("Cut by the border, excluded")]
+    smaller: Annotated[int, Quantity("Too small, excluded")]
     counted: Annotated[float, Quantity("Share of the field with values", form=".1%")]
-    covered: Annotated[float, Quantity("Of that covered by them", form=".1%")]
+    covered: Annotated[float, Quantity("Covered by particles", form=".1%")]
     clear: Annotated[float | None, Quantity("Clearly outlined", form=".0%")]
     size_error: float
     rows: Annotated[
@@ -102,19 +102,19 @@ class ParticleSizes(ImageMeasure):
     )
 
     def diameters(self, unit: str) -> list[float]:
-        """Give the diameters in nm or px; none in nm without a pixel size."""
+        """Return the diameters in nm or px; empty in nm without a pixel size."""
         found = (row[f"equivalent_diameter_{unit}"] for row in self.rows)
         return [size for size in found if size is not None]
 
     def discs(self) -> tuple[core.FloatArray, core.FloatArray]:
-        """Give middles ``(y, x)`` (N, 2) and diameters (N,) in px, to be drawn."""
+        """Return centres ``(y, x)`` (N, 2) and diameters (N,) in px for plots."""
         keys = ("y_px", "x_px", "equivalent_diameter_px")
         values = np.array([[row[key] for key in keys] for row in self.rows])
         values = values.reshape(-1, 3)
         return values[:, :2], values[:, 2]
 
     def tables(self) -> dict[str, dict[str, list[Any]]]:
-        """Give a row for each particle."""
+        """Return a row for each particle."""
         unit = "nm" if self.diameters("nm") else "px"
         heads = {f"{key} ({unit})": f"{key}_{unit}" for key in ("y", "x")}
         heads[f"diameter ({unit})"] = f"equivalent_diameter_{unit}"
@@ -123,12 +123,12 @@ class ParticleSizes(ImageMeasure):
         return {"Particles": listed} if self.rows else {}
 
     def to_json(self) -> dict[str, Any]:
-        """Give the figures, too."""
+        """Return the record with the figures."""
         return Result.to_json(self) | core.cells_of(self)
 
 
 def _labels(image: core.Micrograph) -> tuple[Any, Any]:
-    """Label the objects of a label image from 1; give these, and its own numbers."""
+    """Relabel the objects of a label image from 1; also return the original labels."""
     values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
     numbers, labels = np.unique(np.append(0, values), return_inverse=True)
     labels = labels[1:].reshape(values.shape)
@@ -146,7 +146,7 @@ def _labels(image: core.Micrograph) -> tuple[Any, Any]:
 
 
 def _clear_share(labels: Any, found: dict[str, Any]) -> float | None:
-    """Share of the diameters of particles that are compact and stand apart."""
+    """Return the share of the diameters of particles that are compact and isolated."""
     outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
     reach = 2 * _BESIDE_PX + 1
     others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
@@ -164,7 +164,7 @@ def _clear_share(labels: Any, found: dict[str, Any]) -> float | None:
 def _measure(
     run: Run[ParticleSizeOptions], image: core.Micrograph
 ) -> core.Job[ParticleSizes]:
-    """Measure areas in units of the pixel's; what has no value cuts as borders do."""
+    """Measure areas in pixels; missing pixels cut particles as borders do."""
     calibrated_of(image, None)  # warns of a missing pixel size
     if run.options.labels:
         (labels, numbers), smaller = _labels(image), 0
@@ -236,7 +236,10 @@ PARTICLES = Verb(
     ParticleSizes,
     _measure,
     output=Output(
-        "where the table of one image goes, a row for each particle (.csv or .parquet)",
+        (
+            "path of the table of one image, with a row for each particle (.csv or "
+            ".parquet)"
+        ),
         required=False,
         ending=TABLE_SUFFIXES[0],
         also=TABLE_SUFFIXES[1:],

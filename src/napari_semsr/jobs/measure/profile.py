@@ -1,4 +1,4 @@
-"""The measuring verb of a line: its profile, widths, edge and pairs."""
+"""The verb `profile`: a profile along a line, with widths, edge and pairs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,13 +36,13 @@ from napari_semsr.core import (
 from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
 from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, size_of
 
-_SEVERAL = 2  # lines from which on they are told in a table
+_SEVERAL = 2  # lines from which on a table is used
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CurveFound(Sized):
-    """A curve along a line, and what was read off it."""
+    """A curve along a line, with its readings."""
 
     profile: Profile
     readings: Readings = field(metadata=FLAT)
@@ -53,7 +53,7 @@ class CurveFound(Sized):
         return "nm" if self.profile.calibrated else "px"
 
     def in_axis_unit(self, length: Estimate) -> Estimate:
-        """Give a length in the unit of the axis, with the calibration's error."""
+        """Convert a length to the axis unit, with the calibration's error."""
         length_nm = _in_nm(self.profile, length)
         if length_nm is not None:
             return length_nm
@@ -61,7 +61,7 @@ class CurveFound(Sized):
         return Estimate(*(self.profile.per_px * part for part in parts))
 
     def figures(self) -> dict[str, Figure]:
-        """Name and value of each reading; many lines are told by their middle."""
+        """Return name and value of each reading; many lines by their median."""
         readings, rows = self.readings, dict[str, Figure]()
         if readings.reason is not None:
             rows["Nothing found"] = Figure(readings.reason)
@@ -88,7 +88,7 @@ class CurveFound(Sized):
         return rows
 
     def _length(self, fit_length: Estimate | None, plain: float | None) -> Figure:
-        """Write a length with its interval, and what crossings read beside it."""
+        """Format a length with its interval, and its value from crossings."""
         k = self.profile.per_px
         beside = "" if plain is None else f"plain {plain * k:.4g}"
         if fit_length is None:
@@ -105,7 +105,7 @@ class CurveFound(Sized):
         return {name: Figure(middle, self.unit, note=f"(of {len(values)})")}
 
     def tables(self) -> dict[str, Mapping[str, Sequence[Any]]]:
-        """Give a row for each line and each pair, where there are several."""
+        """Return a row for each line and each pair, if there are several."""
         readings = self.readings
         if len(readings.lines) < _SEVERAL:
             return {}
@@ -143,7 +143,7 @@ class CurveFound(Sized):
         }
 
 
-# what a record tells of each line, of each two neighbours, and of an edge
+# record keys of each line, of two neighbours, and of an edge
 _OF_LINE = {
     "model": Quantity("Model"),
     "height": Quantity("Height", LEVELS),
@@ -186,7 +186,7 @@ def _cells(stem: str, label: str, part: str = "") -> tuple[property, property]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ProfileReport(CurveFound):
-    """Profile of an image along a line: the curve, and what was read off it.
+    """Profile of an image along a line: the curve and its readings.
 
     In the record ``fwhm_`` is that of the highest line, and lengths are in nm and in px
     along the line.
@@ -220,20 +220,20 @@ class ProfileReport(CurveFound):
 
     @property
     def peaks_px(self) -> Annotated[list[float], record_quantity("Peaks", "px")]:
-        """Where lines are."""
+        """Positions of lines in px."""
         return [line.at for line in self.readings.lines]
 
     @property
     def peaks_nm(
         self,
     ) -> Annotated[list[float] | None, record_quantity("Peaks", "nm", also="peaks_px")]:
-        """The same in nm."""
+        """Positions of lines in nm."""
         k = self.profile.nm_per_px
         return None if k is None else [place * k for place in self.peaks_px]
 
     @property
     def lines(self) -> Annotated[list[Any], record_quantity("Lines", keys=_OF_LINE)]:
-        """What was read of each line."""
+        """Readings of each line."""
         length = partial(_record_length, self.profile)
         return [
             {
@@ -249,7 +249,7 @@ class ProfileReport(CurveFound):
     def pairs(
         self,
     ) -> Annotated[list[Any], record_quantity("Neighbours", keys=_OF_PAIR)]:
-        """What was read of each two neighbouring lines."""
+        """Readings of each two neighbouring lines."""
         length = partial(_record_length, self.profile)
         return [
             {
@@ -268,7 +268,7 @@ class ProfileReport(CurveFound):
     def edge(
         self,
     ) -> Annotated[dict[str, Any] | None, record_quantity("Edge", keys=_OF_EDGE)]:
-        """What was read of the edge, if there is one."""
+        """Readings of the edge, if there is one."""
         edge, length = self.readings.edge, partial(_record_length, self.profile)
         if edge is None:
             return None
@@ -307,14 +307,14 @@ class ProfileReport(CurveFound):
         return _record_length(self.profile, stem, fit_length, plain)
 
     def figures(self) -> dict[str, Figure]:
-        """Say what the curve shows, below how it was taken."""
+        """Return the settings and readings of the curve."""
         profile = self.profile
         long = Figure(profile.length_px * profile.per_px, self.unit)
         wide = Figure(profile.lines, note="lines averaged")
         return {"Length": long, "Width": wide, **CurveFound.figures(self)}
 
     def to_json(self) -> dict[str, Any]:
-        """Give curve and readings as one record."""
+        """Return curve and readings as one record."""
         record: dict[str, Any] = jsonable(
             {
                 "image": self.image,
@@ -337,7 +337,7 @@ _RECORDED = (
 
 
 def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
-    """Turn a length into nm, with the error of the calibration in its own."""
+    """Convert a length to nm, adding the error of the calibration."""
     k = profile.nm_per_px
     if length is None or k is None:
         return None
@@ -350,7 +350,7 @@ def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
 def _record_length(
     profile: Profile, name: str, fit_length: Estimate | None, plain: float | None
 ) -> dict[str, Any]:
-    """Record a length in nm and px, by its fit and plainly."""
+    """Record a length in nm and px, from its fit and from crossings."""
     in_nm = None
     if plain is not None and profile.calibrated:
         in_nm = plain * profile.per_px

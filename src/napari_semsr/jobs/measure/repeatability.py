@@ -1,4 +1,4 @@
-"""Map by how much two scans of one place differ, block by block."""
+"""Map the differences of two scans of one place, block by block."""
 
 import math
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ _LEAST_SHOWN = 0.9  # of the first scan: less is said; chosen, drift takes some 
 
 @dataclass(frozen=True, slots=True)
 class RepeatabilityReport(MapMade):
-    """By how much two scans of one place differ; grey levels are those of the first.
+    """Differences of two scans of one place, in grey levels of the first.
 
     `sd` is that of one scan, the root mean square of the differences over √2. Of that,
     `noise` has no memory of the neighbouring pixel, and `rest` is drift, charging,
@@ -82,12 +82,12 @@ class RepeatabilityReport(MapMade):
 
     @property
     def verdict(self) -> str:
-        """What to think of the deviation."""
+        """An assessment of the deviation."""
         share = self.noise_share
         if share is None:
             return ""
         if share >= _MOSTLY:
-            return "mostly noise: averaging more scans makes it less"
+            return "mostly noise: averaging more scans reduces it"
         return "mostly not noise: drift, charging or focus changed between the scans"
 
     moved = figure(lambda made: format_shift(made.shift_px), "Moved by", tabled=False)
@@ -96,7 +96,7 @@ class RepeatabilityReport(MapMade):
 def compare_scans(
     run: Run[ErrorMapOptions], one: Micrograph, other: Micrograph
 ) -> Job[RepeatabilityReport]:
-    """Map by how much two scans of one place differ; neither counts as the truth."""
+    """Map the differences of two scans of one place; neither counts as the truth."""
     settings = run.options
     pair, offset = ScanPair.of(one, other), Offset()
     if settings.align:
@@ -114,9 +114,9 @@ def compare_scans(
     match = yield from match_scans(pair)
     if match.correlation <= 0:
         warn(
-            f"The grey levels of {other.name} run against those of {one.name} "
-            f"(r {match.correlation:.2f}): they do not show one place, or one of them "
-            "is inverted.",
+            f"The grey levels of {other.name} run against those of {one.name} (r "
+            f"{match.correlation:.2f}): they show different places, or one of them is "
+            "inverted.",
             "contrast-inverted",
         )
     yield Progress(0, 0, "measuring the range of grey levels")
@@ -138,8 +138,8 @@ def compare_scans(
     scan_map = yield from run.keep(blocks, about, part=SCANS)
     if tally.sd == 0:
         warn(
-            f"{one.name} and {other.name} are equal in every pixel: a copy is no "
-            "second scan, and tells nothing of the microscope.",
+            f"{one.name} and {other.name} are equal in every pixel: use an "
+            "independent second scan, not a copy.",
             "same-image",
         )
     names = ("sd", "noise", "rest", "mean", "p95")

@@ -1,4 +1,4 @@
-"""The measuring jobs of resolution: ring correlation, its map, one image, spectra."""
+"""Jobs that measure resolution: ring correlation, FRC maps, decorrelation, spectra."""
 
 import warnings
 from dataclasses import dataclass, field, replace
@@ -80,17 +80,17 @@ from napari_semsr.jobs.verb import (
     size_of,
 )
 
-# The halves of a mosaic, which lie beside it.
+# The halves of a mosaic, stored next to it.
 
 Halves = tuple[Micrograph, Micrograph]
 ALONE = "It is measured as a single image."
-"""What is said of a mosaic whose halves are not used."""
+"""Appended to the reason why a mosaic's halves are not used."""
 
 
 def find_halves(
     mosaic: Path, mosaic_image: Micrograph
 ) -> tuple[Halves | None, Message | None]:
-    """Find the halves that belong to a mosaic, or say why there are none."""
+    """Find the halves of a mosaic, or return why there are none."""
     paths = half_paths(mosaic)
     there = [path for path in paths if path.exists()]
     history = mosaic_image.provenance
@@ -117,7 +117,7 @@ def find_halves(
 
 
 def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
-    """Say why halves are not those of the mosaic beside them; empty where they are."""
+    """Return why halves do not match the mosaic; empty if they do."""
     if mosaic.suffix.lower() == ".png":
         return "is a PNG, whose grey values are not those of its halves"
     mosaic_stored = read(mosaic)
@@ -126,7 +126,7 @@ def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
             (item.shape, item.scale, item.origin) for item in (mosaic_stored, half)
         ]
         if lying[0] != lying[1] or mosaic_image.shape != half.shape:
-            return "has halves beside it that lie on another grid"
+            return "has halves next to it on another grid"
     own_recipe = _recipe(mosaic_stored.provenance)
     if any(
         own_recipe is None or _recipe(half.provenance) != own_recipe for half in halves
@@ -139,7 +139,7 @@ def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
 
 
 def _recipe(history: Provenance | None) -> dict[str, Any] | None:
-    """Tell what a mosaic and its halves have in common; None for other images."""
+    """Return what a mosaic and its halves share; None for other images."""
     if history is None or history.defining_step().job != "stitch":
         return None
     recipe = history.defining_step().reproducible_record()
@@ -147,9 +147,9 @@ def _recipe(history: Provenance | None) -> dict[str, Any] | None:
     return recipe
 
 
-# How far the second image lies off the first.
+# Shift of the second image relative to the first.
 
-_NOISE_PX = 1024  # in the middle, where shared noise is looked for; chosen: 0.2 s
+_NOISE_PX = 1024  # in the centre, tested for shared noise; chosen: 0.2 s
 _STILL = Message(
     "They share noise, such as a detector's pattern, that did not move with the "
     "sample.",
@@ -162,7 +162,7 @@ def _offset(
     second: Micrograph | None,
     settings: "FrcJobOptions | FrcMapJobOptions",
 ) -> Offset:
-    """Find the shift of the second image, if one is asked for."""
+    """Find the shift of the second image, if requested."""
     if second is None or not settings.register or first.shape != second.shape:
         return Offset()
     offset = offset_between(first, second)
@@ -176,12 +176,12 @@ def _offset(
 
 
 def _doubt_text(offset: Offset) -> str | None:
-    """Say that two images were not registered, and why."""
+    """Explain why two images were not registered."""
     return f"The images were not registered. {offset.doubt}" if offset.doubt else None
 
 
 def _cut_off_warning(beyond: str) -> str:
-    """Warn of a resolution that is finer than light carries, where one is."""
+    """Return a warning if a resolution is finer than the optical cut-off."""
     if beyond:
         warn(beyond, "finer-than-optics")
     return beyond
@@ -192,31 +192,30 @@ def _cut_off_warning(beyond: str) -> str:
 
 _REGISTER = "Register the second image"
 _BEFORE = (
-    "Move the second image onto the first by parts of a pixel before, where a shift is "
-    "believed."
+    "First shift the second image onto the first with subpixel accuracy, if the "
+    "shift is reliable."
 )
-with warnings.catch_warnings():  # of a name that the class of all classes has, too
+with warnings.catch_warnings():  # shadows an attribute of `type`
     warnings.simplefilter("ignore", UserWarning)
 
     class FrcJobOptions(FrcOptions):
-        """How to lay one or two images over each other and correlate them."""
+        """Options of the registration and correlation of one or two images."""
 
         register: bool = option(True, _REGISTER, _BEFORE)
 
     class FrcMapJobOptions(FrcMapOptions):
-        """The same block by block."""
+        """The same options for a map of blocks."""
 
         register: bool = option(True, _REGISTER, _BEFORE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Correlated(ImageMeasure):
-    """What was found of one image or two that lie over each other.
+    """Correlation of one image or of two superposed images.
 
-    `found_shift_px` is by how much the second image was found to lie off, where that
-    was looked for; by what it was moved, the result says. `note` tells why a mosaic's
-    halves were not used, that only a part could be measured, or why the images were
-    not registered.
+    `found_shift_px` is the measured shift of the second image, if requested; the result
+    has the shift that was applied. `note` states why a mosaic's halves were not used,
+    that only a part could be measured, or why the images were not registered.
     """
 
     note: Annotated[str | None, Quantity("Note", tabled=False)]
@@ -229,7 +228,7 @@ class _Correlated(ImageMeasure):
     def second_off(
         self,
     ) -> Annotated[str | None, Quantity("Shift of second image", tabled=False)]:
-        """How far the second image lay off, and whether that was taken off."""
+        """Shift of the second image, and whether it was corrected."""
         if self.found_shift_px is None or self.found_shift_sd_px is None:
             return None
         y, x = self.found_shift_px
@@ -242,13 +241,13 @@ class _Correlated(ImageMeasure):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrcReport(_Correlated):
-    """Fourier ring correlation of one or two images; its numbers are the result's."""
+    """Fourier ring correlation of one or two images."""
 
     result: FrcResult = field(metadata=FLAT)
 
 
 def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | None]:
-    """Give the halves that a mosaic alone is measured by; tell why there are none."""
+    """Return the halves of a single mosaic, or why there are none."""
     halves, image = run.named.get("halves"), run.given["a"]
     alone = "b" not in run.given and halves is None
     if not alone or isinstance(image, Micrograph) or run.options.split != "diagonal":
@@ -262,7 +261,7 @@ def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | N
 def _know_both(
     run: Run[Any], first: Micrograph, second: Micrograph | None
 ) -> Job[tuple[Micrograph, Micrograph | None]]:
-    """Let two images know themselves, so that it is seen if one made the other."""
+    """Record both images, so that a common history is detected."""
     if second is None or first.provenance is second.provenance is None:
         return first, second
     records = (yield from run.record("a")), (yield from run.record("b"))
@@ -310,7 +309,7 @@ def _correlate(
 
 
 def _pair(alone: str) -> tuple[ImageIn, ImageIn]:
-    """Give the images of both verbs; `alone` is what becomes of one."""
+    """Declare the images of both verbs; `alone` says how a single one is measured."""
     first = (
         "an image; alone, a mosaic is measured by the halves that "
         f"`stitch(halves=True)` wrote beside it, and any other {alone}"
@@ -364,7 +363,7 @@ FRC = Verb(
 )
 
 
-# The FRC map of one or two images, written as an image in nm.
+# FRC map of one or two images, written as an image in nm.
 
 
 _MEDIAN = Quantity("Median", "nm", also="median_px", interval="median_interval_nm",
@@ -375,11 +374,11 @@ _P90 = replace(_P10, label="90th percentile", also="p90_px")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrcMapReport(_Correlated):
-    """What the blocks of one or two images resolve: the map's spread and failures.
+    """Resolution of blocks of one or two images: statistics and failures.
 
-    `median_interval` is by the noise of the blocks and, in nm, the pixel size;
-    `reasons` count blocks, `field_reason` is noise that both images share, seen in all
-    blocks pooled.
+    `median_interval` includes the noise of the blocks and, in nm, the error of the
+    pixel size; `reasons` count blocks, `field_reason` is noise that both images share,
+    seen in all blocks pooled.
     """
 
     output: str | None
@@ -411,23 +410,23 @@ class FrcMapReport(_Correlated):
 
     @property
     def reason(self) -> Annotated[str | None, Quantity("Reason", shown=False)]:
-        """Why most blocks have no resolution, where none has one."""
+        """The most frequent reason for failure, if all blocks failed."""
         reasons = self.reasons if self.median_px is None else {}
         return max(reasons, key=lambda name: reasons[name], default=None)
 
     @property
     def why(self) -> Annotated[str | None, record_quantity("Why")]:
-        """The same in words."""
+        """The same reason in words."""
         return self.reason and f"most: {REASON_TEXTS[self.reason]}"
 
     @property
     def verdict(self) -> str:
-        """What to think of the median."""
+        """An assessment of the median."""
         beyond = beside_cut_off(self.median_nm, self.cut_off_nm)
         return beyond or beside_pixels(self.median_px)
 
     def figures(self) -> dict[str, Figure]:
-        """Say of how many blocks some failed, and why."""
+        """Return the number of failed blocks, with reasons."""
         rows = declared_figures(self)
         rows["Failed"] = replace(rows["Failed"], note=f"of {self.blocks} blocks")
         for name, count in self.reasons.items():
@@ -449,7 +448,7 @@ def _map_resolution(
         count, blocks = result.incomplete, result.blocks
         if count:
             note = f"{count} of {blocks} blocks are not covered by both halves"
-            less = ": take smaller blocks, or scan with more overlap."
+            less = ": use smaller blocks, or scan with more overlap."
             note += "." if count < blocks else less
         for half in halves:
             job = record_input(half, half, run.opening, role="half")
@@ -480,7 +479,7 @@ def _map_resolution(
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
         value = result.percentile(share)
         in_px[name] = None if value is None else value / pixel
-    ends = replace(result, size_error=0.0).median_interval  # in px none errs
+    ends = replace(result, size_error=0.0).median_interval  # in px there is no error
     return FrcMapReport(
         **run.facts(sized_image),
         output=run.output,
@@ -530,7 +529,7 @@ FRC_MAP = Verb(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecorrelationReport(Sized):
-    """Cut-off of an image; its numbers and curves are those of `result`."""
+    """Cut-off of an image by decorrelation analysis."""
 
     image: str
     result: Decorrelation = field(metadata=FLAT)
@@ -539,15 +538,15 @@ class DecorrelationReport(Sized):
 def _decorrelate(
     run: Run[DecorrelationOptions], source: Micrograph
 ) -> Job[DecorrelationReport]:
-    """Measure the cut-off, and say of what a network drew that it is no resolution."""
+    """Measure the cut-off; warn if a network made the image."""
     size = size_of(calibrated_of(source, None))
     result = yield from measure_decorrelation(source, run.options)
     network = source.provenance and source.provenance.network()
     if network:
         warn(
             f"{source.name} was made by the network {network[0]}, so decorrelation "
-            "tells how fine the network draws, not what was resolved; measure the "
-            "image before it, or hold it against another (`frc()`, `error_map()`).",
+            "describes the network's output, not what was resolved; measure the "
+            "original image, or compare two images (`frc()`, `error_map()`).",
             "made-by-network",
         )
     return DecorrelationReport(**size, image=run.names[0], result=result)
@@ -590,14 +589,14 @@ DECORRELATION = Verb(
 
 
 def _holding(share: float, unit: str, **more: str) -> property:
-    """Make the property of the frequency below which a share of the power lies."""
+    """Make the property of the frequency below which a share of the power is."""
 
     def get(report: "SpectrumReport") -> float | None:
         frequency = getattr(report.radial, f"frequency_per_{unit}")
         power = np.cumsum(report.radial.power * report.radial.samples)
         if frequency is None or not len(power) or power[-1] <= 0:
             return None
-        # up to where each ring ends; the first is one ring from the middle
+        # outer edge of each ring
         ends = np.asarray(frequency) + frequency[0] / 2
         ends, power = np.r_[frequency[0] / 2, ends], np.r_[0.0, power]
         return float(np.interp(share * power[-1], power, ends))
@@ -628,7 +627,7 @@ class SpectrumReport(Sized):
 def _take_spectrum(
     run: Run[SpectrumOptions], source: Micrograph
 ) -> Job[SpectrumReport]:
-    """Take the power spectrum, and write the plane or the curve."""
+    """Compute the power spectrum, and write the plane or the curve."""
     yield Progress(1, 3, "transforming")
     spectrum, target = measure_spectrum(source, run.options), run.target
     yield Progress(2, 3, "writing")
@@ -658,7 +657,7 @@ def _take_spectrum(
 
 
 def spectrum_look(plane: NDArray[Any]) -> DisplaySettings:
-    """Choose how a centred spectrum is shown."""
+    """Return the display settings of a centred spectrum."""
     return DisplaySettings(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
 
 

@@ -1,4 +1,4 @@
-"""Any measure over many images: a tidy table with a row for each."""
+"""Measure many images into a table with a row for each."""
 
 import glob
 import hashlib
@@ -73,14 +73,14 @@ _TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measuring verb, and what a row holds of its report."""
+    """A measuring verb, and the columns of its result."""
 
     verb: Verb[Any, Any]
-    result: type[Result]  # of the verb, with its options
+    result: type[Result]  # arguments of the verb, with its options
 
     @property
     def roles(self) -> tuple[tuple[str, ...], ...]:
-        """What a table may call each image; the first name is that of our own."""
+        """Column names accepted for each image, the usual name first."""
         return tuple((one.column or one.name, *one.also) for one in self.verb.images)
 
     @property
@@ -90,18 +90,18 @@ class Measure:
 
     @property
     def images_needed(self) -> int:
-        """Images without which nothing can be measured."""
+        """Number of required images."""
         return sum(not one.optional for one in self.verb.images)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Columns of what is found."""
+        """Columns of measured values."""
         return columns_of(self.result)
 
 
 @cache
 def measure_of(name: str) -> Measure:
-    """Give a measuring verb by its name; refuse others."""
+    """Return a measuring verb by name; refuse others."""
     verb = verb_of(name) if name in MEASURES else None
     if verb is None:
         msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
@@ -117,7 +117,7 @@ _IMAGE_END = re.compile(r"(\.ome)?\.(zarr|tiff?|png|jpe?g|bmp)$", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """What a row is measured from."""
+    """The input of a row."""
 
     paths: tuple[Path | None, ...]  # one for each role
     given: Cells = field(default_factory=dict)  # further cells of a table
@@ -125,7 +125,7 @@ class _Item:
 
 
 def is_many(image: object) -> bool:
-    """Tell a folder, a glob or a table from an image."""
+    """Return whether it is a folder, a glob or a table, not an image."""
     if not isinstance(image, (str, os.PathLike)):
         return isinstance(image, Sequence)
     path = Path(image)
@@ -171,8 +171,8 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
     if _is_sheet(Path(images)):
         if second is not None:
             msg = (
-                f"{images} names all images of each row, so nothing goes with it, got "
-                f"{second}."
+                f"{images} names all images of each row, so a second image cannot be "
+                f"given, got {second}."
             )
             raise OptionError(msg, code="options-contradict")
         return list(_of_sheet(measure, Path(images)))
@@ -181,8 +181,8 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         return _there([_check_count(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
-            "The second image must be an image, a folder or a glob, got "
-            f"{second}; a table that names both comes alone."
+            f"The second image must be an image, a folder or a glob, got {second}; a "
+            "table that names both must be given alone."
         )
         raise OptionError(msg, code="wrong-type")
     seconds = find_images(second)
@@ -193,7 +193,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
 
 
 def _there(items: list[_Item]) -> list[_Item]:
-    """Refuse a name that was mistyped, before a table is made for it."""
+    """Refuse a missing file before a table is written."""
     for path in dict.fromkeys(path for item in items for path in item.paths):
         if path is not None and not path.exists():
             raise no_file(path)
@@ -215,7 +215,7 @@ def _check_count(measure: Measure, paths: Sequence[Path | None]) -> _Item:
 
 
 def _pair_images(firsts: list[Path], seconds: list[Path], where: object) -> list[_Item]:
-    """Pair images of two folders by their names, with the same ending or another."""
+    """Pair images of two folders by name; suffixes may differ."""
     by_name = {normalize("NFC", path.name): path for path in seconds}
     by_name |= {path.name: path for path in seconds}
     by_stem = {_stem(path): path for path in reversed(seconds)}
@@ -225,13 +225,13 @@ def _pair_images(firsts: list[Path], seconds: list[Path], where: object) -> list
         paths = filter(None, (by_name.get(name) for name in names))
         other = next(paths, by_stem.get(_stem(path)))
         fault = Message(
-            f"There is no image of the name {_stem(path)} in {where}.",
+            f"There is no image with the name {_stem(path)} in {where}.",
             "second-image-missing",
         )
         items.append(_Item((path, other), fault="" if other else fault))
     if all(item.fault for item in items):
         msg = (
-            "The images of both folders must bear the same names, got "
+            "The images of both folders must have the same names, got "
             f"{firsts[0].name} and {seconds[0].name}; name the pairs in a table."
         )
         raise ReadError(msg, code="second-image-missing")
@@ -243,7 +243,7 @@ def _stem(path: Path) -> str:
 
 
 def _of_sheet(measure: Measure, path: Path) -> Iterator[_Item]:
-    """Read the rows of a table; paths in it are counted from its folder."""
+    """Read the rows of a table; paths in it are relative to its folder."""
     for columns, cells in rows_of_images(path, measure.roles, measure.images_needed):
         names = [cells[name] if name else "" for name in columns]
         paths = tuple(
@@ -285,14 +285,14 @@ def rows_of_images(
         yield columns, {name: sheet.with_point(cell) for name, cell in cells.items()}
 
 
-# What a row was measured from, and how, so that it need not be measured again.
+# Fingerprints of rows, which tell whether a row must be measured again.
 
 _LAST = ("warnings", "error", "fingerprint")
 _PENDING = "Not measured yet; give `resume` to go on."
 
 
 def _own_columns(measure: Measure) -> tuple[str, ...]:
-    """Columns of a table, but for those that were given with the images."""
+    """Columns of a table, except those given with the images."""
     return (*measure.names, *measure.columns, *_LAST)
 
 
@@ -302,14 +302,14 @@ def _digest(value: object) -> str:
 
 
 def _fingerprint(way: str, item: _Item) -> str:
-    """Tell how and from which files a row is measured."""
+    """Return a fingerprint of a row's options and files."""
     there = [path for path in item.paths if path is not None]
     files = [one for path in there for one in (path, *companions(path))]
     return f"{way}-{_digest([file_state(one) for one in files])}"
 
 
 def path_in_table(path: Path | None, table: Path | None) -> str | None:
-    """Write a path as it is counted from the table, where it lies beside or below."""
+    """Write a path relative to the table, if it is next to it or below."""
     if path is None or table is None:
         return None if path is None else path.as_posix()
     whole, folder = path.absolute(), table.absolute().parent
@@ -317,7 +317,7 @@ def path_in_table(path: Path | None, table: Path | None) -> str | None:
 
 
 def _value(text: str, mark: str) -> Cell:
-    """Read a cell of a table of ours, which a spreadsheet may have saved again."""
+    """Read a cell of our table, which a spreadsheet may have rewritten."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     number = text if mark == "," else text.replace(",", ".")
@@ -342,8 +342,8 @@ def _read_rows(path: Path, measure: Measure) -> list[Cells]:
     for line, cells in sheet.rows:
         if len(cells) != len(sheet.names):
             msg = (
-                f"{path} line {line} must hold {len(sheet.names)} cells to be resumed, "
-                f"got {len(cells)}; mend the line, or give `overwrite`."
+                f"{path} line {line} must hold {len(sheet.names)} cells to be "
+                f"resumed, got {len(cells)}; correct the line, or give `overwrite`."
             )
             raise WriteError(msg, code="table-invalid")
         row: Cells = {}
@@ -368,33 +368,33 @@ class MeasuredTable(Result):
     measure: str  # its verb
     table: str | None  # path, if it was written
     images: int  # rows
-    measured: int  # now, of the images that were asked for
-    kept: int  # those that had their row already
+    measured: int  # measured now, of the requested images
+    kept: int  # rows that were already there
     failed: int
     summary: dict[str, dict[str, float | int | None]]
-    reasons: dict[str, int]  # how many images have no result for each
+    reasons: dict[str, int]  # number of images without a result, for each
     rows: list[Cells]
 
 
 class _Rows:
-    """Rows of a table, of which those are measured that have none."""
+    """Rows of a table; only missing ones are measured."""
 
     def __init__(
         self, measure: Measure, items: Sequence[_Item], place: Path | None, way: str
     ) -> None:
         self.measure, self.items, self.place, self.way = measure, items, place, way
         self.found: list[Cells | None] = [None] * len(items)
-        self.others: list[Cells] = []  # of images not asked for
-        self.dropped = 0  # rows of images that are not there any more
+        self.others: list[Cells] = []  # of images not requested
+        self.dropped = 0  # rows of images that no longer exist
         self.added = False  # whether a row was measured
 
     def begin(self, item: _Item) -> Cells:
-        """Give the cells of a row that need no look at its files."""
+        """Return the cells of a row that do not depend on the content of its files."""
         paths = [path_in_table(path, self.place) for path in item.paths]
         return {**dict(zip(self.measure.names, paths, strict=True)), **item.given}
 
     def take_up(self, earlier: Sequence[Cells]) -> None:
-        """Keep rows that need not be measured again."""
+        """Keep the rows that need not be measured again."""
         names = self.measure.names
         earlier_rows = {tuple(row.get(name) for name in names): row for row in earlier}
         for number, item in enumerate(self.items):
@@ -417,19 +417,19 @@ class _Rows:
             raise WriteError(msg, code="other-run")
         if self.dropped:
             warn(
-                f"{self.dropped} of the rows of {self.place} were dropped, as their "
-                "images are not there any more.",
+                f"{self.dropped} of the rows of {self.place} were dropped, because "
+                "their images no longer exist.",
                 "rows-dropped",
             )
 
     def _is_there(self, row: Cells) -> bool:
-        """Whether all images of a row that is in the table are still there."""
+        """Return whether all images of a stored row still exist."""
         folder = Path() if self.place is None else self.place.parent
         row_values = [row.get(name) for name in self.measure.names]
         return all(is_there(folder / str(path)) for path in row_values if path)
 
     def measure_all(self, options: Mapping[str, Any]) -> Job[int]:
-        """Measure what has no row yet; what is measured when it is stopped is kept."""
+        """Measure missing rows; measured ones are kept if the run is stopped."""
         todo = [number for number, row in enumerate(self.found) if row is None]
         tasks = [self._task(number, options) for number in todo]
         yield from execute_each(tasks, self._add, self._write)
@@ -449,14 +449,14 @@ class _Rows:
         inputs = {one.name: File(path=str(path)) for one, path in files if path}
         how = {"verb": verb.name, "inputs": inputs, "options": options}
         call = Call.parse({"name": verb.name, **how})
-        # the one that others of a table differ by
+        # the name that makes rows distinct
         path = item.paths[self.measure.images_needed - 1]
         name = "" if path is None else path.name
         plan = Plan(calls=() if item.fault else (call,))
         return PlanTask(name, plan, given=row_begun, number=number)
 
     def _add(self, task: PlanTask, outcome: PlanOutcome) -> None:
-        """Take in what was measured; a fault is one of its cells."""
+        """Add a measured row; an error is stored in a cell."""
         row = dict(task.given)
         for record in outcome.records.values():
             row |= record.figures
@@ -467,7 +467,7 @@ class _Rows:
         self.added = True
 
     def table(self) -> list[Cells]:
-        """Give all rows, also of what is not measured yet, their columns in order."""
+        """Return all rows, including unmeasured ones, with ordered columns."""
         rows = [
             row or {**self.begin(item), "error": _PENDING}
             for item, row in zip(self.items, self.found, strict=True)
@@ -483,10 +483,10 @@ class _Rows:
 def _summary(
     rows: Sequence[Cells], columns: Iterable[str]
 ) -> dict[str, dict[str, float | int | None]]:
-    """Give mean and standard deviation over images of what are numbers."""
+    """Return mean and standard deviation over images of numeric columns."""
     numbers: dict[str, dict[str, float | int | None]] = {}
     for name in columns:
-        if name in _PIXEL:  # which is no result
+        if name in _PIXEL:  # not a result
             continue
         values = [
             float(cell)
@@ -534,7 +534,7 @@ def measure_table_job(
     every = rows.table()
     own_rows = every[: len(items)]
     failures = [row for row in own_rows if row["error"]]
-    _tell(own_rows, failures, target)
+    _warn_of_rows(own_rows, failures, target)
     has_reason = "reason" in _own_columns(measure)
     reasons = [str(row["reason"]) for row in every if has_reason and row["reason"]]
     return MeasuredTable(
@@ -573,10 +573,10 @@ def _check_table(
     return target
 
 
-def _tell(
+def _warn_of_rows(
     rows_asked: Sequence[Cells], failures: Sequence[Cells], table: Path | None
 ) -> None:
-    """Warn of what could not be measured, and of what must be taken with care."""
+    """Warn of failed rows, and of rows with warnings."""
     column = "" if table is None else f" of {table.name}"
     if failures and len(rows_asked) == 1:
         raise ReadError(str(failures[0]["error"]), code=code_of(failures[0]["error"]))

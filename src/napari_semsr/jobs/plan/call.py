@@ -1,4 +1,4 @@
-"""A call of a verb and a plan of several, as values that JSON can hold."""
+"""Calls of verbs and plans of several calls, as JSON values."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
@@ -14,12 +14,12 @@ class File(Options):
     Attributes
     ----------
     path : str
-        Where it is, or was when a history was written; empty if only its name is known.
+        Its path, now or when a history was written; empty if only its name is known.
     digest : str or None
-        As a history records it. A file whose content has another digest is refused by
-        `execute`; None if any content is right.
+        As recorded in a history. `execute` refuses a file with another digest; None
+        accepts any content.
     name : str
-        What sentences call it; by default the last part of its path.
+        Its name in messages; by default the last part of its path.
     """
 
     type: Literal["file"] = "file"
@@ -29,16 +29,16 @@ class File(Options):
 
 
 class CallOutput(Options):
-    """What an earlier call of the plan writes.
+    """Output of an earlier call of the plan.
 
     Attributes
     ----------
     call : str
-        Its name.
+        Name of the call.
     part : str or None
-        Which of its files, as `output_path` finds it; None for its output.
+        Which of its files, as for `output_path`; None for its output.
     file : File or None
-        Where that file was when a history was written, if it was ever saved.
+        The file when a history was written, if it was saved.
     """
 
     type: Literal["output"] = "output"
@@ -48,7 +48,7 @@ class CallOutput(Options):
 
 
 class Hole(Options):
-    """An input that is left open, until `Plan.fill` names a file for it."""
+    """A placeholder for an input, until `Plan.fill` sets a file."""
 
     type: Literal["hole"] = "hole"
     name: str = "image"
@@ -67,8 +67,8 @@ class Call(Options):
     verb : str
         Name of the verb, or of a job that has no command.
     inputs : dict of str to input or to a tuple of inputs
-        What it reads, by the names of the verb's images and files; by the name of an
-        option if a file is its value, such as ``psf``.
+        Inputs by the names of the verb's images and files, or of an option whose value
+        is a file, such as ``psf``.
     options : dict of str to object
         Options of the verb and of reading, as JSON, by their names.
     outputs : dict of str to str
@@ -82,26 +82,26 @@ class Call(Options):
     outputs: dict[str, str] = Field(default_factory=dict)
 
     def each_input(self) -> Iterator[tuple[str, Input]]:
-        """Go through its inputs with their names, through several of one name too."""
+        """Iterate over its inputs with their names, including several of one name."""
         for role, value in self.inputs.items():
             for one in value if isinstance(value, tuple) else (value,):
                 yield role, one
 
 
 class Plan(Options):
-    """Calls in an order in which each finds what it reads.
+    """Calls, each after those whose outputs it reads.
 
     Attributes
     ----------
     calls : tuple of Call
         Their names differ.
     result : CallOutput or None
-        The file that the plan is for, if it is for one.
+        The file that the plan makes, if it is for one.
 
     Raises
     ------
     OptionError
-        If two calls have one name, or one reads what no call before it writes.
+        If two calls have the same name, or one reads what no earlier call writes.
     """
 
     calls: tuple[Call, ...]
@@ -113,30 +113,33 @@ class Plan(Options):
         for call in self.calls:
             for role, one in call.each_input():
                 if isinstance(one, CallOutput) and one.call not in before:
-                    msg = f"{call.name} reads {role} of {one.call}, no call before it"
+                    msg = (
+                        f"{call.name} reads {role} of {one.call}, which is not an "
+                        "earlier call"
+                    )
                     raise ValueError(msg)
             if call.name in before:
-                msg = f"two calls are named {call.name}"
+                msg = f"two calls have the name {call.name}"
                 raise ValueError(msg)
             before.add(call.name)
         if self.result is not None and self.result.call not in before:
-            msg = f"its result is of {self.result.call}, no call of it"
+            msg = f"its result is of {self.result.call}, which is not one of its calls"
             raise ValueError(msg)
         return self
 
     @property
     def holes(self) -> tuple[str, ...]:
-        """Names of the inputs that are left open."""
+        """Names of the placeholders."""
         each = (one for call in self.calls for _, one in call.each_input())
         return tuple(dict.fromkeys(one.name for one in each if isinstance(one, Hole)))
 
     def fill(self, **files: File) -> Self:
-        """Copy the plan with a file in place of each hole, by its name.
+        """Return a copy of the plan with a file for each placeholder, by name.
 
         Raises
         ------
         OptionError
-            If a hole gets no file.
+            If a placeholder gets no file.
         """
         left = [name for name in self.holes if name not in files]
         if left:
@@ -158,10 +161,10 @@ class Plan(Options):
         return self.model_copy(update={"calls": tuple(calls)})
 
     def to_json(self) -> dict[str, Any]:
-        """Write it as values that JSON can hold."""
+        """Convert it to JSON values."""
         return self.model_dump(mode="json")
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote; what is no plan is refused by an `OptionError`."""
+        """Read the output of `to_json`; raise an `OptionError` if it is not a plan."""
         return cls.parse(dict(record))

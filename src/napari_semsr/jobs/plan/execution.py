@@ -1,4 +1,4 @@
-"""Carry out plans: run each call that has no result yet, here or on workers."""
+"""Execute plans: run each call without a result, locally or on workers."""
 
 import hashlib
 import json
@@ -54,23 +54,23 @@ T = TypeVar("T")
 Task = TypeVar("Task", bound="PlanTask")
 Digest = Callable[[Path], Job[str]]
 
-_LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls have a tenth
-_PAUSE_S = 2.0  # between writings of what is found; chosen: nobody looks more often
-_LISTEN_S = 0.25  # chosen: a cancel is heard at once
-_WAITING = 2  # plans for each worker next to the one that it runs; chosen
-_PARTS = 100  # of one call in the progress of all; chosen: percent
+_LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls need a tenth
+_PAUSE_S = 2.0  # seconds between saves of results; chosen
+_LISTEN_S = 0.25  # seconds; chosen: cancelling is immediate
+_WAITING = 2  # waiting plans per worker; chosen
+_PARTS = 100  # steps of one call in the overall progress; chosen: percent
 
 
 def known_verb(name: str) -> Verb[Any, Any]:
-    """Import a verb; refuse what is none by an `OptionError`."""
+    """Import a verb; raise an `OptionError` for other names."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"A plan calls {name!r:.60}, which is no verb."
+        msg = f"A plan calls {name!r:.60}, which is not a verb."
         raise OptionError(msg, code="verb-unknown")
     return verb
 
 
-# Where the files of a call are.
+# Paths of a call's files.
 
 
 def output_path(call: Call, folder: Path, part: str | None = None) -> Path | None:
@@ -84,8 +84,8 @@ def output_path(call: Call, folder: Path, part: str | None = None) -> Path | Non
         The folder of its plan.
     part : str, optional
         Another output by its name, a file by its path below an output that is a folder,
-        or a file that the verb writes next to its output. What the verb does not know
-        as such names its output.
+        or a file that the verb writes next to its output. Other names stand for its
+        output.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def _path_of(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
 def values_of_call(
     call: Call, calls: Mapping[str, Call], folder: Path
 ) -> dict[str, Any]:
-    """Give all that `Verb.start` takes; `calls` are those of its plan by name."""
+    """Return the arguments of `Verb.start`; `calls` are those of its plan by name."""
     paths = {
         role: [str(_path_of(one, calls, folder)) for one in source]
         if isinstance(source, tuple)
@@ -131,11 +131,11 @@ def values_of_call(
     return {**call.options, **paths, **outputs}
 
 
-# Which content a file has: as a history records it.
+# Digests of file contents, as histories record them.
 
 
 def digest_of_file(path: Path) -> Job[str]:
-    """Digest a table, a blur, a model."""
+    """Compute the digest of a table, a blur or a model."""
     if path.is_dir():
         msg = f"{path} must be a file, got a folder."
         raise ReadError(msg, code="not-a-file")
@@ -143,15 +143,15 @@ def digest_of_file(path: Path) -> Job[str]:
 
 
 def digest_of_values(path: Path, reading: ReadOptions | None = None) -> Job[str]:
-    """Digest grey values of a file, as of an image in memory."""
+    """Compute the digest of a file's grey values, as for an image in memory."""
     return digest_values(open_image(path, reading, blank=True))
 
 
 def digests_of_input(call: Call, role: str, file: File) -> tuple[Digest, ...]:
-    """Give the ways in which a history may have made the digest of an input.
+    """Return functions for each way in which a history may digest an input.
 
-    An image in a file is recorded by its bytes and by which image of the file was read,
-    one in memory by its grey values; a scan of frames by all that is read of it.
+    An image in a file is recorded by the file's bytes and the index of the image, one
+    in memory by its grey values, a scan of frames by all that is read.
     """
     verb = known_verb(call.verb)
     item = verb.arguments.get(role)
@@ -176,26 +176,26 @@ def digests_of_input(call: Call, role: str, file: File) -> tuple[Digest, ...]:
 
 
 def _check_content(call: Call, role: str, file: File) -> Job[None]:
-    """Refuse a file whose content is not that of its digest."""
+    """Refuse a file whose content does not match its digest."""
     if file.digest is None:
         return
     for digest in digests_of_input(call, role, file):
-        with suppress(SemsrError):  # a file may be no image
+        with suppress(SemsrError):  # a file may not be an image
             if (yield from digest(Path(file.path))) == file.digest:
                 return
     msg = (
         f"The {role} {file.name or Path(file.path).name} of {call.name} has changed "
-        f"since it was recorded with {file.digest}: give the file that has this digest."
+        f"since it was recorded with {file.digest}: give the file with this digest."
     )
     raise ReadError(msg, code="content-changed")
 
 
-# Which calls have a result.
+# Validity of results.
 #
-# A call has one if its key is the recorded one and its outputs are as it left them. The
-# key is made of the verb, the version, the options, the contents of what is read, and
-# the keys of the calls whose outputs are read. A change of a call therefore repeats
-# what depends on it, and nothing else.
+# A result is valid if its key equals the recorded one and its outputs are unchanged.
+# The key depends on the verb, the version, the options, the contents of inputs, and the
+# keys of the calls whose outputs are read. A changed call therefore only repeats calls
+# that depend on it.
 
 
 def file_state(path: Path) -> list[Cell]:
@@ -204,7 +204,7 @@ def file_state(path: Path) -> list[Cell]:
         if not path.is_dir():
             return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
         files = [(str(one.relative_to(path)), one.stat()) for one in files_below(path)]
-    except (OSError, ValueError):  # there is none, or cannot be
+    except (OSError, ValueError):  # missing or not accessible
         return [path.name, 0, 0]
     facts = sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in files)
     text = json.dumps(facts, sort_keys=True)
@@ -213,7 +213,7 @@ def file_state(path: Path) -> list[Cell]:
 
 
 class CallRecord(Options):
-    """What a call found and warned of, as it is recorded.
+    """Recorded result of a call.
 
     Attributes
     ----------
@@ -222,9 +222,9 @@ class CallRecord(Options):
     warnings : list of str
         Sentences.
     outputs : dict
-        Name, size and time of change of each file that it wrote, by its path.
+        Name, size and modification time of each file that it wrote, by path.
     key : str
-        Digest of all that the result depends on.
+        Digest of everything that the result depends on.
     """
 
     figures: dict[str, Cell]
@@ -234,7 +234,7 @@ class CallRecord(Options):
 
 
 class _ResultsFile(Options):
-    """Results of a plan by the names of calls, and digests of files as last seen."""
+    """Results of a plan by call name, and digests of files when last read."""
 
     format: Literal[2] = 2
     calls: dict[str, CallRecord] = Field(default_factory=dict)
@@ -242,13 +242,13 @@ class _ResultsFile(Options):
 
 
 class Results:
-    """Results of a plan's calls: read once, written whole after each call.
+    """Results of a plan's calls, read once and rewritten after each call.
 
     Parameters
     ----------
     place : Path or None
-        The JSON file that holds them; one that cannot be read holds none. None to keep
-        nothing, so that every call runs.
+        JSON file of the results; an unreadable one counts as empty. If None, nothing is
+        stored and every call runs.
     folder : Path
         The folder of the plan.
     """
@@ -256,7 +256,7 @@ class Results:
     def __init__(self, place: Path | None, folder: Path) -> None:
         self.place, self.folder = place, folder
         self.keys: dict[str, str] = {}
-        self.found: dict[str, CallRecord] = {}  # by this execution, kept or run
+        self.found: dict[str, CallRecord] = {}  # reused or new
         self.heard: list[str] = []  # warnings of the call that ran last
         self.ran = 0
         self._file = _ResultsFile()
@@ -265,7 +265,7 @@ class Results:
             self._file = _ResultsFile.model_validate(json.loads(text))
 
     def find_kept(self, call: Call) -> Job[CallRecord | None]:
-        """Give the result of a call that need not run, and forget any other one."""
+        """Return the valid result of a call, and delete an invalid one."""
         if self.place is None:
             return None
         self.keys[call.name] = key = yield from self._key(call)
@@ -275,7 +275,7 @@ class Results:
         if record is not None and same and record.outputs == self._states(call):
             return record
         if self._file.calls.pop(call.name, None) is not None:
-            self._write()  # before the call touches its outputs
+            self._write()  # before the call changes its outputs
         return None
 
     def add(self, call: Call, result: CallRecord) -> CallRecord:
@@ -301,7 +301,7 @@ class Results:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _mark(self, one: Input) -> Job[str]:
-        """Write what an input is, whatever its path is."""
+        """Describe the content of an input, independently of its path."""
         if isinstance(one, CallOutput):
             return f"{self.keys[one.call]} {one.part or ''}"
         path = Path(one.path) if isinstance(one, File) else Path()
@@ -311,7 +311,7 @@ class Results:
         return " ".join(marks)
 
     def _digest(self, path: Path) -> Job[str]:
-        """Digest a file, unless it is as it was when that was done last."""
+        """Return the digest of a file, computed again only if the file changed."""
         now = file_state(path)
         stamp = self._file.files.get(str(path))
         if stamp is None or stamp[0] != now:
@@ -324,13 +324,13 @@ class Results:
         self.place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.place) as place:
             text = json.dumps(self._file.model_dump(), allow_nan=False)
-            place.write_text(text, encoding="utf-8")  # names that are no UTF-8 escaped
+            place.write_text(text, encoding="utf-8")  # non-UTF-8 names are escaped
 
 
 def _as_part_of(
     step: Progress, job: Job[T], hear: Callable[[str], object] = id, share: int = 0
 ) -> Job[T]:
-    """Report progress as part of that of all, of which a share is this job's."""
+    """Report progress of a job as a share of the overall progress."""
 
     def report(inner: Progress) -> Progress:
         steps_done = step.done + int(share * inner.fraction)
@@ -347,19 +347,20 @@ def execute(
     *,
     within: Callable[[Call], AbstractContextManager[object]] = lambda _: nullcontext(),
 ) -> Job[dict[str, CallRecord]]:
-    """Run the calls of a plan in order, but for those that have a result.
+    """Run the calls of a plan in order, except those with a valid result.
 
     Parameters
     ----------
     plan : Plan
         Without holes.
     folder : Path
-        Where its outputs go, in place of what is there; a store of this call resumes.
+        Folder of its outputs; existing ones are overwritten, a store of the same call
+        is resumed.
     results : Results, optional
-        What earlier executions found in this folder, which is kept and added to.
+        Results of earlier executions in this folder, which are reused and extended.
         Without them every call runs.
     within : callable, optional
-        Gives for each call what it runs within, such as a number of threads.
+        Returns a context manager for each call, such as a limit of threads.
 
     Returns
     -------
@@ -369,7 +370,8 @@ def execute(
     Raises
     ------
     ReadError
-        If a file has another digest than the plan states; what a call itself raises.
+        If a file has another digest than the plan states. Errors of calls are raised,
+        too.
     """
     plan.fill()
     calls = {call.name: call for call in plan.calls}
@@ -399,7 +401,7 @@ def _run(
     step: Progress,
     sentences: list[str],
 ) -> Job[CallRecord]:
-    """Run a call as its command would; `sentences` gets what it warns of."""
+    """Run a call as its command would; append its warnings to `sentences`."""
     for path in call.outputs.values():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
     verb, values = known_verb(call.verb), values_of_call(call, calls, folder)
@@ -428,29 +430,29 @@ def _run(
     )
 
 
-# Many plans: in this process, in processes of this machine, or on a cluster.
+# Many plans: in this process, in local processes, or on a cluster.
 
 
 @dataclass(frozen=True, slots=True)
 class PlanTask:
-    """A plan to carry out; a worker needs nothing else."""
+    """A plan to execute, with all that a worker needs."""
 
     name: str  # in progress
     plan: Plan  # without holes
     folder: str = ""  # of its outputs
-    state: Path | None = None  # file of results that are kept, else every call runs
+    state: Path | None = None  # file of results; if None, every call runs
     given: dict[str, Cell] = field(default_factory=dict)  # of its row in a table
     number: int = 0  # of that row
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOutcome:
-    """What a plan came to: records of the calls that have a result, by their names."""
+    """Result of a plan: records of the calls that have a result, by name."""
 
     records: dict[str, CallRecord]
-    error: str | None = None  # a `Message`, why the call after these failed
+    error: str | None = None  # a `Message`: why the next call failed
     warnings: tuple[str, ...] = ()  # of the last call that ran
-    ran: int = 0  # calls; the others had a result
+    ran: int = 0  # number of calls that ran; others had a result
 
 
 def execute_each(
@@ -462,7 +464,7 @@ def execute_each(
     scheduler: str | None = None,
     mark: Path | None = None,
 ) -> Job[None]:
-    """Carry out plans that do not read each other's outputs.
+    """Execute plans that do not read each other's outputs.
 
     Parameters
     ----------
@@ -471,11 +473,11 @@ def execute_each(
     report : callable
         Receives each task with its `PlanOutcome`, as soon as it is known.
     keep : callable
-        Writes what is found: from time to time, and at the end in any case.
+        Saves results periodically and at the end.
     workers : int
-        Processes of this machine; 1 for this one.
+        Number of local processes; 1 for the current one.
     scheduler : str, optional
-        Address of a Dask cluster in place of them, whose workers see the same files.
+        Address of a Dask cluster to use instead; its workers must see the same files.
     mark : Path, optional
         File that names this execution, so that workers of another one in the same
         folder end; workers need it.
@@ -483,7 +485,7 @@ def execute_each(
     Raises
     ------
     SemsrError
-        If the workers are lost; the fault of a call is in its `PlanOutcome`.
+        If the workers are lost. The error of a call is in its `PlanOutcome`.
     """
     written_at = float("-inf")
 
@@ -509,7 +511,7 @@ def execute_each(
 
 
 def plan_job(task: PlanTask) -> Job[PlanOutcome]:
-    """Carry out a plan; a fault ends it, and is in what it returns."""
+    """Execute a plan; an error ends it, and is returned."""
     results, error = Results(task.state, Path(task.folder)), None
     try:
         yield from execute(task.plan, Path(task.folder), results)
@@ -522,7 +524,7 @@ def plan_job(task: PlanTask) -> Job[PlanOutcome]:
 
 @contextmanager
 def _mark_execution(mark: Path) -> Iterator[str]:
-    """Name this execution, which ends the workers of any other one."""
+    """Write the name of this execution, which ends the workers of others."""
     token = uuid.uuid4().hex
     with replacing(mark) as place:
         place.write_text(token, encoding="utf-8")
@@ -535,7 +537,7 @@ def _mark_execution(mark: Path) -> Iterator[str]:
 def _here(
     tasks: Sequence[Task], report: Callable[[Task, PlanOutcome], object]
 ) -> Job[None]:
-    """Carry out one plan after the other."""
+    """Execute plans one after the other."""
     total, before = sum(len(task.plan.calls) for task in tasks), 0
     for task in tasks:
         job = plan_job(task)
@@ -547,18 +549,18 @@ def _here(
 
 
 def _among(task: PlanTask, before: int, total: int, step: Progress) -> Progress:
-    """Report a plan's step among all; its last call ends when its result is found."""
+    """Report a plan's progress among all plans; it ends with its result."""
     count = len(task.plan.calls)
     steps_done = before + min(int(count * step.fraction), max(0, count - 1))
     return Progress(steps_done, total, f"{task.name}: {step.message}")
 
 
-# On workers. A task is the values of a plan; files are not sent.
+# On workers. A task contains the values of a plan; files are not sent.
 
 
 @contextmanager
 def _local_cluster(workers: int) -> Iterator[str]:
-    """Start processes of this machine, which end with the execution."""
+    """Start local processes, which end with the execution."""
     import logging
 
     from distributed import LocalCluster
@@ -574,7 +576,7 @@ def _local_cluster(workers: int) -> Iterator[str]:
 
 
 def run_plan(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
-    """Carry out a plan as a worker does, until another execution begins or all end."""
+    """Execute a plan on a worker, until another execution starts or all end."""
     looked_at = float("-inf")
 
     def look(_: Progress) -> None:
@@ -584,12 +586,12 @@ def run_plan(task: PlanTask, mark: Path, token: str) -> PlanOutcome:
         looked_at = time.monotonic()
         if not mark.parent.is_dir():
             folder = mark.parent.parent
-            msg = f"A worker does not see {folder}: it needs the same files."
+            msg = f"A worker cannot access {folder}: all workers need the same files."
             raise SemsrError(msg, code="folder-missing")
         with suppress(OSError):
             if mark.read_text(encoding="utf-8") == token:
                 return
-        msg = "Another execution has begun, or this one has ended."
+        msg = "Another execution has started, or this one has ended."
         raise Cancelled(msg)
 
     return run(plan_job(task), look)
@@ -601,7 +603,7 @@ def _on_workers(
     address: str,
     mark: Path,
 ) -> Job[None]:
-    """Let workers carry out plans, a few of which wait at a time."""
+    """Execute plans on workers, with a few plans waiting at a time."""
     from napari_semsr.inference import remote_client, without_workers
 
     total, steps_done = sum(len(task.plan.calls) for task in tasks), 0
@@ -613,7 +615,7 @@ def _on_workers(
         try:
             with _mark_execution(
                 mark
-            ) as token:  # gone first: nothing then runs for long
+            ) as token:  # removed first, so that workers stop soon
                 while waiting or running:
                     threads = sum(client.nthreads().values())
                     while waiting and len(running) < (1 + _WAITING) * max(1, threads):
@@ -640,7 +642,7 @@ def _on_workers(
 
 
 def _outcome_of(future: Any) -> PlanOutcome:
-    """Fetch what a plan came to; a worker that died is an error of the plan."""
+    """Fetch the result of a plan; a dead worker is an error of the plan."""
     from distributed.comm.core import CommClosedError
     from distributed.scheduler import KilledWorker
 

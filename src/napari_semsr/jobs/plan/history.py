@@ -1,8 +1,8 @@
-"""Read a stored history as the plan that made the file; the only reader of them.
+"""Convert a stored history to the plan that made the file.
 
-A history names a job, its options and what it read, each input with its own history.
-What earlier versions stored in another form is brought into today's first, by one
-function for each job (`_CURRENT`).
+A history names a job, its options and inputs, each input with its own history. Forms
+stored by earlier versions are first converted to the current one, by a function for
+each job (`_CURRENT`).
 """
 
 from collections.abc import Callable, Mapping
@@ -29,21 +29,21 @@ from napari_semsr.jobs.stitch import HALF, digest_of_digests
 from napari_semsr.jobs.verb import FileIn, Verb
 from napari_semsr.simulation import ViewOptions
 
-_LEFT = {"trust": "b537c11d"}  # jobs of former versions, and the last commit with each
-_NOW = {"repeatability": "error-map"}  # jobs of former versions, and what is the same
-_DEEPEST = 8  # calls before the last one that are read; chosen: circles end
+_LAST_COMMITS = {"trust": "b537c11d"}  # of former jobs: the last commit with each
+_CURRENT_JOBS = {"repeatability": "error-map"}  # current names of former jobs
+_DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedPlan:
-    """The plan that made a file, and the record of each of its calls.
+    """The plan that made a file, with a record of each call.
 
     Attributes
     ----------
     plan : Plan
         Its last call made the file, which is its result.
     records : dict of str to Provenance
-        What is stored of each call, by its name: versions and device among it.
+        Stored record of each call by name, with versions and device.
     """
 
     plan: Plan
@@ -51,7 +51,7 @@ class RecordedPlan:
 
 
 def plan_of(history: Provenance, file: Path) -> Plan:
-    """Give the plan that made a file, by the history that is stored in it."""
+    """Return the plan that made a file, from its stored history."""
     return read_history(history, file).plan
 
 
@@ -63,7 +63,7 @@ def read_history(history: Provenance, file: Path) -> RecordedPlan:
     history : Provenance
         As the file stores it.
     file : Path
-        The file; sentences name it.
+        The file, named in messages.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def read_history(history: Provenance, file: Path) -> RecordedPlan:
     ReadError
         If the job cannot be run again, or the history is damaged.
     OptionError
-        If it sets what only a person may set.
+        If it sets an option that only a user may set.
     """
     reader = _Reader(file)
     result = reader.add(history)
@@ -83,20 +83,20 @@ def read_history(history: Provenance, file: Path) -> RecordedPlan:
 
 
 def repeatable_jobs() -> list[str]:
-    """Name the jobs whose output can be made again."""
-    return [job for job in (*JOBS, *_NOW) if _verb_of_job(job) is not None]
+    """Return the jobs whose output can be reproduced."""
+    return [job for job in (*JOBS, *_CURRENT_JOBS) if _verb_of_job(job) is not None]
 
 
 def _verb_of_job(job: str) -> Verb[Any, Any] | None:
-    """Give the verb that makes the output of a job again; None if none does."""
-    name = _NOW.get(job, job)
+    """Return the verb that reproduces the output of a job; None if none does."""
+    name = _CURRENT_JOBS.get(job, job)
     verb = verb_of(name) if name in JOBS else None
     makes = verb is not None and (verb.makes_image or name == "simulate")
     return verb if makes else None
 
 
 class _Reader:
-    """Reads a history into calls, those of the inputs first."""
+    """Converts a history to calls, those of the inputs first."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -137,12 +137,10 @@ class _Reader:
 
     def _verb(self, history: Provenance) -> Verb[Any, Any]:
         """Refuse a job that cannot be run again."""
-        if history.job in _LEFT:
+        if history.job in _LAST_COMMITS:
             msg = (
-                f"{self.file.name} was made by {history.job!r}, which left this "
-                "package, "
-                f"so that it cannot be made again; commit {_LEFT[history.job]} is the "
-                "last that can."
+                f"{self.file.name} was made by {history.job!r}, which was removed "
+                f"from this package; use commit {_LAST_COMMITS[history.job]}."
             )
             raise ReadError(msg, code="other-version")
         verb = _verb_of_job(history.job)
@@ -155,7 +153,7 @@ class _Reader:
         return verb
 
     def _options(self, verb: Verb[Any, Any], history: Provenance) -> dict[str, Any]:
-        """Give options of the verb and of reading, as its call takes them."""
+        """Return the verb's and reading options for its call."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
         refuse_user_only(own, user_only_options(verb.options), "A history")
@@ -176,7 +174,7 @@ class _Reader:
                 for name in ReadOptions.model_fields
                 if name in values and (side or name not in fields)
             }
-        for item in verb.files:  # such as landmarks that were in no file
+        for item in verb.files:  # such as landmarks that were not in a file
             if isinstance(options_stored.get(item.name), dict):
                 values_given[item.name] = options_stored[item.name]
         return values_given
@@ -184,7 +182,7 @@ class _Reader:
     def _inputs(
         self, verb: Verb[Any, Any], history: Provenance, depth: int
     ) -> dict[str, Input | tuple[Input, ...]]:
-        """Give what the call read, by the names of the verb's images and files."""
+        """Return the inputs of the call by argument name."""
         inputs: dict[str, Input | tuple[Input, ...]] = {}
         left = list(history.inputs)
         several = sum(not item.guide for item in verb.images) > 1
@@ -216,7 +214,7 @@ class _Reader:
         return dict(sorted(inputs.items(), key=lambda one: one[0] in roles.values()))
 
     def _image(self, record: InputRecord, depth: int) -> Input:
-        """Give an image: what a call makes, if its history can be read."""
+        """Return an image: the output of a call, if its history can be read."""
         file, input_history, count = (
             _file_of(record),
             record.provenance,
@@ -237,8 +235,8 @@ def _file_of(record: InputRecord) -> File:
     return File(path=record.path or "", digest=record.digest, name=record.name)
 
 
-# Older forms, and what jobs record in their own way, brought into one form: options and
-# ``reading`` by their names, files as guides or inputs by the names of what takes them.
+# Convert older and job-specific forms to one form: options and ``reading`` by name,
+# files as guides or inputs by the names of their arguments.
 
 
 def _with_options(
@@ -267,7 +265,7 @@ def _with_guides(verb: Verb[Any, Any], history: Provenance) -> Provenance:
 
 
 def _convert(history: Provenance, file: Path) -> Provenance:
-    """Take options of reading, which convert records next to the type."""
+    """Extract reading options, which convert records next to the data type."""
     if "dtype" not in history.options:
         msg = (
             f"{file.name} was averaged by the demonstration, which makes "
@@ -280,7 +278,7 @@ def _convert(history: Provenance, file: Path) -> Provenance:
 
 
 def _crop(history: Provenance, _: Path) -> Provenance:
-    """Leave out what belongs to an image that it is like, if there is none."""
+    """Remove options of the image given by `like`, if there is none."""
     if any(record.role == "like" for record in history.guides):
         return history
     of_like = ("like_pixel_size_nm", "search")
@@ -289,7 +287,7 @@ def _crop(history: Provenance, _: Path) -> Provenance:
 
 
 def _register(history: Provenance, file: Path) -> Provenance:
-    """Take the options of the call, and landmarks that were in no file."""
+    """Extract the options of the call, and landmarks that were not in a file."""
     options, guides = dict(history.options), {record.role for record in history.guides}
     search = options.get("searched")
     if search == "stored" and "transform" not in guides:
@@ -315,11 +313,11 @@ def _register(history: Provenance, file: Path) -> Provenance:
 
 
 def _frc_map(history: Provenance, file: Path) -> Provenance:
-    """Leave out the halves, which the mosaic was followed by before their role."""
+    """Remove the halves, which older versions recorded after the mosaic."""
     if "difference" in history.options:
         msg = (
-            f"{file.name} is the difference of two maps of a window: "
-            "make the maps again, and take it there."
+            f"{file.name} is the difference of two maps of a window: make the maps "
+            "again, and compute the difference there."
         )
         raise ReadError(msg, code="history-unknown")
     images = [record for record in history.inputs if record.role == "image"]
@@ -327,7 +325,7 @@ def _frc_map(history: Provenance, file: Path) -> Provenance:
 
 
 def _repeatability(history: Provenance, _: Path) -> Provenance:
-    """Compare two scans, which was a verb before error maps did."""
+    """Convert the former verb for comparing two scans to an error map."""
     roles = {"first": "reference", "second": "enhanced"}
     inputs = tuple(
         record.model_copy(update={"role": roles.get(record.role, record.role)})
@@ -337,7 +335,7 @@ def _repeatability(history: Provenance, _: Path) -> Provenance:
 
 
 def _simulate(history: Provenance, file: Path) -> Provenance:
-    """Leave out the view, which has no history, and of a scanned image the phantom."""
+    """Remove the view, which has no history, and the phantom of a scanned image."""
     if history.part is None:
         msg = (
             f"{file.name} does not state which image of its simulation it is, so that "
@@ -352,7 +350,7 @@ def _simulate(history: Provenance, file: Path) -> Provenance:
 
 
 def _stitch(history: Provenance, _: Path) -> Provenance:
-    """Take the half from the options, and heights as one folder."""
+    """Move the half out of the options, and merge heights into one folder."""
     half = history.options.get(HALF)
     more = {"part": f"half-{half['name']}"} if half is not None else {}
     heights = next((one for one in history.guides if one.role == "heights"), None)
@@ -381,7 +379,7 @@ def _enhance(history: Provenance, _: Path) -> Provenance:
 
 
 def _blend(history: Provenance, _: Path) -> Provenance:
-    """Take the image from the history of the result, which knows its digest."""
+    """Read the image from the history of the result, which has its digest."""
     before = {record.role: record for record in history.inputs}
     result = before.get("result")
     if result is not None and result.provenance and result.provenance.inputs:

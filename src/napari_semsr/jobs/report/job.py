@@ -1,4 +1,4 @@
-"""Images, pairs and measurements as one page, with a JSON file of every number."""
+"""Report images, pairs and measurements on one page, with a JSON file of all values."""
 
 import os
 import time
@@ -109,16 +109,17 @@ _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
 _NUMBERS = ".json"
 _TOLD = ("images", "pairs", "files")
-_MIDDLE_PX = 4096  # side of what is measured of a larger image; chosen: 2 GB at most
-_MOST_STEPS = 40  # of a history on the page; chosen: two thirds of a sheet
+_MIDDLE_PX = 4096  # side of the part measured of a larger image; chosen: 2 GB at most
+_MOST_STEPS = 40  # lines of a history on the page; chosen: two thirds of a sheet
 Where = str | os.PathLike[str]
 Input = Image | tuple[Image, Image]
-"""An image, a JSON file of a measuring verb, or a pair: reference, and what is
-compared with it; as text ``A::B``."""
+"""An image, a JSON file of a measuring verb, or a pair of the reference and the image
+compared with it; as text ``A::B``.
+"""
 
 
 class ReportOptions(Options):
-    """What a report says."""
+    """Options of a report."""
 
     title: str = option(
         "Report on images", "Title", "Title of the page.", max_length=200
@@ -129,23 +130,23 @@ class ReportOptions(Options):
     greys: Literal["common", "own"] = option(
         "common",
         "Grey scale",
-        "One grey scale for images that are alike, or each its own.",
+        "Share one grey scale among similar images, or scale each image separately.",
     )
 
 
 @dataclass(frozen=True, slots=True)
 class PanelFindings:
-    """What a panel found, as it shows it."""
+    """Results of a panel, as the panel shows them."""
 
     title: str
-    origin: tuple[str, ...]  # what it was found of
+    origin: tuple[str, ...]  # names of the images
     rows: tuple[tuple[str, str], ...]  # names, and values with their units
     plot: bytes | None = None  # a PNG
 
 
 @dataclass(slots=True)
 class Picture:
-    """An image of a report, and what was measured of it."""
+    """An image of a report with its measurements."""
 
     label: str
     image: Micrograph
@@ -153,16 +154,16 @@ class Picture:
     size_from: str
     path: str | None
     measured: Measured = field(default_factory=Measured)
-    box: Box | None = None  # what was measured, where that is not all
+    box: Box | None = None  # the part measured, if not the whole image
 
     @property
     def is_map(self) -> bool:
-        """Whether its values are no grey levels, but what was measured somewhere."""
+        """Whether its values are local measurements instead of grey levels."""
         return self.image.quantity is not None
 
     @property
     def networks(self) -> list[tuple[str, str]]:
-        """Names and digests of the networks that had a hand in it."""
+        """Names and digests of the networks in its history."""
         histories = _history(self.image.provenance)
         networks_found = {
             m.model_digest: m.model_name or "unnamed model" for m in histories
@@ -171,7 +172,7 @@ class Picture:
 
     @property
     def steps(self) -> list[dict[str, str]]:
-        """What made it, the first step first, each once."""
+        """Processing steps in order, without repetition."""
         rows: list[dict[str, str]] = []
         for step in _history(self.image.provenance):
             input_names = [item.name for item in step.inputs]
@@ -199,7 +200,7 @@ class Picture:
 
 
 def _history(history: Provenance | None) -> Iterator[Provenance]:
-    """Go through what made an image, the first step first."""
+    """Iterate over the processing steps of an image in order."""
     if history is not None:
         for item in history.inputs:
             yield from _history(item.provenance)
@@ -208,7 +209,7 @@ def _history(history: Provenance | None) -> Iterator[Provenance]:
 
 @dataclass(slots=True)
 class Pair:
-    """Two images of a report, and what was measured between them."""
+    """Two images of a report with the measurements that compare them."""
 
     reference: Picture
     compared: Picture
@@ -217,13 +218,13 @@ class Pair:
 
     @property
     def label(self) -> str:
-        """Names of both."""
+        """Names of both images."""
         return f"{self.compared.label} against {self.reference.label}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReportParts:
-    """What a report tells of."""
+    """Contents of a report."""
 
     pictures: list[Picture]
     pairs: list[Pair]
@@ -233,23 +234,23 @@ class ReportParts:
 
 @dataclass(frozen=True, slots=True)
 class ReportMade(Result):
-    """A page that was written, its numbers, and sentences for a Methods section."""
+    """A page with its values, and sentences for a Methods section."""
 
     path: str
-    numbers: str  # JSON file with every number
+    numbers: str  # JSON file with all values
     images: tuple[str, ...]
     pairs: tuple[str, ...]
     files: tuple[str, ...]
-    refused: int  # numbers that there are not, each with its reason on the page
+    refused: int  # values that could not be measured; the page states why
     methods: tuple[str, ...]
     references: tuple[str, ...]
     seconds: float
 
     def figures(self) -> dict[str, Figure]:
-        """Say what the page tells of."""
+        """Return the counts of the page."""
         all_figures = {name: ", ".join(getattr(self, name)) for name in _TOLD}
         if self.refused:
-            all_figures["refused"] = f"{self.refused}, each with its reason on the page"
+            all_figures["refused"] = f"{self.refused}, the page states why"
         all_figures = {"numbers": self.numbers, **all_figures}
         return {
             name.capitalize(): Figure(text)
@@ -259,9 +260,9 @@ class ReportMade(Result):
 
 
 def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
-    """Measure images and pairs, and write a page of all that is known of them.
+    """Measure images and pairs, and write a page about them.
 
-    `findings` is what a panel found; of a pair the first image is the reference.
+    `findings` are results of panels; the first image of a pair is the reference.
     """
     start = time.monotonic()
     inputs, findings = run.given["inputs"], run.named.get("found", ())
@@ -310,13 +311,13 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     return replace(result, seconds=round(time.monotonic() - start, 2))
 
 
-# What is given.
+# Inputs.
 
 
 def _sort_inputs(
     inputs: Sequence[Input], findings: Sequence[PanelFindings]
 ) -> tuple[list[tuple[Image, ...]], list[Path]]:
-    """Tell images and pairs, which are tuples of two, from JSON files."""
+    """Separate images and pairs (tuples of two) from JSON files."""
     images: list[tuple[Image, ...]] = []
     files: list[Path] = []
     for item in inputs:
@@ -343,7 +344,7 @@ def _sort_inputs(
 
 
 def _pair_of(item: Where) -> Input:
-    """Split ``A::B``, unless a file has that very name."""
+    """Split ``A::B``, unless a file has exactly that name."""
     text = os.fspath(item)
     if _PAIR not in text or Path(text).exists():
         return item
@@ -354,7 +355,7 @@ def _pair_of(item: Where) -> Input:
     ]
     cuts = [cut for cut in cuts if all(part.strip() for part in cut)]
     there = [cut for cut in cuts if all(Path(part).exists() for part in cut)]
-    if len(there) == 1:  # names may hold the mark themselves
+    if len(there) == 1:  # a name may contain the separator
         return there[0]
     if len(cuts) != 1 or len(words) != 2:
         msg = f"A pair must be two images as A::B, got {text}."
@@ -363,7 +364,7 @@ def _pair_of(item: Where) -> Input:
 
 
 def _check_pair(pair: tuple[Image, ...]) -> tuple[Image, ...]:
-    """Refuse a pair that is none."""
+    """Check that a pair consists of two different images."""
     if len(pair) != 2 or _key(pair[0]) == _key(pair[1]):
         names = " and ".join(map(name_of, pair))
         msg = f"A pair must be two different images, got {names}."
@@ -376,7 +377,7 @@ def _check_pair(pair: tuple[Image, ...]) -> tuple[Image, ...]:
 
 
 def _key(image: Image) -> object:
-    """Tell one image from another."""
+    """Return a key that identifies an image."""
     return id(image) if isinstance(image, Micrograph) else Path(image).resolve()
 
 
@@ -396,7 +397,7 @@ def _open_all(images: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pi
     for item, sized_image in zip(pictures.values(), alike, strict=True):
         size_text = sized_image.pixel_size_nm and f"{sized_image.pixel_size_from}{when}"
         item.image, item.size_from = sized_image, size_text or "not known"
-    for parts in (1, 2, 0):  # one name may be told by its suffix, folder, number
+    for parts in (1, 2, 0):  # equal names are distinguished by suffix, folder or number
         labels = [item.label for item in pictures.values()]
         for number, item in enumerate(pictures.values(), 1):
             if labels.count(item.label) > 1 and not parts:
@@ -407,7 +408,7 @@ def _open_all(images: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pi
 
 
 def _pair_up(reference: Picture, other: Picture) -> Pair:
-    """Put two images together; what a network made is held against what was taken."""
+    """Pair two images; the output of a network is compared with the acquired image."""
     if reference.networks and not other.networks:
         reference, other = other, reference
     if reference.image.shape > other.image.shape:
@@ -425,7 +426,7 @@ def _pair_up(reference: Picture, other: Picture) -> Pair:
     return Pair(reference, other)
 
 
-# What is measured.
+# Measurements.
 
 
 def _try_measure(
@@ -436,9 +437,9 @@ def _try_measure(
     say: Callable[[T], Sequence[Number]] = lambda _: (),
     part: Callable[[T], Any] = lambda found: found,
 ) -> Job[T | None]:
-    """Measure something; what is refused is noted with its reason.
+    """Run a measurement; record the reason if it is refused.
 
-    The result, or a `part` of it, is kept by its `key`, numbers as `say` gives them.
+    The result, or a `part` of it, is stored under `key`, with the numbers from `say`.
     """
     try:
         result = yield from collect_warnings(job, measures.notes)
@@ -458,7 +459,7 @@ def _tried_frc(
     *values: Any,
     **how: Any,
 ) -> Job[Any]:
-    """Measure a ring correlation, told in the pixels of an image."""
+    """Measure a ring correlation in the pixels of an image."""
     frc_options = FrcJobOptions(criterion=options.criterion)
     return (
         yield from _try_measure(
@@ -473,13 +474,13 @@ def _tried_frc(
 
 
 def _now(make: Callable[..., T], *values: Any, **how: Any) -> Job[T]:
-    """Make a job of what has no steps."""
+    """Wrap a function without progress steps as a job."""
     yield from ()
     return make(*values, **how)
 
 
 def _step(progress: Progress, what: str) -> Progress:
-    """Say what is measured of an image."""
+    """Report progress on the measurement of an image."""
     return replace(progress, message=f"{progress.message}: {what}")
 
 
@@ -537,7 +538,7 @@ def _measure_frc(
     box: Box,
     options: ReportOptions,
 ) -> Job[None]:
-    """Measure the resolution, by the halves of a mosaic where they lie beside it."""
+    """Measure the resolution, using a mosaic's halves if they are next to it."""
     halves, note, place = None, None, item.path or item.image.path
     if place is not None:
         halves, note = find_halves(Path(place), item.image)
@@ -555,8 +556,8 @@ def _measure_frc(
     if item.networks and number is not None and number.value is not None:
         name = item.networks[-1][0]
         sentence = (
-            f"{item.label} was made by the network {name}: resolution and cut-off of "
-            "it alone tell how fine the network draws, not what was resolved."
+            f"{item.label} was made by the network {name}: its resolution and cut-off "
+            "describe the network's output, not what was resolved."
         )
         measures.notes.append(Message(sentence, "made-by-network"))
 
@@ -598,7 +599,7 @@ def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None
 def _correlate(
     pair: Pair, parts: tuple[Micrograph, Micrograph], options: ReportOptions
 ) -> Job[None]:
-    """Measure up to which frequency both agree."""
+    """Measure the frequency up to which both images agree."""
     sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
     result = yield from _tried_frc(pair.measured, sized_part, options, *parts)
     if result is not None and result.found_shift_px is not None:
@@ -610,7 +611,7 @@ def _correlate(
         pair.measured.numbers.append(number)
 
 
-# Every number.
+# All values.
 
 
 def _every_number(
@@ -671,7 +672,7 @@ def _every_number(
     }
 
 
-# What was done, as sentences for a Methods section, with the papers it rests on.
+# Sentences for a Methods section, with the papers they cite.
 
 REFERENCES = {
     "nieuwenhuizen": "R. P. J. Nieuwenhuizen et al., Measuring image resolution in "
@@ -700,12 +701,12 @@ REFERENCES = {
     "12050 (2019), doi:10.1038/s41598-019-48444-2.",
     "gao": "X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4.",
 }
-"""Papers that the measures come from."""
+"""Papers that describe the measures."""
 
 
 @dataclass(slots=True)
 class _Cites:
-    """Numbers papers in the order in which they are cited."""
+    """Number papers in the order of their citation."""
 
     keys: list[str] = field(default_factory=list)
 
@@ -721,7 +722,7 @@ class _Cites:
 
 
 def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Say what was done, and nothing that was not."""
+    """Describe the measurements that were made."""
     cites, versions = _Cites(), software_versions()
     names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
     others = ", ".join(
@@ -736,18 +737,18 @@ def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]
         *_networks(parts.pictures),
         *_alone(parts.pictures, cites),
         *_describe_comparisons(parts.pairs, cites),
-        *_read(parts.records, cites),
+        *_describe_files(parts.records, cites),
     ]
     return tuple(paragraphs), cites.numbers_in_order()
 
 
 def _sizes(pictures: "Sequence[Picture]") -> Iterable[str]:
-    """Say pixel sizes and where they come from, images of one size together."""
+    """Describe pixel sizes and their origin, grouping images of equal size."""
     sizes_told: dict[str, list[str]] = {}
     for item in pictures:
         if item.is_map:
             continue
-        size_text = "not known, so that lengths are in pixels"
+        size_text = "not known, so lengths are in pixels"
         if item.image.pixel_size_nm is not None:
             size_text = f"{_pixel(item.image)}, {item.size_from}"
         sizes_told.setdefault(size_text, []).append(item.label)
@@ -767,18 +768,18 @@ def _networks(pictures: "Sequence[Picture]") -> Iterable[str]:
     ]
     if sentences:
         sentences.append(
-            "What a network draws is an estimate; resolution that is measured in its "
-            "picture alone tells how fine it draws."
+            "The output of a network is an estimate; the resolution measured in it "
+            "alone describes the output, not the sample."
         )
         yield " ".join(sentences)
 
 
 def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
-    """Say what was measured of images by themselves."""
+    """Describe the measurements of single images."""
     of_halves = [item for item in pictures if "halves" in item.measured.results]
     split = [item for item in pictures if item not in of_halves]
     for group, how in (
-        (of_halves, "of two mosaics, each of half of the frames of one scan"),
+        (of_halves, "of two mosaics, each from half of the frames of one scan"),
         (split, "of their diagonally split pixels"),
     ):
         items = [item for item in group if item.measured.number(FRC)]
@@ -795,8 +796,8 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
     items = [item for item in pictures if "spectrum" in item.measured.results]
     if items:
         yield (
-            "Power spectra were averaged over rings of spatial frequency, the mean "
-            "taken off and with a Tukey window."
+            "Power spectra were averaged over rings of spatial frequency, after "
+            "subtraction of the mean and with a Tukey window."
         )
     if _has_value(pictures, SHARPNESS):
         yield (
@@ -817,7 +818,7 @@ def _frc_papers(items: "Sequence[Picture | Pair]", cites: _Cites) -> str:
 
 
 def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
-    """Add the method as it was said, and where there is no number and why."""
+    """Add the sentence on a method, and name the images without a value and why."""
     labelled_numbers = [(item.label, item.measured.number(name)) for item in items]
     methods: dict[str, None] = {}
     extras: dict[str, list[str]] = {}
@@ -842,7 +843,7 @@ def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
 
 
 def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
-    """Say what was measured between two images."""
+    """Describe the measurements that compare two images."""
     items = [item for item in pairs if item.measured.number(FRC)]
     if items:
         start = (
@@ -852,8 +853,8 @@ def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[st
     is_fitted = _has_value(pairs, MATCHED)
     if is_fitted or _has_value(pairs, AS_THEY_ARE):
         after = (
-            "both as they are and after the gain and offset that bring the image "
-            "nearest to its reference"
+            "both as they are and after the gain and offset that fit the image best "
+            "to its reference"
         )
         yield (
             "Pairs were compared by PSNR, SSIM "
@@ -869,18 +870,17 @@ def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[st
         }
         names = [name for name, shift in shifts.items() if any(shift)]
         of = f" ({_names(names)})" if len(names) < len(items_with_map) else ""
-        shift_text = f"registered to a part of a pixel{of}, " if names else ""
+        shift_text = f"registered with subpixel accuracy{of},  " if names else ""
         yield (
-            f"Error maps {cites('culley')}: the enhanced image was {shift_text}blurred "
-            "by "
-            "the Gaussian and fitted by the gain and offset that bring it nearest to "
-            "the reference; RSE is the root mean square difference that is left, RSP "
+            f"Error maps {cites('culley')}: the enhanced image was "
+            f"{shift_text}blurred by the Gaussian and fitted to the reference by gain "
+            "and offset; RSE is the remaining root mean square difference, RSP "
             "Pearson's correlation."
         )
 
 
 def _data_ranges(pairs: "Sequence[Pair]") -> str:
-    """Say over which range of grey levels, and what states it."""
+    """Describe the data range of grey levels and its origin."""
     labels: dict[str, dict[str, None]] = {}
     for pair in pairs:
         for result in pair.measured.results.values():
@@ -904,18 +904,18 @@ _OF_RECORDS = {
     "histogram": ("Histograms of grey levels", ()),
     "calibrate": ("The pixel size by a grating of known pitch", ()),
     "register": ("Registration", ()),
-    "judge": ("Networks judged against an SEM image of the same place", ("wang",)),
+    "judge": ("Networks compared with an SEM image of the same area", ("wang",)),
 }
 _OF_MAPS = {
-    "near": "found by correlation of orientation fields, near what pixel sizes say",
-    "full": "found by correlation of orientation fields, at every turn",
+    "near": "found by correlation of orientation fields, near the stated pixel sizes",
+    "full": "found by correlation of orientation fields, at all rotations",
     "landmarks": "from landmarks",
     "stored": "by a stored transform",
 }
 
 
-def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
-    """Say which measurements were read from files."""
+def _describe_files(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
+    """Describe the measurements that were read from files."""
     verbs = {item.verb for item in records}
     for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):
         records_read = [item for item in records if item.verb == verb]
@@ -945,7 +945,7 @@ def _read(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
 
 
 def _has_value(items: "Sequence[Picture | Pair]", names: Sequence[str]) -> bool:
-    """Whether any of these numbers was measured of an image or pair."""
+    """Return whether any of these values was measured for an image or pair."""
     numbers = [number for item in items for number in item.measured.numbers]
     return any(one.name in names and one.value is not None for one in numbers)
 
@@ -956,15 +956,15 @@ def _names(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-# Pictures and tables of the page. What it says of them stands in its template.
+# Figures and tables of the page. Their text is in its template.
 
 _WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
 _SHEET_MM = 200.0  # chosen: of A4, with title and margins
-_STRIP_MM = 3.0  # chosen: width of what is one pixel wide
+_STRIP_MM = 3.0  # chosen: width of an image of one pixel
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
-_COLUMNS = 4  # images in a table; chosen: what fits on a sheet
-_CURVES = 5  # in a plot: so many colours there are
+_COLUMNS = 4  # images in a table; chosen: as many as fit on a page
+_CURVES = 5  # curves in a plot: the number of colours
 
 
 def write_report(
@@ -974,7 +974,7 @@ def write_report(
     parts: "ReportParts",
     history: Provenance,
 ) -> Job[None]:
-    """Draw pictures and plots, and write the page."""
+    """Draw images and plots, and write the page."""
     pictures, pairs = parts.pictures, parts.pairs
     total = len(pictures) + len(pairs) + 1
     rows_shown: list[tuple[Any, ...]] = []
@@ -1039,7 +1039,7 @@ def write_report(
 
 
 def _draw_plate(plate: PlateImage, options: FigureOptions) -> bytes:
-    """Draw an image with its bar, narrower where it would not go on a sheet."""
+    """Draw an image with its bar, narrower if it would not fit on a page."""
     high, wide = plate.size
     fitting = max(_SHEET_MM * wide / high, _STRIP_MM)
     width = min(options.width_mm, fitting)
@@ -1048,7 +1048,7 @@ def _draw_plate(plate: PlateImage, options: FigureOptions) -> bytes:
 
 
 def _alike(plates: Sequence[PlateImage]) -> list[set[int]]:
-    """Put images together whose middle grey levels lie in each other's contrast."""
+    """Group images whose median grey levels are within each other's contrast range."""
 
     def fits(one: PlateImage, other: PlateImage) -> bool:
         if one.unit is not None or other.unit is not None:
@@ -1073,7 +1073,7 @@ def _gallery(
     plates: Sequence[PlateImage],
     groups: Sequence[set[int]],
 ) -> list[tuple[str, bytes]]:
-    """Draw all images small, those that are alike in one grey scale."""
+    """Draw thumbnails of all images; similar ones share a grey scale."""
     plates_shown: dict[int, PlateImage] = {}
     for group in map(sorted, groups):
         alike = in_one_scale([plates[i] for i in group])
@@ -1094,11 +1094,11 @@ def _greys(pictures: "Sequence[Picture]", groups: Sequence[set[int]]) -> str:
     return f"One grey scale each: {'; '.join(texts)}. Others have their own."
 
 
-# What is told of an image, a pair, a file.
+# Facts about an image, a pair, a file.
 
 
 def _facts(item: "Picture") -> Iterator[tuple[str, object]]:
-    """Say what is known of an image, and of the exposure."""
+    """List the facts about an image and its exposure."""
     image = item.image
     yield "Size", f"{format_shape(image.shape)}, {image.dtype}"
     yield "Pixel size", _pixel(image)
@@ -1124,11 +1124,11 @@ _INSTRUMENT = (
     ("Detector", "DP_DETECTOR_TYPE", None, ""),
     ("Dwell time", "Scan.Dwelltime", 1e6, "µs"),
 )
-"""Entries of metadata that a legend tells: FEI writes SI units, Zeiss its own."""
+"""Metadata entries shown in a legend: FEI writes SI units, Zeiss other units."""
 
 
 def _instrument(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give what the microscope said of the exposure."""
+    """Return the exposure settings that the microscope recorded."""
     for name, key, factor, unit in _INSTRUMENT:
         value = metadata.get(key)
         try:
@@ -1147,7 +1147,7 @@ def _pixel(image: Micrograph) -> str:
     return format_pixel_size(size, error) + ("" if error is None else " (s.d.)")
 
 
-# What is drawn of a measurement.
+# Plots of measurements.
 
 _DRAWN = ("frc", "decorrelation", "spectrum", "histogram")
 
@@ -1155,7 +1155,7 @@ _DRAWN = ("frc", "decorrelation", "spectrum", "histogram")
 def _plots_of(
     measures: Measured, image: Micrograph, names: Sequence[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Draw what was measured of an image, or of two of them."""
+    """Plot the measurements of an image or a pair."""
     size = {"pixel_size_nm": image.pixel_size_nm}
     for verb in _DRAWN:
         if verb in measures.results:
@@ -1165,20 +1165,20 @@ def _plots_of(
 def _plots(
     verb: str, content: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
 ) -> Iterator[tuple[str, bytes]]:
-    """Draw what a verb found, from its JSON; `names` are of images that it counted."""
+    """Plot a verb's result from its JSON; `names` are the images that it numbered."""
     for curve in curves_of(verb):
         plot = curve.plot(content.get, names)
         if plot is not None:
             yield plot.title, plot_png(plot, _PLOT)
 
 
-# What is told of all images together.
+# Comparisons of all images.
 
 
 def _tables(
     pictures: "Sequence[Picture]",
 ) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
-    """Lay images beside each other, some in a table: heads, and rows by name."""
+    """Tabulate images next to each other, a few per table: heads, and rows by name."""
     names = list(
         dict.fromkeys(n.name for item in pictures for n in item.measured.numbers)
     )
@@ -1201,7 +1201,7 @@ def _tables(
 
 
 def _cell(number: Number | None) -> str:
-    """Say a number of the comparison, with its interval or why there is none."""
+    """Format a value with its interval, or the reason if there is none."""
     if number is None:
         return NO_VALUE
     if number.reason and number.value is None:
@@ -1213,7 +1213,7 @@ def _cell(number: Number | None) -> str:
 
 
 def _together(pictures: "Sequence[Picture]") -> bytes | None:
-    """Plot the correlation of all images, where they have one pixel size."""
+    """Plot the correlation of all images, if they share one pixel size."""
     items = [item for item in pictures if "frc" in item.measured.results]
     sizes = {item.image.pixel_size_nm for item in items}
     if not 1 < len(items) <= _CURVES or len(sizes) > 1:
@@ -1232,8 +1232,8 @@ REPORT = Verb(
     (
         ImageIn(
             "inputs",
-            "images and stores, JSON that a measuring verb wrote, and pairs as A::B, "
-            "of which A is the reference",
+            "images and stores, JSON files of measuring verbs, and pairs as A::B, "
+            "where A is the reference",
             metavar="INPUT",
             many=True,
             pairs=True,
@@ -1244,7 +1244,7 @@ REPORT = Verb(
     _report,
     title="report",
     output=Output(
-        "the page, .html; every number goes beside it as .json",
+        "the page, .html; all values are written next to it as .json",
         ending=".html",
         beside=(_NUMBERS,),
     ),

@@ -32,14 +32,14 @@ _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, or why there is none."""
+    """A value, or the reason why there is none."""
 
     name: str
-    value: float | str | None  # None where it was refused
+    value: float | str | None  # None if it was refused
     unit: str = ""  # of the value and of its interval
-    also: str = ""  # in another unit, or what it must be taken with
+    also: str = ""  # in another unit, or a restriction
     interval: FloatPair | None = None
-    within: str = "95 %"  # what the interval holds
+    within: str = "95 %"  # coverage of the interval
     threshold: str = ""
     method: str = ""
     reason: str = ""
@@ -63,7 +63,7 @@ class Number:
 
     @property
     def spread(self) -> str:
-        """The interval with its unit, and what it holds where that is not 95 %."""
+        """The interval with its unit, and its coverage if it is not 95 %."""
         if self.interval is None:
             return NO_VALUE
         low, high = (write_number(end, self.form) for end in self.interval)
@@ -76,11 +76,11 @@ class Number:
 
     @property
     def how(self) -> str:
-        """The method, or why there is no number."""
+        """The method, or the reason why there is no value."""
         return f"{self.reason} {self.method}".strip() if self.reason else self.method
 
     def to_json(self) -> dict[str, Any]:
-        """Give what is known of it, without what only serves to write it."""
+        """Return its record, without formatting fields."""
         record = jsonable(self)
         for name in ("form", "also"):
             del record[name]
@@ -93,19 +93,19 @@ class Number:
 
 @dataclass(slots=True)
 class Measured:
-    """What was measured of an image or a pair: numbers, whole results, notes."""
+    """Measurements of an image or a pair: values, results and notes."""
 
     numbers: list[Number] = field(default_factory=list)
     results: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def refuse(self, names: Sequence[str], error: Exception) -> None:
-        """Note that something could not be measured, and why."""
+        """Record that something could not be measured, and why."""
         self.numbers += [Number(name, None, reason=str(error)) for name in names]
 
     @property
     def refusals(self) -> list[Number]:
-        """Numbers that there are not, with their reasons."""
+        """Values that could not be measured, with reasons."""
         return [item for item in self.numbers if item.reason]
 
     def number(self, name: str) -> Number | None:
@@ -113,11 +113,11 @@ class Measured:
         return next((item for item in self.numbers if item.name == name), None)
 
 
-# Numbers of each measure.
+# Values of each measure.
 
 
 def _labels(kind: type, *names: str) -> tuple[str, ...]:
-    """Name fields of a result, also of one that could not be measured."""
+    """Return labels of a result's fields, also for a failed measurement."""
     return tuple(quantities_of(kind)[name][0].label for name in names)
 
 
@@ -140,9 +140,9 @@ def number_of(
     /,
     **more: Any,
 ) -> Number:
-    """Get what is declared, or why there is none; `more` stands in place of that.
+    """Return the declared value, or why there is none; `more` overrides fields.
 
-    A number that is there in another unit alone is given in that.
+    A value that exists only in another unit is returned in that unit.
     """
     quantity, value = quantities[name], get(name)
     other = get(quantity.also) if quantity.also else None
@@ -177,7 +177,7 @@ def _say_number(result: Any, name: str, /, **more: Any) -> Number:
 
 
 def _length(result: FrcResult | Decorrelation, image: Micrograph, name: str) -> Number:
-    """Say a length in nm where pixels have a size, else in px; or why there is none."""
+    """Return a length in nm (px without pixel size), or why there is none."""
     in_nm = result.resolution_nm is not None or image.pixel_size_nm is not None
     number = _say_number(result, f"resolution_{'nm' if in_nm else 'px'}", name=name)
     nothing = "" if number.value is not None else "no crossing."
@@ -185,20 +185,20 @@ def _length(result: FrcResult | Decorrelation, image: Micrograph, name: str) -> 
 
 
 def frc_number(result: FrcResult, image: Micrograph, note: str | None = None) -> Number:
-    """Say a resolution by ring correlation."""
+    """Return a resolution by ring correlation."""
     number = _length(result, image, FRC)
     doubt = REASON_TEXTS[result.reason] if result.reason and number.value else ""
     return replace(
         number,
         also="; ".join(filter(None, [number.also, doubt])),
-        # as the method names it: against a noise-free reference it is the root
+        # as named by the method: the square root for a noise-free reference
         threshold=f"{_ROOT}(1/7)" if _ROOT in result.method else result.criterion,
         method=result.method if note is None else f"{result.method}. {note}",
     )
 
 
 def decorrelation_number(result: Decorrelation, image: Micrograph) -> Number:
-    """Say a cut-off by decorrelation; its interval is the spread of the blocks."""
+    """Return a cut-off by decorrelation; its interval is the spread of the blocks."""
     number = _length(result, image, DECORRELATION)
     low, high = (getattr(result, f"{end}_{number.unit}") for end in ("p10", "p90"))
     return replace(
@@ -210,7 +210,7 @@ def decorrelation_number(result: Decorrelation, image: Micrograph) -> Number:
 
 
 def grey_numbers(image: Micrograph) -> list[Number]:
-    """Say mean, deviation and range of the grey levels, and what has none."""
+    """Return mean, deviation and range of grey levels, and the share without one."""
     data = image.array()
     finite = data[np.isfinite(data)] if data.dtype.kind == "f" else data.ravel()
     wide = finite.astype(np.float64, copy=False)
@@ -237,7 +237,7 @@ def grey_numbers(image: Micrograph) -> list[Number]:
 
 
 def map_numbers(image: Micrograph) -> list[Number]:
-    """Say the middle and the spread of a map."""
+    """Return the median and the spread of a map."""
     data = image.array().astype(np.float64)
     finite = data[np.isfinite(data)]
     unit = (image.quantity or "").partition("(")[2].rstrip(")")
@@ -260,14 +260,14 @@ def map_numbers(image: Micrograph) -> list[Number]:
 
 
 def sharpness_numbers(metrics: Metrics) -> list[Number]:
-    """Say what is told of an image by itself."""
+    """Return the sharpness measures of a single image."""
     span = f"{write_number(metrics.data_range)} ({metrics.data_range_basis})"
     method = f"on the scale where the data range, {span}, is 255"
     return [_say_number(metrics, name, method=method) for name in _SHARPNESS]
 
 
 def metric_numbers(metrics: Metrics) -> list[Number]:
-    """Say how near an image comes to a reference."""
+    """Return the metrics of an image against a reference."""
     span = f"data range {write_number(metrics.data_range)} ({metrics.data_range_basis})"
     how, match_text = f"{span}; grey levels as they are", ""
     if metrics.match is not None:
@@ -294,13 +294,13 @@ def metric_numbers(metrics: Metrics) -> list[Number]:
 
 
 def emd_number(histogram: Histogram) -> list[Number]:
-    """Say how far two distributions of grey levels lie apart."""
+    """Return the distance of two distributions of grey levels."""
     method = "earth mover's distance of all pixel values"
     return [_say_number(histogram, "emd", method=method)]
 
 
 def error_numbers(report: ErrorMapReport) -> list[Number]:
-    """Say how an enhanced image, blurred again, agrees with its reference."""
+    """Return the agreement of a blurred enhanced image with its reference."""
     method = (
         f"enhanced image moved by {report.moved}, blurred by a Gaussian and fitted in "
         f"gain and offset; {report.pixels} pixels"

@@ -28,9 +28,9 @@ from napari_semsr.reporting import NO_VALUE, write_number
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
 _MOST_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
-_MOST_CELLS = 6  # columns of such a table; chosen: what fits on a sheet
+_MOST_CELLS = 6  # columns of such a table; chosen: as many as fit on a page
 _SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
-_SHORT = 4  # values of a list that are written out; chosen: a box, a line
+_SHORT = 4  # values of a list written in full; chosen: a box, a line
 
 KINDS = {
     "frc": "criterion correlation resolution_px",
@@ -47,12 +47,12 @@ KINDS = {
     "register": "transform mutual_information_after residual_median_nm",
     "judge": "baselines models registration",
 }
-"""Keys that the JSON of verbs has had from the first; older files tell no verb."""
-_NOW = {"histogram": "metrics", "repeatability": "error-map"}
-"""Verbs of former versions, by those that have their keys now."""
+"""Keys that identify the verb of older JSON files, which do not name it."""
+_CURRENT_VERBS = {"histogram": "metrics", "repeatability": "error-map"}
+"""Verbs of former versions, with the current verbs of their keys."""
 _KNOWN = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
-# texts that stand elsewhere on the page
+# texts shown elsewhere on the page
 _ELSEWHERE = frozenset(
     {"method", "criterion", "reason", "note", "image", "name", "table", "centred"}
 )
@@ -70,7 +70,7 @@ class NumbersTable:
 
 @dataclass(frozen=True, slots=True)
 class StoredNumbers:
-    """What a JSON file of ours holds."""
+    """Contents of a measurement's JSON file."""
 
     name: str
     digest: str
@@ -82,13 +82,13 @@ class StoredNumbers:
     content: dict[str, Any]
 
     def has(self, key: str) -> bool:
-        """Tell whether a figure was found, of one image or of any in a table."""
+        """Return whether a value exists, for one image or any in a table."""
         many = _is_table(self.content)
         return (self.content["summary"] if many else self.content).get(key) is not None
 
 
 def _quantities_of_keys(name: str) -> dict[str, Quantity]:
-    """List what keys of a verb's records are: fields of its results, options."""
+    """Map the keys of a verb's records to result fields and options."""
     verb = verb_of(name)
     if verb is None:
         return {}
@@ -103,18 +103,18 @@ def _quantities_of_keys(name: str) -> dict[str, Quantity]:
 
 
 def curves_of(name: str) -> tuple[Curve, ...]:
-    """Give the curves that a verb declares."""
+    """Return the curves that a verb declares."""
     verb = verb_of(name)
     return () if verb is None else verb.curves
 
 
 def is_record(path: Path) -> bool:
-    """Tell whether an input is a JSON file by its name."""
+    """Return whether an input is a JSON file by its name."""
     return path.suffix.lower() == ".json"
 
 
 def read_record(path: Path) -> StoredNumbers:
-    """Read what a measuring verb wrote."""
+    """Read the JSON file of a measuring verb."""
     try:
         if path.stat().st_size > _LARGEST:
             msg = f"{path} is too large for the numbers of a measurement."
@@ -132,8 +132,8 @@ def read_record(path: Path) -> StoredNumbers:
     verb = _verb(content)
     if verb is None:
         msg = (
-            f"{path.name} must be JSON of a measuring verb, got another: take what "
-            f"semsr {', '.join(_KNOWN)} wrote with `json`."
+            f"{path.name} must be JSON of a measuring verb, got another: use the "
+            f"output of semsr {', '.join(_KNOWN)} wrote with `json`."
         )
         raise ReadError(msg, code="format-unknown")
     with decoding(path, "numbers of a measurement"):
@@ -142,7 +142,7 @@ def read_record(path: Path) -> StoredNumbers:
 
 
 def _number(text: str) -> int | float:
-    """Read a number that is one; JSON of ours holds neither NaN nor infinity."""
+    """Check a number; valid files contain neither NaN nor infinity."""
     value = float(text)
     if not math.isfinite(value):
         msg = f"{shorten(text)} is no number"
@@ -151,7 +151,7 @@ def _number(text: str) -> int | float:
 
 
 def _check_curves(content: Mapping[str, Any], curves: Sequence[Curve]) -> None:
-    """Refuse curves that cannot be drawn: no numbers, or not as many of both axes."""
+    """Refuse curves without numbers, or with axes of different lengths."""
     for curve in curves:
         unit = "px" if content.get(curve.x.format(unit="nm")) is None else "nm"
         at, *names = (name.format(unit=unit) for name in (curve.x, *curve.ordinates))
@@ -167,7 +167,7 @@ def _check_curves(content: Mapping[str, Any], curves: Sequence[Curve]) -> None:
 
 
 def _check_numbers(name: str, content: Mapping[str, Any]) -> Any:
-    """Give a list of numbers, or none: an image may be too small for a curve."""
+    """Return a list of numbers, or None: an image may be too small for a curve."""
     item = content.get(name)
     if item == []:
         return None
@@ -180,7 +180,7 @@ def _check_numbers(name: str, content: Mapping[str, Any]) -> Any:
 
 
 def _order_record(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbers:
-    """Put what a record holds in order."""
+    """Sort the content of a record."""
     curve_keys = {key for curve in curves_of(verb) for key in curve.fields}
     content_shown = {
         k: v for k, v in content.items() if k not in curve_keys | _ELSEWHERE
@@ -223,11 +223,11 @@ def _verb(content: Any) -> str | None:
             if keys >= {*keys_needed.split()}
         )
         kind = next(fits, None)
-    return _NOW.get(kind or "", kind)
+    return _CURRENT_VERBS.get(kind or "", kind)
 
 
 def _is_table(content: Mapping[str, Any]) -> bool:
-    """Tell a table over images from what was measured of one."""
+    """Return whether it is a table over images, not one image's measurement."""
     rows, summary = content.get("rows"), content.get("summary")
     return "measure" in content and isinstance(rows, list) and isinstance(summary, dict)
 
@@ -268,7 +268,7 @@ def _images(content: Mapping[str, Any]) -> tuple[str, ...]:
 def _list_numbers(
     quantities: Mapping[str, Quantity], record: Mapping[str, Any]
 ) -> tuple[list[Number], list[NumbersTable]]:
-    """Give what is declared of a record: numbers, and tables of records within."""
+    """Return the declared values of a record: numbers and nested tables."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
     beside = _beside(quantities)
@@ -301,20 +301,20 @@ def _list_numbers(
 
 
 def _within(label: str, name: str) -> str:
-    """Name a number of a record within another."""
+    """Name a number of a nested record."""
     plain = name[1:2].islower()
     return f"{label}, {name[:1].lower() if plain else name[:1]}{name[1:]}"
 
 
 def _beside(quantities: Mapping[str, Quantity]) -> set[str]:
-    """Name the keys that stand beside others."""
+    """Return the keys shown together with others."""
     return {n for q in quantities.values() for n in (q.also, q.sd, q.interval)}
 
 
 def _declared_rows(
     quantity: Quantity, rows: Mapping[str, Mapping[str, Any]]
 ) -> NumbersTable:
-    """Lay records by name under each other, as their keys are declared."""
+    """Tabulate records by name, as their keys are declared."""
     quantities = declared_by(quantity.keys)
     beside = _beside(quantities)
 
@@ -338,7 +338,7 @@ def _declared_rows(
 
 
 def _figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
-    """Write a cell with the digits that are declared."""
+    """Format a cell with the declared digits."""
     value, sd = row.get(key), row.get(quantity.sd) if quantity.sd else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _cell(value)
@@ -347,7 +347,7 @@ def _figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
 
 
 def _plain(number: Number) -> Number:
-    """Write out what is true or false, and a list, a long one by its mean."""
+    """Format a boolean or a list; a long list by its mean."""
     values: Any = number.value
     if isinstance(values, bool):
         return replace(number, value="yes" if values else "no")
