@@ -64,7 +64,7 @@ def test_what_was_registered_to_finer_pixels_is_to_be_enhanced_before(
     finer.scale = (8, 8)
     panel.layer.value = add_made("stitch")
     panel.layer.value = finer
-    assert "Enhance the image as it was before it was" in panel.model.text.text()
+    assert "Enhance the image from before the registration" in panel.model.text.text()
 
 
 @pytest.mark.parametrize("jobs", [*SUPERLENS, *OTHERS])
