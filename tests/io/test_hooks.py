@@ -190,7 +190,7 @@ def test_tiles_of_a_czi_lie_at_their_places(shared_data):
 def test_reader_explains_an_unfinished_store(tmp_path):
     path = str(tmp_path / "a.ome.zarr")
     create_store(path, shape=(8, 8), dtype="u1", chunk=4)
-    with pytest.raises(IncompleteError, match="go on with it"):
+    with pytest.raises(IncompleteError, match="resume it"):
         hooks.get_reader(path)(path)
 
 

@@ -244,7 +244,7 @@ _CUT = "of which an image of 37 x 53 px is no smaller copy"
         ("JEOL", {"frame": "106 60", "own": 50}, 50, 37, "pixel size of 50 nm; give"),
         ("JEOL", {"frame": "106 60", "own": 30}, 30, 37, "its own; a.txt tells 50 nm"),
         ("JEOL", {"frame": "106 74", "own": 50}, 50, 37, _CUT),
-        ("JEOL", {"own": 30}, 50, 30, "of 30 nm, but a.txt tells 50 nm, which is"),
+        ("JEOL", {"own": 30}, 50, 30, "of 30 nm, but a.txt states 50 nm, which is"),
     ],
 )
 def test_what_was_cut_out_keeps_pixels_and_rows(write, vendor, how, pitch, rows, said):

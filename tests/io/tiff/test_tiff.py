@@ -450,7 +450,7 @@ def test_the_place_of_what_others_cut_is_not_known(tmp_path, grey, told):
         with capture_warnings((heard := []).append):
             found = registry.read(path, pixel_size_nm=typed)
         assert (found.name, found.pixel_size_nm) == ("mosaic", (10, 10))
-        assert ["where it lies" in one for one in heard] == ([True] if told else [])
+        assert ["its position" in one for one in heard] == ([True] if told else [])
     assert found.origin == ((0, 0) if told else (100, 200))
 
 
