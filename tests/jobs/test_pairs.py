@@ -374,7 +374,7 @@ WRONG = {
     "empty": (image(np.zeros((64, 64))), GRAIN, {}, "is usable .empty 16"),
     "nan": (GRAIN, image(GRAIN.data * np.nan), {}, "finite pixels, but image has none"),
     "foreign": (GRAIN, FOREIGN, {}, "is usable .uncorrelated 16"),
-    "shapes": (GRAIN, SHORT, {}, "image has none: give both theirs"),
+    "shapes": (GRAIN, SHORT, {}, "image has none: set both"),
     "fields": (GRAIN, SHORT, {"align": True}, "must show one field at scale"),
     "one-image": (GRAIN, GRAIN, {"whole_images": True}, "at least 3 images with"),
     "one-patch": (GRAIN, GRAIN, {"patch": 64}, "3 disjoint sets need at least 3"),

@@ -133,7 +133,7 @@ def _change(store: Path, counts: dict[str, int]) -> None:
     ("counts", "needs"),
     [
         ({"train": 1}, r"at least 2 training pairs.*got 1 in pairs\.zarr"),
-        ({"validation": 0}, r"pairs for validation.*none in pairs\.zarr"),
+        ({"validation": 0}, r"validation pairs.*none in pairs\.zarr"),
     ],
     ids=["one", "unjudged"],
 )
@@ -155,7 +155,7 @@ def test_missing_pixels_in_validation_keep_the_last_good_state(
     array = zarr.open_group(pairs, mode="r+")["validation/low"]
     array[:, 3, 3] = np.nan
     (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
-    with pytest.raises(SemsrError, match=r"gain_db must be a number.*NaN pixels"):
+    with pytest.raises(SemsrError, match=r"gain_db of the held-out pairs is not a number.*NaN pixels"):
         train(recipe, tmp_path / "a", pairs=pairs, resume=True, steps=2)
     assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
 
@@ -220,7 +220,7 @@ def test_two_images_and_their_map_are_trained_on_in_one_go(
     with pytest.raises(SemsrError, match="lower `patch`"):
         run(TRAIN.job(tuned, into, cut=small, options=one_step))
     assert not (tmp_path / "runs").exists()
-    with warned("map-imprecise", match=r"expected to be 0.6 px \(12 nm\) off.*loss"):
+    with warned("map-imprecise", match=r"expected error of 0.6 px \(12 nm\).*loss"):
         made = run(TRAIN.job(tuned, into, cut=cut, options=one_step))
     store = open_pairs(tmp_path / "runs" / "b-pairs.zarr")
     assert (store.record["patch"], store.record["pixel_size_nm"]) == (16, 20.0)

@@ -69,7 +69,7 @@ def test_worse_model_is_not_kept_and_that_is_said(start: Path, tmp_path: Path) -
     recipe = tmp_path / "harm.yaml"
     write_tiny_recipe(recipe, **SHORT, learning_rate=3.0)
     how = {"pairs": tmp_path / "pairs.zarr", "start_from": start}
-    with pytest.warns(UserWarning, match="nothing better than tiny on 2 held-out"):
+    with pytest.warns(UserWarning, match="no model better than tiny on 2 held-out"):
         made = train(recipe, tmp_path / "b", **how)
     assert not made.kept
     assert made.validation == load_model(made.model).card.training["validation"]

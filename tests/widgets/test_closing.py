@@ -320,7 +320,7 @@ def test_figure_for_a_paper_names_the_network(opened, tmp_path, choose, finish):
     saver.window().centralWidget().setFixedWidth(2)  # as docks may squeeze it
     saver.extent.value = "canvas"
     saver.figure_button.click()
-    assert "must be at least 16 px wide to be a figure" in saver.status.text()
+    assert "must be at least 16 px wide for a figure" in saver.status.text()
 
 
 @pytest.mark.broad

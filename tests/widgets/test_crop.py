@@ -37,7 +37,7 @@ def test_two_layers_are_cut_alike(panel, model, run_panel):
 def test_shift_is_found_and_said(panel, model, run_panel):
     panel.form.set_values(align=True, search=16)
     panel.keep.value = True
-    assert "Cut part" in run_panel(panel)
+    assert "Cropped part" in run_panel(panel)
     one, two = (_shown(model, f"{name} · crop") for name in ("part", "wide"))
     assert one.shape == two.shape
     np.testing.assert_allclose(one.array(), two.array(), atol=0.05)
@@ -46,7 +46,7 @@ def test_shift_is_found_and_said(panel, model, run_panel):
     assert not model.layers["wide"].visible
     panel.form.set_values(align=False)
     panel.layer.value, panel.like.value = model.layers["part"], model.layers["wide"]
-    assert "Cut part" in run_panel(panel)
+    assert "Cropped part" in run_panel(panel)
     assert "Found by" not in panel.figures.text()
 
 
@@ -85,7 +85,7 @@ def test_one_layer_is_cut_free_of_gaps(model, hold, add, run_panel):
     assert panel.like.value is None
     for name in ("gap_free", "align", "search"):
         assert not panel.form.widget(name).native.isVisibleTo(panel)
-    assert "Cut mosaic to 308 × 280 px." in run_panel(panel)  # noqa: RUF001
+    assert "Cropped mosaic to 308 × 280 px." in run_panel(panel)  # noqa: RUF001
     assert "rows 12 to 320, columns 0 to 280 of mosaic" in panel.figures.text()
     part = _shown(model, "mosaic · crop")
     np.testing.assert_array_equal(part.array(), holed[12:, :280])

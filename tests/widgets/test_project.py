@@ -945,7 +945,7 @@ def test_an_input_beside_the_project_is_known_by_its_digest(
         ("[]", "is damaged"),
         ('{"format": "napari-semsr project", "version": 99}', "a newer napari-semsr"),
         ('{"format": "other", "version": 1}', "is damaged"),
-        (None, "holds no project.json"),
+        (None, "has no project.json"),
     ],
 )
 def test_what_is_no_project_is_refused_in_a_sentence(model, project, text, said):

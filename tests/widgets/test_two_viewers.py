@@ -86,7 +86,7 @@ def test_a_viewer_tells_that_another_wrote_its_store_anew(
     made = one.layers[-1]
     assert made.data[0].any()
 
-    told = "was written anew, or moved, since it was opened: open it again."
+    told = "was replaced or moved since it was opened: open it again."
     for level in layer.data:
         with pytest.raises(ReadError, match=told):
             np.asarray(level)

@@ -28,7 +28,7 @@ def test_pairs_are_cut_on_the_way_and_found_again(semsr, place, tmp_path):
     assert said.record["comparison"]["pairs"] == store.counts["test"] > 0
     again = semsr(*WAY, "--resume")
     assert again.code == 0, again.err
-    assert re.search(r"Expected error of the map +3 nm \(0.15 px\)", again.out)
+    assert re.search(r"Expected error of the transform +3 nm \(0.15 px\)", again.out)
     made = napari_semsr.train(
         "tiny.yaml", "other", low=place[0], high=place[1], transform=place[2], patch=32
     )

@@ -106,7 +106,7 @@ def test_card_warns_of_an_untrained_pixel_size():
     assert "is resampled to 20 nm" in text(30)
     assert amber not in text(30)
     assert "left on that grid" in text(30, "keep")
-    assert "not resampled, as was asked" in text(30, "never")
+    assert "not resampled, as requested" in text(30, "never")
     assert amber in text(30, "never")
 
 
@@ -128,7 +128,7 @@ def test_card_tells_what_the_check_with_discs_found():
     tells = dict.fromkeys((MODEL, LINEAR), count)
     none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
     card["checks"]["removals"] = Removals(1, tells, none).to_json()
-    assert "it drew 28 % all the same" in card_text(card, None)
+    assert "it drew 28 %" in card_text(card, None)
     assert "28 % of 50" in card_details(card)
     assert "was not checked" in card_text({"name": "n"}, None)
     assert "discs" not in card_details({"name": "n"})
@@ -371,7 +371,7 @@ def test_the_row_for_other_pixel_sizes_is_shown_for_models_that_have_one(
     panel.model.add_file(write_tiny_model(tmp_path, name="b", pixel_size_nm=(20, 20)))
     assert "is resampled" in panel.model.text.text()
     panel.form.set_values(resample="never")
-    assert "not resampled, as was asked" in panel.model.text.text()
+    assert "not resampled, as requested" in panel.model.text.text()
     assert panel.form.options().resample == "never"
 
 

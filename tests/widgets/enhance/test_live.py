@@ -86,7 +86,7 @@ def test_a_cancelled_layer_stays_and_is_gone_on_with(
 ):
     start(panel, qtbot, computed, 2)
     cancel(panel, finish, computed)
-    assert "Enhance goes on" in panel.status.text()
+    assert "Enhance resumes" in panel.status.text()
     layer = model.layers["field · sem-restore (incomplete)"]
     with refused(ShapeError, "incomplete"):
         micrograph_from_layer(layer)
@@ -170,7 +170,7 @@ def test_what_was_left_half_done_is_replaced_where_asked(
     source.data = 1 - source.data
     panel.run_button.click()
     finish(panel)
-    assert "use 'If it exists: replace it' to start anew" in panel.status.text()
+    assert "use 'If it exists: replace it' to start again" in panel.status.text()
     panel.existing.value = "replace"
     panel.run_button.click()
     finish(panel)

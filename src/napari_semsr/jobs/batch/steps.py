@@ -269,7 +269,7 @@ NO_STEPS = {
     "adapt": "it trains a model, which the next steps take by its file",
     "batch": "a batch cannot run batches",
     "demo": "it draws its own samples",
-    "models": "it serves the shelf of models, and no image",
+    "models": "it manages models, not images",
 }
 """Why some verbs are no steps of a batch."""
 
