@@ -113,7 +113,7 @@ def test_history_of_a_former_commit_is_replayed_or_refused_by_name(path):
     assert image.provenance is not None
     job = image.provenance.job
     if job in LEFT:
-        said = f"{path.name} was made by '{job}', which left.*commit {LEFT[job]} is the"
+        said = f"{path.name} was made by '{job}', which was removed.*commit {LEFT[job]}"
         with pytest.raises(ReadError, match=said):
             run(REPLAY.job(path))
         return

@@ -150,7 +150,7 @@ def test_existing_heights_are_kept(scan, tmp_path):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("at", ["Laying", "Fusing"])
+@pytest.mark.parametrize("at", ["Registering", "Fusing"])
 def test_stopped_work_leaves_nothing(scan, tmp_path, at):
     job = STITCH.job(scan, tmp_path / "m.ome.zarr", options=FOCUS, keep=False)
     stop_at(job, at)
