@@ -300,7 +300,8 @@ class AdaptPanel(Panel):
     def _remove_held_out(self) -> None:
         """Remove it after the training; reset the view unless the user moved it."""
         if self.layer in self.viewer.layers:
-            self.viewer.layers.remove(self.layer)
+            with self.history.quiet():
+                self.viewer.layers.remove(self.layer)
             if self._camera() == self._view:
                 self.viewer.reset_view()
         self.layer = None
