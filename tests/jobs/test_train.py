@@ -155,9 +155,7 @@ def test_missing_pixels_in_validation_keep_the_last_good_state(
     array = zarr.open_group(pairs, mode="r+")["validation/low"]
     array[:, 3, 3] = np.nan
     (tmp_path / "a" / "inputs.yaml").unlink()  # else the change would be noticed
-    with pytest.raises(
-        SemsrError, match=r"gain_db .* is not a number.*NaN pixels"
-    ):
+    with pytest.raises(SemsrError, match=r"gain_db .* is not a number.*NaN pixels"):
         train(recipe, tmp_path / "a", pairs=pairs, resume=True, steps=2)
     assert (tmp_path / "a" / "last.ckpt").read_bytes() == good
 

@@ -68,19 +68,8 @@ def test_enhance_loads_no_library_that_it_does_not_use(images):
     models = str(write_tiny_model(images)), DEFAULT_MODEL
     kinds = ("first.tif", (), ("dask",)), ("lazy.ome.zarr", SMALL, ())
     lines = [
-        (
-            [
-                "enhance",
-                name,
-                "-o",
-                f"{name[0]}{kind}.zarr",
-                "--model",
-                model,
-                *options,
-            ],
-            besides,
-        )
-        for name, more, besides in kinds
+        (["enhance", name, "--model", model, *more, "-o", f"{name}{kind}.zarr"], free)
+        for name, more, free in kinds
         for kind, model in enumerate(models)
     ]
     children.run_python(LOADED, json.dumps(lines), cwd=images)
