@@ -123,7 +123,7 @@ def too_large(
     wanted, _ = enhanced(loaded, image, str(device), tile=side, **fixed)
     with short_of_memory(device, 3 * side):
         made, notes = enhanced(loaded, image, str(device), tile=4096, **fixed)
-    told = [note for note in notes if note.startswith("Memory was short")]
+    told = [note for note in notes if note.startswith("Not enough memory")]
     difference = apart(made, wanted)
     right = len(told) == 1 and difference["worst"] <= EQUAL
     return {**difference, "notes": told, "right": right}

@@ -73,7 +73,7 @@ def test_bf16_is_within_a_grey_level_of_fp32(name, draw) -> None:
 
 
 @pytest.mark.broad
-@pytest.mark.filterwarnings("ignore:A blur of")
+@pytest.mark.filterwarnings("ignore:This image has more fine detail")
 @pytest.mark.parametrize("seed", range(20, 23))
 @pytest.mark.parametrize("draw", FIELDS)
 @pytest.mark.parametrize(
