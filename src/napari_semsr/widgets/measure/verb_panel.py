@@ -388,7 +388,6 @@ class TruthPanel(VerbPanel):
     helps = "Show what was measured"
 
     _propose: Callable[[], None] | None = None  # before the lists exist
-    _layers_before: Sequence[Layer] = ()
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer)
@@ -398,14 +397,11 @@ class TruthPanel(VerbPanel):
         if image is not None and self.reference.value is None:
             worse = (one for one in self.image.choices if self.rank(one, image))
             self.image.value = next(worse, image)
-        self._layers_before = list(viewer.layers)
 
     def _take_active(self, event: object = None) -> None:
-        """Choose the newly active layer, unless it was just added as the reference."""
-        active, layers_before = self.viewer.layers.selection.active, self._layers_before
-        self._layers_before = list(self.viewer.layers)
-        is_new = active is not None and active not in layers_before
-        if self._propose is not None and is_new and active in self.reference.choices:
+        """Choose the newly active layer, unless it is the reference."""
+        active = self.viewer.layers.selection.active
+        if self._propose is not None and active in self.reference.choices:
             self._propose()
             if active is self.reference.value:
                 self._active = active
