@@ -225,7 +225,7 @@ def test_methods_move_the_enhanced_image_where_it_was_moved(
     grey = ndimage.shift(scene.truth.array().astype(float), shift, mode="mirror")
     result, _, told = made_of([(scene.truth, scene.truth.replace(data=grey))], tmp_path)
     assert any(told["pairs"][0]["results"]["error_map"]["shift_px"]) is moved
-    words = "registered to a part of a pixel, blurred" if moved else "image was blurred"
+    words = "subpixel accuracy, blurred" if moved else "image was blurred"
     assert words in " ".join(result.methods)
 
 

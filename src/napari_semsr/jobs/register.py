@@ -688,9 +688,9 @@ def _warn_if_doubtful(registration: Registration, options: RegisterOptions) -> N
         )
     share = _unreliable(registration)
     if share is not None and share > _UNRELIABLE:
-        or_else = "are bent (`model=elastic`)"
+        or_else = "one is distorted (`model=elastic`)"
         if isinstance(registration.transform, Elastic):
-            or_else = "too little to fit a distortion (`model=affine`)"
+            or_else = "have too little detail for a distortion (`model=affine`)"
         warn(
             f"The map is not confirmed over {share:.0%} of the overlap: the images "
             f"differ there, or {or_else}.",

@@ -30,7 +30,7 @@ def test_resolution_beyond_what_light_carries_is_told(panel, run_panel):
     panel.form.set_values(cut_off_nm=1000)
     run_panel(panel)
     text = panel.figures.text() + panel.remarks.text()
-    for said in ("finer than the optical cut-off", "resolution lies beyond the opt"):
+    for said in ("finer than the optical cut-off", "resolution is beyond the opt"):
         assert said in text
     panel.form.set_values(reference=True)
     run_panel(panel)
@@ -310,9 +310,9 @@ def test_map_is_shown_over_its_image_and_not_over_what_a_network_made(
     assert model.layers["second"].visible
     assert model.layers["first"].visible
     assert not model.layers["enhanced"].visible
-    assert said.endswith("lies over the image; enhanced is hidden.")
+    assert said.endswith("is shown over the image; enhanced is hidden.")
     run_panel(panel)
-    assert panel.status.text().endswith("lies over the image.")
+    assert panel.status.text().endswith("is shown over the image.")
 
 
 @pytest.mark.broad

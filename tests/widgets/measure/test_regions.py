@@ -97,7 +97,7 @@ def test_region_beside_the_image_says_so_in_its_row(opened, model, run_panel):
     panel.image.value = model.layers["made"]
     run_panel(panel)
     table = panel.findings().tables["Regions"]
-    assert "beside" in table["note"][1]
+    assert "outside" in table["note"][1]
     assert table["note"][0] is None
     assert table["pixels"][1] is None
 

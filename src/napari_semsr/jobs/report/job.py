@@ -870,7 +870,7 @@ def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[st
         }
         names = [name for name, shift in shifts.items() if any(shift)]
         of = f" ({_names(names)})" if len(names) < len(items_with_map) else ""
-        shift_text = f"registered with subpixel accuracy{of},  " if names else ""
+        shift_text = f"registered with subpixel accuracy{of}, " if names else ""
         yield (
             f"Error maps {cites('culley')}: the enhanced image was "
             f"{shift_text}blurred by the Gaussian and fitted to the reference by gain "
