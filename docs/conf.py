@@ -31,7 +31,7 @@ exclude_patterns = ["_build"]
 default_role = "code"
 
 nitpicky = True
-nitpick_ignore_regex = [  # manuals of other packages are not asked while building
+nitpick_ignore_regex = [  # other packages' manuals are not fetched while building
     ("py:class", r"(collections|pydantic)\..*"),
     ("py:class", r".*\._\w+"),  # private validators within annotated types
 ]
@@ -65,8 +65,8 @@ def skip_new_types(  # noqa: D103
 def escape_bars(  # noqa: D103
     app: object, what: str, name: str, value: object, options: object, lines: list[str]
 ) -> None:
-    # |A| in a docstring is a modulus; reStructuredText takes it for a substitution, and
-    # words of a command's help for emphasis and links.
+    # |A| in a docstring is a modulus; reStructuredText reads it as a substitution, and
+    # words in a command's help as emphasis and links.
     for number, line in enumerate(lines):
         if name.startswith("napari_semsr.functions.") and ">>>" not in line:
             parts = re.split(r"(`[^`]*`)", line)
@@ -84,7 +84,7 @@ def setup(app: typing.Any) -> None:  # noqa: D103
     app.connect("autodoc-process-docstring", escape_bars, priority=900)
 
 
-# Of `make links`. Publishers refuse programs that follow a DOI.
+# For `make links`. Publishers block programs that follow a DOI.
 linkcheck_ignore = [r"https://doi\.org/"]
 linkcheck_retries = 2
 linkcheck_timeout = 20

@@ -1,6 +1,6 @@
 """Write the reference pages from the code: every command, every public name.
 
-`conf.py` calls `write_reference` before each build, so the pages cannot fall behind.
+`conf.py` calls `write_reference` before each build, so the pages are always up to date.
 """
 
 import argparse
@@ -19,10 +19,10 @@ PACKAGE = Path(napari_semsr.__file__).parent
 API, MADE = "napari_semsr.api", "napari_semsr.functions"
 ROOMS = {
     "core": "Shared values and arithmetic",
-    "io": "Files in and out",
+    "io": "Reading and writing files",
     "simulation": "Phantoms, microscope, scans, degradations",
-    "stitching": "Frames to mosaics",
-    "pairing": "Patches to learn from",
+    "stitching": "Stitching frames",
+    "pairing": "Training patches",
     "restoration": "Classical restoration",
     "analysis": "Measures",
     "models": "Networks and model files",
@@ -34,7 +34,7 @@ ROOMS = {
 
 
 def write_reference(folder: Path) -> None:
-    """Write all generated pages into `folder`, leaving unchanged files alone."""
+    """Write all generated pages into `folder`; do not touch unchanged files."""
     folder.mkdir(exist_ok=True)
     os.environ["COLUMNS"] = "80"  # the width to which argparse wraps
     pages = {"commands.md": command_page(), "python.md": python_page()}
@@ -52,17 +52,17 @@ def write_reference(folder: Path) -> None:
 
 
 def command_page() -> str:
-    """One section for each verb of ``semsr``."""
+    """Write the page of commands, one section each."""
     parser = build_parser()
     lines = [
         "# Command line",
         "",
-        "Written from the parser itself; `semsr VERB --help` prints the same.",
-        "Lengths are nanometres and coordinates are `(y, x)`. Progress goes to the",
-        "error stream; with `--json` the output is exactly one JSON object.",
+        "Generated from the parser; `semsr COMMAND --help` prints the same text.",
+        "Lengths are in nanometres and coordinates are `(y, x)`. Progress is printed",
+        "to stderr; with `--json`, stdout is exactly one JSON object.",
         "",
-        "Exit codes: 0 done; 2 bad input or usage, explained in one line; 130",
-        "interrupted, with what is finished kept.",
+        "Exit codes: 0 success; 2 invalid input or usage, with one line of",
+        "explanation; 130 interrupted, finished parts are kept.",
         "",
     ]
     for name, verb in subparsers(parser).items():
@@ -71,7 +71,7 @@ def command_page() -> str:
 
 
 def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Sub-commands of a parser, by name."""
+    """Return the subcommands of a parser, by name."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             return dict(action.choices)
@@ -81,7 +81,7 @@ def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPa
 def describe_parser(
     parser: argparse.ArgumentParser, name: str, *, level: int
 ) -> Iterator[str]:
-    """Yield heading, usage and options of a command, then its sub-commands."""
+    """Yield heading, usage and options of a command, then its subcommands."""
     parser.spell_help()
     usage = parser.format_usage().removeprefix("usage: ").rstrip()
     yield from ("#" * level + f" {name}", "", parser.description or "", "")
@@ -97,7 +97,7 @@ def describe_parser(
 
 
 def describe_action(action: argparse.Action) -> Iterator[str]:
-    """One definition-list entry for an option or an argument."""
+    """Yield the definition-list entry of an option or an argument."""
     if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
         return
     value = action.metavar or (action.choices and "{" + "|".join(action.choices) + "}")
@@ -113,25 +113,25 @@ def describe_action(action: argparse.Action) -> Iterator[str]:
 
 
 def escape(text: str) -> str:
-    """Keep plain help text from being read as Markdown."""
+    """Escape characters of plain help text that Markdown would interpret."""
     for character in "\\*_<>[]$|":
         text = text.replace(character, "\\" + character)
     return text
 
 
 def checks_page() -> str:
-    """Tables of the checks that the cards of the bundled models hold."""
+    """Write tables of the checks stored in the cards of the bundled models."""
     lines = [
         "# What the bundled models show",
         "",
-        "Written from the models' cards, which `semsr models check NAME --write`",
-        "fills. [Models and their limits](../models.md#does-it-show-what-is-there)",
-        "tells how discs are chosen and judged. Shares are of discs that the enhanced",
+        "Generated from the model cards, as written by `semsr models check NAME",
+        "--write`. [Models](../models.md#does-it-show-what-is-there) describes how",
+        "discs are chosen and evaluated. Shares are of discs that the enhanced",
         "image shows correctly, in brackets those of the degraded image. A radius in",
-        "brackets is one that the blur does not resolve. Of removed objects, `drawn`",
-        "is the share that is drawn though removed, J what is shown less that, in",
-        "percentage points; 95 % intervals in brackets. The change of the light is in",
-        "standard deviations of its noise.",
+        "brackets is one that the blur does not resolve. For removed objects, `drawn`",
+        "is the share that is drawn though removed, and J is `shown` minus `drawn`, in",
+        "percentage points; 95 % intervals are in brackets. The change of the optical",
+        "image is in standard deviations of its noise.",
         "",
     ]
     for name in list_bundled():
@@ -147,19 +147,19 @@ def checks_page() -> str:
 
 
 def check_table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    """Write a head and rows as Markdown."""
+    """Yield a header row and rows as lines of a Markdown table."""
     head, *others = rows
     for row in (head, ("---",) * len(head), *others):
         yield f"| {' | '.join(row)} |"
 
 
 def python_page() -> str:
-    """List what ``import napari_semsr`` offers, then the rooms behind it."""
+    """Write the page of the public names of ``napari_semsr`` and its packages."""
     lines = [
         "# Python",
         "",
-        "`import napari_semsr` is quick and loads neither torch nor Qt; each name",
-        "below is imported when it is first used.",
+        "`import napari_semsr` is fast and loads neither torch nor Qt; each name",
+        "below is imported on first use.",
         "",
         "```{eval-rst}",
         ".. currentmodule:: napari_semsr",
@@ -167,7 +167,7 @@ def python_page() -> str:
         *top_level_entries(),
         "```",
         "",
-        "## Functions and rooms",
+        "## Functions and packages",
         "",
         "```{toctree}",
         ":maxdepth: 1",
@@ -194,13 +194,13 @@ def top_level_entries() -> Iterator[str]:
 
 
 def codes_page() -> str:
-    """List the codes of refusals and warnings, with an example of each."""
+    """Write the page of the codes of errors and warnings, with an example of each."""
     lines = [
-        "# Codes of refusals and warnings",
+        "# Codes of errors and warnings",
         "",
-        "Written from the code. With `--json`, a refusal has `code` and `message`, and",
+        "Generated from the code. With `--json`, errors have `code` and `message`, and",
         "`warning_codes` names the causes of `warnings`, in the same order; exceptions",
-        "have the attribute `code`. Sentences may improve, codes stay.",
+        "have the attribute `code`. Messages may change, codes are stable.",
         "",
     ]
     found: dict[str, tuple[str, str]] = {}
@@ -213,7 +213,7 @@ def codes_page() -> str:
 
 
 def codes_of(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
-    """Find codes in a module: code, class or "warning", and a sentence that has it."""
+    """Find codes in a module: code, class or "warning", and an example message."""
     for scope in ast.walk(tree):
         if isinstance(scope, ast.ClassDef):
             yield from class_code(scope)
@@ -222,7 +222,7 @@ def codes_of(tree: ast.AST) -> Iterator[tuple[str, str, str]]:
 
 
 def class_code(scope: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
-    """Find the code that errors of a class have by default."""
+    """Find the default code of an error class."""
     for item in scope.body:
         if isinstance(item, ast.Assign) and ast.unparse(item.targets) == "code":
             summary = (ast.get_docstring(scope) or "").split("\n")[0]
@@ -230,7 +230,7 @@ def class_code(scope: ast.ClassDef) -> Iterator[tuple[str, str, str]]:
 
 
 def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
-    """Find codes that a function gives to errors and warnings."""
+    """Find codes of errors and warnings in a function."""
     nodes = [*ast.walk(scope)]
     assigned = [item for item in nodes if isinstance(item, ast.Assign)]
     for call in nodes:
@@ -241,7 +241,7 @@ def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
         given = [one.value for one in call.keywords if one.arg == "code"]
         given += call.args[1:2] if is_warning else []
         first = call.args[0]
-        texts = [  # of a name, what it was given last above the call
+        texts = [  # if the message is a name, its last assignment before the call
             sentence_in(item.value)
             for item in sorted(assigned, key=lambda item: item.lineno)
             if item.lineno < call.lineno
@@ -255,7 +255,7 @@ def call_codes(scope: ast.FunctionDef) -> Iterator[tuple[str, str, str]]:
 
 
 def sentence_in(value: ast.AST) -> str:
-    """Give the text of a literal, with … for what is filled in."""
+    """Return the text of a literal, with … for inserted values."""
     if isinstance(value, ast.JoinedStr):
         return "".join(
             part.value if isinstance(part, ast.Constant) else "…"
@@ -267,7 +267,7 @@ def sentence_in(value: ast.AST) -> str:
 
 
 def api_page() -> str:
-    """Every function of the top level with its options."""
+    """Write the page of all top-level functions with their options."""
     lines = ["# Functions: `import napari_semsr`", "", "```{eval-rst}"]
     for name in sorted(napari_semsr.__all__):
         home = getattr(getattr(napari_semsr, name), "__module__", "")
@@ -277,7 +277,7 @@ def api_page() -> str:
 
 
 def room_page(room: str) -> str:
-    """Every name on the face of one room, module by module."""
+    """Write the page of the public names of one package, module by module."""
     lines = [f"# {ROOMS[room]}: `napari_semsr.{room}`", ""]
     package = importlib.import_module(f"napari_semsr.{room}")
     lines += [" ".join((package.__doc__ or "").split()), ""]
@@ -295,7 +295,7 @@ def room_page(room: str) -> str:
 
 
 def face(stub: Path) -> dict[str, list[str]]:
-    """Names that a package exports, by the module that defines them."""
+    """Return the names that a package exports, by the module that defines them."""
     return {
         node.module: [alias.name for alias in node.names]
         for node in ast.parse(stub.read_text()).body

@@ -1,10 +1,10 @@
-"""Show what the bundled models make of ten real images, for the pages on models.
+"""Show the results of the bundled models on ten real images, for the manual.
 
 ``python docs/show_models.py FOLDER``; the folder holds the real images. Each is
-enhanced as a whole with default settings; the picture shows a detail of it before and
-after, both on the grey scale of the whole image before, from its 0.2th to its 99.8th
-percentile. The pictures of `which-model.md` and `models.md` are written again, and what
-the models measured is printed; nothing is chosen by hand but the images.
+enhanced as a whole with default settings; the figure shows a detail of it before and
+after, both on the grey scale of the original image, from its 0.2th to its 99.8th
+percentile. The figures of `which-model.md` and `models.md` are overwritten, and the
+values measured by the models are printed; only the images are chosen by hand.
 """
 
 import argparse
@@ -20,15 +20,15 @@ import napari_semsr as semsr
 from napari_semsr.io import read
 
 PICTURE = Path(__file__).parent / "images" / "which-model.webp"
-DETAIL = 200  # px of the image before
-ACROSS = 2  # images beside each other
+DETAIL = 200  # px of the original image
+ACROSS = 2  # pairs per row
 FOR_MODELS = {"model-sem-restore.webp": (0, 5), "model-sem-2x.webp": (9,)}  # of IMAGES
 SHARES = (0.2, 99.8)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A real image, and what is run on it."""
+    """A real image, and the model applied to it."""
 
     name: str
     file: str
@@ -57,12 +57,12 @@ def neighbours(image: NDArray[np.floating], span: float) -> float:
 
 
 def grey(image: NDArray[np.floating], low: float, span: float) -> NDArray[np.uint8]:
-    """Put a detail on eight bits."""
+    """Convert a detail to eight bits."""
     return np.asarray(np.clip((image - low) / span, 0, 1) * 255, np.uint8)
 
 
 def shown(root: Path, what: Shown) -> tuple[Image.Image, str]:
-    """Enhance an image; give its details beside each other, and its row."""
+    """Enhance an image; return its details side by side, and its table row."""
     before = read(root / what.file, colour="luminance").array()[: what.rows]
     before = before.astype(np.float32)
     made = semsr.enhance(before, model=what.model)
@@ -91,7 +91,7 @@ def shown(root: Path, what: Shown) -> tuple[Image.Image, str]:
 
 
 def save_sheet(pairs: Sequence[Image.Image], target: Path) -> None:
-    """Put pairs beside and below each other."""
+    """Save pairs in a grid."""
     width, height = pairs[0].size
     across = min(ACROSS, len(pairs))
     down = -(-len(pairs) // across)
@@ -102,7 +102,7 @@ def save_sheet(pairs: Sequence[Image.Image], target: Path) -> None:
 
 
 def main() -> None:
-    """Write the pictures, and print a table."""
+    """Write the figures, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
@@ -113,7 +113,7 @@ def main() -> None:
     print("\n".join((HEAD, *rows)))
 
 
-HEAD = """| image | model | what it went by | noise between neighbours, of 255 |
+HEAD = """| image | model | measured by the model | noise between neighbours, of 255 |
 |---|---|---|---|"""
 
 

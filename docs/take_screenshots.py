@@ -1,12 +1,12 @@
-"""Photograph the panels at work, for the manual: ``make screenshots``.
+"""Take screenshots of the panels for the manual: ``make screenshots``.
 
-Needs a display (``xvfb-run`` will do). Everything shown is drawn here; the pictures
-are written to ``docs/images``. Names choose some of them, such as ``story``, the moving
-picture of the way from a mosaic and an SEM image to a model of the place.
+Needs a display (``xvfb-run`` will do). All images shown are simulated; the screenshots
+are written to ``docs/images``. Names select some of them, such as ``story``, the
+animation of training a model on a mosaic and an SEM image.
 
-``--every FOLDER`` photographs instead every panel of the manifest in both themes, in a
-dock of 320 px and in the width that it opens with: as it opens, after a run, and after
-an error. They are to be looked at when panels have changed.
+``--every FOLDER`` instead takes screenshots of every panel of the manifest in both
+themes, in a dock of 320 px and in the default width: as opened, after a run, and after
+an error. Look at them after panels have changed.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# Before napari is imported: no user's settings, models or runs are read or changed.
+# Before napari is imported, so that no user's settings, models or runs are used.
 _SCRATCH = tempfile.TemporaryDirectory(prefix="semsr-pictures-")
 for _name, _place in (
     ("NAPARI_CONFIG", "settings.yaml"),
@@ -56,13 +56,13 @@ DOCK_PX = 400
 PATIENCE_S = 900
 FILM_SIZE, FILM_EVERY_S, FILM_ZOOM = (1100, 680), 8.0, 2.5
 OPEN, STITCHING, REGISTER = "Open mosaic", "Stitch mosaic", "Register to SEM"
-LINE_PX = ((256, 100), (256, 320))  # from here to there, of the sample
-QUALITY = 60  # of 100: text stays sharp at half the size of a picture with a palette
-VIVID = 40  # of 255, between the parts of a colour: more is not napari's own grey
+LINE_PX = ((256, 100), (256, 320))  # ends of the line drawn on the sample
+QUALITY = 60  # of 100: text stays sharp, at half the size of an image with a palette
+VIVID = 40  # of 255, between colour channels: napari's own greys differ by less
 
 
 def settle(seconds: float = 0.3) -> None:
-    """Let Qt draw."""
+    """Process Qt events for some time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         QApplication.processEvents()
@@ -70,7 +70,7 @@ def settle(seconds: float = 0.3) -> None:
 
 
 def finish(panel: Panel) -> None:
-    """Wait until the panel's job has ended; a problem ends the script."""
+    """Wait until the panel's job has ended; raise an error after a time limit."""
     end = time.monotonic() + PATIENCE_S
     while panel.busy:
         if time.monotonic() > end:
@@ -101,15 +101,15 @@ def dock(viewer: napari.Viewer, name: str) -> Panel:
 
 
 def work(panel: Panel) -> None:
-    """Press the button of a panel, and wait for its end."""
+    """Run a panel, and wait until it has ended."""
     panel.run()
     finish(panel)
 
 
 def ran(viewer: napari.Viewer, title: str, **chosen: Any) -> Panel:
-    """Open a panel, choose its layers, by name or as they are, and run it."""
+    """Open a panel, choose its layers or their names, and run it."""
     panel = dock(viewer, title)
-    boxes = getattr(panel, "boxes", {})  # of a panel that is made of its verb
+    boxes = getattr(panel, "boxes", {})  # of panels generated from their command
     for name, layer in chosen.items():
         box = boxes[name] if name in boxes else getattr(panel, name)
         box.value = viewer.layers[layer] if isinstance(layer, str) else layer
@@ -118,13 +118,13 @@ def ran(viewer: napari.Viewer, title: str, **chosen: Any) -> Panel:
 
 
 def _palette(picture: Image.Image) -> Image.Image:
-    """Choose 128 colours of a picture, a share of them for what is not grey."""
+    """Choose 128 colours of an image, some of them reserved for vivid pixels."""
     pixels = np.asarray(picture).reshape(1, -1, 3)
     vivid = np.ptp(pixels, axis=2) > VIVID
     colours: list[int] = []
     parts = (
         (pixels[~vivid], 80, Image.Quantize.MEDIANCUT),
-        (pixels[vivid], 48, Image.Quantize.MAXCOVERAGE),  # a thin line is as good
+        (pixels[vivid], 48, Image.Quantize.MAXCOVERAGE),  # includes thin lines
     )
     for part, count, method in parts:
         if len(part):
@@ -136,14 +136,14 @@ def _palette(picture: Image.Image) -> Image.Image:
 
 
 def keep(viewer: napari.Viewer, name: str) -> None:
-    """Write one picture and close the window."""
+    """Write one screenshot and close the window."""
     photograph(viewer, name)
     viewer.close()
     settle()
 
 
 def photograph(viewer: napari.Viewer, name: str, *, fit: bool = True) -> None:
-    """Write one picture, of all layers or of what is in view."""
+    """Write one screenshot, of all layers or of the current view."""
     viewer.canvas.overlays.scale_bar.visible = True
     viewer.canvas.overlays.scale_bar.font_size = 14
     if fit:
@@ -172,7 +172,7 @@ def photograph_stitch() -> None:
     """Stitch the simulated scan."""
     viewer = new_viewer("scan")
     panel = dock(viewer, STITCHING)
-    finish(panel)  # it looks into the folder of the sample
+    finish(panel)  # the panel first inspects the folder of the sample
     work(panel)
     keep(viewer, "stitch")
 
@@ -190,7 +190,7 @@ def photograph_window() -> None:
 
 
 def photograph_story() -> None:
-    """Film the way from a mosaic and its SEM image to a model of the place."""
+    """Record an animation of training a model on a mosaic and its SEM image."""
     viewer = napari.Viewer(show=True, show_welcome_screen=False)
     viewer.window.resize(*FILM_SIZE)
     viewer.open_sample(PLUGIN, "place")
@@ -201,7 +201,7 @@ def photograph_story() -> None:
     frames.append((_frame(viewer), 3.0))
     frames += _film_training(viewer, panel)
     if panel.report is None:
-        msg = "The model was not kept: take the film while nothing else runs."
+        msg = "The model was not kept: record the animation while nothing else runs."
         raise RuntimeError(msg)
     panel.reveal()
     frames.append((_frame(viewer), 4.0))
@@ -223,7 +223,7 @@ def photograph_story() -> None:
 def _film_training(
     viewer: napari.Viewer, panel: Any
 ) -> list[tuple[Image.Image, float]]:
-    """Train, and choose pictures of that."""
+    """Train, and choose frames of the animation."""
     panel.run_button.click()
     settle(2)
     first, taken = _frame(viewer), list[Image.Image]()
@@ -242,7 +242,7 @@ def _film_training(
 
 
 def _frame(viewer: napari.Viewer) -> Image.Image:
-    """Take one picture of a film, a pixel of the window for a pixel."""
+    """Take one frame of an animation, at the resolution of the window."""
     viewer.canvas.overlays.scale_bar.visible = True
     viewer.canvas.overlays.scale_bar.font_size = 14
     settle(0.6)
@@ -251,7 +251,7 @@ def _frame(viewer: napari.Viewer) -> Image.Image:
 
 
 def _write_film(frames: list[tuple[Image.Image, float]], path: Path) -> None:
-    """Write pictures and how many seconds each is shown, with one palette."""
+    """Write frames, each with its duration in seconds, with a common palette."""
     width, height = frames[0][0].size
     sheet = Image.new("RGB", (width, height * len(frames)))
     for number, (picture, _) in enumerate(frames):
@@ -287,7 +287,7 @@ def photograph_train() -> None:
     end = time.monotonic() + PATIENCE_S
     while panel.runner.busy and len(panel.view.curve.get("step", ())) < 5:
         if time.monotonic() > end:
-            msg = f"No model was judged within {PATIENCE_S} s."
+            msg = f"No model was evaluated within {PATIENCE_S} s."
             raise TimeoutError(msg)
         settle(0.2)
     panel.reveal()
@@ -308,21 +308,21 @@ def photograph_frc_map() -> None:
 
 
 def photograph_spectrum() -> None:
-    """Compare the spectra of truth and degraded image."""
+    """Compare the spectra of the ground truth and the degraded image."""
     viewer = new_viewer("degraded")
     ran(viewer, "Spectrum", layers=list(viewer.layers))
     keep(viewer, "spectrum")
 
 
 def photograph_metrics() -> None:
-    """Compare the degraded image with the truth."""
+    """Compare the degraded image with the ground truth."""
     viewer = new_viewer("degraded")
     ran(viewer, "Metrics", image="degraded", reference="truth")
     keep(viewer, "metrics")
 
 
 def photograph_error_map() -> None:
-    """Hold a restored image against the degraded one that it was made of."""
+    """Compare a restored image with the degraded image it was computed from."""
     viewer = new_viewer("degraded")
     ran(viewer, "Restore", layer="degraded")
     viewer.window.remove_dock_widget("all")
@@ -338,7 +338,7 @@ def photograph_restore() -> None:
 
 
 def photograph_profile() -> None:
-    """Draw truth and degraded image along a line across some of their wires."""
+    """Plot ground truth and degraded image along a line across some wires."""
     viewer = new_viewer("degraded")
     panel = dock(viewer, "Line profile")
     panel.layers.value = list(viewer.layers)
@@ -349,7 +349,7 @@ def photograph_profile() -> None:
 
 
 def photograph_gaps() -> None:
-    """Measure the gaps of enhanced gold against those of the finer image."""
+    """Compare the gaps in an enhanced image of gold with those in the finer image."""
     viewer = new_viewer("gold")
     enhance = dock(viewer, "Enhance")
     coarse = max(viewer.layers, key=lambda layer: layer.scale[0])
@@ -366,14 +366,14 @@ def photograph_gaps() -> None:
 
 
 def photograph_judge() -> None:
-    """Judge the optical scan and a network by the electron image of the same place."""
+    """Compare the optical scan and a network's output with an SEM image."""
     viewer = new_viewer("place")
     ran(viewer, "Judge by SEM")
     keep(viewer, "judge")
 
 
 def photograph_project() -> None:
-    """Show what was made, before it is saved into a project."""
+    """Show the results before they are saved in a project."""
     viewer = new_viewer("degraded")
     ran(viewer, "Restore", layer="degraded")
     viewer.window.remove_dock_widget("all")
@@ -382,7 +382,7 @@ def photograph_project() -> None:
 
 
 def photograph_batch() -> None:
-    """Take three images through the same steps."""
+    """Run the same steps on three images."""
     folder = Path(_SCRATCH.name) / "monday"
     folder.mkdir()
     for number in range(1, 4):
@@ -398,7 +398,7 @@ def photograph_batch() -> None:
 
 
 def photograph_crop() -> None:
-    """Lay the electron image of a simulated scan on its mosaic."""
+    """Align the SEM image of a simulated scan with its mosaic."""
     folder = Path(_SCRATCH.name) / "chip"
     options = SimulateOptions(
         frames_grid=(3, 3), overlap=0.5, focus_nm=80, seed=1, sem=True
@@ -420,14 +420,14 @@ def photograph_crop() -> None:
 
 
 def photograph_register() -> None:
-    """Bring the optical scan onto the electron image of the same place."""
+    """Register the optical scan to the SEM image of the same area."""
     viewer = new_viewer("place")
     panel = ran(viewer, REGISTER)
     panel.look.overlay.value = True
     keep(viewer, "register")
 
 
-# -- every panel, to be looked at ----------------------------------------------------
+# -- every panel, for visual inspection ----------------------------------------------
 
 THEMES = ("dark", "light")
 NARROW_PX = 320
@@ -437,17 +437,17 @@ ERROR = (
     "another place under Save as."
 )
 SHOWN = {STITCHING: "scan", REGISTER: "place"}
-"""Samples that panels are opened with, where two exposures are not what they need."""
+"""Samples for panels that need something other than two exposures."""
 SMALL = {
     "Check model": {"discs": 8, "size_px": 256},
     "Demonstration": {"frame_px": 144, "size": 192},
 }
-"""What is typed first where a run would take long."""
-UNTRIED = ("Train",)  # a long run, in the manual's own pictures
+"""Values entered to keep runs short."""
+UNTRIED = ("Train",)  # a long run; the manual has its screenshot
 
 
 def every_name() -> list[str]:
-    """Titles of the panels of the manifest."""
+    """Return the titles of the panels of the manifest."""
     text = Path(napari_semsr.__file__).with_name("napari.yaml").read_text("utf-8")
     return [
         item["display_name"]
@@ -456,13 +456,13 @@ def every_name() -> list[str]:
 
 
 def photograph_every(folder: Path, only: list[str]) -> None:
-    """Take pictures of every panel, or of some."""
+    """Take screenshots of every panel, or of some."""
     specimen = Path(_SCRATCH.name) / "wafer.tif"
     write(samples.draw_specimen().replace(name="wafer"), specimen)
     for theme in THEMES:
         get_settings().appearance.theme = theme
         for name in only or every_name():
-            # A dialog would wait for an answer that nobody gives here.
+            # A dialog would wait for an answer forever.
             new = Path(_SCRATCH.name) / f"{theme}.semsr"
             project.ask_new_project = lambda _, new=new: new
             viewer = new_viewer(SHOWN.get(name, "exposures"))
@@ -483,7 +483,7 @@ def photograph_every(folder: Path, only: list[str]) -> None:
 def run_and_look(
     place: QDockWidget, panel: Panel, specimen: Path, folder: Path, name: str
 ) -> None:
-    """Take pictures of a panel after a run and after an error."""
+    """Take screenshots of a panel after a run and after an error."""
     finish(panel)
     if panel.title == OPEN:
         panel.path.value = specimen
@@ -499,7 +499,7 @@ def run_and_look(
 
 
 def look_at(place: QDockWidget, panel: QWidget, folder: Path, name: str) -> None:
-    """Write one picture of a dock, its pages beside each other."""
+    """Write one screenshot of a dock, with its pages side by side."""
     settle()
     area = panel.findChild(QScrollArea)
     bar = area.verticalScrollBar()
@@ -544,10 +544,10 @@ PICTURES = (
 
 
 def main() -> None:
-    """Take the pictures of the manual, or those of every panel."""
+    """Take the screenshots of the manual, or those of every panel."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--every", type=Path, metavar="FOLDER")
-    told = "of some pictures; with --every, titles of panels"
+    told = "names of screenshots; with --every, titles of panels"
     parser.add_argument("names", nargs="*", help=told)
     asked = parser.parse_args()
     if asked.every is not None:
