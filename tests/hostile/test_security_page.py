@@ -31,7 +31,7 @@ def test_each_promise_names_the_tests_that_hold_it():
     promises = re.split(r"\n- ", PAGE.partition("\n## What each kind")[0])[1:]
     assert len(promises) >= 9
     for promise in promises:
-        held = re.search(r"Held by (`.+?`)\.\n?$", promise.strip() + "\n", re.DOTALL)
+        held = re.search(r"Tested by (`.+?`)\.\n?$", promise.strip() + "\n", re.DOTALL)
         assert held is not None, promise[:60]
         for name in re.findall(r"`(.+?)`", held[1]):
             file, _, test = name.partition("::")
