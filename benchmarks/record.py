@@ -118,7 +118,7 @@ def own_place() -> str:
     """Write the gains of a network of one place, there, at other foci and elsewhere."""
     rows = read_rows("adapt.jsonl")
     parts = {
-        "another place": "samples",
+        "another area": "samples",
         "another focus": "focus",
         "another sample": "elsewhere",
     }
