@@ -20,7 +20,7 @@ PYTEST := env PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist=works
 help:  ## list these targets
 	@grep -hE '^[a-z0-9.-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-.venv: $(STAMP)  ## build the environment, or bring it up to date
+.venv: $(STAMP)  ## build or update the environment
 
 # What the commands need, and what panels, tests and checks need besides.
 $(BASE): $(BUILT_FROM)
@@ -32,7 +32,7 @@ $(STAMP): $(BUILT_FROM) scripts/system_packages.sh
 	@PYTHON="$(PYTHON)" scripts/build_environment.sh "$(VENV)" all,czi,em,hdf5,onnx,table,dev,docs
 	@touch $(BASE) $@
 
-demo:  ## frames to mosaic, a network trained on SEM, evaluated; ends in a report
+demo:  ## stitch, train on SEM, evaluate and enhance simulated samples; write a report
 	@scripts/show_demo.sh before "$(DEMO_DIR)" "$(VENV)"
 	@$(MAKE) --no-print-directory "$(BASE)"
 	@$(BIN)/semsr demo "$(DEMO_DIR)" --overwrite
@@ -47,18 +47,18 @@ test-all: $(STAMP)  ## the broad tests: products, hostile input, packaging, manu
 	@$(WITH_DISPLAY) $(PYTEST) -m "broad and not slow"
 
 # Processors round differently: a test that holds on one may fail on another.
-test-avx2: $(STAMP)  ## the quick tests of networks and BLAS, as on a processor with AVX2 alone
+test-avx2: $(STAMP)  ## the quick tests of networks and BLAS, as on a processor with only AVX2
 	@scripts/system_packages.sh
 	@BIN="$(BIN)" scripts/avx2.sh $(WITH_DISPLAY) $(PYTEST) -m "not slow and not broad" \
 	  $(addprefix tests/,analysis inference jobs models registration restoration stitching training)
 
-soak: $(STAMP)  ## the slow tests too
+soak: $(STAMP)  ## all tests, including slow ones
 	@scripts/system_packages.sh
 	@$(WITH_DISPLAY) $(PYTEST)
 
 # A test that fails under the counting is told, and what was counted is shown.
 coverage: export COVERAGE_FILE = $(CURDIR)/build/coverage/data
-coverage: $(STAMP)  ## which lines and branches the quick tests run
+coverage: $(STAMP)  ## line and branch coverage of the quick tests
 	@scripts/system_packages.sh
 	@rm -rf build/coverage && mkdir -p build/coverage
 	@$(WITH_DISPLAY) $(BIN)/python -m coverage run -m pytest -n 2 --dist=worksteal \
@@ -67,17 +67,17 @@ coverage: $(STAMP)  ## which lines and branches the quick tests run
 	@$(BIN)/coverage json -q -o build/coverage/counts.json
 	@$(BIN)/python scripts/room_coverage.py build/coverage/counts.json
 
-mutants: $(STAMP)  ## change PACKAGES="core analysis", see whether tests notice (COUNT=100, SEED=0)
+mutants: $(STAMP)  ## mutation tests of PACKAGES="core analysis" (COUNT=100, SEED=0)
 	@$(BIN)/python -m scripts.mutants $(if $(COUNT),--count $(COUNT)) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(PACKAGES),--packages $(PACKAGES)) \
 	  $(if $(AGAIN),--again)
 
-hard: $(STAMP)  ## the quick tests where surroundings are hostile (CASES="other-user …")
+hard: $(STAMP)  ## the quick tests in difficult environments (CASES="other-user …")
 	@scripts/system_packages.sh
 	@$(BIN)/python scripts/hard_test.py $(CASES)
 
 # torch as usual, whose lowest version pip takes with CUDA; TORCH=lowest takes it.
-lowest: $(STAMP)  ## the wheel, used with the lowest versions that are allowed
+lowest: $(STAMP)  ## test the wheel with the lowest allowed versions
 	@mkdir -p build
 	@$(BIN)/python scripts/lowest_versions.py \
 	  $(if $(filter lowest,$(TORCH)),,--pinned torch) > build/lowest.txt
@@ -90,12 +90,12 @@ format: $(STAMP)  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## install the peers, then print the figures of benchmarks/
+bench: $(STAMP)  ## install the compared packages, then print the results of benchmarks/
 	@$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]" --no-build-isolation
 	BIN="$(BIN)" scripts/bench.sh
 
 # A final judgement trains nothing: another time would be another run.
-tables: $(STAMP)  ## train and judge the papers' models: benchmarks/paper_tables/tables.md (HOURS=4, FINAL=1)
+tables: $(STAMP)  ## train and evaluate the papers' models: benchmarks/paper_tables/tables.md (HOURS=4, FINAL=1)
 	$(if $(FINAL)$(PUBLISHED),,PYTHONPATH=benchmarks $(BIN)/python -m paper_tables train \
 	  $(if $(HOURS),--hours $(HOURS)) $(if $(MINUTES),--minutes $(MINUTES)) \
 	  $(if $(JOBS),--jobs $(JOBS)) $(if $(GO_ON),--go-on))
@@ -107,13 +107,13 @@ docs: $(STAMP)  ## the manual, in docs/_build/html; warnings are errors
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "Manual: docs/_build/html/index.html"
 
-links: $(STAMP)  ## whether what the manual links to on the web is there
+links: $(STAMP)  ## check the manual's links to the web
 	$(BIN)/python -m sphinx -q -b linkcheck docs docs/_build/links
 
-screenshots: $(STAMP)  ## the pictures of the manual, in docs/images
+screenshots: $(STAMP)  ## the screenshots of the manual, in docs/images
 	$(WITH_DISPLAY) $(BIN)/python docs/take_screenshots.py
 
-clean:  ## remove what was made here, the environment too
+clean:  ## remove generated files, including the environment
 	rm -rf $(VENV) build dist docs/_build docs/reference $(DEMO_DIR) artefacts \
 	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
