@@ -48,22 +48,20 @@ from napari_semsr.core import (
 
 _WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
 _SIDE = 1024  # side of the blocks sampled from a larger field; chosen: 2 s
-_FIT_BLOCKS = 8  # number of blocks, evenly spaced; chosen
+_FIT_BLOCKS = 8  # number of evenly spaced blocks; chosen
 _LEAST = 16  # smallest side of a gap-free part for fitting the blur; chosen
 _PART = 1024  # side in px of the parts that are mapped at once; chosen: 0.1 GB
 _SUM_PIXELS = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
 _REACH = 4.0  # standard deviations at which a Gaussian is truncated, as in SciPy
-_WIDEST_PX = 16.0  # of the reference: the largest sigma; chosen, a blur of 38 px
+_WIDEST_PX = 16.0  # largest sigma, in px of the reference; chosen: a FWHM of 38 px
 _STEPS = 12  # values of sigma tried before the best is refined; chosen
 _FINEST_PX = 0.25  # smallest sigma above 0; chosen: less changes nothing
 _CLOSE_PX = 1e-3  # precision to which sigma is refined; chosen
 _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
 _LEAST_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
-_SEARCH = {False: 8, True: 16}  # px, of an enhanced image and of two scans; chosen
-_LEAST_WINDOW = (
-    8  # px, side of the smallest window whose noise is known to 20 %; chosen
-)
+_SEARCH = {False: 8, True: 16}  # largest shift, px; of two scans: 16; chosen
+_LEAST_WINDOW = 8  # px; smallest window whose noise is known to 20 %; chosen; chosen
 
 
 class ErrorMapOptions(Options):
@@ -144,18 +142,18 @@ class ErrorFit:
     # standard deviation of the Gaussian, in pixels of the enhanced image placed over
     # the reference; for oblong pixels in their geometric mean
     sigma_px: float
-    # root mean square residual of the fit, grey levels of the reference
+    # root mean square residual of the fit, in grey levels of the reference
     residual: float
     # share of pixels that were fitted: 1 unless the field is large or has gaps
     looked_at: float
-    widest: bool  # whether the search ended at its largest sigma
+    widest: bool  # whether the search ended at the largest sigma
 
     def warn_of_doubt(self, reference: str, enhanced: str) -> None:
         """Warn if the fit suggests that the named images do not show the same field."""
         if self.widest:
             warn(
                 f"The blur between {enhanced} and {reference} is at the limit of the "
-                f"search ({self.sigma_px:.3g} px): they may not show the same place, "
+                f"search ({self.sigma_px:.3g} px): they may not show the same area, "
                 "or their shading differs, which counts as error in the map.",
                 "blur-too-wide",
             )
@@ -295,7 +293,7 @@ class _Block:
         sigmas: FloatPair,
         factor: int,
     ) -> FloatArray:
-        """Sum 1, r, p, r², p², rp over the pixels; p is the blurred image."""
+        """Sum 1, r, p, r², p², rp over the pixels: r reference, p blurred image."""
         rows, columns = map(gains, self.enhanced.shape, sigmas)
         count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]

@@ -1,7 +1,7 @@
-"""Detail below and above the optical cut-off, which limits what light can transmit.
+"""Image detail below and above the optical cut-off.
 
-Light that passes a pupil carries no period shorter than λ / (2 NA). Image detail below
-that frequency may be measured; detail above it is not.
+Light that passes a pupil transmits no period shorter than λ / (2 NA). Image detail of
+longer periods may be measured; detail of shorter ones is not.
 """
 
 import math
@@ -22,7 +22,7 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_TAPER = 0.5  # as for ring correlation, so that the figures are comparable
+_TAPER = 0.5  # as for ring correlation, so that the results are comparable
 
 # bounds: chosen, so that a length typed in µm or m is refused
 CutOff = Annotated[
@@ -42,7 +42,7 @@ CutOff = Annotated[
 
 
 def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
-    """Return the cut-off in nm from the user, else from the image's history.
+    """Return the cut-off in nm set by the user, otherwise that in the image's history.
 
     This is the shortest period that the light transmitted; None if unknown.
     """

@@ -48,8 +48,8 @@ from napari_semsr.core import (
 
 _SQUARE = 4  # px, whose averages are matched: a 16th of the noise's power; chosen
 _PART = 1024  # side in px of the parts read at once; chosen: 0.1 GB
-_LEAST = 16  # squares needed for a standard deviation; chosen
-_FLAT = 1e-12  # of the mean square: smaller variances are rounding
+_LEAST = 16  # minimum squares for a standard deviation; chosen
+_FLAT = 1e-12  # share of the mean square: smaller variances are rounding
 _ALIKE = 1e-3  # by which pixel sizes may differ: 1 px in 1000; chosen
 # Fourth differences: a cubic has none, and white noise of variance 1 a variance of 70
 _ROUGH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
@@ -112,7 +112,7 @@ class ScanPair:
             area.read(box).astype(np.float64) for area in (self.first, self.second)
         )
         for part in (first, second):
-            part[np.isinf(part)] = np.nan  # missing, as elsewhere
+            part[np.isinf(part)] = np.nan  # infinite means missing
         return first, second
 
 
@@ -129,7 +129,7 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
     if one and other and not np.allclose(one, other, rtol=_ALIKE):
         sizes = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
         msg = (
-            f"Two scans of one place must have the same pixel size, got {sizes}; "
+            f"Two scans of one area must have the same pixel size, got {sizes}; "
             "compare an image with finer pixels with `error_map()`."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
@@ -307,7 +307,7 @@ class RepeatField:
 
         def total(of: FloatArray) -> FloatArray:
             sums = ndimage.uniform_filter(of, self.window, mode="constant")
-            if self.window % 2 == 0:  # else half a pixel off: ends count half
+            if self.window % 2 == 0:  # centre it: the ends count half
                 sums = ndimage.uniform_filter(sums, 2, mode="constant", origin=-1)
             return np.asarray(sums)
 

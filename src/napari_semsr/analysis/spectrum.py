@@ -23,7 +23,7 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_FLOOR = 1e-12  # of the strongest frequency, 120 dB; chosen: beyond any detector
+_FLOOR = 1e-12  # of the highest power: 120 dB below it; chosen: beyond any detector
 _BYTES_PER_PX = 36.0  # measured: growth of the peak in a process, one of 4000 x 4000 px
 
 
@@ -57,8 +57,8 @@ class Spectrum:
     """Radial and two-dimensional power spectrum of an image."""
 
     radial: RadialSpectrum
-    # (Y, X) float32: base-10 logarithm of the power density, the zero frequency in the
-    # middle. Its `spacing_px` and `origin` are the frequency step and first frequency
+    # (Y, X) float32: base-10 logarithm of the power density, the zero frequency at the
+    # centre. Its `spacing_px` and `origin` are the frequency step and first frequency
     # ``(y, x)``, in the unit that its metadata name: 1/µm, or 1/px uncalibrated
     image: Micrograph
 
