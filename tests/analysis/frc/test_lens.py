@@ -90,7 +90,7 @@ def test_one_image_halves_reference_and_oblong_pixels_are_read_so_too(rng) -> No
     cases["oblong"] = measure_frc(*oblong, options), truth
     for name, (found, wanted) in cases.items():
         assert found.resolution_nm == pytest.approx(wanted, rel=0.02), name
-        assert "under an ideal lens that ends at" in found.method, name
+        assert "with ideal optics of cut-off" in found.method, name
         assert not found.beyond_cut_off, name
 
 
