@@ -17,14 +17,14 @@ from typing import Any
 from napari_semsr.core import CheckpointError, one_line
 from napari_semsr.io import is_there
 
-_SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
+_SIZE_LIMIT = 2**31 - 1  # bytes; largest protobuf message
 _MESSAGE_LENGTH = 300  # length of texts from a file or a library in a message; chosen
 _STANDARD = ("", "ai.onnx")
 _RANDOM_OPERATORS = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 })  # fmt: skip
-_DECIDING = frozenset({  # operators that read values but do not pass them on
+_DECIDING = frozenset({  # operators whose output need not be NaN if an input is
     "And", "ArgMax", "ArgMin", "Cast", "Compress", "Equal", "Greater",
     "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "MaxUnpool",
     "NonMaxSuppression", "NonZero", "Not", "Or", "TopK", "Unique", "Where",
@@ -87,7 +87,7 @@ class OnnxGraph:
 
 
 def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
-    """Read and check a graph of one grey image in and one out.
+    """Read and check a graph with one grey image as input and one as output.
 
     Weights outside the file may be in `folder`, if given; `name` is for messages.
     """
@@ -115,7 +115,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         raise _unfit(name, f"have one image as output, but has {output_count}")
     shapes = [value.type.tensor_type for value in model.graph.output]
     bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
-    for tensor in bare:  # which a file may lack, without an error from the checker
+    for tensor in bare:  # a file may lack them without an error from the checker
         tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
@@ -238,7 +238,7 @@ def _inline(model: Any, name: str) -> Any:
         return onnx_library("onnx.inliner").inline_local_functions(model)
     except Exception as error:
         reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
-        msg = f"The functions of {name} cannot be followed: {reason}."
+        msg = f"The functions of {name} cannot be inlined: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
 
 

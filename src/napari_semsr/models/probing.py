@@ -43,7 +43,7 @@ class LiveNorm:
 def live_norm(
     func: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> LiveNorm | None:
-    """Return a torch call that normalises a plane by its own statistics, else None."""
+    """Return a torch call that normalises a plane by its own statistics, or None."""
     if func is not functional.instance_norm:
         return None
     arguments_bound = _SIGNATURE.bind(*args, **kwargs)
@@ -61,7 +61,7 @@ class TorchCalls(TorchFunctionMode):
     """Intercept every torch function called by the entering thread."""
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer one call; by default, run it."""
+        """Handle one call; by default, run it."""
         return func(*args, **kwargs)
 
     def __torch_function__(
@@ -97,19 +97,17 @@ class NormInterceptor(TorchCalls):
 
 # Receptive field of a network, measured by the spread of NaN.
 #
-# Half of a field is filled with NaN up to a multiple of the stride; whatever output
-# becomes NaN on the other half depends on that side. This sees every tap, also those
-# whose weight is tiny, and does not depend on the weights. Live normalisations are
+# Half of a field is filled with NaN up to a multiple of the stride; every output pixel
+# that becomes NaN in the other half depends on that side. This detects every tap, also
+# those with tiny weights, and does not depend on the weights. Live normalisations are
 # replaced by the identity, since they would spread NaN everywhere. It is done in fp32:
 # bf16 kernels in channels_last order leak NaN into their neighbours. Operations that
-# swallow NaN (``torch.where``, ``nan_to_num``) hide what passes through them.
+# remove NaN (``torch.where``, ``nan_to_num``) hide such dependence.
 
-_FIRST_SIDE = (
-    512  # px; in smaller fields the taps of a dilated layer may miss the field
-)
-_LAST_SIDE = 4096  # up to which it is probed; chosen
-_MAGNITUDES = (0.1, 1.0, 10.0)  # of fields in which a change is followed
-_LARGEST_MINIMUM = 64  # strides, and at most
+_FIRST_SIDE = 512  # px; in smaller fields the taps of dilated layers may be outside
+_LAST_SIDE = 4096  # largest probed side; chosen
+_MAGNITUDES = (0.1, 1.0, 10.0)  # magnitudes of fields for measuring changes
+_LARGEST_MINIMUM = 64  # largest minimum side, in strides
 _LAST_MINIMUM = 1024  # px; chosen: a network that rejects such fields rejects all
 
 

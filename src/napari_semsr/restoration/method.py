@@ -9,10 +9,10 @@ least 0. One iteration depends on twice the kernel's radius, and one pixel more 
 difference of total variation, so that with a halo of that many pixels times the
 iterations a tile equals the untiled result.
 
-Linear ones (Wiener, constrained least squares) are a finite filter. Computed on a whole
-field it would depend on all of it, wrap-around included. Here its impulse response is
-cropped where the remaining weight is below `_TOLERANCE`, so that pixels do not depend
-on the tiling.
+Linear ones (Wiener, constrained least squares) are a finite filter. Computed for a
+whole field it would depend on all pixels, including wrap-around. Here its impulse
+response is cropped where the remaining weight is below `_TOLERANCE`, so that pixels do
+not depend on the tiling.
 """
 
 import math
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # submodules are loaded lazily
 from numpy.typing import NDArray
 from pydantic import field_validator
 from scipy import ndimage
@@ -60,13 +60,14 @@ from napari_semsr.restoration.structure import has_structure
 #
 # with a power law for the sample, the transfer function ``H`` of the blur, and white
 # noise of variance ``N``; ``f`` is in cycles per pixel, for oblong pixels per their
-# shorter side. With known ``H``, ``A``, ``p`` and ``N`` are fitted; else the width of a
-# Gaussian too. The fit needs only a few blocks.
+# shorter side. If ``H`` is known, ``A``, ``p`` and ``N`` are fitted, otherwise also the
+# width of a Gaussian. The fit needs only a few blocks.
 
-# Sample that is read; chosen: 16 blocks, a million pixels, suffice for a radial mean.
+# Size of the blocks read; chosen: 16 blocks, a million pixels, suffice for a radial
+# mean.
 _BLOCK = 256
 _SMALLEST = 32  # side of a block; chosen
-_ACROSS = 4  # at most so many blocks along each axis
+_ACROSS = 4  # maximum number of blocks along each axis
 _WINDOW_RINGS = 3  # rings affected by the window
 
 # Range of the fit; chosen: exponents around 2.4, the start value, since exponent and
@@ -312,7 +313,7 @@ class RestoreOptions(Options):
 _TINY = 1e-12  # chosen, far below any grey value: prevents division by 0
 _STEEPEST = 4.0  # largest factor by which total variation changes a pixel; chosen
 _EDGE = 1e-4  # gradient below which total variation sees none, over the range; chosen
-_TV_REACH = 2  # px: due to two successive differences
+_TV_REACH = 2  # px: range of two successive differences
 
 
 def _richardson_lucy(
@@ -381,24 +382,24 @@ def _estimate_kernel(
 
 # Linear methods.
 
-# Weight of the omitted taps over the weight of all: an error bound; chosen, a
-# thousandth of the range against halos that grow with the accuracy.
+# Weight of the omitted taps over the weight of all: an error bound; chosen: a
+# thousandth of the range, as halos grow with accuracy.
 _TOLERANCE = 1e-3
 
 # times the model, above which power is due to periodic structure: more than noise in
 # one block reaches by chance at any frequency
 _LINE = 20.0
-_BESIDE = 9  # width in frequencies of the median that lines exceed; chosen
-_LEAST_PASSED = 1e-2  # of power; below, the model may be wrong; chosen
+_BESIDE = 9  # width of the median around a line, in frequencies; chosen
+_LEAST_PASSED = 1e-2  # of power; below this transmission the model may be wrong; chosen
 _MISMATCH = (
     0.1  # share of the blurred sample's power attributed to a wrong kernel; chosen
 )
 _UNSURE = 1e-5  # share of an image's variance attributed to a wrong kernel; chosen
 _NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
-_SIDE = 256  # px; chosen: impulse responses are shorter, but for wide kernels
+_SIDE = 256  # px; chosen: impulse responses are shorter, except for wide kernels
 _BURNIN = 15  # burn-in of the chain; scikit-image's, chosen
 _LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
-_BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains to 1000
+_BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains up to 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,9 +533,9 @@ def _unsupervised_balance(
 # 512 px is then read as 832, 2.6 times its pixels; the error is measured for each field
 # (`tolerance`).
 LARGEST_HALO = 160
-_SHARPEST_PX = 0.3  # chosen: a narrower Gaussian hardly affects a neighbour
+_SHARPEST_PX = 0.3  # chosen: a narrower Gaussian hardly affects neighbouring pixels
 _QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: else 1 / 0
-_TILE = 512  # px; chosen: with the largest halo below 10 MB of doubles
+_TILE = 512  # px; chosen: with the largest halo less than 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
@@ -617,7 +618,7 @@ class Restorer:
             yield tile, self._restore_box(data, tile.core, self.halo)
 
     def tolerance(self, data: Any, plan: TilePlan) -> float:
-        """Measure the error of a cropped halo, in the middle of the field (Y, X).
+        """Measure the error due to a cropped halo, at the centre of the field (Y, X).
 
         Returns the largest difference between a corner of a tile and the same pixels
         with the full halo of the method, over the field's range; 0 if tiles are exact.

@@ -27,29 +27,29 @@ from scipy.special import ndtri, stdtrit
 
 from napari_semsr.core import FloatArray
 
-# longest assumed correlation of noise: over a block's side, and px of a Gaussian
+# longest correlation assumed for noise: share of a block's side, and px of a Gaussian
 _ALIKE, _ALIKE_PX = 0.02, 4.0
 _SURE = 4.0  # standard deviations of a ratio of power; 3 of 100 000 by chance
-_STEEP = 2.3  # from one octave to the next: a power law of at least 1.2
-_ABOVE = 3.0  # times the power of the finest rings; above, structure is visible
-# of power, over the median of neighbours: noise of 256 x 256 px has such a frequency
-# once in a million blocks, exponentially distributed as its power is
+_STEEP = 2.3  # fall of power per octave: a power law of at least 1.2
+_ABOVE = 3.0  # times the power of the finest rings; above it, structure is visible
+# power over the median of neighbouring frequencies: noise of 256 x 256 px reaches it
+# once in a million blocks, as its power is exponentially distributed
 _LINE, _BESIDE = 35.0, 9
 _DUST, _FAR = 0.03, 5.0  # share of pixels at most; robust deviations from the median
 _LEAST_PX = 64  # side of blocks; smaller ones have too few samples
 _CELLS = 8  # along each side of a block, in which contrast is measured
 _SCALES = (0.7, 1.4, 2.8)  # px, of the bands that are measured
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
-_SURROGATES = 16, 64  # more if fewer are not conclusive; chosen: within a second
+_SURROGATES = 16, 64  # the second number if the first is not conclusive; chosen: 1 s
 _ROUNDING_SHARE = 1e-14  # share of the power; below, rings contain only rounding errors
-_CLEAR = 1.2  # times the floor of noise, from which a ring is used
+_CLEAR = 1.2  # times the noise floor, from which a ring is used
 _FEWEST = 1.0  # skewness of counts of one per pixel, the lowest assumed dose
-_LEFT = 1.3  # times the skewness that filtered counts keep
+_LEFT = 1.3  # times the skewness of filtered counts
 _FLAT = 0.15  # reduction of the fourth moment by rounding to a few steps
-_LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
+_LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a 5 x 5 median leaves 0.3
 _TOGETHER = 0.04  # correlation of bands due to grey steps and medians
-_MOST_BLOCKS = 4  # compared with surrogates, those with most contrast
-_FEW_LEVELS = 8  # of masks and drawings
+_MOST_BLOCKS = 4  # blocks compared with surrogates, those with most contrast
+_FEW_LEVELS = 8  # maximum grey levels of masks and drawings
 
 
 def has_structure(blocks: list[FloatArray]) -> bool:
@@ -109,7 +109,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
             ndimage.median_filter(power, size, mode="wrap")
             for size in ((_BESIDE, _BESIDE), (2 * _BESIDE, 1), (1, 2 * _BESIDE))
         ]
-    )  # line noise fills a row or a column
+    )  # stripes fill a row or a column
     beyond_gradient = (ring > _BESIDE) & (ring < side // 2)
     if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
         return True
@@ -146,7 +146,7 @@ def _differs_from_surrogates(
     side = blocks[0].shape[0]
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     square = -2 * np.pi**2 * (y**2 + x**2)
-    mask = ((y != 0) & (x != 0)) * 1.0  # line noise has the rest
+    mask = ((y != 0) & (x != 0)) * 1.0  # the axes contain stripes
     slopes = [_slopes(level) for level in levels]
     spectra = [_periodic_spectrum(block) for block in blocks]
     power = np.mean([np.abs(s) ** 2 for s in spectra], axis=0)
@@ -158,7 +158,7 @@ def _differs_from_surrogates(
 
     own = _moments(spectra, slopes, bands[1:])
     skewness = abs(_moments(spectra, slopes, bands[:1])[0, 1])
-    # of linear filters of independent counts, what is left of their skewness in a band
+    # skewness that remains in a band of linearly filtered independent counts
     tips = [np.fft.irfft2(np.sqrt(power) * band, (side, side)) for band in bands]
     left = np.array(
         [
