@@ -99,7 +99,7 @@ def remote_client(address: str) -> Iterator[Client]:
 
     The client is closed at the end; the cluster keeps running.
     """
-    inside = address.startswith("inproc://")  # of this very process
+    inside = address.startswith("inproc://")  # of this process itself
     place = _ADDRESS.fullmatch(address)
     if not inside and (place is None or not 0 < int(place["port"]) <= _LAST_PORT):
         msg = (
@@ -121,7 +121,7 @@ def remote_client(address: str) -> Iterator[Client]:
 
 
 def _check_scheduler(address: str) -> None:
-    """Check that a scheduler answers; a client of a silent one would never end."""
+    """Check that a scheduler answers, as a client would wait for it without end."""
     failures: list[Exception] = []
 
     async def meet() -> None:
@@ -136,7 +136,7 @@ def _check_scheduler(address: str) -> None:
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)  # a silent peer would block for longer
+    thread.join(PATIENCE_S)  # an unresponsive peer would block for longer
     if thread.is_alive():
         raise TimeoutError
     if failures:
@@ -196,7 +196,7 @@ class ClusterExecutor(Executor):
             return tile_results
         if now - self._check_time >= _CHECK_S:
             self._no_workers = None
-            with suppress(OSError, TimeoutError):  # if lost, its tasks raise
+            with suppress(OSError, TimeoutError):  # if it is lost, its tasks raise
                 if not any(self._client.nthreads().values()):
                     self._no_workers = without_workers(self._address)
             self._check_time = time.monotonic()

@@ -1,8 +1,8 @@
 """Self-ensemble: mean of the outputs for a flipped and rotated input.
 
 Flips and rotations map the grid of a network's stride onto itself, since windows start
-and end on it, so that tiles stay exact. A network that is conditioned on the faults of
-a field was trained on streaks along rows only. Its input is flipped but not rotated,
+and end on it, so that tiles remain exact. A network that is conditioned on the faults
+of a field was trained on streaks along rows only. Its input is flipped but not rotated,
 and its condition is that of the flipped field.
 """
 
