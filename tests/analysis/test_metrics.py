@@ -215,7 +215,7 @@ def test_pixels_and_places_of_both_are_compared(images, measure):
     image, reference = (Micrograph(one, (4.0, 4.0)) for one in images[:2])
     with refused(OptionError, "pixel-sizes-differ"):
         measure(image, reference.replace(pixel_size_nm=(8.0, 8.0)))
-    with warned("origins-differ", match="lie 0 and 400 nm apart"):
+    with warned("origins-differ", match="are 0 and 400 nm apart"):
         measure(image, reference.replace(origin=(0.0, 400.0)))
     unsized = reference.replace(pixel_size_nm=None)
     measure(image, unsized)

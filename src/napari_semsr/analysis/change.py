@@ -1,4 +1,4 @@
-"""Change of an image: by how much its grey values differ from those before.
+"""Change of an image by a method: by how much its grey values differ.
 
 Both images are compared in their overlap, on the grid of the coarser pixels; the finer
 image is averaged over the area of each coarse pixel.
@@ -230,7 +230,7 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
 
 
 def block_means(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Average an image (Y, X) over squares; an incomplete far border is dropped."""
+    """Average an image (Y, X) over squares; an incomplete far border is ignored."""
     rows, columns = (n // side for n in image.shape)
     inner = image[: rows * side, : columns * side]
     return np.asarray(inner.reshape(rows, side, columns, side).mean(axis=(1, 3)))

@@ -58,7 +58,7 @@ _TUKEY = 0.25  # tapered share of the window; chosen: little leakage, narrow rin
 _FILTERS = 20  # filters in each of two rounds; chosen: cheap here (Descloux: 10)
 _FINEST_PX = 0.15  # width of the weakest filter, as in Descloux
 _DROP = 5e-4  # smallest drop after a peak, as in Descloux
-# Standard deviations by which coarse power exceeds fine power where there is a signal;
+# Standard deviations by which coarse power exceeds fine power if there is a signal;
 # chosen: white noise reaches it once in a million images
 _SIGNAL = 5.0
 _FLAT = 1e-9  # share of the mean: smaller differences are rounding
@@ -67,7 +67,7 @@ _FLAT = 1e-9  # share of the mean: smaller differences are rounding
 # measured 10 to 50 % too fine below the first, and a few per cent above it
 _LEAST_PERIODS, _PERIODS = 10, 40
 _TINY = 1e-300  # added to denominators, so that 0 / 0 is 0
-_BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x 4096 px
+_BYTES_PER_PX = 44.0  # measured: growth of peak memory, 4096 x 4096 px
 
 # Reasons, in order of precedence among the blocks
 _REASONS: tuple[Reason, ...] = ("beyond-nyquist", "too-small", "periodic", "no-signal")
@@ -182,7 +182,7 @@ class _Curve:
     frequency: FloatArray
     plain: FloatArray
     filtered: FloatArray
-    at: int  # ring of the cut-off; -1 without one
+    at: int  # index of the ring of the cut-off; -1 without one
     sigma: float | None
     reason: Reason | None
 
@@ -219,8 +219,8 @@ def measure_decorrelation(
         )
     plan_blocks(
         image.shape, block=side, step=side
-    )  # raises an error for an image without any value
-    # evenly over the whole image, with a small overlap
+    )  # raises an error if an image has no values
+    # blocks cover the whole image, evenly spaced with a small overlap
     corners = [
         [round(at) for at in np.linspace(0, n - side, -(-n // side)).tolist()]
         for n in image.shape
@@ -262,7 +262,7 @@ def _summarise(
             float(median_curve.frequency[median_curve.at]),
             float(median_curve.frequency[0]),
         )
-        step = 1 / ring - 1 / (ring + width)  # to the next ring outwards
+        step = 1 / ring - 1 / (ring + width)  # error: the step to the next ring
         low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring
         if nm is not None:
             error = length_error(image)

@@ -55,7 +55,7 @@ _SUM_PIXELS = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
 _REACH = 4.0  # standard deviations at which a Gaussian is truncated, as in SciPy
 _WIDEST_PX = 16.0  # largest sigma, in px of the reference; chosen: a FWHM of 38 px
 _STEPS = 12  # values of sigma tried before the best is refined; chosen
-_FINEST_PX = 0.25  # smallest sigma above 0; chosen: less changes nothing
+_FINEST_PX = 0.25  # smallest sigma above 0; chosen: less has no effect
 _CLOSE_PX = 1e-3  # precision to which sigma is refined; chosen
 _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
@@ -77,9 +77,9 @@ class ErrorMapOptions(Options):
     part: Literal["all", "rest"] = option(
         "all",
         "Map of",
-        "Differences of two scans to map: all, or those that white noise does not "
-        "explain (drift, charging, contamination, distortion).",
-        choices={"all differences": "all", "what is not noise": "rest"},
+        "Differences of two scans to map: all, or only those not due to white noise "
+        "(drift, charging, contamination, distortion).",
+        choices={"all differences": "all", "without noise": "rest"},
         when={"scans": (True,)},
     )
     window: int = option(
@@ -218,7 +218,9 @@ class ErrorPair:
         return self.reference.grid.shape
 
     def along_axes(self, sigma_px: float) -> FloatPair:
-        """Return the standard deviations (y, x) in px of a Gaussian isotropic in nm."""
+        """Return the standard deviations (y, x), in px, of a Gaussian that is isotropic
+        in nm.
+        """
         y, x = mean_pitch(self.enhanced.grid.pitch)
         return sigma_px / y, sigma_px / x
 
@@ -244,8 +246,9 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
         if reference.unit != "pixel" and same_unit:
             warn(
                 f"{enhanced.name} is assumed to be {whole:g} times finer than "
-                f"{reference.name}, by its shape, although both state the same pixel "
-                "size: if it is a larger field, state its origin, or crop it.",
+                f"{reference.name}, judging by its shape, although both state the "
+                "same pixel size: if it is a larger field, state its origin, or crop "
+                "it.",
                 "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
@@ -374,8 +377,8 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
             blocks.append(_Block.of(*both))
     if not blocks:
         msg = (
-            f"An error map needs {_LEAST}x{_LEAST} px or more without a gap that both "
-            f"images show, found none in {pair.reference.image.name} and "
+            f"An error map needs an area of {_LEAST}x{_LEAST} px or more without gaps "
+            f"in both images, found none in {pair.reference.image.name} and "
             f"{pair.enhanced.image.name}."
         )
         raise ShapeError(msg, code="nothing-to-measure")
@@ -454,7 +457,7 @@ class ErrorTally:
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
         """Add the pixels known in both the reference and the degraded image."""
         step = max(1, _SUM_PIXELS // fixed.shape[1])
-        for row in range(0, fixed.shape[0], step):  # limits double-precision data
+        for row in range(0, fixed.shape[0], step):  # limits double-precision memory
             both = fixed[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
             first, second = (

@@ -35,7 +35,7 @@ BLOCK_PX = 96  # side of a block; chosen: several optical periods
 _STEP_PX = 48
 _BANDS, _COARSEST_PX = 10, 48.0  # bands of power, and their longest period; chosen
 _PERCENTILES = (5, 25, 50, 75, 95)
-_NUMBERS = _BANDS + len(_PERCENTILES) + 1  # percentiles that describe a block
+_NUMBERS = _BANDS + len(_PERCENTILES) + 1  # numbers that describe a block
 _NO_POWER = 1e-7  # power below the rounding of 8 bits
 _NEAREST = 5  # nearest blocks that define the distance; chosen
 _LIKE = 98  # percentile of the distances within the training field; chosen
@@ -74,7 +74,7 @@ class Familiarity:
     def distances(
         self, plane: FloatArray, *, finest: bool = True
     ) -> tuple[list[Box], FloatArray]:
-        """Measure the distances of a plane's blocks, divided by the limit: (N,)."""
+        """Compute the distances of a plane's blocks, divided by the limit: (N,)."""
         boxes = [b for b in blocks(plane.shape) if np.isfinite(plane[b.slices]).all()]
         if not boxes:
             return [], np.empty(0)
@@ -122,7 +122,7 @@ class Familiarity:
         as_map: bool = False,
         is_resampled: bool = False,
     ) -> Job[FloatArray]:
-        """Measure the distances of an image's blocks, divided by the limit: (M, N).
+        """Compute the distances of an image's blocks, divided by the limit: (M, N).
 
         Blocks are adjacent from the first pixel on; NaN for blocks with gaps. If there
         are many blocks, an even sample is used, unless `as_map`. `levels`: grey levels

@@ -36,7 +36,7 @@ _COARSE, _FINE, _NOISE = (0.05, 0.1), (0.3, 0.6), (1.1, 1.6)
 # Falloff in dB, from the transfer function of a lens (tests/analysis/test_focus.py): of
 # sharp edges at the depth of focus, and the increase at that depth for any sample
 _SHARP_EDGES_DB, _DEPTH_DB = 32.5, 4.0
-_SURE = 2.0  # standard errors
+_SURE = 2.0  # standard errors by which the loss must exceed its limit
 _LEAST_DETAIL = (
     100.0  # power over that of noise; chosen: then the falloff is measurable
 )
@@ -58,10 +58,10 @@ class Falloff:
     def of(cls, image: Micrograph, cut_off_nm: float | None = None) -> Self | None:
         """Measure the falloff of an image (Y, X); None if it cannot be determined.
 
-        It cannot without an optical cut-off or a pixel size, if pixels are too coarse
+        That is so without an optical cut-off or a pixel size, if pixels are too coarse
         to separate noise from detail, if a side is less than 42 periods of the cut-off,
-        if gaps are everywhere, or without coarse detail above the noise. `cut_off_nm`
-        is by default that in the history.
+        if gaps are everywhere, or without coarse detail above the noise. By default
+        `cut_off_nm` is taken from the history.
         """
         cut_off, pixel = find_cut_off(image, cut_off_nm), image.pixel_size_nm
         if cut_off is None or pixel is None:

@@ -74,7 +74,7 @@ _CLEAR = 1.8  # times that: the outline, at half of the height, is then at 4 sig
 # five grey levels of 8 bits
 _FAINTEST = 0.02
 _MOST_LEAST = 0.1  # of the contrast: largest threshold due to texture; chosen
-_OUTLINE = 0.5  # share of its height at the outline of a particle
+_OUTLINE = 0.5  # outline of a particle, over its height
 _PLATEAU = 0.75  # of the height: least median of a region as bright as its particle
 # Depth of a waist that separates two particles, over the smaller half width, and in px;
 # chosen: equal discs with centres 0.44 of the sum of radii apart
@@ -109,10 +109,8 @@ LEVEL = 0.95  # confidence level of all intervals
 # Another seed changes a bound by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
 _RESAMPLES = 4000
 _SEED = 0
-_LEAST_VALUES = (
-    5  # fewer values often yield resamples of one repeated value, without spread
-)
-_REFITS = 200  # for a standard error precise to 5 %, as 1 / sqrt(2 n)
+_LEAST_VALUES = 5  # with fewer values, resamples often have no spread
+_REFITS = 200  # for a standard error precise to 5 %: 1 / sqrt(2 n)
 _LEAST_GAPS = 8  # fewer gaps do not determine a fit of three parameters
 _FAR = 3.0  # Tukey's outer fence, in quartile ranges above the third quartile
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # bin widths that are round numbers
@@ -125,7 +123,7 @@ class WidthFit:
     """Gaussian fitted to a histogram of widths, in the histogram's unit."""
 
     mean: float
-    # Standard error: spread of the fits to resampled gaps
+    # Standard error, from fits to resampled gaps
     error: float
     sigma: float
     height: float  # gaps per bin
@@ -222,7 +220,7 @@ def _fit_bell(
     """Fit height, mean and sigma; None if the fit does not converge."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the covariance, which is not used
+            warnings.simplefilter("ignore")  # of the covariance, which is not used
             best, _ = scipy.optimize.curve_fit(
                 _gaussian, middle, counts, start, jac=_slopes
             )
@@ -250,7 +248,7 @@ def share_interval(part: int, whole: int) -> FloatPair | None:
     """
     if whole < 1:
         return None
-    from scipy.stats import binomtest  # takes long to import
+    from scipy.stats import binomtest  # slow to import
 
     ends = binomtest(part, whole).proportion_ci(LEVEL, method="wilson")
     return float(ends.low), float(ends.high)
@@ -283,7 +281,7 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
         rows = min(step, _RESAMPLES - first)
         resamples = finite_values[rng.integers(0, count, (rows, count))]
         errors = resamples.std(axis=1, ddof=1) / math.sqrt(count)
-        spread = errors > 1e-9 * error  # else the resample has only one value
+        spread = errors > 1e-9 * error  # otherwise all values of a resample are equal
         ratios.append((resamples[spread].mean(axis=1) - mean) / errors[spread])
     low, high = np.quantile(
         np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -297,7 +295,7 @@ class ParticleOptions(Options):
     dark: bool = option(
         False, "Particles are dark", "Particles are darker than their surroundings."
     )
-    min_diameter_px: float = option(  # chosen: less is noise
+    min_diameter_px: float = option(  # chosen: smaller ones are noise
         4.0, "Minimum diameter", "Smaller particles are ignored.", unit="px", gt=0
     )
 
@@ -368,7 +366,7 @@ _MEANS: dict[str, tuple[str, Callable[["Gaps", str], FloatArray]]] = {
         lambda gaps, unit: gaps.widths(unit)[1],
     ),
     "mean_width_error": (
-        "Mean error of widths",
+        "Mean width error",
         lambda gaps, unit: np.abs(gaps.width_errors(unit)),
     ),
     "mean_signed_width_error": (
@@ -428,7 +426,7 @@ class Gaps:
     particles: Annotated[int, Quantity("Particles")]
     pairs: Annotated[int, record_quantity("Pairs")]
     # Pairs of neighbours excluded for their unequal peaks
-    excluded: Annotated[int, record_quantity("Left out")]
+    excluded: Annotated[int, record_quantity("Excluded")]
     found: tuple[Gap, ...]  # Gaps of the reference or, without one, of the image
     # Background grey level that was subtracted
     background: Annotated[float, record_quantity("Background", LEVELS)]
@@ -775,8 +773,8 @@ def _gaps(
 ) -> tuple[list[Gap], int, int]:
     """Find the gaps of one image, and measure them in another.
 
-    The numbers count the lines excluded for unequal peaks, and those whose gaps would
-    cross an object.
+    Also returns the numbers of lines excluded for unequal peaks, and because their gaps
+    would cross an object.
     """
     gaps, left_out, across = [], 0, 0
     noise = noise_level(guide) / math.sqrt(len(_LINES))
@@ -794,7 +792,7 @@ def _gaps(
 
 
 def _populated_share(labels: NDArray[np.int32]) -> float:
-    """Compute the share of a field's equal parts that contain a particle."""
+    """Compute the share of equal parts of a field that contain a particle."""
     rows, columns = (
         np.arange(size) * min(size, _PARTS) // size for size in labels.shape
     )
@@ -930,7 +928,7 @@ def _particles(
 def _number_by_size(
     labels: NDArray[np.int32], total: int, least: float
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Renumber particles, those above a minimum area first; count these, and all."""
+    """Renumber particles, those above a minimum area first; count both."""
     area = np.bincount(labels.ravel(), minlength=total + 1)
     area[0] = 0
     large = area >= least
@@ -974,7 +972,7 @@ def _standing_out(
 def _sort_by_label(
     values: FloatArray, labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.intp], FloatArray]:
-    """Sort pixels with a label by it, and those of one label by their values."""
+    """Sort labelled pixels by label, and pixels of one label by value."""
     inside = labels > 0
     pixels = np.empty(np.count_nonzero(inside), complex)
     pixels.real, pixels.imag = labels[inside], values[inside]
@@ -1044,7 +1042,7 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
         numbers, levels = _sort_by_label(height, basins)
         ends = np.cumsum(np.bincount(numbers, minlength=count + 1))[1:]
         own = levels[ends - 1]
-        for _ in range(_TURNS):  # a few bright spots must not set the height
+        for _ in range(_TURNS):  # the height must not depend on a few bright spots
             core = levels > own[numbers - 1] / 2
             size = np.bincount(numbers[core], minlength=count + 1)[1:]
             own = (levels[ends - 1 - size // 2] + levels[ends - (size + 1) // 2]) / 2

@@ -43,23 +43,23 @@ _LIT = 0.1  # of the brightest area; chosen: a round field is dark outside its c
 _PEAK = 6.0
 _SECOND = 0.25
 # Squared periods across the field up to which peaks of a lattice fill the surroundings
-# of one: three of 20 values among 1.26 times the square. Chosen: a fifth is never
-# filled
+# of one: three of 20 values among 1.26 times the square. Chosen: a fifth of the
+# surroundings always remains free
 _FILL_PERIODS, _BARE = 48.0, 0.2
 _ORDERS = 24  # number of highest peaks used; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
-# values of the spectrum, per order: tolerance for one wave as a multiple of another;
+# tolerance for one wave as a multiple of another, in samples of the spectrum per order;
 # chosen: noise moves the weakest accepted peak by 0.1
 _MEET = 0.35
 _PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one direction
 _AGREE = 0.75  # mean length of the phases' unit vectors; 0.9 if they scatter by 26 deg
-_LAST = 2  # fits with the final parameters; chosen: the first changes them little
+_LAST = 2  # fits with the final parameters; chosen: the second changes little
 _WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # radius of each fit, over that of the rim
 _LEANING = 0.75  # least radius over that of the rim; chosen: less hardly constrains
 _BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
 _CHANCE = 2 * special.ndtr(-_BEYOND_DOUBT)
-# Of the rim's radius; chosen: farther out, the distortion does not determine it
+# Of the rim's radius; chosen: farther out, it is not determined by the distortion
 _FARTHEST = 0.3
 # Displacements along y and x, in yy, yx, xx over the rim's squared radius, due to a
 # move of the centre along y and x at a distortion of one.
@@ -103,10 +103,10 @@ class CalibrateOptions(Options):
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
             option_names = ", ".join(sorted(of_grating))
-            msg = f"A printed bar is not a grating: leave out {option_names} or `bar`"
+            msg = f"A printed bar is not a grating: omit {option_names} or `bar`"
             raise ValueError(msg)
         if self.bar is False and self.pitch_nm is None:
-            msg = "pitch_nm must be given"
+            msg = "pitch_nm must be set"
             raise ValueError(msg)
         return self
 
@@ -124,7 +124,7 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
     if periods < _LEAST_PERIODS:
         msg = (
             f"A grating must show at least {_LEAST_PERIODS:g} periods across the "
-            f"field, got {periods:.1f}: choose a finer one."
+            f"field, got {periods:.1f}: use a finer grating."
         )
         raise RegistrationError(msg, code="too-few-periods")
     fit = _Fit(waves, np.zeros(len(waves)), 0.0)

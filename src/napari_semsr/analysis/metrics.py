@@ -82,8 +82,8 @@ def earth_movers_distance(
 ) -> float:
     """Compute the mean grey-level shift that turns one distribution into the other.
 
-    `first`, `second` (N,). SciPy's function takes two to four times as long in the
-    special cases.
+    `first`, `second` (N,). Special cases are handled, in which SciPy's function takes
+    two to four times as long.
     """
     if _is_short(first) and _is_short(second):
         low = int(min(first.min(), second.min()))
@@ -119,7 +119,7 @@ def measure_histogram(
 ) -> Histogram:
     """Compute the grey-level histogram, and its distance from that of a reference.
 
-    Pixels that are not finite are left out; the reference may have any shape. Integer
+    Pixels that are not finite are ignored; the reference may have any shape. Integer
     images get bins of whole grey levels, possibly fewer than `bins`.
     """
     values = _finite(image)
@@ -242,7 +242,7 @@ class Metrics:
     def data_range_basis(self) -> str:
         """Source of the data range, as text."""
         return {
-            "given": "as given",
+            "given": "as set",
             "file": f"{math.log2(self.data_range + 1):.0f} bits, as stated in the file",
             "type": "assumed: full scale of the type",
             "values": "span of the values, as their type has no full scale",
@@ -325,7 +325,7 @@ _PARTS = 4  # parts along each side of a field, whose scatter gives errors; chos
 def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
     """Sum the squared errors of an image (Y, X) by parts, on its reference's scale.
 
-    In each of 16 parts, row by row: (16,); fewer if the image has fewer rows.
+    Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
     """
     squares = np.square(np.subtract(image, reference, dtype=np.float32))
     rows, columns = (  # no duplicates, for which reduceat would return a single row
@@ -365,7 +365,7 @@ class LightGain:
         float | None, Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_sd_db")
     ] = None
     gain_below_sd_db: float | None = None
-    # the same above the cut-off
+    # The same above the cut-off
     gain_above_db: Annotated[
         float | None, Quantity("Above the cut-off", DB, "+.2f", sd="gain_above_sd_db")
     ] = None
@@ -422,7 +422,7 @@ def structural_similarity(
         if not whole.any():
             return None
         image, reference = (np.where(finite, one, 0.0) for one in (image, reference))
-    # scikit-image returns identical values, but holds 14 planes instead of 8
+    # scikit-image returns identical values, but needs memory for 14 planes instead of 8
 
     def smooth(plane: FloatArray) -> FloatArray:
         return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
@@ -439,7 +439,7 @@ def structural_similarity(
 
 # Data range: as set, otherwise from the file's bit depth, otherwise from the type.
 
-_APART = 2.0  # chosen: bit depths differ at least fourfold, a filter overshoots less
+_APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filters less
 
 
 def _full_scale(m: Micrograph, peak: float) -> float | None:

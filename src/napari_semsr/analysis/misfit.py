@@ -69,7 +69,7 @@ class Misfit:
     contrast: float
     noise: float
     bounds: FloatPair  # grey levels of the enhanced image that bound the ramps
-    weights: FloatArray  # of the blurred ramps
+    weights: FloatArray  # weights of the blurred ramps
 
     @property
     def verdict(self) -> str:
@@ -164,7 +164,7 @@ def map_misfit(
         for weight, ramp in zip(
             misfit.weights, _ramps(output, misfit.bounds), strict=True
         ):
-            left = left - weight * ramp  # unreliable near the border
+            left = left - weight * ramp  # excluding the unreliable border
         square = np.where(finite, left**2, np.nan)
         means = block_means(square[box.within(wide_box).slices], _MAP_BIN)
         y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
@@ -182,7 +182,7 @@ def _as_map(
     percent: FloatArray, grid: Grid, field: Box, before: Micrograph
 ) -> Micrograph:
     has_size = before.pixel_size_nm is not None
-    # the first pixel's centre is that of 4 x 4 of the grid
+    # the centre of the first pixel is that of 4 x 4 pixels of the grid
     away = [(_MAP_BIN - 1) / 2 * pitch for pitch in grid.pitch]
     y, x = (o + a for o, a in zip(grid.centre(field), away, strict=True))
     return Micrograph(
@@ -195,7 +195,7 @@ def _as_map(
         look=DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",
-            opacity=0.6,  # shown above the layer that it evaluates
+            opacity=0.6,  # shown over the layer that it evaluates
             interpolation="linear",
             colour_bar=True,
         ),
@@ -203,7 +203,7 @@ def _as_map(
 
 
 def _ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
-    """Split grey levels into ramps, blur each by every width, subtract slow changes."""
+    """Split grey levels into ramps, blur each by every width, subtract slow trends."""
     low, high = bounds
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
     return [

@@ -35,9 +35,9 @@ from napari_semsr.core import (
 _DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: between noise and shading
 _SIGMAS = 5.0  # standard deviations of noise; one in ten million pixels exceeds it
 _SHARE = 0.35  # chosen: share of the strongest objects' response; fainter are not seen
-_STRONGEST = 95  # percentile of the heights of extrema: that of the strongest objects
+_STRONGEST = 95  # percentile of extrema heights that represents the strongest objects
 _VISIBLE = 0.5  # of the threshold: those between are not counted; chosen
-_NOTHING = 1e-6  # of the displayed range: an image without contrast has no objects
+_NOTHING = 1e-6  # of the displayed range: less contrast means no objects
 _DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
 _SMOOTH = 0.25  # of the diameter: noise must not widen the displayed range
 _RADIUS, _LEAST_PX = 1 / 3, 1.5  # chosen: search radius, over the diameter, and in px
@@ -50,7 +50,7 @@ class ObjectCount:
 
     `inverted` objects are missed ones for which the image has the opposite contrast.
     `drawn` counts all objects of the image, `invented` those that the reference does
-    not have. Intervals are 95 % ones (Wilson) of shares in per cent.
+    not have. Intervals are 95 % intervals (Wilson) of shares in per cent.
     """
 
     diameter_px: float
@@ -108,7 +108,7 @@ def object_diameter(reference: FloatArray) -> float:
     def contrast(diameter: float) -> float:
         sigma = diameter / math.sqrt(8)
         responses = sigma**2 * ndimage.gaussian_laplace(plane, sigma)
-        # of a Laplacian of white noise: twice a second derivative, and the cross term
+        # of a Laplacian of white noise: two second derivatives and their cross term
         chance = noise**2 * _noise_response(diameter) ** 2 * 8 / 3
         return float(np.var(responses)) - chance
 

@@ -177,7 +177,7 @@ def _line(shape: BoolArray, y: int, x: int) -> _Line | None:
         int(left.max()) + 1 if left.size else 0,
         wide - int(right.min()) if right.size else 0,
     )
-    if max(ends) > max(3, wide // 8):  # a letter, a logo
+    if max(ends) > max(3, wide // 8):  # a letter or a logo
         return None
     return _Line(y + y0, y + y1, x, x + wide, y, y + shape.shape[0], ends)
 

@@ -24,7 +24,7 @@ from napari_semsr.core import (
 )
 
 _FLOOR = 1e-12  # of the highest power: 120 dB below it; chosen: beyond any detector
-_BYTES_PER_PX = 36.0  # measured: growth of the peak in a process, one of 4000 x 4000 px
+_BYTES_PER_PX = 36.0  # measured: growth of peak memory, 4000 x 4000 px
 
 
 class SpectrumOptions(Options):
@@ -47,7 +47,7 @@ class RadialSpectrum:
     frequency_per_px: FloatArray
     # (K,) Mean power density of each ring, grey levels squared times pixel area
     power: FloatArray
-    # (K,) The same frequencies per µm; None when uncalibrated
+    # (K,) The same frequencies per µm; None if uncalibrated
     frequency_per_um: FloatArray | None
     samples: FloatArray  # (K,) FFT samples in each ring
 

@@ -172,8 +172,7 @@ def shares_noise(
 ) -> bool:
     """Check whether two images share noise that did not move with the sample.
 
-    `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which the second is to be
-    moved.
+    `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which to move the second.
     """
     geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
     a, b = (_standardise(image[None])[0] for image in (first, second))
@@ -185,7 +184,7 @@ def shares_noise(
 
 
 def _too_small(count: int) -> Measurement:
-    """Return the result for blocks too small to have a single ring."""
+    """Return the result for blocks too small for a single ring."""
     none, empty = np.full(count, np.nan), np.zeros((count, 0))
     return Measurement(
         crossing=none,
@@ -282,7 +281,7 @@ _CORNER_BAND = 0.52, 0.68
 
 
 def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
-    """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
+    """Compute the pooled ring sums of both diagonal pairs; `stack` (B, 2Y, 2X)."""
     ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
     main, anti = geometry.ramp((0.5, 0.5)), geometry.ramp((0.5, -0.5))

@@ -129,7 +129,7 @@ class FrcOptions(Options):
     )
     allow_self: bool = option(
         False,
-        "Both may be of one acquisition",
+        "Both may be from one acquisition",
         "Measure also images from one acquisition, or derived from each other: the "
         "result is repeatability, not resolution.",
         group=MORE,
@@ -173,7 +173,7 @@ def beside_pixels(resolution_px: float | None) -> str:
         return ""
     times = resolution_px / _FINEST_PX
     if times <= _NEAR:
-        return "the finest that these pixels can show: smaller ones may show more"
+        return "the finest that these pixels can show: smaller pixels may show more"
     return f"{times:.2g} times the finest that these pixels can show"
 
 
@@ -232,13 +232,13 @@ class FrcResult:
     def verdict(self) -> str:
         """Assessment of the resolution."""
         if self.doubt:
-            return "to be doubted"
+            return "doubtful"
         beyond = beside_cut_off(self.resolution_nm, self.cut_off_nm)
         return beyond or beside_pixels(self.resolution_px)
 
     @property
     def beyond_cut_off(self) -> str:
-        """Warning if the resolution is finer than the optical cut-off, else empty."""
+        """Warning if the resolution is finer than the optical cut-off, or empty."""
         resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
         cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
         return beyond_cut_off(*resolution, end, cause)
@@ -404,7 +404,7 @@ class FrcPlan:
     options: FrcOptions
     single: bool  # One image is split
     halves: bool  # The images are halves of a third, whose resolution is measured
-    self_made: bool  # One is derived from the other, or both from one acquisition
+    self_made: bool  # One is made from the other, or both from one
     tested: bool  # Whether to test their noise as well as their histories
     calibrated: Micrograph  # The first image with a pixel size, otherwise the first
     thinned: bool = False  # The images are halves of the counts of one image

@@ -1,4 +1,4 @@
-"""Crossing of a curve with a threshold: ring by ring, or by a likelihood fit."""
+"""Crossing of a curve and a threshold, by interpolation between rings or a fit."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -222,7 +222,9 @@ class _Axis:
     def near(
         self, place: int, reach: int
     ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
-        """Return window and outline around a sample, and their positions in bins."""
+        """Return window and outline around a sample, and the positions of their values
+        in bins.
+        """
         shift = np.arange(-reach * _FINE, reach * _FINE + 1)
         at = place * _FINE + shift
         return (
@@ -411,7 +413,7 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
 
 
 def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArray:
-    """Estimate start parameters by a weighted line of logit correlation over u²."""
+    """Estimate start parameters by a weighted line fit of logit correlation over u²."""
     inner_curve = np.clip(curve, 0.03, 0.98)
     value = np.log(inner_curve / (1 - inner_curve))
     w = weight * (inner_curve * (1 - inner_curve)) ** 2

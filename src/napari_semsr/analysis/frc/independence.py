@@ -1,4 +1,4 @@
-"""Check that two images are independent exposures, by history and noise."""
+"""Check by history and noise that two images are independent exposures."""
 
 import json
 from collections.abc import Iterator
@@ -55,7 +55,7 @@ def _ancestors(
     for item in record.inputs:
         base, _, part_name = (item.digest or "").partition("#")
         if is_stitched and item.role != "frames":
-            continue  # positions, flat field
+            continue  # positions or a flat field, not frames
         if base:
             # without a selection: the first image of a file, or each of them
             frames = half["frames"] if half else (part_name,)
@@ -95,7 +95,7 @@ def not_independent(
         and record.reproducible_record() == other.reproducible_record()
     )
     if alike and not any(by_network):
-        return False  # planes of one stack; the same plane is identical
+        return False  # planes of one stack; equal ones are found as identical
     ancestors = [
         list(_ancestors(record, split=not all(by_network))) for record in histories
     ]
@@ -144,7 +144,7 @@ _POOLS = (1, 1), (2, 2), (3, 2), (4, 3), (6, 3)  # pooled bands across and along
 # Independent samples per Fourier sample of a block, with a Hann window and steps of
 # half a block
 _EFFECTIVE = 0.125
-_QUIET = 0.25  # share of blocks with the least power, which show the least signal
+_QUIET = 0.25  # share of blocks used: those with the least power, hence least signal
 _FEW = 32  # least number of blocks for choosing quiet ones
 _LOW = 5  # number of bands by which they are chosen: up to 0.25
 _TINY = float(np.finfo(float).tiny)
@@ -212,7 +212,7 @@ def _block_spectra(
     views = (
         sliding_window_view(i, (side, side))[::step, ::step] for i in (first, second)
     )
-    for a, b in zip(*views, strict=True):  # row by row of blocks
+    for a, b in zip(*views, strict=True):  # one row of blocks at a time
         finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
         parts = [part[finite].astype(float) for part in (a, b)]
         one, other = (
@@ -238,7 +238,7 @@ def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
     """Check whether a correlation exceeds that of the signal in either image.
 
     `mean` (3, K, K): powers and cross-power in bands across and along the axis along
-    which the noise of the image with the number `noisy` is white; `samples` (K, K).
+    which the noise of the image with index `noisy` is white; `samples` (K, K).
     """
     last = samples[:, _FLOOR:]
     in_floor = last.sum(axis=1, keepdims=True)

@@ -146,7 +146,7 @@ class FrcMap:
 
     @property
     def median_nm(self) -> float | None:
-        """Median resolution in nm; None when uncalibrated or all blocks failed."""
+        """Median resolution in nm; None if uncalibrated or if all blocks failed."""
         return self._nm(50)
 
     @property
@@ -287,7 +287,7 @@ class _Grids:
     def put(
         self, first: int, numbers: NDArray[np.intp], measurement: Measurement
     ) -> None:
-        """Store a batch of a strip whose first block has the number `first`."""
+        """Store a batch of results; `first` is the index of its strip's first block."""
         self.crossing.ravel()[first + numbers] = measurement.crossing
         self.spread.ravel()[first + numbers] = measurement.spread
         self.misfit.ravel()[first + numbers] = measurement.misfit
@@ -332,7 +332,7 @@ def measure_frc_map(
 ) -> Job[FrcMap]:
     """Measure the local resolution of two exposures, or of one, block by block.
 
-    Images are as in `measure_frc` and may be lazy. The map covers their overlap once
+    Images are as in `measure_frc` and may be lazy. The map covers their overlap after
     `b` is moved; with `whole`, it is that of `whole`.
     """
     options = options or FrcMapOptions()

@@ -34,7 +34,7 @@ REASON_TEXTS: dict[str, str] = {
     "correlated-noise": "noise is shared, so the correlation never falls",
     "identical": "both images are the same",
     "periodic": "a grating or lattice, for which a ring correlation is meaningless",
-    "too-small": "the block is too small for a resolution this coarse",
+    "too-small": "the block is too small for such a coarse resolution",
     "beyond-nyquist": "finer than two pixels, or than one split image can show",
     "not-independent": "one is derived from the other, or both from one acquisition",
 }
@@ -155,7 +155,7 @@ def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
 
 
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
-    """Check for stripes in both images: row or column offsets of a detector."""
+    """Check for stripes in both images, due to row or column offsets of a detector."""
     band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
     noise_ratio = np.sqrt(
         float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2)

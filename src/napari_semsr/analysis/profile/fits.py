@@ -54,7 +54,7 @@ class ModelFit:
     shape: str  # "gaussian", "box" or "edge"
     parameters: FloatArray
     covariance: FloatArray
-    noise: float  # standard deviation of a pixel about the model
+    noise: float  # standard deviation of a pixel from the model
     sum_of_squares: float
     pixels: int
     area_px: float

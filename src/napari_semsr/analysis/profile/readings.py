@@ -104,7 +104,7 @@ Verdict = Literal["resolved", "not resolved", "undecided"]
 class LineReading:
     """A line: a peak of the profile, or a dip if dark; lengths in px."""
 
-    model: str  # "gaussian" or "box"; "none" where no fit was found
+    model: str  # "gaussian" or "box"; "none" if no fit was found
     place: Estimate | None  # None if no fit was found
     fwhm: Estimate | None
     plain_place: float
@@ -113,7 +113,7 @@ class LineReading:
 
     @property
     def at(self) -> float:
-        """Position by the fit, else the plain one."""
+        """Position by the fit, otherwise the plain one."""
         return self.place.value if self.place else self.plain_place
 
 
@@ -132,7 +132,7 @@ class PairReading:
     """Two neighbouring lines; lengths in px, dips as shares of the lower line."""
 
     first: int  # of the lines, from 0
-    distance: Estimate | None  # None where one of them has no fit
+    distance: Estimate | None  # None if one of them has no fit
     plain_distance: float
     dip: Estimate | None
     plain_dip: float
@@ -451,7 +451,7 @@ def _width_at_half(
 
 
 def _ends(features: _Features, level: FloatArray, peak: int) -> FloatPair | None:
-    """Find a line's half-maximum crossings, unless another line lies between them."""
+    """Find a line's half-maximum crossings, unless another line is between them."""
     left, right = _width_at_half(features.place, level, peak, features.base)
     if left is None or right is None:
         return None
@@ -494,7 +494,7 @@ def _rough(features: _Features, peak: int) -> FloatPair:
     return place, max(math.sqrt(max(rough**2 - blur**2, 0.0)), rough / 3, 1.0)
 
 
-# Lines that are fitted together.
+# Groups of lines that are fitted together.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -581,7 +581,7 @@ def _fit_group(
     area: float,
     sign: float,
 ) -> _Group | None:
-    """Fit a group of lines, and again if its surroundings change."""
+    """Fit a group of lines, and repeat this if its surroundings change."""
     peaks = [features.peaks[number] for number in numbers]
     places, widths = (list(part) for part in zip(*begin, strict=True))
     heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
@@ -689,7 +689,7 @@ _BLUR_PX = 2.0
 def _read_lines(
     owners: Sequence[_Owner], features: _Features, sign: float
 ) -> tuple[LineReading, ...]:
-    """Measure every line, by fit and plainly."""
+    """Measure every line by the fit and by plain crossings."""
     read = []
     place: Estimate | None
     fwhm: Estimate | None
@@ -753,7 +753,7 @@ def _distance(group: _Group, first: int) -> Estimate:
 
 
 def _dip(group: _Group, first: int) -> Estimate:
-    """Estimate the dip between two lines of one fit, over the lower of both."""
+    """Estimate the dip between two lines of one fit, relative to the lower one."""
     at, other = group.fit.place(first), group.fit.place(first + 1)
 
     def dip(p: FloatArray) -> float:
@@ -782,7 +782,7 @@ def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
 
 
 def _verdict(dip: Estimate | None, least: float) -> Verdict:
-    """Decide on a dip: its whole interval must lie on one side."""
+    """Decide on a dip: its whole interval must be on one side of the threshold."""
     if dip is None or dip.low <= least < dip.high:
         return "undecided"
     return "resolved" if dip.low > least else "not resolved"
@@ -891,7 +891,7 @@ def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
 def _crosses(
     place: FloatArray, share: FloatArray, least: float, near: float | None
 ) -> float | None:
-    """Find where an edge crosses a level: the middle crossing, or the nearest to it."""
+    """Find where an edge crosses a level: at its centre, or nearest to `near`."""
     up = np.flatnonzero((share[:-1] < least) & (share[1:] >= least))
     if not up.size:
         return None
