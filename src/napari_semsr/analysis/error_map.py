@@ -218,9 +218,7 @@ class ErrorPair:
         return self.reference.grid.shape
 
     def along_axes(self, sigma_px: float) -> FloatPair:
-        """Return the standard deviations (y, x), in px, of a Gaussian that is isotropic
-        in nm.
-        """
+        """Return the standard deviations (y, x) in px of a Gaussian isotropic in nm."""
         y, x = mean_pitch(self.enhanced.grid.pitch)
         return sigma_px / y, sigma_px / x
 

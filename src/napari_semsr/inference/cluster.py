@@ -30,11 +30,11 @@ _WAITING_PER_THREAD = 2  # tiles queued for each thread of a cluster; chosen
 PATIENCE_S = 10.0
 _ADDRESS = re.compile(r"(?:[a-z+]+://)?(?:\[[^\]\s]+\]|[^:/\s\[\]]+):(?P<port>\d{1,9})")
 _LAST_PORT = 65535
-_CHECK_S = 2.0  # between checks for workers while no tile arrives; chosen
+_CHECK_S = 2.0  # seconds between checks for workers while no tile arrives; chosen
 
 
 # A run is registered once in each process; tasks name it by its token, so that neither
-# the model nor the field travels with them. The functions here are importable, which
+# the model nor the field is sent with them. The functions here are importable, which
 # keeps dask from pickling their surroundings into every task.
 
 _workers: dict[str, TileWorker] = {}

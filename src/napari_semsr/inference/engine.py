@@ -138,7 +138,7 @@ class MemoryWatch:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A run that is completely planned, ready for its first tile."""
+    """A completely planned run, ready for its first tile."""
 
     plan: EnhancePlan
     predictor: Predictor  # The network on its device
@@ -224,7 +224,7 @@ def enhance_to_store(
     """
     report = yield from _execute(run, StoreSink(store, live))
     if not store.complete:
-        plain = {  # JSON has neither NaN nor infinity
+        plain = {  # JSON has no NaN or infinity
             name: None if isinstance(one, float) and not math.isfinite(one) else one
             for name, one in asdict(report).items()
         }
@@ -315,7 +315,7 @@ def _run_tiles(
         enhance_run.scheduler,
     )
     run = TiledRun(plan, target.array if scheduler is None else target.shared_array)
-    has_limit = plan.options.memory_gb is not None  # limits the growth since the start
+    has_limit = plan.options.memory_gb is not None  # limits growth since the start
     grown_before = enhance_run.watch.grown_bytes if has_limit else 0
     statistics = None
     if plan.strategy.norm == "sampled" and places:
@@ -415,7 +415,7 @@ def _collect(
     """Mark tiles as done when they arrive, and report progress."""
     skipped_count = len(plan) - total
     done_count = skipped_count
-    note = f", {skipped_count} of them before" if skipped_count else ""
+    note = f", {skipped_count} of them in an earlier run" if skipped_count else ""
     step = Progress(done_count, len(plan), "Enhancing tiles")
     yield step
     with closing(work) as pieces:

@@ -27,7 +27,7 @@ from napari_semsr.io import OmeZarrStore, create_store
 # Whether a field's pixel size suits a model, and how it is resampled otherwise.
 
 _TOLERANCE = 1.05  # ratio of pixel sizes up to which a field is not resampled; chosen
-_LARGEST_DENOMINATOR = 1000  # of the fraction by which a field is resampled; chosen
+_LARGEST_DENOMINATOR = 1000  # largest denominator of the resampling fraction; chosen
 _ROUNDING = 1e-6  # relative tolerance of the bounds of pixel sizes; chosen
 
 
@@ -77,7 +77,7 @@ class PixelFit:
 
     @property
     def factor(self) -> float:
-        """Pixels of the network's input per pixel of the result, on the denser axis."""
+        """Pixels of the network's input per pixel of the result, on the finer axis."""
         if self.steps is None or self.keep:
             return 1.0
         return float(1 / min(self.steps))
@@ -165,10 +165,10 @@ def _range(low: float, high: float) -> str:
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
 
 
-# default side of a tile; 1024 is faster by a fifth to a quarter with an allocator that
-# reuses memory, but 512 limits memory; measured
+# default side of a tile; measured: 1024 is faster by a fifth to a quarter with an
+# allocator that reuses memory, but 512 limits memory
 _CORE = 512
-_LARGEST_CHUNK = 1024  # of a result; chosen
+_LARGEST_CHUNK = 1024  # largest chunk of a result; chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,7 +250,7 @@ def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
     return source_box(window, shape)
 
 
-# Small boxes of a field, enhanced as in a run of the whole field.
+# Small parts of a field, enhanced as in a run of the whole field.
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +259,8 @@ class BoxPreview:
 
     plan: EnhancePlan  # The field, its tiles and its grey values
     predictor: Predictor  # The network on its device
-    # Whether a box equals the result of the run. It does not if normalisation layers
-    # take their statistics from the whole field
+    # Whether a box equals the result of the run; not so if normalisation layers compute
+    # statistics of the whole field
     exact: bool
 
     @property
@@ -277,7 +277,7 @@ class BoxPreview:
     def enhance(self, box: Box) -> tuple[Box, NDArray[Any]]:
         """Enhance one box, in pixels of the input.
 
-        The box is first moved onto the stride of the model and into the field. Returns
+        The box is first aligned to the model's stride and moved into the field. Returns
         the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
         """
         place = self._settle(box)
@@ -306,7 +306,7 @@ class BoxPreview:
         return replace(self, plan=replace(plan, haze=haze, **place))
 
     def _settle(self, box: Box) -> Box:
-        """Move a box onto the stride and into the field; crop it if it is too large."""
+        """Align a box to the stride and move it into the field; crop it if needed."""
         stride = self.plan.outputs.stride
         spans = []
         for first, last, size in zip(

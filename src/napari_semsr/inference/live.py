@@ -26,8 +26,8 @@ from napari_semsr.io import OmeZarrStore, halve, level_shapes
 # Levels for display. Each is array-like: it returns finished tiles, and elsewhere the
 # resampled input, so that reading never waits for the network.
 
-_LEVEL_BYTES = 16 << 20  # largest level that is held in memory, not in a file; chosen
-_STRIP = 256  # side to which the backdrop is reduced, and rows at once; chosen
+_LEVEL_BYTES = 16 << 20  # largest level that is kept in memory, not in a file; chosen
+_STRIP = 256  # side of the reduced backdrop, and rows processed at once; chosen
 _BLOCK = 256  # side of the blocks of that file; chosen
 
 
@@ -236,7 +236,7 @@ class TileQueue:
     def __init__(self, grid: IntPair, unit: IntPair, *, whole: bool = True) -> None:
         self.unit = unit
         self._pending = np.zeros(grid, dtype=bool)
-        self.whole = whole  # tiles out of view are returned, too
+        self.whole = whole  # whether tiles out of view are returned too
         self._view: Box | None = None
         self._change = threading.Condition()
 
@@ -302,7 +302,7 @@ class TileQueue:
 
 _COARSEST = 256  # side at which the live pyramid ends; chosen
 _READING_S = 0.015  # seconds that one redraw may spend on reading tiles; chosen
-_PATIENCE_S = 0.05  # longest wait of a run for a tile to be shown; chosen
+_PATIENCE_S = 0.05  # seconds that a run waits at most for a tile to be shown; chosen
 
 
 class LiveField:

@@ -55,7 +55,7 @@ from napari_semsr.models import (
 # deblurring by 8 px is the same
 _REACH = 24
 _RING = 4  # width of the ring of pixels filled at a time; chosen
-_EXACT_IN_FLOAT32 = 2  # bytes of the integers that float32 holds exactly; chosen
+_EXACT_IN_FLOAT32 = 2  # bytes of integers that float32 represents exactly; chosen
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -115,7 +115,7 @@ def scaling_of(data: Any, card: ModelCard) -> Scaling:
     mean = finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)
-    total, count = 0.0, 0  # of squared deviations of finite pixels from their mean
+    total, count = 0.0, 0  # total squared deviation of finite pixels from their mean
     for block in read_chunks(data):
         away = np.asarray(block, dtype=np.float64) - mean
         away = away[np.isfinite(away)]
@@ -141,7 +141,7 @@ def read_window(
 
     A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
     counts as known for those further inside, up to 24 px, beyond which pixels get the
-    field's mean. Neighbours outside the window are read, too, so that the result does
+    field's mean. Neighbours outside the window are read too, so that the result does
     not depend on the tiling.
     """
     window = read_box(data, box)
@@ -205,7 +205,7 @@ class HazeMap:
 
     @property
     def spread(self) -> FloatPair:
-        """Least and largest gain."""
+        """Smallest and largest gain."""
         return float(self.gain.min()), float(self.gain.max())
 
     def weigh(self, share: float) -> Self:
@@ -278,7 +278,7 @@ def survey_field(
         survey = module.survey(torch.from_numpy(statistics)[None])
         haze_map = survey.haze.certain() if certain else survey.haze
         veil = None
-        if haze:  # in the units of the field
+        if haze:  # convert to the units of the field
             gain = np.ascontiguousarray(haze_map.log_gain[0, 0].exp().numpy())
             span = scaling.high - scaling.low
             airlight = float(haze_map.airlight) * span + scaling.low
@@ -395,7 +395,7 @@ _EXACT_SUM = 256  # rows of 8 bits whose sum fits into 16 bits
 def _means(values: NDArray[Any], pitch: int) -> Float32Array:
     """Return the mean of each block; along columns first, which is six times faster."""
     rows, columns = (n // pitch for n in values.shape)
-    if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # the same, twice as fast
+    if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # exact, twice as fast
         bands = values.reshape(rows, pitch, -1)
         total = bands[:, 0].astype(np.uint16)
         for row in range(1, pitch):

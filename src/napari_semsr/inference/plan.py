@@ -95,7 +95,7 @@ def plan_enhance(
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
     scaling = scaling_of(field.samples, card)
-    is_fixed = card.input_scaling == "levels"  # without a measurement
+    is_fixed = card.input_scaling == "levels"  # no measurement is needed
     if (is_fixed or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
             f"{micrograph.name} has no finite pixels; check whether it was written or "
@@ -276,7 +276,7 @@ def _requested_strategy(
     if options.self_ensemble:
         msg = (
             "`norm=sampled` cannot be combined with self-ensemble, whose flipped "
-            "fields have other statistics: use `norm=whole`, or no self-ensemble."
+            "fields have different statistics: use `norm=whole`, or no self-ensemble."
         )
         raise OptionError(msg, code="options-contradict")
     return ExecutionStrategy("sampled", "tiles")

@@ -1,4 +1,4 @@
-"""A network on a device: windows of grey values in, enhanced grey values out."""
+"""A network on a device, which maps windows of grey values to enhanced ones."""
 
 import copy
 import hashlib
@@ -119,11 +119,11 @@ def _translate_errors(device: torch.device, what: str) -> Iterator[None]:
 
 
 # Kinds of device that we could not test are compared with the CPU before `auto` uses
-# them: Metal and XPU kernels have been wrong without an error. The network itself is
-# tested, since each has other layers. The result is cached for one version of PyTorch,
-# of this package and of the network, and one name of a device.
+# them: Metal and XPU kernels have returned wrong values without an error. The network
+# itself is tested, since networks have different layers. The result is cached for one
+# version of PyTorch, of this package and of the network, and one name of a device.
 _UNTESTED_KINDS = ("mps", "xpu")
-_TOLERANCE = 1e-3  # of the output's range, a quarter of a grey level of 255
+_TOLERANCE = 1e-3  # of the output's range: a quarter of one of 255 grey levels
 
 
 def choose_device(model: LoadedModel, name: str = "auto") -> Device:
@@ -241,7 +241,7 @@ class _LiveBytes(TorchCalls):
 
 
 def measure_peak(module: nn.Module, shape: IntPair) -> int:
-    """Count the bytes of activations that a pass in fp32 holds at its peak."""
+    """Measure the peak bytes of activations in an fp32 pass."""
     activation_bytes = getattr(module, "activation_bytes", None)
     if activation_bytes is not None:  # for a network whose layers are not torch's
         peak_bytes: int = activation_bytes(shape)
@@ -307,7 +307,7 @@ def network_digest(module: nn.Module) -> str:
 
 @dataclass(slots=True)
 class ProbedNetwork:
-    """Figures of one network, from the cache or measured on request."""
+    """Measured properties of one network, from the cache or measured on request."""
 
     module: "weakref.ref[nn.Module]"  # The network
     _path: Path | None = None
@@ -355,8 +355,8 @@ class ProbedNetwork:
         return module
 
     def _recall(self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]) -> _T:
-        """Return a figure from the cache, or measure and store it."""
-        if self._entries is None:  # read once
+        """Return a property from the cache, or measure and store it."""
+        if self._entries is None:  # read the file only once
             name = f"{network_digest(self._network)}.json"
             self._path = cache_folder() / "networks" / name
             self._entries = _read(self._path)
@@ -365,7 +365,7 @@ class ProbedNetwork:
             try:
                 return form.validate_python(entries[key])
             except ValidationError:
-                _logger.info("A cached figure is not usable and is measured again.")
+                _logger.info("A cached measurement is not usable and is repeated.")
         result = measure()
         entries[key] = form.dump_python(result, mode="json")
         self._save()
@@ -385,7 +385,7 @@ class ProbedNetwork:
 
 
 def probed_network(module: nn.Module) -> ProbedNetwork:
-    """Return the figures of a network; one set for each network of this process."""
+    """Return the properties of a network; one object per network and process."""
     if module not in probed_networks:
         probed_networks[module] = ProbedNetwork(weakref.ref(module))
     return probed_networks[module]
@@ -618,7 +618,7 @@ _launching = threading.RLock()
 
 @contextmanager
 def _launching_on(device: torch.device) -> Iterator[None]:
-    """Launch passes one at a time, with exact convolutions."""
+    """Launch passes one at a time, with full-precision convolutions."""
     if device.type == "cpu":
         yield
         return

@@ -43,7 +43,7 @@ from napari_semsr.inference.statistics import (
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LiveNorm, NormInterceptor
 
-# Representative parts of a field, drawn evenly over mean and spread.
+# Representative parts of a field, drawn evenly over mean and standard deviation.
 
 _SIDE = 256  # side of a window from which statistics are sampled; chosen
 
@@ -98,7 +98,7 @@ class SampledStatistics:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Write as JSON types."""
+        """Convert to JSON types."""
         return {
             "statistics": self.statistics.to_json(),
             "error": self.error,
@@ -108,7 +108,7 @@ class SampledStatistics:
 
     @classmethod
     def from_json(cls, value: Any) -> "SampledStatistics":
-        """Read what `to_json` wrote."""
+        """Read the output of `to_json`."""
         with reading():
             return cls(
                 Statistics.from_json(value["statistics"]),
@@ -134,7 +134,7 @@ def measure_sample(
     budget = _OF_MEMORY * predictor.memory_budget(run.plan.options.memory_gb)
     fitting = int(budget // max(1, predictor.peak_bytes(sampler.side)))
     count = max(_FEWEST, min(round(_SHARE * len(tiles)), fitting))
-    yield Progress(0, 0, "Sorting parts of the field by mean and spread")
+    yield Progress(0, 0, "Sorting parts of the field by mean and standard deviation")
     mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
     for number, tile in enumerate(tiles):  # read each tile once
         core = run.plan.read(tile.core)[0]

@@ -14,7 +14,7 @@ from napari_semsr.core import SemsrError, WriteError
 from napari_semsr.models import LiveNorm, NormInterceptor, has_float64
 
 _BLOCK_VALUES = 2**17  # values summed at once, so that rounding is small; chosen
-_CARDS_BLOCK_VALUES = 2**24  # 128 MB; for a GPU, where calls dominate the time
+_CARDS_BLOCK_VALUES = 2**24  # 128 MB; for a GPU, where calls take most time
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def reading() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Moments for each live call of a pass."""
+    """Moments for each live norm of a pass."""
 
     moments: tuple[Moments, ...]  # In the order of the calls
 
@@ -157,7 +157,7 @@ class MeasuredMoments(NormInterceptor):
 
 
 class FixedMoments(NormInterceptor):
-    """Normalise by moments measured before, one for each norm in order.
+    """Normalise by previously measured moments, one for each norm in order.
 
     With the moments of a whole field, each tile equals its part of the whole field.
     """

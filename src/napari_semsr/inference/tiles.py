@@ -1,4 +1,4 @@
-"""Plan of a run, destinations of its tiles, and figures on their borders."""
+"""Plan of a run, destinations of its tiles, and comparison at their borders."""
 
 import math
 from collections.abc import Iterable
@@ -61,7 +61,8 @@ class EnhancePlan:
     output: OutputPlan  # The result: frame, calibration, chunks
     data: Any  # (Y, X) The field on the network's grid
     tiles: TilePlan  # The tiles of that field
-    # Relation of the output's tiles to the network's grid; None if that is the input's
+    # Relation of the output's tiles to the network's grid; None if that is the same as
+    # the input's
     regrid: Regrid | None
     strategy: ExecutionStrategy  # How the field is run
     scaling: Scaling  # The field's scaling
@@ -210,7 +211,7 @@ class ArraySink:
 
     @property
     def shared_array(self) -> Any:
-        """Array for other processes, which is not supported here."""
+        """Array for other processes; not supported here."""
         return self.array
 
     def prepare(self, plan: EnhancePlan) -> None:
@@ -323,7 +324,7 @@ def _check_shape(stored_shape: tuple[int, ...], output: OutputPlan) -> None:
         raise ShapeError(msg, code="sizes-differ")
 
 
-# Figures on tile borders: mismatch of neighbours, and visible steps.
+# Comparison at tile borders: mismatch of neighbours, and visible steps.
 
 _SAMPLES = 256  # pixels of an edge that are compared; chosen
 _GRID = 16  # pixels of a tile along each axis that represent its range; chosen
@@ -349,7 +350,7 @@ class Edge:
 
 
 def edges_of(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
-    """Take at most 256 pixels of lines at each border of `inner`, a core in (Y, X)."""
+    """Sample up to 256 pixels of lines at each border of `inner`, a core in (Y, X)."""
     rows, columns = inner.slices
     down = prediction[:, columns][:, :: _step(inner.shape[1])]
     along = prediction[rows][:: _step(inner.shape[0])].T
@@ -375,7 +376,7 @@ def _edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
 
 
 def sample_of(core: Float32Array) -> Float32Array:
-    """Take at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
+    """Sample at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
     rows, columns = (-(-side // _GRID) for side in core.shape)
     sample = core[::rows, ::columns].ravel()
     return sample[np.isfinite(sample)].astype(np.float32)
@@ -444,7 +445,7 @@ class SeamMeter:
 
 
 def _finite(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
-    """Join the finite values of arrays."""
+    """Concatenate the finite values of arrays."""
     all_values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
     finite_values: NDArray[np.floating] = all_values[np.isfinite(all_values)]
     return finite_values

@@ -58,10 +58,10 @@ class ModelCard(BaseModel):
     # tiles start on multiples of this many pixels
     stride: int = Field(default=1, ge=1, le=1024)
     # pixels on each side that an output pixel depends on, aligned to the stride;
-    # measured, not computed by hand
+    # measured, not calculated
     receptive_field: _Reach
     # pixels on each side beyond which the input changes the output by less than a
-    # tolerance, by that tolerance over the output's range; measured on the weights
+    # tolerance; keys are tolerances over the output's range; measured with the weights
     effective_field: dict[str, _Reach] = Field(default_factory=dict)
     # whether a normalisation layer computes statistics from the image itself
     norms: bool = False
@@ -109,7 +109,7 @@ class ModelCard(BaseModel):
     @classmethod
     def _around_one(cls, value: FloatPair) -> FloatPair:
         if not value[0] <= 1 <= value[1]:
-            msg = f"the factors of resampling must lie on both sides of 1, got {value}"
+            msg = f"the factors of resampling must be on both sides of 1, got {value}"
             raise ValueError(msg)
         return value
 

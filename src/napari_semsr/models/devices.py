@@ -1,7 +1,7 @@
 """Devices that PyTorch can compute on, their capabilities, and why one fails.
 
-The kinds are those of `torch.accelerator` that a laboratory has: ``cuda`` (also AMD's
-cards under ROCm), ``mps`` (Apple) and ``xpu`` (Intel).
+The kinds of `torch.accelerator` that laboratories have are supported: ``cuda`` (also
+AMD's cards under ROCm), ``mps`` (Apple) and ``xpu`` (Intel).
 """
 
 import os
@@ -29,7 +29,7 @@ _NO_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "invalid buffer size",  # a tensor larger than Metal allows
-    "alloc_failed",  # cuBLAS and cuDNN, for their own handles and workspaces
+    "alloc_failed",  # cuBLAS and cuDNN, for handles and workspaces
     "allocation_failed",
     "out_of_device_memory",  # Intel's unified runtime
     "out_of_host_memory",
@@ -41,7 +41,7 @@ class Device(NamedTuple):
     """A selected device."""
 
     device: torch.device
-    note: str | None = None  # Why it is not the expected device
+    note: str | None = None  # Reason why it is not the expected device
 
 
 def device_count(kind: str) -> int:
@@ -176,8 +176,8 @@ def _failure(device: torch.device) -> str | None:
     """Return why a device cannot compute, by trying a convolution once per process.
 
     A card may be unusable: too old for this PyTorch, used exclusively by another
-    process, with an incompatible driver, or used by the process this one was forked
-    from.
+    process, with an incompatible driver, or used by the process from which this one was
+    forked.
     """
     if (os.getpid(), device) in working_devices:
         return None
@@ -219,7 +219,7 @@ def _explain(device: torch.device, error: Exception) -> str:
 
 
 def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Check for code for a card: binary of its generation, or portable."""
+    """Check for code that runs on a card: binary for its generation, or portable."""
     for name in architectures:
         form, _, digits = name.partition("_")
         if not digits.isdecimal():  # such as sm_90a, for that card only

@@ -1,6 +1,6 @@
 """ONNX graphs from other programs: checks before they run.
 
-A graph is data, but running an unchecked one can read files, load code, or never end.
+A graph is data, but running an unchecked one can read files, load code, or run forever.
 So `onnx.checker` validates it, only standard operators without subgraphs are accepted,
 and weights must be in the file or in its folder. Output size, memory and receptive
 field are measured by running it (`measure_onnx`).
@@ -33,8 +33,8 @@ _DECIDING = frozenset({  # operators whose output need not be NaN if an input is
 
 def onnx_library(name: str = "onnx") -> Any:
     """Import onnx, a module of it, or onnxruntime; raise an error if not installed."""
-    # since 1.31 onnxruntime sends telemetry of each session, with an identifier of the
-    # computer
+    # since 1.31, onnxruntime sends telemetry for each session, with an identifier of
+    # the computer
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(name)
@@ -98,7 +98,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         )
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # google's DecodeError, which is not imported here
+    except Exception as error:  # Google's DecodeError, which is not imported here
         reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"{name} cannot be read as ONNX: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
@@ -119,7 +119,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # errors of onnx, and of its library
+    except Exception as error:  # errors of onnx and of its library
         reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         raise CheckpointError(
             f"{name} is not valid ONNX: {reason}.", code="model-damaged"

@@ -60,7 +60,7 @@ class _Runner:
                 raise CheckpointError(msg, code="model-unsuitable")
 
     def run(self, image: Float32Array) -> NDArray[Any]:
-        """Run one image (1, 1, H, W); errors are those of torch."""
+        """Run one image (1, 1, H, W); errors are raised as those of torch."""
         output: NDArray[Any] = self._of(self._session, image)[0]
         return output
 
@@ -77,7 +77,7 @@ class _Runner:
     def _of(self, session: Any, image: Float32Array) -> list[Any]:
         try:
             arrays: list[Any] = session.run(None, {self.graph.input: image})
-        except Exception as error:  # ONNX Runtime has a dozen, without a common base
+        except Exception as error:  # a dozen types, without a common base
             error_lines = str(error).strip().splitlines() or [type(error).__name__]
             kind = MemoryError if _NO_MEMORY in error_lines[0].lower() else RuntimeError
             raise kind(f"ONNX Runtime: {error_lines[0]}") from error
@@ -117,11 +117,11 @@ class OnnxNetwork(nn.Module):
     graph: Tensor
     # Its layers cannot be intercepted: live norms are not found
     opaque = True
-    single_precision = True  # for any request
+    single_precision = True  # whatever precision is requested
 
     def __init__(self, scale: int = 1, stride: int = 1, *, data: bytes = b"") -> None:
         super().__init__()
-        scale_stated: tuple[object, object] = (scale, stride)  # from a file: anything
+        scale_stated: tuple[object, object] = (scale, stride)  # unchecked, from a file
         if not all(isinstance(n, int) and 1 <= n <= 1024 for n in scale_stated):
             msg = f"scale and stride must be whole numbers, got {scale!r}, {stride!r}"
             raise ValueError(msg)
@@ -271,7 +271,7 @@ def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
 
 CARD_KEY = "semsr_card"
 OPSET = 17  # chosen: readable by ONNX Runtime of 2022 and by deepImageJ
-_SPAN = 1e-5  # of the range; largest difference of ONNX Runtime from torch
+_SPAN = 1e-5  # of the range; largest accepted difference of ONNX Runtime from torch
 _TEST_MARGINS = ((0, 0), (5, 0), (1, 11))  # px in addition to the traced side
 
 

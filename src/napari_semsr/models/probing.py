@@ -108,7 +108,7 @@ _FIRST_SIDE = 512  # px; in smaller fields the taps of dilated layers may be out
 _LAST_SIDE = 4096  # largest probed side; chosen
 _MAGNITUDES = (0.1, 1.0, 10.0)  # magnitudes of fields for measuring changes
 _LARGEST_MINIMUM = 64  # largest minimum side, in strides
-_LAST_MINIMUM = 1024  # px; chosen: a network that rejects such fields rejects all
+_LAST_MINIMUM = 1024  # px; chosen: a network that rejects these rejects all fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
 def _unknown(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
-    """Find which outputs become NaN with a part of a field."""
+    """Find which outputs become NaN if a part of a field is NaN."""
     field = torch.zeros(shape)
     field.narrow(axis, start, length).fill_(torch.nan)
     with torch.no_grad(), NormInterceptor():
@@ -177,7 +177,7 @@ def _unknown(
 def _find_changes(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
-    """Find which outputs change with a part of a field.
+    """Find which outputs change if a part of a field changes.
 
     For networks whose layers may suppress NaN. Values of both signs and three
     magnitudes are tried, with different mean and spread, so that neither a rectifier
@@ -220,7 +220,7 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
 
 
 def probe(module: nn.Module, *, stride: int) -> Probe:
-    """Measure all properties of a single-channel network that tiling needs."""
+    """Measure all properties of a single-channel network needed for tiling."""
     module_copy = _cpu_copy(module)
     smallest = smallest_side(module_copy, stride=stride)
     with torch.no_grad(), NormInterceptor() as mode:
@@ -238,13 +238,13 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
 # The exact receptive field of a deep network is much wider than the part that changes
 # its output noticeably. Here a field is changed beyond a line, and the change of the
 # output behind the line is measured against the output's range: the effective field
-# ends where it falls below the tolerance. Gradients are a first-order estimate, but
+# ends where this is below the tolerance. Gradients are a first-order estimate, but
 # their sum decreases faster than the change by real contents, which would give halos
 # that are too narrow.
 
 _TRIALS = 2  # noise fields used for probing; chosen
-_TOLERANCES = (0.01, 0.001)  # of the effective receptive field; chosen
-_WIDEST = 256  # probe of the effective receptive field; chosen
+_TOLERANCES = (0.01, 0.001)  # tolerances of the effective receptive field; chosen
+_WIDEST = 256  # largest effective field probed; chosen
 
 
 def effective_halo(
@@ -258,7 +258,7 @@ def effective_halo(
     omitted, as for the exact field.
     """
     if not 0 < tolerance < 1:
-        msg = f"A tolerance must lie between 0 and 1, got {tolerance}."
+        msg = f"A tolerance must be between 0 and 1, got {tolerance}."
         raise OptionError(msg, code="out-of-range")
     module_copy = _cpu_copy(module)
     across = smallest_side(module_copy, stride=stride)

@@ -41,12 +41,12 @@ class LinearFit:
     explained: float
 
     def apply(self, image: NDArray[Any]) -> Float32Array:
-        """Filter an image (Y, X), mirrored at its border; missing pixels spread."""
+        """Filter an image (Y, X), mirrored at its border; gaps grow by the kernel."""
         from scipy import signal  # speeds up the start of the demonstration
 
         half = self.kernel.shape[0] // 2
         wide = np.pad(np.asarray(image, np.float64), half, mode="reflect")
-        level = float(np.nanmean(image))  # reduces rounding of the transform
+        level = float(np.nanmean(image))  # reduces rounding errors of the transform
         missing = ~np.isfinite(wide)
         flipped_kernel = self.kernel[::-1, ::-1].astype(np.float64)
         output = signal.oaconvolve(
@@ -123,7 +123,7 @@ def fit_place_filter(
 def _blocks(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], taps: int, side: int, step: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Return the filter's inputs at every `step` px of each block, and their targets.
+    """Return the filter's inputs every `step` px in each block, and their targets.
 
     Rows (N, taps²) and targets (N,), where all values are finite.
     """

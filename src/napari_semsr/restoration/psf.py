@@ -22,7 +22,7 @@ _REACH = 4.0  # sigmas at which a Gaussian is truncated: 6e-5 of its weight is b
 _SHARPEST = 0.05  # px; chosen: a narrower one is a single pixel in double precision
 _ALIKE = 1e-3  # px from the centre, or share of a pixel size; chosen: no visible effect
 _BEYOND = 1e-3  # weight of a kernel that may be cropped; chosen, as for filters
-_LOBES = 3  # of the Lanczos kernel
+_LOBES = 3  # lobes of the Lanczos kernel
 _ROUNDING = 1e-6  # negative weights due to a Fourier convolution; chosen
 
 

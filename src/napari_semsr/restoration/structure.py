@@ -6,7 +6,7 @@ distinguish structure from a gradient under stationary noise with any correlatio
 - its power has lines, as of a grating or lattice, or falls from the coarsest
   frequencies on by more than that of noise that is correlated over 2 % of a block or
   over a Gaussian of 4 px, and stays above the noise beyond;
-- its contrast differs from place to place, or its bands are skewed, peaked or flat, by
+- its contrast varies across the block, or its bands are skewed, peaked or flat, by
   more than in Gaussian fields of the same spectrum (surrogates with random phases
   [1]_). White noise is filtered out before, so that it does not hide them.
 
@@ -35,10 +35,10 @@ _ABOVE = 3.0  # times the power of the finest rings; above it, structure is visi
 # power over the median of neighbouring frequencies: noise of 256 x 256 px reaches it
 # once in a million blocks, as its power is exponentially distributed
 _LINE, _BESIDE = 35.0, 9
-_DUST, _FAR = 0.03, 5.0  # share of pixels at most; robust deviations from the median
+_DUST, _FAR = 0.03, 5.0  # largest share of pixels; robust deviations from the median
 _LEAST_PX = 64  # side of blocks; smaller ones have too few samples
-_CELLS = 8  # along each side of a block, in which contrast is measured
-_SCALES = (0.7, 1.4, 2.8)  # px, of the bands that are measured
+_CELLS = 8  # cells along each side of a block, in which contrast is measured
+_SCALES = (0.7, 1.4, 2.8)  # scales in px of the measured bands
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
 _SURROGATES = 16, 64  # the second number if the first is not conclusive; chosen: 1 s
 _ROUNDING_SHARE = 1e-14  # share of the power; below, rings contain only rounding errors
@@ -119,7 +119,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     )
     correlation = max(_ALIKE, _ALIKE_PX / side)
     level = np.exp(4 * np.pi**2 * correlation**2 * (8.4**2 - 4.3**2))
-    # 20 and 66 independent samples under the window in the first two octaves
+    # the first two octaves have 20 and 66 independent samples under the window
     chance = np.exp(_SURE * np.sqrt((1 / 20 + 1 / 66) / len(blocks)))
     return (
         low > level * chance * middle
@@ -129,7 +129,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
 
 
 def _grey_step(block: FloatArray) -> float:
-    """Find the step between grey values; 0 where nearly all or few differ."""
+    """Find the step between grey values; 0 if nearly all values differ, or few."""
     values = np.unique(block)
     is_rounded = _FEW_LEVELS < values.size < block.size / 4
     return float(np.diff(values).min()) if is_rounded else 0.0
@@ -138,7 +138,7 @@ def _grey_step(block: FloatArray) -> float:
 def _differs_from_surrogates(
     blocks: list[FloatArray], levels: list[FloatArray], rounding: float
 ) -> bool:
-    """Check whether bands differ from fields of random phases.
+    """Check whether bands differ from those of fields with random phases.
 
     `levels`: the blocks with their gradient, since shot noise grows with them;
     `rounding`: variance due to grey steps.
@@ -202,7 +202,7 @@ def _moments(
     slopes: list[FloatArray],
     bands: list[FloatArray],
 ) -> FloatArray:
-    """Measure bands of some blocks: contrast, skewness, peakedness, place (K, 4).
+    """Measure bands of blocks: contrast, skewness, peakedness, correlation; (K, 4).
 
     The last is the correlation with the power of the band before, which at edges is
     highest where a coarser band passes through zero.
@@ -247,9 +247,9 @@ def _moments(
 
 
 def _gumbel_tail(draws: int) -> float:
-    """Return the number of deviations that a maximum rarely exceeds by chance.
+    """Return the standard deviations that a maximum rarely exceeds by chance.
 
-    Their width is estimated from few draws, as for Student's t.
+    The few draws are taken into account as for Student's t.
     """
     share = _BY_CHANCE / len(_SURROGATES)
     beyond = np.sqrt(6) / np.pi * (-np.log(-np.log1p(-share)) - np.euler_gamma)

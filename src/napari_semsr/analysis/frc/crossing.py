@@ -222,9 +222,7 @@ class _Axis:
     def near(
         self, place: int, reach: int
     ) -> tuple[FloatArray, FloatArray, float, FloatArray]:
-        """Return window and outline around a sample, and the positions of their values
-        in bins.
-        """
+        """Return window and outline around a sample, and their positions in bins."""
         shift = np.arange(-reach * _FINE, reach * _FINE + 1)
         at = place * _FINE + shift
         return (

@@ -16,7 +16,7 @@ Edges = Literal["zeros", "reflect", "replicate"]
 """Padding of convolutions at the image border."""
 
 MOST_LEVELS = 10
-"""Most halvings of the resolution in a network: its stride is 1024 at most."""
+"""Maximum halvings of the resolution in a network: a stride of 1024."""
 
 _SLOPE = 0.2  # of leaky ReLU; as in most of the papers
 _STD = 0.02  # of initial weights, as in both papers
@@ -47,7 +47,7 @@ def has_bias(norm: str) -> bool:
 def stage(
     convolution: nn.Conv2d | nn.ConvTranspose2d, norm: str, *after: nn.Module | None
 ) -> nn.Sequential:
-    """Chain a convolution, a norm and other layers that are not None."""
+    """Chain a convolution, a norm and further layers that are not None."""
     layers = convolution, norm_layer(norm, convolution.out_channels), *after
     return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))
 
@@ -181,7 +181,7 @@ class ResidualTrunk(nn.Module):
         self.scale, self.stride = 2 ** len(self.up), 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
+        """Super-resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
         shallow = self.entry(x)
         features = shallow + self.trunk(self.residual(shallow))
         y: Tensor = self.head(self.up(features))
@@ -209,7 +209,7 @@ _LOBES = 3  # half width of Lanczos's window in input pixels
 
 
 def _lanczos_weights(scale: int) -> FloatArray:
-    """Compute the taps (scale, 7) of each output phase at the window's offsets."""
+    """Compute the taps (scale, 7) of each output phase."""
     shifts = (np.arange(scale) + 0.5) / scale - 0.5
     away = np.arange(-_LOBES, _LOBES + 1) - shifts[:, None]
     inside = np.abs(away) < _LOBES

@@ -40,6 +40,6 @@ class ESPCN(nn.Module):
         self.shuffle = nn.PixelShuffle(scale) if scale > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Super-resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         y: Tensor = self.shuffle(self.body(x))
         return y

@@ -98,7 +98,7 @@ class RRDBNet(nn.Module):
         self.activation = LeakyReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
+        """Super-resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
         if self.stride > 1:
             x = functional.pixel_unshuffle(x, self.stride)
         shallow = self.conv_first(x)

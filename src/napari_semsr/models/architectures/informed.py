@@ -263,10 +263,10 @@ class _Part(NamedTuple):
 
     map: Tensor  # (B, C, h, w)
     box: Box  # in pixels of the window
-    step: int  # pixels of the window for one of the map
+    step: int  # pixels of the window per pixel of the map
 
     def cut(self, need: Box | None, grid: int) -> "_Part":
-        """Crop to a region, extended to the lines of a grid; None keeps everything."""
+        """Crop to a region extended to grid lines; None keeps everything."""
         if need is None:
             return self
         box = _outwards(need, grid).intersection(self.box)
@@ -278,7 +278,7 @@ class _Part(NamedTuple):
 
 
 def _outwards(box: Box, grid: int) -> Box:
-    """Extend a box to the lines of a grid."""
+    """Extend a box to grid lines."""
     y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
     y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
     return Box(y0, y1, x0, x1)
@@ -306,7 +306,7 @@ class Sharpener(nn.Module):
         shares = torch.zeros(2, 1 + FILTERS)
         shares[0, 3] = 1.0  # the noise is the change by the filter against noise
         shares[1, 1], shares[1, 3] = 1.0, -1.0
-        start = shares.flatten().repeat_interleave(4)  # pixel-shuffled by 2
+        start = shares.flatten().repeat_interleave(4)  # one for each pixel
         self.register_buffer("start", start, persistent=False)
         with torch.no_grad():
             self.local.head.get_parameter("bias").copy_(start)
@@ -435,7 +435,8 @@ class InformedRestorer(nn.Module):
     def look(self, field: Tensor) -> Surveyed:
         """Survey whole fields (B, 1, H, W), in fp32.
 
-        On a scale where the percentiles are 0 and 1; sides are multiples of 16.
+        Grey levels are scaled so that the percentiles are 0 and 1; sides are multiples
+        of 16.
         """
         with without_autocast(field):
             survey: Surveyed = self.survey(self.survey.statistics(field.float()))

@@ -42,11 +42,11 @@ from napari_semsr.models.architectures.blocks import (
 from napari_semsr.models.architectures.discriminators import PatchGAN
 
 _LEVELS = 7  # levels of the U-Net; stated in its paper
-_WIDEST = 8  # widest layer, in widths; chosen
+_WIDEST = 8  # widest layer, over `width`; chosen
 
 
 class MultiScaleBlock(nn.Module):
-    """Branches of one, one and two scales of 3x3 around a point, side by side."""
+    """Parallel branches: 1x1; 1x1 and 3x3; 1x1 and two 3x3."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()

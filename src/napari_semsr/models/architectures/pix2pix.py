@@ -37,15 +37,15 @@ from napari_semsr.models.architectures.blocks import (
     stage,
 )
 
-_WIDEST = 8  # widest layer, in widths; stated (arXiv:1611.07004)
+_WIDEST = 8  # widest layer, over `width`; stated (arXiv:1611.07004)
 _WITH_DROPOUT = 3  # layers with dropout; stated (arXiv:1611.07004)
 _SLOPE = 0.2  # of leaky ReLU; stated (arXiv:1611.07004)
 
 
 class Pix2PixUNet(nn.Module):
-    """U-Net whose every level halves the resolution.
+    """U-Net, each level of which halves the resolution.
 
-    `levels`: times that the resolution is halved; 8 brings 256 px to 1.
+    `levels`: number of halvings of the resolution; with 8, 256 px become 1.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ class PlaceNet(nn.Module):
     width : int, default=32
         Channels of the body.
     dilations : sequence of int, default=(1, 2, 4, 1, 8, 2, 1)
-        Of the first convolution of each block.
+        Dilations of the first convolution of each block.
     """
 
     scale, stride = 1, 2

@@ -90,7 +90,7 @@ class Correction(nn.Module):
 
     @torch.no_grad()
     def _at_rest(self) -> Tensor:
-        """Return the network's output level while its last layer is zero."""
+        """Return the network's output level when its last layer is zero."""
         if next(self.inner.parameters()).is_meta:  # would import the compiler
             return torch.zeros(())
         learning = self.inner.training

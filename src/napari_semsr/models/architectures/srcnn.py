@@ -90,7 +90,7 @@ class LocalAttention(nn.Module):
         return x * 2 * torch.sigmoid(self.places(about))
 
     def local_mean(self, x: Tensor) -> Tensor:
-        """Average over the window, along one axis and then the other."""
+        """Average over the window, one axis after the other."""
         for size in ((self.window, 1), (1, self.window)):
             x = functional.avg_pool2d(
                 x,

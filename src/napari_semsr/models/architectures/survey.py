@@ -43,7 +43,7 @@ _LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, for a range of 1
 _NOTHING = 0.3 * math.log(1.01 * _LEAST_ENERGY)  # log energy of a constant block
 _DRAWN_ROW = 0.2  # share of constant blocks in a row of a data bar
 _MOST_DRAWN = 0.5  # of a field; if more seems to be a data bar, it is image content
-_LARGEST_LOG = 1.5  # haze seldom dims contrast by more than this factor e**1.5
+_LARGEST_LOG = 1.5  # haze seldom reduces contrast by more than this factor e**1.5
 _SLIGHT = 0.085  # standard deviation of the log gain; up to 0.081 for clear samples
 _EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
 _SHARES, _NAMING = (0.25, 0.5, 0.75, 0.9, 0.97), 256  # of blocks, by detail
@@ -94,7 +94,7 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
 
 
 def _cosines() -> Tensor:
-    """Return the orthonormal cosine transform of a line of a block, (16, 16)."""
+    """Return the orthonormal cosine transform matrix of a line of a block, (16, 16)."""
     n = torch.arange(BLOCK, dtype=torch.float64)
     rows: Tensor = (
         torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
@@ -199,7 +199,7 @@ def _energies(field: Tensor) -> Tensor:
 
 
 def _logs(energies: Tensor) -> Tensor:
-    """Scale log energies to about 1."""
+    """Compute log energies, scaled to about 1."""
     return 0.3 * (energies + _LEAST_ENERGY).log()
 
 
@@ -291,9 +291,9 @@ class SurveyNet(nn.Module):
     def statistics(self, field: Tensor) -> Tensor:
         """Compute the mean and energies of every block: (B, 21, H / 16, W / 16).
 
-        The mean, the spectrum in 16 bands, and differences of means in four, of images
-        (B, 1, H, W) on a scale where the percentiles are 0 and 1; sides are multiples
-        of 16.
+        The mean, the spectrum in 16 bands, and the energy in four bands from
+        differences of means, for images (B, 1, H, W) scaled so that the percentiles are
+        0 and 1; sides are multiples of 16.
         """
         blocks = field.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)[:, 0]
         spectrum = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)

@@ -35,10 +35,10 @@ STEP = 4  # pixels along each axis that become channels
 RADIUS = 10
 _REACH = 3  # pixels at quarter resolution that contain RADIUS + STEP - 1
 _SIDE = 64  # side of the grid of frequencies
-_LOWEST = 1 / 64  # cycles per pixel, below which the image's power is level
+_LOWEST = 1 / 64  # cycles per pixel, below which the image's power is constant
 _MOST_POWER = 1e4  # largest power of an image of range 1, at the lowest frequency
 _JITTER = 1e-9  # of the variance, far below rounding
-_SLOPES = (1.0, 4.0)  # p; images of edges have 2 to 3, smooth ones more
+_SLOPES = (1.0, 4.0)  # range of p; images with edges have 2 to 3, smooth ones more
 _ROUNDING = 1e-5  # variance of rounding if a third of 8 bits is used
 _USUAL_SLOPE, _DOUBT = 2.5, 0.02
 _DEBLUR, _WIDTH_DOUBT = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # for the three filters
@@ -55,7 +55,7 @@ _LEAST_SHARE = 0.3  # of the least measured power; the rest may be the image
 _LEAST_FLOOR = 1.28e-6  # variance of rounding to 8 bits, over the range squared
 _LEAST_SIGNAL = 0.3  # times the noise, above which the image's power is measured
 _LEAST_PASSED = 3e-4  # of power; below, errors of the noise floor dominate
-_WINDOW_RINGS = 3  # rings that the window smears
+_WINDOW_RINGS = 3  # rings smeared by the window
 _SHARPEST = 0.1  # px; a narrower Gaussian does not reach neighbouring pixels
 # times its ring's median, above which a frequency is due to periodic structure:
 # minimum, and multiple of the scatter of noise, exceeded by one frequency in a million
@@ -219,7 +219,7 @@ def _line(spectrum: Tensor) -> Tensor:
 
 
 def _corner(spectrum: Tensor) -> Tensor:
-    """Weight each frequency nearly without signal, (64, 33)."""
+    """Return the weights of frequencies nearly without signal, (64, 33)."""
     y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
     x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
     return (torch.hypot(y, x) > _CORNER) * _mirrored_twice(x)
@@ -252,7 +252,7 @@ def _sampled_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 def _smear(power: Tensor) -> Tensor:
-    """Smear power (..., 64, 33) as the window of `power_spectrum` does."""
+    """Smear power (..., 64, 33) like the window of `power_spectrum`."""
     lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
     window_power = (2 + lag.cos()) / 3
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
@@ -478,7 +478,7 @@ def _power_law(
     log_f = frequency.log()[None]
     lost_log = (
         4 * math.pi**2 * variance[:, None] * frequency**2
-    )  # log of the power lost
+    )  # log of the power lost by blur
     left = torch.maximum(power_seen - noise[:, None], _LEAST_LEFT * power_seen)
     power = left.clamp_min(1e-12).log() + lost_log
     share = ((power_seen - noise[:, None]) / power_seen.clamp_min(1e-12)).clamp_min(0.0)
