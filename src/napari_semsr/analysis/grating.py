@@ -42,8 +42,8 @@ _LIT = 0.1  # of the brightest area; chosen: a round field is dark outside its c
 # noise reaches 4 in a spectrum of a million values.
 _PEAK = 6.0
 _SECOND = 0.25
-# Squared periods across the field up to which peaks of a lattice fill the surroundings
-# of one: three of 20 values among 1.26 times the square. Chosen: a fifth of the
+# Squared periods across the field up to which the peaks of a lattice fill each other's
+# surroundings: three of 20 values among 1.26 times the square. Chosen: a fifth of the
 # surroundings always remains free
 _FILL_PERIODS, _BARE = 48.0, 0.2
 _ORDERS = 24  # number of highest peaks used; chosen: a lattice has 12 low orders
@@ -65,8 +65,8 @@ _FARTHEST = 0.3
 # move of the centre along y and x at a distortion of one.
 _OFF_CENTRE = np.array([[[-3, 0, -1], [0, -2, 0]], [[0, -2, 0], [-1, 0, -3]]], float)
 _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hexagonal
-# Degrees, and length over width of a pixel; chosen: larger values are not from the
-# lattice seen through a microscope but from another pair of its orders
+# Largest skew in degrees, and ratio of a pixel's sides; chosen: larger values are due
+# to another pair of the lattice's orders
 _MOST_SKEW = 15.0
 _MOST_OBLONG = 1.3
 _ROWS = 96  # maximum rows and columns of phases; chosen: more add little
@@ -431,7 +431,7 @@ def _take_step(
 ) -> _Fit:
     """Take a robust least-squares step for the phases."""
     unknowns = len(design)
-    # the number of phases that share noise: a Gaussian's area is 4 pi times its square
+    # neighbouring phases share noise: a Gaussian covers an area of 4 pi sigma squared
     variance_ratio = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
     if len(left) < unknowns + 2:
         raise RegistrationError(_NONE, code="no-structure")

@@ -539,7 +539,7 @@ def _planes(
             raise ReadError(msg, code="pixels-missing")
         target[missing] = np.nan
     if not np.isfinite(target).any():
-        msg = f"Metrics need a pixel that is not missing, got none in {image.name}."
+        msg = f"Metrics need at least one known pixel, got none in {image.name}."
         raise ReadError(msg, code="no-finite-values")
     return values, None if reference is None else target
 

@@ -124,7 +124,8 @@ class TileWorker:
                 sentence = "Not enough memory: batches were reduced " + cut + "."
                 note = Message(sentence, "device-memory")
             return [piece.with_note(note) for piece in results]
-        # outside the handler, since the error's frames hold tensors of the failed pass
+        # outside the handler, since the error's stack frames keep tensors of the failed
+        # pass
         return [piece.with_note(note) for piece in self._enhance_tiles(tiles)]
 
     def _join(self, tiles: list[Tile]) -> Box | None:
@@ -191,8 +192,8 @@ class TileWorker:
         if side <= smallest:
             window = side + 2 * plan.halo
             msg = (
-                f"Device {self.predictor.device} has not enough memory for a window "
-                f"of {window} px: free some of it, or use another device."
+                f"Device {self.predictor.device} does not have enough memory for a "
+                f"window of {window} px: free some of it, or use another device."
             )
             raise DeviceMemoryError(msg)
         with self._cutting:  # unless another thread has halved them already

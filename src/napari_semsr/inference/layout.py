@@ -88,7 +88,7 @@ def fit_pixels(
     trained_sizes: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> PixelFit:
-    """Choose the resampling of a field for a model by their pixel sizes.
+    """Choose how to resample a field for a model, by their pixel sizes.
 
     The field is not resampled if either is unknown, or if they are within 5 % of each
     other. Otherwise the field is resampled to the nearest trained pixel size, if the

@@ -357,7 +357,7 @@ def translated_memory(device: torch.device, what: str) -> Iterator[None]:
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they keep the tensors of the pass
+        traceback.clear_frames(error.__traceback__)  # they keep tensors alive
         release_memory(device)
         msg = f"Device {device} has no memory left for {what}."
         raise DeviceMemoryError(msg) from error

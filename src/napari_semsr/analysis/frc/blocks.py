@@ -249,7 +249,7 @@ def _estimate(
     return every, final
 
 
-# Single-image correlation: diagonal halves of one image, put back on one grid.
+# Single-image correlation: diagonal halves of one image, aligned on one grid.
 #
 # One image is split into its four interleaved sub-images. Those on a diagonal form a
 # pair: (even, even) with (odd, odd), and (even, odd) with (odd, even). The halves of a

@@ -77,8 +77,8 @@ class FrcMap:
     step: int
     unit: str
     method: str
-    # Shared noise found in all blocks pooled, as single blocks may be too small to show
-    # it
+    # Reason found with all blocks pooled, as single blocks may be too small to show
+    # shared noise
     field_reason: str | None = None
     reason_names: tuple[str, ...] = REASONS
     incomplete: int = 0  # Blocks with missing pixels in an image

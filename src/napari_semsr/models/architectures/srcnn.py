@@ -67,7 +67,7 @@ class SRCNN(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Attention by the maps' local means, then by the surroundings of each pixel."""
+    """Attention to maps by their local means, then to pixels by their surroundings."""
 
     def __init__(self, width: int, window: int = 31, reduction: int = 8) -> None:
         super().__init__()
