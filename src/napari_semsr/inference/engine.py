@@ -276,7 +276,7 @@ def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             try:
                 yield from _collect(work, target, plan.outputs, tally, len(places))
             except DeviceMemoryError as error:
-                memory_error = error.with_traceback(None)  # its frames keep tensors alive
+                memory_error = error.with_traceback(None)  # its frames keep tensors
         if memory_error is not None:
             run = _fall_back_to_tiles(run, target, places, memory_error)
             note = Message(f"Not enough memory: {memory_error}", code_of(memory_error))
