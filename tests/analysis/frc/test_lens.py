@@ -101,7 +101,7 @@ def test_map_is_read_so_too_and_a_plain_one_is_not(rng) -> None:
     truth = END * NM / crossing(1e4)
     assert found.median_nm == pytest.approx(truth, rel=0.01)
     assert found.cut_off_nm == END * NM < found.median_nm
-    assert "an ideal lens that ends at 150 nm" in found.map.metadata["method"]
+    assert "ideal optics of cut-off 150 nm" in found.map.metadata["method"]
     blind = run(measure_frc_map(*pair, FrcMapOptions(step=32)))
     assert blind.median_nm < 0.95 * truth
     for one in (options, options.replace(cut_off_nm=None)):
