@@ -166,7 +166,7 @@ def test_what_cannot_be_compared_or_tells_nothing_is_refused(rng):
     for error, needs, *images in (
         (ShapeError, "whole multiple", square, image(60, 60)),
         (ShapeError, "whole multiple", square, image(32, 32)),
-        ((ShapeError, ReadError), "without a gap", image(10, 64), image(10, 64)),
+        ((ShapeError, ReadError), "without gaps in both", image(10, 64), image(10, 64)),
         (ShapeError, "is constant", square, flat),
         (ShapeError, "is constant", flat, square),
     ):

@@ -215,7 +215,7 @@ def test_pixels_and_places_of_both_are_compared(images, measure):
     image, reference = (Micrograph(one, (4.0, 4.0)) for one in images[:2])
     with refused(OptionError, "pixel-sizes-differ"):
         measure(image, reference.replace(pixel_size_nm=(8.0, 8.0)))
-    with warned("origins-differ", match="lie 0 and 400 nm apart"):
+    with warned("origins-differ", match="are 0 and 400 nm apart"):
         measure(image, reference.replace(origin=(0.0, 400.0)))
     unsized = reference.replace(pixel_size_nm=None)
     measure(image, unsized)
@@ -249,4 +249,4 @@ def test_missing_pixels_are_left_out(rng):
     gaps[0][::9], gaps[0][:, ::9] = np.nan, np.nan
     small = measure_metrics(*map(Micrograph, gaps), data_range=1)
     assert small.ssim is None
-    assert "gaps in each window of 11 px" in small.why_no_ssim
+    assert "every window of 11 px has gaps" in small.why_no_ssim

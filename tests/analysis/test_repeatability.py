@@ -159,7 +159,7 @@ def test_what_is_no_pair_of_scans_is_said(rng):
         compared(first, np.full(SHAPE, np.nan), align=False)
     few = np.where(np.indices(SHAPE).sum(0) < 8, second, np.nan)
     with refused(
-        ShapeError, "nothing-to-measure", match="must share 16 squares of 4 px or more"
+        ShapeError, "nothing-to-measure", match="must share at least 16 squares of 4 px"
     ):
         compared(first, few, align=False)
     with pytest.raises(OptionError, match="window must be 8 px or more"):

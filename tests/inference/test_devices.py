@@ -99,7 +99,7 @@ def test_a_card_that_differs_or_fails_is_left_and_that_is_said(
     assert device == CPU
     assert note.startswith("mps (Apple M9) ")
     assert said in note
-    assert note.endswith(": the CPU is used; `device=mps` insists.")
+    assert note.endswith(": the CPU is used; set `device=mps` to use it anyway.")
     field = Micrograph(rng.random((40, 50), dtype=np.float32))
     made = run(enhance_array(field, loaded, FP32.replace(device="auto")))
     report = made.metadata["enhance"]

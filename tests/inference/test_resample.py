@@ -248,7 +248,7 @@ def test_results_may_stay_on_the_models_grid(kind, size, make_loaded, rng, tmp_p
     store = store_for(tmp_path / "kept.zarr", field, loaded, options)
     report = run(fill(field, loaded, store, options))
     np.testing.assert_array_equal(store.level0[:], result.data)
-    assert "is left on that grid" in report.notes[0]
+    assert "remains on that grid" in report.notes[0]
 
 
 def test_missing_pixels_are_missing_on_the_grid_of_the_model(make_loaded, rng):

@@ -47,6 +47,6 @@ def test_history_of_a_map_keeps_the_cut_off_that_was_given(rng, tmp_path):
     options = FrcMapJobOptions(cut_off_nm=20, step=64)
     made = run(FRC_MAP.job(*paths, output=tmp_path / "map.tif", options=options))
     assert made.cut_off_nm == 20
-    assert "an ideal lens that ends at 20 nm" in made.method
+    assert "ideal optics of cut-off 20 nm" in made.method
     assert read(made.output).provenance.options["cut_off_nm"] == 20
     assert semsr.replay(made.output).identical

@@ -86,7 +86,7 @@ def test_map_of_the_mosaic_comes_from_its_halves(made):
     assert found.note == said
     assert found.cut_off_nm == pytest.approx(152.8, abs=0.1)
     assert found.median_nm > found.cut_off_nm
-    assert "an ideal lens that ends at 152.8 nm" in found.method
+    assert "ideal optics of cut-off 152.8 nm" in found.method
     made_of = [item.name for item in found.result.map.provenance.inputs]
     assert made_of == ["m.ome.zarr", "scan mosaic half a", "scan mosaic half b"]
 

@@ -1,4 +1,4 @@
-"""Measures: resolution, spectra, metrics, distributions."""
+"""Measurements: resolution, spectra, metrics, distributions."""
 
 import lazy_loader
 

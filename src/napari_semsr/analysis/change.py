@@ -1,4 +1,4 @@
-"""Change of an image: by how much its grey values differ from those before.
+"""Change of an image by a method: by how much its grey values differ.
 
 Both images are compared in their overlap, on the grid of the coarser pixels; the finer
 image is averaged over the area of each coarse pixel.
@@ -62,7 +62,7 @@ class Change:
     largest: Annotated[
         float, Quantity("Largest change", LEVELS, ".3g", also="largest_of_noise")
     ]
-    # share of pixels that changed by more than both the noise and a grey level
+    # share of pixels that changed by more than the noise and a grey level
     share: float
     # standard deviation of the noise before the change, in grey levels: that of white
     # noise (fine texture included), or a larger one if it was measured
@@ -97,13 +97,13 @@ class Change:
 
     @property
     def seen_in(self) -> Annotated[str | None, Quantity("Change seen in")]:
-        """Compared share of the field, if it is not all of it."""
+        """Share of the field that was compared; None if it was the whole field."""
         part = f"{100 * self.looked_at:.0f} % of the field"
         return part if self.looked_at < 1 else None
 
     @property
     def verdict(self) -> Annotated[str | None, Quantity("Change", shown=False)]:
-        """Message if nothing changed, else an empty string."""
+        """Sentence that hardly anything changed; None otherwise."""
         sentence = "Hardly changed: the method has no effect here."
         return sentence if self.hardly else None
 
@@ -163,7 +163,7 @@ def common_field(first: Grid, second: Grid) -> tuple[Grid, Box | None]:
 
 
 def spread_boxes(field: Box, most: int | None, side: int) -> list[Box]:
-    """Divide a field into blocks by rows; of more than `most`, return an even sample.
+    """Divide a field into blocks, by rows; if more than `most`, return an even sample.
 
     Blocks at the far borders may be smaller than `side` pixels.
     """
@@ -204,7 +204,8 @@ def _grain(
 def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
     """Average an image, placed on a grid by `lies`, over a box of a coarser `grid`.
 
-    Returns means over the areas of the coarse pixels; NaN where much of one is missing.
+    Returns means over the areas of the coarse pixels; NaN if much of a pixel is
+    missing.
     """
     inner = grid.box_in(lies)
     if inner is not None:
@@ -229,7 +230,7 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
 
 
 def block_means(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Average an image (Y, X) over squares; an incomplete far border is dropped."""
+    """Average an image (Y, X) over squares; an incomplete far border is ignored."""
     rows, columns = (n // side for n in image.shape)
     inner = image[: rows * side, : columns * side]
     return np.asarray(inner.reshape(rows, side, columns, side).mean(axis=(1, 3)))

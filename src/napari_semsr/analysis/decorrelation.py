@@ -51,25 +51,23 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_LEAST_PX = 64  # side of an image; chosen: of 32 rings a tenth is one step
-_WHOLE_PX = 4096**2  # side from which the image is divided into blocks; given
-_BLOCK = 2048  # side of the blocks; given
-_TUKEY = 0.25  # tapered share of the window; chosen: borders do not leak, rings stay
-_FILTERS = (
-    20  # filters in each of two rounds; chosen, Descloux uses 10: here they are cheap
-)
+_LEAST_PX = 64  # smallest side of an image; chosen: at ring 10 of 32 a step is a tenth
+_WHOLE_PX = 4096**2  # largest area analysed as a whole; specified
+_BLOCK = 2048  # side of the blocks; specified
+_TUKEY = 0.25  # tapered share of the window; chosen: little leakage, narrow rings
+_FILTERS = 20  # filters in each of two rounds; chosen: cheap here (Descloux: 10)
 _FINEST_PX = 0.15  # width of the weakest filter, as in Descloux
 _DROP = 5e-4  # smallest drop after a peak, as in Descloux
-# Standard deviations by which coarse power exceeds fine power where there is a signal;
+# Standard deviations by which coarse power exceeds fine power if there is a signal;
 # chosen: white noise reaches it once in a million images
 _SIGNAL = 5.0
 _FLAT = 1e-9  # share of the mean: smaller differences are rounding
-# Periods across the image. Simulated images of 128 and 256 px with a signal-to-noise
-# ratio of 20 are measured 10 to 50 % too fine below the first, and a few per cent above
-# it
+# Periods across the image: fewer than the first give no result, fewer than the second a
+# warning. Simulated images of 128 and 256 px with a signal-to-noise ratio of 20 are
+# measured 10 to 50 % too fine below the first, and a few per cent above it
 _LEAST_PERIODS, _PERIODS = 10, 40
-_TINY = 1e-300  # makes 0 / 0 equal 0
-_BYTES_PER_PX = 44.0  # measured: growth of the peak in a process, one of 4096 x 4096 px
+_TINY = 1e-300  # added to denominators, so that 0 / 0 is 0
+_BYTES_PER_PX = 44.0  # measured: growth of peak memory, 4096 x 4096 px
 
 # Reasons, in order of precedence among the blocks
 _REASONS: tuple[Reason, ...] = ("beyond-nyquist", "too-small", "periodic", "no-signal")
@@ -79,8 +77,8 @@ _METHOD = "decorrelation analysis (assumes white noise and a band-limited signal
 NO_CUT_OFF: dict[str, str] = {
     "no-signal": "no contrast, or nothing but noise",
     "periodic": "a grating or lattice, whose few spectral lines show no cut-off",
-    "beyond-nyquist": "sharp to the pixel, or hidden by noise",
-    "too-small": "fewer than ten of its periods across: use a larger part",
+    "beyond-nyquist": "finer than two pixels, or hidden by noise",
+    "too-small": "less than ten periods wide: use a larger part of the image",
 }
 """Reasons why no cut-off was found, as text."""
 
@@ -92,7 +90,7 @@ class DecorrelationOptions(Options):
         default=None,
         ge=_LEAST_PX,
         description="Side of the blocks in px, whose median is returned; by default "
-        "the whole image up to 4096 x 4096 px, else 2048.",
+        "the whole image up to 4096 x 4096 px, otherwise 2048.",
     )
 
 
@@ -184,7 +182,7 @@ class _Curve:
     frequency: FloatArray
     plain: FloatArray
     filtered: FloatArray
-    at: int  # ring of the cut-off; -1 without one
+    at: int  # index of the ring of the cut-off; -1 without one
     sigma: float | None
     reason: Reason | None
 
@@ -221,8 +219,8 @@ def measure_decorrelation(
         )
     plan_blocks(
         image.shape, block=side, step=side
-    )  # raises an error for an image without any value
-    # evenly over the whole image, with a small overlap
+    )  # raises an error if an image has no values
+    # blocks cover the whole image, evenly spaced with a small overlap
     corners = [
         [round(at) for at in np.linspace(0, n - side, -(-n // side)).tolist()]
         for n in image.shape
@@ -237,9 +235,8 @@ def measure_decorrelation(
     usable = [curve for curve in curves if curve is not None]
     if not usable:
         msg = (
-            f"None of the {len(curves)} blocks of {side} px in {image.name} is "
-            "without gaps; choose smaller blocks (`block`), or crop a part without "
-            "gaps."
+            f"All {len(curves)} blocks of {side} px in {image.name} have gaps; choose "
+            "smaller blocks (`block`), or crop a part without gaps."
         )
         raise ShapeError(msg, code="gaps-everywhere")
     return _summarise(image, curves, grid, side, len(curves) - len(usable))
@@ -265,7 +262,7 @@ def _summarise(
             float(median_curve.frequency[median_curve.at]),
             float(median_curve.frequency[0]),
         )
-        step = 1 / ring - 1 / (ring + width)  # to the next ring outwards
+        step = 1 / ring - 1 / (ring + width)  # error: the step to the next ring
         low, high = interval = middle - step, middle + 1 / (ring - width) - 1 / ring
         if nm is not None:
             error = length_error(image)
@@ -325,7 +322,7 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
     if most <= _FLAT * abs(mean):
         return _Curve(frequency, 0 * plain, 0 * plain, -1, None, "no-signal")
     standard = ((values - mean) / most).astype(np.float32)
-    if is_periodic(standard[None])[0]:  # rings of noise outnumber its lines
+    if is_periodic(standard[None])[0]:  # its few lines among rings of noise
         return _Curve(frequency, plain, plain, -1, None, "periodic")
     coarsest = max(values.shape) / 4
     sigmas = np.geomspace(coarsest, _FINEST_PX, _FILTERS)

@@ -48,22 +48,20 @@ from napari_semsr.core import (
 
 _WHOLE = 2048  # longest side that is fitted as a whole; chosen: 0.3 GB
 _SIDE = 1024  # side of the blocks sampled from a larger field; chosen: 2 s
-_FIT_BLOCKS = 8  # number of blocks, evenly spaced; chosen
+_FIT_BLOCKS = 8  # number of evenly spaced blocks; chosen
 _LEAST = 16  # smallest side of a gap-free part for fitting the blur; chosen
 _PART = 1024  # side in px of the parts that are mapped at once; chosen: 0.1 GB
 _SUM_PIXELS = 1 << 18  # pixels added to the sums at once; chosen: 10 MB
 _REACH = 4.0  # standard deviations at which a Gaussian is truncated, as in SciPy
-_WIDEST_PX = 16.0  # of the reference: the largest sigma; chosen, a blur of 38 px
+_WIDEST_PX = 16.0  # largest sigma, in px of the reference; chosen: a FWHM of 38 px
 _STEPS = 12  # values of sigma tried before the best is refined; chosen
-_FINEST_PX = 0.25  # smallest sigma above 0; chosen: less changes nothing
+_FINEST_PX = 0.25  # smallest sigma above 0; chosen: less has no effect
 _CLOSE_PX = 1e-3  # precision to which sigma is refined; chosen
 _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
 _LEAST_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
-_SEARCH = {False: 8, True: 16}  # px, of an enhanced image and of two scans; chosen
-_LEAST_WINDOW = (
-    8  # px, side of the smallest window whose noise is known to 20 %; chosen
-)
+_SEARCH = {False: 8, True: 16}  # largest shift, px; of two scans: 16; chosen
+_LEAST_WINDOW = 8  # px; smallest window whose noise is known to 20 %; chosen; chosen
 
 
 class ErrorMapOptions(Options):
@@ -79,9 +77,9 @@ class ErrorMapOptions(Options):
     part: Literal["all", "rest"] = option(
         "all",
         "Map of",
-        "Differences of two scans to map: all, or those that white noise does not "
-        "explain (drift, charging, contamination, distortion).",
-        choices={"all differences": "all", "what is not noise": "rest"},
+        "Differences of two scans to map: all, or only those not due to white noise "
+        "(drift, charging, contamination, distortion).",
+        choices={"all differences": "all", "without noise": "rest"},
         when={"scans": (True,)},
     )
     window: int = option(
@@ -144,18 +142,18 @@ class ErrorFit:
     # standard deviation of the Gaussian, in pixels of the enhanced image placed over
     # the reference; for oblong pixels in their geometric mean
     sigma_px: float
-    # root mean square residual of the fit, grey levels of the reference
+    # root mean square residual of the fit, in grey levels of the reference
     residual: float
     # share of pixels that were fitted: 1 unless the field is large or has gaps
     looked_at: float
-    widest: bool  # whether the search ended at its largest sigma
+    widest: bool  # whether the search ended at the largest sigma
 
     def warn_of_doubt(self, reference: str, enhanced: str) -> None:
         """Warn if the fit suggests that the named images do not show the same field."""
         if self.widest:
             warn(
                 f"The blur between {enhanced} and {reference} is at the limit of the "
-                f"search ({self.sigma_px:.3g} px): they may not show the same place, "
+                f"search ({self.sigma_px:.3g} px): they may not show the same area, "
                 "or their shading differs, which counts as error in the map.",
                 "blur-too-wide",
             )
@@ -246,8 +244,9 @@ def _place_over(reference: Micrograph, enhanced: Micrograph) -> Grid:
         if reference.unit != "pixel" and same_unit:
             warn(
                 f"{enhanced.name} is assumed to be {whole:g} times finer than "
-                f"{reference.name}, by its shape, although both state the same pixel "
-                "size: if it is a larger field, state its origin, or crop it.",
+                f"{reference.name}, judging by its shape, although both state the "
+                "same pixel size: if it is a larger field, state its origin, or crop "
+                "it.",
                 "pixel-size-contradicts",
             )
         y, x = (pitch / whole for pitch in grid.pitch)
@@ -295,7 +294,7 @@ class _Block:
         sigmas: FloatPair,
         factor: int,
     ) -> FloatArray:
-        """Sum 1, r, p, r², p², rp over the pixels; p is the blurred image."""
+        """Sum 1, r, p, r², p², rp over the pixels: r reference, p blurred image."""
         rows, columns = map(gains, self.enhanced.shape, sigmas)
         count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]
@@ -376,8 +375,8 @@ def fit_error(pair: ErrorPair) -> Job[ErrorFit]:
             blocks.append(_Block.of(*both))
     if not blocks:
         msg = (
-            f"An error map needs {_LEAST}x{_LEAST} px or more without a gap that both "
-            f"images show, found none in {pair.reference.image.name} and "
+            f"An error map needs an area of {_LEAST}x{_LEAST} px or more without gaps "
+            f"in both images, found none in {pair.reference.image.name} and "
             f"{pair.enhanced.image.name}."
         )
         raise ShapeError(msg, code="nothing-to-measure")
@@ -456,7 +455,7 @@ class ErrorTally:
     def add(self, fixed: Float32Array, prediction: Float32Array) -> None:
         """Add the pixels known in both the reference and the degraded image."""
         step = max(1, _SUM_PIXELS // fixed.shape[1])
-        for row in range(0, fixed.shape[0], step):  # limits double-precision data
+        for row in range(0, fixed.shape[0], step):  # limits double-precision memory
             both = fixed[row : row + step], prediction[row : row + step]
             finite = np.isfinite(both[0]) & np.isfinite(both[1])
             first, second = (

@@ -33,14 +33,14 @@ UNLIKE_PERCENT = 30.0
 
 BLOCK_PX = 96  # side of a block; chosen: several optical periods
 _STEP_PX = 48
-_BANDS, _COARSEST_PX = 10, 48.0  # of power; chosen
+_BANDS, _COARSEST_PX = 10, 48.0  # bands of power, and their longest period; chosen
 _PERCENTILES = (5, 25, 50, 75, 95)
-_NUMBERS = _BANDS + len(_PERCENTILES) + 1  # percentiles that describe a block
-_NO_POWER = 1e-7  # below rounding in 8 bits
+_NUMBERS = _BANDS + len(_PERCENTILES) + 1  # numbers that describe a block
+_NO_POWER = 1e-7  # power below the rounding of 8 bits
 _NEAREST = 5  # nearest blocks that define the distance; chosen
 _LIKE = 98  # percentile of the distances within the training field; chosen
 _BLOCKS = 400  # blocks of an image that are compared without a map; chosen: seconds
-# Smallest deviation, so that nearly constant features do not dominate; chosen.
+# Smallest standard deviation, so that nearly constant features do not dominate; chosen.
 _FLOOR = 0.05
 
 
@@ -74,7 +74,7 @@ class Familiarity:
     def distances(
         self, plane: FloatArray, *, finest: bool = True
     ) -> tuple[list[Box], FloatArray]:
-        """Measure the distances of a plane's blocks, divided by the limit: (N,)."""
+        """Compute the distances of a plane's blocks, divided by the limit: (N,)."""
         boxes = [b for b in blocks(plane.shape) if np.isfinite(plane[b.slices]).all()]
         if not boxes:
             return [], np.empty(0)
@@ -106,12 +106,12 @@ class Familiarity:
             )
             familiarity = cls(looks, spread, float(record["limit"]))
         except (TypeError, ValueError, KeyError, IndexError) as error:
-            raise damaged_card("its training place") from error
+            raise damaged_card("its training area") from error
         has_shapes = looks.ndim == 2 and looks.shape[1:] == spread.shape == (_NUMBERS,)
         positive = bool((spread > 0).all()) and familiarity.limit > 0
         finite = all(np.isfinite(v).all() for v in (looks, spread, familiarity.limit))
         if not (has_shapes and len(looks) >= _NEAREST and positive and finite):
-            raise damaged_card("its training place")
+            raise damaged_card("its training area")
         return familiarity
 
     def compare(
@@ -122,7 +122,7 @@ class Familiarity:
         as_map: bool = False,
         is_resampled: bool = False,
     ) -> Job[FloatArray]:
-        """Measure the distances of an image's blocks, divided by the limit: (M, N).
+        """Compute the distances of an image's blocks, divided by the limit: (M, N).
 
         Blocks are adjacent from the first pixel on; NaN for blocks with gaps. If there
         are many blocks, an even sample is used, unless `as_map`. `levels`: grey levels

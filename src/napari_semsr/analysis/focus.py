@@ -1,11 +1,11 @@
 """Detect scans that are out of focus by their loss of fine detail.
 
 The power of an image between 0.3 and 0.6 of the optical cut-off is compared with that
-between 0.05 and 0.1 of it. Out of focus, the transfer of a lens falls between zero and
-the cut-off, but not at both ends. For apertures from 0.9 to 1.8 the fall depends only
-on the distance from the focus: 1 dB at half the depth of focus, 4 dB at the depth of
-focus (where half of a point's light is in a circle sqrt(2) times as wide as in focus),
-7 dB at 1.3 times and more than 20 dB at twice the depth.
+between 0.05 and 0.1 of it. Out of focus, the transfer function of a lens falls between
+zero and the cut-off, but not at either end. For apertures from 0.9 to 1.8 the fall
+depends only on the distance from the focus: 1 dB at half the depth of focus, 4 dB at
+the depth of focus (where the circle that holds half of a point's light is sqrt(2) times
+as wide as in focus), 7 dB at 1.3 times and more than 20 dB at twice the depth.
 
 The fine detail of the sample itself is not known from one scan. Two references are
 used: another scan of the same kind of sample, recorded in a model, and the smoothest
@@ -30,20 +30,20 @@ from napari_semsr.core import Box, FloatArray, Micrograph, read_box
 FOCUS = "focus"
 """Key in `training` of a model card: falloff of fine detail in the training scan."""
 
-# over the optical cut-off; chosen: least and largest loss out of focus, above shading
-# and below frequencies hidden by noise
+# in units of the optical cut-off; chosen: least and largest loss out of focus, above
+# shading and below frequencies hidden by noise
 _COARSE, _FINE, _NOISE = (0.05, 0.1), (0.3, 0.6), (1.1, 1.6)
-# Falloff in dB, from the transfer of a lens (tests/analysis/test_focus.py): of sharp
-# edges at the depth of focus, and the increase at that depth for any sample
+# Falloff in dB, from the transfer function of a lens (tests/analysis/test_focus.py): of
+# sharp edges at the depth of focus, and the increase at that depth for any sample
 _SHARP_EDGES_DB, _DEPTH_DB = 32.5, 4.0
-_SURE = 2.0  # standard errors
+_SURE = 2.0  # standard errors by which the loss must exceed its limit
 _LEAST_DETAIL = (
-    100.0  # power over that of noise; chosen: the falloff is then measurable
+    100.0  # power over that of noise; chosen: then the falloff is measurable
 )
 # side of a block in periods of the cut-off; chosen: two periods of the coarsest detail,
-# which the window does not mix with the mean
+# which the window separates from the mean
 _SIDE, _LEAST_SIDE = 40.0, 28.0
-_APART = 1.5  # smallest image, over the side of a block; allows four distinct blocks
+_APART = 1.5  # smallest side of an image over that of a block: four distinct blocks
 _MOST = 5  # blocks along an axis; chosen: half a second
 
 
@@ -58,10 +58,10 @@ class Falloff:
     def of(cls, image: Micrograph, cut_off_nm: float | None = None) -> Self | None:
         """Measure the falloff of an image (Y, X); None if it cannot be determined.
 
-        It cannot without an optical cut-off or a pixel size, if pixels are too coarse
+        That is so without an optical cut-off or a pixel size, if pixels are too coarse
         to separate noise from detail, if a side is less than 42 periods of the cut-off,
-        if gaps are everywhere, or without coarse detail above the noise. `cut_off_nm`
-        is by default that in the history.
+        if gaps are everywhere, or without coarse detail above the noise. By default
+        `cut_off_nm` is taken from the history.
         """
         cut_off, pixel = find_cut_off(image, cut_off_nm), image.pixel_size_nm
         if cut_off is None or pixel is None:
@@ -120,7 +120,7 @@ class Falloff:
         try:
             falloff = cls(float(record["falloff_db"]), float(record["error_db"]))
         except (TypeError, ValueError, KeyError) as error:
-            raise damaged_card("the focus of its training place") from error
+            raise damaged_card("the focus of its training area") from error
         return falloff
 
 

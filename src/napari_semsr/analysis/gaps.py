@@ -59,59 +59,58 @@ from napari_semsr.core import (
 )
 
 # The two shares are de Haan's (2019, cited below); how to find particles is not
-# described there, and chosen here (docs/gaps.md).
+# described there; it is chosen here (docs/gaps.md).
 _DEEP = 0.6  # a minimum below this share of the higher peak is a gap
 _EDGE = 0.8  # where a gap begins and ends; also the lower limit of the lower peak
 _SMOOTH_PX = 1.0  # removes single noisy pixels from the background
-_SCALES_PX = 1.0, 2.0, 4.0  # of the Gaussians for finding particles; chosen
+_SCALES_PX = 1.0, 2.0, 4.0  # widths of the Gaussians for finding particles; chosen
 _MAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussian
-_HALVES = 3  # the mode is that of an eighth of the background pixels; chosen
+_HALVES = 3  # halvings: the mode is that of an eighth of the pixels; chosen
 # Standard deviations of the smoothed background, noise and texture: exceeded by three
 # of a million pixels of white noise
 _LEAST_APART = 4.5
-_CLEAR = 1.8  # times that: half of the height, the outline, is 4 deviations up
+_CLEAR = 1.8  # times that: the outline, at half of the height, is then at 4 sigma
 # Contrast of the faintest particles over that of the bright ones without noise; chosen:
 # five grey levels of 8 bits
 _FAINTEST = 0.02
-_MOST_LEAST = 0.1  # of the contrast: texture hides only fainter particles; chosen
-_OUTLINE = 0.5  # share of its height at the outline of a particle
-_PLATEAU = 0.75  # of the height: the middle of a plateau as bright as its particle
+_MOST_LEAST = 0.1  # of the contrast: largest threshold due to texture; chosen
+_OUTLINE = 0.5  # outline of a particle, over its height
+_PLATEAU = 0.75  # of the height: least median of a region as bright as its particle
 # Depth of a waist that separates two particles, over the smaller half width, and in px;
 # chosen: equal discs with centres 0.44 of the sum of radii apart
 _WAIST, _ROUGH_PX = 0.9, 0.5
 # How far a gap may extend into a particle, and share of its length on the line; chosen
 _DEEPEST_PX, _DEEPEST = 3.0, 0.1
-_RISE = 0.1  # of the higher peak, and 8 deviations of noise: an object in a gap; chosen
-_TURNS = 3  # until the median of the levels above half of it is stable; chosen
+_RISE = 0.1  # of the higher peak, and 8 sigma of noise: an object in a gap; chosen
+_TURNS = 3  # iterations until the median of the levels above half of it is stable
 _NEXT = np.s_[:-1], np.s_[1:]  # pixels and their neighbours along an axis
 # Parts along each axis for finding a slope of the background, percentile of low levels,
 # weight of levels above; chosen
 _SLOPE_PARTS, _LOW, _ABOVE, _ROUNDS = 16, 5.0, 0.01, 20
-# Share of the parts that agree with it: 0.9 and more for a sloping background with up
-# to 250 particles, 0.3 and less if the background is level or hidden; chosen between
-_FOLLOW, _FOLLOWS = 0.6, 0.1  # within this share of the slope; chosen
-_SLOPING = 0.2  # of the contrast; chosen: from 0.3 on outlines shift by half a pixel
+# Share of the parts that agree with the slope: 0.9 and more for a sloping background
+# with up to 250 particles, 0.3 and less if the background is level or hidden; chosen
+# between
+_FOLLOW, _FOLLOWS = 0.6, 0.1  # agreement: within this share of the slope; chosen
+_SLOPING = 0.2  # of the contrast; chosen: at 0.3 outlines shift by half a pixel
 # Share of the surroundings darker than a particle; chosen: next to another particle a
 # third may be brighter, and around the rim of a brighter one nearly half
 _MOST_AROUND = 2 / 3
-_PARTS = 8  # of a field, along each axis, in which particles are counted
-_RIM_PX = 2  # of a particle, on its falling edge
+_PARTS = 8  # parts of a field along each axis, in which particles are counted
+_RIM_PX = 2  # width of a particle's falling edge
 _WAIST_PX = 1.0  # depth of a waist that separates two particles
-_ROUNDED_PX = 2.0  # of a rim: half a pixel, steps of a line
+_ROUNDED_PX = 2.0  # tolerance at a rim, in px: half a pixel, and steps of a line
 _STEP_PX = 0.25  # widths are interpolated between these points
 _LINES = (-1.0, 0.0, 1.0)  # averaging them reduces noise to a third of its power
 
 
 # Statistics of many gaps: histogram, fitted Gaussian, and 95 % intervals.
 
-LEVEL = 0.95  # of all intervals
+LEVEL = 0.95  # confidence level of all intervals
 # Another seed changes a bound by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
 _RESAMPLES = 4000
 _SEED = 0
-_LEAST_VALUES = (
-    5  # fewer values often yield resamples of one repeated value, without spread
-)
-_REFITS = 200  # for a standard error precise to 5 %, as 1 / sqrt(2 n)
+_LEAST_VALUES = 5  # with fewer values, resamples often have no spread
+_REFITS = 200  # for a standard error precise to 5 %: 1 / sqrt(2 n)
 _LEAST_GAPS = 8  # fewer gaps do not determine a fit of three parameters
 _FAR = 3.0  # Tukey's outer fence, in quartile ranges above the third quartile
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # bin widths that are round numbers
@@ -124,7 +123,7 @@ class WidthFit:
     """Gaussian fitted to a histogram of widths, in the histogram's unit."""
 
     mean: float
-    # Standard error: spread of the fits to resampled gaps
+    # Standard error, from fits to resampled gaps
     error: float
     sigma: float
     height: float  # gaps per bin
@@ -221,7 +220,7 @@ def _fit_bell(
     """Fit height, mean and sigma; None if the fit does not converge."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the covariance, which is not used
+            warnings.simplefilter("ignore")  # of the covariance, which is not used
             best, _ = scipy.optimize.curve_fit(
                 _gaussian, middle, counts, start, jac=_slopes
             )
@@ -249,7 +248,7 @@ def share_interval(part: int, whole: int) -> FloatPair | None:
     """
     if whole < 1:
         return None
-    from scipy.stats import binomtest  # takes long to import
+    from scipy.stats import binomtest  # slow to import
 
     ends = binomtest(part, whole).proportion_ci(LEVEL, method="wilson")
     return float(ends.low), float(ends.high)
@@ -282,7 +281,7 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
         rows = min(step, _RESAMPLES - first)
         resamples = finite_values[rng.integers(0, count, (rows, count))]
         errors = resamples.std(axis=1, ddof=1) / math.sqrt(count)
-        spread = errors > 1e-9 * error  # else the resample has only one value
+        spread = errors > 1e-9 * error  # otherwise all values of a resample are equal
         ratios.append((resamples[spread].mean(axis=1) - mean) / errors[spread])
     low, high = np.quantile(
         np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
@@ -296,21 +295,21 @@ class ParticleOptions(Options):
     dark: bool = option(
         False, "Particles are dark", "Particles are darker than their surroundings."
     )
-    min_diameter_px: float = option(  # chosen: less is noise
-        4.0, "Least diameter", "Smaller particles are left out.", unit="px", gt=0
+    min_diameter_px: float = option(  # chosen: smaller ones are noise
+        4.0, "Minimum diameter", "Smaller particles are ignored.", unit="px", gt=0
     )
 
 
 class GapOptions(ParticleOptions):
     """Options for selecting pairs of particles."""
 
-    # chosen: further apart than one diameter is no gap
+    # chosen: a space wider than one diameter is not a gap
     reach: float = option(
         1.0,
         "Reach",
         (
-            "Largest distance between neighbours, outline to outline, over their "
-            "mean diameter."
+            "Largest distance between the outlines of neighbours, over their mean "
+            "diameter."
         ),
         unit="diameters",
         step=0.1,
@@ -330,19 +329,19 @@ GapKind = Literal["found", "missed", "invented"]
 
 @dataclass(frozen=True, slots=True)
 class Particle:
-    """One particle, of the reference where there is one."""
+    """One particle, of the reference if there is one, otherwise of the image."""
 
-    place_px: FloatPair  # Its centre, ``(y, x)``
-    diameter_px: float  # of a disc of its area
+    place_px: FloatPair  # Position of the centre, ``(y, x)``
+    diameter_px: float  # of a disc of the same area
     diameter_nm: float | None
-    whole: bool  # False where the image's border may cut it
+    whole: bool  # False if it may be cut off by the image's border
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """One gap of the reference or, if invented or without a reference, of the image."""
 
-    place_px: FloatPair  # Its middle, ``(y, x)``
+    place_px: FloatPair  # Position of the centre, ``(y, x)``
     place_nm: FloatPair | None  # The same relative to the image's origin
     ends_px: tuple[FloatPair, FloatPair]  # Its start and end
     # Its width in the image; None if it is missed or has fewer than two ends
@@ -367,7 +366,7 @@ _MEANS: dict[str, tuple[str, Callable[["Gaps", str], FloatArray]]] = {
         lambda gaps, unit: gaps.widths(unit)[1],
     ),
     "mean_width_error": (
-        "Mean error of widths",
+        "Mean width error",
         lambda gaps, unit: np.abs(gaps.width_errors(unit)),
     ),
     "mean_signed_width_error": (
@@ -408,7 +407,7 @@ def _median(unit: str) -> property:
 
 
 def _length(stem: str, unit: str, label: str, interval: str = "") -> Quantity:
-    """Declare a length field in nm, paired with one in px, or one in px only."""
+    """Declare a field for a length in nm, paired with one in px, or in px only."""
     also = f"{stem}_px" if unit == "nm" else ""
     in_table = stem != "mean_reference_width"
     return Quantity(label, unit, ".3g", also=also, interval=interval, tabled=in_table)
@@ -420,15 +419,15 @@ class Gaps:
 
     # Names of mean lengths, without their unit
     MEANS: ClassVar[tuple[str, ...]] = tuple(_MEANS)
-    # For all intervals: number of resamplings and their seed
+    # Number of resamplings for all intervals, and their seed
     RESAMPLES: ClassVar[int] = _RESAMPLES
     SEED: ClassVar[int] = _SEED
 
     particles: Annotated[int, Quantity("Particles")]
     pairs: Annotated[int, record_quantity("Pairs")]
     # Pairs of neighbours excluded for their unequal peaks
-    excluded: Annotated[int, record_quantity("Left out")]
-    found: tuple[Gap, ...]  # Of the reference or, without one, of the image
+    excluded: Annotated[int, record_quantity("Excluded")]
+    found: tuple[Gap, ...]  # Gaps of the reference or, without one, of the image
     # Background grey level that was subtracted
     background: Annotated[float, record_quantity("Background", LEVELS)]
     reference_background: Annotated[
@@ -438,7 +437,7 @@ class Gaps:
     invented: tuple[Gap, ...] = ()  # Gaps of the image that the reference does not show
     # Gaps between particles found on the image; None without a reference
     own: int | None = None
-    # Relative standard deviation of the pixel size, which is in all intervals in nm
+    # Relative standard deviation of the pixel size, included in all intervals in nm
     size_error: float = 0.0
     # Pairs excluded because their gaps would cross an object
     across: Annotated[int, record_quantity("Across an object")] = 0
@@ -774,8 +773,8 @@ def _gaps(
 ) -> tuple[list[Gap], int, int]:
     """Find the gaps of one image, and measure them in another.
 
-    The numbers count the lines excluded for unequal peaks, and those whose gaps would
-    cross an object.
+    Also returns the numbers of lines excluded for unequal peaks, and because their gaps
+    would cross an object.
     """
     gaps, left_out, across = [], 0, 0
     noise = noise_level(guide) / math.sqrt(len(_LINES))
@@ -793,7 +792,7 @@ def _gaps(
 
 
 def _populated_share(labels: NDArray[np.int32]) -> float:
-    """Compute the share of a field's equal parts that contain a particle."""
+    """Compute the share of equal parts of a field that contain a particle."""
     rows, columns = (
         np.arange(size) * min(size, _PARTS) // size for size in labels.shape
     )
@@ -810,7 +809,7 @@ def _sizes(
     rim = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     cut = np.isin(np.arange(1, count + 1), np.concatenate(rim))
     diameter = 2 * np.sqrt(area / np.pi)
-    nm = image.mean_pixel_size_nm  # geometric mean: its square is the area of a pixel
+    nm = image.mean_pixel_size_nm  # geometric: its square is the area of a pixel
     return tuple(
         Particle((y, x), size, None if nm is None else size * nm, not part)
         for (y, x), size, part in zip(
@@ -911,7 +910,7 @@ def _particles(
         basins, own = _basins(height, least)
         yield Progress(0, 0, message)
         clear = _CLEAR * _LEAST_APART * quiet if len(scales) > 1 else 0.0
-        own[own < max(least, clear)] = np.inf  # of the background, too
+        own[own < max(least, clear)] = np.inf  # also that of the background
         share = height / own[basins]
         mask = _plateaus(share > _OUTLINE, basins, share)
         mask = _fill_holes(share, mask) & ~covered_labels
@@ -929,7 +928,7 @@ def _particles(
 def _number_by_size(
     labels: NDArray[np.int32], total: int, least: float
 ) -> tuple[NDArray[np.int32], int, int]:
-    """Renumber particles, those above a minimum area first; count these, and all."""
+    """Renumber particles, those above a minimum area first; count both."""
     area = np.bincount(labels.ravel(), minlength=total + 1)
     area[0] = 0
     large = area >= least
@@ -973,29 +972,29 @@ def _standing_out(
 def _sort_by_label(
     values: FloatArray, labels: NDArray[np.int32]
 ) -> tuple[NDArray[np.intp], FloatArray]:
-    """Sort pixels with a label by it, and those of one label by their values."""
+    """Sort labelled pixels by label, and pixels of one label by value."""
     inside = labels > 0
     pixels = np.empty(np.count_nonzero(inside), complex)
     pixels.real, pixels.imag = labels[inside], values[inside]
-    pixels.sort()  # by both parts, in a third of the time that np.lexsort takes
+    pixels.sort()  # by both parts; takes a third of the time of np.lexsort
     return pixels.real.astype(np.intp), pixels.imag
 
 
 def _highest(values: FloatArray, labels: NDArray[Any], count: int) -> FloatArray:
-    """Highest value of each label from 1 to `count`; -inf without values."""
+    """Return the highest value of each label from 1 to `count`; -inf without values."""
     highest = np.full(count + 1, -np.inf)
-    np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage's sorts all pixels
+    np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage would sort all
     return highest[1:]
 
 
 def _quantiles(
     values: FloatArray, labels: NDArray[np.int32], count: int, share: float
 ) -> FloatArray:
-    """Quantile of the values of each label from 1 to `count`; -inf without values."""
+    """Return a quantile of each label from 1 to `count`; -inf without values."""
     numbers, levels = _sort_by_label(values, labels)
     size = np.bincount(numbers, minlength=count + 1)[1:]
     place = np.cumsum(size) - size + share * np.maximum(size - 1, 0)
-    levels = np.append(levels, 0.0)  # a place for a last label without values
+    levels = np.append(levels, 0.0)  # so that a last label without values has an index
     low, part = np.floor(place).astype(int), place % 1
     high = np.minimum(low + (part > 0), levels.size - 1)
     quantiles = (1 - part) * levels[low] + part * levels[high]
@@ -1005,8 +1004,8 @@ def _quantiles(
 def _ground(values: FloatArray, noise: float) -> FloatPair:
     """Estimate the background level and the spread of darker grey levels.
 
-    The level is the mode below Otsu's threshold, from the shorter half, taken three
-    times. Texture of the background counts as noise.
+    The level is the mode below Otsu's threshold: the shortest half of the values is
+    taken three times. Texture of the background counts as noise.
     """
     below = np.sort(values, axis=None)
     if below.size and below[-1] > below[0]:
@@ -1043,7 +1042,7 @@ def _basins(height: FloatArray, least: float) -> tuple[NDArray[np.int32], FloatA
         numbers, levels = _sort_by_label(height, basins)
         ends = np.cumsum(np.bincount(numbers, minlength=count + 1))[1:]
         own = levels[ends - 1]
-        for _ in range(_TURNS):  # a few bright spots must not set the height
+        for _ in range(_TURNS):  # the height must not depend on a few bright spots
             core = levels > own[numbers - 1] / 2
             size = np.bincount(numbers[core], minlength=count + 1)[1:]
             own = (levels[ends - 1 - size // 2] + levels[ends - (size + 1) // 2]) / 2
@@ -1126,7 +1125,7 @@ def _parts(
 def _fill_holes(height: FloatArray, mask: BoolArray) -> BoolArray:
     """Fill holes due to texture, which do not reach down to the background.
 
-    Heights are over those of the particles.
+    Heights are relative to those of the particles.
     """
     holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
     if not count:
@@ -1267,9 +1266,9 @@ def _dip(values: FloatArray, line: _Line, noise: float) -> _Dip:
 def _is_across(
     profile: FloatArray, line: _Line, bottom: int, ends: FloatPair, noise: float
 ) -> bool:
-    """Whether the line between two ends crosses an object and is not a gap.
+    """Check whether the line between two ends crosses an object and is not a gap.
 
-    `noise` is that of the grey levels of the line.
+    `noise` is the standard deviation of the line's grey levels.
     """
     rim = _ROUNDED_PX / _STEP_PX
     first = np.flatnonzero(line.inside[0])[-1] - rim  # within their outlines
@@ -1284,7 +1283,7 @@ def _is_across(
         ):
             return True  # an end is well within a particle
     between = profile[math.ceil(ends[0]) : math.floor(ends[1]) + 1]
-    lowest = np.maximum(  # of both sides: the higher one
+    lowest = np.maximum(  # the higher one of both sides
         np.minimum.accumulate(between), np.minimum.accumulate(between[::-1])[::-1]
     )
     most = max(profile[math.ceil(ends[0])], profile[math.floor(ends[1])])

@@ -5,12 +5,12 @@ and the field's distortion in ``u`` (`napari_semsr.core.distort`). The image is
 multiplied by the conjugate of that wave and smoothed over little more than a period,
 which leaves the local phase difference; slowly varying brightness, other orders and the
 other direction of a lattice are averaged out. Wave vectors and distortion are fitted to
-these phases from the middle of the field outwards, so that no period is lost, and their
+these phases from the centre of the field outwards, so that no period is lost, and their
 scatter about the fit gives the errors.
 
-A distortion centred away from the middle adds second-order terms. These are fitted
-freely first; if they are significant and explained by a centre, the centre is fitted
-instead. A tilt of the grating also adds such terms.
+A distortion with a centre off the field's centre adds second-order terms. These are
+fitted freely first; if they are significant and explained by a centre, the centre is
+fitted instead. A tilt of the grating also adds such terms.
 """
 
 import math
@@ -34,47 +34,43 @@ from napari_semsr.core import (
     rim_displacement,
 )
 
-_SMOOTH = (
-    0.8  # periods; a Gaussian so wide leaves e^-12 of the mean and of other orders
-)
-_LEAST_PERIODS = 8.0  # across the field; chosen: fewer do not identify a grating
-_LIT = 0.1  # of the brightest place; chosen: a round field is dark outside its circle
+_SMOOTH = 0.8  # periods; such a Gaussian reduces the mean and other orders to e^-12
+_LEAST_PERIODS = 8.0  # periods across the field; chosen: fewer may be chance
+_LIT = 0.1  # of the brightest area; chosen: a round field is dark outside its circle
 # A peak belongs to a grating if it exceeds the spectrum around it by this factor, and
 # to the second direction of a lattice if it has this share of the highest. Chosen:
 # noise reaches 4 in a spectrum of a million values.
 _PEAK = 6.0
 _SECOND = 0.25
-# Squared periods across the field up to which peaks of a lattice fill the surroundings
-# of one: three of 20 values among 1.26 times the square. Chosen: a fifth is never
-# filled
+# Squared periods across the field up to which the peaks of a lattice fill each other's
+# surroundings: three of 20 values among 1.26 times the square. Chosen: a fifth of the
+# surroundings always remains free
 _FILL_PERIODS, _BARE = 48.0, 0.2
 _ORDERS = 24  # number of highest peaks used; chosen: a lattice has 12 low orders
 # of the amplitude of its second or third order; chosen: aliases of sharp lines are less
 _WHOLE = 0.04
-# values of the spectrum, per order: tolerance for one wave as a multiple of another;
+# tolerance for one wave as a multiple of another, in samples of the spectrum per order;
 # chosen: noise moves the weakest accepted peak by 0.1
 _MEET = 0.35
 _PARALLEL = 0.4  # sine of the angle below which two peaks are orders of one direction
 _AGREE = 0.75  # mean length of the phases' unit vectors; 0.9 if they scatter by 26 deg
-_LAST = 2  # fits with the final parameters; chosen: the first changes them little
-_WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # of the rim's radius, fit after fit
-_LEANING = 0.75  # of the rim's radius; chosen: less of the field hardly constrains them
+_LAST = 2  # fits with the final parameters; chosen: the second changes little
+_WIDENING = (0.5, 0.75, 1.0, 1.5, 1.5)  # radius of each fit, over that of the rim
+_LEANING = 0.75  # least radius over that of the rim; chosen: less hardly constrains
 _BEYOND_DOUBT = 4.0  # standard deviations, as for the distortion of a scan
 _CHANCE = 2 * special.ndtr(-_BEYOND_DOUBT)
-# Of the rim's radius; chosen: farther out, the distortion does not determine it
+# Of the rim's radius; chosen: farther out, it is not determined by the distortion
 _FARTHEST = 0.3
 # Displacements along y and x, in yy, yx, xx over the rim's squared radius, due to a
 # move of the centre along y and x at a distortion of one.
 _OFF_CENTRE = np.array([[[-3, 0, -1], [0, -2, 0]], [[0, -2, 0], [-1, 0, -3]]], float)
 _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hexagonal
-# Degrees, and length over width of a pixel; chosen: larger values are not from the
-# lattice seen through a microscope but from another pair of its orders
+# Largest skew in degrees, and ratio of a pixel's sides; chosen: larger values are due
+# to another pair of the lattice's orders
 _MOST_SKEW = 15.0
 _MOST_OBLONG = 1.3
-_ROWS = 96  # most rows and columns of phases; chosen: more add little
-_LEAST_COVER = (
-    0.9  # of the smoothing; chosen: less is biased by the border of the field
-)
+_ROWS = 96  # maximum rows and columns of phases; chosen: more add little
+_LEAST_COVER = 0.9  # share of the smoothing kernel in the field; chosen: less is biased
 
 
 # Parameters fitted in addition to waves and distortion
@@ -107,10 +103,10 @@ class CalibrateOptions(Options):
         of_grating = [name for name in self.model_fields_set if name != "bar"]
         if self.bar is not False and of_grating:
             option_names = ", ".join(sorted(of_grating))
-            msg = f"A printed bar is not a grating: leave out {option_names} or `bar`"
+            msg = f"A printed bar is not a grating: omit {option_names} or `bar`"
             raise ValueError(msg)
         if self.bar is False and self.pitch_nm is None:
-            msg = "pitch_nm must be given"
+            msg = "pitch_nm must be set"
             raise ValueError(msg)
         return self
 
@@ -128,7 +124,7 @@ def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibrati
     if periods < _LEAST_PERIODS:
         msg = (
             f"A grating must show at least {_LEAST_PERIODS:g} periods across the "
-            f"field, got {periods:.1f}: choose a finer one."
+            f"field, got {periods:.1f}: use a finer grating."
         )
         raise RegistrationError(msg, code="too-few-periods")
     fit = _Fit(waves, np.zeros(len(waves)), 0.0)
@@ -155,14 +151,14 @@ class _Fit:
     """Fit of a wave for each direction and a common distortion."""
 
     waves: FloatArray  # (D, 2) Cycles per pixel
-    phases: FloatArray  # (D,) At the middle of the field, in radians
+    phases: FloatArray  # (D,) At the centre of the field, in radians
     distortion: float
-    centre: FloatArray = field(default_factory=lambda: np.zeros(2))  # Of it, in px
-    # (W, 3) Terms of second order in px at the rim: along each way, of yy, yx and xx
+    centre: FloatArray = field(default_factory=lambda: np.zeros(2))  # In px
+    # (W, 3) Second-order terms in px at the rim: along each direction, of yy, yx and xx
     lean: FloatArray = field(default_factory=lambda: np.zeros((1, 3)))
     # Covariance of phases, waves, distortion and other free parameters, in that order
     covariance: FloatArray = field(default_factory=lambda: np.zeros((0, 0)))
-    residual: float = float("nan")  # RMS of the phases about it, in radians
+    residual: float = float("nan")  # RMS of the phase residuals, in radians
     agreement: float = 0.0  # Mean length of the sum of all phases' unit vectors
 
     @property
@@ -256,7 +252,7 @@ def _shortest(
     if not across:
         msg = (
             "The grating shows lines in one direction only, not a lattice of dots: "
-            "give `lattice=lines`."
+            "set `lattice=lines`."
         )
         raise RegistrationError(msg, code="lattice-mismatch")
     # the sum of two orders may be a peak even if one of them is not
@@ -291,7 +287,7 @@ def _fundamental(
 
 
 def _waves_at_centre(plane: FloatArray, waves: FloatArray) -> FloatArray:
-    """Estimate wave vectors at the middle of the field, where distortion is least."""
+    """Estimate wave vectors at the centre of the field, where distortion is least."""
     rows, columns = plane.shape
     middle = plane[rows // 4 : rows - rows // 4, columns // 4 : columns - columns // 4]
     least = 1.5 / min(plane.shape)
@@ -320,7 +316,7 @@ def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
     certain = np.linalg.inv(fit.covariance[-len(lean) :, -len(lean) :])
     if lean @ certain @ lean < special.chdtri(len(lean), _CHANCE):
         return none, "none"
-    # (terms, 2) What the centre's moves along y and x do
+    # (terms, 2) Effect of moving the centre along y and x
     by_centre = np.stack([(fit.ways @ part).ravel() for part in _OFF_CENTRE], axis=1)
     pull = by_centre.T @ certain
     shift = np.linalg.solve(pull @ by_centre, pull @ lean)
@@ -342,7 +338,7 @@ def _choose_freedom(fit: _Fit, shape: IntPair) -> tuple[_Fit, _Freedom]:
 
 
 def _place(fit: _Fit, grid: FloatArray, shape: IntPair) -> FloatArray:
-    """Return undistorted positions of pixels, (2, …), from the field's middle."""
+    """Return undistorted positions of pixels, (2, …), from the field's centre."""
     y, x = fit.centre
     even = np.stack(distort(grid[0], grid[1], shape, fit.distortion, centre=(y, x)))
     even -= _middle(grid, shape)
@@ -353,7 +349,7 @@ def _place(fit: _Fit, grid: FloatArray, shape: IntPair) -> FloatArray:
 
 
 def _middle(places: FloatArray, shape: IntPair) -> FloatArray:
-    """Return the middle of the field, with as many dimensions as places, (2, …)."""
+    """Return the centre of the field, with as many dimensions as `places`, (2, …)."""
     middle = (np.array(shape) - 1) / 2
     return np.asarray(middle.reshape(2, *[1] * (places.ndim - 1)))
 
@@ -416,7 +412,7 @@ def _refine(
         own[3 * which + 1 : 3 * which + 3] = 2 * np.pi * even[:, down, along][:, in_fit]
         own[3 * count :] = 2 * np.pi * np.einsum("a,jap->jp", wave, moves)
         rows.append(own)
-        start = np.angle(residuals.sum())  # so that none is near the phase jump
+        start = np.angle(residuals.sum())  # so that no residual is near the phase jump
         left.append(np.angle(residuals * np.exp(-1j * start)) + start)
         weight.append(
             np.abs(residuals) ** 2 / max(np.median(np.abs(residuals)) ** 2, 1e-30)
@@ -435,7 +431,7 @@ def _take_step(
 ) -> _Fit:
     """Take a robust least-squares step for the phases."""
     unknowns = len(design)
-    # number of phases with the noise of one: a Gaussian covers 4 pi times its square
+    # neighbouring phases share noise: a Gaussian covers an area of 4 pi sigma squared
     variance_ratio = max(1.0, 4 * np.pi * grain[0] ** 2 / grain[1] ** 2)
     if len(left) < unknowns + 2:
         raise RegistrationError(_NONE, code="no-structure")

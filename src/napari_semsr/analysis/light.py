@@ -1,7 +1,7 @@
-"""Detail below and above the optical cut-off, which limits what light can transmit.
+"""Image detail below and above the optical cut-off.
 
-Light that passes a pupil carries no period shorter than λ / (2 NA). Image detail below
-that frequency may be measured; detail above it is not.
+Light that passes a pupil transmits no period shorter than λ / (2 NA). Image detail of
+longer periods may be measured; detail of shorter ones is not.
 """
 
 import math
@@ -22,9 +22,9 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_TAPER = 0.5  # as for ring correlation, so that the figures are comparable
+_TAPER = 0.5  # as for ring correlation, so that the results are comparable
 
-# bounds: chosen, so that a length typed in µm or m is refused
+# chosen, so that values in µm or m are refused
 CutOff = Annotated[
     float | None,
     option(
@@ -42,7 +42,7 @@ CutOff = Annotated[
 
 
 def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | None:
-    """Return the cut-off in nm from the user, else from the image's history.
+    """Return the cut-off in nm set by the user, otherwise that in the image's history.
 
     This is the shortest period that the light transmitted; None if unknown.
     """
@@ -50,7 +50,7 @@ def find_cut_off(image: Micrograph, cut_off_nm: float | None = None) -> float | 
     return cut_off_nm or (None if history is None else history.optical_cut_off_nm())
 
 
-CAUSE_WITH_REFERENCE = "agreement there is guessed"
+CAUSE_WITH_REFERENCE = "agreement beyond it is guessed"
 CAUSE_WITHOUT_REFERENCE = "noise or a network imitates it"
 """Other causes of a resolution beyond the cut-off, with and without a reference."""
 
@@ -62,7 +62,7 @@ def beyond_cut_off(
     but: str,
     what: str = "resolution",
 ) -> str:
-    """Return a warning sentence if a resolution is finer than the optical cut-off.
+    """Return a warning if a resolution is finer than the optical cut-off.
 
     `but`: clause with another cause of such a resolution; `what`: name of the
     resolution in the sentence. If the 95 % interval includes the cut-off, the sentence
@@ -103,7 +103,7 @@ def split_light(
     """
     shape, cores = (plane.shape[0], plane.shape[1]), available_cores()
     window = window_plane(shape, _TAPER)
-    window /= math.sqrt(np.mean(window**2))  # of mean square 1
+    window /= math.sqrt(np.mean(window**2))  # to a mean square of 1
     spectrum = fft.rfft2(window * (plane - plane.mean()), workers=cores)
     rings = plan_rings(shape, mean_pitch(pixel_size_nm))
     end = math.sqrt(math.prod(pixel_size_nm)) / cut_off_nm

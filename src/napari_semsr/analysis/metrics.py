@@ -1,4 +1,4 @@
-"""Image quality: PSNR, SSIM and NRMSE against a reference; AG, CON and SF without.
+"""Image quality: PSNR, SSIM and NRMSE against a reference; AG, CON and SF without one.
 
 Every figure states the data range it is based on. Grey levels are compared unchanged
 unless an affine match is requested.
@@ -34,8 +34,8 @@ from napari_semsr.core import (
 
 # Grey-level distributions and the distance between two of them.
 
-_BYTES_PER_PX = 48.0  # of each; measured: growth of the peak, 4000 x 4000 px
-_SHORT = 2  # bytes; chosen: 65 536 grey levels are still counted in one table
+_BYTES_PER_PX = 48.0  # for each image; measured: growth of peak memory, 4000 x 4000 px
+_SHORT = 2  # bytes of a grey value; chosen: one table counts all 65 536 levels
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def earth_movers_distance(
 ) -> float:
     """Compute the mean grey-level shift that turns one distribution into the other.
 
-    `first`, `second` (N,). SciPy's function takes two to four times as long in the
-    special cases.
+    `first`, `second` (N,). Special cases are handled, in which SciPy's function takes
+    two to four times as long.
     """
     if _is_short(first) and _is_short(second):
         low = int(min(first.min(), second.min()))
@@ -119,7 +119,7 @@ def measure_histogram(
 ) -> Histogram:
     """Compute the grey-level histogram, and its distance from that of a reference.
 
-    Pixels that are not finite are left out; the reference may have any shape. Integer
+    Pixels that are not finite are ignored; the reference may have any shape. Integer
     images get bins of whole grey levels, possibly fewer than `bins`.
     """
     values = _finite(image)
@@ -140,15 +140,15 @@ def measure_histogram(
 
 RangeSource = Literal["given", "file", "type", "values"]
 _USER_SOURCE: RangeSource = "given"
-"""Source of a data range: the user, the bit depth in a file, the type, the values."""
+"""Sources of a data range: the user, the bit depth in a file, the type, the values."""
 
 # Window of SSIM: 11 x 11 px, sigma 1.5 px (Wang et al. 2004, cited below).
 _BORDER = 5
 _SIGMA = 1.5
 
-# 8 bits, as benchmarks/paper_tables has AG, CON and SF beside those of Gao's paper.
+# 8 bits: benchmarks/paper_tables compares AG, CON and SF with those of Gao's paper.
 _FULL_SCALE = 255.0
-_PROPORTION = 1e12  # chosen: beyond any grey scale, and squares stay within doubles
+_PROPORTION = 1e12  # chosen: beyond any grey scale, but squares do not overflow
 
 
 class MetricsOptions(Options):
@@ -158,8 +158,8 @@ class MetricsOptions(Options):
         None,
         "Range",
         "Range of the grey values, for PSNR and SSIM; by default from the bit depth "
-        "that the file states, else 255 for 8-bit, 65535 for 16-bit, else that of "
-        "the reference.",
+        "stated in the file, otherwise 255 for 8-bit, 65535 for 16-bit, or the span "
+        "of the reference.",
         unit=LEVELS,
         gt=0,
     )
@@ -209,7 +209,7 @@ class Metrics:
         float | None, Quantity("PSNR above the optical cut-off", DB, ".2f")
     ] = None
     psnr_above_blank_db: Annotated[
-        float | None, Quantity("The same for an image that is blank there", DB, ".2f")
+        float | None, Quantity("PSNR above it of an image without detail", DB, ".2f")
     ] = None
     average_gradient: Annotated[float, Quantity("Average gradient")]
     contrast: Annotated[float, Quantity("Contrast")]
@@ -242,10 +242,10 @@ class Metrics:
     def data_range_basis(self) -> str:
         """Source of the data range, as text."""
         return {
-            "given": "as given",
-            "file": f"{math.log2(self.data_range + 1):.0f} bits, as the file states",
-            "type": "assumed: the full scale of the type",
-            "values": "span of the values, which have no full scale",
+            "given": "as set",
+            "file": f"{math.log2(self.data_range + 1):.0f} bits, as stated in the file",
+            "type": "assumed: full scale of the type",
+            "values": "span of the values, as their type has no full scale",
         }[self.data_range_from]
 
     @property
@@ -267,7 +267,7 @@ class Metrics:
         """Reason for a missing value although there is a reference."""
         was_compared = self.psnr_db is not None or self.identical
         small = was_compared and self.ssim is None
-        why = "the images are smaller than 11 px, or have gaps in each window of 11 px"
+        why = "the images are smaller than 11 px, or every window of 11 px has gaps"
         return why if small else None
 
 
@@ -319,16 +319,16 @@ def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
     return gain, float(reference.mean() - gain * image.mean())
 
 
-_PARTS = 4  # of a field along each side, whose scatter gives errors; chosen
+_PARTS = 4  # parts along each side of a field, whose scatter gives errors; chosen
 
 
 def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
     """Sum the squared errors of an image (Y, X) by parts, on its reference's scale.
 
-    In each of 16 parts, row by row: (16,); fewer if the image has fewer rows.
+    Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
     """
     squares = np.square(np.subtract(image, reference, dtype=np.float32))
-    rows, columns = (  # no part twice: reduceat would return a single row for it
+    rows, columns = (  # no duplicates, for which reduceat would return a single row
         sorted({n * k // _PARTS for k in range(_PARTS)}) for n in image.shape
     )
     sums = np.add.reduceat(squares, rows, axis=0, dtype=np.float64)
@@ -341,9 +341,9 @@ def psnr_gain(
 ) -> tuple[float | None, float | None]:
     """Compute the PSNR gain of an image over another, and its standard error.
 
-    Both from `part_errors`, (N,). The standard error is that of the jackknife, in which
-    common errors cancel. None if an image has no error, or one whose square exceeds
-    single precision.
+    Both arguments are from `part_errors`, (N,). The standard error is that of the
+    jackknife, in which common errors cancel. None if an image has no error, or one
+    whose square exceeds single precision.
     """
     if not (0 < errors.sum() < math.inf and 0 < before.sum() < math.inf):
         return None, None
@@ -365,7 +365,7 @@ class LightGain:
         float | None, Quantity("Below the cut-off", DB, "+.2f", sd="gain_below_sd_db")
     ] = None
     gain_below_sd_db: float | None = None
-    # the same above the cut-off
+    # The same above the cut-off
     gain_above_db: Annotated[
         float | None, Quantity("Above the cut-off", DB, "+.2f", sd="gain_above_sd_db")
     ] = None
@@ -415,14 +415,14 @@ def structural_similarity(
         return None
     inner = np.s_[_BORDER:-_BORDER, _BORDER:-_BORDER]
     finite = np.isfinite(image) & np.isfinite(reference)
-    whole = None  # windows without a gap
+    whole = None  # all windows are without gaps
     if not finite.all():
         side = 2 * _BORDER + 1
         whole = minimum_filter(finite.astype(np.uint8), side)[inner] > 0
         if not whole.any():
             return None
         image, reference = (np.where(finite, one, 0.0) for one in (image, reference))
-    # scikit-image returns identical values, but holds 14 planes instead of 8
+    # scikit-image returns identical values, but needs memory for 14 planes instead of 8
 
     def smooth(plane: FloatArray) -> FloatArray:
         return np.asarray(gaussian_filter(plane, _SIGMA, radius=_BORDER))
@@ -437,9 +437,9 @@ def structural_similarity(
     return float((quality[inner] if whole is None else quality[inner][whole]).mean())
 
 
-# Data range: as given, else from the bit depth that a file states, else from the type.
+# Data range: as set, otherwise from the file's bit depth, otherwise from the type.
 
-_APART = 2.0  # chosen: bit depths differ at least fourfold, a filter overshoots less
+_APART = 2.0  # chosen: bit depths differ at least fourfold, overshoots of filters less
 
 
 def _full_scale(m: Micrograph, peak: float) -> float | None:
@@ -457,9 +457,9 @@ def _choose_range(
 ) -> tuple[float, RangeSource]:
     """Choose the data range of both images, and return its source.
 
-    That of the reference, if there is one. If grey scales must be `alike` and the bit
-    depth of the reference is unknown, that of the image if all values fit into it.
-    Raises an `OptionError` if the scales differ.
+    That of the reference, if there is one. If the grey scales must be `alike` and the
+    bit depth of the reference is unknown, that of the image is used if all values fit
+    into it. Raises an `OptionError` if the scales differ.
     """
     images = (image,) if reference is None else (reference, image)
     arrays = [m.array() for m in images]
@@ -496,7 +496,7 @@ def _choose_range(
 
 
 def _peak(array: NDArray[Any]) -> float:
-    """Return the largest grey value, or the span if some values are below 0."""
+    """Return the largest grey value, or the span if there are negative values."""
     if array.dtype.kind not in "ui":
         return 0.0
     return float(array.max()) - min(0.0, float(array.min()))
@@ -539,7 +539,7 @@ def _planes(
             raise ReadError(msg, code="pixels-missing")
         target[missing] = np.nan
     if not np.isfinite(target).any():
-        msg = f"Metrics need a pixel that is not missing, got none in {image.name}."
+        msg = f"Metrics need at least one known pixel, got none in {image.name}."
         raise ReadError(msg, code="no-finite-values")
     return values, None if reference is None else target
 
@@ -563,9 +563,9 @@ def measure_metrics(
     image, reference : Micrograph
         The image, and its reference on the same grid.
     data_range : float, optional
-        Grey levels from black to white; by default 2^n - 1 of the n bits that the
-        reference's (else the image's) file states, else 255 or 65535 for integers of 8
-        or 16 bits, else the range of its values. `Metrics.data_range_from` names the
+        Grey levels from black to white; by default 2^n - 1 for the n bits stated in the
+        file of the reference (or else of the image), 255 or 65535 for integers of 8 or
+        16 bits, otherwise the range of its values. `Metrics.data_range_from` names the
         source.
     match : {"affine"}, optional
         Fit gain and offset first.
@@ -619,7 +619,7 @@ def measure_metrics(
         return own
     if match is not None and not np.ptp(
         _finite_values(target)
-    ):  # any image is matched to that constant
+    ):  # every image would match a constant
         msg = (
             f"A match needs a reference with contrast, but {reference.name} is "
             "constant; compare the images as they are."
@@ -667,7 +667,7 @@ def _against(
         offset=offset * span,
         identical=error == 0,
     )
-    rings = whole and min(values.shape) > 1  # which need two rows
+    rings = whole and min(values.shape) > 1  # a spectrum needs two rows
     if cut_off_nm and pixel_size_nm and rings:
         return _split(values, target, metrics, cut_off_nm, pixel_size_nm)
     return metrics

@@ -1,18 +1,18 @@
 """Misfit: the part of an image that its enhanced version does not explain.
 
-The enhanced image is blurred again like by the microscope, its grey levels are mapped
-to those of the input, and both are compared. The residual shows detail that the
-enhanced image omits, or adds in contradiction to the light.
+The enhanced image is blurred again as by the microscope, its grey levels are mapped to
+those of the input, and both are compared. The residual shows detail that the enhanced
+image omits, or adds in contradiction to the optical image.
 
 Blur and map are fitted to the field in one linear least-squares problem: ramps of the
 grey levels, each blurred by Gaussians of three widths. Slow shading is removed on both
 sides, and noise is subtracted. This freedom is needed: for 40 fields blurred by a
 Gaussian, the best monotone map with one Gaussian leaves 57 % of the contrast even for
 the true SEM image, noise included. This fit leaves 31 %, and 40 % for the output of a
-model of such fields, which ranks outputs like the error that light could show (Spearman
-0.81, with the monotone map 0.69). Interference in a lens cannot be explained by a map
-of grey levels: for 40 fields as drawn for training, a quarter of them Gaussian, the
-true SEM image leaves 42 % (standard error 3 %).
+model of such fields, which ranks outputs like the error below the optical cut-off
+(Spearman 0.81, with the monotone map 0.69). Interference in a superlens cannot be
+explained by a map of grey levels: for 40 fields as simulated for training, a quarter of
+them Gaussian, the true SEM image leaves 42 % (standard error 3 %).
 """
 
 from dataclasses import dataclass
@@ -44,25 +44,24 @@ from napari_semsr.core import (
 _SIDE, _FIT_BLOCKS = (
     256,
     16,
-)  # of the blocks that are fitted, evenly spread; chosen: 1 s
-_RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more hardly reduce the misfit
-_SLOW_PX = 51  # of a box mean, beyond which a change is shading; chosen
-_BORDER = 32  # border affected by pixels that were not read
+)  # side and number of the evenly spaced blocks that are fitted; chosen: 1 s
+_RAMPS, _SIGMAS_PX = 4, (1.0, 2.0, 4.5)  # chosen: more would hardly reduce the misfit
+_SLOW_PX = 51  # side of a box mean: slower changes are shading; chosen
+_BORDER = 32  # border affected by unread pixels
 _PERCENTILES = (0.5, 99.5)
-_RIDGE = 1e-5  # of the mean power of a ramp; regularises similar ramps
+_RIDGE = 1e-5  # of a ramp's mean power: regularises similar ramps
 _LEAST = 2.0  # ratio of contrast to noise variance from which a misfit can be measured
 _MAP_BIN = 4  # pixels of the field along a side of one of the map; chosen
-_AROUND = 5  # pixels of the map that are averaged along each axis; chosen
+_AROUND = 5  # side of the averaging window, in pixels of the map; chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Misfit:
     """Difference between an enhanced image, blurred again, and its input."""
 
-    # mean misfit of true SEM images of 40 simulated superlens fields, as drawn for
-    # training
+    # mean misfit of true SEM images of 40 superlens fields, simulated as for training
     TRUE_SHARE: ClassVar[float] = 0.42
-    TRUE_SD: ClassVar[float] = 0.19  # of the fields: its error is 3 % of 40
+    TRUE_SD: ClassVar[float] = 0.19  # standard deviation over the 40 fields
 
     # standard deviation of the difference over that of the input, both without noise
     share: float
@@ -70,17 +69,17 @@ class Misfit:
     contrast: float
     noise: float
     bounds: FloatPair  # grey levels of the enhanced image that bound the ramps
-    weights: FloatArray  # of the blurred ramps
+    weights: FloatArray  # weights of the blurred ramps
 
     @property
     def verdict(self) -> str:
         """Assessment of the share."""
         ends = f"{100 * self.TRUE_SHARE:.0f} ± {100 * self.TRUE_SD:.0f} %"
         if self.share <= self.TRUE_SHARE + self.TRUE_SD:
-            return f"light does not contradict it: true SEM images leave {ends}"
+            return f"the input does not contradict it: true SEM images leave {ends}"
         return (
-            f"light contradicts it: true SEM images leave {ends}; check bright places "
-            "of the misfit map"
+            f"the input contradicts it: true SEM images leave {ends}; check bright "
+            "areas of the misfit map"
         )
 
 
@@ -165,7 +164,7 @@ def map_misfit(
         for weight, ramp in zip(
             misfit.weights, _ramps(output, misfit.bounds), strict=True
         ):
-            left = left - weight * ramp  # unreliable near the border
+            left = left - weight * ramp  # excluding the unreliable border
         square = np.where(finite, left**2, np.nan)
         means = block_means(square[box.within(wide_box).slices], _MAP_BIN)
         y, x = (v // _MAP_BIN for v in (box.y0 - field.y0, box.x0 - field.x0))
@@ -183,7 +182,7 @@ def _as_map(
     percent: FloatArray, grid: Grid, field: Box, before: Micrograph
 ) -> Micrograph:
     has_size = before.pixel_size_nm is not None
-    # the first pixel's centre is that of 4 x 4 of the grid
+    # the centre of the first pixel is that of 4 x 4 pixels of the grid
     away = [(_MAP_BIN - 1) / 2 * pitch for pitch in grid.pitch]
     y, x = (o + a for o, a in zip(grid.centre(field), away, strict=True))
     return Micrograph(
@@ -196,7 +195,7 @@ def _as_map(
         look=DisplaySettings(
             limits=(0.0, 100.0),
             colormap="magma",
-            opacity=0.6,  # shown above the layer that it evaluates
+            opacity=0.6,  # shown over the layer that it evaluates
             interpolation="linear",
             colour_bar=True,
         ),
@@ -204,7 +203,7 @@ def _as_map(
 
 
 def _ramps(image: FloatArray, bounds: FloatPair) -> list[FloatArray]:
-    """Split grey levels into ramps, blur each by every width, subtract slow changes."""
+    """Split grey levels into ramps, blur each by every width, subtract slow trends."""
     low, high = bounds
     level = np.clip((image - low) / (high - low), 0, 1) * _RAMPS
     return [

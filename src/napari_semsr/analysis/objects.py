@@ -1,11 +1,11 @@
 r"""Count the objects that an image shows, misses and invents against a reference.
 
 Objects are bright or dark blobs of one diameter: local extrema of the smaller principal
-curvature at :math:`\sigma = d / \sqrt 8` [1]_, which a straight line or edge does not
-have, but a particle, a pit, the end of a line and a crossing do. The diameter is the
-one at which the reference has the most contrast beyond its noise. All images use the
-same filter and threshold, at the contrast of their display (1st to 99th percentile), so
-that the count includes what a viewer sees, not what a linear fit could reveal.
+curvature at :math:`\sigma = d / \sqrt 8` [1]_. Particles, pits, line ends and crossings
+have such extrema; straight lines and edges do not. The diameter is the one at which the
+reference has the most contrast beyond its noise. All images use the same filter and
+threshold, at the contrast of their display (1st to 99th percentile), so that the count
+includes what a viewer sees, not what a linear fit could reveal.
 
 References
 ----------
@@ -32,16 +32,16 @@ from napari_semsr.core import (
     noise_level,
 )
 
-_DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: below is noise, above shading
-_SIGMAS = 5.0  # of noise in the response; one in ten million pixels exceeds it
-_SHARE = 0.35  # chosen: of the strongest objects' response; fainter ones are not seen
-_STRONGEST = 95  # percentile of the heights of extrema: that of the strongest objects
-_VISIBLE = 0.5  # chosen: of the threshold; extrema in between do not count either way
-_NOTHING = 1e-6  # of the displayed range: an image without contrast has no objects
+_DIAMETERS_PX = tuple(np.geomspace(4, 24, 9))  # chosen: between noise and shading
+_SIGMAS = 5.0  # standard deviations of noise; one in ten million pixels exceeds it
+_SHARE = 0.35  # chosen: share of the strongest objects' response; fainter are not seen
+_STRONGEST = 95  # percentile of extrema heights that represents the strongest objects
+_VISIBLE = 0.5  # of the threshold: those between are not counted; chosen
+_NOTHING = 1e-6  # of the displayed range: less contrast means no objects
 _DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
 _SMOOTH = 0.25  # of the diameter: noise must not widen the displayed range
-_RADIUS, _LEAST_PX = 1 / 3, 1.5  # chosen: of the diameter, in which an object is found
-_LEAST_DIAMETERS = 4  # along each side, below which there is room for no count
+_RADIUS, _LEAST_PX = 1 / 3, 1.5  # chosen: search radius, over the diameter, and in px
+_LEAST_DIAMETERS = 4  # smallest side of an image, in diameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ class ObjectCount:
 
     `inverted` objects are missed ones for which the image has the opposite contrast.
     `drawn` counts all objects of the image, `invented` those that the reference does
-    not have. Intervals are 95 % ones (Wilson) of shares in per cent.
+    not have. Intervals are 95 % intervals (Wilson) of shares in per cent.
     """
 
     diameter_px: float
@@ -108,7 +108,7 @@ def object_diameter(reference: FloatArray) -> float:
     def contrast(diameter: float) -> float:
         sigma = diameter / math.sqrt(8)
         responses = sigma**2 * ndimage.gaussian_laplace(plane, sigma)
-        # of a Laplacian of white noise: twice a second derivative, and the cross term
+        # of a Laplacian of white noise: two second derivatives and their cross term
         chance = noise**2 * _noise_response(diameter) ** 2 * 8 / 3
         return float(np.var(responses)) - chance
 
@@ -133,7 +133,7 @@ def count_objects(
     Raises
     ------
     ShapeError
-        If the planes differ in shape, or have less than four diameters on a side.
+        If the planes differ in shape, or a side is shorter than four diameters.
     """
     if image.shape != reference.shape:
         msg = (

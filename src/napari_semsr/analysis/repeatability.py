@@ -46,17 +46,17 @@ from napari_semsr.core import (
     ShapeError,
 )
 
-_SQUARE = 4  # px, whose averages are matched: a 16th of the noise's power; chosen
+_SQUARE = 4  # px; squares averaged before matching: 1/16 of the noise power; chosen
 _PART = 1024  # side in px of the parts read at once; chosen: 0.1 GB
-_LEAST = 16  # squares needed for a standard deviation; chosen
-_FLAT = 1e-12  # of the mean square: smaller variances are rounding
-_ALIKE = 1e-3  # by which pixel sizes may differ: 1 px in 1000; chosen
+_LEAST = 16  # minimum squares for a standard deviation; chosen
+_FLAT = 1e-12  # share of the mean square: smaller variances are rounding
+_ALIKE = 1e-3  # tolerance of pixel sizes: 1 px in 1000; chosen
 # Fourth differences: a cubic has none, and white noise of variance 1 a variance of 70
 _ROUGH = np.array([1.0, -4.0, 6.0, -4.0, 1.0])
 _ROUGH_POWER = float(_ROUGH @ _ROUGH)
 # Bins of the map's values over the contrast, 1 % wide: a percentile is known to 0.5 %
 _BINS = np.geomspace(1e-6, 1e3, 2084)
-_PROBE = 17  # px, side of an image of one point that shows the kernel; its reach is 3
+_PROBE = 17  # px, side of a point image that shows the kernel, of radius 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class ScanPair:
             area.read(box).astype(np.float64) for area in (self.first, self.second)
         )
         for part in (first, second):
-            part[np.isinf(part)] = np.nan  # missing, as elsewhere
+            part[np.isinf(part)] = np.nan  # infinite means missing
         return first, second
 
 
@@ -129,7 +129,7 @@ def _require_alike(first: Micrograph, second: Micrograph) -> None:
     if one and other and not np.allclose(one, other, rtol=_ALIKE):
         sizes = " and ".join(f"{y:.6g} x {x:.6g} nm" for y, x in (one, other))
         msg = (
-            f"Two scans of one place must have the same pixel size, got {sizes}; "
+            f"Two scans of one area must have the same pixel size, got {sizes}; "
             "compare an image with finer pixels with `error_map()`."
         )
         raise ShapeError(msg, code="pixel-sizes-differ")
@@ -177,7 +177,7 @@ class GreyMatch:
 def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     """Match the grey levels of two scans, neither of which is a reference.
 
-    All squares that have no gap count.
+    All squares without gaps are used.
     """
     boxes = spread_boxes(Box.of(pair.shape), None, _PART)
     squares = _Sums()
@@ -194,7 +194,7 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     means, power, cross_moments = squares.moments(pair)
     gain = math.sqrt(power[0] / power[1])
     weights = np.array([0.0, 1.0, -2 * gain, gain**2])
-    # noise estimated along each axis, as if white along the other one
+    # noise along each axis, as if white along the other one
     noise = [
         max(0.0, float(rough @ weights)) / max(rough[0], 1.0) / is_kept
         for rough, is_kept in zip(roughs, pair.kept_rough, strict=True)
@@ -237,8 +237,8 @@ class _Sums:
         count, *rest = self.sums.tolist()
         if self.level is None or count < _LEAST:
             msg = (
-                f"Two scans must share {_LEAST} squares of {_SQUARE} px or more "
-                f"without a gap, got {count:.0f} in {pair.first.image.name} and "
+                f"Two scans must share at least {_LEAST} squares of {_SQUARE} px "
+                f"without gaps, got {count:.0f} in {pair.first.image.name} and "
                 f"{pair.second.image.name}."
             )
             raise ShapeError(msg, code="nothing-to-measure")
@@ -280,7 +280,7 @@ class RepeatField:
         around = box.grow(reach).intersection(Box.of(self.pair.shape))
         first, second = self.pair.read(around)
         apart = first - self.match.offset - self.match.gain * second
-        # of one scan, per pixel: the variance, and that of white noise
+        # per pixel of one scan: the variance, and that of white noise
         scale = 2 * _ROUGH_POWER * self.match.kept_rough
         power, noise = apart**2 / 2, _rough(apart, self.match.axis) ** 2 / scale
         inner = box.within(around).slices
@@ -307,7 +307,7 @@ class RepeatField:
 
         def total(of: FloatArray) -> FloatArray:
             sums = ndimage.uniform_filter(of, self.window, mode="constant")
-            if self.window % 2 == 0:  # else half a pixel off: ends count half
+            if self.window % 2 == 0:  # centre it: the ends count half
                 sums = ndimage.uniform_filter(sums, 2, mode="constant", origin=-1)
             return np.asarray(sums)
 

@@ -1,8 +1,9 @@
 """Find the scale bar printed into an image, and its length in px.
 
-A bar is a thin straight line on even ground, continuous or broken once by its label,
-with short ticks at its ends or none. Rules and letters of a data bar are excluded: a
-rule meets others or crosses the field, a letter is short. The label is not read.
+A bar is a thin straight line on an even background, continuous or broken once by its
+label, with short ticks at its ends or none. Rules and letters of a data bar are
+excluded: a rule meets others or crosses the field, a letter is short. The label is not
+read.
 """
 
 import math
@@ -18,19 +19,19 @@ from napari_semsr.core import BoolArray, Box, read_box
 # Chosen on 38 real images: eight of nine printed bars are found, and no other line
 # (tests/analysis/test_scale_bar.py).
 _SHARE = 0.2  # part of the height, at the bottom and at the top, that is searched
-_GROUNDS = 2  # most frequent grey values that may be the ground
+_GROUNDS = 2  # number of frequent grey values tried as background
 _BINS = 64
-_MARK = 0.35  # of the range: smallest contrast of a line to its ground
-_EVEN = 0.12  # of the range: largest variation of the ground
+_MARK = 0.35  # of the range: smallest contrast of a line to its background
+_EVEN = 0.12  # of the range: largest variation of the background
 _TALL = 0.7  # of the height of its data bar: rules extend over all of it
-_ROW = 0.25  # smallest share of ground in a row of a data bar
+_ROW = 0.25  # smallest share of background in a row of a data bar
 _SHORTEST = 0.025  # of the width; chosen: letters of a data bar are shorter
 _LONGEST = 0.6  # of the width; chosen: rules are longer
 _LEAST_PX = 16  # chosen: an end misplaced by a pixel is 6 % of it
 _THICK = 0.2  # of its length: largest thickness of a bar
 _TICK = 0.4  # of its length: largest height of ticks
 _SOLID = 0.95  # smallest share of a bar between its ends that is one line
-_CLEAR = 0.9  # smallest share of ground in the rows next to it
+_CLEAR = 0.9  # smallest share of background in the rows next to it
 _HALVES = 1.6  # largest ratio of the halves' lengths
 _GAP = 0.75  # largest share of a bar covered by its label
 
@@ -39,12 +40,12 @@ _GAP = 0.75  # largest share of a bar covered by its label
 class ScaleBar:
     """A printed scale bar."""
 
-    length_px: float  # from the middle of one end to that of the other, in pixels
+    length_px: float  # between the centres of its end ticks, in pixels
     # standard deviation of the length, from the rounding of ends to whole pixels
     sd_px: float
     # bounding box ``(y0, x0, y1, x1)``, end row and column excluded
     box: tuple[int, int, int, int]
-    light: bool  # whether it is brighter than its ground
+    light: bool  # whether it is brighter than its background
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def _bars(part: NDArray[np.float64], top: int) -> set[ScaleBar]:
         quiet = even.mean(axis=1) >= _ROW
         for light in (True, False):
             stands = unit_range - ground if light else ground - unit_range
-            # without specimen that ticks may touch, and without rules across the field
+            # without image content that ticks may touch, and without rules across the
+            # field
             for bar in _on_ground((stands > _MARK) & quiet[:, None], even):
                 if bar.bottom - bar.top > _TALL * _band(quiet, bar.y0):
                     continue
@@ -175,7 +177,7 @@ def _line(shape: BoolArray, y: int, x: int) -> _Line | None:
         int(left.max()) + 1 if left.size else 0,
         wide - int(right.min()) if right.size else 0,
     )
-    if max(ends) > max(3, wide // 8):  # a letter, a logo
+    if max(ends) > max(3, wide // 8):  # a letter or a logo
         return None
     return _Line(y + y0, y + y1, x, x + wide, y, y + shape.shape[0], ends)
 

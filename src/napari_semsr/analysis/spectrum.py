@@ -23,8 +23,8 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_FLOOR = 1e-12  # of the strongest frequency, 120 dB; chosen: beyond any detector
-_BYTES_PER_PX = 36.0  # measured: growth of the peak in a process, one of 4000 x 4000 px
+_FLOOR = 1e-12  # of the highest power: 120 dB below it; chosen: beyond any detector
+_BYTES_PER_PX = 36.0  # measured: growth of peak memory, 4000 x 4000 px
 
 
 class SpectrumOptions(Options):
@@ -47,7 +47,7 @@ class RadialSpectrum:
     frequency_per_px: FloatArray
     # (K,) Mean power density of each ring, grey levels squared times pixel area
     power: FloatArray
-    # (K,) The same frequencies per µm; None when uncalibrated
+    # (K,) The same frequencies per µm; None if uncalibrated
     frequency_per_um: FloatArray | None
     samples: FloatArray  # (K,) FFT samples in each ring
 
@@ -57,8 +57,8 @@ class Spectrum:
     """Radial and two-dimensional power spectrum of an image."""
 
     radial: RadialSpectrum
-    # (Y, X) float32: base-10 logarithm of the power density, the zero frequency in the
-    # middle. Its `spacing_px` and `origin` are the frequency step and first frequency
+    # (Y, X) float32: base-10 logarithm of the power density, the zero frequency at the
+    # centre. Its `spacing_px` and `origin` are the frequency step and first frequency
     # ``(y, x)``, in the unit that its metadata name: 1/µm, or 1/px uncalibrated
     image: Micrograph
 

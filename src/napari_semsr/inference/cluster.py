@@ -30,11 +30,11 @@ _WAITING_PER_THREAD = 2  # tiles queued for each thread of a cluster; chosen
 PATIENCE_S = 10.0
 _ADDRESS = re.compile(r"(?:[a-z+]+://)?(?:\[[^\]\s]+\]|[^:/\s\[\]]+):(?P<port>\d{1,9})")
 _LAST_PORT = 65535
-_CHECK_S = 2.0  # between checks for workers while no tile arrives; chosen
+_CHECK_S = 2.0  # seconds between checks for workers while no tile arrives; chosen
 
 
 # A run is registered once in each process; tasks name it by its token, so that neither
-# the model nor the field travels with them. The functions here are importable, which
+# the model nor the field is sent with them. The functions here are importable, which
 # keeps dask from pickling their surroundings into every task.
 
 _workers: dict[str, TileWorker] = {}
@@ -99,7 +99,7 @@ def remote_client(address: str) -> Iterator[Client]:
 
     The client is closed at the end; the cluster keeps running.
     """
-    inside = address.startswith("inproc://")  # of this very process
+    inside = address.startswith("inproc://")  # of this process itself
     place = _ADDRESS.fullmatch(address)
     if not inside and (place is None or not 0 < int(place["port"]) <= _LAST_PORT):
         msg = (
@@ -121,7 +121,7 @@ def remote_client(address: str) -> Iterator[Client]:
 
 
 def _check_scheduler(address: str) -> None:
-    """Check that a scheduler answers; a client of a silent one would never end."""
+    """Check that a scheduler answers, as a client would wait for it without end."""
     failures: list[Exception] = []
 
     async def meet() -> None:
@@ -136,7 +136,7 @@ def _check_scheduler(address: str) -> None:
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(PATIENCE_S)  # a silent peer would block for longer
+    thread.join(PATIENCE_S)  # an unresponsive peer would block for longer
     if thread.is_alive():
         raise TimeoutError
     if failures:
@@ -196,7 +196,7 @@ class ClusterExecutor(Executor):
             return tile_results
         if now - self._check_time >= _CHECK_S:
             self._no_workers = None
-            with suppress(OSError, TimeoutError):  # if lost, its tasks raise
+            with suppress(OSError, TimeoutError):  # if it is lost, its tasks raise
                 if not any(self._client.nthreads().values()):
                     self._no_workers = without_workers(self._address)
             self._check_time = time.monotonic()

@@ -1,6 +1,6 @@
 """Tiled engine: applies a network to a field of any size.
 
-The field is scaled by percentiles of the whole field. Tiles are planned so that each
+Grey values are scaled by percentiles of the whole field. Tiles are planned so that each
 result equals the same pixels of an untiled pass, run with bounded memory, and written
 directly into the output, one writer per chunk. A tile is marked as done after its
 pixels are written, so that an interrupted run can be resumed from the store alone.
@@ -72,8 +72,8 @@ from napari_semsr.io import OmeZarrStore
 from napari_semsr.models import LoadedModel
 
 STRATEGY_KEY = "way"
-_PERIOD_S = 0.05  # between two readings of the memory; chosen
-_ROUNDING = 0.999  # share of a width that remains after a logarithm and back
+_PERIOD_S = 0.05  # between two readings of memory use; chosen
+_ROUNDING = 0.999  # share of a width that remains after logarithm and exponential
 _logger = logging.getLogger(__name__)
 
 
@@ -108,12 +108,12 @@ class MemoryWatch:
 
     @property
     def seconds(self) -> float:
-        """Time since this was made."""
+        """Seconds since this object was created."""
         return time.perf_counter() - self._start
 
     @property
     def grown_bytes(self) -> int:
-        """Growth of this process's resident memory since this was made."""
+        """Growth of this process's resident memory since this object was created."""
         return max(0, int(self._process.memory_info().rss) - self._first)
 
     def _look(self) -> None:
@@ -138,11 +138,11 @@ class MemoryWatch:
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A run that is completely planned, ready for its first tile."""
+    """A completely planned run, ready for its first tile."""
 
     plan: EnhancePlan
     predictor: Predictor  # The network on its device
-    watch: MemoryWatch  # Of memory and time so far
+    watch: MemoryWatch  # Memory use and time so far
     scheduler: str | None  # Address of a dask cluster; None for this process
 
 
@@ -204,8 +204,8 @@ def _warn_of_width(plan: EnhancePlan) -> None:
     corrected_px = blur_of(plan.condition)
     if corrected_px < _ROUNDING * blur_px:
         warn(
-            f"This image has more fine detail than a blur of {blur_px:g} px leaves: "
-            f"{corrected_px:.2g} px is corrected, the most that it can have.",
+            f"This image has more fine detail than a blur of {blur_px:g} px allows: "
+            f"{corrected_px:.2g} px is corrected, the largest blur that it can have.",
             "blur-overstated",
         )
 
@@ -224,7 +224,7 @@ def enhance_to_store(
     """
     report = yield from _execute(run, StoreSink(store, live))
     if not store.complete:
-        plain = {  # JSON has neither NaN nor infinity
+        plain = {  # JSON has no NaN or infinity
             name: None if isinstance(one, float) and not math.isfinite(one) else one
             for name, one in asdict(report).items()
         }
@@ -276,7 +276,7 @@ def _execute(run: PlannedRun, target: Sink) -> Job[EnhanceReport]:
             try:
                 yield from _collect(work, target, plan.outputs, tally, len(places))
             except DeviceMemoryError as error:
-                memory_error = error.with_traceback(None)  # its frames hold tensors
+                memory_error = error.with_traceback(None)  # its frames keep tensors
         if memory_error is not None:
             run = _fall_back_to_tiles(run, target, places, memory_error)
             note = Message(f"Not enough memory: {memory_error}", code_of(memory_error))
@@ -315,7 +315,7 @@ def _run_tiles(
         enhance_run.scheduler,
     )
     run = TiledRun(plan, target.array if scheduler is None else target.shared_array)
-    has_limit = plan.options.memory_gb is not None  # limits the growth since the start
+    has_limit = plan.options.memory_gb is not None  # limits growth since the start
     grown_before = enhance_run.watch.grown_bytes if has_limit else 0
     statistics = None
     if plan.strategy.norm == "sampled" and places:
@@ -397,9 +397,9 @@ def _run_independent(
     batch = predictor.batch or 1
     if scheduler is None:
         return (yield from run_tiles(LocalExecutor(run, predictor), take, batch))
-    from napari_semsr.inference.cluster import ClusterExecutor  # starts slowly
+    from napari_semsr.inference.cluster import ClusterExecutor  # slow to import
 
-    # with one precision, whatever the workers' processors support
+    # the same precision on all workers, whatever they support
     options = run.plan.options.replace(precision=predictor.precision)
     run = replace(run, plan=replace(run.plan, options=options))
     return (yield from run_tiles(ClusterExecutor(run, scheduler), take, batch))
@@ -415,7 +415,7 @@ def _collect(
     """Mark tiles as done when they arrive, and report progress."""
     skipped_count = len(plan) - total
     done_count = skipped_count
-    note = f", {skipped_count} of them before" if skipped_count else ""
+    note = f", {skipped_count} of them in an earlier run" if skipped_count else ""
     step = Progress(done_count, len(plan), "Enhancing tiles")
     yield step
     with closing(work) as pieces:

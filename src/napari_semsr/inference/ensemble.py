@@ -1,8 +1,8 @@
 """Self-ensemble: mean of the outputs for a flipped and rotated input.
 
 Flips and rotations map the grid of a network's stride onto itself, since windows start
-and end on it, so that tiles stay exact. A network that is conditioned on the faults of
-a field was trained on streaks along rows only. Its input is flipped but not rotated,
+and end on it, so that tiles remain exact. A network that is conditioned on the faults
+of a field was trained on streaks along rows only. Its input is flipped but not rotated,
 and its condition is that of the flipped field.
 """
 
@@ -26,17 +26,17 @@ class Pose(NamedTuple):
     transpose: bool  # Whether rows and columns are exchanged first
 
     def apply(self, image: Tensor) -> Tensor:
-        """Bring an image into this orientation."""
+        """Convert an image to this orientation."""
         pose_image = image.transpose(2, 3) if self.transpose else image
         return pose_image.flip(self._axes)
 
     def undo(self, image: Tensor) -> Tensor:
-        """Return an image from this orientation to the original one."""
+        """Convert an image from this orientation to the original one."""
         original_pose = image.flip(self._axes)
         return original_pose.transpose(2, 3) if self.transpose else original_pose
 
     def place(self, box: Box, shape: IntPair) -> Box:
-        """Return the position of a part of an image of a shape in this orientation."""
+        """Return the position in this orientation of a part of an image of a shape."""
         (rows, columns), (y0, y1, x0, x1) = shape, astuple(box)
         if self.transpose:
             rows, columns, y0, y1, x0, x1 = columns, rows, x0, x1, y0, y1

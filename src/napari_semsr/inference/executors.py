@@ -39,9 +39,9 @@ from napari_semsr.inference.predictor import Predictor
 from napari_semsr.inference.tiles import TiledRun, TileResult
 from napari_semsr.models import release_memory
 
-# What a task does: read a window, enhance it, write its core.
+# The work of a task: read a window, enhance it, write its core.
 
-_SMALLEST_PIECE = 32  # px, of a tile divided for lack of memory; chosen
+_SMALLEST_PIECE = 32  # px; smallest part of a tile divided for lack of memory; chosen
 _T = TypeVar("_T")
 STOP_MESSAGE = "The run was stopped; finished tiles are kept."
 
@@ -52,11 +52,11 @@ class TileWorker:
 
     run: TiledRun
     predictor: Predictor  # The network on this worker's device
-    # Number of parts along each axis that a tile is divided into, to fit into memory
+    # Number of parts along each axis into which a tile is divided to fit into memory
     pieces: int = 1
     joins: bool = True  # Whether tiles that form a rectangle share a window
     _cancel: threading.Event = field(default_factory=threading.Event)
-    # Files are read by one thread at a time, whatever their reader
+    # Only one thread reads files at a time, as readers may not be thread-safe
     _reading: threading.Lock = field(default_factory=threading.Lock)
     _cutting: threading.Lock = field(default_factory=threading.Lock)
     _busy: int = 0
@@ -124,7 +124,8 @@ class TileWorker:
                 sentence = "Not enough memory: batches were reduced " + cut + "."
                 note = Message(sentence, "device-memory")
             return [piece.with_note(note) for piece in results]
-        # outside the handler, since the error's frames hold tensors of the failed pass
+        # outside the handler, since the error's stack frames keep tensors of the failed
+        # pass
         return [piece.with_note(note) for piece in self._enhance_tiles(tiles)]
 
     def _join(self, tiles: list[Tile]) -> Box | None:
@@ -191,11 +192,11 @@ class TileWorker:
         if side <= smallest:
             window = side + 2 * plan.halo
             msg = (
-                f"Device {self.predictor.device} has not enough memory for a window "
-                f"of {window} px: free some of it, or use another device."
+                f"Device {self.predictor.device} does not have enough memory for a "
+                f"window of {window} px: free some of it, or use another device."
             )
             raise DeviceMemoryError(msg)
-        with self._cutting:  # another thread may have halved them already
+        with self._cutting:  # unless another thread has halved them already
             self.pieces = max(self.pieces, 2 * piece_count)
 
     def _assemble(self, tile: Tile, pieces: int) -> Float32Array:
@@ -216,10 +217,10 @@ class TileWorker:
 # Executors.
 # A third of the 0.3 s within which a cancel must be acknowledged
 _HEARTBEAT_S = 0.1
-_MOST_GPU_THREADS = 4  # that read and write for one GPU
+_MOST_GPU_THREADS = 4  # threads that read and write for one GPU
 
 Take = Callable[[int], Sequence[IntPair] | None]
-"""Returns up to a number of tiles; an empty list to wait, None at the end."""
+"""Returns up to a given number of tiles; an empty list to wait, None at the end."""
 Work = Generator[list[TileResult] | Progress | None]
 """Yields tiles as they are written; None while the run continues."""
 
@@ -227,10 +228,10 @@ Work = Generator[list[TileResult] | Progress | None]
 class Executor(ABC):
     """Base of executors of tasks, in this process or on a cluster."""
 
-    slots = 1  # Tasks that are submitted at a time
+    slots = 1  # Maximum number of submitted tasks
 
     def __init__(self) -> None:
-        self.waiting = 0  # Tasks that are submitted now
+        self.waiting = 0  # Number of submitted tasks
         self._results: SimpleQueue[Any] = SimpleQueue()
 
     @abstractmethod
@@ -324,9 +325,9 @@ class LocalExecutor(Executor):
 
     A GPU has two to four threads: while it computes, one waits for it and the others
     read the next tiles or write the last ones. On a CPU one tile on all cores is as
-    fast as a tile for each core (measured on two: 10 % either way) and needs the memory
-    of one. Only one tile is submitted at a time, since the order of the others may
-    still change. dask would not help here (``docs/scaling.md``).
+    fast as a tile for each core (measured on two: 10 % faster or slower) and needs the
+    memory of one. Only one tile is submitted at a time, since the order of the others
+    may still change. dask would not help here (``docs/scaling.md``).
     """
 
     def __init__(self, run: TiledRun, predictor: Predictor) -> None:
@@ -367,7 +368,8 @@ class LocalExecutor(Executor):
 def in_thread(job: Job[_T], predictor: Predictor) -> Job[_T]:
     """Run a job of long steps in a thread, and repeat its last progress meanwhile.
 
-    So the caller can stop it: closing this ends it within a layer of the network.
+    This allows the caller to stop it: closing the generator ends it within a layer of
+    the network.
     """
     stop, answers = threading.Event(), SimpleQueue[CallResult]()
     progress = Progress(0, 0, "Measuring the network")
@@ -405,8 +407,8 @@ def run_tiles(
 ) -> Generator[list[TileResult] | None]:
     """Run independent tiles in the order of `take`.
 
-    Yields lists of results; an empty one if nothing is running, None if something is.
-    Closing this iterator stops within a layer of the network.
+    Yields lists of results; an empty one if no task is running, None if one is. Closing
+    this iterator stops tasks within a layer of the network.
     """
     more = True
     with executor:

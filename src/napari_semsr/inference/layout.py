@@ -26,8 +26,8 @@ from napari_semsr.io import OmeZarrStore, create_store
 
 # Whether a field's pixel size suits a model, and how it is resampled otherwise.
 
-_TOLERANCE = 1.05  # ratio of pixel sizes up to which nothing is resampled; chosen
-_LARGEST_DENOMINATOR = 1000  # of the fraction by which a field is resampled; chosen
+_TOLERANCE = 1.05  # ratio of pixel sizes up to which a field is not resampled; chosen
+_LARGEST_DENOMINATOR = 1000  # largest denominator of the resampling fraction; chosen
 _ROUNDING = 1e-6  # relative tolerance of the bounds of pixel sizes; chosen
 
 
@@ -36,9 +36,9 @@ class TrainedPixelSizes:
     """Pixel sizes in a model card."""
 
     name: str  # The model's
-    # Least and largest pixel size that it was trained for; None if unrestricted
+    # Smallest and largest pixel size that it was trained for; None if unrestricted
     pixel_size_nm: FloatPair | None
-    # Least and largest pixel size of fields that are resampled, over the trained one
+    # Smallest and largest pixel size of fields that are resampled, over the trained one
     resample_factors: FloatPair = (0.5, 2.0)
     scale: int = 1  # Output pixels per input pixel
 
@@ -77,7 +77,7 @@ class PixelFit:
 
     @property
     def factor(self) -> float:
-        """Pixels of the network's input per pixel of the result, on the denser axis."""
+        """Pixels of the network's input per pixel of the result, on the finer axis."""
         if self.steps is None or self.keep:
             return 1.0
         return float(1 / min(self.steps))
@@ -88,12 +88,12 @@ def fit_pixels(
     trained_sizes: TrainedPixelSizes,
     resample: Literal["auto", "keep", "never"] = "auto",
 ) -> PixelFit:
-    """Choose the resampling of a field for a model by their pixel sizes.
+    """Choose how to resample a field for a model, by their pixel sizes.
 
-    Nothing is resampled if either is unknown, or if they are within 5 % of each other.
-    Otherwise the field is resampled to the nearest trained pixel size, if the ratio is
-    within the card's range on both axes; `resample` states whether this is allowed, and
-    whether the result keeps that grid.
+    The field is not resampled if either is unknown, or if they are within 5 % of each
+    other. Otherwise the field is resampled to the nearest trained pixel size, if the
+    ratio is within the card's range on both axes; `resample` states whether this is
+    allowed, and whether the result keeps that grid.
     """
     if pixel_size_nm is None or trained_sizes.pixel_size_nm is None:
         note = ""
@@ -140,12 +140,12 @@ def fit_pixels(
     )
     note += f": it is resampled to {_size(*target_sizes)}, and the result "
     if resample == "keep":
-        note += "is left on that grid."
+        note += "remains on that grid."
         return PixelFit(steps, network_size, Message(note, "resampled"), keep=True)
     note += "to its own grid"
     if max(steps) > 1:
         finest = 2 * max(target_sizes) / trained_sizes.scale
-        note += f", where it holds no detail finer than {finest:.3g} nm"
+        note += f", where it contains no detail finer than {finest:.3g} nm"
     return PixelFit(steps, network_size, Message(f"{note}.", "resampled"))
 
 
@@ -165,10 +165,10 @@ def _range(low: float, high: float) -> str:
     return f"{low:.4g} nm" if low == high else f"{low:.4g} to {high:.4g} nm"
 
 
-# default side of a tile; 1024 is faster by a fifth to a quarter with an allocator that
-# reuses memory, but 512 limits memory; measured
+# default side of a tile; measured: 1024 is faster by a fifth to a quarter with an
+# allocator that reuses memory, but 512 limits memory
 _CORE = 512
-_LARGEST_CHUNK = 1024  # of a result; chosen
+_LARGEST_CHUNK = 1024  # largest chunk of a result; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Frame:
     """Shape and calibration of an enhanced image."""
 
     shape: IntPair  # Rows and columns
-    pixel_size_nm: PixelSize | None  # ``(y, x)``; None when unknown
+    pixel_size_nm: PixelSize | None  # ``(y, x)``; None if unknown
     origin: FloatPair  # As in `Micrograph`
     spacing_px: FloatPair  # As in `Micrograph`
 

@@ -1,7 +1,7 @@
 """Lazily enhanced fields, for use in dask graphs.
 
 Names in the graph are derived from the field, the options and the model's digest, so
-that a retrained model never uses tiles that were cached for the old one.
+that tiles cached for an older version of a model are never used.
 """
 
 import math
@@ -55,7 +55,7 @@ class _Part:
     """Part of a field that is indexed by the field's coordinates."""
 
     block: NDArray[Any]  # (Y, X) The pixels
-    corner: IntPair  # Where the block begins in the field
+    corner: IntPair  # First pixel of the block in the field
     shape: IntPair  # Rows and columns of the field
 
     ndim = 2
@@ -77,7 +77,7 @@ class _Windows:
     """Concatenated windows of the tiles of a field in memory, one chunk for each."""
 
     field: NDArray[Any]  # (Y, X)
-    rows: Sequence[slice]  # Of the field, for each row of tiles
+    rows: Sequence[slice]  # Rows of the field, for each row of tiles
     columns: Sequence[slice]
 
     ndim = 2
@@ -173,7 +173,7 @@ def _assemble(
     resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
     data = (
         plan.data if resampled_field is None else resampled_field.source
-    )  # stray pixels are filled in it
+    )  # with outlier pixels replaced
     field = data.name if micrograph.is_lazy else _name(micrograph.data)
     option_values = plan.options.model_dump(mode="json", exclude={"batch", "memory_gb"})
     steps = (
@@ -190,7 +190,7 @@ def _assemble(
         data=None if resampled_field is None else replace(resampled_field, source=None),
         loaded=replace(loaded_model, module=nn.Identity()),
     )
-    # windows of a row of tiles have the same rows, those of a column the same columns
+    # windows in a row of tiles share rows, those in a column share columns
     count, scale = outputs.grid, loaded_model.card.scale
     rows = [_source(plan, (i, 0), micrograph.shape).slices[0] for i in range(count[0])]
     columns = [
@@ -234,7 +234,7 @@ def _name(field: NDArray[Any]) -> str:
         return str(tokenize(field))
     try:
         file = Path(whole.filename).stat()
-    except OSError:  # mapped, but no longer in its folder
+    except OSError:  # mapped, but the file was removed
         return str(tokenize(field))
     place = field.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     part = place + whole.offset, field.shape, field.strides, field.dtype.str
@@ -250,17 +250,17 @@ def _source(plan: EnhancePlan, index: IntPair, shape: IntPair) -> Box:
     return source_box(window, shape)
 
 
-# Small boxes of a field, enhanced as in a run of the whole field.
+# Small parts of a field, enhanced as in a run of the whole field.
 
 
 @dataclass(frozen=True, slots=True)
 class BoxPreview:
-    """Preview of boxes of a field, with all that is measured on the whole field."""
+    """Preview of parts of a field, with the statistics of the whole field."""
 
     plan: EnhancePlan  # The field, its tiles and its grey values
     predictor: Predictor  # The network on its device
-    # Whether a box equals the result of the run. It does not if normalisation layers
-    # take their statistics from the whole field
+    # Whether a box equals the result of the run; not so if normalisation layers compute
+    # statistics of the whole field
     exact: bool
 
     @property
@@ -271,13 +271,13 @@ class BoxPreview:
 
     @property
     def reach(self) -> int:
-        """How far beyond a box pixels of the field change it, in px of the field."""
+        """Range beyond a box within which pixels of the field affect it, in px."""
         return math.ceil(self.plan.tiles.halo / self.plan.output.fit.factor)
 
     def enhance(self, box: Box) -> tuple[Box, NDArray[Any]]:
         """Enhance one box, in pixels of the input.
 
-        The box is first moved onto the stride of the model and into the field. Returns
+        The box is first aligned to the model's stride and moved into the field. Returns
         the enhanced box, in pixels of the input, and its pixels, `scale` times finer.
         """
         place = self._settle(box)
@@ -287,9 +287,9 @@ class BoxPreview:
         return place, to_dtype(part[inner.slices], self.plan.output.dtype)[0]
 
     def extend(self, micrograph: Micrograph, corner: IntPair) -> "BoxPreview":
-        """Take a field that has grown, by what was measured before; reads no pixel.
+        """Return a preview of a field that has grown, without measuring it again.
 
-        `corner`: ``(y, x)`` in the new field of the first pixel of the one before.
+        `corner`: ``(y, x)`` in the new field of the first pixel of the previous one.
         """
         plan, data = self.plan, micrograph.data
         card, options = plan.loaded.card, plan.options
@@ -306,7 +306,7 @@ class BoxPreview:
         return replace(self, plan=replace(plan, haze=haze, **place))
 
     def _settle(self, box: Box) -> Box:
-        """Move a box onto the stride and into the field; crop it if it is too large."""
+        """Align a box to the stride and move it into the field; crop it if needed."""
         stride = self.plan.outputs.stride
         spans = []
         for first, last, size in zip(
@@ -327,7 +327,7 @@ def preview_boxes(
 ) -> BoxPreview:
     """Prepare the enhancement of single boxes of a field.
 
-    `halo_tolerance`: of the boxes; replaces that of the options.
+    `halo_tolerance` is used for the boxes instead of that in the options.
     """
     settings = options or EnhanceOptions()
     predictor = Predictor(model, device=settings.device, precision=settings.precision)

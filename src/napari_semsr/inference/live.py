@@ -1,9 +1,9 @@
 """Live view of a field during enhancement, without torch and Qt.
 
 The store that a run fills is the only record: its map of finished tiles lists those
-that exist. This module draws it at every level without waiting, and decides which tiles
-are computed next. Batch runs and live runs fill the same store, so that either can
-resume the other.
+that exist. This module displays it at every level without waiting, and decides which
+tiles are computed next. Batch runs and live runs fill the same store, so that either
+can resume the other.
 """
 
 import tempfile
@@ -23,11 +23,11 @@ from napari_semsr.core import BoolArray, Box, FloatArray, FloatPair, IntPair, to
 from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.io import OmeZarrStore, halve, level_shapes
 
-# Levels for display. Each is array-like: it shows finished tiles, and elsewhere the
+# Levels for display. Each is array-like: it returns finished tiles, and elsewhere the
 # resampled input, so that reading never waits for the network.
 
-_LEVEL_BYTES = 16 << 20  # largest level that is held in memory, not in a file; chosen
-_STRIP = 256  # side to which the backdrop is reduced, and rows at once; chosen
+_LEVEL_BYTES = 16 << 20  # largest level that is kept in memory, not in a file; chosen
+_STRIP = 256  # side of the reduced backdrop, and rows processed at once; chosen
 _BLOCK = 256  # side of the blocks of that file; chosen
 
 
@@ -44,7 +44,7 @@ class Backdrop:
         """Return a region (Y, X) of a level by nearest neighbours."""
         sources = self.sources
         fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
-        source = (fine or sources[:1])[-1]  # the coarsest that is as fine
+        source = (fine or sources[:1])[-1]  # the coarsest source that is fine enough
         rows = _places((box.y0, box.y1), step, source.shape[0], self.shape[0])
         columns = _places((box.x0, box.x1), step, source.shape[1], self.shape[1])
         part = _pick(_pick(source, rows, 0), columns, 1)
@@ -91,9 +91,9 @@ def _pick(source: NDArray[Any], places: NDArray[np.intp], axis: int) -> NDArray[
 class LevelStore:
     """Pixels of one level: in memory if small, otherwise in a temporary file.
 
-    The file is mapped only while it is used, and is made of square blocks: the system
+    The file is mapped only while it is used, and consists of square blocks: the system
     also maps the surroundings of a page, which for rows of a wide field would be the
-    whole file. So memory stays constant.
+    whole file. So memory remains constant.
     """
 
     def __init__(self, shape: IntPair, dtype: np.dtype[Any]) -> None:
@@ -227,7 +227,7 @@ def _span(item: Any, size: int) -> tuple[IntPair, Any]:
 
 
 class TileQueue:
-    """Queue of pending tiles, ordered again whenever the view moves.
+    """Queue of pending tiles, reordered whenever the view moves.
 
     It may be used from several threads: a viewer sets the view, a worker takes the most
     urgent tiles. `unit` is rows and columns of a tile, in pixels of the result.
@@ -236,7 +236,7 @@ class TileQueue:
     def __init__(self, grid: IntPair, unit: IntPair, *, whole: bool = True) -> None:
         self.unit = unit
         self._pending = np.zeros(grid, dtype=bool)
-        self.whole = whole  # tiles out of view are returned, too
+        self.whole = whole  # whether tiles out of view are returned too
         self._view: Box | None = None
         self._change = threading.Condition()
 
@@ -301,8 +301,8 @@ class TileQueue:
 
 
 _COARSEST = 256  # side at which the live pyramid ends; chosen
-_READING_S = 0.015  # that one redraw may spend on reading tiles; chosen
-_PATIENCE_S = 0.05  # longest wait of a run for a tile to be shown; chosen
+_READING_S = 0.015  # seconds that one redraw may spend on reading tiles; chosen
+_PATIENCE_S = 0.05  # seconds that a run waits at most for a tile to be shown; chosen
 
 
 class LiveField:
@@ -336,7 +336,7 @@ class LiveField:
         grid = -(-shape[0] // unit[0]), -(-shape[1] // unit[1])
         self.queue = TileQueue(grid, unit, whole=whole)
         self._backdrop = Backdrop(sources, shape, self.dtype, grey)
-        self._level0: Any = None  # (Y, X) the output, when it may be read
+        self._level0: Any = None  # (Y, X) the output, if it may be read
         self._turn = 0
         self._is_stored = np.zeros(grid, dtype=bool)
         self._is_drawn = np.zeros(grid, dtype=bool)
@@ -370,7 +370,7 @@ class LiveField:
     def take(self, count: int) -> list[IntPair] | None:
         """Take up to `count` tiles, those in view first; None if none is pending.
 
-        Tiles that are already in the store are only drawn.
+        Tiles that are already in the store are only displayed.
         """
         self._turn += 1
         if self._turn == 2:  # after the first tile, for which the user waits
@@ -401,7 +401,7 @@ class LiveField:
         self._level0 = level0
 
     def restore(self, place: IntPair) -> bool:
-        """Draw a tile that was in the store before the run; return False otherwise."""
+        """Display a tile if it was in the store before the run; else return False."""
         if self._level0 is None or not self._is_stored[place]:
             return False
         box = self._box(place)
@@ -409,13 +409,13 @@ class LiveField:
         return True
 
     def fetch(self, place: IntPair) -> None:
-        """Draw a tile that another process wrote into the store, unless it is drawn."""
+        """Display a tile that another process wrote to the store, if not yet shown."""
         if self._level0 is not None and not self._is_drawn[place]:
             box = self._box(place)
             self.land(box, np.asarray(self._level0[box.slices]))
 
     def land(self, box: Box, tile: NDArray[Any]) -> None:
-        """Draw a tile (Y, X) that is in the store and final."""
+        """Display a tile (Y, X) that is in the store and final."""
         place = box.y0 // self.unit[0], box.x0 // self.unit[1]
         self._cache.put(place, tile)
         part, at = tile, box

@@ -52,10 +52,10 @@ from napari_semsr.models import (
 # Grey values: scaled by percentiles of the whole field, and back.
 
 # px over which a gap is filled from its surroundings; chosen: with 32, the result of
-# deblurring by 8 px does not change
+# deblurring by 8 px is the same
 _REACH = 24
-_RING = 4  # pixels that are filled at a time; chosen
-_EXACT_IN_FLOAT32 = 2  # bytes of the integers that float32 holds exactly; chosen
+_RING = 4  # width of the ring of pixels filled at a time; chosen
+_EXACT_IN_FLOAT32 = 2  # bytes of integers that float32 represents exactly; chosen
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -115,7 +115,7 @@ def scaling_of(data: Any, card: ModelCard) -> Scaling:
     mean = finite_mean(data)
     if card.input_scaling == "levels":
         return Scaling(*card.input_levels, mean, back)
-    total, count = 0.0, 0  # of squared deviations of finite pixels from their mean
+    total, count = 0.0, 0  # total squared deviation of finite pixels from their mean
     for block in read_chunks(data):
         away = np.asarray(block, dtype=np.float64) - mean
         away = away[np.isfinite(away)]
@@ -141,7 +141,7 @@ def read_window(
 
     A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
     counts as known for those further inside, up to 24 px, beyond which pixels get the
-    field's mean. Neighbours outside the window are read, too, so that the result does
+    field's mean. Neighbours outside the window are read too, so that the result does
     not depend on the tiling.
     """
     window = read_box(data, box)
@@ -150,7 +150,7 @@ def read_window(
     missing = ~np.isfinite(window)
     if not missing.any():
         return window, None
-    from scipy import ndimage  # 15 MB, and most images are complete
+    from scipy import ndimage  # imported if needed: 15 MB, and most images are complete
 
     wide = read_box(data, box.grow(_REACH))
     finite = np.isfinite(wide)
@@ -186,12 +186,12 @@ def set_missing(result: Float32Array, missing: BoolArray | None, scale: int) -> 
 # level. Each window is then corrected by its part of the map, so that tiles agree.
 
 _WINDOW = 1024  # side of the windows in which haze is estimated; chosen
-_WINDOWS = 4  # along each axis
-_SPECTRUM_PX = 256  # side of those that a spectrum is measured in
+_WINDOWS = 4  # windows along each axis
+_SPECTRUM_PX = 256  # side of the windows in which a spectrum is measured
 LARGEST_MAP = 256  # blocks along an axis of a map of haze; chosen
 # least share of finite pixels of a block to be used, and to count as complete; chosen
 _LEAST_FINITE, _NEARLY_COMPLETE = 0.5, 0.8
-_GRAIN = 2  # px around a missing pixel that determine its mean and noise
+_GRAIN = 2  # px around a missing pixel used for its mean and noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,16 +200,16 @@ class HazeMap:
 
     gain: Float32Array  # Gain of each block; interpolated bilinearly
     pitch: int  # Side of a block in pixels
-    airlight: float  # Grey level about which the gain acts
+    airlight: float  # Grey level that the gain leaves unchanged
     corner: IntPair = (0, 0)  # First pixel of the first block
 
     @property
     def spread(self) -> FloatPair:
-        """Least and largest gain."""
+        """Smallest and largest gain."""
         return float(self.gain.min()), float(self.gain.max())
 
     def weigh(self, share: float) -> Self:
-        """Return a map that removes a share of the haze, by its logarithm."""
+        """Return a map that removes a share of the haze, on a log scale."""
         return replace(self, gain=self.gain ** np.float32(share))
 
     def at(self, box: Box) -> Float32Array:
@@ -278,7 +278,7 @@ def survey_field(
         survey = module.survey(torch.from_numpy(statistics)[None])
         haze_map = survey.haze.certain() if certain else survey.haze
         veil = None
-        if haze:  # in the units of the field
+        if haze:  # convert to the units of the field
             gain = np.ascontiguousarray(haze_map.log_gain[0, 0].exp().numpy())
             span = scaling.high - scaling.low
             airlight = float(haze_map.airlight) * span + scaling.low
@@ -306,7 +306,7 @@ def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Survey
         box = Box(y, y + _WINDOW, x, x + _WINDOW)
         statistics = block_statistics(data, box, scaling, 1, module.survey.statistics)
         survey = module.survey(torch.from_numpy(statistics)[None])
-        # areas that a mosaic does not cover have no contrast
+        # areas outside a mosaic have no contrast
         (surveys if statistics[1:].any() else empty).append(survey)
     all_surveys = surveys or empty
     condition, rings = (
@@ -323,9 +323,9 @@ def field_spectrum(
 ) -> torch.Tensor:
     """Measure the power spectrum (64, 33) of a field `data` (Y, X) without haze.
 
-    The result is the median over windows across the field, since a data bar or an empty
-    area should not count. Windows with gaps, which have less noise where they are
-    filled, are only used if there are no others.
+    The result is the median over windows across the field, so that data bars and empty
+    areas are ignored. Windows with gaps, which have less noise where they are filled,
+    are only used if there are no others.
     """
     spectra: list[torch.Tensor] = []
     spectra_with_gaps: list[torch.Tensor] = []
@@ -339,7 +339,7 @@ def field_spectrum(
         power = power_spectrum(field, missing_tensor)[0]
         (spectra if missing_tensor is None else spectra_with_gaps).append(power)
     all_spectra = torch.stack(spectra or spectra_with_gaps)
-    # areas that a mosaic does not cover have no power
+    # areas outside a mosaic have no power
     has_spectrum = all_spectra[:, 1:].flatten(1).amax(1) > 0
     return (
         (all_spectra[has_spectrum] if has_spectrum.any() else all_spectra)
@@ -389,13 +389,13 @@ def block_statistics(
     )
 
 
-_EXACT_SUM = 256  # rows of 8 bits whose sum 16 bits hold; of 2**16 px, 24 bits do
+_EXACT_SUM = 256  # rows of 8 bits whose sum fits into 16 bits
 
 
 def _means(values: NDArray[Any], pitch: int) -> Float32Array:
     """Return the mean of each block; along columns first, which is six times faster."""
     rows, columns = (n // pitch for n in values.shape)
-    if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # the same, twice as fast
+    if values.dtype == np.uint8 and pitch <= _EXACT_SUM:  # exact, twice as fast
         bands = values.reshape(rows, pitch, -1)
         total = bands[:, 0].astype(np.uint16)
         for row in range(1, pitch):
@@ -416,7 +416,7 @@ def _with_grain(
     """Fill the missing pixels `to_fill` of a window with realistic noise; all (Y, X).
 
     Each gets the mean of its neighbours plus the deviation of a random neighbour from
-    the mean around it: so noise and detail keep their power, which a mean would not.
+    the mean around it: so noise and detail keep their power, unlike with means alone.
     """
     places = np.argwhere(to_fill)
     if not len(places):
@@ -431,8 +431,8 @@ def _with_grain(
     kernel = np.outer(line, line)
     kernel[_GRAIN, _GRAIN] = 0
     kernel /= kernel.sum()
-    noise = np.square(kernel).sum()  # of a mean, over that of a pixel
-    corners = places + _GRAIN  # of the square around a place, in the padded window
+    noise = np.square(kernel).sum()  # noise power of a mean, over that of a pixel
+    corners = places + _GRAIN  # of the squares around pixels, in the padded window
 
     def mean(corners: NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
         at = tuple(corners.T)
@@ -443,7 +443,7 @@ def _with_grain(
         )
         return weighted_mean, total
 
-    # depends on the position only, not on other missing pixels
+    # depends only on the position, not on other missing pixels
     chance = sliding_window_view(
         np.random.default_rng(0).random(padded_window.shape), (size, size)
     )
@@ -475,7 +475,7 @@ def _complete_statistics(
     statistics[1:] /= np.maximum(known_share, _LEAST_FINITE)
     if not lacking.any() or lacking.all():
         return statistics
-    from scipy import ndimage  # 15 MB, and most images are complete
+    from scipy import ndimage  # imported if needed: 15 MB, and most images are complete
 
     nearest = ndimage.distance_transform_edt(
         lacking, return_distances=False, return_indices=True
@@ -503,7 +503,7 @@ class ResampledField:
     """A field on the network's grid: array-like, resampled on reading."""
 
     source: Any  # (Y, X) The field; missing pixels are filled before it is resampled
-    there: Resampling  # From the field's grid to the network's
+    there: Resampling  # Resampling from the field's grid to the network's
     mean: float = 0.0  # The field's mean
     # Whether a pixel is missing if the pixel of the field under its centre is
     gaps: bool = False
@@ -547,8 +547,8 @@ class ResampledField:
 class Regrid:
     """Relation of tiles of the output to the network's grid."""
 
-    there: Resampling  # From the field's grid to the network's
-    back: Resampling  # From the network's output to that of the run
+    there: Resampling  # Resampling from the field's grid to the network's
+    back: Resampling  # Resampling from the network's output to that of the run
     # Cores partition the field; scaled, they are the chunks of the output
     outputs: TilePlan
     scale: int  # Output pixels per input pixel
@@ -592,13 +592,13 @@ class Regrid:
 class SeenField:
     """A field (Y, X) on the network's grid."""
 
-    input: Any  # For the network, with stray pixels filled
-    samples: Any  # For measurements of power and range, without stray pixels
-    note: str | None = None  # About filled pixels
+    input: Any  # For the network, with outlier pixels replaced
+    samples: Any  # For measurements of power and range, without outlier pixels
+    note: str | None = None  # Note on replaced pixels
 
 
 def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
-    """Return a field as it is passed to the network, and as it is measured."""
+    """Return a field as passed to the network, and as used for measurements."""
     data = micrograph.data
     strays = find_strays(data)
     if strays is None:
@@ -609,8 +609,8 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
         pixels = "1 pixel" if count == 1 else f"{count} pixels"
         sentence = (
             f"{pixels} of {micrograph.name} far outside the range of grey values, or "
-            "in lines of a single value, are replaced by the mean of the pixels around "
-            "them, or in wide areas by the end of the range (hot or dead pixels)."
+            "in lines of a single value, are replaced by the mean of the surrounding "
+            "pixels, or in large areas by the end of the range (hot or dead pixels)."
         )
         note = Message(sentence, "stray-pixels")
     shown_part, measured_part = (

@@ -18,7 +18,7 @@ from napari_semsr.core import (
 WEIGHTS, ADVANCED = "Noise, blur and haze", "Advanced"
 """Groups of options in the panel."""
 
-_ROUNDING = 1e-6  # of the range; the order of single-precision sums changes less
+_ROUNDING = 1e-6  # of the range; summing in another order changes less
 
 
 def _weight(label: str, description: str) -> Any:
@@ -51,7 +51,7 @@ class EnhanceOptions(Options):
         "Normalisation",
         "Source of the statistics of normalisation layers: the whole field (exact), "
         "a sampled tenth of it (approximate, no seams), or each tile alone (with "
-        "seams); automatic is whole if the field fits into memory, else sampled.",
+        "seams); automatic is whole if the field fits into memory, otherwise sampled.",
     )
     haze: bool = option(
         True,
@@ -98,8 +98,9 @@ class EnhanceOptions(Options):
     memory_gb: float | None = option(
         None,
         "Memory",
-        "Memory that a run may use, in 10^9 bytes; automatic uses what is free. It "
-        "determines whether a model that needs the whole field processes it at once.",
+        "Memory that a run may use, in 10^9 bytes; automatic uses the free memory. "
+        "It determines whether a model that needs the whole field processes it at "
+        "once.",
         unit="GB",
         step=0.5,
         group=ADVANCED,
@@ -108,8 +109,8 @@ class EnhanceOptions(Options):
     halo_tolerance: float | None = option(
         None,
         "Halo tolerance",
-        "Largest change of the result by pixels beyond the halo of a tile, over its "
-        "range; automatic allows none. 0.001 makes deep models faster.",
+        "Largest change of the result due to pixels beyond the halo of a tile, over "
+        "its range; automatic allows none. 0.001 makes deep models faster.",
         step=0.0001,
         group=ADVANCED,
         gt=0,
@@ -174,7 +175,7 @@ class EnhanceReport:
     # Sides of core and surrounding context of tiles: input pixels, or pixels of the
     # model's grid if the result remains on it
     tiles: Annotated[int, Quantity("Tiles", form="d")]
-    resumed: int  # Tiles that an earlier run had finished
+    resumed: int  # Tiles finished by an earlier run
     tile_px: Annotated[int, Quantity("Side of a tile", "px", "d")]
     halo_px: Annotated[int, Quantity("Halo of a tile", "px", "d")]
     # From the first access to the field to the last tile
@@ -189,17 +190,18 @@ class EnhanceReport:
     # Source of the statistics of normalisation layers: ``whole``, ``sampled`` or
     # ``tile``; ``none`` without such layers
     norm: Annotated[str, Quantity("Normalisation")]
-    # RMS difference between neighbouring tiles' predictions of the same pixels at their
-    # borders (up to 256 of each line), over the output's 1-99 % range (sampled); 0 for
-    # one tile; NaN if tiles have no halo, or none of this run has a neighbour
+    # RMS difference between predictions of the same border pixels by neighbouring tiles
+    # (up to 256 per line), over the output's 1-99 % range (sampled); 0 for one tile;
+    # NaN if tiles have no halo, or none of this run has a neighbour
     tile_mismatch: float
     # Mean absolute step across tile borders over the step one row further inside; 1 for
-    # one tile. An indication, not a proof
+    # one tile. An indication only
     seam_index: float
     clipped: int  # Pixels outside the range of the output's type
-    # Least and largest gain that removed haze; None if it was not estimated
+    # Smallest and largest gain that removed haze; None if it was not estimated
     haze_gain: FloatPair | None = None
-    # Estimates used by the model, for a stack the largest; None if it estimates neither
+    # Noise and blur as used by the model, for a stack the largest; None if not
+    # estimated
     noise_percent: Annotated[
         float | None, Quantity("Noise", "% of the range of grey values", ".2g")
     ] = None
@@ -233,7 +235,7 @@ class EnhanceReport:
 
     @property
     def seam(self) -> Annotated[str, Quantity("Seam index")]:
-        """Seam index, or why there is none; steps in the image raise it too."""
+        """Seam index, or why there is none; steps in the image increase it too."""
         if self.tiles == 1:
             return "none: one tile"
         if math.isnan(self.tile_mismatch):

@@ -52,9 +52,9 @@ from napari_semsr.models import (
     widest_blur,
 )
 
-_DEEP_HALO = 192  # pixels of halo from which the narrower one is tried; chosen
-_STATISTICS_KEY = "frozen"  # in stores
-_LARGEST_SIDE = 2048  # px that share a window: the margin is a ninth of the work then
+_DEEP_HALO = 192  # halo in pixels above which a narrower one is tried; chosen
+_STATISTICS_KEY = "frozen"  # key of the statistics in a store
+_LARGEST_SIDE = 2048  # px that share a window: then its margin is a ninth of the work
 # default memory of a window: with the loaded libraries, a run stays below 1.5 GB
 _SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.1e9
 
@@ -74,8 +74,8 @@ def plan_enhance(
     """Measure the whole field, and plan its run.
 
     `before` is the recorded strategy of an interrupted run; `is_scattered` whether
-    tiles go to other processes; `apart` whether each is requested on its own at any
-    time, so that a field that cannot be run in tiles becomes one tile.
+    tiles go to other processes; `apart` whether tiles are requested individually at any
+    time; a field that cannot be run in tiles is then one tile.
     """
     yield Progress(0, 0, "Measuring the grey values")
     card, probe = model.card, predictor.probe_within(options.halo_tolerance)
@@ -95,7 +95,7 @@ def plan_enhance(
     notes = (*filter(None, (output.fit.note, field.note)), *strategy.notes)
     yield from (Progress(0, 0, note) for note in notes)
     scaling = scaling_of(field.samples, card)
-    is_fixed = card.input_scaling == "levels"  # without a measurement
+    is_fixed = card.input_scaling == "levels"  # no measurement is needed
     if (is_fixed or scaling.low == scaling.high == 0) and is_empty(micrograph.data):
         msg = (
             f"{micrograph.name} has no finite pixels; check whether it was written or "
@@ -106,7 +106,7 @@ def plan_enhance(
     _check_weights(model, options)
     if isinstance(model.module, InformedRestorer):
         yield Progress(0, 0, "Measuring the whole field")
-        # a filter for a known blur suffers more from wrong haze than it gains
+        # wrong haze does more harm to a filter for a known blur than it helps
         certain = model.module.sharpener is not None and bool(options.blur_px)
         survey = survey_field(
             field.samples, model.module, scaling, haze=options.haze, certain=certain
@@ -164,7 +164,7 @@ def _network_for_field(
         percent, blur = options.noise_percent, options.blur_px
         noise = None if percent is None else percent / 100
         spectrum = None
-        # not with the estimated width: a soft sample would be taken for a blurred one
+        # not with the estimated width, since a soft sample would look blurred
         if module.sharpener is not None and blur:
             spectrum = field_spectrum(*field, haze)
             blur = widest_blur(spectrum, blur, noise)
@@ -237,7 +237,7 @@ def choose_strategy(
         record.get("kind") == "tiles" and previous == "whole"
     ):
         msg = (
-            "This run was begun layer by layer, which is no longer supported: use "
+            "This run was started layer by layer, which is no longer supported: use "
             "`overwrite` to start again."
         )
         raise WriteError(msg, code="other-version")
@@ -264,7 +264,7 @@ def choose_strategy(
 def _requested_strategy(
     predictor: Predictor, options: EnhanceOptions
 ) -> ExecutionStrategy:
-    """Return tiles with the requested statistics, which are not the field's."""
+    """Return tiles with the requested statistics, not those of the whole field."""
     if predictor.probe.halo is None:
         msg = (
             f"{predictor.card.name} has an unbounded receptive field and cannot run "
@@ -276,7 +276,7 @@ def _requested_strategy(
     if options.self_ensemble:
         msg = (
             "`norm=sampled` cannot be combined with self-ensemble, whose flipped "
-            "fields have other statistics: use `norm=whole`, or no self-ensemble."
+            "fields have different statistics: use `norm=whole`, or no self-ensemble."
         )
         raise OptionError(msg, code="options-contradict")
     return ExecutionStrategy("sampled", "tiles")
@@ -321,9 +321,9 @@ def _narrower(
 def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> IntPair:
     """Choose the number of rows and columns of tiles that share a window on a CPU.
 
-    Large windows need less work for their margins, but more memory: the choice with the
-    least work within the memory limit less `held_bytes`. If the user chose the side of
-    tiles, each is run alone.
+    Large windows need less work for their margins, but more memory: returns the choice
+    with the least work within the memory limit minus `held_bytes`. If the user chose
+    the side of tiles, each is run alone.
     """
     outputs, options = plan.outputs, plan.options
     if options.tile is not None or len(outputs) == 1:

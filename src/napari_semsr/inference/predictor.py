@@ -1,4 +1,4 @@
-"""A network on a device: windows of grey values in, enhanced grey values out."""
+"""A network on a device, which maps windows of grey values to enhanced ones."""
 
 import copy
 import hashlib
@@ -78,7 +78,7 @@ def resolve_precision(name: str, device: torch.device) -> str:
         return "bf16" if has_fast_bf16(device) else "fp32"
     if name == "bf16":
         check_bf16(device)
-    elif name != "fp32":  # from the history of a result that is resumed
+    elif name != "fp32":  # as in the history of a resumed result
         msg = f"A precision must be auto, fp32 or bf16, got {name!r}."
         raise OptionError(msg, code="unknown-value")
     return name
@@ -92,7 +92,7 @@ def _precision_of(model: LoadedModel, name: str, device: torch.device) -> str:
 
 
 def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, Any]:
-    """Return the facts about a network and its device for the history of a result.
+    """Return the details of a network and its device for the history of a result.
 
     They are ``model_name`` and ``model_digest``, ``device`` with the name of the CPU or
     GPU, ``precision``, and the number of CPU ``threads``.
@@ -119,15 +119,15 @@ def _translate_errors(device: torch.device, what: str) -> Iterator[None]:
 
 
 # Kinds of device that we could not test are compared with the CPU before `auto` uses
-# them: Metal and XPU kernels have been wrong without an error. The network itself is
-# tested, since each has other layers. The result is cached for one version of PyTorch,
-# of this package and of the network, and one name of a device.
+# them: Metal and XPU kernels have returned wrong values without an error. The network
+# itself is tested, since networks have different layers. The result is cached for one
+# version of PyTorch, of this package and of the network, and one name of a device.
 _UNTESTED_KINDS = ("mps", "xpu")
-_TOLERANCE = 1e-3  # of the output's range, a quarter of a grey level of 255
+_TOLERANCE = 1e-3  # of the output's range: a quarter of one of 255 grey levels
 
 
 def choose_device(model: LoadedModel, name: str = "auto") -> Device:
-    """Choose the device of a network by the name that the user gave.
+    """Return the device of a network with a given name.
 
     Like `find_device`, but ``auto`` does not use a device whose result for a test tile
     differs from that of the CPU, or which raises an error; the note says so.
@@ -143,11 +143,11 @@ def choose_device(model: LoadedModel, name: str = "auto") -> Device:
     label = f"{kind} ({device_name(device.device)})"
     try:
         fault = probed_network(source).fault_on(label, lambda: _fault(model, device))
-    except DeviceMemoryError:  # which may be free next time
+    except DeviceMemoryError:  # memory may be free next time
         fault = "has no memory for a tile"
     if fault is None:
         return device
-    note = f"{label} {fault}: the CPU is used; `device={kind}` insists."
+    note = f"{label} {fault}: the CPU is used; set `device={kind}` to use it anyway."
     return Device(torch.device("cpu"), Message(note, "device-unusable"))
 
 
@@ -159,7 +159,7 @@ def _fault(model: LoadedModel, device_found: Device) -> str | None:
     )
     tile = torch.rand(1, 1, side, side, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        if isinstance(module, InformedRestorer):  # with filters, as for a field
+        if isinstance(module, InformedRestorer):  # with Wiener filters, as for a field
             look_result = module.look(tile)
             module = module.mender(look_result.condition[0], look_result.rings[0])
         expected_output = compute_on(module, tile, torch.device("cpu"))
@@ -173,7 +173,7 @@ def _fault(model: LoadedModel, device_found: Device) -> str | None:
         return "gives a test tile another shape than the CPU"
     span = float(expected_output.max() - expected_output.min()) or 1.0
     apart = float((output - expected_output).abs().max()) / span
-    if apart <= _TOLERANCE:  # and not NaN
+    if apart <= _TOLERANCE:  # also false for NaN
         return None
     return f"gives other values than the CPU ({apart:.2g} of the range of a test tile)"
 
@@ -200,17 +200,18 @@ def _source_of(model: LoadedModel) -> nn.Module:
 
 # Memory of a pass, estimated in advance.
 #
-# Every tensor that is alive in a pass over a small window is counted; a larger window
-# takes more in proportion to its area. The pass is a real one: on torch's meta device,
+# Every tensor that is alive in a pass over a small window is counted; memory is
+# proportional to the area of a window. The pass is a real one: on torch's meta device,
 # which has shapes but no numbers, even a rectifier imports torch's compiler. That takes
-# seconds, and triton comes with it, whose LLVM clashes with that of Mesa: a process
+# seconds, and also imports triton, whose LLVM conflicts with that of Mesa: a process
 # with an OpenGL window ends with a segmentation fault.
 
 
 class _LiveBytes(TorchCalls):
     """Count the bytes of all tensors that are alive.
 
-    Calls are watched from Python: to watch them in torch's core imports its compiler.
+    Calls are intercepted in Python, since doing so in torch's core imports its
+    compiler.
     """
 
     def __init__(self) -> None:
@@ -240,9 +241,9 @@ class _LiveBytes(TorchCalls):
 
 
 def measure_peak(module: nn.Module, shape: IntPair) -> int:
-    """Count the bytes of activations that a pass in fp32 holds at its peak."""
+    """Measure the peak bytes of activations in an fp32 pass."""
     activation_bytes = getattr(module, "activation_bytes", None)
-    if activation_bytes is not None:  # of a network whose layers are not torch's
+    if activation_bytes is not None:  # for a network whose layers are not torch's
         peak_bytes: int = activation_bytes(shape)
         return peak_bytes
     window = torch.zeros(1, 1, *shape)
@@ -253,15 +254,15 @@ def measure_peak(module: nn.Module, shape: IntPair) -> int:
     return peak
 
 
-# What was measured of a network, kept for the next start.
+# Measured properties of a network, cached for the next start.
 #
-# How far a network looks takes seconds to measure and does not change. The figures lie
-# in the user's cache folder, in a file that is named by a digest of the network itself:
-# its weights, its structure and the code that it is made of. A card's claims are never
-# taken in place of a measurement, since anybody may have written them.
+# Measuring a receptive field takes seconds, and it does not change. The results are in
+# the user's cache folder, in a file named by a digest of the network itself: its
+# weights, its structure and its code. The values on a card never replace a measurement,
+# since anybody may have written them.
 
-_METHOD = 2  # raise it when a measurement changes
-_LARGEST = 2**20  # bytes of a kept measurement that is read; chosen
+_METHOD = 2  # increase it when a measurement changes
+_LARGEST = 2**20  # largest file of measurements that is read, bytes; chosen
 _SAMPLE = 128  # px
 _T = TypeVar("_T")
 _PROBE: TypeAdapter[Probe] = TypeAdapter(Probe)
@@ -283,7 +284,7 @@ def cache_folder() -> Path:
 
 
 def network_digest(module: nn.Module) -> str:
-    """Return a digest of all that a network's receptive field may depend on."""
+    """Return a digest of everything that a network's receptive field may depend on."""
     digest = hashlib.sha256()
     versions = torch.__version__, importlib.metadata.version("napari-semsr"), _METHOD
     digest.update(repr((versions, module)).encode())
@@ -297,7 +298,7 @@ def network_digest(module: nn.Module) -> str:
         for name in names
         if name.split(".")[0] != "torch"
     )
-    # the files that its classes come from
+    # the source files of its classes
     paths = {Path(name) for name in files if name and Path(name).is_file()}
     for path in sorted(paths):
         digest.update(path.read_bytes())
@@ -306,7 +307,7 @@ def network_digest(module: nn.Module) -> str:
 
 @dataclass(slots=True)
 class ProbedNetwork:
-    """Figures of one network, from the cache or measured on request."""
+    """Measured properties of one network, from the cache or measured on request."""
 
     module: "weakref.ref[nn.Module]"  # The network
     _path: Path | None = None
@@ -354,8 +355,8 @@ class ProbedNetwork:
         return module
 
     def _recall(self, key: str, form: TypeAdapter[_T], measure: Callable[[], _T]) -> _T:
-        """Return a figure from the cache, or measure and store it."""
-        if self._entries is None:  # read once
+        """Return a property from the cache, or measure and store it."""
+        if self._entries is None:  # read the file only once
             name = f"{network_digest(self._network)}.json"
             self._path = cache_folder() / "networks" / name
             self._entries = _read(self._path)
@@ -364,7 +365,7 @@ class ProbedNetwork:
             try:
                 return form.validate_python(entries[key])
             except ValidationError:
-                _logger.info("A cached figure is not usable and is measured again.")
+                _logger.info("A cached measurement is not usable and is repeated.")
         result = measure()
         entries[key] = form.dump_python(result, mode="json")
         self._save()
@@ -380,18 +381,18 @@ class ProbedNetwork:
             with renaming(self._path) as partial:
                 partial.write_text(json.dumps(entries), encoding="utf-8")
         except OSError as error:
-            _logger.info("Measurements are not kept: %s", error)
+            _logger.info("Measurements are not cached: %s", error)
 
 
 def probed_network(module: nn.Module) -> ProbedNetwork:
-    """Return the figures of a network; one set for each network of this process."""
+    """Return the properties of a network; one object per network and process."""
     if module not in probed_networks:
         probed_networks[module] = ProbedNetwork(weakref.ref(module))
     return probed_networks[module]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a file of figures; a damaged one counts as missing."""
+    """Read a file of measurements; a damaged one counts as missing."""
     try:
         if path.stat().st_size > _LARGEST:
             return {}
@@ -403,10 +404,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 # A network on a device.
 
-_SHARE = 0.9  # of the memory that a run may take; chosen
+_SHARE = 0.9  # share of the free memory that a run may use; chosen
 _LARGEST_BATCH = 8  # tiles in one pass; chosen
-_KERNEL_SHARE = 1.25  # memory of a pass over that of its layers; chosen
-_FILTERED_STEP = 4  # pixels for one of a packed Wiener filter's taps
+_KERNEL_SHARE = 1.25  # memory of a pass over that of its layers' outputs; chosen
+_FILTERED_STEP = 4  # pixels per tap of a packed Wiener filter
 
 
 class Predictor:
@@ -428,17 +429,17 @@ class Predictor:
         module = model.module
         if isinstance(module, InformedRestorer):
             module = module.local
-        self.source = _source_of(model)  # as it was given, on the CPU
+        self.source = _source_of(model)  # the original network, on the CPU
         with _translate_errors(self.device, "the weights"):
             self._module = place_on(module, self.device)
 
     def for_field(self, model: LoadedModel) -> "Predictor":
-        """Return a predictor of the network that a survey made for one field.
+        """Return a predictor for the network that a survey built for one field.
 
         It has the same layers, and so the same receptive field.
         """
         predictor = Predictor(model, device=str(self.device), precision=self.precision)
-        # in memory only: otherwise the cache would grow with every field
+        # in memory only, as the cache would grow with every field
         in_memory = ProbedNetwork(weakref.ref(predictor.source), _entries={})
         probed_networks.setdefault(predictor.source, in_memory)
         predictor.__dict__["probe"] = self.probe
@@ -469,21 +470,19 @@ class Predictor:
             self.card.stride, exact.halo, tolerance
         )
         filters = getattr(self.source, "filters", None)
-        if (
-            filters is not None
-        ):  # none before a field is known, so not in what is probed
+        if filters is not None:  # unknown before a survey, so excluded from probing
             reach = filters.shape[-1] // 2 * _FILTERED_STEP
             halo = min(exact.halo, halo + round_up(reach, self.card.stride))
         return replace(exact, halo=halo)
 
     @property
     def network(self) -> nn.Module:
-        """The network on its device, without the turns of a self-ensemble."""
+        """The network on its device, without a self-ensemble."""
         return _plain(self._module)
 
     @contextmanager
     def computing(self, what: str) -> Iterator[None]:
-        """Context of a computation: no gradients, the precision, our errors."""
+        """Context of a computation: no gradients, set precision, errors translated."""
         is_mixed = self.precision == "bf16"
         with (
             _translate_errors(self.device, what),
@@ -498,8 +497,8 @@ class Predictor:
     ) -> Callable[[], None]:
         """Call a function, which may raise, before each layer of the network.
 
-        `probing` includes the original network, which is the one that is probed, and
-        which other runs may use at the same time. Returns a function that ends this.
+        `probing` includes the original network, which is the one probed, and may be
+        used by other runs at the same time. Returns a function that removes the check.
         """
 
         def look(_module: nn.Module, context: Any) -> None:
@@ -529,7 +528,7 @@ class Predictor:
         return _KERNEL_SHARE * need
 
     def memory_budget(self, memory_gb: float | None) -> int:
-        """Return the bytes that a run may use: the limit, or most of what is free."""
+        """Return the bytes that a run may use: the limit, or most free memory."""
         if memory_gb is not None:
             return int(memory_gb * 1e9)
         return int(_SHARE * free_memory(self.device))
@@ -575,7 +574,7 @@ class Predictor:
             except DeviceMemoryError:
                 if size == 1:
                     raise
-                # another thread may have halved it, too
+                # another thread may have halved it too
                 self.batch = min(self.batch or 1, size // 2)
         return outputs
 
@@ -595,7 +594,7 @@ class Predictor:
             arrive = _to_host(output[:, 0])
             del batch, output
         with _translate_errors(self.device, what):
-            result = arrive()  # the next pass may be launched meanwhile
+            result = arrive()  # meanwhile the next pass may be launched
         output_shape = (rows, columns) if keep is None else keep.shape
         check_scale(self.card, output_shape, result.shape[1:])
         return [scaling.restore(plane) for plane in result]
@@ -604,22 +603,22 @@ class Predictor:
         """Context of one pass: live norms use the given statistics."""
         if self.statistics is None:
             return nullcontext()
-        if self._moments[0] is not self.statistics:  # a copy waits for what computes
+        if self._moments[0] is not self.statistics:  # a copy waits for computations
             there = on_device(self.statistics.moments, self.device)
             self._moments = self.statistics, there
         return FixedMoments(self._moments[1])
 
 
-# Passes on a card are launched one at a time, so that its memory holds the layers of
-# one alone, and wait for each other there: while one computes, another thread reads the
-# next one, copies and launches it, or writes the one before.
+# Passes on a GPU are launched one at a time, so that its memory has to hold the layers
+# of only one, and are queued there: while one is computed, another thread reads, copies
+# and launches the next one, or writes the previous one.
 
 _launching = threading.RLock()
 
 
 @contextmanager
 def _launching_on(device: torch.device) -> Iterator[None]:
-    """Launch passes one at a time, with exact convolutions."""
+    """Launch passes one at a time, with full-precision convolutions."""
     if device.type == "cpu":
         yield
         return
@@ -632,15 +631,15 @@ def plain_convolutions() -> Iterator[None]:
     """Compute convolutions on a GPU in true fp32, and always by the same algorithm.
 
     By default cuDNN computes fp32 convolutions in TF32, which has 10 bits; Lightning
-    and others let it benchmark algorithms, which may choose another one each time, and
-    takes seconds for each new shape. Both settings are global, so they are restored;
-    only one thread may use this at a time.
+    and others let it benchmark algorithms, which may select a different one each time,
+    and takes seconds for each new shape. Both settings are global, so they are
+    restored; only one thread may use this at a time.
     """
     cudnn: Any = torch.backends.cudnn
     holder, name, value = cudnn, "allow_tf32", cast("Any", False)
     try:
         before = holder.allow_tf32
-    except RuntimeError:  # set by the interface that PyTorch 2.9 has as well
+    except RuntimeError:  # set through the new interface of PyTorch 2.9
         holder, name, value = cudnn.conv, "fp32_precision", "ieee"
         before = holder.fp32_precision
     benchmark_before = cudnn.benchmark
@@ -679,8 +678,8 @@ def check_scale(
     expected_size = (input_size[0] * card.scale, input_size[1] * card.scale)
     if output_size != expected_size:
         msg = (
-            f"By its card the model {card.name} returns {expected_size} px for "
-            f"{input_size} px, got {output_size}; correct the scale in the card."
+            f"According to its card, the model {card.name} returns {expected_size} px "
+            f"for {input_size} px, got {output_size}; correct the scale in the card."
         )
         raise CheckpointError(msg, code="card-contradicts-network")
 

@@ -1,13 +1,13 @@
 """Statistics from a sample of the field, and the error that this causes.
 
 A tenth of the field is sampled in small tiles: they are sorted by local mean and,
-within bands of equal mean, by local spread, and one is drawn from each interval of that
-order. The sampled tiles are one batch of the network, over which the statistics of each
-norm are pooled; memory limits their number. The same is done with four parts of the
-sample. The differences of their results on tiles outside the sample estimate the error
-of the whole sample: the mean of four parts has a quarter of a part's variance, which is
-a third of the variance between each part and the mean of all. The error is reduced by
-the share of the field that is sampled.
+within bands of equal mean, by local standard deviation, and one is drawn from each
+interval of that order. The sampled tiles are one batch of the network, over which the
+statistics of each norm are pooled; memory limits their number. The same is done with
+four parts of the sample. The differences of their results on tiles outside the sample
+estimate the error of the whole sample: the mean of four parts has a quarter of a part's
+variance, which is a third of the variance between each part and the mean of all. The
+error is reduced by the share of the field that is sampled.
 """
 
 import math
@@ -43,15 +43,15 @@ from napari_semsr.inference.statistics import (
 from napari_semsr.inference.tiles import TiledRun
 from napari_semsr.models import LiveNorm, NormInterceptor
 
-# Representative parts of a field, drawn evenly over mean and spread.
+# Representative parts of a field, drawn evenly over mean and standard deviation.
 
-_SIDE = 256  # of a window from which statistics are sampled; chosen
+_SIDE = 256  # side of a window from which statistics are sampled; chosen
 
 
 def stratify(mean: FloatArray, spread: FloatArray, draws: int) -> list[int]:
-    """Order tiles by bands of equal mean, and within a band by spread.
+    """Order tiles by bands of equal mean, and within a band by standard deviation.
 
-    Every second band runs backwards: neighbours in this order are alike.
+    Every second band is reversed, so that neighbours in this order are similar.
     """
     bands = np.array_split(np.argsort(mean, kind="stable"), round(math.sqrt(draws)))
     order: list[int] = []
@@ -71,18 +71,18 @@ def draw_evenly(
     return [int(rng.choice(stretch)) for stretch in stretches]
 
 
-_SHARE = 0.1  # of the tiles that is sampled; chosen
-_FEWEST = 8  # tiles sampled at least; chosen
+_SHARE = 0.1  # share of the tiles that is sampled; chosen
+_FEWEST = 8  # minimum number of sampled tiles; chosen
 _HELD_OUT_TILES = 8  # tiles held out to evaluate the sample; chosen
 _PARTS = 4  # parts of the sample from which its error is estimated; chosen
-_OF_MEMORY = 0.5  # for a batch; the rest is for other data of the run
+_OF_MEMORY = 0.5  # share of memory for a batch; the rest is for other data of the run
 
 
 @dataclass(frozen=True, slots=True)
 class SampledStatistics:
     """Statistics of a sample."""
 
-    statistics: Statistics  # For each live call
+    statistics: Statistics  # For each live norm
     # Estimated root mean square error of the result, over its standard deviation
     error: float
     sampled: int  # Small tiles in the sample
@@ -92,12 +92,13 @@ class SampledStatistics:
         """Describe the sample and its error."""
         return (
             f"Approximate: the statistics are those of {self.sampled} of {self.tiles} "
-            f"sampled parts of the field; by held-out parts the result is about "
-            f"{self.error:.2g} of its standard deviation (RMS) from the exact one."
+            "parts of the field; according to held-out parts, the RMS difference "
+            f"from the exact result is about {self.error:.2g} of the result's "
+            "standard deviation."
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Write as JSON types."""
+        """Convert to JSON types."""
         return {
             "statistics": self.statistics.to_json(),
             "error": self.error,
@@ -107,7 +108,7 @@ class SampledStatistics:
 
     @classmethod
     def from_json(cls, value: Any) -> "SampledStatistics":
-        """Read what `to_json` wrote."""
+        """Read the output of `to_json`."""
         with reading():
             return cls(
                 Statistics.from_json(value["statistics"]),
@@ -133,9 +134,9 @@ def measure_sample(
     budget = _OF_MEMORY * predictor.memory_budget(run.plan.options.memory_gb)
     fitting = int(budget // max(1, predictor.peak_bytes(sampler.side)))
     count = max(_FEWEST, min(round(_SHARE * len(tiles)), fitting))
-    yield Progress(0, 0, "Sorting parts of the field by mean and spread")
+    yield Progress(0, 0, "Sorting parts of the field by mean and standard deviation")
     mean, spread = np.zeros(len(tiles)), np.zeros(len(tiles))
-    for number, tile in enumerate(tiles):  # each is read once
+    for number, tile in enumerate(tiles):  # read each tile once
         core = run.plan.read(tile.core)[0]
         mean[number], spread[number] = core.mean(), core.std()
     order = stratify(mean, spread, count)
@@ -197,7 +198,7 @@ class _BatchMoments(NormInterceptor):
 
 @dataclass(frozen=True, slots=True)
 class _Sampler:
-    """Runs some tiles of a field as if they were the whole field."""
+    """Run some tiles of a field as if they were the whole field."""
 
     run: TiledRun
     predictor: Predictor

@@ -13,8 +13,8 @@ from torch import Tensor
 from napari_semsr.core import SemsrError, WriteError
 from napari_semsr.models import LiveNorm, NormInterceptor, has_float64
 
-_BLOCK_VALUES = 2**17  # summed at once, so that rounding stays small; chosen
-_CARDS_BLOCK_VALUES = 2**24  # 128 MB; for a GPU, where calls dominate the time
+_BLOCK_VALUES = 2**17  # values summed at once, so that rounding is small; chosen
+_CARDS_BLOCK_VALUES = 2**24  # 128 MB; for a GPU, where calls take most time
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Moments:
 
     count: float  # Pixels
     mean: Tensor
-    variance: Tensor  # Of the population
+    variance: Tensor  # Population variance
 
     def normalise(self, x: Tensor, norm: LiveNorm) -> Tensor:
         """Apply ``(x - mean) / sqrt(variance + eps) * weight + bias``.
 
-        `x` (B, C, H, W), the norm's input or a window of it; gives its type.
+        `x` (B, C, H, W), the norm's input or a window of it; the result has its type.
         """
         gain = (self.variance + norm.eps).rsqrt()
         if norm.weight is not None:
@@ -51,7 +51,7 @@ class Sums:
 
 
 def sums_of(values: Tensor) -> Sums:
-    """Sum up an image in float64, a few rows at a time; `values` (1, C, Y, X)."""
+    """Sum an image in float64, a few rows at a time; `values` (1, C, Y, X)."""
     here = values.device if has_float64(values.device) else torch.device("cpu")
     rows = values[0].to(here).permute(1, 2, 0)
     height, width, channels = rows.shape
@@ -96,12 +96,12 @@ def reading() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """Moments for each live call of a pass."""
+    """Moments for each live norm of a pass."""
 
     moments: tuple[Moments, ...]  # In the order of the calls
 
     def to_json(self) -> dict[str, Any]:
-        """Write as JSON types; numbers keep every bit."""
+        """Convert to JSON types; numbers keep every bit."""
         layers = [
             {
                 "count": layer.count,
@@ -114,7 +114,7 @@ class Statistics:
 
     @classmethod
     def from_json(cls, value: Any) -> "Statistics":
-        """Read what `to_json` wrote."""
+        """Read the output of `to_json`."""
         with reading():
             moments = tuple(
                 Moments(
@@ -157,7 +157,7 @@ class MeasuredMoments(NormInterceptor):
 
 
 class FixedMoments(NormInterceptor):
-    """Normalise by moments measured before, one for each norm in order.
+    """Normalise by previously measured moments, one for each norm in order.
 
     With the moments of a whole field, each tile equals its part of the whole field.
     """

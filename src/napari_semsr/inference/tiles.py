@@ -1,4 +1,4 @@
-"""Plan of a run, destinations of its tiles, and figures on their borders."""
+"""Plan of a run, destinations of its tiles, and comparison at their borders."""
 
 import math
 from collections.abc import Iterable
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 class ExecutionStrategy:
     """Strategy of a run: tiles or whole, and the source of statistics."""
 
-    # Where live normalisations take their statistics; ``none`` without any
+    # Source of the statistics of live normalisations; ``none`` without any
     norm: Literal["none", "whole", "sampled", "tile"]
     kind: Literal["tiles", "whole"]  # Independent tiles, or one pass
-    notes: tuple[str, ...] = ()  # What the user should know of the choice
+    notes: tuple[str, ...] = ()  # Notes for the user on the choice
 
     def record(self) -> dict[str, Any]:
         """Return the strategy in JSON types, for a resumed run."""
@@ -56,19 +56,20 @@ class EnhancePlan:
     """All decisions about a run, made before its first tile."""
 
     loaded: LoadedModel  # The network
-    options: EnhanceOptions  # How it is run
+    options: EnhanceOptions  # Options of the run
     source: tuple[IntPair, str]  # Shape of the input, and name of its type
     output: OutputPlan  # The result: frame, calibration, chunks
     data: Any  # (Y, X) The field on the network's grid
     tiles: TilePlan  # The tiles of that field
-    # Relation of the output's tiles to the network's grid; None if that is the input's
+    # Relation of the output's tiles to the network's grid; None if that is the same as
+    # the input's
     regrid: Regrid | None
-    strategy: ExecutionStrategy  # In which order tiles go through the network
+    strategy: ExecutionStrategy  # How the field is run
     scaling: Scaling  # The field's scaling
     haze: HazeMap | None = None  # Haze that is removed from each window
     # Faults of the field that the network is conditioned on, as in `core.FAULTS`
     condition: tuple[float, ...] | None = None
-    notes: tuple[str, ...] = ()  # What the user should know
+    notes: tuple[str, ...] = ()  # Notes for the user
 
     @property
     def outputs(self) -> TilePlan:
@@ -76,7 +77,7 @@ class EnhancePlan:
         return self.tiles if self.regrid is None else self.regrid.outputs
 
     def identity(self) -> dict[str, Any]:
-        """Return what must be equal for a run to be resumed, in JSON types.
+        """Return the properties that must be equal for resuming a run, in JSON types.
 
         The scaling represents the grey values of the input. Keys are used in messages.
         """
@@ -185,7 +186,7 @@ class TileResult:
     """Result of a task for one tile that it has written."""
 
     index: IntPair  # Row and column of the tile
-    clipped: int  # Pixels that the output's type could not hold
+    clipped: int  # Pixels outside the range of the output's type
     edges: "dict[str, Edge]"  # Lines at the tile's borders
     sample: Float32Array  # Some pixels of the result
     notes: tuple[str, ...] = ()  # For the user
@@ -205,16 +206,16 @@ Places = list[IntPair]
 class ArraySink:
     """A result in memory."""
 
-    array: NDArray[Any]  # (Y, X) What cores are written into
-    live: None = None  # What a viewer draws meanwhile; it chooses the order
+    array: NDArray[Any]  # (Y, X) Array into which cores are written
+    live: None = None  # Live view of the run, which determines the order of tiles
 
     @property
     def shared_array(self) -> Any:
-        """Array for other processes, which is not supported here."""
+        """Array for other processes; not supported here."""
         return self.array
 
     def prepare(self, plan: EnhancePlan) -> None:
-        """Refuse a target that does not fit the run."""
+        """Raise an error if a target does not fit the run."""
         _check_shape(self.array.shape, plan.output)
 
     def pending(self, plan: TilePlan) -> Places:
@@ -229,7 +230,7 @@ class ArraySink:
         """Return nothing."""
 
     def finish_tile(self, index: IntPair) -> None:
-        """Do nothing: nothing outlives this process."""
+        """Do nothing: the result exists only in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,7 @@ class StoreSink:
     """A result on disk, one chunk per tile."""
 
     store: OmeZarrStore  # The store
-    live: "LiveField | None" = None  # What a viewer draws meanwhile
+    live: "LiveField | None" = None  # Live view of the run
 
     @property
     def array(self) -> Any:
@@ -274,9 +275,9 @@ class StoreSink:
         _check_shape(self.store.level0.shape, plan.output)
         if tuple(self.store.unit) != plan.output.unit:
             msg = (
-                f"Chunks must be the tiles, {plan.output.unit} px, and those of "
-                f"{self.store.path.name} are {tuple(self.store.unit)}: make the store "
-                "with the same tile option."
+                f"Chunks must equal the tiles, {plan.output.unit} px, but those of "
+                f"{self.store.path.name} are {tuple(self.store.unit)}: create the "
+                "store with the same tile option."
             )
             raise ShapeError(msg, code="grid-mismatch")
         identity = plan.identity()
@@ -286,7 +287,7 @@ class StoreSink:
         changes = [k for k in identity if before.get(k) != identity[k]]
         if changes:
             msg = (
-                f"{self.store.path.name} can only be resumed as it was begun, but the "
+                f"{self.store.path.name} can only be resumed unchanged, but the "
                 f"{' and the '.join(changes)} changed: use `overwrite` to start again."
             )
             raise WriteError(msg, code="other-run")
@@ -306,7 +307,7 @@ class StoreSink:
         return self.store.notes().get(key)
 
     def finish_tile(self, index: IntPair) -> None:
-        """Mark a tile whose pixels are on disk as done, and draw it if necessary."""
+        """Mark a tile whose pixels are on disk as done, and display it if necessary."""
         self.store.mark_done(*index)
         if self.live is not None:
             self.live.fetch(index)
@@ -323,11 +324,11 @@ def _check_shape(stored_shape: tuple[int, ...], output: OutputPlan) -> None:
         raise ShapeError(msg, code="sizes-differ")
 
 
-# Figures on tile borders: mismatch of neighbours, and visible steps.
+# Comparison at tile borders: mismatch of neighbours, and visible steps.
 
 _SAMPLES = 256  # pixels of an edge that are compared; chosen
-_GRID = 16  # pixels of a tile along each axis that stand for its range; chosen
-_TILES = 1024  # tiles whose pixels are kept before they are thinned; chosen
+_GRID = 16  # pixels of a tile along each axis that represent its range; chosen
+_TILES = 1024  # tiles whose pixels are kept before samples are thinned; chosen
 _ABOVE, _BELOW, _LEFT, _RIGHT = "above", "below", "left", "right"
 _FACING = {
     _ABOVE: (-1, 0, _BELOW),
@@ -341,15 +342,15 @@ _FACING = {
 class Edge:
     """Lines of pixels at one border of a tile."""
 
-    # The neighbour's first line, as predicted by this tile; None when this tile did not
-    # see it
+    # The neighbour's first line, as predicted by this tile; None if it was outside the
+    # tile's window
     outer: Float32Array | None
     first: Float32Array  # This tile's own line next to the border
-    second: Float32Array  # The one further in
+    second: Float32Array  # This tile's next line further inside
 
 
 def edges_of(prediction: Float32Array, inner: Box) -> dict[str, Edge]:
-    """Take at most 256 pixels of lines at each border of `inner`, a core in (Y, X)."""
+    """Sample up to 256 pixels of lines at each border of `inner`, a core in (Y, X)."""
     rows, columns = inner.slices
     down = prediction[:, columns][:, :: _step(inner.shape[1])]
     along = prediction[rows][:: _step(inner.shape[0])].T
@@ -375,7 +376,7 @@ def _edge(lines: Float32Array, first: int, inward: int, depth: int) -> Edge:
 
 
 def sample_of(core: Float32Array) -> Float32Array:
-    """Take at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
+    """Sample at most 16 x 16 evenly spaced pixels of a tile (Y, X)."""
     rows, columns = (-(-side // _GRID) for side in core.shape)
     sample = core[::rows, ::columns].ravel()
     return sample[np.isfinite(sample)].astype(np.float32)
@@ -428,7 +429,7 @@ class SeamMeter:
 
     @property
     def mismatch(self) -> float:
-        """RMS disagreement over the output's 1-99 % range; NaN without any to see."""
+        """RMS disagreement over the output's 1-99 % range; NaN if not measurable."""
         if not self._pixels:
             return math.nan
         rms = math.sqrt(self._squares / self._pixels)
@@ -437,14 +438,14 @@ class SeamMeter:
 
     @property
     def seam_index(self) -> float:
-        """Mean step across borders over the mean step beside them; 1 without any."""
+        """Mean step across borders over that next to them; 1 without borders."""
         if self._inner_steps > 0:
             return self._steps / self._inner_steps
         return 1.0 if self._steps == 0 else math.inf
 
 
 def _finite(arrays: Iterable[NDArray[np.floating]]) -> NDArray[np.floating]:
-    """Join the finite values of arrays."""
+    """Concatenate the finite values of arrays."""
     all_values = np.concatenate([np.ravel(a) for a in arrays] or [np.zeros(1)])
     finite_values: NDArray[np.floating] = all_values[np.isfinite(all_values)]
     return finite_values

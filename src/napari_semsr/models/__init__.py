@@ -1,4 +1,4 @@
-"""Architectures and the files that hold them."""
+"""Network architectures, and model files."""
 
 import lazy_loader
 

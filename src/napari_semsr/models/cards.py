@@ -1,7 +1,7 @@
 """Model cards: metadata stored in a file of weights, read without torch.
 
-A model is one safetensors file. Its header, which is plain JSON, holds the card.
-Nothing in it is code and nothing is unpickled.
+A model is one safetensors file, with the card in its header, which is plain JSON. It
+contains no code, and nothing is unpickled.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _HEADER_LIMIT = 16 * 2**20  # bytes of a model file's header; chosen
 
 _Percentile = Annotated[float, Field(ge=0, le=100)]
 _Reach = Annotated[int, Field(ge=0, le=65536)]
-# as for files; chosen: resampling by a factor of at most 16 along each axis
+# as for files; chosen: resampling by at most a factor of 16 along each axis
 _Length = Annotated[float, Field(ge=1e-5, le=1e9, strict=True)]
 _Factor = Annotated[float, Field(ge=1 / 16, le=16)]
 
@@ -58,30 +58,30 @@ class ModelCard(BaseModel):
     # tiles start on multiples of this many pixels
     stride: int = Field(default=1, ge=1, le=1024)
     # pixels on each side that an output pixel depends on, aligned to the stride;
-    # measured, not computed by hand
+    # measured, not calculated
     receptive_field: _Reach
     # pixels on each side beyond which the input changes the output by less than a
-    # tolerance, by that tolerance over the output's range; measured on the weights
+    # tolerance; keys are tolerances over the output's range; measured with the weights
     effective_field: dict[str, _Reach] = Field(default_factory=dict)
     # whether a normalisation layer computes statistics from the image itself
     norms: bool = False
-    # definition of the grey values 0 and 1 of the network: ``"percentiles"`` of the
-    # field; ``"deviation"``, its mean and one standard deviation above it; or
-    # ``"levels"``, the same for every field
+    # meaning of the network's grey values 0 and 1: ``"percentiles"`` of the field;
+    # ``"deviation"``, its mean and one standard deviation above it; or ``"levels"``,
+    # the same for every field
     input_scaling: Literal["percentiles", "deviation", "levels"] = "percentiles"
     # percentiles of the field that are mapped to 0 and 1
     input_percentiles: tuple[_Percentile, _Percentile] = (0.1, 99.9)
     # grey values mapped to 0 and 1 if they are the same for every field
     input_levels: tuple[FiniteFloat, FiniteFloat] = (0.0, 1.0)
-    # least and largest pixel size of the training; None if irrelevant. A field with
+    # smallest and largest pixel size in training; None if irrelevant. A field with
     # another one is resampled to the nearest of them.
     pixel_size_nm: tuple[_Length, _Length] | None = None
-    # least and largest pixel size of a field to resample, over the trained one; other
-    # fields are not resampled, with a warning
+    # smallest and largest pixel size of a field to resample, over the trained one;
+    # other fields are not resampled, with a warning
     resample_factors: tuple[_Factor, _Factor] = (0.5, 2.0)
     # ``"input"``: the output is in the grey scale of the input
     grey: Literal["input", "unit"] = "input"
-    # training data, and evaluation on images outside of it
+    # training data, and evaluation on other images
     training: dict[str, Any] = Field(default_factory=dict)
     # test results of the finished model; ``discs`` is written by ``semsr models check``
     checks: dict[str, Any] = Field(default_factory=dict)
@@ -101,7 +101,7 @@ class ModelCard(BaseModel):
     @classmethod
     def _sizes_ordered(cls, value: FloatPair | None) -> FloatPair | None:
         if value is not None and value[0] > value[1]:
-            msg = f"the least pixel size must not exceed the largest, got {value}"
+            msg = f"the smallest pixel size must not exceed the largest, got {value}"
             raise ValueError(msg)
         return value
 
@@ -109,7 +109,7 @@ class ModelCard(BaseModel):
     @classmethod
     def _around_one(cls, value: FloatPair) -> FloatPair:
         if not value[0] <= 1 <= value[1]:
-            msg = f"the factors of resampling must lie on both sides of 1, got {value}"
+            msg = f"the factors of resampling must be on both sides of 1, got {value}"
             raise ValueError(msg)
         return value
 

@@ -1,4 +1,4 @@
-"""Networks by the name of their architecture, and the files that hold them.
+"""Building networks by the name of their architecture; reading and writing model files.
 
 A model file is safetensors: weights, with the card in the header.
 """
@@ -109,9 +109,9 @@ def _check_parts(network: nn.Module) -> None:
                 raise ValueError(msg)
 
 
-# Limits of what a card may request, from the contents of its file, before it is built.
+# Limits on what a card may request, checked against its file before building.
 
-_SPARE, _PARTS = 64, 32  # chosen: few modules have no weights, such as rectifiers
+_SPARE, _PARTS = 64, 32  # chosen: few modules, such as rectifiers, have no weights
 
 
 class _TooManyWeights(Exception):  # noqa: N818 - told of in another's words
@@ -125,7 +125,7 @@ def _build_within(
 
     It is first built without values, so that huge sizes need no memory.
     """
-    if card.architecture not in ARCHITECTURES:  # a graph, which has its own limits
+    if card.architecture not in ARCHITECTURES:  # a graph has its own limits
         return _make(
             _CARD_ARCHITECTURES, "architecture", card.architecture, card.options
         )
@@ -218,11 +218,11 @@ def save_weights(path: Path, state: Mapping[str, Tensor], **metadata: str) -> No
         partial.chmod(0o644)  # the library makes it readable only by its owner
 
 
-_loaded_in: set[int] = set()  # processes, by number
+_loaded_in: set[int] = set()  # ids of processes that loaded a model
 
 
 def _refuse_fork() -> None:
-    """Raise an error in a fork of a process that used a model: it lacks its threads."""
+    """Raise an error in a fork of a process that used a model, as threads are lost."""
     if _loaded_in and os.getpid() not in _loaded_in and torch.get_num_threads() > 1:
         msg = (
             "A process that was forked after a model was used cannot use models, "

@@ -1,7 +1,7 @@
 """Devices that PyTorch can compute on, their capabilities, and why one fails.
 
-The kinds are those of `torch.accelerator` that a laboratory has: ``cuda`` (also AMD's
-cards under ROCm), ``mps`` (Apple) and ``xpu`` (Intel).
+The kinds of `torch.accelerator` that laboratories have are supported: ``cuda`` (also
+AMD's cards under ROCm), ``mps`` (Apple) and ``xpu`` (Intel).
 """
 
 import os
@@ -22,14 +22,14 @@ from torch.nn import functional
 from napari_semsr.core import DeviceMemoryError, Message, OptionError, processor_name
 
 _CARDS = {"cuda": "an NVIDIA or AMD GPU", "mps": "an Apple GPU", "xpu": "an Intel GPU"}
-_BF16_CAPABILITY = 8  # Ampere, the first generation of NVIDIA with units for it
+_BF16_CAPABILITY = 8  # Ampere, the first NVIDIA generation with bf16 units
 _PLAIN_SIZE = 8  # px
 _NO_MEMORY = (
     "out of memory",  # CUDA, MPS, XPU, oneDNN, CUDA's driver
     "can't allocate memory",
     "not enough memory",
-    "invalid buffer size",  # a tensor beyond what Metal allows for one
-    "alloc_failed",  # cuBLAS and cuDNN, for their own handles and workspaces
+    "invalid buffer size",  # a tensor larger than Metal allows
+    "alloc_failed",  # cuBLAS and cuDNN, for handles and workspaces
     "allocation_failed",
     "out_of_device_memory",  # Intel's unified runtime
     "out_of_host_memory",
@@ -41,7 +41,7 @@ class Device(NamedTuple):
     """A selected device."""
 
     device: torch.device
-    note: str | None = None  # Why it is not the expected device
+    note: str | None = None  # Reason why it is not the expected device
 
 
 def device_count(kind: str) -> int:
@@ -58,10 +58,10 @@ def device_count(kind: str) -> int:
 
 
 def find_device(name: str = "auto") -> Device:
-    """Choose a device by the user's name for it.
+    """Return the device with a given name.
 
-    ``auto`` is the first device that computes: a card of the kind that this PyTorch is
-    built for, else the CPU, with a note if a card is there and fails. Raises an
+    ``auto`` is the first device that works: a card of the kind for which this PyTorch
+    is built, otherwise the CPU, with a note if there is a card that fails. Raises an
     `OptionError` if the named device does not exist or cannot compute, and a
     `DeviceMemoryError` if it has no memory left.
     """
@@ -96,9 +96,9 @@ def find_device(name: str = "auto") -> Device:
 
 
 def find_training_device(name: str = "auto") -> Device:
-    """Choose a device to train on by the user's name for it.
+    """Return the training device with a given name.
 
-    As `find_device`, but ``auto`` takes a CUDA card, else the CPU, since training on
+    As `find_device`, but ``auto`` is a CUDA card, otherwise the CPU, since training on
     other devices is not validated. Also raises an `OptionError` for Intel GPUs, on
     which Lightning does not train.
     """
@@ -111,9 +111,9 @@ def find_training_device(name: str = "auto") -> Device:
 
 
 def _first_that_computes() -> Device:
-    """Return the first card that computes, else the CPU."""
+    """Return the first card that works, otherwise the CPU."""
     failures: list[str] = []
-    # without a card, PyTorch 2.6 raises an error for the second question
+    # without a card, the second call raises an error in PyTorch 2.6
     accelerator = (
         torch.accelerator.is_available() and torch.accelerator.current_accelerator()
     )
@@ -176,8 +176,8 @@ def _failure(device: torch.device) -> str | None:
     """Return why a device cannot compute, by trying a convolution once per process.
 
     A card may be unusable: too old for this PyTorch, used exclusively by another
-    process, with an incompatible driver, or used by the process this one was forked
-    from.
+    process, with an incompatible driver, or used by the process from which this one was
+    forked.
     """
     if (os.getpid(), device) in working_devices:
         return None
@@ -219,7 +219,7 @@ def _explain(device: torch.device, error: Exception) -> str:
 
 
 def _is_built_for(capability: tuple[int, int], architectures: list[str]) -> bool:
-    """Check for code for a card: binary of its generation, or portable."""
+    """Check for code that runs on a card: binary for its generation, or portable."""
     for name in architectures:
         form, _, digits = name.partition("_")
         if not digits.isdecimal():  # such as sm_90a, for that card only
@@ -234,11 +234,11 @@ def device_name(device: torch.device) -> str:
     """Return the vendor's name of the processor or card."""
     if device.type in ("cuda", "xpu"):
         return str(getattr(torch, device.type).get_device_name(device))
-    return processor_name()  # for an Apple chip, which has both
+    return processor_name()  # an Apple chip contains both
 
 
 def has_float64(device: torch.device) -> bool:
-    """Return whether a device has double precision: none of Apple's, few of Intel's."""
+    """Return whether a device has double precision: no Apple GPU, few Intel GPUs."""
     return device.type in ("cpu", "cuda", "meta")
 
 
@@ -247,7 +247,7 @@ def has_fast_bf16(device: torch.device) -> bool:
 
     False if unknown: on MPS and XPU, and if PyTorch is too old.
     """
-    if device.type == "cuda":  # of this card; torch queries the current one
+    if device.type == "cuda":  # torch would query the current card, not this one
         if torch.version.hip:
             return True
         return bool(torch.cuda.get_device_capability(device)[0] >= _BF16_CAPABILITY)
@@ -301,7 +301,7 @@ def free_memory(device: torch.device) -> int:
     module: Any = getattr(torch, device.type)
     reserved_bytes: int
     in_use: int
-    if device.type == "mps":  # main memory, of which Metal recommends a share
+    if device.type == "mps":  # main memory; Metal recommends a limit
         reserved_bytes, in_use = (
             module.driver_allocated_memory(),
             module.current_allocated_memory(),
@@ -319,7 +319,7 @@ def free_memory(device: torch.device) -> int:
     )
     try:
         return int(module.mem_get_info(device)[0]) + reserved_bytes - in_use
-    except RuntimeError:  # Intel's integrated GPUs share the machine's
+    except RuntimeError:  # Intel's integrated GPUs share main memory
         total = module.get_device_properties(device).total_memory
         return max(0, min(int(total) - in_use, host_memory() + reserved_bytes - in_use))
 
@@ -332,7 +332,7 @@ def host_memory() -> int:
 def release_memory(device: torch.device) -> None:
     """Release the device memory cached by PyTorch.
 
-    Other processes, such as a training next to a viewer, cannot use it otherwise.
+    Otherwise other processes, such as a training next to a viewer, cannot use it.
     """
     if device.type != "cpu":
         getattr(torch, device.type).empty_cache()
@@ -350,14 +350,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 def translated_memory(device: torch.device, what: str) -> Iterator[None]:
     """Convert an out-of-memory error into a `DeviceMemoryError`.
 
-    The failed pass's tensors are released, to make room for a smaller one.
+    The failed pass's tensors are released to make room for a smaller pass.
     """
     try:
         yield
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold tensors of the pass
+        traceback.clear_frames(error.__traceback__)  # they keep tensors alive
         release_memory(device)
         msg = f"Device {device} has no memory left for {what}."
         raise DeviceMemoryError(msg) from error

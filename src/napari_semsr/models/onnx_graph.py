@@ -1,6 +1,6 @@
 """ONNX graphs from other programs: checks before they run.
 
-A graph is data, but running an unchecked one can read files, load code, or never end.
+A graph is data, but running an unchecked one can read files, load code, or run forever.
 So `onnx.checker` validates it, only standard operators without subgraphs are accepted,
 and weights must be in the file or in its folder. Output size, memory and receptive
 field are measured by running it (`measure_onnx`).
@@ -17,14 +17,14 @@ from typing import Any
 from napari_semsr.core import CheckpointError, one_line
 from napari_semsr.io import is_there
 
-_SIZE_LIMIT = 2**31 - 1  # bytes: what one message of protobuf can hold
+_SIZE_LIMIT = 2**31 - 1  # bytes; largest protobuf message
 _MESSAGE_LENGTH = 300  # length of texts from a file or a library in a message; chosen
 _STANDARD = ("", "ai.onnx")
 _RANDOM_OPERATORS = frozenset({
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 })  # fmt: skip
-_DECIDING = frozenset({  # operators that read values but do not pass them on
+_DECIDING = frozenset({  # operators whose output need not be NaN if an input is
     "And", "ArgMax", "ArgMin", "Cast", "Compress", "Equal", "Greater",
     "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual", "MaxUnpool",
     "NonMaxSuppression", "NonZero", "Not", "Or", "TopK", "Unique", "Where",
@@ -33,8 +33,8 @@ _DECIDING = frozenset({  # operators that read values but do not pass them on
 
 def onnx_library(name: str = "onnx") -> Any:
     """Import onnx, a module of it, or onnxruntime; raise an error if not installed."""
-    # since 1.31 onnxruntime sends telemetry of each session, with an identifier of the
-    # computer
+    # since 1.31, onnxruntime sends telemetry for each session, with an identifier of
+    # the computer
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(name)
@@ -87,7 +87,7 @@ class OnnxGraph:
 
 
 def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
-    """Read and check a graph of one grey image in and one out.
+    """Read and check a graph with one grey image as input and one as output.
 
     Weights outside the file may be in `folder`, if given; `name` is for messages.
     """
@@ -98,7 +98,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         )
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # google's DecodeError, which is not imported here
+    except Exception as error:  # Google's DecodeError, which is not imported here
         reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"{name} cannot be read as ONNX: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
@@ -115,11 +115,11 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
         raise _unfit(name, f"have one image as output, but has {output_count}")
     shapes = [value.type.tensor_type for value in model.graph.output]
     bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
-    for tensor in bare:  # which a file may lack, without an error from the checker
+    for tensor in bare:  # a file may lack them without an error from the checker
         tensor.shape.SetInParent()
     try:
         onnx.checker.check_model(model)
-    except Exception as error:  # errors of onnx, and of its library
+    except Exception as error:  # errors of onnx and of its library
         reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         raise CheckpointError(
             f"{name} is not valid ONNX: {reason}.", code="model-damaged"
@@ -238,7 +238,7 @@ def _inline(model: Any, name: str) -> Any:
         return onnx_library("onnx.inliner").inline_local_functions(model)
     except Exception as error:
         reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
-        msg = f"The functions of {name} cannot be followed: {reason}."
+        msg = f"The functions of {name} cannot be inlined: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
 
 

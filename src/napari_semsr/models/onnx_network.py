@@ -31,7 +31,7 @@ from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.onnx_graph import OnnxGraph, onnx_library, read_graph
 from napari_semsr.models.probing import Probe, probe, smallest_side
 
-_STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks halve sizes, if at all
+_STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks usually halve sizes
 _EQUAL = 1e-5  # of the range; rounding causes 1e-6, a misaligned grid 4e-5 or more
 _LEAST_CORE = 32  # smallest number of compared px; chosen
 _LARGEST_SCALE = 8  # as allowed in a card
@@ -49,7 +49,7 @@ class _Runner:
     def __init__(self, data: bytes) -> None:
         self.graph: OnnxGraph = read_graph(data, _NAME)
         self._session = _session(data)
-        (output,) = self._session.get_outputs()  # whose shape ONNX Runtime infers
+        (output,) = self._session.get_outputs()  # its shape is inferred by ONNX Runtime
         for axis, what in ((None, "(B, 1, H, W)"), (1, "one channel")):
             output_count = len(output.shape) if axis is None else output.shape[axis]
             if isinstance(output_count, int) and output_count != (
@@ -60,7 +60,7 @@ class _Runner:
                 raise CheckpointError(msg, code="model-unsuitable")
 
     def run(self, image: Float32Array) -> NDArray[Any]:
-        """Run one image (1, 1, H, W); errors are those of torch."""
+        """Run one image (1, 1, H, W); errors are raised as those of torch."""
         output: NDArray[Any] = self._of(self._session, image)[0]
         return output
 
@@ -77,7 +77,7 @@ class _Runner:
     def _of(self, session: Any, image: Float32Array) -> list[Any]:
         try:
             arrays: list[Any] = session.run(None, {self.graph.input: image})
-        except Exception as error:  # ONNX Runtime has a dozen, without a common base
+        except Exception as error:  # a dozen types, without a common base
             error_lines = str(error).strip().splitlines() or [type(error).__name__]
             kind = MemoryError if _NO_MEMORY in error_lines[0].lower() else RuntimeError
             raise kind(f"ONNX Runtime: {error_lines[0]}") from error
@@ -94,13 +94,13 @@ def _session(data: bytes) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = _FATAL
-    options.enable_cpu_mem_arena = False  # else it keeps the largest window's memory
+    options.enable_cpu_mem_arena = False  # else it would keep its peak memory
     try:
         return runtime.InferenceSession(
             data,
             options,
             providers=["CPUExecutionProvider"],
-            enable_fallback=False,  # the only option, although it prints
+            enable_fallback=False,  # required, although it prints a message
         )
     except Exception as error:  # as above
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -109,7 +109,7 @@ def _session(data: bytes) -> Any:
 
 
 class OnnxNetwork(nn.Module):
-    """A graph of one grey image in and one out, from the bytes of an ONNX file.
+    """A graph from one grey image to another, from the bytes of an ONNX file.
 
     `scale`, `stride`: as in a card; the graph does not state its stride.
     """
@@ -117,11 +117,11 @@ class OnnxNetwork(nn.Module):
     graph: Tensor
     # Its layers cannot be intercepted: live norms are not found
     opaque = True
-    single_precision = True  # for any request
+    single_precision = True  # whatever precision is requested
 
     def __init__(self, scale: int = 1, stride: int = 1, *, data: bytes = b"") -> None:
         super().__init__()
-        scale_stated: tuple[object, object] = (scale, stride)  # from a file: anything
+        scale_stated: tuple[object, object] = (scale, stride)  # unchecked, from a file
         if not all(isinstance(n, int) and 1 <= n <= 1024 for n in scale_stated):
             msg = f"scale and stride must be whole numbers, got {scale!r}, {stride!r}"
             raise ValueError(msg)
@@ -184,9 +184,9 @@ def measure_onnx(
 ) -> tuple[OnnxNetwork, Probe]:
     """Build a network from a graph of `read_graph`, and measure stride and reach.
 
-    The stride of its card is used if it fits, else the smallest for which fields of all
-    its multiples pass, and a field cropped one stride further has the same result. The
-    halo is measured like that of other networks.
+    The stride in its card is used if it is valid, otherwise the smallest one for which
+    fields of all its multiples are accepted, and a field cropped one stride further has
+    the same result. The halo is measured as for other networks.
     """
     reason = ""
     for step in (*(() if stride is None else (stride,)), *_STRIDES):
@@ -203,14 +203,14 @@ def measure_onnx(
             probe_result = probe(network, stride=step)
             if probe_result.halo is None or _moves_along(network, probe_result):
                 return network, probe_result
-            reason = "a field cropped at another place gives other values"
+            reason = "a field cropped at another position has other values"
         except (RuntimeError, MemoryError, SemsrError) as error:
             reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
     msg = (
         "A network must accept fields with sides that are multiples of 1, 2, 4 ... "
         f"or {_STRIDES[-1]} px, with memory in proportion to the field, and give the "
-        "same values for a field cropped at another place: this graph does so for "
-        f"none of them ({reason})."
+        "same values for a field cropped at another position: this graph does not "
+        f"for any of them ({reason})."
     )
     raise CheckpointError(msg, code="model-unsuitable")
 
@@ -221,7 +221,7 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
     output = network(torch.zeros(1, 1, smallest, smallest))
     scale, left = divmod(int(output.shape[2]), smallest)
     if left or not 1 <= scale <= _LARGEST_SCALE:
-        msg = f"of {smallest} x {smallest} px it makes "
+        msg = f"for {smallest} x {smallest} px it returns "
         msg += (
             f"{output.shape[2]} x {output.shape[3]}, not 1 to {_LARGEST_SCALE} for each"
         )
@@ -231,7 +231,7 @@ def _check_sizes(network: OnnxNetwork, smallest: int) -> None:
         shape = (smallest + stride * rows, smallest + stride * columns)
         output = network(torch.zeros(1, 1, *shape))
         if output.shape[2:] != tuple(n * scale for n in shape):
-            msg = f"of {shape} px it makes {tuple(output.shape[2:])}"
+            msg = f"for {shape} px it returns {tuple(output.shape[2:])}"
             raise RuntimeError(msg)
 
 
@@ -271,7 +271,7 @@ def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
 
 CARD_KEY = "semsr_card"
 OPSET = 17  # chosen: readable by ONNX Runtime of 2022 and by deepImageJ
-_SPAN = 1e-5  # of the range; largest difference of ONNX Runtime from torch
+_SPAN = 1e-5  # of the range; largest accepted difference of ONNX Runtime from torch
 _TEST_MARGINS = ((0, 0), (5, 0), (1, 11))  # px in addition to the traced side
 
 
@@ -333,13 +333,13 @@ def _trace(whole: nn.Module, card: ModelCard) -> bytes:
     }
     try:
         with warnings.catch_warnings():
-            # about its age and sizes that it cannot trace
+            # warnings about deprecation and untraceable sizes
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 whole,
                 (field,),
                 buffer,  # type: ignore[arg-type]
-                dynamo=False,  # the other needs onnxscript, separates weights
+                dynamo=False,  # the new exporter needs onnxscript and separates weights
                 opset_version=OPSET,
                 input_names=["input"],
                 output_names=["output"],

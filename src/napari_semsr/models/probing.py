@@ -43,7 +43,7 @@ class LiveNorm:
 def live_norm(
     func: object, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> LiveNorm | None:
-    """Return a torch call that normalises a plane by its own statistics, else None."""
+    """Return a torch call that normalises a plane by its own statistics, or None."""
     if func is not functional.instance_norm:
         return None
     arguments_bound = _SIGNATURE.bind(*args, **kwargs)
@@ -61,7 +61,7 @@ class TorchCalls(TorchFunctionMode):
     """Intercept every torch function called by the entering thread."""
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Answer one call; by default, run it."""
+        """Handle one call; by default, run it."""
         return func(*args, **kwargs)
 
     def __torch_function__(
@@ -97,20 +97,18 @@ class NormInterceptor(TorchCalls):
 
 # Receptive field of a network, measured by the spread of NaN.
 #
-# Half of a field is filled with NaN up to a multiple of the stride; whatever output
-# becomes NaN on the other half depends on that side. This sees every tap, also those
-# whose weight is tiny, and does not depend on the weights. Live normalisations are
+# Half of a field is filled with NaN up to a multiple of the stride; every output pixel
+# that becomes NaN in the other half depends on that side. This detects every tap, also
+# those with tiny weights, and does not depend on the weights. Live normalisations are
 # replaced by the identity, since they would spread NaN everywhere. It is done in fp32:
 # bf16 kernels in channels_last order leak NaN into their neighbours. Operations that
-# swallow NaN (``torch.where``, ``nan_to_num``) hide what passes through them.
+# remove NaN (``torch.where``, ``nan_to_num``) hide such dependence.
 
-_FIRST_SIDE = (
-    512  # px; in smaller fields the taps of a dilated layer may miss the field
-)
-_LAST_SIDE = 4096  # up to which it is probed; chosen
-_MAGNITUDES = (0.1, 1.0, 10.0)  # of fields in which a change is followed
-_LARGEST_MINIMUM = 64  # strides, and at most
-_LAST_MINIMUM = 1024  # px; chosen: a network that rejects such fields rejects all
+_FIRST_SIDE = 512  # px; in smaller fields the taps of dilated layers may be outside
+_LAST_SIDE = 4096  # largest probed side; chosen
+_MAGNITUDES = (0.1, 1.0, 10.0)  # magnitudes of fields for measuring changes
+_LARGEST_MINIMUM = 64  # largest minimum side, in strides
+_LAST_MINIMUM = 1024  # px; chosen: a network that rejects these rejects all fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +166,7 @@ def _reach(module: nn.Module, side: int, across: int, stride: int) -> int:
 def _unknown(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
-    """Find which outputs become NaN with a part of a field."""
+    """Find which outputs become NaN if a part of a field is NaN."""
     field = torch.zeros(shape)
     field.narrow(axis, start, length).fill_(torch.nan)
     with torch.no_grad(), NormInterceptor():
@@ -179,7 +177,7 @@ def _unknown(
 def _find_changes(
     module: nn.Module, shape: tuple[int, ...], axis: int, start: int, length: int
 ) -> Tensor:
-    """Find which outputs change with a part of a field.
+    """Find which outputs change if a part of a field changes.
 
     For networks whose layers may suppress NaN. Values of both signs and three
     magnitudes are tried, with different mean and spread, so that neither a rectifier
@@ -222,7 +220,7 @@ def receptive_field(module: nn.Module, *, stride: int) -> int:
 
 
 def probe(module: nn.Module, *, stride: int) -> Probe:
-    """Measure all properties of a single-channel network that tiling needs."""
+    """Measure all properties of a single-channel network needed for tiling."""
     module_copy = _cpu_copy(module)
     smallest = smallest_side(module_copy, stride=stride)
     with torch.no_grad(), NormInterceptor() as mode:
@@ -240,13 +238,13 @@ def probe(module: nn.Module, *, stride: int) -> Probe:
 # The exact receptive field of a deep network is much wider than the part that changes
 # its output noticeably. Here a field is changed beyond a line, and the change of the
 # output behind the line is measured against the output's range: the effective field
-# ends where it falls below the tolerance. Gradients are a first-order estimate, but
+# ends where this is below the tolerance. Gradients are a first-order estimate, but
 # their sum decreases faster than the change by real contents, which would give halos
 # that are too narrow.
 
 _TRIALS = 2  # noise fields used for probing; chosen
-_TOLERANCES = (0.01, 0.001)  # of the effective receptive field; chosen
-_WIDEST = 256  # probe of the effective receptive field; chosen
+_TOLERANCES = (0.01, 0.001)  # tolerances of the effective receptive field; chosen
+_WIDEST = 256  # largest effective field probed; chosen
 
 
 def effective_halo(
@@ -260,7 +258,7 @@ def effective_halo(
     omitted, as for the exact field.
     """
     if not 0 < tolerance < 1:
-        msg = f"A tolerance must lie between 0 and 1, got {tolerance}."
+        msg = f"A tolerance must be between 0 and 1, got {tolerance}."
         raise OptionError(msg, code="out-of-range")
     module_copy = _cpu_copy(module)
     across = smallest_side(module_copy, stride=stride)

@@ -1,4 +1,4 @@
-"""One self-contained page with pictures, plots and tables."""
+"""Self-contained report pages with images, plots and tables."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Pictures of a report, drawn as PNG: fields, maps, curves, joints and errors."""
+"""Figures of a report as PNG: images, maps, curves, overlaps and errors."""
 
 import io
 import math
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from napari_semsr.stitching import PairReport
 
-_DPI = 100  # of figures; chosen
+_DPI = 100  # resolution of figures; chosen
 _WIDE_PX = 720
-_BAR_SHARE = 0.28  # of the width that a scale bar may take; chosen
+_BAR_SHARE = 0.28  # largest share of the width for a scale bar; chosen
 _NM_IN_UM = 1000.0
 _PERIODS = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
-_COARSEST = 8  # times the finest that an upper axis tells; chosen: others lie together
-EMPTY = "#c9d2dc"  # where an image knows nothing
+_COARSEST = 8  # labelled periods: longest over shortest; chosen: more crowd
+EMPTY = "#c9d2dc"  # where an image has no value
 CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
-_REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # which viridis has not, to any eye
+_REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # distinct from viridis for everyone
 _BOLD: Any = {
     "edge": 2.2, "ha": "center", "va": "bottom", "fontsize": 10.5, "fontweight": "bold",
 }  # fmt: skip
@@ -35,12 +35,12 @@ _BOLD: Any = {
 
 @dataclass(frozen=True, slots=True)
 class Pen:
-    """How curves are drawn."""
+    """Style of curves."""
 
     colours: Sequence[str]
     dashes: Sequence[Any] = ("-",)
     width: float = 1.3
-    threshold: str | None = None  # its colour; by default the next
+    threshold: str | None = None  # colour of thresholds; by default the next one
 
 
 _PAGE = Pen(CURVE_COLOURS, _DASHES, 1.7, "#6b7280")
@@ -76,9 +76,9 @@ def overlay_png(
     *,
     boxes: Mapping[str, Box],
 ) -> bytes:
-    """Draw two images over each other, in magenta and in green; NaN is black.
+    """Overlay two images in magenta and green; NaN is black.
 
-    What both show alike is grey; `boxes` are outlined and named.
+    Where both are equal it is grey; `boxes` are outlined and labelled.
     """
     from matplotlib.patches import Rectangle
 
@@ -113,18 +113,18 @@ def plot_png(plot: Plot, size_px: tuple[int, int] = (860, 440)) -> bytes:
     _grid(axes)
     if axes.get_legend_handles_labels()[1]:
         for text in axes.legend(frameon=False, fontsize=9.5).get_texts():
-            text.set_parse_math(False)  # a dollar sign in a name is no formula
+            text.set_parse_math(False)  # a dollar sign in a name is literal
     return _png(figure)
 
 
 def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
-    """Draw lines with what is marked on them, and say what axes are."""
+    """Draw curves with their markers, and label the axes."""
     for place, line in enumerate(plot.lines):
         index = place if line.colour is None else line.colour
         below = (other for other in plot.lines[place:] if other.kind == "threshold")
         _draw_line(axes, line, pen, index, next(below, line))
     labels = [text for text in axes.get_legend_handles_labels()[1] if text]
-    if labels == [plot.title]:  # alone, it needs no name
+    if labels == [plot.title]:  # a single curve needs no name
         for item in axes.get_lines():
             item.set_label("")
     if plot.log and any((line.y > 0).any() for line in plot.lines):
@@ -147,9 +147,9 @@ def draw_curves(axes: "Axes", plot: Plot, pen: Pen) -> None:
 def _draw_line(
     axes: "Axes", line: Line, pen: Pen, index: int, other_line: Line
 ) -> None:
-    """Draw a line; what is marked on it lies where it meets what it is held against.
+    """Draw a line and its marker, placed on the curve that it crosses.
 
-    That is the threshold after it, or the line itself.
+    That curve, `other_line`, is the threshold that follows, or the line itself.
     """
     colour = pen.colours[index % len(pen.colours)]
     x, y, dash = line.x, line.y, pen.dashes[index % len(pen.dashes)]
@@ -165,7 +165,7 @@ def _draw_line(
             "linewidth": 1.4 if is_threshold else 0.9,
             "linestyle": "--" if is_threshold else ":",
         }
-    elif not x.size:  # words that stand in the legend alone
+    elif not x.size:  # text for the legend only
         look = {"linestyle": "none"}
     elif line.kind == "points":
         look |= {"marker": "o", "markersize": 3}
@@ -179,13 +179,13 @@ def _draw_line(
 
 
 def _period_axis(axes: "Axes", unit: str) -> None:
-    """Put the period on the upper axis, at round numbers that stay apart."""
+    """Add an upper axis of periods, with well-spaced round numbers."""
     from matplotlib.ticker import FuncFormatter
 
     scale = _NM_IN_UM if unit == "nm" else 1.0
 
     def turn(values: Any) -> Any:
-        """Give the period of a frequency, and the other way round."""
+        """Convert frequency to period, or period to frequency."""
         with np.errstate(divide="ignore"):
             many = np.asarray(values, dtype=float)
             return np.where(many > 0, scale / np.maximum(many, 1e-12), 1e12)
@@ -205,10 +205,10 @@ def lay_frames(
     in_light: NDArray[np.bool_],
     shape: tuple[int, int],
 ) -> NDArray[np.float32]:
-    """Lay raw frames on one another at whole pixels, the last one on top.
+    """Paste raw frames at whole pixels, the last one on top.
 
-    `corners` are the top-left ones in px, (N, 2); NaN leaves a frame away. `in_light`
-    is the part of a frame that shows the sample.
+    `corners` are the top-left ones in px, (N, 2); frames with NaN are omitted.
+    `in_light` masks the part of a frame that shows the sample.
     """
     image = np.full(shape, np.nan, np.float32)
     places_in_light = np.argwhere(in_light)
@@ -226,7 +226,7 @@ def joints_png(
     joints: "Sequence[PairReport]",
     pixel_nm: tuple[float, float] | None,
 ) -> bytes:
-    """Draw a mosaic with its joints, coloured by how well both frames agree."""
+    """Draw a mosaic with its overlaps, coloured by the correlation of both frames."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -248,17 +248,17 @@ def joints_png(
         axes.plot(x, y, style, color=colour, linewidth=thick)
         axes.plot(x, y, "o", color="#1d2126", markersize=4)
     bar = figure.colorbar(colours, cax=figure.add_axes((0.88, 0.08, 0.025, 0.84)))
-    bar.set_label("correlation on the overlap")
+    bar.set_label("correlation in the overlap")
     axes.set(xlim=(0, width), ylim=(height, 0))
     return _png(figure)
 
 
 def errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
-    """Draw how far frames lie from the truth, before and after, each on its scale."""
+    """Plot the position errors before and after stitching, each at its own scale."""
     figure = _figure(860, 404)
     both = (
-        (0.09, "nominal less true", nominal_px, CURVE_COLOURS[1]),
-        (0.59, "solved less true", solved_px, CURVE_COLOURS[3]),
+        (0.09, "nominal minus true", nominal_px, CURVE_COLOURS[1]),
+        (0.59, "solved minus true", solved_px, CURVE_COLOURS[3]),
     )
     for left, title, errors, colour in both:
         axes = figure.add_axes((left, 0.14, 0.39, 0.76))
@@ -270,7 +270,7 @@ def errors_png(nominal_px: FloatArray, solved_px: FloatArray) -> bytes:
 
 
 def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
-    """Draw how far places (N, 2) lie off, downwards and to the right as in an image."""
+    """Plot position errors (N, 2); y points down, as in an image."""
     finite = offsets[np.isfinite(offsets).all(axis=1)]
     reach = 1.15 * float(np.abs(finite).max(initial=1e-6))
     axes.axhline(0, color="#9aa2ad", linewidth=0.8)
@@ -282,19 +282,19 @@ def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
 def grey_limits(image: NDArray[Any]) -> tuple[float, float]:
     """Choose the grey values shown as black and white: 0.5 and 99.5 percentiles."""
     low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
-    # of one grey value alone there is no more to see, of whatever size it is
+    # a constant image still needs a range above 0
     return low, high if high > low else low + max(1e-6 * abs(low), 1e-6)
 
 
 def bar_length(extent: float) -> float:
-    """Choose the largest of 1, 2, 5 times a power of ten below 28 % of a width."""
+    """Return the largest 1, 2 or 5 times a power of ten below 28 % of a width."""
     limit = extent * _BAR_SHARE
     power = 10.0 ** math.floor(math.log10(limit))
     return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
 def bar_words(length: float, *, has_size: bool) -> str:
-    """Say the length of a bar, which is in nm where it is calibrated, else in px."""
+    """Format the length of a bar, given in nm if calibrated, otherwise in px."""
     if not has_size:
         return f"{length:g} px"
     for unit, nm in (("mm", 1e6), ("µm", 1e3)):
@@ -306,13 +306,13 @@ def bar_words(length: float, *, has_size: bool) -> str:
 def _extent(
     image: NDArray[Any], pixel_nm: tuple[float, float] | None
 ) -> tuple[float, float]:
-    """Height and width of an image in nm, or in px without a pixel size."""
+    """Return the height and width of an image in nm, or in px without a pixel size."""
     y, x = pixel_nm or (1.0, 1.0)
     return image.shape[0] * y, image.shape[1] * x
 
 
 def _figure(width_px: int, height_px: int) -> "Figure":
-    """Make an empty white figure that no window and no global state knows."""
+    """Create an empty white figure that is not registered with pyplot."""
     from matplotlib.figure import Figure
 
     size = (width_px / _DPI, height_px / _DPI)
@@ -336,7 +336,7 @@ def _show(
     limits: tuple[float, float],
     **look: Any,
 ) -> "AxesImage":
-    """Draw an image, and a white scale bar with a dark edge in its lower left."""
+    """Draw an image with a white, dark-edged scale bar in the lower left."""
     from matplotlib.patches import Rectangle
 
     height, width = _extent(image, pixel_nm)
@@ -361,7 +361,7 @@ def _show(
 def write_over(
     axes: "Axes", x: float, y: float, words: str, *, edge: float, **look: Any
 ) -> None:
-    """Write over an image, in white with a dark edge."""
+    """Write text on an image, in white with a dark edge."""
     from matplotlib.patheffects import withStroke
 
     effects = [withStroke(linewidth=edge, foreground="black")]
@@ -378,7 +378,7 @@ def _png(figure: "Figure") -> bytes:
 
 
 def draw_file(figure: "Figure", kind: str, dpi: int, texts: Mapping[str, Any]) -> bytes:
-    """Draw a figure as one of the formats, without the time: equal ones are equal."""
+    """Render a figure in one of the formats, reproducibly: without a date."""
     stream = io.BytesIO()
     if kind == "pdf":
         from matplotlib.backends.backend_pdf import FigureCanvasPdf
@@ -394,7 +394,7 @@ def draw_file(figure: "Figure", kind: str, dpi: int, texts: Mapping[str, Any]) -
     pixels = np.asarray(canvas.buffer_rgba())[..., :3]
     picture = Image.fromarray(pixels)
     if kind == "png" and (pixels == pixels[..., :1]).all():
-        picture = picture.getchannel(0)  # a third of the size
+        picture = picture.getchannel(0)  # grey only: a third of the size
     settings: dict[str, Any] = {"dpi": (dpi, dpi)}
     if kind == "tif":
         settings["compression"] = "tiff_deflate"

@@ -1,10 +1,9 @@
-"""A self-contained HTML page of pictures, tables and facts: no script, no request.
+"""Self-contained HTML pages of images, tables and facts: no scripts, no requests.
 
-A page is a jinja2 template, a list of the parts of ``page.html``, which lies beside
-this module with the style sheet ``page.css``. Everything that a user or a file could
-have named is escaped. The filters `fixed`, `signed`, `spread`, `length`,
-`percent`, `resolution` and `interval` say numbers, so that the columns of a table line
-up.
+A page is a jinja2 template composed of the macros of ``page.html``, which is next to
+this module, as is the style sheet ``page.css``. All names from users and files are
+escaped. The filters `fixed`, `signed`, `spread`, `length`, `percent`, `resolution` and
+`interval` format numbers, so that the columns of a table line up.
 """
 
 import base64
@@ -25,7 +24,7 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def render(template: str, **values: Any) -> str:
-    """Set a page in HTML: a whole document that needs nothing beside itself."""
+    """Render a template as a complete, self-contained HTML document."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -52,24 +51,24 @@ def render(template: str, **values: Any) -> str:
 
 
 def write_page(path: Path, template: Path, **values: Any) -> None:
-    """Write a page, whole or not at all; `values` are what its template names."""
+    """Write a page atomically; `values` are the variables of its template."""
     text = render(template.read_text(encoding="utf-8"), **values)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_numbers(path: Path, numbers: Mapping[str, Any]) -> None:
-    """Write what a page tells as JSON, whole or not at all."""
+    """Write the content of a page as JSON, atomically."""
     text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
     with replacing(path) as temporary:
-        # the numbers of halves of letters are as JSON writes them
+        # lone surrogates are escaped as in JSON
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def making(
     options: Mapping[str, Any], digests: Iterable[tuple[str, Any]] = ()
 ) -> list[tuple[str, Any]]:
-    """Tell what made a page: options, digests of what it shows, versions."""
+    """Return the provenance of a page: options, digests of its images, versions."""
     return [
         *((f"Option {name}", value) for name, value in _list_options(options)),
         *((f"Digest of {name}", digest) for name, digest in digests),
@@ -78,7 +77,7 @@ def making(
 
 
 def _list_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Lay nested options side by side, those that nobody chose left out."""
+    """Flatten nested options, without unset ones."""
     for name, value in options.items():
         if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):
             yield from _list_options({f"{name} {n}": v for n, v in enumerate(value, 1)})
@@ -89,7 +88,7 @@ def _list_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def write_number(value: float | None, form: str = ".4g") -> str:
-    """Write a number with a true minus, or a dash for none; ``d`` for whole ones."""
+    """Format a number with a true minus sign; a dash if missing; ``d`` for integers."""
     if value is None or not math.isfinite(value):
         return NO_VALUE
     whole = form == "d" and float(value).is_integer()
@@ -100,7 +99,7 @@ def write_number(value: float | None, form: str = ".4g") -> str:
 
 
 def spread(difference: tuple[float | None, float | None]) -> str:
-    """Say a difference with its standard error, where that is known."""
+    """Format a difference with its standard error, if that is known."""
     value, error = difference
     text = write_number(value, "+.2f")
     if value is None or error is None or not math.isfinite(error):
@@ -109,21 +108,21 @@ def spread(difference: tuple[float | None, float | None]) -> str:
 
 
 def length(nm: float | None) -> str:
-    """Say a length in nm, with one decimal below 1000 nm."""
+    """Format a length in nm, with one decimal below 1000 nm."""
     if nm is None or not math.isfinite(nm):
         return NO_VALUE
     return f"{nm:.1f} nm" if nm < 1000 else f"{nm:.0f} nm"
 
 
 def resolution(result: "FrcResult | None") -> str:
-    """Say a resolution in nm, or that there is none."""
+    """Format a resolution in nm, or "none"."""
     if result is None or result.resolution_nm is None:
         return "none"
     return length(result.resolution_nm)
 
 
 def interval(result: "FrcResult") -> str:
-    """Say the interval of a resolution in nm, where it is known."""
+    """Format the 95 % interval of a resolution in nm, or a dash if unknown."""
     ends = result.interval_nm
     if ends is None:
         return NO_VALUE

@@ -1,4 +1,4 @@
-"""A figure for a paper: images side by side, bars in nm, colour bars, a caption."""
+"""Figures for papers: images in rows with scale bars, colour bars and a caption."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
-_MM, _POINTS_IN_INCH = 25.4, 72  # in an inch
-_POINTS = 7.0  # the least that journals take is 5 to 7
-_LINE_MM = 3.1  # of text of that size
+_MM, _POINTS_IN_INCH = 25.4, 72  # per inch
+_POINTS = 7.0  # journals require at least 5 to 7
+_LINE_MM = 3.1  # height of a line of that size
 _GAP_MM = 1.5
-_COLOUR_BAR = 0.24  # of an image's width, its numbers included
-_COLOUR_BAR_MM = 9.5  # the least that bar, numbers and label take
-_LEAST_MM = 35.0  # of an image, where columns are free; chosen
-_TALLEST_MM = 1000.0  # of a figure; chosen: no paper is taller
-_MOST_APART = 4  # of fields that share a scale; chosen: a smaller one is a stamp
+_COLOUR_BAR = 0.24  # share of an image's width, including the numbers
+_COLOUR_BAR_MM = 9.5  # minimum for bar, numbers and label
+_LEAST_MM = 35.0  # minimum width of an image if `columns` is not set; chosen
+_TALLEST_MM = 1000.0  # maximum height of a figure; chosen: no paper is taller
+_MOST_APART = 4  # largest ratio of fields at one scale; chosen: else some are tiny
 _MOST_COLUMNS = 3
-_WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # over an image, in its shares
+_WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # text on an image
 
 
 @dataclass(frozen=True, slots=True)
 class PlateOverlay:
-    """A map that is laid over an image of a figure."""
+    """A map shown over an image of a figure."""
 
     values: NDArray[Any]  # (Y, X) The map; NaN shows the image
     # ``(top, left, bottom, right)`` edges, in pixels of the image's `values`
     corners: tuple[float, float, float, float]
-    limits: FloatPair  # Values at the ends of the colours
+    limits: FloatPair  # Values at the ends of the colour map
     colours: "str | Colormap"  # Of matplotlib
-    unit: str  # What the values are, beside the colour bar
+    unit: str  # Label of the colour bar
     opacity: float  # From 0 to 1
 
 
@@ -52,19 +52,20 @@ class PlateImage:
     """One image of a figure."""
 
     values: NDArray[Any]  # (Y, X) Grey values or a map; NaN is a light blue-grey
-    # Sides ``(y, x)`` in nm, or in pixels of the image where it is not calibrated
+    # Sides ``(y, x)`` in nm; in px if the image is not calibrated
     pixel: FloatPair
     limits: FloatPair  # Values shown darkest and brightest
     calibrated: bool = True  # Whether pixels have sides in nm
-    is_spectrum: bool = False  # Whether its sides are frequencies, which no bar tells
+    is_spectrum: bool = False  # Whether the axes are frequencies: no scale bar
     colours: "str | Colormap" = "gray"  # Of matplotlib
-    unit: str | None = None  # What the values are; with it the image has a colour bar
-    # A part, outlined and shown enlarged below: its edges, as `corners` of an overlay
+    unit: str | None = None  # Label of the colour bar; None for no bar
+    # Edges, as `corners` of an overlay, of a part to outline and enlarge below the
+    # image
     box: tuple[float, float, float, float] | None = None
-    # (V, U) That part as it was read, which may be finer than `values`
+    # (V, U) Pixels of that part, which may be finer than `values`
     inset: NDArray[Any] | None = None
     gamma: float = 1.0  # Exponent of the grey levels, as in napari
-    # A map laid over it, whose colour bar the image then has
+    # A map shown over the image; the colour bar is then that of the map
     overlay: PlateOverlay | None = None
 
     @property
@@ -75,19 +76,19 @@ class PlateImage:
 
     @property
     def bar(self) -> str | None:
-        """What its colour bar is of; None where it needs none."""
+        """Label of its colour bar; None if it has none."""
         return self.unit if self.overlay is None else self.overlay.unit
 
 
 class Plate(NamedTuple):
-    """A figure that was drawn."""
+    """A rendered figure."""
 
     data: bytes  # of the file
-    shape: IntPair  # rows and columns in pixels; of a PDF, at its resolution
+    shape: IntPair  # rows and columns in pixels, for a PDF at its dpi
 
 
 def columns_of(count: int, columns: int | None, width_mm: float) -> int:
-    """Tell how many images stand in a row: by default as have room, up to three."""
+    """Return the images per row; by default as many as fit, up to three."""
     room = max(1, int(width_mm // _LEAST_MM))
     free = min(2 if count == 4 else _MOST_COLUMNS, room)
     return min(columns or free, count)
@@ -103,7 +104,7 @@ def draw_plate(
     caption: str = "",
     title: str = "",
 ) -> Plate:
-    """Draw images in rows, each with a letter, a scale bar and what it needs."""
+    """Draw images in rows, with letters, scale bars, colour bars and insets."""
     from matplotlib.figure import Figure
 
     count = len(images)
@@ -122,7 +123,7 @@ def draw_plate(
     if whole > _TALLEST_MM:
         msg = (
             f"A figure must be at most {_TALLEST_MM:g} mm tall, got {whole:.0f} mm at "
-            f"{width_mm:g} mm width; crop what is long and narrow (`crop()`)."
+            f"{width_mm:g} mm width; crop long, narrow images (`crop()`)."
         )
         raise ShapeError(msg, code="image-too-large")
     size = width_mm / _MM, whole / _MM
@@ -135,7 +136,7 @@ def draw_plate(
         figure.text(
             0, 1 - (top + 0.2 * _LINE_MM) / whole, "\n".join(lines),
             va="top", ha="left", fontsize=_POINTS, linespacing=1.25,
-            parse_math=False,  # a dollar sign in a name is one
+            parse_math=False,  # a dollar sign is literal
         )  # fmt: skip
     across_px, down_px = (round(inches * dpi) for inches in figure.get_size_inches())
     data = draw_file(figure, kind, dpi, {"Title": title})
@@ -143,7 +144,7 @@ def draw_plate(
 
 
 def _wrap(text: str, width_mm: float, dpi: int) -> list[str]:
-    """Break text where its letters reach the width; a longer word stays whole."""
+    """Wrap text to a width; longer words are not broken."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -158,33 +159,33 @@ def _text_mm(text: str, points: float, dpi: float) -> float:
     from matplotlib.backends.backend_agg import RendererAgg
     from matplotlib.font_manager import FontProperties
 
-    measure = RendererAgg(1, 1, dpi)  # whose letters start on whole pixels
+    measure = RendererAgg(1, 1, dpi)  # letters start on whole pixels
     font = FontProperties(size=points)
     pixels = measure.get_text_width_height_descent(text, font, ismath=False)[0]
     return float(pixels * _MM / dpi)
 
 
 def _fitting(text: str, points: float, room_mm: float, dpi: float) -> float:
-    """Give the size in which a line of text has room, if not that which it has."""
+    """Return the font size, reduced if needed for a line of text to fit."""
     return points * min(1.0, room_mm / max(_text_mm(text, points, dpi), 1e-9))
 
 
 def _has_one_scale(images: Sequence[PlateImage]) -> bool:
-    """Whether images are drawn at one scale: of one unit, and of like fields."""
+    """Whether all images share a scale: same unit, and fields of similar width."""
     wide = [image.size[1] for image in images]
     units = {image.calibrated for image in images}
     return len(units) == 1 and max(wide) <= _MOST_APART * min(wide)
 
 
 def _bar_lengths(images: Sequence[PlateImage]) -> list[float]:
-    """Choose the length of each image's bar: one for all that have one scale."""
+    """Choose the length of each scale bar; the same for all if they share a scale."""
     wide = [image.size[1] for image in images]
     one = _has_one_scale(images)
     return [bar_length(min(wide) if one else own) for own in wide]
 
 
 def words_of_bars(images: Sequence[PlateImage]) -> list[str]:
-    """Say for a caption how long each image's bar is; nothing where it has none."""
+    """Describe each image's scale bar for a caption; empty if it has none."""
     each = zip(images, _bar_lengths(images), strict=True)
     return [
         "" if i.is_spectrum else f"bar {bar_words(long, has_size=i.calibrated)}"
@@ -193,7 +194,7 @@ def words_of_bars(images: Sequence[PlateImage]) -> list[str]:
 
 
 def _shown_widths(images: Sequence[PlateImage], width: float) -> list[float]:
-    """Tell how wide images are drawn, beside their colour bars, in cells of a width."""
+    """Return the widths of images without colour bars, in cells of a given width."""
     room = [
         width - min(max(_COLOUR_BAR * width, _COLOUR_BAR_MM), width / 2) * bool(i.bar)
         for i in images
@@ -206,7 +207,7 @@ def _shown_widths(images: Sequence[PlateImage], width: float) -> list[float]:
 
 
 def _height(image: PlateImage, shown_share: float) -> float:
-    """Tell how tall an image is that is drawn so wide, its enlarged part included."""
+    """Return the height of an image drawn at some width, including its inset."""
     tall = shown_share * image.size[0] / image.size[1]
     if image.box is not None and image.inset is not None:
         tall += _GAP_MM + shown_share * _box_ratio(image)
@@ -227,7 +228,7 @@ def _draw_cell(
     letter: str,
     long: float,
 ) -> None:
-    """Draw one image, its part below, and its colour bar; lengths are in mm."""
+    """Draw one image with its inset and colour bar; lengths are in mm."""
     left, down, shown_share = place
     tall = shown_share * image.size[0] / image.size[1]
 
@@ -250,7 +251,7 @@ def _draw_cell(
         bar.ax.tick_params(labelsize=_POINTS - 1, length=1.5, pad=1)
         _keep_within(bar, tall)
         bar.outline.set_linewidth(0.4)
-        if bar.solids is not None:  # also of a map through which an image is seen
+        if bar.solids is not None:  # opaque also for a translucent map
             bar.solids.set_alpha(1)
         size = _fitting(image.bar, _POINTS - 1, tall, figure.dpi)
         bar.set_label(image.bar, fontsize=size, labelpad=1)
@@ -260,7 +261,7 @@ def _draw_cell(
 
     (y0, x0, y1, x1), (py, px) = image.box, image.pixel
     rows, columns = y1 - y0, x1 - x0
-    tall_px, wide_px = image.values.shape  # without a rest cut off in reducing
+    tall_px, wide_px = image.values.shape  # without the remainder cropped when reduced
     axes.add_patch(
         Rectangle(
             (x0 * px, y0 * py), (min(x1, wide_px) - x0) * px,
@@ -280,7 +281,7 @@ def _draw_cell(
 
 
 def _keep_within(bar: Any, tall_mm: float) -> None:
-    """Let no number of a colour bar reach beyond its ends, where the figure ends."""
+    """Keep the numbers of a colour bar within its ends, so that none is cut off."""
     low, high = bar.ax.get_ylim()
     ticks = [tick for tick in bar.get_ticks() if low <= tick <= high]
     bar.set_ticks(ticks)
@@ -300,14 +301,14 @@ def _show(
     pixel: FloatPair,
     long: float,
 ) -> Any:
-    """Draw values with a scale bar of some length in the lower left."""
+    """Draw an image with a scale bar in the lower left."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
     from matplotlib.patches import Rectangle
 
     y, x = pixel
     height, width = values.shape[0] * y, values.shape[1] * x
-    # what has more pixels than are drawn is averaged, so that nothing fine is folded
+    # average down to the drawn resolution to avoid aliasing
     more = values.shape[0] > axes.bbox.height or values.shape[1] > axes.bbox.width
     artist = axes.imshow(
         np.ma.masked_invalid(values), norm=PowerNorm(image.gamma, *image.limits),
@@ -329,7 +330,7 @@ def _show(
     words = bar_words(long, has_size=image.calibrated)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
-    size = _fitting(words, _POINTS, 0.92 * across, dpi)  # as far from both sides
+    size = _fitting(words, _POINTS, 0.92 * across, dpi)  # equal margins on both sides
     half = _text_mm(words, size, dpi) / (2 * across)
     middle = (from_left + max(long / 2, half * width)) / width
     above = 1 - (low - 2 * thick) / height
@@ -339,7 +340,7 @@ def _show(
 
 
 def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
-    """Draw a map over an image, below its letter and bar, and keep the view."""
+    """Draw a map over an image, below its letter and scale bar; keep the view."""
     from matplotlib import colormaps
 
     y, x = pixel

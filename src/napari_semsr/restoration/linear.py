@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from napari_semsr.core import Float32Array, FloatArray, ReadError
 
-_RIDGE = 1e-6  # of the mean power; chosen: below the noise of any image
+_RIDGE = 1e-6  # of the mean power; chosen: less than the noise of any image
 _FOLDS = 5
-_LEAST_BLOCKS = 50  # of all folds, in small images
+_LEAST_BLOCKS = 50  # minimum number of blocks in all folds, for small images
 _RIDGES = tuple(10.0**n for n in range(-6, 1))
-_BLOCK_PX = 64  # side of the blocks of a fold; chosen: a few objects
-_PLACES = 1 << 17  # chosen: 300 for each of 21 x 21 taps, in seconds
+_BLOCK_PX = 64  # side of the blocks of a fold; chosen: contains a few objects
+_PLACES = 1 << 17  # pixels used; chosen: 300 for each of 21 x 21 taps, in seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class LinearFit:
     Attributes
     ----------
     kernel : (taps, taps) numpy.ndarray of float32
-        To be correlated with the image.
+        Kernel with which the image is correlated.
     offset : float
         Added to the result.
     ridge : float
@@ -41,12 +41,12 @@ class LinearFit:
     explained: float
 
     def apply(self, image: NDArray[Any]) -> Float32Array:
-        """Filter an image (Y, X), mirrored at its border; missing pixels spread."""
-        from scipy import signal  # the demonstration starts faster without it
+        """Filter an image (Y, X), mirrored at its border; gaps grow by the kernel."""
+        from scipy import signal  # speeds up the start of the demonstration
 
         half = self.kernel.shape[0] // 2
         wide = np.pad(np.asarray(image, np.float64), half, mode="reflect")
-        level = float(np.nanmean(image))  # reduces rounding of the transform
+        level = float(np.nanmean(image))  # reduces rounding errors of the transform
         missing = ~np.isfinite(wide)
         flipped_kernel = self.kernel[::-1, ::-1].astype(np.float64)
         output = signal.oaconvolve(
@@ -123,7 +123,7 @@ def fit_place_filter(
 def _blocks(
     pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], taps: int, side: int, step: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
-    """Return the filter's inputs at every `step` px of each block, and their targets.
+    """Return the filter's inputs every `step` px in each block, and their targets.
 
     Rows (N, taps²) and targets (N,), where all values are finite.
     """
@@ -155,7 +155,7 @@ class _Sums:
     aim: float
     normal: FloatArray  # (T, T)
     right: FloatArray  # (T,)
-    squares: float  # of aims
+    squares: float  # sum of squared targets
 
     @classmethod
     def none(cls, size: int) -> "_Sums":
@@ -215,7 +215,7 @@ def fit_linear_filter(
     """Fit the least-squares filter from patches to their targets.
 
     Least squares over all pixels whose taps are within a patch and finite, like the
-    target. The mean of a patch is ignored: the filter has no offset.
+    target. The filter has no offset: means of patches are subtracted.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def fit_linear_filter(
         normal += rows.T @ rows
         right += rows.T @ (aims - aims.mean(axis=0))
     if not np.trace(normal) > 0:
-        msg = "A linear filter needs an image with contrast, got one without."
+        msg = "A linear filter needs images with contrast, got none."
         raise ReadError(msg, code="image-blank")
     ridge = _RIDGE * np.trace(normal) / taps**2
     weights = np.linalg.solve(normal + ridge * np.eye(taps**2), right)

@@ -9,10 +9,10 @@ least 0. One iteration depends on twice the kernel's radius, and one pixel more 
 difference of total variation, so that with a halo of that many pixels times the
 iterations a tile equals the untiled result.
 
-Linear ones (Wiener, constrained least squares) are a finite filter. Computed on a whole
-field it would depend on all of it, wrap-around included. Here its impulse response is
-cropped where the remaining weight is below `_TOLERANCE`, so that pixels do not depend
-on the tiling.
+Linear ones (Wiener, constrained least squares) are a finite filter. Computed for a
+whole field it would depend on all pixels, including wrap-around. Here its impulse
+response is cropped where the remaining weight is below `_TOLERANCE`, so that pixels do
+not depend on the tiling.
 """
 
 import math
@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 import numpy as np
-import scipy  # the rest of it is loaded when it is used
+import scipy  # submodules are loaded lazily
 from numpy.typing import NDArray
 from pydantic import field_validator
 from scipy import ndimage
@@ -60,17 +60,18 @@ from napari_semsr.restoration.structure import has_structure
 #
 # with a power law for the sample, the transfer function ``H`` of the blur, and white
 # noise of variance ``N``; ``f`` is in cycles per pixel, for oblong pixels per their
-# shorter side. With known ``H``, ``A``, ``p`` and ``N`` are fitted; else the width of a
-# Gaussian too. The fit needs only a few blocks.
+# shorter side. If ``H`` is known, ``A``, ``p`` and ``N`` are fitted, otherwise also the
+# width of a Gaussian. The fit needs only a few blocks.
 
-# Sample that is read; chosen: 16 blocks, a million pixels, suffice for a radial mean.
+# Size of the blocks read; chosen: 16 blocks, a million pixels, suffice for a radial
+# mean.
 _BLOCK = 256
 _SMALLEST = 32  # side of a block; chosen
-_ACROSS = 4  # at most so many blocks along each axis
-_WINDOW_RINGS = 3  # rings affected by the window
+_ACROSS = 4  # maximum number of blocks along each axis
+_WINDOW_RINGS = 3  # rings affected by the window's leakage
 
-# Range of the fit; chosen: exponents around 2.4, the start value, since exponent and
-# blur are correlated; blurs of up to 8 px, from several start values.
+# Range of the fit; chosen: exponents around the start value of 2.4, since exponent and
+# blur are correlated; blurs up to 8 px, from several start values.
 _EXPONENTS = (1.8, 3.2)
 _WIDEST_PX = 8.0  # range of the blur; chosen
 _STARTS = (0.5, 1.0, 2.0, 4.0)  # start values of sigma; chosen
@@ -83,10 +84,10 @@ class Grain:
     amplitude: float  # ``A`` of the sample's power law
     exponent: float  # ``p``
     noise: float  # Variance of the white noise, in squared grey levels
-    sigma_px: float | None = None  # Of the Gaussian blur; None if it was known
+    sigma_px: float | None = None  # Of the Gaussian blur; None if that is known
 
     def noise_to_signal(self, frequency: FloatArray) -> FloatArray:
-        """Ratio of the noise's power to the sample's; `frequency`: cycles per pixel."""
+        """Return the noise-to-signal ratio of power; `frequency`: cycles per pixel."""
         return np.asarray(self.noise / self.amplitude * frequency**self.exponent)
 
 
@@ -94,12 +95,12 @@ class Grain:
 class RadialPower:
     """Power of a field, and its radial average."""
 
-    plane: FloatArray  # (S, S) by frequency, as that of `numpy.fft.fft2`
+    plane: FloatArray  # (S, S) by frequency, in the order of `numpy.fft.fft2`
     frequency: FloatArray  # (N,) Cycles per pixel
     power: FloatArray  # (N,) Mean squared amplitude; the variance for white noise
     weight: FloatArray  # (N,) Number of samples in a ring
     side: int  # Side of the blocks
-    least: float  # Variance due to rounding alone
+    least: float  # Variance due to rounding only
     steps: FloatPair = (1.0, 1.0)  # Shorter side of a pixel over its sides, ``(y, x)``
 
     @classmethod
@@ -138,8 +139,8 @@ class RadialPower:
     ) -> tuple[FloatArray, bool]:
         """Compute the noise-to-signal ratio of power, (side, side // 2 + 1).
 
-        From a model, and as measured where the sample's power is far above it; also
-        returns whether it is, anywhere. `kernel` (N, M).
+        From a model, but measured where the sample's power is far above the model; also
+        returns whether that is so anywhere. `kernel` (N, M).
         """
         y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None, :]
         ratio = grain.noise_to_signal(np.hypot(y * self.steps[0], x * self.steps[1]))
@@ -150,7 +151,7 @@ class RadialPower:
         transmission = np.abs(np.fft.rfft2(kernel, (side, side))) ** 2
         with np.errstate(divide="ignore"):
             line = power > _LINE * (1 + transmission / ratio)
-        line &= self.plane[at] > _LINE * beside  # else it is broad, as due to vibration
+        line &= self.plane[at] > _LINE * beside  # not broad, as due to vibration
         np.divide(
             np.maximum(transmission, _LEAST_PASSED), power - 1, out=ratio, where=line
         )
@@ -176,7 +177,7 @@ class RadialPower:
         first = log_power[0] + 2.4 * np.log(f[0])
         quiet = float(np.clip(log_power.min(), low[2] + 1e-9, high[2] - 1e-9))
         start = [first, 2.4, quiet]
-        # a width without influence would mislead the fit
+        # a width without effect would mislead the fit
         starts = [[*start, s] for s in _STARTS] if kernel is None else [start]
         fits = [
             scipy.optimize.least_squares(
@@ -230,7 +231,7 @@ def _ring_index(side: int, steps: FloatPair) -> tuple[NDArray[np.intp], FloatArr
 Method = Literal["wiener", "unsupervised-wiener", "richardson-lucy", "blind", "cls"]
 
 _ITERATIVE = {"method": ("richardson-lucy", "blind")}
-_ITERATIONS = 10  # of Gao et al.'s blind deconvolution, and of both iterative methods
+_ITERATIONS = 10  # of both iterative methods, as in Gao et al.'s blind deconvolution
 
 
 class RestoreOptions(Options):
@@ -311,14 +312,14 @@ class RestoreOptions(Options):
 
 _TINY = 1e-12  # chosen, far below any grey value: prevents division by 0
 _STEEPEST = 4.0  # largest factor by which total variation changes a pixel; chosen
-_EDGE = 1e-4  # gradient below which total variation sees none, over the range; chosen
-_TV_REACH = 2  # px: due to two successive differences
+_EDGE = 1e-4  # gradient, over the range, below which total variation ignores it; chosen
+_TV_REACH = 2  # px: range of two successive differences
 
 
 def _richardson_lucy(
     image: FloatArray, kernel: FloatArray, *, iterations: int, tv: float = 0.0
 ) -> FloatArray:
-    """Restore by Richardson-Lucy; without total variation by scikit-image's.
+    """Restore by Richardson-Lucy; without total variation, uses scikit-image's.
 
     .. [1] N. Dey et al., Microsc. Res. Tech. 69, 260 (2006), eq. 13,
        doi:10.1002/jemt.20294.
@@ -381,24 +382,24 @@ def _estimate_kernel(
 
 # Linear methods.
 
-# Weight of the omitted taps over the weight of all: an error bound; chosen, a
-# thousandth of the range against halos that grow with the accuracy.
+# Weight of the omitted taps over the weight of all: an error bound; chosen: a
+# thousandth of the range, as halos grow with accuracy.
 _TOLERANCE = 1e-3
 
-# times the model, above which power is due to periodic structure: more than noise in
-# one block reaches by chance at any frequency
+# times the model, above which power is due to periodic structure: noise in one block
+# does not reach it by chance at any frequency
 _LINE = 20.0
-_BESIDE = 9  # width in frequencies of the median that lines exceed; chosen
-_LEAST_PASSED = 1e-2  # of power; below, the model may be wrong; chosen
+_BESIDE = 9  # width of the median around a line, in frequencies; chosen
+_LEAST_PASSED = 1e-2  # of power; below this transmission the model may be wrong; chosen
 _MISMATCH = (
     0.1  # share of the blurred sample's power attributed to a wrong kernel; chosen
 )
 _UNSURE = 1e-5  # share of an image's variance attributed to a wrong kernel; chosen
 _NEIGHBOURS = 3.0  # rings over which that power is averaged; chosen
-_SIDE = 256  # px; chosen: impulse responses are shorter, but for wide kernels
+_SIDE = 256  # px; chosen: impulse responses are shorter, except for wide kernels
 _BURNIN = 15  # burn-in of the chain; scikit-image's, chosen
 _LAPLACIAN = np.array([[0.0, -1, 0], [-1, 4, -1], [0, -1, 0]])
-_BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains to 1000
+_BALANCES = (-6.0, 6.0)  # decimal exponents of the balance; chosen: gains up to 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,7 +518,7 @@ def _unsupervised_balance(
     line = scipy.signal.windows.tukey(block.shape[0], 0.5)
     scale = max(float(np.sqrt(noise)), 1e-12)
     tapered_block = (block - block.mean()) * np.outer(line, line) / scale
-    beyond = np.maximum(np.subtract(kernel.shape, block.shape), 0)  # it ends at 0
+    beyond = np.maximum(np.subtract(kernel.shape, block.shape), 0)  # it is tapered to 0
     tapered_block = np.pad(tapered_block, [(0, side) for side in beyond])
     _, chains = restoration.unsupervised_wiener(
         tapered_block, kernel, clip=False, rng=np.random.default_rng(seed)
@@ -528,13 +529,13 @@ def _unsupervised_balance(
 
 # A field, tile by tile.
 
-# Halo in px at which iterative methods are cropped, with a tolerance. Chosen: a tile of
-# 512 px is then read as 832, 2.6 times its pixels; the error is measured for each field
-# (`tolerance`).
+# Largest halo of iterative methods, in px; larger ones are cropped, with an error.
+# Chosen: a tile of 512 px is then read as 832, 2.6 times its pixels; the error is
+# measured for each field (`tolerance`).
 LARGEST_HALO = 160
-_SHARPEST_PX = 0.3  # chosen: a narrower Gaussian hardly affects a neighbour
-_QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: else 1 / 0
-_TILE = 512  # px; chosen: with the largest halo below 10 MB of doubles
+_SHARPEST_PX = 0.3  # chosen: a narrower Gaussian hardly affects neighbouring pixels
+_QUIETEST = 1e-5  # least noise assumed, over the grey range; chosen: avoids 1 / 0
+_TILE = 512  # px; chosen: with the largest halo less than 10 MB of doubles
 _PROBE = 48  # px; chosen: the tolerance is measured at the cost of one small tile
 
 
@@ -565,7 +566,7 @@ class Restorer:
     taps: Taps | None  # The filter of a linear method
     halo: int  # Margin of a window in pixels
     reach: int  # Receptive field; larger than `halo` if that was cropped
-    chosen: dict[str, Any]  # The numbers measured on the field
+    chosen: dict[str, Any]  # Parameters measured on the field
 
     @property
     def exact(self) -> bool:
@@ -617,7 +618,7 @@ class Restorer:
             yield tile, self._restore_box(data, tile.core, self.halo)
 
     def tolerance(self, data: Any, plan: TilePlan) -> float:
-        """Measure the error of a cropped halo, in the middle of the field (Y, X).
+        """Measure the error due to a cropped halo, at the centre of the field (Y, X).
 
         Returns the largest difference between a corner of a tile and the same pixels
         with the full halo of the method, over the field's range; 0 if tiles are exact.
@@ -697,10 +698,10 @@ def choose(
     if psf is None:
         sigma = _SHARPEST_PX if flat else rings.fit().sigma_px or 0.0
         sigma = max(sigma, _SHARPEST_PX)
-        sigmas = sigma * steps[0], sigma * steps[1]  # equal width in nm
+        sigmas = sigma * steps[0], sigma * steps[1]  # same width in nm on both axes
         psf = PointSpread.gaussian(sigmas, kind="estimated")
     if options.method == "blind" and not flat:
-        # on the block with the most contrast
+        # use the block with the most contrast
         block = (max(blocks, key=lambda b: float(b.std())) - low) / (high - low)
         kernel_found = _estimate_kernel(
             np.maximum(block, 0), psf.kernel, iterations=options.iterations

@@ -14,16 +14,16 @@ _LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with i
 
 _WIDTH = re.compile(r"^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(px|nm)\s*$")
 _FLAT = re.compile(r"^\s*flat\s*([0-9]+)\s*px\s*$")
-# Without a unit, with another, or below 0
+# matches numbers without a unit, with another unit, or below 0
 _NUMBER = re.compile(
     r"^\s*[+-]?[0-9.,]+(?:[eE][+-]?[0-9]+)?\s*[a-zA-Z\u00b5\u03bc]*\s*$"
 )
-_REACH = 4.0  # a Gaussian is cut off here, in sigmas: 6e-5 of its weight is beyond
-_SHARPEST = 0.05  # px; chosen: a narrower one has only its centre in doubles
+_REACH = 4.0  # sigmas at which a Gaussian is truncated: 6e-5 of its weight is beyond
+_SHARPEST = 0.05  # px; chosen: a narrower one is a single pixel in double precision
 _ALIKE = 1e-3  # px from the centre, or share of a pixel size; chosen: no visible effect
 _BEYOND = 1e-3  # weight of a kernel that may be cropped; chosen, as for filters
-_LOBES = 3  # of the Lanczos kernel
-_ROUNDING = 1e-6  # negative weights that a Fourier convolution leaves; chosen
+_LOBES = 3  # lobes of the Lanczos kernel
+_ROUNDING = 1e-6  # negative weights due to a Fourier convolution; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class PsfChoice:
     sigma: float = 0.0  # Standard deviation of a Gaussian in `unit`; 0 for the others
     unit: str = "px"  # Unit of `sigma`
     path: str = ""  # The file; empty for the others
-    side: int = 0  # Of a flat kernel in pixels; 0 for the others
+    side: int = 0  # Side of a flat kernel in pixels; 0 for the others
 
     def sigma_px(self, pixel_size: PixelSize | None) -> FloatPair:
         """Convert the width of a Gaussian to pixels, ``(y, x)``."""

@@ -6,7 +6,7 @@ distinguish structure from a gradient under stationary noise with any correlatio
 - its power has lines, as of a grating or lattice, or falls from the coarsest
   frequencies on by more than that of noise that is correlated over 2 % of a block or
   over a Gaussian of 4 px, and stays above the noise beyond;
-- its contrast differs from place to place, or its bands are skewed, peaked or flat, by
+- its contrast varies across the block, or its bands are skewed, peaked or flat, by
   more than in Gaussian fields of the same spectrum (surrogates with random phases
   [1]_). White noise is filtered out before, so that it does not hide them.
 
@@ -27,29 +27,29 @@ from scipy.special import ndtri, stdtrit
 
 from napari_semsr.core import FloatArray
 
-# longest assumed correlation of noise: over a block's side, and px of a Gaussian
+# longest correlation assumed for noise: share of a block's side, and px of a Gaussian
 _ALIKE, _ALIKE_PX = 0.02, 4.0
 _SURE = 4.0  # standard deviations of a ratio of power; 3 of 100 000 by chance
-_STEEP = 2.3  # from one octave to the next: a power law of at least 1.2
-_ABOVE = 3.0  # times the power of the finest rings; above, structure is visible
-# of power, over the median of neighbours: noise of 256 x 256 px has such a frequency
-# once in a million blocks, exponentially distributed as its power is
+_STEEP = 2.3  # fall of power per octave: a power law of at least 1.2
+_ABOVE = 3.0  # times the power of the finest rings; above it, structure is visible
+# power over the median of neighbouring frequencies: noise of 256 x 256 px reaches it
+# once in a million blocks, as its power is exponentially distributed
 _LINE, _BESIDE = 35.0, 9
-_DUST, _FAR = 0.03, 5.0  # share of pixels at most; robust deviations from the median
+_DUST, _FAR = 0.03, 5.0  # largest share of pixels; robust deviations from the median
 _LEAST_PX = 64  # side of blocks; smaller ones have too few samples
-_CELLS = 8  # along each side of a block, in which contrast is measured
-_SCALES = (0.7, 1.4, 2.8)  # px, of the bands that are measured
+_CELLS = 8  # cells along each side of a block, in which contrast is measured
+_SCALES = (0.7, 1.4, 2.8)  # scales in px of the measured bands
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
-_SURROGATES = 16, 64  # more if fewer are not conclusive; chosen: within a second
+_SURROGATES = 16, 64  # the second number if the first is not conclusive; chosen: 1 s
 _ROUNDING_SHARE = 1e-14  # share of the power; below, rings contain only rounding errors
-_CLEAR = 1.2  # times the floor of noise, from which a ring is used
+_CLEAR = 1.2  # times the noise floor, from which a ring is used
 _FEWEST = 1.0  # skewness of counts of one per pixel, the lowest assumed dose
-_LEFT = 1.3  # times the skewness that filtered counts keep
+_LEFT = 1.3  # times the skewness of filtered counts
 _FLAT = 0.15  # reduction of the fourth moment by rounding to a few steps
-_LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a median of 5 x 5 px leaves 0.3
+_LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a 5 x 5 median leaves 0.3
 _TOGETHER = 0.04  # correlation of bands due to grey steps and medians
-_MOST_BLOCKS = 4  # compared with surrogates, those with most contrast
-_FEW_LEVELS = 8  # of masks and drawings
+_MOST_BLOCKS = 4  # blocks compared with surrogates, those with most contrast
+_FEW_LEVELS = 8  # maximum grey levels of masks and drawings
 
 
 def has_structure(blocks: list[FloatArray]) -> bool:
@@ -109,7 +109,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
             ndimage.median_filter(power, size, mode="wrap")
             for size in ((_BESIDE, _BESIDE), (2 * _BESIDE, 1), (1, 2 * _BESIDE))
         ]
-    )  # line noise fills a row or a column
+    )  # stripes fill a row or a column
     beyond_gradient = (ring > _BESIDE) & (ring < side // 2)
     if (power > _LINE * usual + 1e-12 * power.max())[beyond_gradient].any():
         return True
@@ -119,7 +119,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
     )
     correlation = max(_ALIKE, _ALIKE_PX / side)
     level = np.exp(4 * np.pi**2 * correlation**2 * (8.4**2 - 4.3**2))
-    # 20 and 66 independent samples under the window in the first two octaves
+    # the first two octaves have 20 and 66 independent samples under the window
     chance = np.exp(_SURE * np.sqrt((1 / 20 + 1 / 66) / len(blocks)))
     return (
         low > level * chance * middle
@@ -129,7 +129,7 @@ def _is_steep_or_periodic(blocks: list[FloatArray]) -> bool:
 
 
 def _grey_step(block: FloatArray) -> float:
-    """Find the step between grey values; 0 where nearly all or few differ."""
+    """Find the step between grey values; 0 if nearly all values differ, or few."""
     values = np.unique(block)
     is_rounded = _FEW_LEVELS < values.size < block.size / 4
     return float(np.diff(values).min()) if is_rounded else 0.0
@@ -138,7 +138,7 @@ def _grey_step(block: FloatArray) -> float:
 def _differs_from_surrogates(
     blocks: list[FloatArray], levels: list[FloatArray], rounding: float
 ) -> bool:
-    """Check whether bands differ from fields of random phases.
+    """Check whether bands differ from those of fields with random phases.
 
     `levels`: the blocks with their gradient, since shot noise grows with them;
     `rounding`: variance due to grey steps.
@@ -146,7 +146,7 @@ def _differs_from_surrogates(
     side = blocks[0].shape[0]
     y, x = np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)
     square = -2 * np.pi**2 * (y**2 + x**2)
-    mask = ((y != 0) & (x != 0)) * 1.0  # line noise has the rest
+    mask = ((y != 0) & (x != 0)) * 1.0  # the axes contain stripes
     slopes = [_slopes(level) for level in levels]
     spectra = [_periodic_spectrum(block) for block in blocks]
     power = np.mean([np.abs(s) ** 2 for s in spectra], axis=0)
@@ -158,7 +158,7 @@ def _differs_from_surrogates(
 
     own = _moments(spectra, slopes, bands[1:])
     skewness = abs(_moments(spectra, slopes, bands[:1])[0, 1])
-    # of linear filters of independent counts, what is left of their skewness in a band
+    # skewness that remains in a band of linearly filtered independent counts
     tips = [np.fft.irfft2(np.sqrt(power) * band, (side, side)) for band in bands]
     left = np.array(
         [
@@ -202,7 +202,7 @@ def _moments(
     slopes: list[FloatArray],
     bands: list[FloatArray],
 ) -> FloatArray:
-    """Measure bands of some blocks: contrast, skewness, peakedness, place (K, 4).
+    """Measure bands of blocks: contrast, skewness, peakedness, correlation; (K, 4).
 
     The last is the correlation with the power of the band before, which at edges is
     highest where a coarser band passes through zero.
@@ -247,9 +247,9 @@ def _moments(
 
 
 def _gumbel_tail(draws: int) -> float:
-    """Return the number of deviations that a maximum rarely exceeds by chance.
+    """Return the standard deviations that a maximum rarely exceeds by chance.
 
-    Their width is estimated from few draws, as for Student's t.
+    The few draws are taken into account as for Student's t.
     """
     share = _BY_CHANCE / len(_SURROGATES)
     beyond = np.sqrt(6) / np.pi * (-np.log(-np.log1p(-share)) - np.euler_gamma)

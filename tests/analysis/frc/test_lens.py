@@ -90,7 +90,7 @@ def test_one_image_halves_reference_and_oblong_pixels_are_read_so_too(rng) -> No
     cases["oblong"] = measure_frc(*oblong, options), truth
     for name, (found, wanted) in cases.items():
         assert found.resolution_nm == pytest.approx(wanted, rel=0.02), name
-        assert "under an ideal lens that ends at" in found.method, name
+        assert "with ideal optics of cut-off" in found.method, name
         assert not found.beyond_cut_off, name
 
 
@@ -101,7 +101,7 @@ def test_map_is_read_so_too_and_a_plain_one_is_not(rng) -> None:
     truth = END * NM / crossing(1e4)
     assert found.median_nm == pytest.approx(truth, rel=0.01)
     assert found.cut_off_nm == END * NM < found.median_nm
-    assert "an ideal lens that ends at 150 nm" in found.map.metadata["method"]
+    assert "ideal optics of cut-off 150 nm" in found.map.metadata["method"]
     blind = run(measure_frc_map(*pair, FrcMapOptions(step=32)))
     assert blind.median_nm < 0.95 * truth
     for one in (options, options.replace(cut_off_nm=None)):

@@ -112,7 +112,7 @@ def test_bad_requests_are_refused_in_one_line(refused, semsr, grating, tmp_path)
     said = refused("calibrate", "noise.ome.tif", "--pitch-nm", "300", "-o", "n.json")
     assert "No grating found" in said
     assert not (tmp_path / "n.json").exists()
-    assert "pitch_nm must be given" in refused("calibrate", str(grating))
+    assert "pitch_nm must be set" in refused("calibrate", str(grating))
     assert ".json" in refused(
         "calibrate", str(grating), "--pitch-nm", "300", "-o", "n.txt"
     )

@@ -105,7 +105,7 @@ def test_card_warns_of_an_untrained_pixel_size():
     assert "The field has" not in text(10) + text(None)
     assert "is resampled to 20 nm" in text(30)
     assert amber not in text(30)
-    assert "left on that grid" in text(30, "keep")
+    assert "remains on that grid" in text(30, "keep")
     assert "not resampled, as requested" in text(30, "never")
     assert amber in text(30, "never")
 

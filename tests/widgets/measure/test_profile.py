@@ -212,7 +212,7 @@ def test_bad_layers_are_said(panel, draw, model, add, run_panel):
     panel.layers.value = list(model.layers[:2])
     draw(40, 10, 40, 110)
     run_panel(panel)
-    assert "7 all along" in panel.remarks.text()
+    assert "7 everywhere" in panel.remarks.text()
     assert "field: Line, FWHM" in panel.findings().numbers
     add(model, Micrograph(flat, name="bare"))
     panel.layers.value = [model.layers["field"], model.layers["bare"]]

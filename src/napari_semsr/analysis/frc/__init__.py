@@ -1,4 +1,4 @@
-"""Fourier ring correlation: curves, crossings, blocks, maps, and when none is valid."""
+"""Fourier ring correlation: curves, crossings, blocks, maps, and validity checks."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Measure crossings of a batch of block pairs, with their spread and reasons.
+"""Measure the crossings of a batch of block pairs, their spread, or why there is none.
 
 Whole images and maps both use this code.
 """
@@ -26,12 +26,12 @@ from napari_semsr.analysis.frc.validity import (
 )
 from napari_semsr.core import Z95, BoolArray, Float32Array, FloatArray, FloatPair
 
-# A crossing inside this ring is coarser than half of the block, hence has less than two
-# periods in it; chosen, and told to users in docs/frc.md.
+# The period of a crossing inside this ring exceeds half of the block, so that less than
+# two periods fit into it; chosen, and documented in docs/frc.md.
 _SMALLEST_RING = 2.0
 
 
-_SMALLEST_PLANE = 2  # follows from `plan_rings`: less has no ring
+_SMALLEST_PLANE = 2  # px; smaller planes have no ring in `plan_rings`
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,20 @@ class Measurement:
     """Correlations of a batch of block pairs on one grid."""
 
     crossing: FloatArray  # (B,) Cycles per mean pixel of the images; NaN without one
-    # (B,) Standard deviation of the crossing's logarithm, and what of it is no noise
+    # (B,) Standard deviation of the crossing's logarithm, and its part not due to noise
     spread: FloatArray
     misfit: FloatArray
-    code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 where there is a crossing
-    # (K,) Rings up to Nyquist, ring 0 left out
+    code: NDArray[np.uint8]  # (B,) Codes of reasons; 0 if there is a crossing
+    # (K,) Rings up to Nyquist, without ring 0
     frequency: FloatArray
     threshold: FloatArray
     samples: FloatArray
-    # (B, K) Their correlations; for split images that of two exposures like them, for
-    # halves that of two images like the whole
+    # (B, K) Correlations of the rings; for a split image those of two such exposures,
+    # for halves those of two images like the whole
     correlation: FloatArray
-    sums: RingSums  # The sums behind them, all rings
-    incomplete: BoolArray  # (B,) Whether a pixel is not finite
-    under_lens: BoolArray  # (B,) Whether read as a curve under a lens with a known end
+    sums: RingSums  # Sums over all rings, from which the correlations are computed
+    incomplete: BoolArray  # (B,) Whether a block has a non-finite pixel
+    under_lens: BoolArray  # (B,) Whether fitted with the known optical cut-off
 
     @property
     def reasons(self) -> tuple[Reason | None, ...]:
@@ -63,9 +63,9 @@ class Measurement:
 def _standardise(stack: NDArray[np.floating]) -> tuple[Float32Array, FloatArray]:
     """Subtract each block's mean and divide by its standard deviation.
 
-    `stack` (B, Y, X). Returns blocks (B, Y, X) of mean 0 and deviation 1 (0 if constant
-    or not finite), and the deviations (B,): 0 if constant, NaN if a pixel is not
-    finite.
+    `stack` (B, Y, X). Returns blocks (B, Y, X) with mean 0 and standard deviation 1 (0
+    if constant or not finite), and the standard deviations (B,): 0 if constant, NaN if
+    a pixel is not finite.
     """
     flat = stack.reshape(stack.shape[0], -1)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -102,16 +102,16 @@ def measure(
     reference: bool = False,
     end: float | None = None,
 ) -> Measurement:
-    """Correlate a batch of blocks pair by pair, or each with itself split.
+    """Correlate a batch of blocks in pairs, or the halves of each block.
 
-    `first` (B, Y, X); `second` (B, Y, X); `whole` (B, Y, X): what was averaged from
-    both, in their units, whose resolution is wanted in place of theirs; `is_thinned`:
-    the pair share the counts of one image, whose resolution is wanted; `shift`: ``(y,
+    `first` (B, Y, X); `second` (B, Y, X); `whole` (B, Y, X): the average of both, in
+    the same units; its resolution is measured instead of theirs; `is_thinned`: the pair
+    are halves of the counts of one image, whose resolution is measured; `shift`: ``(y,
     x)`` in pixels, at most half a pixel, by which `second` is moved; `pitch`: ``(y,
     x)`` relative pixel pitch; `reference`: `second` is nearly free of noise; `end`:
-    cycles per mean pixel of the images beyond which light carried nothing.
+    optical cut-off in cycles per mean pixel of the images.
     """
-    if second is None:  # even sides, which a split needs
+    if second is None:  # a split needs even sides
         rows, columns = (size - size % 2 for size in first.shape[1:])
         first = first[:, :rows, :columns]
     shape = (first.shape[1], first.shape[2])
@@ -146,7 +146,7 @@ def measure(
     rings = slice(1, geometry.rings.complete)
     samples = geometry.rings.samples[rings]
     curve = sums.correlation[:, rings]
-    # Cut at Nyquist, and stated for the whole image's pixels.
+    # Frequencies up to Nyquist, in cycles per pixel of the whole image.
     scale = 1.0 if second is not None else 0.5
     if question.single:
         curve = _GAIN * curve / (1 + (_GAIN - 1) * np.abs(curve))
@@ -172,8 +172,7 @@ def shares_noise(
 ) -> bool:
     """Check whether two images share noise that did not move with the sample.
 
-    `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which the second is to be
-    moved.
+    `first`, `second` (Y, X); `shift`: ``(y, x)`` in pixels by which to move the second.
     """
     geometry = plan_geometry((first.shape[0], first.shape[1]), (1.0, 1.0), 0.5)
     a, b = (_standardise(image[None])[0] for image in (first, second))
@@ -185,7 +184,7 @@ def shares_noise(
 
 
 def _too_small(count: int) -> Measurement:
-    """Return the result for blocks too small to have a single ring."""
+    """Return the result for blocks too small for a single ring."""
     none, empty = np.full(count, np.nan), np.zeros((count, 0))
     return Measurement(
         crossing=none,
@@ -211,8 +210,8 @@ def _estimate(
 ) -> tuple[Fit, NDArray[np.uint8]]:
     """Estimate crossing, spread and misfit of each valid curve; `code` (B,).
 
-    `noise` (B, 2) of two halves over that of the whole; the crossing is then that of
-    the whole. Returns NaN for invalid curves, and codes of the reasons.
+    `noise` (B, 2): noise power of two halves over that of the whole; the crossing is
+    then that of the whole. Returns NaN for invalid curves, and codes of the reasons.
     """
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
@@ -220,7 +219,7 @@ def _estimate(
     floor = np.full(rings, FIXED)
     if question.single:
         halves = threshold / (_GAIN - (_GAIN - 1) * np.minimum(threshold, 1))
-        threshold = np.where(threshold < 1, halves, threshold)  # else out of reach
+        threshold = np.where(threshold < 1, halves, threshold)  # 1 is never reached
         floor = floor / (_GAIN - (_GAIN - 1) * floor)
     elif noise is not None:
         threshold = _threshold_of_halves(threshold, noise)
@@ -234,7 +233,7 @@ def _estimate(
             level if level.ndim == 1 else level[ready] for level in (threshold, floor)
         )
         crossings = question.read(curve[ready], geometry, own, least)
-        # a curve that hardly falls has no end of it, but rings have
+        # the spread of a nearly flat curve is limited by the range of the rings
         most = np.log(geometry.rings.nyquist / geometry.rings.bin_width) / Z95
         every.crossing[ready] = crossings.crossing
         every.spread[ready] = np.minimum(crossings.spread, most)
@@ -250,40 +249,39 @@ def _estimate(
     return every, final
 
 
-# Single-image correlation: diagonal halves of one image, put back on one grid.
+# Single-image correlation: diagonal halves of one image, aligned on one grid.
 #
-# One image is split into its four interleaved sub-images. Those on a diagonal make a
+# One image is split into its four interleaved sub-images. Those on a diagonal form a
 # pair: (even, even) with (odd, odd), and (even, odd) with (odd, even). The halves of a
-# pair are half a sub-image pixel apart on both axes; a phase ramp takes the shift off.
+# pair are half a sub-image pixel apart on both axes; a phase ramp removes this shift.
 #
 # A half samples the signal four times more sparsely at the same noise per pixel, so
 # below its own Nyquist frequency its spectral signal-to-noise is a quarter of that of
-# the image. Both are tied by arithmetic, not by an empirical curve: the correlation c
-# of the halves stands for the 4c / (1 + 3c) that two exposures like this one would
-# have. That holds for noise that is white from pixel to pixel, and only there.
+# the image. Both are related exactly, not by an empirical curve: from a correlation c
+# of the halves follows that of two exposures like this one, 4c / (1 + 3c). This holds
+# only for noise that is white from pixel to pixel.
 
-# Spectral signal-to-noise of the image over that of one of its halves: four pixels of
-# the image to one of a half; c = 4c' / (1 + 3c') above follows from it.
+# Spectral signal-to-noise of the image over that of one of its halves, which has one
+# pixel for four of the image; 4c / (1 + 3c) above follows from it.
 _GAIN = 4.0
 
-# Crossings above this share of the halves' Nyquist frequency are refused: nearer to it
-# diagonal splitting was measured to read 22 to 33 % too fine on simulated pairs (3.04
-# and 2.14 px where two exposures gave 3.88 and 3.18).
+# Crossings above this share of the halves' Nyquist frequency are refused: beyond it,
+# diagonal splitting of simulated images gave results 22 to 33 % too fine (3.04 and 2.14
+# px instead of 3.88 and 3.18 from two exposures).
 _NYQUIST_SHARE = 0.7
 
-# A difference of the noise's power of less is no colour; chosen: the corners of the
-# plane of white noise differ by chance too, for which three standard errors are
-# allowed besides.
+# Noise counts as white up to this difference of its power; chosen. Three standard
+# errors are allowed too, as the power of white noise also varies by chance.
 _WHITE_TOLERANCE = 0.15
 
-# Bands of the noise floor within Nyquist and in the corners beyond it, cycles per
-# pixel; chosen high, where a signal is weakest, and 0.02 off 0.5, where both meet.
+# Bands of the noise floor below Nyquist and in the corners beyond it, cycles per pixel;
+# chosen at high frequencies, where signals are weakest, and at least 0.02 from 0.5.
 _INNER_BAND = 0.38, 0.48
 _CORNER_BAND = 0.52, 0.68
 
 
 def _diagonal_sums(stack: Float32Array, geometry: Geometry) -> RingSums:
-    """Ring sums of both diagonal pairs, pooled; `stack` (B, 2Y, 2X)."""
+    """Compute the pooled ring sums of both diagonal pairs; `stack` (B, 2Y, 2X)."""
     ee, eo = stack[:, ::2, ::2], stack[:, ::2, 1::2]
     oe, oo = stack[:, 1::2, ::2], stack[:, 1::2, 1::2]
     main, anti = geometry.ramp((0.5, 0.5)), geometry.ramp((0.5, -0.5))
@@ -296,18 +294,18 @@ def _distrust_split(
     crossing: FloatArray,
     full: Geometry,
 ) -> None:
-    """Set a reason in `code` if the split of images (B, Y, X) is not valid."""
+    """Set a reason in `code` for images (B, Y, X) whose split is not valid."""
     code[(code == 0) & _is_coloured(stack, full)] = code_of("correlated-noise")
     high = crossing > _NYQUIST_SHARE * full.rings.nyquist
     code[(code == 0) & high] = code_of("beyond-nyquist")
 
 
 def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
-    """Test whether the noise floor of each block is flat.
+    """Test whether the noise of each block is not white.
 
-    `stack` (B, Y, X); gives (B,), True where the power between 0.38 and 0.48 cycles per
+    `stack` (B, Y, X); returns (B,), True if the power between 0.38 and 0.48 cycles per
     pixel differs from that in the corners beyond Nyquist by more than 15 % and three
-    standard errors: resampling, filters and lossy compression colour the noise.
+    standard errors, as after resampling, filtering or lossy compression.
     """
     spectrum = geometry.transform(stack)
     power = geometry.project(np.square(np.abs(spectrum))) / geometry.rings.samples
@@ -324,26 +322,26 @@ def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
     return np.asarray(np.abs(ratio) > max(_WHITE_TOLERANCE, 3 * error))
 
 
-# Correlation of two halves of a mosaic, for that of two mosaics.
+# Correlation of two mosaics, estimated from two halves of one.
 #
 # Halves A and B show one signal of power S with noise of powers V_A and V_B,
 # independent of each other: they correlate by r = S / sqrt((S + V_A) (S + V_B)). Two
 # mosaics would correlate by R = S / (S + V), with V the noise of the mosaic of all
-# frames. Where that is the plain mean of halves alike in noise, V_A = V_B = 2 V and
-# R = 2 r / (1 + r). Frames are weighted, though, and in the middle of a vignetted frame
-# one half holds most of what is known: there V_B may be 9 V and V_A hardly more than V.
-# So both ratios are measured, block by block: of each of the three images the power
-# less the cross-power of the halves is its noise. That holds for any weights.
+# frames. If that is the plain mean of halves with equal noise, V_A = V_B = 2 V and R =
+# 2 r / (1 + r). But frames are weighted, and at the centre of a vignetted frame one
+# half has most of the weight: there V_B may be 9 V and V_A hardly more than V. So both
+# ratios are measured, block by block: the noise of each of the three images is its
+# power minus the cross-power of the halves. This holds for any weights.
 
-# Frequencies that count: above, cycles per pixel with the smaller Nyquist frequency at
-# 0.5, moving frames by parts of a pixel takes noise away, of each frame another share
-# (Lanczos kernel of three lobes: by 2 % of the amplitude at 0.3, 14 % at 0.35).
+# Highest frequency used, in cycles per pixel with the smaller Nyquist frequency at 0.5:
+# above it, subpixel shifts reduce the noise of each frame by a different share (Lanczos
+# kernel of three lobes: 2 % of the amplitude at 0.3, 14 % at 0.35).
 _SMOOTH_BAND = 0.3
-# Noise of a half over that of the whole: no half has less, and beyond the most there is
-# nothing to be read from it; chosen.
+# Noise of a half over that of the whole: no half has less than the whole, and with more
+# than the upper limit it yields nothing; chosen.
 _LEAST_NOISE, _MOST_NOISE = 1.0, 100.0
-# Half of the counts have a quarter of the signal's power and half of the noise's: in
-# units of the image, twice its noise.
+# Half of the counts have a quarter of the signal power and half of the noise power:
+# relative to the signal, twice the noise of the image.
 _NOISE_OF_THINNED = 2.0
 
 
@@ -355,15 +353,15 @@ def _noise_of_halves(
 ) -> FloatArray:
     """Compute the noise power of two halves over that of the whole, (B, 2).
 
-    `sums` of the standardised halves; `deviations` (B,), by which they were divided;
-    `whole` (B, Y, X).
+    `sums` of the standardised halves; `deviations` (B,): the standard deviations by
+    which they were divided; `whole` (B, Y, X).
     """
     stack, deviation = _standardise(whole)
     power = geometry.project(np.square(np.abs(geometry.transform(stack))))
     a, b, c = (np.nan_to_num(item)[:, None] for item in (*deviations, deviation))
     band = slice(1, int(np.searchsorted(geometry.relative, _SMOOTH_BAND)))
     cross = (sums.cross * a * b)[:, band]
-    # where signal prevails, its own scatter hides the noise
+    # where the signal dominates, its scatter hides the noise
     weight = (1 - np.clip(sums.correlation[:, band], 0, 1)) ** 2
     noise_a, noise_b, noise_c = (
         np.maximum((weight * (part[:, band] * scale**2 - cross)).sum(axis=1), 0)
@@ -378,7 +376,7 @@ def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray
     level = np.clip(threshold, 0, 1 - 1e-6)
     signal = level / (1 - level)
     halves = signal / np.sqrt((signal + noise[:, :1]) * (signal + noise[:, 1:]))
-    return np.where(threshold < 1, halves, threshold)  # 1 and more is out of reach
+    return np.where(threshold < 1, halves, threshold)  # 1 and more is never reached
 
 
 def _of_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:

@@ -1,7 +1,7 @@
-"""Fourier ring correlation of two images, or of one image with itself split.
+"""Fourier ring correlation of two images, or of the halves of one image.
 
 The resolution is the inverse of the frequency at which the correlation falls below a
-threshold. Each result states its method or the reason why there is none.
+threshold. Each result states its method, or why there is no resolution.
 """
 
 import math
@@ -63,7 +63,7 @@ from napari_semsr.core import (
 _Stack = NDArray[np.floating]
 _ELECTRON = "e\N{SUPERSCRIPT MINUS}"
 
-# Measured: growth of the peak in a process, an image, or two, of 4000 x 4000 px
+# Measured: growth of peak memory, for one image, or two, of 4000 x 4000 px
 _BYTES_PER_PX, _BYTES_OF_TWO = 40.0, 59.0
 
 
@@ -79,12 +79,12 @@ class FrcOptions(Options):
     estimator: Estimator | None = option(
         None,
         "Estimator",
-        "Exact, the default, models the effect of the window on small blocks; "
-        "plain uses the rings.",
+        "Exact, the default, models the effect of the window on small blocks; plain "
+        "interpolates between the rings.",
         group=MORE,
     )
-    # In blocks of 64 px the plain curve was off by 9.8 % (median RMSE, measured on
-    # drawn pairs); with 0.25 by 10.8 %, with a Hann window by 10.7 %
+    # In blocks of 64 px the error of the plain estimate was 9.8 % (median RMSE on
+    # simulated pairs); with 0.25 it was 10.8 %, with a Hann window 10.7 %
     tukey: float = Field(
         default=0.5, ge=0, le=1, description="Tapered share of the window."
     )
@@ -129,9 +129,9 @@ class FrcOptions(Options):
     )
     allow_self: bool = option(
         False,
-        "Both may be of one acquisition",
-        "Compute it for images from one acquisition or derived from each other: "
-        "repeatability, not resolution.",
+        "Both may be from one acquisition",
+        "Measure also images from one acquisition, or derived from each other: the "
+        "result is repeatability, not resolution.",
         group=MORE,
     )
 
@@ -140,7 +140,7 @@ class FrcOptions(Options):
         calibration = self.gain, self.offset, self.read_noise
         if self.split != "binomial" and calibration != (1.0, 0.0, 0.0):
             msg = (
-                "the binomial split alone uses gain, offset and read noise; choose it "
+                "only the binomial split uses gain, offset and read noise; choose it "
                 "too (`split=binomial`)"
             )
             raise ValueError(msg)
@@ -160,12 +160,12 @@ _ENDS = Quantity("95 % interval", column="resolution_nm", shown=False)
 _MEAN = Quantity("Mean FRC below it", form=".3f")
 
 
-_FINEST_PX = 2.0  # shortest period in pixels, by Nyquist
-_NEAR = 1.1  # multiple of it above which smaller pixels hardly help; chosen
+_FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
+_NEAR = 1.1  # above this multiple of it, smaller pixels hardly help; chosen
 
 
 def beside_pixels(resolution_px: float | None) -> str:
-    """Compare a resolution with the finest that its pixels can show, as text.
+    """Compare a resolution with the finest that the pixels can show, as text.
 
     Empty without a resolution.
     """
@@ -173,7 +173,7 @@ def beside_pixels(resolution_px: float | None) -> str:
         return ""
     times = resolution_px / _FINEST_PX
     if times <= _NEAR:
-        return "the finest that these pixels can show: smaller ones may show more"
+        return "the finest that these pixels can show: smaller pixels may show more"
     return f"{times:.2g} times the finest that these pixels can show"
 
 
@@ -181,13 +181,13 @@ def beside_pixels(resolution_px: float | None) -> str:
 class FrcResult:
     """A correlation curve and the resolution read from it.
 
-    The resolution is the inverse of the crossing, in mean pixels and nm, in nm with the
-    error of the pixel size; `method` is for people to quote. The curve is of the rings
-    up to Nyquist, ring 0 left out: centres in cycles per mean pixel, correlation, what
-    it is held against, FFT samples in the full plane. `shape` was transformed, after
-    the second image was moved by `shift_px`. `cut_off_nm` is the shortest period that
-    the light carried, as the history of all images or an option tells; the means of the
-    curve are of both sides of its frequency, where there is a noise-free reference.
+    The resolution is the inverse of the crossing, in mean pixels and in nm; the
+    interval in nm includes the error of the pixel size. `method` is text for citation.
+    The curve is given for rings up to Nyquist, without ring 0: centres in cycles per
+    mean pixel, correlation, threshold, FFT samples in the full plane. `shape` is that
+    of the transform, after the second image was moved by `shift_px`. `cut_off_nm` is
+    the optical cut-off, from an option or the history of all images; with a noise-free
+    reference, the mean correlation below and above it is given.
     """
 
     resolution_px: Annotated[
@@ -232,13 +232,13 @@ class FrcResult:
     def verdict(self) -> str:
         """Assessment of the resolution."""
         if self.doubt:
-            return "to be doubted"
+            return "doubtful"
         beyond = beside_cut_off(self.resolution_nm, self.cut_off_nm)
         return beyond or beside_pixels(self.resolution_px)
 
     @property
     def beyond_cut_off(self) -> str:
-        """Warning if the resolution is finer than the optical cut-off, else empty."""
+        """Warning if the resolution is finer than the optical cut-off, or empty."""
         resolution, end = (self.resolution_nm, self.interval_nm), self.cut_off_nm
         cause = CAUSE_WITH_REFERENCE if self.reference else CAUSE_WITHOUT_REFERENCE
         return beyond_cut_off(*resolution, end, cause)
@@ -262,25 +262,25 @@ class FrcResult:
         }
 
 
-# One image of counts as two of half the dose, by binomial thinning.
+# Splitting an image of counts into two of half the dose, by binomial thinning.
 #
-# Counts that are Poisson distributed fall into two halves by tossing a coin for each:
-# both are Poisson distributed again, with half of the mean, and independent of each
-# other. Read noise is no count: the halves of its value would share its sign. So a
-# normal deviate of the same power is added to one half and taken from the other, after
-# which their noise is uncorrelated: of a mean of m counts with read noise of variance
-# R², both halves have the variance m/2 + R²/2 and the covariance 0.
+# Poisson-distributed counts are divided into two halves by tossing a coin for each
+# count: both halves are again Poisson distributed, with half of the mean, and
+# independent. Read noise is not a count: its halves would share its sign. So a normal
+# deviate of the same power is added to one half and subtracted from the other, which
+# makes their noise uncorrelated: for a mean of m counts with read noise of variance R²,
+# both halves have the variance m/2 + R²/2 and the covariance 0.
 
-_SEED = 0  # any: a measurement must give the same number again
-_ROWS = 256  # chosen: of which the counts are split at once
-_LARGEST = 2.0**62  # counts that the generator takes
-_NEGATIVE = -5.0  # standard errors of a mean; chosen: no chance
+_SEED = 0  # arbitrary, but fixed: measurements must be reproducible
+_ROWS = 256  # rows whose counts are split at once; chosen
+_LARGEST = 2.0**62  # largest count that the generator accepts
+_NEGATIVE = -5.0  # standard errors of a mean; chosen: not by chance
 
 
 def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph]:
-    """Split counts into two images of half the dose, in electrons; NaN stays."""
+    """Split counts into two images of half the dose, in electrons; NaN remains NaN."""
     exact = np.issubdtype(image.dtype, np.integer)
-    # whole grey levels of several electrons hide which of them it was
+    # grey levels of several electrons round the number of electrons
     rounding_variance = max(0.0, options.gain**2 - 1) / 12 if exact else 0.0
     spread = np.sqrt(options.read_noise**2 + rounding_variance)
     halves = np.empty((2, *image.shape), np.float32)
@@ -295,7 +295,7 @@ def thin(image: Micrograph, options: FrcOptions) -> tuple[Micrograph, Micrograph
         below += float(np.minimum(electrons, 0).sum(where=finite))
         number += int(np.count_nonzero(finite))
         halves[:, rows] = _split(electrons, finite, spread, rng)
-    # of noise alone, of mean 0, what lies below it has the mean 0.4 R
+    # the negative part of pure noise of mean 0 has the mean -0.4 R
     lowest = -0.4 * spread * number + _NEGATIVE * spread * np.sqrt(number)
     if number and (total < 0 or below < lowest - 0.5):
         msg = (
@@ -315,16 +315,16 @@ def _split(
     electrons = np.where(finite, electrons, np.nan)
     whole = np.clip(np.nan_to_num(np.rint(electrons)), 0, _LARGEST)
     heads = rng.binomial(whole.astype(np.int64), 0.5)
-    # below no count the power of both together is still that of the mean
+    # also for negative values, the total power of both is that of the mean
     power = np.maximum(spread**2 + np.nan_to_num(electrons - whole), 0)
     own = rng.standard_normal(electrons.shape) * np.sqrt(power) / 2
     half = heads - whole / 2 + own
     return np.stack([electrons / 2 + half, electrons / 2 - half]).astype(np.float32)
 
 
-# Whether two images may be correlated at all: grids, pixel sizes.
+# Requirements for correlating two images: grids, pixel sizes.
 
-_PIXEL_TOLERANCE = 1e-3  # chosen: files round; a pixel in a field of 1000
+_PIXEL_TOLERANCE = 1e-3  # chosen: files round values; one pixel in a field of 1000
 
 
 def check_grids(a: Micrograph, b: Micrograph) -> None:
@@ -349,8 +349,8 @@ def check_grids(a: Micrograph, b: Micrograph) -> None:
     if any(abs(v) > p / 2 for v, p in zip(away, a.scale, strict=True)):
         y, x = (format_number(abs(v)) for v in away)
         warn(
-            f"By their origins {a.name} and {b.name} lie {y} and {x} {a.unit} apart "
-            "(y, x); they are compared pixel by pixel all the same.",
+            f"According to their origins, {a.name} and {b.name} are {y} and {x} "
+            f"{a.unit} apart (y, x); they are compared pixel by pixel nevertheless.",
             "origins-differ",
         )
 
@@ -362,7 +362,7 @@ def resampling_from(
     y, x = round(shift[0]), round(shift[1])
     overlap = Box.of(a.shape).intersection(Box.of(b.shape).move((y, x)))
     if min(overlap.shape) < 1:
-        msg = f"Images must overlap once registered, got a shift of {shift} px."
+        msg = f"Images must overlap after registration, got a shift of {shift} px."
         raise ShapeError(msg, code="no-overlap")
     first, second = (
         image.replace(
@@ -376,7 +376,7 @@ def resampling_from(
 def common_cut_off(
     images: tuple[Micrograph, ...], sized_image: Micrograph, options: FrcOptions
 ) -> float | None:
-    """Return the cut-off in nm from the options, else from all images' histories.
+    """Return the cut-off in nm from the options, otherwise from all images' histories.
 
     None if the histories have none or differ, or if no pixel size is known.
     """
@@ -384,15 +384,15 @@ def common_cut_off(
     if stated_nm is not None and not has_size:
         msg = (
             f"The cut-off of {stated_nm:g} nm needs images with a pixel size, got "
-            "none: give `pixel_size_nm`."
+            "none: set `pixel_size_nm`."
         )
         raise OptionError(msg, code="pixel-size-missing")
     cut_offs = {find_cut_off(image, stated_nm) for image in images}
     return cut_offs.pop() if has_size and len(cut_offs) == 1 else None
 
 
-# Correlation at the finest rings from which all noise is the same, and no pattern that
-# two exposures share; chosen
+# Correlation at the finest rings above which all noise is shared, not just a pattern
+# common to two exposures; chosen
 _ALL_NOISE = 0.9
 _LAST_RINGS = 8  # chosen
 
@@ -403,13 +403,13 @@ class FrcPlan:
 
     options: FrcOptions
     single: bool  # One image is split
-    halves: bool  # The images are halves of a third one, which is measured
-    self_made: bool  # One is derived from the other, or both from one acquisition
-    tested: bool  # Whether their noise is to be tested as well as their histories
-    calibrated: Micrograph  # The first image that has a pixel size, else the first
-    thinned: bool = False  # The images share the counts of one
-    shift: FloatPair | None = None  # By which the second image is moved, px
-    cut_off_nm: float | None = None  # Shortest period that the light of all carried
+    halves: bool  # The images are halves of a third, whose resolution is measured
+    self_made: bool  # One is made from the other, or both from one
+    tested: bool  # Whether to test their noise as well as their histories
+    calibrated: Micrograph  # The first image with a pixel size, otherwise the first
+    thinned: bool = False  # The images are halves of the counts of one image
+    shift: FloatPair | None = None  # Shift of the second image, px
+    cut_off_nm: float | None = None  # Optical cut-off of all images
 
     @classmethod
     def of(
@@ -506,8 +506,8 @@ class FrcPlan:
         what = (
             "single-image FRC (diagonal split, white noise assumed)"
             if self.single
-            else "mosaic-halves (FRC of half the frames against the others, positions "
-            "shared, for all)"
+            else "mosaic-halves (FRC of two halves of the frames with common "
+            "positions, for all frames)"
             if self.halves
             else "single-image FRC (binomial split, Poisson noise of counts: gain "
             f"{options.gain:g}, offset {options.offset:g}, read noise "
@@ -521,13 +521,13 @@ class FrcPlan:
         plain = options.estimator == "plain"
         how = "first crossing of the rings" if plain else "likelihood fit"
         if under_lens:
-            how += f" under an ideal lens that ends at {self.cut_off_nm:.4g} nm"
+            how += f" with ideal optics of cut-off {self.cut_off_nm:.4g} nm"
         line = f"{what}, threshold {level}, {how}, Tukey window {options.tukey:g}"
         if self.shift is not None:
             y, x = self.shift
-            line += f"; second image moved by ({y:.2f}, {x:.2f}) px before"
+            line += f"; second image moved by ({y:.2f}, {x:.2f}) px first"
         if self.self_made:
-            line += "; images made from one acquisition: repeatability, not resolution"
+            line += "; images from one acquisition: repeatability, not resolution"
         return line
 
     def test_noise(
@@ -539,9 +539,9 @@ class FrcPlan:
     ) -> Self:
         """Test for noise shared by both images (Y, X), if histories do not decide.
 
-        `reason` and `correlation` (K,) are what was measured. Noise that two exposures
-        share in part is correlated noise; a reference may agree with an image of white
-        texture to the end.
+        `reason` and `correlation` (K,) are the results so far. Noise that two exposures
+        share partly is correlated noise; a reference may agree with an image of white
+        texture up to the highest frequency.
         """
         if b is None or not self.tested:
             return self
@@ -579,8 +579,8 @@ def finite_array(m: Micrograph) -> FloatArray:
     missing = data.size - int(np.count_nonzero(np.isfinite(data)))
     if missing:
         msg = (
-            f"A whole-image measure needs finite pixels, got {missing} NaN or infinite "
-            f"pixels in {m.name}; cut them off, or measure by blocks (an FRC "
+            f"A whole-image measure needs finite pixels, got {missing} NaN or "
+            f"infinite pixels in {m.name}; crop them, or measure by blocks (an FRC "
             "map)."
         )
         raise ReadError(msg, code="pixels-missing")
@@ -595,7 +595,7 @@ def measure_frc(
     whole: Micrograph | None = None,
     shift_px: FloatPair | None = None,
 ) -> FrcResult:
-    """Measure the resolution of two exposures, or of one, by ring correlation.
+    """Measure the resolution of two exposures, or of one, by Fourier ring correlation.
 
     Parameters
     ----------
@@ -610,8 +610,8 @@ def measure_frc(
         Mosaic of which `a` and `b` are halves with independent noise, in its units;
         the resolution is then that of `whole`.
     shift_px : tuple of float, optional
-        ``(y, x)`` by which `b` must be moved to lie on `a`: both are cut to what they
-        share by whole pixels, and the rest is a phase.
+        ``(y, x)`` by which `b` must be moved to match `a`: both are cropped to their
+        overlap in whole pixels, and the remaining shift is a phase factor.
     """
     plan = FrcPlan.of(a, b, options or FrcOptions(), whole, shift_px)
     options = plan.options
@@ -666,7 +666,7 @@ def measure_frc(
 def _interval(
     pixels: float | None, size: float | None, spread: float
 ) -> FloatPair | None:
-    """Compute the 95 % interval of a length from the deviation of its logarithm."""
+    """Compute the 95 % interval of a length from the standard error of its log."""
     if pixels is None or size is None:
         return None
     reach = math.exp(Z95 * spread)
@@ -676,12 +676,12 @@ def _interval(
 def measure_agreement(
     image: Micrograph, reference: Micrograph, *, cut_off_nm: float | None = None
 ) -> FrcResult:
-    """Measure the finest length at which an image agrees with a much better one.
+    """Measure the finest length at which an image agrees with a much better image.
 
-    The usual fit is local, and may find no crossing for a curve that dips and comes
-    back; the rings' first crossing is taken then. The reference counts as free of
-    noise. `cut_off_nm` is the shortest period that the light carried; by default from
-    the image's history.
+    The usual fit is local, and may find no crossing if the curve dips and recovers; the
+    first crossing of the rings is used then. The reference counts as free of noise.
+    `cut_off_nm` is the shortest period that the light transmitted; by default from the
+    image's history.
     """
     options = FrcOptions(reference=True, cut_off_nm=cut_off_nm)
     result = measure_frc(image, reference, options)

@@ -1,4 +1,4 @@
-"""Crossing of a curve with a threshold: ring by ring, or by a likelihood fit."""
+"""Crossing of a curve and a threshold, by interpolation between rings or a fit."""
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,7 +22,7 @@ Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Estimator = Literal["plain", "exact"]
 
-FIXED = 1 / 7  # = S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
+FIXED = 1 / 7  # S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,8 @@ class FrcCriterion:
     criterion: Criterion
     estimator: Estimator
     reference: bool  # The second image is nearly free of noise
-    single: bool  # The pair are diagonal halves of one image, whose crossing is wanted
-    # Where a lens passes nothing more, cycles per mean pixel of the images
+    single: bool  # The pair are diagonal halves of one image, to be measured
+    # Optical cut-off, cycles per mean pixel of the images
     end: float | None = None
 
     def threshold(self, samples: FloatArray) -> FloatArray:
@@ -42,7 +42,7 @@ class FrcCriterion:
         .. [1] M. van Heel, M. Schatz, J. Struct. Biol. 151, 250 (2005), eq. 17,
            doi:10.1016/j.jsb.2005.05.009.
 
-        `samples` (K,); gives (K,).
+        `samples` (K,); returns (K,).
         """
         count = np.maximum(samples, 1)
         if self.criterion == "half-bit":
@@ -61,8 +61,8 @@ class FrcCriterion:
     ) -> "Fit":
         """Find the crossings of curves by the chosen estimator; `curve` (B, K).
 
-        `threshold` (K,), or (B, K) where each pair has its own; `floor`, as `threshold`
-        would be for 1/7: rings below it tell little.
+        `threshold` (K,), or (B, K) if it differs between pairs; `floor`: the same for a
+        threshold of 1/7, below which rings contribute little.
         """
         if self.estimator == "plain":
             start = 2 if self.criterion == "3-sigma" else 1
@@ -82,21 +82,21 @@ class FrcCriterion:
 class Fit:
     """Crossings of a batch of curves."""
 
-    # (B,) Frequency, cycles per mean pixel; NaN where there is no crossing
+    # (B,) Frequency, cycles per mean pixel; NaN if there is no crossing
     crossing: FloatArray
-    # (B,) Standard deviation of its logarithm, and what of it is no noise
+    # (B,) Standard deviation of its logarithm, and its part not due to noise
     spread: FloatArray
     misfit: FloatArray
-    # (B,) Whether the curve lies above the threshold anywhere below Nyquist
+    # (B,) Whether the curve exceeds the threshold anywhere below Nyquist
     above: BoolArray
-    # (B,) Whether it was read as one under a lens with a known end
+    # (B,) Whether it was fitted with the known optical cut-off
     under_lens: BoolArray
 
 
 def _plain(
     curve: FloatArray, geometry: Geometry, threshold: FloatArray, start: int
 ) -> Fit:
-    """Find the rings' first crossing, and its spread from noise over slope."""
+    """Find the first crossing of the rings, and its spread: noise over slope."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
     crossing = first_crossing(curve, threshold, frequency, start=start)
@@ -133,7 +133,7 @@ def first_crossing(
 ) -> FloatArray:
     """Find the first downward crossing of each curve, interpolated between rings.
 
-    `curve` (B, K); `threshold` (K,) or (B, K); `frequency` (K,); gives (B,).
+    `curve` (B, K); `threshold` (K,) or (B, K); `frequency` (K,); returns (B,).
     """
     excess = curve[:, start:] - threshold[..., start:]
     down = (excess[:, :-1] >= 0) & (excess[:, 1:] < 0)
@@ -168,40 +168,40 @@ def slope_at(
     return np.where(np.isfinite(crossing), slope, np.nan)
 
 
-# What a window does to the spectrum of a small block: leakage between rings.
+# Effect of a window on the spectrum of a small block: leakage between rings.
 #
 # The expected power of a windowed, mean-free block at frequency k is the true spectral
-# density smeared by a kernel that depends on the window and the block alone,
+# density smeared by a kernel that depends only on the window and the block,
 #
 #     E |F(k)|² = ∫ S(f) |W(k - f) - W(k) D(f)|² df,
 #
-# with W the transform of the window and D that of the block's own outline (the second
-# term is the mean that was taken off). For a density that depends on radius only, ring
-# means of the smeared density are linear in the density at a set of radial nodes: a
-# matrix, worked out once for each block size.
+# with W the transform of the window and D that of the block's outline (the second term
+# is the subtracted mean). For a density that depends on radius only, ring means of the
+# smeared density are linear in the density at a set of radial nodes: a matrix, computed
+# once for each block size.
 
-# How finely the integral is summed; all chosen. With these the rows of the matrix sum
-# to one within 0.002 (held by a test at 32 and 48 px), and the bias that
-# `benchmarks/frc_accuracy.py` prints stays within 1 % or so (docs/validation/frc.md).
+# Sampling of the integral; chosen so that the rows of the matrix sum to one within
+# 0.002 (tested at 32 and 48 px), and the bias printed by `benchmarks/frc_accuracy.py`
+# is at most about 1 % (docs/validation/frc.md).
 _NODES_PER_RING = 4  # radial nodes
-_FINE = 2  # points of the kernel per bin of the spectrum
-_MARGIN = 2  # rings beyond the last one whose signal leaks into it
+_FINE = 2  # samples of the kernel per bin of the spectrum
+_MARGIN = 2  # rings beyond the last one that leak into it
 
-# How far leakage is followed, in bins: further in small blocks, where it is the larger
-# error than noise (raw curves read up to 44 % too fine, measured at 64 px); in larger
-# ones time counts. Chosen.
+# Reach of the modelled leakage, in bins: larger in small blocks, where leakage is a
+# larger error than noise (at 64 px raw curves gave up to 44 % too fine a result);
+# smaller in large blocks, to save time. Chosen.
 _REACH_SMALL = 16
 _REACH_LARGE = 8
 _SMALL = 160  # largest side of a small block, px
 
-# Samples that stand for a ring: all of the inner rings, six angles of the others, where
-# neighbouring samples see the same kernel; chosen.
+# Samples that represent a ring: all samples of inner rings, six angles of the others,
+# as the kernel is the same for neighbouring samples; chosen.
 _WHOLE = 24
 _ANGLES = 6
 
 
 def _response(weights: FloatArray, offset: FloatArray) -> FloatArray:
-    """Transform a symmetric window about its middle, at offsets in bins."""
+    """Transform a symmetric window about its centre, at offsets in bins."""
     size = weights.size
     place = np.arange(size) - (size - 1) / 2
     phase = np.outer(offset, place) * (2 * np.pi / size)
@@ -236,8 +236,8 @@ class _Axis:
 def _choose(rings: Rings, ring: int) -> tuple[NDArray[np.intp], FloatArray]:
     """Choose representative samples ``(n, 2)`` of a ring, and their weights.
 
-    The kernel is the same in all four quadrants, so one is enough. Small rings are
-    taken whole, large ones at evenly spread angles.
+    The kernel is the same in all four quadrants, so one is enough. All samples of small
+    rings are used, and evenly spaced angles of large ones.
     """
     sides = [
         n * p * rings.bin_width for n, p in zip(rings.shape, rings.pitch, strict=True)
@@ -261,7 +261,7 @@ def mix_rings(
 ) -> tuple[FloatArray, FloatArray]:
     """Return the matrix from spectral density at radial nodes to ring means.
 
-    Gives (I,), frequencies of the nodes, cycles per mean pixel.
+    Also returns (I,), frequencies of the nodes, cycles per mean pixel.
     """
     complete = geometry.rings.complete
     last = complete if last is None else last
@@ -272,7 +272,7 @@ def mix_rings(
     return matrix[first - 1 : last - 1, :node_count], nodes[:node_count]
 
 
-@lru_cache(maxsize=8)  # up to 200 kB each; chosen: a job has one or two block sizes
+@lru_cache(maxsize=8)  # up to 200 kB each; chosen: jobs use one or two block sizes
 def _mix_all(
     shape: IntPair, pitch: FloatPair, taper: float
 ) -> tuple[FloatArray, FloatArray]:
@@ -315,63 +315,64 @@ def _compute(
 
 # The exact estimator: a likelihood fit of the signal-to-noise spectrum of a block.
 #
-# The spectral signal-to-noise near the crossing is modelled as
-# ``ln s(u) = a - b ln u - c u²`` of the frequency u: an object whose spectrum falls by
-# a power, under a Gaussian transfer, which c >= 0 says does not sharpen. The window's
-# leakage mixes it into ring values (the matrix above), a ring's correlation follows
-# from those, and the parameters maximise the likelihood of the measured correlations.
-# Where it is known at which frequency the lens ends, the power that an ideal one passes
-# is a factor of s. `docs/validation/frc.md` derives every step.
+# The spectral signal-to-noise near the crossing is modelled as ``ln s(u) = a - b ln u -
+# c u²`` of the frequency u: an object with a power-law spectrum and a Gaussian transfer
+# function, which does not sharpen as c >= 0. The window's leakage mixes it into ring
+# values (the matrix above), from which the correlation of each ring follows, and the
+# parameters maximise the likelihood of the measured correlations. If the optical
+# cut-off is known, the power transmitted by ideal optics is a factor of s.
+# `docs/validation/frc.md` derives every step.
 
-# What no ring statistics explain, in ln q (one sigma): the largest of three, chosen so
-# that intervals hold the truth of objects of other forms than the model's, too
-# (docs/validation/frc.md, "Intervals"): a floor; where ln S falls far within the rings
-# that count, as under a lens that ends, a share of that fall; where it is shallow, as
-# of 1/q² objects, an error of ln S over its slope.
+# Model error in ln q (one sigma): the largest of three terms, chosen so that intervals
+# include the true value also for objects that differ from the model
+# (docs/validation/frc.md, "Intervals"): a floor; a share of the fall of ln S within the
+# rings used, which is large close to an optical cut-off; an error of ln S over its
+# slope, which is large for shallow spectra, as of 1/q² objects.
 _FLOOR = 0.03
 _MISFIT_OF_FALL = 0.012
 _MISFIT_OF_LEVEL = 0.5
 
-# Rings that count: as far as a dozen reach beyond the pilot crossing, but at least 0.15
-# and at most 0.55 of it, and below it 5/6 of that (docs/validation/frc.md). In
-# blocks of 64 px the fit was measured with rings out to 1.6; the rest is chosen.
+# Rings used: a dozen beyond the pilot crossing, but at least to 0.15 and at most to
+# 0.55 of it, and below it 5/6 of that (docs/validation/frc.md). In blocks of 64 px the
+# fit was validated with rings up to 1.6; the rest is chosen.
 _WIDEST, _NARROWEST = 0.55, 0.15
 _RINGS_WANTED = 12.0
 _LOWER_SHARE = 5 / 6
-_FEWEST = 5  # inner rings that always count; chosen: three parameters need more
+_FEWEST = 5  # inner rings always used; chosen: three parameters need more
 
-# Fisher scoring; chosen: in trials about ten damped steps were enough, and a step of
-# 0.003 in ln S is a tenth of the 3 % that the model cannot know.
+# Fisher scoring; chosen: about ten damped steps were enough in trials, and a step of
+# 0.003 in ln S is a tenth of the model error of 3 %.
 _STEPS = 12
 _STRIDE = 3.0
 _CONVERGENCE = 3e-3
 
-_LIMIT = 30.0  # of ln S; chosen: exp(30) is beyond any image, exp(700) overflows
+_LIMIT = 30.0  # limit of ln S; chosen: exp(30) is beyond any image, exp(700) overflows
 
-# The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen, so
-# that a curve without slope has one answer too.
+# The "very weak quadratic penalty" on a, b and c of docs/validation/frc.md; chosen so
+# that a curve without slope has a unique solution too.
 _RIDGE = np.array([1e-4, 4e-2, 4e-3])
-_ZERO_PENALTY = 1e9  # that on c where c is held at 0
+_ZERO_PENALTY = 1e9  # penalty on c to keep it at 0
 
-# Under a lens b is an object's alone, 0 to 3, and blur besides the lens is the
-# exception: the penalty on b has a deviation of 2, and c costs in proportion. Chosen on
-# drawn pairs under ideal lenses, blurred ones too (docs/validation/frc.md).
+# With a known cut-off, b describes the object only, 0 to 3, and additional blur is the
+# exception: the penalty on b has a standard deviation of 2, and that on c is
+# proportional. Chosen on simulated pairs with ideal optics, with and without blur
+# (docs/validation/frc.md).
 _RIDGE_OF_LENS = np.array([1e-4, 0.25, 4e-3])
 _COST_OF_BLUR = np.array([0.0, 0.0, 0.25])
-# Of the log-likelihood that the end of a lens may cost before something is seen beyond
-# it, and the curve is read without; chosen: by chance in fewer than one of a thousand
+# Loss of log-likelihood above which there is signal beyond the cut-off, and the fit
+# without it is used; chosen: by chance in fewer than one of a thousand
 _MOST_LOSS = 6.0
-_FAR = 0.4  # of the end, where T is smooth and the fit without it as right; chosen
+_FAR = 0.4  # of the cut-off: below, T is smooth and the plain fit as good; chosen
 
-_LEAST = 1e-2  # of u, where ln u ends; chosen: rings count from 0.08 of the pilot on
-_CLOSE = 1e-9  # chosen: so near to a correlation of 1, where ln(1 - r²) has no value
+_LEAST = 1e-2  # smallest u in ln u; chosen: rings are used from 0.08 of the pilot on
+_CLOSE = 1e-9  # chosen: distance from a correlation of 1, where ln(1 - r²) is infinite
 
 
 def _pilot(curve: FloatArray, level: FloatArray, geometry: Geometry) -> FloatArray:
     """Estimate a rough crossing of each curve, smoothed over neighbouring rings."""
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
-    # each ring averaged with those within a tenth of its frequency
+    # each ring is averaged with those within a tenth of its frequency
     place = np.arange(rings)
     near = np.abs(place[:, None] - place) <= np.maximum(1.0, 0.1 * place)[:, None]
     weight = np.where(near, geometry.effective[:rings], 0.0)
@@ -394,8 +395,8 @@ def _half_range(pilot: FloatArray, geometry: Geometry) -> FloatArray:
 def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
     """Weight each ring by its distance from the pilot crossing, ``(B, K)``.
 
-    The model is local. Small blocks need rings out to 1.55 times the crossing; where
-    rings abound, fewer and nearer ones serve, and the model's shape matters less.
+    The model is local. Small blocks need rings up to 1.55 times the crossing; if there
+    are many rings, those closer to it suffice, and the model's shape matters less.
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
@@ -410,7 +411,7 @@ def _influence(pilot: FloatArray, geometry: Geometry) -> FloatArray:
 
 
 def _start(curve: FloatArray, weight: FloatArray, basis: FloatArray) -> FloatArray:
-    """Estimate start parameters by a weighted line of logit correlation over u²."""
+    """Estimate start parameters by a weighted line fit of logit correlation over u²."""
     inner_curve = np.clip(curve, 0.03, 0.98)
     value = np.log(inner_curve / (1 - inner_curve))
     w = weight * (inner_curve * (1 - inner_curve)) ** 2
@@ -456,7 +457,7 @@ class _FitState:
     def adopt(
         self, other: "_FitState", places: NDArray[np.intp], better: BoolArray
     ) -> None:
-        """Copy improvements from another state, of the pairs at `places`."""
+        """Copy improvements from another state for the pairs at `places`."""
         to = places[better]
         self.theta[to] = other.theta[better]
         self.value[to] = other.value[better]
@@ -472,11 +473,11 @@ class _CrossingFit:
     weight: FloatArray
     falls: FloatArray  # ln u and u² of the nodes
     ends: FloatArray
-    lens: FloatArray  # (J,) what a lens passes at the nodes, ln T²
+    lens: FloatArray  # (J,) ln T² of ideal optics at the nodes
     matrix: FloatArray
     power: float
     ridge: FloatArray
-    cost: FloatArray  # of each parameter in proportion
+    cost: FloatArray  # proportional penalty of each parameter
 
     def only(self, places: NDArray[np.intp]) -> "_CrossingFit":
         return replace(
@@ -506,9 +507,9 @@ class _CrossingFit:
 
 
 def _maximise(problem: _CrossingFit, theta: FloatArray) -> _FitState:
-    """Maximise by Fisher scoring, damped if a step would lower the likelihood.
+    """Maximise by Fisher scoring; steps that lower the likelihood are damped.
 
-    Pairs leave the batch as soon as their steps have become small.
+    Pairs leave the batch as soon as their steps are small.
     """
     state = problem.at(theta)
     damping = np.full(theta.shape[0], 1e-2)
@@ -544,7 +545,7 @@ def _fit(problem: _CrossingFit, theta: FloatArray) -> _FitState:
 
 
 def _lens_power(x: FloatArray) -> FloatArray:
-    """Compute ln T², the power passed by an ideal lens; frequency over its cut-off."""
+    """Compute ln T², the power passed by ideal optics; `x`: frequency over cut-off."""
     power = np.square(ideal_transfer(x))
     return np.asarray(np.log(np.maximum(power, np.exp(-2 * _LIMIT))))
 
@@ -552,7 +553,7 @@ def _lens_power(x: FloatArray) -> FloatArray:
 def _fit_under_lens(
     problem: _CrossingFit, frequency: FloatArray, nodes: FloatArray, end: float
 ) -> _FitState:
-    """Fit curves as those of images under a lens; `frequency` (J,) of their rings."""
+    """Fit curves with a known optical cut-off; `frequency` (J,) of their rings."""
     lens_power = _lens_power(frequency / end)
     inner_curve = np.clip(problem.curve, 0.03, 0.98)
     weight = problem.weight * np.exp(lens_power)
@@ -576,10 +577,10 @@ def fit_crossing(
 ) -> Fit:
     """Fit each curve around its crossing and return the model's crossing.
 
-    `curve` (B, K); `threshold`, `floor` (K,) or (B, K): around the higher of both the
-    model is laid; `reference`: the second image is nearly free of noise, so a ring's
-    correlation is the root of what two noisy images would give; `end`: cycles per mean
-    pixel beyond which a lens passes nothing, unless a curve says otherwise.
+    `curve` (B, K); `threshold`, `floor` (K,) or (B, K): the model is centred on the
+    higher of both; `reference`: the second image is nearly free of noise, so a ring's
+    correlation is the root of that of two noisy images; `end`: optical cut-off in
+    cycles per mean pixel, ignored for curves that contradict it.
     """
     rings = geometry.rings.complete
     frequency = geometry.rings.frequency[:rings]
@@ -613,7 +614,7 @@ class _Model:
 
     theta: FloatArray
     pilot: FloatArray
-    ends: FloatArray  # of the lenses; infinite without one
+    ends: FloatArray  # optical cut-offs; infinite if not used
 
     def at(self, frequency: FloatArray) -> FloatArray:
         """Evaluate ln S at frequencies (B, F)."""
@@ -631,7 +632,7 @@ class _Model:
         return np.asarray(np.maximum(fall, 1e-6))
 
 
-_HALVINGS = 12  # of a quarter of a ring; chosen: far below any spread
+_HALVINGS = 12  # bisections of a quarter of a ring; chosen: far below any spread
 
 
 def _log_odds(level: FloatArray, power: float) -> FloatArray:
@@ -648,9 +649,9 @@ def _read(
     threshold: FloatArray,
     power: float,
 ) -> Fit:
-    """Find the model's crossing, and its spread by the delta method and by misfit.
+    """Find the model's crossing, its spread by the delta method, and the model error.
 
-    `inner` (B,), over the pilot: from there on rings count in full.
+    `inner` (B,), over the pilot: rings from there on have full weight.
     """
     theta, pilot = model.theta, model.pilot
     fine = np.linspace(0, frequency[-1], 4 * (frequency.size - 1) + 1)
@@ -665,7 +666,7 @@ def _read(
     above: BoolArray = np.asarray(
         (curve_values[:, start:] >= target[:, start:]).any(axis=1)
     )
-    # towards its end a lens falls too steeply for a straight line between places
+    # close to the cut-off the transfer falls too steeply for linear interpolation
     low = (
         np.floor(first_crossing(curve_values, target, fine, start=start) / fine[1])
         * fine[1]

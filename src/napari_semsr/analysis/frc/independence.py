@@ -1,4 +1,4 @@
-"""Check that two images are independent exposures, by history and noise."""
+"""Check by history and noise that two images are independent exposures."""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ from napari_semsr.core import (
     read_box,
 )
 
-# Histories: the images whose noise is in another image.
+# Histories: which images pass their noise on to another.
 #
-# Noise passes on from an image to all that is made of it, except where an image is
-# simulated: there the input is the object, and the noise is new.
+# An image passes its noise on to all images derived from it, except for simulated
+# images: there the input is the object, and the noise is new.
 
-_Key = tuple[str, str]  # digest, and which image or frame of it; "" for any
+_Key = tuple[str, str]  # digest, and the image or frame in it; "" for any
 _NOISE = "photons", "read_noise"  # options of a degradation that adds new noise
 
 
@@ -40,7 +40,7 @@ def _ancestors(
 ) -> Iterator[tuple[_Key, bool]]:
     """Iterate over all images of a history, with whether their noise is passed on.
 
-    `split`: halves of a mosaic are made of their own frames, else of all.
+    `split`: halves of a mosaic are made of their own frames, otherwise of all.
     """
     if record is None:
         return
@@ -55,12 +55,12 @@ def _ancestors(
     for item in record.inputs:
         base, _, part_name = (item.digest or "").partition("#")
         if is_stitched and item.role != "frames":
-            continue  # positions, flat field
+            continue  # positions or a flat field, not frames
         if base:
-            # with nothing chosen, the first image of a file or each of them
+            # without a selection: the first image of a file, or each of them
             frames = half["frames"] if half else (part_name,)
             yield from (((base, frame), noisy) for frame in frames)
-        if not is_stitched:  # a mosaic records the history of its first frame alone
+        if not is_stitched:  # a mosaic records only the history of its first frame
             yield from _ancestors(item.provenance, noisy=noisy, split=split)
 
 
@@ -77,10 +77,10 @@ def not_independent(
 ) -> bool:
     """Check whether histories show that two images share their noise.
 
-    So do an image and what was made of it, and two images made of one. Halves of one
-    mosaic do not, unless a network enhanced both: it draws alike in both. A single
-    image is not independent if a network made it. `reference`: `b` may be the object of
-    which `a` was simulated.
+    They do if one was derived from the other, or both from one image. Halves of one
+    mosaic do not, unless a network enhanced both, since it may invent the same in both.
+    A single image is not independent if a network made it. `reference`: `b` may be the
+    object from which `a` was simulated.
     """
     histories = [None if image is None else image.provenance for image in (a, b)]
     by_network = [
@@ -95,7 +95,7 @@ def not_independent(
         and record.reproducible_record() == other.reproducible_record()
     )
     if alike and not any(by_network):
-        return False  # planes of one stack; the same plane is identical
+        return False  # planes of one stack; equal ones are found as identical
     ancestors = [
         list(_ancestors(record, split=not all(by_network))) for record in histories
     ]
@@ -109,9 +109,9 @@ def not_independent(
 
 
 def known_independent(a: Micrograph, b: Micrograph) -> bool:
-    """Check whether both images' noise is simulated, or from frames of one scan.
+    """Check whether both images' noise is simulated, or from other frames of a scan.
 
-    Of images that `not_independent` does not refuse.
+    For images that `not_independent` accepts.
     """
     noisy_ancestors = [
         [key for key, noisy in _ancestors(image.provenance) if noisy]
@@ -124,37 +124,37 @@ def known_independent(a: Micrograph, b: Micrograph) -> bool:
     return all_simulated or bool(bases[0] & bases[1])
 
 
-# Noise: correlation that the signal of an image cannot explain.
+# Noise: correlation that the signal cannot explain.
 #
-# The noise of a raw image is white along one axis at least: along both for a camera,
-# from line to line for a scan whose detector is slow. So the spectrum along this axis
-# ends in a floor of noise. What rises above the floor is at most the signal, which is
-# assumed to fall by the square of the frequency or faster. Two exposures correlate by
-# at most sqrt(S / (S + N)), with S and N the signal and the noise of either. More than
-# that is shared noise. Where the spectrum falls to its end, because an image was
-# filtered, nothing is concluded.
+# The noise of a raw image is white along at least one axis: along both for a camera,
+# from line to line for a scan with a slow detector. So the spectrum along this axis
+# ends in a noise floor. The power above the floor is at most that of the signal, which
+# is assumed to fall with the square of the frequency or faster. Two exposures correlate
+# by at most sqrt(S / (S + N)), with S and N the signal and noise power of either. A
+# higher correlation is due to shared noise. If the spectrum falls up to the highest
+# frequency, because an image was filtered, nothing is concluded.
 
-_BLOCK_PX = 64  # chosen: narrow enough to find quiet places between objects
-_LARGEST_PX = 1024  # of a side, in the middle; chosen: 0.2 s
-# cycles per pixel, along both axes; chosen: not the lowest, where shading is
+_BLOCK_PX = 64  # chosen: small enough to find empty areas between objects
+_LARGEST_PX = 1024  # side of the central part that is tested; chosen: 0.2 s
+# cycles per pixel, along both axes; chosen: above the frequencies of shading
 _BANDS = np.array([0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.501])
 _MIDDLES = (_BANDS[1:] + _BANDS[:-1]) / 2
-_FLOOR = 8  # bands from which the floor is measured: 0.4 and above
-_POOLS = (1, 1), (2, 2), (3, 2), (4, 3), (6, 3)  # bands across and along; chosen
-# Independent samples in a block for each of its Fourier samples: of a Hann window, at
-# steps of half a block
+_FLOOR = 8  # first band of the noise floor: 0.4 and above
+_POOLS = (1, 1), (2, 2), (3, 2), (4, 3), (6, 3)  # pooled bands across and along; chosen
+# Independent samples per Fourier sample of a block, with a Hann window and steps of
+# half a block
 _EFFECTIVE = 0.125
-_QUIET = 0.25  # share of blocks with the least power, which show the least signal
-_FEW = 32  # blocks from which quiet ones are chosen
-_LOW = 5  # bands by which they are chosen: up to 0.25
+_QUIET = 0.25  # share of blocks used: those with the least power, hence least signal
+_FEW = 32  # least number of blocks for choosing quiet ones
+_LOW = 5  # number of bands by which they are chosen: up to 0.25
 _TINY = float(np.finfo(float).tiny)
 # Chosen on simulated images and real pairs
-_SLOPE = 0.04  # of the floor that may be no noise
+_SLOPE = 0.04  # share of the floor that may not be noise
 _MOST = 0.75  # share of the pooled bands that must not lie below the floor
-_DIP = 0.1  # by which a spectrum may lie below its floor
-_MARGIN = 1.5  # standard errors of the signal's share
+_DIP = 0.1  # share by which a spectrum may be below its floor
+_MARGIN = 1.5  # standard errors of the signal's share allowed
 _Z = 4.5
-_EXCESS = 0.15  # of correlation, above that of the signal
+_EXCESS = 0.15  # least excess of correlation over that of the signal
 
 
 def shares_unexplained_noise(
@@ -166,9 +166,9 @@ def shares_unexplained_noise(
 ) -> bool:
     """Check whether two images correlate more than their signals can explain.
 
-    `first`, `second` (Y, X), lazy or not; blocks with missing pixels are left out.
+    `first`, `second` (Y, X), lazy or not; blocks with missing pixels are ignored.
     `shift`: ``(y, x)`` in pixels by which the second is to be moved; `reference`: the
-    second is nearly free of noise, so that its own spectrum says nothing.
+    second is nearly free of noise, so that its own spectrum is not used.
     """
     one, other = (
         read_box(data, central_box(data.shape, _LARGEST_PX)) for data in (first, second)
@@ -195,7 +195,7 @@ def _block_spectra(
 ) -> tuple[FloatArray, FloatArray]:
     """Compute mean powers and cross-power of both images in bands, (N, 3, K, K).
 
-    The bands are along y and x; also gives the effective samples in each (K, K).
+    The bands are along y and x; also returns the effective samples in each (K, K).
     """
     side = min(_BLOCK_PX, *first.shape)
     step = max(side // 2, 1)
@@ -212,7 +212,7 @@ def _block_spectra(
     views = (
         sliding_window_view(i, (side, side))[::step, ::step] for i in (first, second)
     )
-    for a, b in zip(*views, strict=True):  # row by row of blocks
+    for a, b in zip(*views, strict=True):  # one row of blocks at a time
         finite = np.isfinite(a).all(axis=(1, 2)) & np.isfinite(b).all(axis=(1, 2))
         parts = [part[finite].astype(float) for part in (a, b)]
         one, other = (
@@ -229,7 +229,7 @@ def _block_spectra(
 
 
 def _pool(values: FloatArray, across: int, along: int) -> FloatArray:
-    """Sum (K, K) over all rectangles of so many bands."""
+    """Sum (K, K) over all rectangles of a given number of bands."""
     sums: FloatArray = sliding_window_view(values, (across, along)).sum(axis=(2, 3))
     return sums
 
@@ -238,7 +238,7 @@ def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
     """Check whether a correlation exceeds that of the signal in either image.
 
     `mean` (3, K, K): powers and cross-power in bands across and along the axis along
-    which the noise of the image with the number `noisy` is white; `samples` (K, K).
+    which the noise of the image with index `noisy` is white; `samples` (K, K).
     """
     last = samples[:, _FLOOR:]
     in_floor = last.sum(axis=1, keepdims=True)
@@ -248,7 +248,7 @@ def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
     power = powers[noisy]
     square = _MIDDLES[:, None] ** 2 + _MIDDLES**2
     fall = 1 - square / square[:, _FLOOR:].mean(axis=1, keepdims=True)
-    # the bands next to each other in which the spectrum does not lie below the floor
+    # adjacent bands in which the spectrum is not below the floor
     error = np.sqrt(1 / samples + 1 / in_floor)
     level = np.flip(power * (1 + 3 * error) > 1 - _DIP, axis=1)
     level = np.flip(np.logical_and.accumulate(level, axis=1), axis=1)
@@ -263,7 +263,8 @@ def _exceeds(mean: FloatArray, samples: FloatArray, noisy: int) -> bool:
         own = (a, b)[noisy]
         correlation = pool(weight * cross) / total / np.sqrt(a * b)
         signal = pool(weight * (power - 1 + _SLOPE) / fall) / total
-        # of the power, and of the floor, which is one for all bands along the axis
+        # errors of the power, and of the floor, which is the same for all bands of the
+        # axis
         variance = pool(weight**2 * (power / fall) ** 2 / samples) / total**2
         of_floor = pool(weight / fall / np.sqrt(in_floor)) / total
         variance += of_floor**2 / max(1.0, 0.7 * across)

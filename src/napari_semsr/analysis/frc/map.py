@@ -1,8 +1,8 @@
 """Local resolution: the Fourier ring correlation of every block of a field.
 
-The field is read strip by strip, so memory stays bounded however large or lazy it is.
-Blocks without a crossing stay NaN and carry a reason; filling them is a separate step
-that leaves both visible.
+The field is read strip by strip, so that memory is bounded for fields of any size.
+Blocks without a crossing remain NaN and have a reason; filling them is a separate step
+that keeps both.
 """
 
 import math
@@ -64,12 +64,12 @@ class BlockSummary:
 class FrcMap:
     """Local resolution over a field; arrays are (Y, X), a value for each block."""
 
-    # Resolution in `unit`, filled if that was asked for; its pixel size is the step,
-    # its origin the centre of the first block
+    # Resolution in `unit`, filled if requested; its pixel size is the step, its origin
+    # the centre of the first block
     map: Micrograph
-    measured: Float32Array  # The same before filling, NaN without a crossing
+    measured: Float32Array  # The same before filling; NaN without a crossing
     filled: BoolArray  # Blocks that were filled
-    # 0 where there is a crossing, else the place in `reason_names` plus one
+    # 0 if there is a crossing, otherwise the index in `reason_names` plus one
     reasons: NDArray[np.uint8]
     # Standard deviation of the resolution's logarithm in each block
     relative_sd: Float32Array
@@ -77,18 +77,18 @@ class FrcMap:
     step: int
     unit: str
     method: str
-    # Shared noise that is seen in all blocks pooled, although single blocks may be too
-    # small to show it
+    # Reason found with all blocks pooled, as single blocks may be too small to show
+    # shared noise
     field_reason: str | None = None
     reason_names: tuple[str, ...] = REASONS
-    incomplete: int = 0  # Blocks in which an image has a pixel without a grey value
+    incomplete: int = 0  # Blocks with missing pixels in an image
     shift_px: FloatPair | None = None  # ``(y, x)`` by which the second image was moved
-    # The same by the pixel size, which errs in all blocks alike; 0 where nobody told
+    # Relative error of the pixel size, common to all blocks; 0 if unknown
     size_error: float = 0.0
-    # What of it is no noise, but a curve that is not as the fit has it, likewise
-    # (median)
+    # Part of `relative_sd` due to curves that differ from the fitted model (median),
+    # common to all blocks
     model_error: float = 0.0
-    cut_off_nm: float | None = None  # Shortest period that the light carried
+    cut_off_nm: float | None = None  # Optical cut-off
 
     @property
     def blocks(self) -> int:
@@ -107,17 +107,17 @@ class FrcMap:
         return {name: int(n) for name, n in zip(REASONS, counts, strict=True) if n}
 
     def percentile(self, share: float) -> float | None:
-        """Take a percentile of the resolutions, in `unit`; None if all failed."""
+        """Return a percentile of the resolutions, in `unit`; None if all failed."""
         finite = self.measured[np.isfinite(self.measured)]
         return float(np.percentile(finite, share)) if finite.size else None
 
     @property
     def median_interval(self) -> FloatPair | None:
-        """Compute the 95 % interval of the median, in `unit`.
+        """95 % interval of the median, in `unit`.
 
-        By the blocks' noise, of which those that overlap count by the area that is
-        theirs alone, and by what errs in all alike: the fit's form and the pixel size.
-        None where all failed.
+        From the noise of the blocks, of which overlapping ones count in proportion to
+        the area of their own, and from common errors: those of the model and the pixel
+        size. None if all failed.
         """
         median = self.percentile(50)
         finite = np.isfinite(self.measured)
@@ -146,7 +146,7 @@ class FrcMap:
 
     @property
     def median_nm(self) -> float | None:
-        """Median resolution in nm; None when uncalibrated or all blocks failed."""
+        """Median resolution in nm; None if uncalibrated or if all blocks failed."""
         return self._nm(50)
 
     @property
@@ -160,14 +160,14 @@ class FrcMap:
         return self._nm(90)
 
 
-# Side of a block, px. Of pairs with a crossing at 4.187 px the plain curve was measured
-# to read 3.95 ± 0.33 px in blocks of 48, 4.13 ± 0.19 in 64, 4.20 ± 0.13 in 128.
+# Side of a block, px. For pairs with a crossing at 4.187 px the plain curve gave 3.95 ±
+# 0.33 px in blocks of 48, 4.13 ± 0.19 in 64, 4.20 ± 0.13 in 128.
 _PAIR_BLOCK = 64
-_SINGLE_BLOCK = 128  # = 2 * 64: its halves have 64
-_SMALLEST_BLOCK = 16  # as the smallest side that `blocks` measures; docs/frc.md
+_SINGLE_BLOCK = 128  # 2 * 64: its halves have 64
+_SMALLEST_BLOCK = 16  # the smallest side that `blocks` measures; docs/frc.md
 
 # Memory; chosen: 1 MB of float32 stays in the cache of a core, 32 MB hold a strip, and
-# progress is told and a cancel heard after at most so many blocks.
+# progress is reported and cancelling possible after at most that many blocks.
 _BATCH_PIXELS = 1 << 18
 STRIP_PIXELS = 1 << 23
 _STRIP_BLOCKS = 1 << 14
@@ -184,8 +184,8 @@ class _BlockOptions(Options):
         step=16,
         ge=16,
     )
-    # 16: chosen, a quarter of a block; denser maps only cost time, since neighbours
-    # share most of their pixels
+    # 16: chosen, a quarter of a block; denser maps only take more time, since
+    # neighbours share most of their pixels
     step: int = option(
         16,
         "Step",
@@ -197,8 +197,8 @@ class _BlockOptions(Options):
     blocks_per_axis: int | None = option(
         None,
         "",
-        "This many blocks side by side along the shorter side, without overlap, in "
-        "place of block and step.",
+        "Number of adjacent blocks along the shorter side, without overlap, instead "
+        "of block and step.",
         ge=1,
     )
 
@@ -209,7 +209,7 @@ class FrcMapOptions(FrcOptions, _BlockOptions):
     fill: Literal["none", "nearest"] = option(
         "none",
         "Failed blocks",
-        "Value of a block without a resolution; it stays marked.",
+        "Value of a block without a resolution; it remains marked as failed.",
         choices={"leave empty": "none", "fill from nearest": "nearest"},
         group=MORE,
     )
@@ -227,18 +227,18 @@ def _plan(shape: IntPair, options: FrcMapOptions, *, single: bool) -> BlockPlan:
 
 
 def _too_many(shape: IntPair, wanted_count: int) -> Message:
-    """Return why so many blocks do not fit along the shorter side of a field."""
+    """Return why that many blocks do not fit along the shorter side of a field."""
     field = f"{shape[0]}x{shape[1]} px"
     most = min(shape) // _SMALLEST_BLOCK
     if not most:
         return Message(
-            f"A block has {_SMALLEST_BLOCK} px or more and the field only {field}: "
-            "a map needs a larger field.",
+            f"A block needs {_SMALLEST_BLOCK} px or more and the field has only "
+            f"{field}: use a larger field.",
             "image-too-small",
         )
     return Message(
-        f"{wanted_count} blocks side by side do not fit: the field has {field} and a "
-        f"block {_SMALLEST_BLOCK} px or more, so ask for {most} or fewer.",
+        f"{wanted_count} adjacent blocks do not fit: the field has {field} and a "
+        f"block needs {_SMALLEST_BLOCK} px or more, so set {most} or fewer.",
         "too-many-blocks",
     )
 
@@ -256,9 +256,9 @@ def _read_blocks(
 ) -> tuple[Float32Array, float]:
     """Read the blocks of a strip ``(rows, columns, block, block)``, and their unit.
 
-    The mean of the strip is subtracted in float64. Without a unit its grey values are
-    scaled to at most 1, since squares of single precision overflow early; every block
-    is standardised anyway.
+    The mean of the strip is subtracted in float64. Grey values without a unit are
+    scaled to at most 1, since their squares may overflow in single precision; every
+    block is standardised anyway.
     """
     y0 = rows[0] * plan.step
     y1 = (rows[1] - 1) * plan.step + plan.block
@@ -282,12 +282,12 @@ class _Grids:
     code: NDArray[np.uint8]
     pooled: RingSums | None = None
     incomplete: int = 0
-    under_lens: bool = False  # Any of them
+    under_lens: bool = False  # whether any block was fitted with the cut-off
 
     def put(
         self, first: int, numbers: NDArray[np.intp], measurement: Measurement
     ) -> None:
-        """Store a batch of a strip whose first block has the number `first`."""
+        """Store a batch of results; `first` is the index of its strip's first block."""
         self.crossing.ravel()[first + numbers] = measurement.crossing
         self.spread.ravel()[first + numbers] = measurement.spread
         self.misfit.ravel()[first + numbers] = measurement.misfit
@@ -314,7 +314,7 @@ def _fill(is_measured: Float32Array) -> tuple[Float32Array, BoolArray]:
     missing = ~np.isfinite(is_measured)
     if missing.all() or not missing.any():
         return is_measured.copy(), np.zeros_like(missing)
-    from scipy.ndimage import distance_transform_edt  # takes long to import
+    from scipy.ndimage import distance_transform_edt  # slow to import
 
     nearest = distance_transform_edt(
         missing, return_distances=False, return_indices=True
@@ -332,7 +332,7 @@ def measure_frc_map(
 ) -> Job[FrcMap]:
     """Measure the local resolution of two exposures, or of one, block by block.
 
-    Images are as in `measure_frc` and may be lazy. The map covers their overlap once
+    Images are as in `measure_frc` and may be lazy. The map covers their overlap after
     `b` is moved; with `whole`, it is that of `whole`.
     """
     options = options or FrcMapOptions()
@@ -359,7 +359,7 @@ def measure_frc_map(
 
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
-    """Test for shared noise in all blocks together, if one block is too small."""
+    """Test for shared noise in all blocks together, as single ones may be too small."""
     if grids.pooled is None or np.all(grids.code == code_of("identical")):
         return None
     share = min(1.0, (plan.step / plan.block) ** 2)
@@ -382,13 +382,13 @@ def _run(
     with ThreadPoolExecutor(available_cores()) as pool:
         for rows in _strips(plan, a.shape[1]):
             first, unit = _read_blocks(a, plan, rows)
-            # of halves and their whole, powers are compared
+            # halves and whole need one unit, as their powers are compared
             common = None if whole is None else unit
             others = [
                 None if image is None else _read_blocks(image, plan, rows, common)[0]
                 for image in (b, whole)
             ]
-            # flat numbers of blocks, in batches that stay in cache
+            # indices of blocks, in batches that fit into the cache
             size = max(1, _BATCH_PIXELS // plan.block**2)
             count = first.shape[0] * first.shape[1]
             batches = [

@@ -1,9 +1,9 @@
-"""Ring sums of many blocks at once: one batched real FFT, one matrix product.
+"""Ring sums of many blocks at once, by one batched real FFT and one matrix product.
 
-For a pair of windowed blocks with transforms ``A`` and ``B`` the three sums that every
-Fourier ring correlation is made of are Σ Re(A B*), Σ |A|² and Σ |B|² over each ring of
-the full plane. Rings beyond the Nyquist frequency, in the corners of the plane, are
-kept: they tell shared noise from signal.
+For a pair of windowed blocks with transforms ``A`` and ``B`` the three sums on which
+every Fourier ring correlation is based are Σ Re(A B*), Σ |A|² and Σ |B|² over each ring
+of the full plane. Rings beyond the Nyquist frequency, in the corners of the plane, are
+kept: they distinguish shared noise from signal.
 """
 
 from dataclasses import dataclass
@@ -25,20 +25,21 @@ from napari_semsr.core import (
 )
 
 # Samples of a half-plane up to which rings are summed by a matrix; chosen: that of 512
-# px (131 584 samples, about 1 MB) is worth keeping, and larger images come alone.
+# px (131 584 samples, about 1 MB) is worth caching, and larger images are not processed
+# in batches.
 _LARGEST = 150_000
-_TINY = 1e-30  # chosen, far below any power: keeps 0 / 0 a 0
+_TINY = 1e-30  # chosen, far below any power: makes 0 / 0 equal 0
 
-# The strongest sample within this ring is no lobe of a grating: the window spreads the
-# zero frequency and the shading over the first rings; chosen.
+# A strongest sample within this ring is not a lobe of a grating: the window spreads the
+# zero frequency and shading over the first rings; chosen.
 _CENTRE = 3
 
-# Where the frequency axes are searched for stripes, cycles per pixel and above: from
-# where no lens has signal left; chosen as for shared noise in `validity`.
+# Lowest frequency at which stripes are searched, cycles per pixel: no optical signal is
+# left above it; chosen as for shared noise in `validity`.
 LINE_BAND = 0.42
 
-# Pixels of one block from which its transform uses all cores; chosen: 512 px and more
-# come alone, smaller ones in batches that run side by side already.
+# Pixels of one block from which its transform uses all cores; chosen: larger ones come
+# one by one, smaller ones in batches that already run in parallel.
 _ALONE_PX = 1 << 18
 
 
@@ -49,12 +50,12 @@ class Geometry:
     rings: Rings  # Rings of the block's Fourier plane
     tukey: float  # Tapered share of the window
     window: Float32Array  # (Y, X) The window, with a mean square of one
-    # (K,) Independent complex samples in each ring: half of all samples, times what the
-    # window leaves of them, (Σw²)² / (n Σw⁴)
+    # (K,) Independent complex samples in each ring: half of all samples, times the
+    # share that the window leaves, (Σw²)² / (n Σw⁴)
     effective: FloatArray
     # (K, Y (X // 2 + 1)) Matrix whose product with a flat half-plane is its ring sums;
-    # None for large images, which come alone and are summed directly. It is sparse: it
-    # is faster here than a dense one, and does not contend for the threads of BLAS
+    # None for large images, which are summed directly. A sparse matrix is faster here
+    # than a dense one, and does not compete for the threads of BLAS
     projection: sparse.csr_array | None
 
     @property
@@ -90,7 +91,7 @@ class Geometry:
         """Compute the ring sums of a batch of block pairs.
 
         `first`, `second` (B, Y, X); `phase` (Y, X // 2 + 1), factor that moves the
-        second block onto the grid of the first.
+        second block to the grid of the first.
         """
         a = self.transform(first)
         b = self.transform(second)
@@ -125,16 +126,16 @@ class RingSums:
     cross: FloatArray  # (B, K) Σ Re(A B*)
     power_a: FloatArray  # (B, K) Σ |A|²
     power_b: FloatArray  # (B, K) Σ |B|²
-    # (B,) Share of the cross-power in its strongest sample; 0 where that lies within
-    # three rings of the zero frequency
+    # (B,) Share of the cross-power in its strongest sample; 0 if that is within three
+    # rings of the zero frequency
     peak: FloatArray
-    # (B, 2) Correlation on the two frequency axes alone (horizontal, vertical) between
-    # 0.42 and 0.5 cycles per pixel, where stripes of a detector show
+    # (B, 2) Correlation on the two frequency axes (horizontal, vertical) between 0.42
+    # and 0.5 cycles per pixel, where stripes due to a detector appear
     lines: FloatArray
 
     @cached_property
     def correlation(self) -> FloatArray:
-        """Fourier ring correlation ``(B, K)``; 0 where a ring has no power."""
+        """Fourier ring correlation ``(B, K)``; 0 if a ring has no power."""
         power = np.sqrt(self.power_a * self.power_b)
         ratio = self.cross / np.maximum(power, _TINY)
         return np.clip(ratio, -1.0, 1.0)
@@ -150,7 +151,7 @@ class RingSums:
         )
 
     def __add__(self, other: "RingSums") -> "RingSums":
-        """Pool the numerators and denominators of two measurements."""
+        """Add the ring sums of two measurements."""
         return RingSums(
             self.cross + other.cross,
             self.power_a + other.power_a,
@@ -189,7 +190,7 @@ def plan_geometry(shape: IntPair, pitch: FloatPair, tukey: float) -> Geometry:
 def _axis_lines(
     cross: Float32Array, power_a: Float32Array, power_b: Float32Array
 ) -> FloatArray:
-    """Compute the correlation on each frequency axis near its end."""
+    """Compute the correlation near the end of each frequency axis."""
     rows, half = cross.shape[1:]
     x = np.s_[:, 0, int(2 * LINE_BAND * (half - 1)) :]
     y = np.s_[:, int(LINE_BAND * rows) : rows // 2 + 1, 0]

@@ -1,4 +1,4 @@
-"""Reasons for an invalid resolution, and the rules that decide them."""
+"""Reasons for an invalid resolution, and the rules by which they are found."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,8 +33,8 @@ REASON_TEXTS: dict[str, str] = {
     "no-signal": "nothing but noise, no contrast, or a gap",
     "correlated-noise": "noise is shared, so the correlation never falls",
     "identical": "both images are the same",
-    "periodic": "a grating or lattice, whose rings hold no curve",
-    "too-small": "the block is too small for a resolution this coarse",
+    "periodic": "a grating or lattice, for which a ring correlation is meaningless",
+    "too-small": "the block is too small for such a coarse resolution",
     "beyond-nyquist": "finer than two pixels, or than one split image can show",
     "not-independent": "one is derived from the other, or both from one acquisition",
 }
@@ -46,31 +46,31 @@ def code_of(reason: Reason | None) -> int:
     return 0 if reason is None else REASONS.index(reason) + 1
 
 
-# Status rules: when a correlation curve has no resolution to give, and why.
+# Validity rules: when a correlation curve yields no resolution, and why.
 #
-# The rules run in the order in which they can be trusted: blocks without contrast or
-# with missing pixels, identical blocks, pure gratings, no signal at all, shared noise.
-# What is left may have a crossing.
+# The rules are applied in order of reliability: blocks without contrast or with missing
+# pixels, identical blocks, pure gratings, no signal at all, shared noise. The remaining
+# curves may have a crossing.
 #
-# How many drawn pairs they tell rightly, measured in blocks of 64 px and whole images
-# of 512: no signal 99.8 and 100 %; shared noise of 20 to 80 % 99.2 and 100 %, of 5 %
-# 0 and 95 % (hence the field is tested as a whole); identical 100 and 100 %.
-# `benchmarks/frc_accuracy.py` (traps) measures whole images anew, goal 99 %.
-_POOLED_Z = 3.5  # of rings pooled from the innermost outwards
-_BEST_RING_Z = 4.2  # of a single ring, of which there are many: hence higher
+# Share of simulated pairs classified correctly, in blocks of 64 px and whole images of
+# 512: no signal 99.8 and 100 %; shared noise of 20 to 80 % 99.2 and 100 %, of 5 % 0 and
+# 95 % (hence the field is tested as a whole); identical 100 and 100 %.
+# `benchmarks/frc_accuracy.py` (traps) measures whole images; the goal is 99 %.
+_POOLED_Z = 3.5  # for rings pooled from the innermost outwards
+_BEST_RING_Z = 4.2  # for a single ring; higher, as there are many rings
 _PLATEAU_Z = 4.0
-_IDENTICAL = 1e-8  # mean square difference: a ten-thousandth of the standard deviation
-# Share of the cross-power in one sample from which the test for gratings, which costs
-# more than all others, is made at all; chosen low enough for a lattice of many lobes
+_IDENTICAL = 1e-8  # mean square difference: 1e-4 of the standard deviation
+# Share of the cross-power in one sample above which the test for gratings is made,
+# which takes longer than all others; chosen low enough for a lattice of many lobes
 _SUSPECT_PEAK = 0.04
-# Correlation on a frequency axis that stands out of noise, is strong in itself, and 2.5
-# times that of the whole band; chosen
+# Stripes: the correlation on a frequency axis is significant, strong, and 2.5 times
+# that of the whole band; chosen
 _STRIPE_Z = 4.5
 _STRIPE = 0.4
-_FALL = 0.1  # of a correlation on an axis by a shift, above its noise; chosen
-# Where no lens has signal left, cycles per pixel, and its parts on both sides of 0.5:
-# neither correlation nor power may fall by a quarter from the one to the other, where
-# that of a 1/q² object falls by two fifths; chosen
+_FALL = 0.1  # least loss of correlation on an axis due to a shift; chosen
+# Band without optical signal, cycles per pixel, and its parts on both sides of 0.5: for
+# noise, neither correlation nor power falls by a quarter from one to the other; that of
+# a 1/q² object falls by two fifths; chosen
 _BAND = 0.42, 0.66
 _INNER = 0.40, 0.50
 _CORNER = 0.52, 0.66
@@ -78,7 +78,7 @@ _STAYS = 0.75
 
 
 def _has_signal(curve: FloatArray, effective: FloatArray, rings: int) -> BoolArray:
-    """Check that correlation (B, K) exceeds that of noise in as many samples (K,)."""
+    """Check that correlation (B, K) exceeds that of noise with as many samples (K,)."""
     weight = np.broadcast_to(effective, curve.shape)[:, 1:rings]
     values = curve[:, 1:rings]
     if not values.shape[1]:
@@ -108,9 +108,9 @@ def has_plateau(
 ) -> BoolArray:
     """Check whether correlation persists at frequencies without any signal.
 
-    Gives (B,), True where the correlation between 0.42 and 0.66 cycles per pixel stands
-    out of noise, and neither it nor the cross-power falls towards the corner beyond
-    Nyquist: shared white noise does so, a signal does not.
+    Returns (B,), True if the correlation between 0.42 and 0.66 cycles per pixel is
+    significant, and neither it nor the cross-power falls towards the corner beyond
+    Nyquist, as for shared white noise, unlike signal.
     """
     curve = sums.correlation
     density = sums.cross / geometry.rings.samples
@@ -132,8 +132,8 @@ def stays_behind(
 ) -> BoolArray:
     """Check for noise that stays in place while the sample has moved.
 
-    Ring sums of a pair as it lies, and with the sample's shift taken off, which makes
-    of shared noise a curve that falls. Gives (B,).
+    Compares ring sums of a pair before and after correcting the sample's shift, which
+    makes the correlation of shared noise fall. Returns (B,).
     """
     bands = [
         _band(sums.correlation, geometry, *_BAND)[0] for sums in (lying, shifted_sums)
@@ -146,16 +146,16 @@ def stays_behind(
 def has_deficit(sums: RingSums, geometry: Geometry) -> BoolArray:
     """Check whether halves of counts are anticorrelated at frequencies without signal.
 
-    Gives (B,). The halves' noise correlates by (V - E) / (V + E), with V the noise that
-    there is and E what gain and read noise say: 0 where they are right, below 0 for
-    noise that was smoothed, and above it the rule for shared noise sees it.
+    Returns (B,). The halves' noise correlates by (V - E) / (V + E), with V the actual
+    noise and E that expected from gain and read noise: 0 if these are right, below 0
+    for smoothed noise; the rule for shared noise detects values above 0.
     """
     band, count = _band(sums.correlation, geometry, *_BAND)
     return np.asarray(band * np.sqrt(2 * count) < -_PLATEAU_Z)
 
 
 def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
-    """Check for stripes in both images: row or column offsets of a detector."""
+    """Check for stripes in both images, due to row or column offsets of a detector."""
     band, _ = _band(sums.correlation, geometry, LINE_BAND, 0.5)
     noise_ratio = np.sqrt(
         float((geometry.effective[1:] / geometry.rings.samples[1:])[0] * 2)
@@ -168,9 +168,9 @@ def _has_stripes(sums: RingSums, geometry: Geometry) -> BoolArray:
     return has_stripes
 
 
-# Smallest side of a pair of blocks that is measured at all, in pixels: eight rings, for
-# a curve of three parameters; chosen, and told to users in docs/frc.md. Of oblong
-# pixels the coarser axis counts, since what matters is the number of rings.
+# Smallest side of a pair of blocks, in pixels: eight rings, for a curve of three
+# parameters; chosen, and documented in docs/frc.md. For oblong pixels the coarser axis
+# counts, since the number of rings matters.
 _MINIMUM_SIDE = 16
 
 
@@ -185,9 +185,9 @@ def judge(
 ) -> NDArray[np.uint8]:
     """Decide for each pair whether its curve is valid.
 
-    `a`, `b` (B, Y, X), standardised blocks; `b` is None where halves of `a` are the
-    pair; `valid` (B,), False for constant blocks and blocks with pixels that are not
-    finite; gives codes (B,).
+    `a`, `b` (B, Y, X), standardised blocks; `b` is None if the pair are halves of `a`;
+    `valid` (B,), False for constant blocks and blocks with non-finite pixels; returns
+    codes (B,).
     """
     difference = np.ones(valid.shape)
     if b is not None:
@@ -215,31 +215,31 @@ def judge(
 
 # Pure gratings and lattices: correlation without a resolution.
 #
-# A grating correlates perfectly in the few places of the Fourier plane where its lines
-# are, and says nothing anywhere else: rings between them hold noise, and the crossing
-# of such a curve is meaningless. Two things together tell it from an ordinary image.
-# Most of the coherent power sits in a few isolated lobes; and in the rings that look
-# correlated, hardly any samples agree in phase when each counts alike, whatever its
-# power.
+# A grating correlates perfectly at the few points of the Fourier plane where its lines
+# are, and not at all elsewhere: the rings between them contain noise, and the crossing
+# of such a curve is meaningless. Two properties together distinguish it from an
+# ordinary image: most of the coherent power is in a few isolated lobes; and in the
+# rings that seem correlated, hardly any samples agree in phase if all are weighted
+# equally.
 
-# Chosen; how many drawn gratings and ordinary images are told rightly is measured by
-# `benchmarks/frc_accuracy.py` (traps), with the goal of 99 %.
+# Chosen; the share of simulated gratings and ordinary images classified correctly is
+# measured by `benchmarks/frc_accuracy.py` (traps); the goal is 99 %.
 _LOBES = 8  # enough for a lattice and its first harmonics, each with its mirror image
-_LOBE_SHARE = 0.5  # of the coherent power that a grating has at least in its lobes
-_ISOLATION = 0.03  # of a lobe's height that its surroundings stay below
-_CROWD = 90  # percentile of the surroundings: another lobe may lie in them
+_LOBE_SHARE = 0.5  # least share of a grating's coherent power in its lobes
+_ISOLATION = 0.03  # largest power around a lobe, over its height
+_CROWD = 90  # percentile of the surroundings, which may include another lobe
 _AGREEMENT = 0.65  # between ordinary images, 0.8 to 1, and gratings, near 0
-# Of √samples that the sum of power above white noise is lowered by: its standard error
-# is 1.4 to 2.4, measured on noise of 64 to 400 px
+# Multiple of √samples subtracted from the sum of power above white noise; its standard
+# error is 1.4 to 2.4, measured on noise of 64 to 400 px
 _CHANCE = 4.0
 
-# Sizes, px; chosen: from 192 the lobe of the steep window, four bins to each side, is
-# narrow enough; of fields beyond 1024 the middle tells as much and costs less.
+# Sizes, px; chosen: from 192 on the lobe of the steep window, four bins to each side,
+# is narrow enough; for fields above 1024 the central part suffices and is faster.
 _LARGE_PX = 192
 _LARGEST_PX = 1024
-_TINY = 1e-30  # chosen, far below any power: keeps 0 / 0 a 0
+_TINY = 1e-30  # chosen, far below any power: makes 0 / 0 equal 0
 
-# Blackman and Harris's minimum of four terms, side lobes of -92 dB, and Hann's: F. J.
+# Minimum four-term Blackman-Harris window, side lobes of -92 dB, and Hann: F. J.
 # Harris, Proc. IEEE 66, 51 (1978), doi:10.1109/PROC.1978.10837.
 _COSINES_STEEP = (0.35875, 0.48829, 0.14128, 0.01168)
 _COSINES_HANN = (0.5, 0.5)
@@ -257,9 +257,9 @@ class _Plane:
 
 
 def _cosine_window(size: int, terms: tuple[float, ...]) -> FloatArray:
-    """Compute a cosine-sum window as SciPy does, whose import is slow.
+    """Compute a cosine-sum window as SciPy does, without its slow import.
 
-    The lobe is as many bins to each side as there are terms.
+    The lobe has as many bins on each side as there are terms.
     """
     place = 2 * np.pi * (np.arange(size) + 0.5) / size
     order = np.arange(len(terms))
@@ -330,7 +330,7 @@ def _isolated_share(cross: Float32Array, plan: _Plane) -> FloatArray:
 
 
 def _middle(stack: Float32Array) -> Float32Array:
-    """Crop large images to the tested middle."""
+    """Crop large images to the central part that is tested."""
     rows, columns = stack.shape[1:]
     y, x = max(rows - _LARGEST_PX, 0) // 2, max(columns - _LARGEST_PX, 0) // 2
     return stack[:, y : y + _LARGEST_PX, x : x + _LARGEST_PX]
@@ -343,8 +343,8 @@ def _is_lobes(stack: Float32Array) -> BoolArray:
     power = np.abs(fft.fft2(stack * plan.window, axes=(1, 2))) ** 2
     half = power[:, :, : power.shape[2] // 2 + 1].reshape(len(power), -1)
     at = half.shape[1] // 2
-    median = np.partition(half, at, axis=1)[:, at, None, None]  # lines hardly move it
-    above = (1 + _CHANCE / np.sqrt(power[0].size)) / np.log(2)  # noise is exponential
+    median = np.partition(half, at, axis=1)[:, at, None, None]  # robust to lines
+    above = (1 + _CHANCE / np.sqrt(power[0].size)) / np.log(2)  # exponential noise
     power -= np.float32(above) * median
     power[:, plan.index <= 1] = 0
     return _isolated_share(power, plan) > _LOBE_SHARE
@@ -353,9 +353,9 @@ def _is_lobes(stack: Float32Array) -> BoolArray:
 def is_periodic(first: Float32Array, second: Float32Array | None = None) -> BoolArray:
     """Check for gratings and lattices, which have no measurable resolution.
 
-    `first`, `second` (B, Y, X); without the second the first is split in diagonal
-    halves. Its lobes are sought in the whole as well, since a line finer than halves
-    can show is an alias in them, often with a correlation below zero. Gives (B,).
+    `first`, `second` (B, Y, X); without the second the first is split into diagonal
+    halves. Lobes are also searched in the whole image, since lines too fine for the
+    halves are aliased in them, often with a negative correlation. Returns (B,).
     """
     lobes = np.zeros(len(first), bool)
     if single := second is None:
@@ -366,7 +366,7 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     plan = _plan_lobes((first.shape[1], first.shape[2]))
     a = fft.fft2(first * plan.window, axes=(1, 2))
     b = fft.fft2(second * plan.window, axes=(1, 2))
-    if single:  # half a pixel is taken off on both axes
+    if single:  # removes the shift of half a pixel on both axes
         turns = np.add.outer(*map(np.fft.fftfreq, first.shape[1:]))
         b *= np.exp(-1j * np.pi * turns).astype(np.complex64)
     size_a, size_b = np.abs(a), np.abs(b)
@@ -386,8 +386,9 @@ def is_periodic(first: Float32Array, second: Float32Array | None = None) -> Bool
     ratio = (weight * agreement).sum(axis=1) / np.maximum(
         (weight * correlation).sum(axis=1), _TINY
     )
-    # about 0.8 to 1 for ordinary images, near 0 for gratings, 0 where no ring tells:
-    # there lobes of a whole image are all there is, and those of a cross-power noise
+    # about 0.8 to 1 for ordinary images, near 0 for gratings, 0 if no ring is
+    # significant: then only lobes of a whole image count, as those of a cross-power are
+    # noise
     apart = ratio < _AGREEMENT
     is_periodic_share = telling.any(axis=1) & (
         _isolated_share(cross, plan) > _LOBE_SHARE

@@ -1,1 +1,1 @@
-"""Profiles along a line: grey levels, and fits of widths, edges and pairs."""
+"""Profiles along a line: grey levels, and fits of lines, edges and pairs."""

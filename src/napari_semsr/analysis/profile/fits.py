@@ -1,16 +1,16 @@
 """Models of lines and edges, fitted to the pixels of a profile by least squares.
 
 All lengths are pixels along the line. A pixel averages over its area, which widens a
-Gaussian of variance sigma² to sigma² + a², with a the standard deviation of the area
-along the line; sigma is what is fitted: widths are those of what was imaged.
+Gaussian of variance sigma² to sigma² + a², with a the standard deviation of the pixel's
+area along the line. Sigma is fitted, so that widths are those of the object.
 
 - *Gaussian*: background b0 + b1 t and A exp(-(t - c)² / 2 (sigma² + a²)) for each line.
 - *Box*: a box of width W blurred by that Gaussian, A F(t - c) / F(0) with
   F(z) = (erf((z + W/2) / s) - erf((z - W/2) / s)) / 2, s² = 2 (sigma² + a²).
-- *Edge*: b + A (1 + erf((t - c) / s)) / 2, perhaps + m (t - c).
+- *Edge*: b + A (1 + erf((t - c) / s)) / 2, optionally + m (t - c).
 
-The covariance is that of the least squares, (J'J)^-1 RSS / (n - k); errors of what
-follows from the parameters come by the delta method.
+The covariance is that of least squares, (J'J)^-1 RSS / (n - k); errors of quantities
+derived from the parameters follow by the delta method.
 """
 
 import math
@@ -29,14 +29,12 @@ EDGE_10_90 = 2 * math.sqrt(2) * float(special.erfinv(0.8))
 """Width from 10 to 90 % of a blurred edge over the blur's standard deviation."""
 _LEAST_AREA_PX = 0.01  # chosen: keeps the slope of a step finite
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
-_NUDGE = 1e-2  # of a parameter's deviation: step of the numerical derivative; chosen
-_ROUNDS = 60  # evaluations for each parameter; chosen: ten are usual
+_NUDGE = 1e-2  # of a parameter's error: step of the numerical derivative; chosen
+_ROUNDS = 60  # maximum evaluations per parameter; chosen: ten are usual
 _SUCCESS_CODES = (1, 2, 3, 4)  # MINPACK's codes of convergence
-_SINGULAR = (
-    1e-10  # of the largest singular value; chosen: smaller ones are undetermined
-)
-_SURE = 0.975  # of Student's distribution: intervals of 95 %
-_NORMAL = 1e9  # degrees of freedom above which Student's distribution is normal
+_SINGULAR = 1e-10  # of the largest singular value; chosen: below, undetermined
+_SURE = 0.975  # quantile of Student's distribution for 95 % intervals
+_NORMAL = 1e9  # degrees of freedom from which Student's distribution is normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class ModelFit:
     shape: str  # "gaussian", "box" or "edge"
     parameters: FloatArray
     covariance: FloatArray
-    noise: float  # standard deviation of a pixel about the model
+    noise: float  # standard deviation of a pixel from the model
     sum_of_squares: float
     pixels: int
     area_px: float
@@ -68,13 +66,13 @@ class ModelFit:
 
     @property
     def criterion(self) -> float:
-        """Akaike's information criterion: of two models the lower is the better."""
+        """Akaike's information criterion, lower for the better of two models."""
         n, k = self.pixels, len(self.parameters)
         return n * math.log(max(self.sum_of_squares, 1e-300) / n) + 2 * k
 
     @property
     def lines(self) -> FloatArray:
-        """Parameters of each line: height, place, log of blur, and of a box's width."""
+        """Parameters of each line: height, position, log of blur and of box width."""
         return self.parameters[2:].reshape(-1, _COUNTS[self.shape])
 
     def place(self, number: int) -> int:
@@ -99,7 +97,7 @@ class ModelFit:
     ) -> Estimate:
         """Estimate a function of the parameters, with its error.
 
-        The interval of what is `positive` is one of its logarithm.
+        For a `positive` quantity the interval is that of its logarithm.
         """
         value = of(self.parameters)
         slopes = np.empty(len(self.parameters))
@@ -151,7 +149,7 @@ def fwhm_of(sigma: float, box: float = 0.0) -> float:
     """Compute the full width at half maximum of a box blurred by a Gaussian."""
     if box <= 0:
         return GAUSSIAN_FWHM * sigma
-    if box > 12 * sigma:  # half maximum is at the box's ends, to all digits
+    if box > 12 * sigma:  # half maximum is at the ends of the box
         return box
     s = math.sqrt(2) * sigma
     half = math.erf(box / 2 / s)
@@ -171,13 +169,13 @@ def fit_lines(
 ) -> ModelFit | None:
     """Fit lines on a sloping background; None if the fit fails.
 
-    `start` (N, 3) or (N, 4): height, place, sigma, and the width of a box.
+    `start` (N, 3) or (N, 4): height, position, sigma, and the width of a box.
     """
     shape = "box" if start.shape[1] == 4 else "gaussian"
     begin = start.copy()
     begin[:, 2:] = np.log(begin[:, 2:])
     derivatives = _evaluate(shape, np.array([0, 0, *begin.ravel()]), places, area_px)[1]
-    # background and heights are linear: the best of them for these places and widths
+    # background and heights are linear parameters: solve for them first
     linear = [0, 1, *range(2, derivatives.shape[1], begin.shape[1])]
     best = np.linalg.lstsq(derivatives[:, linear], values, rcond=None)[0]
     heights = np.where(best[2:] * begin[:, 0] > 0, best[2:], begin[:, 0])
@@ -190,7 +188,7 @@ def fit_edge(
 ) -> ModelFit | None:
     """Fit an edge, starting from level, step, position and sigma; None if it fails.
 
-    A fifth number is the slope of what lies on either side; without it that is level.
+    A fifth number is the slope on either side; without it the sides are level.
     """
     low, step, place, sigma, *slope = start
     begin = np.array([low, step, place, math.log(sigma), *slope])
@@ -256,7 +254,7 @@ def _evaluate(
 
 
 def _blur(log: float, area: float) -> tuple[float, float]:
-    """Return the deviation with the pixel's area, and its derivative by the log."""
+    """Return the blur including the pixel's area, and its derivative by the log."""
     sigma = size_of(log)
     both = math.hypot(sigma, area)
     return both, sigma**2 / both

@@ -1,12 +1,13 @@
-"""Grey levels along a line, averaged across it, and the pixels under its band.
+"""Grey levels along a line, averaged across a band, and the pixels of the band.
 
-A line runs over a plane in which an image lies by an affine map of its pixels: turned,
-sheared or with oblong pixels. `u` points along the line and `v` across it, both in the
-plane. The curve has a sample every pixel or a little less, bilinear between pixels and
-averaged over parallel lines one pixel apart: without turn, of square pixels, it is
-`skimage.measure.profile_line`, but for the border, where that mirrors the image. Fits
-take the pixels themselves, each at its own place along the line: interpolation would
-widen what is narrow, and make neighbouring samples share their noise.
+A line is drawn in a plane, to which an affine map relates the pixels of an image: it
+may be rotated, sheared or have oblong pixels. `u` points along the line and `v` across
+it, both in the plane. The curve has a sample every pixel or slightly less, interpolated
+bilinearly and averaged over parallel lines one pixel apart: for square pixels without
+rotation it equals `skimage.measure.profile_line`, except at the border, where that
+mirrors the image. Fits use the pixels themselves, each at its position along the line:
+interpolation would widen narrow structures and correlate the noise of neighbouring
+samples.
 
 Only the band is read, one chunk at a time.
 """
@@ -34,14 +35,12 @@ from napari_semsr.core import (
     read_box,
 )
 
-_BLOCK = 512  # side of the parts that an image in one piece is kept in; chosen
-_KEPT_BYTES = 256 << 20  # chosen: the chunks under a diagonal of 16 384 px, twice
-_WHOLE = (
-    1e-3  # weight of missing pixels in a sample that is missing itself; as in grids
-)
-_INSIDE = 0.5  # px: a pixel reaches so far beyond its centre
-_MOST_SAMPLES = 1 << 24  # in a band; chosen: they take some 2 GB
-_ROUND = 1e-9  # px; chosen: places that are equal but for rounding
+_BLOCK = 512  # side of the parts in which an unchunked image is cached; chosen
+_KEPT_BYTES = 256 << 20  # chosen: twice the chunks along a diagonal of 16 384 px
+_WHOLE = 1e-3  # weight of missing pixels above which a sample is missing; as in grids
+_INSIDE = 0.5  # px from a pixel's centre to its border
+_MOST_SAMPLES = 1 << 24  # samples of a band; chosen: they take about 2 GB
+_ROUND = 1e-9  # px; chosen: smaller differences of positions are rounding
 
 _LINE = "A line is four numbers y0,x0,y1,x1 in px"
 
@@ -65,11 +64,11 @@ class ProfileOptions(Options):
         "Lines are",
         "Whether lines are brighter or darker than their surroundings.",
     )
-    # chosen: texture is lower in most images, and what Rayleigh resolves is higher
+    # chosen: texture is lower in most images, the dip of Rayleigh's limit higher
     prominence: float = option(
         0.1,
-        "Least height of a line",
-        "Least rise of a line above its surroundings, over the range of the curve.",
+        "Minimum height of a line",
+        "Minimum rise of a line above its surroundings, over the range of the curve.",
         step=0.05,
         gt=0,
         lt=1,
@@ -77,8 +76,8 @@ class ProfileOptions(Options):
     pixel: Literal["area", "point"] = option(
         "area",
         "A pixel is",
-        "Whether a pixel averages over its area, which fits correct for, "
-        "or is a point.",
+        "Whether a pixel averages over its area, for which fits correct, or is a "
+        "point.",
     )
 
     @field_validator("line", mode="before")
@@ -101,15 +100,15 @@ class Profile:
 
     # (K,) From the line's start, in pixels of the image along the line
     distance_px: FloatArray
-    intensity: FloatArray  # (K,) Mean across the band; NaN where that has no pixel
-    per_px: float  # Length of such a pixel in the plane, nm of a calibrated image
+    intensity: FloatArray  # (K,) Mean across the band; NaN where it has no pixel
+    per_px: float  # Length of such a pixel in the plane, nm if calibrated
     calibrated: bool
     length_sd: float  # Its relative standard deviation, 0 if unknown
     lines: int  # Parallel lines that were averaged
-    place_px: FloatArray  # (N,) Pixels whose centres lie in the band; none is missing
+    place_px: FloatArray  # (N,) Positions of the known pixels in the band
     value: FloatArray
     spread_px: float  # Standard deviation of a pixel's area along the line
-    # Type of the grey values, and their bits where these are stated
+    # Type of the grey values, and their bit depth if stated
     dtype: np.dtype[Any] = np.dtype(float)  # noqa: RUF009 - a constant
     bits: int | None = None
 
@@ -146,7 +145,7 @@ class LineReader:
     def take(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
         """Read pixels (M, W); NaN outside the field.
 
-        Along the first axis rows or columns go on by steps of 1 px.
+        Along the first axis, rows or columns increase by 1 px.
         """
         inside = (rows >= 0) & (rows < self.shape[0])
         inside &= (columns >= 0) & (columns < self.shape[1])
@@ -206,7 +205,7 @@ class _Course:
 
     start: FloatArray  # in pixels of the image
     end: FloatArray
-    along: FloatArray  # what a step of one pixel on either axis adds along the line
+    along: FloatArray  # change along the line by a step of one pixel on either axis
     across: FloatArray
     length: float
     width: float
@@ -223,7 +222,7 @@ class _Course:
 
     def samples(self) -> tuple[FloatArray, FloatArray]:
         """Return samples as fractions of the line (K,), and positions (2, K, lines)."""
-        # as many as profile_line takes
+        # as many as in profile_line
         share = np.linspace(0, 1, math.ceil(self.length_px + 1))
         side = np.linalg.solve(np.stack([self.along, self.across]), [0.0, 1.0])
         offsets = np.arange(self.lines) - (self.lines - 1) / 2
@@ -248,7 +247,7 @@ def _plan(
         raise OptionError(msg, code="line-without-length")
     u = way / length
     v = np.array([u[1], -u[0]])
-    pitch = 1 / math.hypot(*(back.linear @ v))  # of a pixel across the line
+    pitch = 1 / math.hypot(*(back.linear @ v))  # size of a pixel across the line
     wide = px * pitch if width is None else width
     lines = max(1, math.ceil(wide / pitch - _ROUND))
     linear = to_plane.linear
@@ -275,9 +274,10 @@ def read_profile(
     width_px : float, default=1
         Width of the band in pixels.
     to_plane : Affine, optional
-        From pixels of the image to the plane, whose unit is nm for a calibrated image.
+        Map from pixels of the image to the plane, whose unit is nm for a calibrated
+        image.
     width : float, optional
-        Width of the band in the plane, in place of `width_px`.
+        Width of the band in the plane, instead of `width_px`.
     reader : LineReader, optional
         Reader of this image, which caches the chunks of previous lines.
     """
@@ -297,9 +297,9 @@ def read_profile(
         off = (ends < -_INSIDE) | (ends > np.array(image.shape) - _INSIDE)
         is_outside = bool(off.all(axis=0).any())
         where = "outside it" if is_outside else "without a finite grey value"
-        msg = f"A line must lie over pixels of {image.name}, got one {where}"
+        msg = f"A line must cross pixels of {image.name}, got one {where}"
         raise ShapeError(
-            f"{msg}; lay it over the structure.",
+            f"{msg}; draw it over the structure.",
             code="outside-image" if is_outside else "no-finite-values",
         )
     per_px = course.length / course.length_px
@@ -325,7 +325,7 @@ def _require_narrow(course: _Course) -> None:
     if course.lines > most:
         msg = (
             f"A band along {course.length_px:.0f} px must be at most {most} px wide, "
-            f"got {course.lines}; take a narrower band or a shorter line."
+            f"got {course.lines}; use a narrower band or a shorter line."
         )
         raise OptionError(msg, code="out-of-range")
 
@@ -336,8 +336,9 @@ def require_inside(image: Micrograph, line: tuple[float, float, float, float]) -
     for y, x in (line[:2], line[2:]):
         if not (-_INSIDE <= y <= rows - _INSIDE and -_INSIDE <= x <= columns - _INSIDE):
             msg = (
-                f"Both ends of the line must lie in {image.name}, from 0,0 to "
-                f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in px."
+                f"Both ends of the line must be in {image.name}, from 0,0 to "
+                f"{rows - 1},{columns - 1}, got {y:g},{x:g}; coordinates are y,x in "
+                "px."
             )
             raise OptionError(msg, code="outside-image")
 
@@ -358,12 +359,12 @@ class _Band:
         _, places = course.samples()
         low, high = (f(places[major][[0, -1]]) for f in (np.min, np.max))
         first, last = math.floor(low) - 1, math.floor(high) + 2
-        # only what is near the field: the rest is missing
+        # only pixels near the field: the rest is missing
         first = max(first, -2)
         last = max(first, min(last, reader.shape[major] + 1))
         rows = np.arange(first, last + 1)
         slopes = np.abs(course.across)
-        # a pixel next to a sample lies this much further out
+        # pixels next to a sample are this much further out
         reach = (course.width / 2 + slopes.sum()) / slopes[minor]
         middle = course.start[minor] - (rows - course.start[major]) * (
             course.across[major] / course.across[minor]
@@ -407,7 +408,7 @@ class _Band:
         return np.where(inside, value, np.nan)
 
     def pixels(self, course: _Course) -> tuple[FloatArray, FloatArray]:
-        """Return pixels' positions along the line, in the plane, and grey values."""
+        """Return the pixels' positions along the line in the plane, and grey values."""
         rows, columns = self.values.shape
         grid = np.empty((2, rows, columns))
         grid[self.major] = (self.first + np.arange(rows))[:, None]

@@ -1,18 +1,17 @@
 """Readings of a profile: widths of lines, the width of an edge, pairs of lines.
 
-1. *Noise*: the median absolute second difference of the band's pixels in their order
-   along the line.
-2. *Lines* are peaks of the curve (or dips of a dark one), smoothed by 1 px and, while
-   none stands out of the noise, by twice as much each time.
-3. *An edge* is what leads from one level to another without lines.
-4. Lines nearer than their surroundings reach are fitted together, as Gaussians and as
-   blurred boxes; widths are the mean of both by Akaike's weights.
+1. *Noise*: the median absolute second difference of the band's pixels, in order along
+   the line.
+2. *Lines* are peaks of the curve (or dips of a dark one), smoothed by 1 px; smoothing
+   is doubled until a peak exceeds the noise.
+3. *An edge* is a step from one level to another without lines.
+4. Lines with overlapping surroundings are fitted together, as Gaussians and as blurred
+   boxes; widths are the mean of both with Akaike weights.
 5. *Plain* readings are crossings of the curve itself.
 
-A line that is clipped, or on clipped ground, and an edge with a clipped side are
-refused: the half maximum is not known. Clipped pixels have one grey value that is
-white, or that they have in common though noise shows elsewhere, or in which a gentle
-flank ends.
+Lines that are clipped, or on a clipped background, and edges with a clipped side are
+refused: the half maximum is unknown. Clipped pixels have one common grey value that is
+white, or although there is noise elsewhere, or at which a gentle flank ends.
 """
 
 import itertools
@@ -56,47 +55,47 @@ from napari_semsr.core import (
 RAYLEIGH_DIP = 0.264
 """Dip between two Airy discs at Rayleigh's distance: 1 - 0.736 (Born & Wolf, 8.6.3)."""
 _MAD = 1.4826  # standard deviation of a Gaussian over its median absolute deviation
-_OUT = 6.0  # deviations of the noise: both extremes of 1000 samples lie within; chosen
-_SURER = 2.0  # times that, of lines of the other kind: noise is tried twice; chosen
-_SMOOTHEST = 1 / 8  # of the line's length: broader lines show no surroundings; chosen
-_REACH = 2.5  # FWHM on either side of a line are its surroundings: 1e-8 of it is beyond
-_ONE_FIT = 6  # lines fitted together: the time grows with the cube; chosen
-_MOST = 60  # lines that are read, the highest; chosen: a longer list is not looked at
-_ENDS = 0.1  # of the line at either end, whose means are the levels of an edge; chosen
-_STEP = 0.5  # of the range from end to end is an edge; chosen
-# Of its blur, and px: what lies within on either side of an edge is fitted. Chosen: the
-# sides are long enough to tell their slope; with 4 and 8 px widths scatter more.
+_OUT = 6.0  # sigma of the noise: both extremes of 1000 samples are within; chosen
+_SURER = 2.0  # times that for lines of the other kind, as two tests are made; chosen
+_SMOOTHEST = 1 / 8  # of the line's length: broader peaks have no surroundings; chosen
+_REACH = 2.5  # FWHM on either side: the surroundings of a line; 1e-8 of it is beyond
+_ONE_FIT = 6  # maximum of lines fitted together: time grows with the cube; chosen
+_MOST = 60  # maximum of lines, the highest; chosen: a longer list is not read
+_ENDS = 0.1  # of the line: parts whose means are the levels of an edge; chosen
+_STEP = 0.5  # least step of an edge, over the range; chosen
+# Range of the fit on either side of an edge, over its blur, and in px. Chosen: long
+# enough for the slope of the sides; with 4 and 8 px widths scatter more.
 _EDGE_REACH, _LEAST_REACH_PX = 6.0, 12.0
-_LEAST_BOX = 0.5  # of the blur: a smaller box is seen as a Gaussian; chosen
-_TURNS = 3  # fits of a group, in surroundings of its own width; chosen: two are usual
-_CONVERGENCE = 0.2  # change of a width, relative; chosen: from there on the fit stays
-_CURVE_SAMPLES = 2000  # places of a model's curve; chosen: more than a plot is wide
-_FINE = 200  # places between two lines where their saddle is looked for; chosen
-_MOST_SD = 1.0  # of a width: what is less sure is no width; chosen
-# Of the lowest line, which lines leave where background shows: those of 0.4 of a period
-# leave 1.3 % between them; chosen, fits of a sine that fills the curve leave 2 to 12 %
+_LEAST_BOX = 0.5  # of the blur: smaller boxes look like a Gaussian; chosen
+_TURNS = 3  # fits of a group, as widths change the range; chosen: two are usual
+_CONVERGENCE = 0.2  # relative change of a width; chosen: below, the fit hardly changes
+_CURVE_SAMPLES = 2000  # maximum samples of a model's curve; chosen: enough for a plot
+_FINE = 200  # samples between two lines when searching their saddle; chosen
+_MOST_SD = 1.0  # of a width: widths with a larger error are discarded; chosen
+# Share of the lowest line below which background is visible: lines as wide as 0.4 of
+# their period leave 1.3 % between them; chosen, as fits of a sine leave 2 to 12 %
 _BARE = 0.02
-_CLEAR = 2.0  # FWHM beyond an outer line that show background: 2e-5 of it is left there
-_FLAT = 1e-9  # of the largest grey level; chosen: constant but for rounding
-# Prominence of dark lines over that of bright ones from which on they are what the line
-# crosses; chosen: a gap between objects is at most as deep as these are high, on even
-# ground, and a dark line on ground that slopes by half of its depth twice as deep
+_CLEAR = 2.0  # FWHM beyond an outer line from which it is background: 2e-5 is left
+_FLAT = 1e-9  # of the largest grey level; chosen: smaller variation is rounding
+# Ratio of the prominences of dark and bright lines above which the dark ones are
+# measured; chosen: a gap between objects on an even background is at most as deep as
+# these are high, and a dark line on a background that slopes by half of its depth is
+# twice as deep
 _CLEARLY_DARK = 1.5
-# Of the steepest step of the profile; chosen: balls have two thirds even if the gap is
-# half again as deep, ground that slopes next to nothing
+# Share of the steepest step of the profile; chosen: spheres have two thirds even if the
+# gap is 1.5 times as deep, a sloping background has almost none
 _FLANK = 1 / 3
-# Of the steepest step of a flank; chosen: a Gaussian that is cut at 98 % of its height
-# ends in a third of it, a blurred bar in next to nothing
+# Share of the steepest step of a flank; chosen: a Gaussian clipped at 98 % of its
+# height ends with a third of it, a blurred bar with almost none
 _CORNER = 0.3
-_GENTLE_PX = 3  # samples of a flank whose corner shows; chosen: sharp bars have fewer
-# Of neighbouring second differences, with unlike signs; chosen: 73 % of white noise
+_GENTLE_PX = 3  # least samples of a flank with a corner; chosen: sharp bars have fewer
+# Share of neighbouring second differences with opposite signs, and least number;
+# chosen: 73 % in white noise
 _ALTERNATE, _FEWEST = 0.5, 3
-# Of the pixels of a side, or of the ground, that is level: where fewer are clipped its
-# mean moves by less than a fifth of the deviation of the noise
+# Share of the pixels of a level side, or of the background: if fewer are clipped, its
+# mean changes by less than a fifth of the noise's standard deviation
 _CLIPPED_SIDE = 0.3
-_STEPS = (
-    0.5  # of a grey level: noise that leaves no two pixels alike; rounding has 0.29
-)
+_STEPS = 0.5  # grey levels: more noise than that of rounding, which is 0.29
 
 Verdict = Literal["resolved", "not resolved", "undecided"]
 
@@ -105,16 +104,16 @@ Verdict = Literal["resolved", "not resolved", "undecided"]
 class LineReading:
     """A line: a peak of the profile, or a dip if dark; lengths in px."""
 
-    model: str  # "gaussian" or "box"; "none" where no fit was found
-    place: Estimate | None  # None where no fit was found
+    model: str  # "gaussian" or "box"; "none" if no fit was found
+    place: Estimate | None  # None if no fit was found
     fwhm: Estimate | None
     plain_place: float
     plain_fwhm: float | None  # between half-maximum crossings; None without two
-    height: float  # above the background, negative of a dark line
+    height: float  # above the background, negative for a dark line
 
     @property
     def at(self) -> float:
-        """Position by the fit, else the plain one."""
+        """Position by the fit, otherwise the plain one."""
         return self.place.value if self.place else self.plain_place
 
 
@@ -125,7 +124,7 @@ class EdgeReading:
     place: Estimate | None
     width: Estimate | None  # from 10 to 90 %
     plain_width: float | None
-    step: float  # level after the edge less level before
+    step: float  # level after the edge minus level before
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +132,7 @@ class PairReading:
     """Two neighbouring lines; lengths in px, dips as shares of the lower line."""
 
     first: int  # of the lines, from 0
-    distance: Estimate | None  # None where one of them has no fit
+    distance: Estimate | None  # None if one of them has no fit
     plain_distance: float
     dip: Estimate | None
     plain_dip: float
@@ -146,16 +145,16 @@ class PairReading:
 class Readings:
     """Lines, edge and pairs measured in a profile."""
 
-    lines: tuple[LineReading, ...]  # In the order of the line, as pairs are
+    lines: tuple[LineReading, ...]  # In order along the line, like the pairs
     pairs: tuple[PairReading, ...]
     edge: EdgeReading | None
     dark: Annotated[bool, record_quantity("Dark")]
     # Standard deviation of one pixel, and grey level of the surroundings
     noise: Annotated[float, record_quantity("Noise s.d.", LEVELS)]
     background: Annotated[float, record_quantity("Background", LEVELS)]
-    level: float  # That of the highest line or the upper end
+    level: float  # grey level of the highest line or of the upper end
     reason: str | None  # Reason why there is neither line nor edge
-    # Places and values, (K,) each, of the models that were fitted
+    # Positions and values, (K,) each, of the fitted models
     curves: tuple[tuple[FloatArray, FloatArray], ...]
 
     @property
@@ -188,8 +187,9 @@ def measure_profile(
 ) -> Readings:
     """Measure line widths, edge and pairs of a profile, or state why there are none.
 
-    `prominence` is the least rise of a line above its surroundings, over the profile's
-    range. A pixel averages over its area, which fits correct for, or is a point.
+    `prominence` is the minimum rise of a line above its surroundings, over the
+    profile's range. A pixel averages over its area, for which fits correct, or is a
+    point.
 
     Raises a `ReadError` for a constant curve, and for a line or an edge that is clipped
     (overexposed, or cut at black).
@@ -201,9 +201,9 @@ def measure_profile(
     finite = profile.intensity[np.isfinite(profile.intensity)]
     largest = float(np.abs(finite).max(initial=0.0))
     if not finite.size or np.ptp(finite) <= _FLAT * largest:
-        description = f"{finite[0]:g} all along" if finite.size else "no value at all"
+        description = f"{finite[0]:g} everywhere" if finite.size else "no known pixel"
         msg = (
-            f"A profile must vary to be measured, got {description}; lay the line "
+            f"A profile must vary to be measured, got {description}; draw the line "
             "across"
         )
         raise ReadError(
@@ -215,7 +215,7 @@ def measure_profile(
     features = _find(profile, noise, dark=dark, prominence=prominence)
     step = _step(profile, features, noise)
     if polarity == "auto" and step is None and (dark or not features.peaks):
-        # a line that fills more than half of the profile is taken for the background
+        # a line wider than half of the profile is mistaken for the background
         other = _find(profile, _SURER * noise, dark=not dark, prominence=prominence)
         if other.peaks and not (features.peaks and _is_dark_line(features, other)):
             features, dark = other, not dark
@@ -226,7 +226,7 @@ def measure_profile(
         return _read_edge(profile, features, step, noise, area)
     if not features.peaks:
         base, top = sign * features.base, sign * float(features.smooth.max())
-        reason = "no line or edge stands out of the noise"
+        reason = "no line or edge is distinguishable from noise"
         return Readings((), (), None, dark, noise, base, top, reason, ())
     owners = _fit_groups(profile, features, area, sign)
     lines = _read_lines(owners, features, sign)
@@ -259,10 +259,10 @@ def _is_dark_line(dark: _Features, bright: _Features) -> bool:
     """Decide whether a profile with both kinds crosses dark lines, not bright ones.
 
     A gap between bright objects, or next to one, is as deep as these are high, or
-    deeper where the ground is uneven. So dark lines are those that are far deeper than
-    what is bright and has no flank on one side, as ground that slopes, or those on
-    bright ground: both ends of the profile are bright, and one of them belongs to its
-    longest bright stretch.
+    deeper if the background is uneven. So dark lines are those that are far deeper than
+    bright structures without a flank on one side (a sloping background), or those on a
+    bright background: both ends of the profile are bright, and one of them belongs to
+    its longest bright stretch.
     """
     smooth = bright.smooth
     heights, left, right = scipy.signal.peak_prominences(smooth, bright.peaks)
@@ -280,7 +280,7 @@ def _is_dark_line(dark: _Features, bright: _Features) -> bool:
     if not (above[0] and above[-1]):
         return False
     changes = np.flatnonzero(np.diff(above)) + 1
-    lengths = np.diff([0, *changes, len(above)])[::2]  # of bright stretches
+    lengths = np.diff([0, *changes, len(above)])[::2]  # lengths of bright stretches
     return bool(lengths.max() in (lengths[0], lengths[-1]))
 
 
@@ -311,7 +311,7 @@ def _require_unclipped(
         reach = _REACH * (ends[1] - ends[0])
         quarter = (3 * features.base + features.smooth[peak]) / 4
         ground = (at >= ends[0] - reach) & (at <= ends[1] + reach) & (level < quarter)
-        name = f"ground around the {name}"
+        name = f"background of the {name}"
         _refuse_clipped(
             profile, features, ground, _CLIPPED_SIDE, name, white=not bright
         )
@@ -344,9 +344,9 @@ def _refuse_clipped(
     clipped_share = np.mean(equal_level(values, level))
     end, remedy = ("greatest", "less") if white else ("least", "more")
     msg = (
-        f"A profile must not be clipped, but {clipped_share:.0%} of the pixels "
-        f"of the {name} have the {end} grey value, {level:g}, so that no width "
-        f"is known: take the image with {remedy} light, or lay the line elsewhere."
+        f"A profile must not be clipped, but {clipped_share:.0%} of the pixels of the "
+        f"{name} have the {end} grey value, {level:g}, so that the width is unknown: "
+        f"acquire the image with {remedy} light, or draw the line elsewhere."
     )
     raise ReadError(msg, code="clipped")
 
@@ -369,8 +369,8 @@ def _varies_elsewhere(profile: Profile, level: float) -> bool:
 def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
     """Check whether gentle flanks end abruptly at a grey value.
 
-    Of the highest pixels at each place, or the lowest where `white` is false, unless
-    rounding alone sets them off: a part of the band may be clipped, and the rest not.
+    Uses the highest pixels at each position, or the lowest if `white` is false, since
+    only a part of the band may be clipped; differences due to rounding are averaged.
     """
     order = np.argsort(profile.place_px, kind="stable")
     place = np.rint(profile.place_px[order])
@@ -383,7 +383,7 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
         curve = np.where(np.abs(curve - mean) <= 1, mean, curve)
     at = equal_level(curve, level)
     rise = np.abs(np.diff(curve))
-    rise[np.diff(place[starts]) > 1] = np.nan  # a gap shows no flank
+    rise[np.diff(place[starts]) > 1] = np.nan  # there is no flank across a gap
     steepest = float(np.nanmax(rise, initial=0.0))
     for side, steps in (at, rise), (at[::-1], rise[::-1]):
         ends = side[:-1] & ~side[1:] & np.isfinite(steps)
@@ -397,7 +397,7 @@ def _ends_in_corner(profile: Profile, level: float, *, white: bool) -> bool:
 def _find(
     profile: Profile, noise: float, *, dark: bool, prominence: float
 ) -> _Features:
-    """Find peaks; smoothing doubles until one stands out of the noise."""
+    """Find peaks; smoothing is doubled until one exceeds the noise."""
     place = profile.distance_px
     level = -profile.intensity if dark else profile.intensity.copy()
     gaps = ~np.isfinite(level)
@@ -406,7 +406,7 @@ def _find(
     width, peaks = 1.0, np.empty(0, int)
     while True:
         smooth = ndimage.gaussian_filter1d(without_gaps, width / step, mode="nearest")
-        # what is left of white noise after a Gaussian
+        # share of white noise that remains after a Gaussian
         left = noise / math.sqrt(profile.lines * 2 * math.sqrt(math.pi) * width)
         least = max(prominence * float(np.ptp(smooth)), _OUT * left)
         peaks, about = scipy.signal.find_peaks(smooth, prominence=max(least, 1e-300))
@@ -416,7 +416,7 @@ def _find(
     if len(peaks) > _MOST:
         highest = np.argsort(about["prominences"])[-_MOST:]
         peaks = np.sort(peaks[highest])
-    # of the surroundings: the median of what is below the middle of the range
+    # level of the surroundings: median of the values below the centre of the range
     base = np.median(smooth[smooth <= (smooth.min() + smooth.max()) / 2])
     peak_places = tuple(int(peak) for peak in peaks if not gaps[peak])
     return _Features(
@@ -443,7 +443,7 @@ def _width_at_half(
     place: FloatArray, level: FloatArray, peak: int, base: float
 ) -> tuple[float | None, float | None]:
     """Find the half-maximum crossings on both sides of a peak."""
-    if level[peak] <= base:  # of the unsmoothed curve
+    if level[peak] <= base:  # possible in the unsmoothed curve
         return None, None
     half = (float(level[peak]) + base) / 2
     left = _crossing(place, level, peak, half, -1)
@@ -451,7 +451,7 @@ def _width_at_half(
 
 
 def _ends(features: _Features, level: FloatArray, peak: int) -> FloatPair | None:
-    """Find a line's half-maximum crossings, unless another line lies between them."""
+    """Find a line's half-maximum crossings, unless another line is between them."""
     left, right = _width_at_half(features.place, level, peak, features.base)
     if left is None or right is None:
         return None
@@ -463,7 +463,7 @@ def _ends(features: _Features, level: FloatArray, peak: int) -> FloatPair | None
 def _rough(features: _Features, peak: int) -> FloatPair:
     """Estimate a line's position and width on a curve smoothed by a quarter of it.
 
-    The peak of a broad line may be a bump anywhere on it: its place is the middle.
+    The peak of a broad line may be a bump anywhere on it: its centre is used.
     """
     width = features.smooth_px
     place, rough = float(features.place[peak]), 0.0
@@ -474,7 +474,7 @@ def _rough(features: _Features, peak: int) -> FloatPair:
             features.filled, width / features.step_px, mode="nearest"
         )
         ends = _ends(features, smooth, peak)
-        if sharper is not None and ends is None:  # what it is blurred with hides them
+        if sharper is not None and ends is None:  # smoothing hides them
             break
         left, right = _width_at_half(features.place, smooth, peak, features.base)
         middle = float(features.place[peak])
@@ -483,7 +483,8 @@ def _rough(features: _Features, peak: int) -> FloatPair:
         place = middle
         if ends is not None:
             between = smooth[(features.place >= ends[0]) & (features.place <= ends[1])]
-            # most is nearer to the peak than to its half: no rim of something broader
+            # mostly closer to the peak than to its half: not the rim of a broader
+            # structure
             if np.median(between) > (3 * smooth[peak] + features.base) / 4:
                 place, rough = sum(ends) / 2, ends[1] - ends[0]
         if rough <= 4 * width:
@@ -493,7 +494,7 @@ def _rough(features: _Features, peak: int) -> FloatPair:
     return place, max(math.sqrt(max(rough**2 - blur**2, 0.0)), rough / 3, 1.0)
 
 
-# Lines that are fitted together.
+# Groups of lines that are fitted together.
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -502,12 +503,12 @@ class _Group:
 
     start: float
     end: float
-    fit: ModelFit  # the better model; its places are counted from `start`
-    other: ModelFit | None = None  # the other one, where it is a model
+    fit: ModelFit  # the better model; its positions are relative to `start`
+    other: ModelFit | None = None  # the other model, if it is plausible
 
     @property
     def shows_background(self) -> bool:
-        """Whether background is visible at both ends, or well before one of them."""
+        """Whether background is visible at both ends, or clearly at one of them."""
         ends = np.array([0, self.end - self.start])
         left = np.abs(self.fit.curve(ends, background=False)).max()
         lines = self.fit.lines
@@ -546,7 +547,7 @@ def _width(line: FloatArray) -> float:
     return fwhm_of(*(size_of(log) for log in line[2:]))
 
 
-_Owner = tuple[_Group | None, int]  # the fit of a line, and its number there
+_Owner = tuple[_Group | None, int]  # the fit of a line, and its index in it
 
 
 def _fit_groups(
@@ -580,7 +581,7 @@ def _fit_group(
     area: float,
     sign: float,
 ) -> _Group | None:
-    """Fit a group of lines, and again if its surroundings change."""
+    """Fit a group of lines, and repeat this if its surroundings change."""
     peaks = [features.peaks[number] for number in numbers]
     places, widths = (list(part) for part in zip(*begin, strict=True))
     heights = [sign * float(features.smooth[peak] - features.base) for peak in peaks]
@@ -613,7 +614,7 @@ def _surroundings(
     places: Sequence[float],
     widths: Sequence[float],
 ) -> tuple[float, float]:
-    """Return the fit range of a group of lines, up to the saddles beside it."""
+    """Return the fit range of a group of lines, up to the saddles next to it."""
     low = min(p - _REACH * w for p, w in zip(places, widths, strict=True))
     high = max(p + _REACH * w for p, w in zip(places, widths, strict=True))
     low = max(low, _foot(features, features.peaks[numbers[0]], -1))
@@ -628,8 +629,8 @@ def _surroundings(
 def _foot(features: _Features, peak: int, way: int) -> float:
     """Find the lowest point on one side of a line, before the curve rises again.
 
-    That is above half of the line's height, as where the profile ends on an object: it
-    has no peak, and is no ground.
+    If that is above half of the line's height, the profile may end on an object, which
+    has no peak and is not background.
     """
     side = features.smooth[peak:] if way > 0 else features.smooth[peak::-1]
     share = (side - features.base) / (features.smooth[peak] - features.base)
@@ -650,7 +651,7 @@ def _models(
     at: FloatArray, values: FloatArray, begin: FloatArray, area: float, length: float
 ) -> list[ModelFit]:
     """Fit Gaussians and boxes, the better model first."""
-    # a box as wide at half maximum, with steep sides
+    # start from a box of the same FWHM with steep sides
     width = begin[:, 2] * GAUSSIAN_FWHM
     boxes = np.column_stack([begin[:, :2], width / 6, width])
     bell, box = (fit_lines(at, values, start, area) for start in (begin, boxes))
@@ -668,7 +669,7 @@ def _is_box(fit: ModelFit) -> bool:
 
 
 def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
-    """Check that every line kept its sign and lies in the fit range."""
+    """Check that every line kept its sign and is in the fit range."""
     return all(
         line[0] * start[0] > 0
         and 0 <= line[1] <= length
@@ -677,9 +678,10 @@ def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
     )
 
 
-# FWHM of a line among others over its plain width: wide lines upon each other make the
-# same curve as narrow ones with flat ground between them; chosen. The other way round a
-# fit is of a part of the line; pixels and interpolation add less than _BLUR_PX.
+# Limits of a line's fitted FWHM among others over its plain width: wide overlapping
+# lines have the same curve as narrow ones with a flat background between them; chosen.
+# A much smaller FWHM is that of a part of the line; pixels and interpolation add less
+# than _BLUR_PX.
 _MOST_WIDER = 1.5
 _BLUR_PX = 2.0
 
@@ -687,7 +689,7 @@ _BLUR_PX = 2.0
 def _read_lines(
     owners: Sequence[_Owner], features: _Features, sign: float
 ) -> tuple[LineReading, ...]:
-    """Measure every line, by fit and plainly."""
+    """Measure every line by the fit and by plain crossings."""
     read = []
     place: Estimate | None
     fwhm: Estimate | None
@@ -729,15 +731,15 @@ def _read_pairs(
             apart = right.value - left.value
             distance = estimate(apart, math.hypot(left.sd, right.sd))
             dip = _far_dip(one, at, two)
-        sparrow = _verdict(dip, 0.0)  # that asks for no background
+        sparrow = _verdict(dip, 0.0)  # which needs no background
         bare = [group.shows_background for group in (one, two) if group]
         if reason is None and not all(bare):
             dip = None
-            reason = "no background shows beside the lines; draw on to where it does"
+            reason = "no background is visible next to the lines; draw a longer line"
         start, end = features.peaks[first : first + 2]
         lower = min(features.level[start], features.level[end]) - features.base
         valley = max(features.level[start : end + 1].min() - features.base, 0.0)
-        # over the lower of both; 1 is down to all
+        # relative to the lower line; 1 is down to the background
         plain = float(1 - valley / lower) if lower > 0 else math.nan
         verdicts = _verdict(dip, RAYLEIGH_DIP), sparrow, reason
         plainly = lines[first + 1].plain_place - lines[first].plain_place
@@ -751,13 +753,13 @@ def _distance(group: _Group, first: int) -> Estimate:
 
 
 def _dip(group: _Group, first: int) -> Estimate:
-    """Estimate the dip between two lines of one fit, over the lower of both."""
+    """Estimate the dip between two lines of one fit, relative to the lower one."""
     at, other = group.fit.place(first), group.fit.place(first + 1)
 
     def dip(p: FloatArray) -> float:
         places = np.linspace(p[at], p[other], _FINE + 1)
         level = np.abs(group.fit.curve(places, p, background=False))
-        # the peaks of the sum lie a little nearer to each other than the lines
+        # the peaks of the sum are slightly closer to each other than the lines
         lowest = int(np.argmin(level[1:-1])) + 1
         lower = min(level[: lowest + 1].max(), level[lowest:].max())
         return 1 - float(level[lowest] / lower)
@@ -780,7 +782,7 @@ def _far_dip(one: _Group, last: int, two: _Group) -> Estimate:
 
 
 def _verdict(dip: Estimate | None, least: float) -> Verdict:
-    """Decide on a dip: its whole interval must lie on one side."""
+    """Decide on a dip: its whole interval must be on one side of the threshold."""
     if dip is None or dip.low <= least < dip.high:
         return "undecided"
     return "resolved" if dip.low > least else "not resolved"
@@ -889,7 +891,7 @@ def _edge_width(fits: Sequence[ModelFit]) -> Estimate:
 def _crosses(
     place: FloatArray, share: FloatArray, least: float, near: float | None
 ) -> float | None:
-    """Find where an edge crosses a level: the middle crossing, or the nearest to it."""
+    """Find where an edge crosses a level: at its centre, or nearest to `near`."""
     up = np.flatnonzero((share[:-1] < least) & (share[1:] >= least))
     if not up.size:
         return None

@@ -1,4 +1,4 @@
-"""Network architectures, one published or own design per module."""
+"""Network architectures: one module per published or own design."""
 
 import lazy_loader
 

@@ -16,10 +16,10 @@ Edges = Literal["zeros", "reflect", "replicate"]
 """Padding of convolutions at the image border."""
 
 MOST_LEVELS = 10
-"""Most halvings of the resolution in a network: its stride is 1024 at most."""
+"""Maximum halvings of the resolution in a network: a stride of 1024."""
 
 _SLOPE = 0.2  # of leaky ReLU; as in most of the papers
-_STD = 0.02  # of first weights, in both papers
+_STD = 0.02  # of initial weights, as in both papers
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
     "instance": nn.InstanceNorm2d,
@@ -40,21 +40,21 @@ def norm_layer(kind: str, channels: int) -> nn.Module:
 
 
 def has_bias(norm: str) -> bool:
-    """Return whether a convolution needs a bias: not before a batch norm."""
+    """Return whether a convolution needs a bias, which a batch norm cancels."""
     return norm != "batch"
 
 
 def stage(
     convolution: nn.Conv2d | nn.ConvTranspose2d, norm: str, *after: nn.Module | None
 ) -> nn.Sequential:
-    """Chain a convolution, a norm and other layers that are not None."""
+    """Chain a convolution, a norm and further layers that are not None."""
     layers = convolution, norm_layer(norm, convolution.out_channels), *after
     return nn.Sequential(*cast("Any", [layer for layer in layers if layer is not None]))
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
     """Disable autocast on the device of a tensor."""
-    # shapes alone, by which memory is estimated, know of no autocast
+    # "meta" tensors, used to estimate memory, do not support autocast
     device = "cpu" if x.is_meta else x.device.type
     return torch.autocast(device, enabled=False)
 
@@ -62,9 +62,9 @@ def without_autocast(x: Tensor) -> torch.autocast:
 def run_unrounded(layer: nn.Module, x: Tensor) -> Tensor:
     """Run a layer in the type of its weights, fp32, even under autocast.
 
-    `x` (B, C, H, W); gives the layer's output. Of the 8 bits that bf16 has, a network
-    needs more where it sees its image, where it makes one, and where many corrections
-    are added to one map. The layers between are nearly all of the arithmetic.
+    `x` (B, C, H, W); returns the layer's output. The 8 bits of bf16 do not suffice
+    where a network reads its image, where it outputs one, and where many corrections
+    are added to one map. The other layers account for nearly all of the arithmetic.
     """
     with without_autocast(x):
         output: Tensor = layer(x.to(layer.get_parameter("weight").dtype))
@@ -93,7 +93,7 @@ def draw_normal(
 
 
 def draw_he(layer: nn.Conv2d, factor: float = 1.0) -> None:
-    """Initialise weights as He et al. do for rectifiers, times a factor."""
+    """Initialise weights as He et al. for rectifiers, times a factor."""
     draw_normal(layer, factor * math.sqrt(2 / layer.weight[0].numel()))
 
 
@@ -142,14 +142,14 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
+        """Add the block's correction; `x` (B, C, H, W); returns (B, C, H, W)."""
         correction: Tensor = self.body(x)
-        # a product by 1 would cost a pass over the maps
+        # multiplying by 1 would cost a pass over the maps
         return x + (correction if self.factor == 1 else self.factor * correction)
 
 
 class SubPixelUp(nn.Sequential):
-    """Learned enlargement by 2: a 3x3 convolution to four maps each, then a shuffle."""
+    """Learned 2x upsampling: a 3x3 convolution to four maps each, then a shuffle."""
 
     def __init__(self, width: int, *after: nn.Module) -> None:
         super().__init__(
@@ -158,10 +158,10 @@ class SubPixelUp(nn.Sequential):
 
 
 class ResidualTrunk(nn.Module):
-    """Residual blocks between an entry and a head, which may enlarge.
+    """Residual blocks between an entry and a head, which may upsample.
 
-    What the blocks and `trunk` after them give is added to what `entry` gave. Each of
-    `up` doubles the resolution.
+    The output of the blocks and `trunk` is added to that of `entry`. Each layer of `up`
+    doubles the resolution.
     """
 
     def __init__(
@@ -181,7 +181,7 @@ class ResidualTrunk(nn.Module):
         self.scale, self.stride = 2 ** len(self.up), 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
+        """Super-resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
         shallow = self.entry(x)
         features = shallow + self.trunk(self.residual(shallow))
         y: Tensor = self.head(self.up(features))
@@ -189,7 +189,7 @@ class ResidualTrunk(nn.Module):
 
 
 def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Build de Haan's block; the second convolution changes the maps, may stride."""
+    """Build de Haan's block; the second convolution sets the maps and the stride."""
     return nn.Sequential(
         nn.Conv2d(inputs, inputs, 3, padding=1),
         LeakyReLU(),
@@ -199,7 +199,7 @@ def double_convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequent
 
 
 def bicubic(x: Tensor, scale: int) -> Tensor:
-    """Enlarge (B, C, H, W) by cubic interpolation; by 1 is the image itself."""
+    """Upsample (B, C, H, W) by cubic interpolation; a scale of 1 returns the image."""
     if scale == 1:
         return x
     return functional.interpolate(x, scale_factor=float(scale), mode="bicubic")
@@ -209,7 +209,7 @@ _LOBES = 3  # half width of Lanczos's window in input pixels
 
 
 def _lanczos_weights(scale: int) -> FloatArray:
-    """Compute the taps (scale, 7) of each output phase at the window's offsets."""
+    """Compute the taps (scale, 7) of each output phase."""
     shifts = (np.arange(scale) + 0.5) / scale - 0.5
     away = np.arange(-_LOBES, _LOBES + 1) - shifts[:, None]
     inside = np.abs(away) < _LOBES
@@ -218,7 +218,7 @@ def _lanczos_weights(scale: int) -> FloatArray:
 
 
 class Lanczos(nn.Module):
-    """Enlarge by Lanczos's windowed sinc; edges are repeated."""
+    """Upsample by Lanczos's windowed sinc; edge pixels are repeated."""
 
     taps: Tensor
 
@@ -229,7 +229,7 @@ class Lanczos(nn.Module):
         self.register_buffer("taps", taps, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Enlarge (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Upsample (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         if self.scale == 1:
             return x
         kernel = self.taps[:, None, :, None] * self.taps[None, :, None, :]

@@ -18,8 +18,8 @@ followed by a LeakyReLU; the second changes the number of maps.
 *Stated*: a U-Net; two convolutions in each block, each followed by a LeakyReLU, the
 second changing the channels; images enlarged by 2 with a Lanczos filter before the
 network. *Chosen*, since the figure with the numbers is not in the text: four levels,
-the maps, 3x3 kernels, means for going down and bilinear enlargement for going up,
-joining by concatenation, the slope 0.2, Lanczos of three lobes.
+the maps, 3x3 kernels, means for downsampling and bilinear upsampling, joining by
+concatenation, the slope 0.2, Lanczos of three lobes.
 """
 
 import torch
@@ -36,7 +36,7 @@ from napari_semsr.models.architectures.blocks import (
 
 
 class DeHaanUNet(nn.Module):
-    """U-Net without norms on an image that is enlarged first."""
+    """U-Net without norms, applied to an image that is upsampled first."""
 
     def __init__(self, width: int = 32, levels: int = 4, scale: int = 2) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class DeHaanUNet(nn.Module):
         self.head = nn.Conv2d(width, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Super-resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         x = self.entry(self.enlarge(x))
         skips: list[Tensor] = []
         for block in self.encoder:

@@ -1,6 +1,6 @@
-"""Discriminators: PatchGAN, and those of VGG's type.
+"""Discriminators: PatchGAN, and VGG-type ones.
 
-PatchGAN judges overlapping patches of 70 x 70 px:
+PatchGAN scores overlapping patches of 70 x 70 px:
 
 =====  ======  ======  ========  =============  ===========
 layer  kernel  stride  channels  norm           activation
@@ -13,20 +13,20 @@ layer  kernel  stride  channels  norm           activation
 =====  ======  ======  ========  =============  ===========
 
 *Stated* by Sun et al. (SSUM): 70 x 70 patches; five convolutions; the first four with
-4x4 kernels and 64 to 512 maps, each followed by instance norm and LeakyReLU.
-*Chosen*: the strides. The text also says that all first four have stride 2, but such a
-network sees 94 px; the stride of the fourth gives way, so that 70 holds. *Chosen* too:
-padding 1, the slope 0.2, dropout after the layers 2 to 4 (the text names dropout as the
-guard against overfitting, and neither its place nor its rate).
+4x4 kernels and 64 to 512 maps, each followed by instance norm and LeakyReLU. *Chosen*:
+the strides. The text also says that all first four have stride 2, but such a network
+sees 94 px; here the fourth has stride 1, so that it sees 70. *Chosen* too: padding 1,
+the slope 0.2, dropout after the layers 2 to 4 (the text mentions dropout against
+overfitting, but neither its position nor its rate).
 
-The textbook form (Isola et al. 2017, arXiv:1611.07004) leaves out the norm of the first
-layer and has no dropout: ``first_norm=False, dropout=0``. Given two images at once, as
-Pix2Pix does, it takes ``channels=2``.
+The textbook form (Isola et al. 2017, arXiv:1611.07004) has no norm in the first layer
+and no dropout: ``first_norm=False, dropout=0``. Given two images at once, as Pix2Pix
+does, it takes ``channels=2``.
 
-``keen=True`` shows it each image twice: as it is, and four times what a mean of 3x3
-takes from it. A discriminator has to find such a filter before it sees a blur, which
-takes thousands of steps; this one has it from the start. That is in no paper, and the
-short forms of recipes use it.
+``keen=True`` adds a second input: the image minus its 3x3 mean, times four. A
+discriminator has to learn such a filter before it detects blur, which takes thousands
+of steps; this one has it from the start. This is not from a paper; the short forms of
+recipes use it.
 """
 
 from itertools import pairwise
@@ -43,7 +43,7 @@ from napari_semsr.models.architectures.blocks import (
     stage,
 )
 
-_KEEN = 4.0  # the detail of a clear SEM image is then about as strong as the image
+_KEEN = 4.0  # makes the detail of a clear SEM image about as strong as the image
 
 
 class PatchGAN(nn.Module):
@@ -104,7 +104,7 @@ class PatchGAN(nn.Module):
 #
 # *Stated*: a modified VGG-type network; two convolutions in each block, each followed
 # by a LeakyReLU, the second changing the channels. *Chosen*: all numbers, the stride,
-# and the mean over the patch, so that patches of any size are judged.
+# and the mean over the patch, so that patches of any size are scored.
 #
 # SRGAN (Ledig et al. 2017, arXiv:1609.04802):
 #
@@ -117,11 +117,11 @@ class PatchGAN(nn.Module):
 # head       dense to 1024, LeakyReLU, dense to 1
 # =========  =============================================================
 #
-# *Stated*: all of it, with the slope 0.2, for patches of 96 px. The sigmoid after it
-# belongs to the loss. *Chosen*: patches of another size are averaged to the 6 x 6
-# places that 96 px leave.
+# *Stated*: all of it, with the slope 0.2, for patches of 96 px. The final sigmoid is
+# part of the loss. *Chosen*: patches of another size are averaged to the 6 x 6
+# positions that remain of 96 px.
 
-_GRID = 6  # places along an axis after pooling; chosen
+_GRID = 6  # positions along an axis after pooling; as for 96 px
 
 
 def _dense(side: int, inputs: int, width: int) -> nn.Sequential:

@@ -12,13 +12,13 @@ up         one for each doubling: 3x3 convolution to 256, shuffle      2, 4
 head       3x3 convolution to 1                                        `scale`
 =========  ==========================================================  ==========
 
-*Stated* (arXiv:1707.02921): SRResNet without its norms, and without activations
-outside of the blocks; 16 blocks of 64 maps without a factor as the baseline, which is
-the default here, and 32 blocks of 256 maps with the factor 0.1 as the large form:
-``blocks=32, width=256, res_scale=0.1``. The 3x3 kernels of entry and head are those of
-its code. *Chosen*: one grey channel instead of three (``channels=3`` gives the
-original); ``scale=1``, which leaves out what goes up; that no mean is taken off first,
-the grey values being normalised. The paper's scale of 3 is not offered.
+*Stated* (arXiv:1707.02921): SRResNet without its norms, and without activations outside
+the blocks; 16 blocks of 64 maps without a factor as the baseline, which is the default
+here, and 32 blocks of 256 maps with the factor 0.1 as the large form: ``blocks=32,
+width=256, res_scale=0.1``. The 3x3 kernels of entry and head are those of its code.
+*Chosen*: one grey channel instead of three (``channels=3`` gives the original);
+``scale=1``, which omits the upsampling; no mean is subtracted first, as grey values are
+normalised. The paper's scale of 3 is not supported.
 """
 
 from functools import partial
@@ -34,7 +34,7 @@ from napari_semsr.models.architectures.blocks import (
 
 
 class EDSR(ResidualTrunk):
-    """Residual network without norms, enlarged at its end."""
+    """Residual network without norms that upsamples at its end."""
 
     def __init__(
         self,

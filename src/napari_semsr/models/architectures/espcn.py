@@ -1,4 +1,4 @@
-"""ESPCN: small, and enlarged by its last layer alone (Shi et al. 2016).
+"""ESPCN: a small network that upsamples only in its last layer (Shi et al. 2016).
 
 =========  ==========================================================  ==========
 layer      kernel, channels, activation                                resolution
@@ -9,9 +9,9 @@ layer      kernel, channels, activation                                resolutio
            by `scale`
 =========  ==========================================================  ==========
 
-*Stated* (arXiv:1609.05158): all of it, but for `scale` 1, where there is nothing to
-shuffle, and the last layer gives one map. *Chosen*: that edges are repeated, where the
-paper leaves them out; and the first weights, which are those of PyTorch.
+*Stated* (arXiv:1609.05158): all of it, except for `scale` 1, which has nothing to
+shuffle, and a last layer of one map. *Chosen*: edges are repeated, where the paper
+crops them; initial weights as in PyTorch.
 """
 
 from functools import partial
@@ -40,6 +40,6 @@ class ESPCN(nn.Module):
         self.shuffle = nn.PixelShuffle(scale) if scale > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
+        """Super-resolve a normalised (B, 1, H, W) to (B, 1, H * scale, W * scale)."""
         y: Tensor = self.shuffle(self.body(x))
         return y

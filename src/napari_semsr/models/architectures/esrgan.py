@@ -11,15 +11,15 @@ up         twice: enlargement by repeating, 3x3 convolution, LeakyReLU  `scale`
 head       3x3 convolution, LeakyReLU, 3x3 convolution to 1             `scale`
 =========  ===========================================================  ==========
 
-A dense block has five 3x3 convolutions, each of which sees the block's input and all
-earlier results: four of 32 maps with LeakyReLU, one back to 64, times 0.2, added to the
-input. Three of them in a row, times 0.2, added to the input, are one
+A dense block has five 3x3 convolutions, the inputs of which are the block's input and
+all earlier outputs: four of 32 maps with LeakyReLU, one back to 64, times 0.2, added to
+the input. Three of them in a row, times 0.2, added to the input, form a
 residual-in-residual block. There is no norm.
 
-*Stated* (arXiv:1809.00219 and its code): all of it for ``scale=4``, three colours,
-23 blocks, growth 32, factor 0.2, slope 0.2, first weights a tenth of the usual. The
-smaller scales by unshuffling are those of Real-ESRGAN (Wang et al. 2021,
-arXiv:2107.10833). *Chosen*: one grey channel; ``channels=3`` gives the original.
+*Stated* (arXiv:1809.00219 and its code): all of it for ``scale=4``, three colours, 23
+blocks, growth 32, factor 0.2, slope 0.2, initial weights a tenth of the usual. Smaller
+scales by unshuffling are as in Real-ESRGAN (Wang et al. 2021, arXiv:2107.10833).
+*Chosen*: one grey channel; ``channels=3`` gives the original.
 """
 
 import torch
@@ -29,7 +29,7 @@ from torch.nn import functional
 from napari_semsr.models.architectures.blocks import LeakyReLU, check_scale, draw_he
 
 _RESIDUAL = 0.2  # factor of the residuals; stated (arXiv:1809.00219)
-_FIRST = 0.1  # factor of the first weights; stated (arXiv:1809.00219)
+_FIRST = 0.1  # factor of the initial weights; stated (arXiv:1809.00219)
 
 
 class _DenseBlock(nn.Module):
@@ -98,7 +98,7 @@ class RRDBNet(nn.Module):
         self.activation = LeakyReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
+        """Super-resolve (B, channels, H, W) to (B, channels, H * scale, W * scale)."""
         if self.stride > 1:
             x = functional.pixel_unshuffle(x, self.stride)
         shallow = self.conv_first(x)

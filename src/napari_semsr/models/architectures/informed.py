@@ -1,18 +1,19 @@
 """The default restorer: a survey estimates a field's faults, a network corrects them.
 
-`SurveyNet` sees the whole field once, and estimates the haze and nine numbers for noise
-and blur (`core.FAULTS`). `ThreeScale` restores the dehazed field tile by tile. The
-numbers condition it in two ways: the field filtered by Wiener filters made from them is
-an additional input, and each block's first layer is scaled and shifted by them, channel
-by channel. That leaves a plain network for each field, with weights of its own
-(`InformedRestorer.mender`), so that tiles cost nothing for it and agree.
+`SurveyNet` analyses the whole field once, and estimates the haze and nine numbers for
+noise and blur (`core.FAULTS`). `ThreeScale` restores the dehazed field tile by tile.
+The numbers condition it in two ways: the field after Wiener filters computed from them
+is an additional input, and they scale and shift each block's first layer, channel by
+channel. For one field this yields a plain network with its own weights
+(`InformedRestorer.mender`), so that conditioning takes no time per tile, and tiles
+agree.
 
-What it finds in an image are two corrections, the noise and what the blur took, each
+It estimates two corrections of an image, the noise and the detail lost by blur, each
 with a weight that the user may change.
 
-Where the blur is known, a second expert of such layers may take over, the sharpener.
-Its filters are made of that blur and of the field's own spectrum, and it begins as
-these alone: untrained it is a Wiener filter, and what it learns is added to that.
+If the blur is known, a second network of such layers may be used instead, the
+sharpener. Its filters are computed from that blur and the field's own spectrum.
+Untrained it is just a Wiener filter, to which it learns a correction.
 
 =======  ==========================================================  ==========
 part     layers of `ThreeScale`                                      resolution
@@ -24,10 +25,10 @@ up       1x1 convolution, pixel-shuffle 2, sum, residual blocks      1/4, 1/2
 head     3x3 convolution to 16 x `corrections`, pixel-shuffle        1
 =======  ==========================================================  ==========
 
-A correction is what the network finds by itself, and at each pixel a share of what each
-filter would change; so it does at once what a linear filter can, and where to. There is
-no normalisation layer, and the head starts at zero: an untrained network returns its
-input. Every number here is chosen.
+A correction is the sum of an image predicted by the network and, at each pixel, a share
+of the change by each filter; so the network can apply a linear filter, and decide
+where. There is no normalisation layer, and the head starts at zero: an untrained
+network returns its input. All numbers are our choice.
 """
 
 import itertools
@@ -89,7 +90,7 @@ def _in_float64(values: Tensor) -> Tensor:
 
 
 def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return deviations by rows and columns, and their correlation; (B,) each."""
+    """Return standard deviations along rows and columns, and correlation; (B,) each."""
     blur = condition.float()
     widths = (blur[:, 5:7].exp() - NO_BLUR).clamp(0, WIDEST_BLUR)
     rows, columns = widths.unbind(1)
@@ -99,8 +100,8 @@ def _blur_of(condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def blur_known(estimate: Tensor, true: Tensor) -> Tensor:
     """Replace the estimated blur by a known one, and by none if it is unknown.
 
-    Both (B, 9) in the order of `core.FAULTS`, NaN where the truth is not known. The rim
-    is a Gaussian's: no user knows more of it.
+    Both (B, 9) in the order of `core.FAULTS`, NaN where the true value is unknown. The
+    rim is set to that of a Gaussian, as users know no more.
     """
     true_blur = torch.where(torch.isfinite(true), true, 0.0)[:, 5:8]
     sharp = math.log(NO_BLUR)
@@ -113,7 +114,7 @@ def blur_known(estimate: Tensor, true: Tensor) -> Tensor:
 def sharpening_filters(
     condition: Tensor, spectrum: Tensor, noise: Tensor | None = None
 ) -> Tensor:
-    """Compute a sharpener's packed filters; `condition` (B, 9), the rest as there."""
+    """Compute packed filters as `sharpening_taps`, but for a `condition` (B, 9)."""
     device = condition.device
     with torch.no_grad(), without_autocast(condition):
         spectrum, condition = _in_float64(spectrum), _in_float64(condition)
@@ -125,17 +126,18 @@ def sharpening_filters(
 class ThreeScale(nn.Module):
     """Norm-free residual network at half, a quarter and an eighth of the resolution.
 
-    `widths`: channels at each; `down`, `up`: residual blocks at each, on the way down
-    with the lowest, and on the way up; `corrections`: images that are found.
+    `widths`: channels at each; `down`, `up`: residual blocks at each, on the way down,
+    including the lowest, and on the way up; `corrections`: number of predicted
+    corrections.
     """
 
     filters: Tensor  # (48, 16, 7, 7), packed Wiener filters of the field
-    taken: Tensor | None  # (3, 1, 1), of what filters change, whatever is found
-    most: Tensor | None  # (corrections, 1, 1), how far beside that a pixel may change
+    taken: Tensor | None  # (3, 1, 1), fixed shares of the filters' changes
+    most: Tensor | None  # (corrections, 1, 1), limits of further changes
 
     scale = 1
     stride = 8
-    leaves_out = True  # `forward` takes what is to be kept
+    leaves_out = True  # `forward` has the argument `keep`
 
     def __init__(
         self,
@@ -184,9 +186,9 @@ class ThreeScale(nn.Module):
     ) -> Tensor:
         """Estimate the corrections of images.
 
-        `planes` (B, 4, H, W), images and what Wiener filters make of them; `condition`
-        (B, 2, C) for each block, by how much its first layer is scaled beyond 1 and
-        shifted; gives (B, corrections, H, W), or what of it lies in `keep`.
+        `planes` (B, 4, H, W), images and their Wiener-filtered versions; `condition`
+        (B, 2, C) for each block, scale minus 1 and shift of its first layer; returns
+        (B, corrections, H, W), or the part of it in `keep`.
         """
         turn = None if condition is None else iter(condition)
         whole = Box.of((planes.shape[2], planes.shape[3]))
@@ -240,9 +242,8 @@ class ThreeScale(nn.Module):
     def forward(self, x: Tensor, keep: Box | None = None) -> Tensor:
         """Add the corrections to images.
 
-        `x` (B, 1, H, W); gives (B, 1, H, W), or what of it lies in `keep`. The margin
-        about that is what a tile's neighbours begin with: each layer leaves out what no
-        later one needs.
+        `x` (B, 1, H, W); returns (B, 1, H, W), or the part of it in `keep`. Each layer
+        then computes only what later layers need for that part.
         """
         planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
         corrections = self.correct(planes, keep=keep)
@@ -252,7 +253,7 @@ class ThreeScale(nn.Module):
             corrections = corrections.clamp(-self.most, self.most)
             changes = (inner_planes[:, 1:] - image) * self.taken
             corrections = torch.cat([changes, corrections], dim=1)
-        # what is unlike anything that trained must not run away
+        # limits the output for inputs unlike the training data
         most = 1 + image.abs()
         return image + corrections.sum(1, keepdim=True).clamp(-most, most)
 
@@ -262,10 +263,10 @@ class _Part(NamedTuple):
 
     map: Tensor  # (B, C, h, w)
     box: Box  # in pixels of the window
-    step: int  # pixels of the window for one of the map
+    step: int  # pixels of the window per pixel of the map
 
     def cut(self, need: Box | None, grid: int) -> "_Part":
-        """Crop to a region, extended to the lines of a grid; None keeps everything."""
+        """Crop to a region extended to grid lines; None keeps everything."""
         if need is None:
             return self
         box = _outwards(need, grid).intersection(self.box)
@@ -277,7 +278,7 @@ class _Part(NamedTuple):
 
 
 def _outwards(box: Box, grid: int) -> Box:
-    """Extend a box to the lines of a grid."""
+    """Extend a box to grid lines."""
     y0, x0 = (v // grid * grid for v in (box.y0, box.x0))
     y1, x1 = (-(-v // grid) * grid for v in (box.y1, box.x1))
     return Box(y0, y1, x0, x1)
@@ -286,14 +287,14 @@ def _outwards(box: Box, grid: int) -> Box:
 class Sharpener(nn.Module):
     """Network for a known blur: starts as a Wiener filter and learns a correction.
 
-    The less noise a field has, the smaller a share of its correction is taken: without
-    any the filter is nearly as good as a filter can be, and what seems grain belongs to
-    the sample. No pixel is corrected by more than a share of the noise, so that one
-    that is told a wrong blur errs as its filter does. `widths`, `down`, `up` as in
+    The less noise a field has, the smaller is the share of the correction that is
+    applied: without noise the filter is nearly optimal, and apparent grain belongs to
+    the sample. No pixel is corrected by more than a share of the noise, so that for a
+    wrong blur the error is that of the filter. `widths`, `down`, `up` as in
     `ThreeScale`.
     """
 
-    start: Tensor  # bias of the head that gives the filters alone
+    start: Tensor  # bias of the head for which the output is that of the filters
 
     def __init__(
         self, widths: Sequence[int], down: Sequence[int], up: Sequence[int]
@@ -303,9 +304,9 @@ class Sharpener(nn.Module):
         self.local = ThreeScale(*self.shape, corrections=2)
         self.embed, self.tell = _teller(self.local)
         shares = torch.zeros(2, 1 + FILTERS)
-        shares[0, 3] = 1.0  # the noise is what the filter against noise takes
+        shares[0, 3] = 1.0  # the noise is the change by the filter against noise
         shares[1, 1], shares[1, 3] = 1.0, -1.0
-        start = shares.flatten().repeat_interleave(4)  # pixel-shuffled by 2
+        start = shares.flatten().repeat_interleave(4)  # one for each pixel
         self.register_buffer("start", start, persistent=False)
         with torch.no_grad():
             self.local.head.get_parameter("bias").copy_(start)
@@ -351,7 +352,7 @@ class Gate(NamedTuple):
     """Limits of a sharpener's correction, (B,) each."""
 
     share: Tensor
-    most: Tensor  # of a pixel, over the range
+    most: Tensor  # largest correction of a pixel, over the range
 
     @classmethod
     def of(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
@@ -375,24 +376,25 @@ def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]
     return embed, nn.ModuleList(tell)
 
 
-_FAINT = 1.5 / 255  # noise, over the range, at which half of a correction is taken
-# deviations of the noise; the best of 0.5, 1 and 2 on development images
+_FAINT = 1.5 / 255  # noise, over the range, at which half of a correction is used
+# standard deviations of noise; the best of 0.5, 1 and 2 on development images
 _MOST_CHANGED = 0.5
-_CONDITION_WIDTH = 64  # numbers that the nine of a condition become
+_CONDITION_WIDTH = 64  # channels of the embedded condition
 
 
 class InformedRestorer(nn.Module):
     """`SurveyNet`, and a local network conditioned on its result.
 
-    `widths`, `down` and `up` are those of `ThreeScale`, `survey_width` the channels of
-    `SurveyNet`. With `dilations`, the local part is a `TwoScale` that has these, as
-    wide as the first of `widths`, and with the first of `down` blocks on either side.
+    `widths`, `down` and `up` are those of `ThreeScale`, `survey_width` is the number of
+    channels of `SurveyNet`. With `dilations`, the local part is a `TwoScale` with these
+    dilations, the first of `widths` as its width, and the first of `down` as its
+    `fine_blocks`.
 
-    `survey` looks at the whole field, once. `local` mends tiles of the dehazed field,
-    as it is for a field that ails nothing unusual; it finds noise and loss by blur
-    apart. Where the blur is known, a `Sharpener` of the widths `sharpener` takes its
-    place; its layers reach as far as those of a `ThreeScale`, which the local part must
-    be then.
+    `survey` analyses the whole field once. `local` restores tiles of the dehazed field;
+    its own weights are those for a field with average faults, and it predicts noise and
+    loss by blur separately. If the blur is known, a `Sharpener` with the widths
+    `sharpener` replaces it; the local part must then be a `ThreeScale`, so that both
+    have the same receptive field.
     """
 
     scale = 1
@@ -433,7 +435,8 @@ class InformedRestorer(nn.Module):
     def look(self, field: Tensor) -> Surveyed:
         """Survey whole fields (B, 1, H, W), in fp32.
 
-        On a scale where the percentiles are 0 and 1; sides are multiples of 16.
+        Grey levels are scaled so that the percentiles are 0 and 1; sides are multiples
+        of 16.
         """
         with without_autocast(field):
             survey: Surveyed = self.survey(self.survey.statistics(field.float()))
@@ -442,9 +445,9 @@ class InformedRestorer(nn.Module):
     def planes(self, clear: Tensor, condition: Tensor, rings: Tensor) -> Tensor:
         """Stack images with their Wiener-filtered versions: (B, 4, H, W).
 
-        The local part sees these. Images (B, 1, H, W) are without their veil, the
-        condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) the power at
-        `RINGS`. No gradient passes through the filters.
+        These are the inputs of the local part. The images (B, 1, H, W) are dehazed, the
+        condition (B, 9) is in the order of `core.FAULTS`, `rings` (B, 12) is the power
+        at `RINGS`. No gradient passes through the filters.
         """
         through = filter_images(clear.detach(), filters_for(condition, rings))
         return torch.cat([clear, through], dim=1)
@@ -454,8 +457,8 @@ class InformedRestorer(nn.Module):
     ) -> tuple[Tensor, Gate]:
         """Stack images with those filtered for the sharpener: (B, 4, H, W).
 
-        As `planes`, but of the condition the blur alone; with what is taken of its
-        correction.
+        As `planes`, but uses only the blur of the condition; also returns the limits of
+        the correction.
         """
         fixed_clear = clear.detach()
         spectrum = power_spectrum(fixed_clear)
@@ -466,8 +469,8 @@ class InformedRestorer(nn.Module):
     def told(self, condition: Tensor, *, sharpen: bool = False) -> list[Tensor]:
         """Compute the condition of the local network's or the sharpener's blocks.
 
-        Scales beyond 1 and shifts (B, 2, C), one for each block, of a condition (B, 9)
-        in the order of `core.FAULTS`.
+        Returns scales minus 1 and shifts (B, 2, C), one for each block, for a condition
+        (B, 9) in the order of `core.FAULTS`.
         """
         part: InformedRestorer | Sharpener = self
         if sharpen and self.sharpener is not None:
@@ -490,10 +493,10 @@ class InformedRestorer(nn.Module):
     ) -> ThreeScale | TwoScale:
         """Build the network that restores tiles of a dehazed field.
 
-        Of the condition (9,) in the order of `core.FAULTS`, the power (12,) at `RINGS`,
-        and the weights of the two corrections. Where the field's spectrum (64, 33), of
-        `power_spectrum`, is given, the sharpener is told the condition; `noise` is its
-        deviation, where that is known beside the blur.
+        From the condition (9,) in the order of `core.FAULTS`, the power (12,) at
+        `RINGS`, and the weights of the two corrections. With the field's `spectrum`
+        (64, 33), from `power_spectrum`, the sharpener is used; `noise` is the standard
+        deviation of the noise, if that is known in addition to the blur.
         """
         shares = torch.tensor([denoise, deblur], device=condition.device)
         local_part: ThreeScale | TwoScale
@@ -510,7 +513,7 @@ class InformedRestorer(nn.Module):
                 state[part] = _share_out(state[part], shares).sum(0)
             local_part.load_state_dict(state)
         if not local_part.filters.isfinite().all():
-            msg = "the field's spectrum gives no Wiener filter"
+            msg = "no Wiener filter could be computed from the field's spectrum"
             raise RuntimeError(msg)
         numbers = self.told(condition[None], sharpen=spectrum is not None)
         for block, numbers_of_block in zip(local_part.blocks(), numbers, strict=True):
@@ -522,8 +525,8 @@ class InformedRestorer(nn.Module):
     def forward(self, field: Tensor, faults: Tensor | None = None) -> Tensor:
         """Restore whole fields (B, 1, H, W), as `look` takes them, on the same scale.
 
-        Where faults (B, 9) are given, in the order of `core.FAULTS`, the sharpener is
-        told their blur.
+        With `faults` (B, 9), in the order of `core.FAULTS`, the sharpener is used with
+        their blur.
         """
         survey = self.look(field)
         local: ThreeScale | TwoScale = self.local

@@ -1,4 +1,4 @@
-"""Multi-residual generator of the SSUM system (Sun et al.), a CycleGAN's generator.
+"""Multi-residual generator of the SSUM system (Sun et al.), for a CycleGAN.
 
 =========  ==========================================================  ==========
 part       layers                                                      resolution
@@ -14,16 +14,17 @@ head       7x7 convolution to 1                                        1
 
 *Stated*: a down-sampling module, nine residual blocks for images of 256 px, two 3x3
 convolutions of 64 maps in each with batch norm and LeakyReLU, two learned sub-pixel
-layers after them; dropout as a guard against overfitting; shallow features taken by a
-convolution. Of the LeakyReLU they say that its slope is learnt, which is a PReLU:
-``slope="learnt"``, one for each layer, from 0.2 on. *Chosen*, since the figure with the
-layers is not in the text: everything else, namely the 7x7 kernels, 64 maps throughout,
-two stride-2 convolutions (as many as the sub-pixel layers undo), where the activations
-stand, the slope 0.2, the rate of dropout, reflected edges, a linear output.
+layers after them; dropout against overfitting; shallow features extracted by a
+convolution. According to the paper the slope of the LeakyReLU is learnt, which is a
+PReLU: ``slope="learnt"``, one for each layer, starting at 0.2. *Chosen*, since the
+figure with the layers is not in the text: everything else, namely the 7x7 kernels, 64
+maps throughout, two stride-2 convolutions (as many as sub-pixel layers), the positions
+of the activations, the slope 0.2, the rate of dropout, reflected edges, a linear
+output.
 
 ``norm="instance"`` is the variant whose statistics come from the image, as in the
-textbook. With batch norm, what is stored in training is used afterwards, and a tile
-equals the same pixels of the whole.
+textbook. With batch norm, the statistics stored in training are used, and a tile equals
+the same pixels of the whole field.
 """
 
 from collections.abc import Callable
@@ -78,7 +79,7 @@ class MultiResidual(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a normalised image; `x` (B, 1, H, W); gives (B, 1, H, W)."""
+        """Translate a normalised image; `x` (B, 1, H, W); returns (B, 1, H, W)."""
         features = self.residual(self.down(self.entry(x)))
         y: Tensor = self.head(self.up(features))
         return y

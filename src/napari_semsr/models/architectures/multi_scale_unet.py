@@ -18,12 +18,12 @@ A multi-scale block has three branches side by side: a 1x1 convolution to a quar
 the maps; a 1x1 to a quarter and a 3x3 to half; a 1x1 to an eighth and two 3x3 to a
 quarter. Norm and LeakyReLU follow.
 
-*Stated*: a U-Net with eight convolutions and eight transposed ones, stride 2 but for
+*Stated*: a U-Net with eight convolutions and eight transposed ones, stride 2 except for
 the eighth and the first transposed one; instance norm and LeakyReLU after each; 14
 multi-scale blocks of 1x1 and 3x3 kernels with stride 1; skips that join the scales.
 *Chosen*, since the figure with the numbers is not in the text: the channels, the 4x4
-kernels, what is inside a block, where the 14 stand (seven in the encoder, seven in the
-decoder), joining by concatenation, and a last layer without norm and activation.
+kernels, the layers of a block, the positions of the 14 (seven in the encoder, seven in
+the decoder), joining by concatenation, and a last layer without norm and activation.
 
 The discriminator is *stated* to have five convolutions, the first three with stride 2,
 instance norm and LeakyReLU after all but the last: a 70 x 70 PatchGAN. Its channels and
@@ -41,12 +41,12 @@ from napari_semsr.models.architectures.blocks import (
 )
 from napari_semsr.models.architectures.discriminators import PatchGAN
 
-_LEVELS = 7  # of the U-Net; its paper
-_WIDEST = 8  # widest layer, in widths; chosen
+_LEVELS = 7  # levels of the U-Net; stated in its paper
+_WIDEST = 8  # widest layer, over `width`; chosen
 
 
 class MultiScaleBlock(nn.Module):
-    """Branches of one, one and two scales of 3x3 around a point, side by side."""
+    """Parallel branches: 1x1; 1x1 and 3x3; 1x1 and two 3x3."""
 
     def __init__(self, width: int, norm: str) -> None:
         super().__init__()
@@ -76,8 +76,8 @@ class MultiScaleBlock(nn.Module):
 class MultiScaleUNet(nn.Module):
     """U-Net of total stride 128 with 14 multi-scale blocks.
 
-    Fewer `levels` than the paper's seven leave out the deepest, where most of the
-    weights are: 16 maps wide, four have 0.6 million and all seven 3.5.
+    With fewer `levels` than the paper's seven, the deepest are omitted, which have most
+    of the weights: with a width of 16, four levels have 0.6 million and all seven 3.5.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class MultiScaleUNet(nn.Module):
         init_normal(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Translate a normalised image; `x` (B, 1, H, W); gives (B, 1, H, W)."""
+        """Translate a normalised image; `x` (B, 1, H, W); returns (B, 1, H, W)."""
         skips: list[Tensor] = []
         for down in self.encoder:
             x = down(x)

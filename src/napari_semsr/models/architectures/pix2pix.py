@@ -16,9 +16,9 @@ head     4x4 transposed stride-2 convolution to 1, tanh         1
 All of it is *stated*, in the paper's appendix or, for the missing norm of the innermost
 layer, in its code; weights from N(0, 0.02). *Chosen*: one grey channel instead of three
 (``channels=3`` gives the original), and the scale: the network works on [-1, 1], and
-here the unit scale is mapped to that and back. Its output can therefore not leave
-[0, 1]; ``bounded=False`` leaves the tanh out. The paper keeps dropout as noise when the
-network is used; here a network that is used has none, so that it repeats itself.
+here the unit scale is mapped to that and back. Its output is therefore limited to [0,
+1]; ``bounded=False`` omits the tanh. The paper keeps dropout as noise in inference;
+here inference has none, so that results are reproducible.
 
 Its discriminator is the PatchGAN of `napari_semsr.models.architectures.discriminators`
 on input and output together: ``channels=2, norm="batch", first_norm=False, dropout=0``.
@@ -37,15 +37,15 @@ from napari_semsr.models.architectures.blocks import (
     stage,
 )
 
-_WIDEST = 8  # widest layer, in widths; stated (arXiv:1611.07004)
+_WIDEST = 8  # widest layer, over `width`; stated (arXiv:1611.07004)
 _WITH_DROPOUT = 3  # layers with dropout; stated (arXiv:1611.07004)
 _SLOPE = 0.2  # of leaky ReLU; stated (arXiv:1611.07004)
 
 
 class Pix2PixUNet(nn.Module):
-    """U-Net whose every level halves the resolution.
+    """U-Net, each level of which halves the resolution.
 
-    `levels`: times that the resolution is halved; 8 brings 256 px to 1.
+    `levels`: number of halvings of the resolution; with 8, 256 px become 1.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Small residual network for one place, trained in minutes on a CPU.
+"""Small residual network for one area, trained in minutes on a CPU.
 
 =======  =========================================================  ==========
 part     layers                                                     resolution
@@ -11,8 +11,8 @@ head     3x3 convolution to 4, pixel-shuffle                        1
 
 The output is added to the input, and the head starts at zero, so that an untrained
 network returns its input. There is no normalisation layer: every output pixel depends
-on the receptive field alone, and tiles are exact. Every number here is chosen; by
-default it has 0.13 million weights.
+only on its receptive field, and tiles are exact. All numbers are our choice; by default
+it has 0.13 million weights.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class PlaceNet(nn.Module):
     width : int, default=32
         Channels of the body.
     dilations : sequence of int, default=(1, 2, 4, 1, 8, 2, 1)
-        Of the first convolution of each block.
+        Dilations of the first convolution of each block.
     """
 
     scale, stride = 1, 2

@@ -44,7 +44,7 @@ PUBLISHED: dict[str, Callable[..., nn.Module]] = {
     "srgan": SRResNet,
     "esrgan": RRDBNet,
 }
-"""Networks that map an image to an image, by the names that cards and recipes use."""
+"""Networks that map an image to an image, by their names in cards and recipes."""
 
 DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "patch-gan": PatchGAN,
@@ -52,18 +52,17 @@ DISCRIMINATORS: dict[str, Callable[..., nn.Module]] = {
     "vgg": VGGDiscriminator,
     "srgan": SRGANDiscriminator,
 }
-"""Discriminators, by the names that recipes use."""
+"""Discriminators, by their names in recipes."""
 
 
 # A published network as a correction to its input.
 #
-# Most published generators make an image from nothing, and need thousands of steps
-# until they give back what they were given. Here a network's output is added to its
-# input, enlarged where the network enlarges, and its last convolution starts at zero:
-# before training, the result is the input. That is no part of any of the papers; it is
-# what the short forms of the recipes for the tables rest on. A network that adds its
-# input itself says so by `adds_input`, and is refused: the result would be twice the
-# input.
+# Most published generators have to learn the whole image, and need thousands of steps
+# until they reproduce their input. Here a network's output is added to its input,
+# upsampled if the network upsamples, and its last convolution starts at zero: before
+# training, the result is the input. This is not from any of the papers; the short
+# recipes for the tables use it. A network that adds its input itself has the attribute
+# `adds_input` and is refused: the result would be twice the input.
 
 
 class Correction(nn.Module):
@@ -91,11 +90,11 @@ class Correction(nn.Module):
 
     @torch.no_grad()
     def _at_rest(self) -> Tensor:
-        """Return the network's output level while its last layer is zero."""
-        if next(self.inner.parameters()).is_meta:  # a pass imports torch's compiler
+        """Return the network's output level when its last layer is zero."""
+        if next(self.inner.parameters()).is_meta:  # would import the compiler
             return torch.zeros(())
         learning = self.inner.training
-        # of one place of the coarsest maps no instance norm can be taken
+        # instance norm needs more than one position in the coarsest maps
         side = max(2 * self.stride, 32 // self.stride * self.stride)
         output: Tensor = self.inner.eval()(torch.zeros(1, 1, side, side))
         self.inner.train(learning)

@@ -15,7 +15,7 @@ All of it is *stated* by Zhu et al. (2017, arXiv:1703.10593, appendix): nine blo
 images of 256 px, instance norm, reflection padding, weights from N(0, 0.02). *Chosen*:
 one grey channel instead of three (``channels=3`` gives the original), and the scale:
 the network works on [-1, 1], and here the unit scale is mapped to that and back. Its
-output can therefore not leave [0, 1]; ``bounded=False`` leaves the tanh out.
+output is therefore limited to [0, 1]; ``bounded=False`` omits the tanh.
 """
 
 from functools import partial

@@ -9,13 +9,12 @@ layer      kernel, channels                        activation
 =========  ======================================  ==========================
 
 *Stated* by Dong et al. (ECCV 2014, arXiv:1501.00092), whom Wang cites for the network:
-kernels 9-1-5, maps 64 and 32, 8 032 weights, weights from N(0, 0.001), and that the
-image is enlarged by cubic interpolation first. Wang gives no layers of his own, and
-proposes attention for objects of 50 to 60 nm without saying which. *Chosen* is the
-attention: each map is weighed by its local mean, and each place by what its
-surroundings of 7x7 hold, both between 0 and 2 and both 1 before training. The mean is
-taken over `window` pixels, not over the field: a mean of all would make every pixel
-depend on the whole image, and tiles would differ from it. Edges are repeated.
+kernels 9-1-5, maps 64 and 32, 8 032 weights, weights from N(0, 0.001), and cubic
+upsampling of the image first. Wang does not specify layers, and proposes attention for
+objects of 50 to 60 nm without details. The attention is *chosen*: each map is weighted
+by its local mean, and each pixel by its surroundings of 7x7, both between 0 and 2 and
+both 1 before training. The mean is over `window` pixels, not over the field, so that
+tiles equal the untiled result. Edges are repeated.
 """
 
 import torch
@@ -30,7 +29,7 @@ from napari_semsr.models.architectures.blocks import (
     start_at_zero,
 )
 
-_FIRST_STD = 0.001  # of the first weights; stated (arXiv:1501.00092)
+_FIRST_STD = 0.001  # of the initial weights; stated (arXiv:1501.00092)
 
 
 def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
@@ -43,7 +42,7 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:
 
 
 class SRCNN(nn.Module):
-    """Three convolutions after cubic enlargement."""
+    """Three convolutions after cubic upsampling."""
 
     def __init__(
         self, widths: IntPair = (64, 32), scale: int = 1, *, residual: bool = False
@@ -68,7 +67,7 @@ class SRCNN(nn.Module):
 
 
 class LocalAttention(nn.Module):
-    """Attention by the maps' local means, then by the surroundings of each pixel."""
+    """Attention to maps by their local means, then to pixels by their surroundings."""
 
     def __init__(self, width: int, window: int = 31, reduction: int = 8) -> None:
         super().__init__()
@@ -83,15 +82,15 @@ class LocalAttention(nn.Module):
         self.places = start_at_zero(around)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Weigh features; `x` (B, C, H, W); gives (B, C, H, W)."""
-        # the mean of few maps made of many is the same as few made of the means
+        """Weight features; `x` (B, C, H, W); returns (B, C, H, W)."""
+        # averaging commutes with the 1x1 convolution, and few maps are faster
         means = self.local_mean(self.squeeze(x))
         x = x * 2 * torch.sigmoid(self.maps(torch.relu(means)))
         about = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)
         return x * 2 * torch.sigmoid(self.places(about))
 
     def local_mean(self, x: Tensor) -> Tensor:
-        """Average over the window, along one axis and then the other."""
+        """Average over the window, one axis after the other."""
         for size in ((self.window, 1), (1, self.window)):
             x = functional.avg_pool2d(
                 x,
@@ -104,7 +103,7 @@ class LocalAttention(nn.Module):
 
 
 class AttentionSRCNN(SRCNN):
-    """SRCNN whose features are weighed by local attention."""
+    """SRCNN whose features are weighted by local attention."""
 
     def __init__(
         self,

@@ -13,9 +13,9 @@ head       9x9 convolution to 1                                        `scale`
 =========  ==========================================================  ==========
 
 All of it is *stated* (arXiv:1609.04802), for ``scale=4``. *Chosen*: one grey channel
-instead of three (``channels=3`` gives the original), a linear output, and that smaller
-scales have fewer layers for going up. Sun et al. compare with it at ``scale=1``, the
-optical and the SEM image being on one grid; so do we.
+instead of three (``channels=3`` gives the original), a linear output, and fewer
+upsampling layers for smaller scales. Sun et al. compare with it at ``scale=1``, as the
+optical and the SEM image are on one grid; so do we.
 """
 
 from torch import nn
@@ -30,7 +30,7 @@ from napari_semsr.models.architectures.blocks import (
 
 
 class SRResNet(ResidualTrunk):
-    """Residual network at the input's resolution, enlarged at its end."""
+    """Residual network at the input's resolution that upsamples at its end."""
 
     def __init__(
         self, width: int = 64, blocks: int = 16, scale: int = 1, *, channels: int = 1

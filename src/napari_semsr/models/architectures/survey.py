@@ -2,9 +2,9 @@
 
 Haze dims contrast about one grey level, the airlight (Gao et al. 2024): ``I = f t + A
 (1 - t)``, so that ``A + (I - A) g`` with ``g`` in proportion to ``1 / t`` brings the
-clear image back. A tile is too small to tell a veiled region from a flat one, or noise
-from detail: all is read from statistics of blocks of 16 px of the whole field, each by
-itself, so that they do not depend on how a field was cut.
+clear image back. A tile is too small to distinguish a hazy region from a flat one, or
+noise from detail: so statistics of blocks of 16 px of the whole field are used, each
+computed separately, so that they do not depend on the tiling.
 
 =======  ============================================================  ==========
 part     layers                                                        resolution
@@ -21,7 +21,7 @@ names    three dense layers from a summary of all blocks to the nine   none
          numbers of `core.FAULTS`
 =======  ============================================================  ==========
 
-Every number here is chosen.
+All numbers are our choice.
 """
 
 import itertools
@@ -36,23 +36,22 @@ from napari_semsr.core import FAULTS
 from napari_semsr.models.architectures.blocks import start_at_zero
 from napari_semsr.models.architectures.two_scale import DilatedBlock
 
-BLOCK = 16  # pixels of a block whose statistics are looked at; chosen
+BLOCK = 16  # side of a block in px; chosen
 _LEVELS, _COARSE = 4, 4
-_LEAST_PASSED = 0.1  # deviation of what passes, below which it tells no airlight
-_LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, on a scale where the range is 1
-_NOTHING = 0.3 * math.log(1.01 * _LEAST_ENERGY)  # log energy of a block of one grey
-_DRAWN_ROW = 0.2  # of its blocks are of one grey: about text, but not in a micrograph
-_MOST_DRAWN = 0.5  # of a field; where more seems drawn, that is how the field is
-_LARGEST_LOG = 1.5  # haze seldom dims contrast by more than this factor e**1.5
-_SLIGHT = 0.085  # deviation of the log gain; contrast of a clear sample reached 0.081
+_LEAST_PASSED = 0.1  # standard deviation of transmission that determines the airlight
+_LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, for a range of 1
+_NOTHING = 0.3 * math.log(1.01 * _LEAST_ENERGY)  # log energy of a constant block
+_DRAWN_ROW = 0.2  # share of constant blocks in a row of a data bar
+_MOST_DRAWN = 0.5  # of a field; if more seems to be a data bar, it is image content
+_LARGEST_LOG = 1.5  # haze seldom reduces contrast by more than this factor e**1.5
+_SLIGHT = 0.085  # standard deviation of the log gain; up to 0.081 for clear samples
 _EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
 _SHARES, _NAMING = (0.25, 0.5, 0.75, 0.9, 0.97), 256  # of blocks, by detail
-_MIDDLE, _SPAN = -2.0, 0.8  # of log energies, so that the first layer sees unit numbers
-_DETAIL = slice(1, 5)  # rings by which blocks are told flat or full of detail
-_HIGH, _LOW = 12, 5  # cosines of a block: from here on fine, and up to here coarse
+_MIDDLE, _SPAN = -2.0, 0.8  # mean and scale of log energies, to normalise inputs
+_DETAIL = slice(1, 5)  # bands by which blocks are sorted from flat to full of detail
+_HIGH, _LOW = 12, 5  # cosines of a block: fine from 12 on, coarse up to 5
 
-# What a condition is about, and by how much it varies, so that a network sees unit
-# numbers: from the ranges that training draws from.
+# Mean and spread of a condition, to normalise it, from the ranges used in training.
 _USUAL = (-3.8, 0.3, 0.1, 0.05, 0.03, -0.5, -0.5, 0.0, 0.1)
 SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
 
@@ -60,11 +59,11 @@ SPREAD = (1.5, 0.4, 0.2, 0.1, 0.1, 0.9, 0.9, 0.4, 0.3)
 class Haze(NamedTuple):
     """Haze estimated in fields."""
 
-    log_gain: Tensor  # (B, 1, h, w), log of the gain that lifts it, for each block
-    airlight: Tensor  # (B, 1, 1, 1), grey level that haze draws every pixel to
+    log_gain: Tensor  # (B, 1, h, w), log of the gain that removes it, for each block
+    airlight: Tensor  # (B, 1, 1, 1), grey level to which haze shifts every pixel
 
     def certain(self) -> "Haze":
-        """Ignore the haze of fields in which it is too slight to be certain."""
+        """Ignore haze that is too weak to be certain."""
         slight = self.log_gain.flatten(1).std(1, correction=0) < _SLIGHT
         log_gain = torch.where(slight[:, None, None, None], 0.0, self.log_gain)
         return Haze(log_gain, self.airlight)
@@ -83,10 +82,10 @@ RINGS = tuple((low + high) / 4 / BLOCK for low, high in itertools.pairwise(_EDGE
 
 
 def dehaze(field: Tensor, haze: Haze) -> Tensor:
-    """Remove haze, with a gain interpolated bilinearly between centres of blocks.
+    """Remove haze by a gain, interpolated bilinearly between the centres of blocks.
 
-    Of the images (B, 1, H, W) that it was found in, not larger than its blocks; the
-    grey scale stays.
+    `field` (B, 1, H, W) are the images in which it was estimated, not larger than its
+    blocks; the grey scale is kept.
     """
     gain = functional.interpolate(
         haze.log_gain.exp(), scale_factor=BLOCK, mode="bilinear"
@@ -95,7 +94,7 @@ def dehaze(field: Tensor, haze: Haze) -> Tensor:
 
 
 def _cosines() -> Tensor:
-    """Return the orthonormal cosine transform of a line of a block, (16, 16)."""
+    """Return the orthonormal cosine transform matrix of a line of a block, (16, 16)."""
     n = torch.arange(BLOCK, dtype=torch.float64)
     rows: Tensor = (
         torch.cos(torch.pi / BLOCK * (n + 0.5) * n[:, None]) * (2 / BLOCK) ** 0.5
@@ -107,8 +106,8 @@ def _cosines() -> Tensor:
 def _bands() -> Tensor:
     """Return the weights that average a block's 256 energies into bands, (16, 256).
 
-    Twelve rings of frequency, the finest along each axis alone, and the finest of one
-    axis with the coarse of the other, where streaks and slow detectors show.
+    Twelve rings of frequency, the finest along each axis only, and the finest of one
+    axis with the coarse of the other, where streaks and slow detectors appear.
     """
     y, x = torch.meshgrid(torch.arange(BLOCK), torch.arange(BLOCK), indexing="ij")
     radius = torch.hypot(y.double(), x.double())
@@ -126,9 +125,9 @@ def _bands() -> Tensor:
 def _find_blank(logs: Tensor) -> Tensor:
     """Find blocks without image content: constant ones, and rows of a data bar.
 
-    `logs` (B, 16, h, w), log energy of each block; gives (B, h * w), bool. A data bar
-    goes across the field; its text is about as sharp as nothing else is, and the row
-    where it begins is half of it.
+    `logs` (B, 16, h, w), log energy of each block; returns (B, h * w), bool. A data bar
+    extends across the field and has many constant blocks; adjacent rows of blocks are
+    included, as they may overlap it.
     """
     plain = (logs <= _NOTHING).all(1)
     rows = (plain.float().mean(2, keepdim=True) >= _DRAWN_ROW).float()
@@ -141,23 +140,23 @@ def _find_blank(logs: Tensor) -> Tensor:
 def _summary(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
     """Summarise the blocks of fields by statistics that separate noise from detail.
 
-    Mean and scatter of the spectra of six classes of blocks, from the flattest, where
-    noise is alone, to those with most detail, where blur shows; and mean spectra of the
-    darker and the brighter half of the flat ones, which tell shot noise. `means` (B,
-    N), `logs` (B, 16, N), mean grey and log energy of each block; `is_blank` (B, N),
-    those to leave out; gives (B, 225).
+    Mean and scatter of the spectra of six classes of blocks, from the flattest, which
+    show only noise, to those with most detail, which show blur; and mean spectra of the
+    darker and the brighter half of the flat ones, which differ by shot noise. `means`
+    (B, N), `logs` (B, 16, N), mean grey and log energy of each block; `is_blank` (B,
+    N), blocks to ignore; returns (B, 225).
     """
     detail = logs[:, _DETAIL].mean(1).masked_fill(is_blank, -math.inf)
     order = detail.argsort(1)
     many = order.shape[1]
-    # those left out come first; the others are spread over all places
+    # ignored blocks come first; the others are spread over all positions
     blank_count = is_blank.sum(1, keepdim=True).clamp_max(many - 1)
     steps = torch.arange(many, device=logs.device) * (many - blank_count) // many
     order = order.gather(1, blank_count + steps)
     unit = (logs - _MIDDLE) / _SPAN
 
     def spectra(places: Tensor) -> Tensor:
-        places = places if places.shape[1] else order  # of a field of very few blocks
+        places = places if places.shape[1] else order  # for a field of very few blocks
         return unit.gather(2, places[:, None].expand(-1, unit.shape[1], -1))
 
     cuts = [max(1, round(many * share)) for share in _SHARES]
@@ -168,14 +167,14 @@ def _summary(means: Tensor, logs: Tensor, is_blank: Tensor) -> Tensor:
     halves = [part if part.shape[1] else flat for part in halves]
     step = means.gather(1, halves[1]).mean(1) - means.gather(1, halves[0]).mean(1)
     features = [part.mean(2) for part in classes]
-    # so that its derivative is finite where all blocks are alike
+    # 1e-4: so that the derivative is finite if all blocks are equal
     features += [(part.var(2, correction=0) + 1e-4).sqrt() for part in classes]
     features += [spectra(part).mean(2) for part in halves]
     return torch.cat([*features, step[:, None]], dim=1)
 
 
 class _ReplicatedBlock(DilatedBlock):
-    """The block with replicated borders and a smooth rectifier."""
+    """Dilated block with replicated borders and a smooth rectifier."""
 
     rectifier = staticmethod(functional.gelu)
 
@@ -186,8 +185,8 @@ class _ReplicatedBlock(DilatedBlock):
 def _energies(field: Tensor) -> Tensor:
     """Compute the energy of every block in four bands, by differences of means.
 
-    Over 1, 2, 4, 8 and 16 px. `field` (B, 1, H, W), sides multiples of 16; gives
-    (B, 4, H / 16, W / 16), from fine to coarse.
+    Means over 1, 2, 4, 8 and 16 px. `field` (B, 1, H, W), sides multiples of 16;
+    returns (B, 4, H / 16, W / 16), from fine to coarse.
     """
     energies = []
     for band in range(_COARSE):
@@ -200,16 +199,16 @@ def _energies(field: Tensor) -> Tensor:
 
 
 def _logs(energies: Tensor) -> Tensor:
-    """Scale log energies to about 1."""
+    """Compute log energies, scaled to about 1."""
     return 0.3 * (energies + _LEAST_ENERGY).log()
 
 
 def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
     """Estimate the grey level at zero transmission (the airlight), (B, 1, 1, 1).
 
-    Where little passes, a block is near the airlight: a line through its mean against
-    what passes says which that is. `means`, `transmission` (B, 1, h, w), `transmission`
-    of mean 1.
+    The lower its transmission, the closer a block is to the airlight, which is
+    extrapolated by a line through means over transmission. `means`, `transmission` (B,
+    1, h, w), the latter with a mean of 1.
     """
     grey = means.mean((-1, -2), keepdim=True)
     away = transmission - 1
@@ -251,7 +250,7 @@ class TransmissionNet(nn.Module):
             x = level(x + fine)
         output = self.leave(x)
         log_gain = _LARGEST_LOG * torch.tanh(output[:, :1] / _LARGEST_LOG)
-        # what light passes is 1 in the mean, as of a scene that is dimmed evenly
+        # normalise the transmission to a mean of 1: even dimming is not haze
         transmission = (-log_gain).exp()
         share = transmission.mean((-1, -2), keepdim=True)
         airlight = _intercept(means, transmission / share)
@@ -262,8 +261,8 @@ class TransmissionNet(nn.Module):
 class SurveyNet(nn.Module):
     """Network that estimates haze, noise and blur from the blocks of a field.
 
-    The haze at four scales, with `width` channels; noise and blur from a summary of the
-    spectra of all blocks, whatever their place.
+    Haze is estimated at four scales, with `width` channels; noise and blur from a
+    summary of the spectra of all blocks, regardless of position.
     """
 
     cosines: Tensor
@@ -273,7 +272,7 @@ class SurveyNet(nn.Module):
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
-        with torch.device("cpu"):  # on "meta" hypot alone loads torch's compiler, 1 s
+        with torch.device("cpu"):  # on "meta", hypot would load torch's compiler, 1 s
             cosines, bands = _cosines(), _bands()
         self.register_buffer("cosines", cosines, persistent=False)
         self.register_buffer("bands", bands, persistent=False)
@@ -292,9 +291,9 @@ class SurveyNet(nn.Module):
     def statistics(self, field: Tensor) -> Tensor:
         """Compute the mean and energies of every block: (B, 21, H / 16, W / 16).
 
-        The mean, the spectrum in 16 bands, and differences of means in four, of images
-        (B, 1, H, W) on a scale where the percentiles are 0 and 1; sides are multiples
-        of 16.
+        The mean, the spectrum in 16 bands, and the energy in four bands from
+        differences of means, for images (B, 1, H, W) scaled so that the percentiles are
+        0 and 1; sides are multiples of 16.
         """
         blocks = field.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)[:, 0]
         spectrum = (self.cosines @ blocks @ self.cosines.T).square().flatten(-2)
@@ -317,7 +316,7 @@ class SurveyNet(nn.Module):
         return self.usual + self.spread * names
 
     def rings(self, statistics: Tensor) -> Tensor:
-        """Average the power at `RINGS` over all blocks but a data bar's, (B, 12)."""
+        """Average the power at `RINGS` over all blocks outside a data bar, (B, 12)."""
         power = statistics[:, 1 : 1 + len(self.bands)]
         has_signal = 1 - _find_blank(_logs(power)).float()[:, None]
         rings = (power[:, : len(RINGS)].flatten(2) * has_signal).sum(2)

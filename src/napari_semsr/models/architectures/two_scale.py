@@ -14,10 +14,10 @@ head     3x3 convolution to 4 x scale squared, pixel-shuffle        1
 =======  =========================================================  ==========
 
 The output is added to the input, and the head starts at zero, so that an untrained
-network returns its input. Beside the input it may see what filters make of it, its
-blocks may be told what they are to do, and it may find several corrections in place of
-one (`informed`). There is no normalisation layer: every output pixel depends
-on the receptive field alone, and tiles are exact. Every number here is chosen.
+network returns its input. In addition it may have filtered versions of the input, its
+blocks may be conditioned, and it may predict several corrections instead of one
+(`informed`). There is no normalisation layer: every output pixel depends only on its
+receptive field, and tiles are exact. All numbers are our choice.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ from napari_semsr.models.architectures.wiener import FILTERS, STEP, filter_image
 class DilatedBlock(nn.Module):
     """Two 3x3 convolutions with a rectifier between them, added to the input.
 
-    Both have the dilation, or the second another.
+    Both have the same dilation unless `second_dilation` is set.
     """
 
     rectifier = staticmethod(torch.relu_)
@@ -60,17 +60,17 @@ class DilatedBlock(nn.Module):
         self.second = start_at_zero(convolve(second_dilation or dilation))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add the block's correction; `x` (B, C, H, W); gives (B, C, H, W)."""
+        """Add the block's correction; `x` (B, C, H, W); returns (B, C, H, W)."""
         correction: Tensor = self.second(self.rectifier(self.first(x)))
         return x + correction
 
 
 Told = Iterator[Tensor] | None
-"""Scales (beyond 1) and shifts of the blocks, (B, 2, C) for each, in turn."""
+"""Scales (minus 1) and shifts of the blocks, (B, 2, C) each, in order."""
 
 
 def blocks_of(level: nn.Module) -> list[DilatedBlock]:
-    """Build the blocks of one level."""
+    """Return the blocks of one level."""
     return [part for part in level.children() if isinstance(part, DilatedBlock)]
 
 
@@ -95,11 +95,11 @@ def no_filters() -> Tensor:
 class TwoScale(nn.Module):
     """Norm-free residual network at half, quarter and a sixteenth of the resolution.
 
-    `scale`: output pixels per input pixel along each axis; `told`: it sees what
-    Wiener filters make of the field, too; `corrections`: images that are found.
+    `scale`: output pixels per input pixel along each axis; `told`: Wiener-filtered
+    fields are additional inputs; `corrections`: number of predicted corrections.
     """
 
-    filters: Tensor  # packed Wiener filters of the field; of one that is told alone
+    filters: Tensor  # packed Wiener filters of the field; only if `told`
 
     def __init__(
         self,
@@ -142,8 +142,8 @@ class TwoScale(nn.Module):
     def fitted(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Adapt the weights of a network with fewer inputs and outputs.
 
-        What it did not see counts nothing at first, and what it found is the last
-        correction, so that both networks give the same.
+        Additional inputs have no weight at first, and its output is the last
+        correction, so that both networks give the same result.
         """
         if not self.told:
             return weights
@@ -165,12 +165,12 @@ class TwoScale(nn.Module):
     ) -> Tensor:
         """Estimate the corrections of images.
 
-        `planes` (B, C, H, W), images and what filters make of them; `condition` (B, 2,
-        C) for each block; gives (B, corrections, H * scale, W * scale).
+        `planes` (B, C, H, W), images and their filtered versions; `condition` (B, 2, C)
+        for each block; returns (B, corrections, H * scale, W * scale).
         """
         turn = None if condition is None else iter(condition)
         fine = run_unrounded(self.stem, functional.pixel_unshuffle(planes, 2))
-        for block in blocks_of(self.encoder):  # a call of it would hold its input
+        for block in blocks_of(self.encoder):  # a call would hold its input
             fine = run_block(block, fine, turn)
         coarse = self.down(fine).to(fine.dtype)
         if self.wide_out is not None:
@@ -191,7 +191,7 @@ class TwoScale(nn.Module):
             planes = torch.cat([x, filter_images(x, self.filters)], dim=1)
             return x + self.correct(planes).sum(1, keepdim=True)
         base = x
-        if self.scale > 1:  # exact under tiling, and the head learns the rest
+        if self.scale > 1:  # exact when tiled; the head learns the rest
             base = x.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
         return base + self.correct(x)
 

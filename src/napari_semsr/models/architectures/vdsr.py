@@ -7,9 +7,9 @@ layer      kernel, channels                        activation
 20         3x3, 1                                  none, added to the input
 =========  ======================================  ==========================
 
-All of it is *stated* (arXiv:1511.04587), as are zeros beyond the edges, first weights
-by He's rule, and that the image is enlarged by cubic interpolation first, so that one
-network serves all scales. It sees 41 px, one more on each side by each layer.
+All of it is *stated* (arXiv:1511.04587), as are zeros beyond the edges, He
+initialisation, and cubic upsampling of the image first, so that one network is for all
+scales. The receptive field is 41 px: each layer adds one on each side.
 """
 
 from itertools import pairwise
@@ -20,7 +20,7 @@ from napari_semsr.models.architectures.blocks import bicubic, check_scale, draw_
 
 
 class VDSR(nn.Module):
-    """Twenty 3x3 convolutions whose result is added to the enlarged image."""
+    """Twenty 3x3 convolutions whose result is added to the upsampled image."""
 
     def __init__(self, width: int = 64, layers: int = 20, scale: int = 1) -> None:
         super().__init__()

@@ -1,16 +1,17 @@
 """Wiener filters for the noise and blur of a field.
 
-The blur is modelled as a Gaussian of the estimated deviations, the noise as white, and
-the clear image's power as ``c f**-p``, fitted to the spectrum of the field's blocks.
-Three filters follow: one that undoes the blur, one that allows for an error of a
-quarter in its width, and one against noise only.
+The blur is modelled as a Gaussian of the estimated widths, the noise as white, and the
+clear image's power as ``c f**-p``, fitted to the spectrum of the field's blocks. Three
+filters follow: one that undoes the blur, one that allows for an error of a quarter in
+its width, and one against noise only.
 
 If the blur is known (`sharpening_taps`), only the field's own spectrum is used: its
-floor is the noise, white or alike along lines, and what stands above it, with the blur
-undone, the clear image's power. Below the noise a power law extrapolates it. Power that
-would rise towards fine detail is cut off: the blur was less then. The blur is a
-Gaussian sampled at the pixels there, which lets more pass near the finest frequency
-than one that is not, and the window smears what falls as steeply as it.
+floor is the noise, white or correlated along lines; the power above it, corrected for
+the blur, is that of the clear image, extrapolated below the noise by a power law. Power
+that would rise with frequency is limited, as the actual blur was then narrower. This
+blur is a Gaussian sampled at the pixels, which transmits more near the highest
+frequency than a continuous one; the smearing of such steep spectra by the window is
+taken into account.
 
 A filter of 21 x 21 taps on single pixels is slow; on 4 x 4 pixels as channels, at a
 quarter of the resolution, it is 7 x 7 taps of 16 by 16 channels, ten times as fast.
@@ -32,36 +33,37 @@ from napari_semsr.models.architectures.blocks import without_autocast
 FILTERS = 3
 STEP = 4  # pixels along each axis that become channels
 RADIUS = 10
-_REACH = 3  # quarter-resolution pixels: RADIUS + STEP - 1 fit into them
-_SIDE = 64  # of the grid of frequencies
-_LOWEST = 1 / 64  # cycles per pixel, below which the image's power is level
-_MOST_POWER = 1e4  # of an image whose range is 1, at the lowest frequency
-_JITTER = 1e-9  # of the variance, far below the rounding
-_SLOPES = (1.0, 4.0)  # p; images of edges have 2 to 3, smooth ones more
-_ROUNDING = 1e-5  # variance of 8 bits of which a third is used, over the range squared
+_REACH = 3  # pixels at quarter resolution that contain RADIUS + STEP - 1
+_SIDE = 64  # side of the grid of frequencies
+_LOWEST = 1 / 64  # cycles per pixel, below which the image's power is constant
+_MOST_POWER = 1e4  # largest power of an image of range 1, at the lowest frequency
+_JITTER = 1e-9  # of the variance, far below rounding
+_SLOPES = (1.0, 4.0)  # range of p; images with edges have 2 to 3, smooth ones more
+_ROUNDING = 1e-5  # variance of rounding if a third of 8 bits is used
 _USUAL_SLOPE, _DOUBT = 2.5, 0.02
-_DEBLUR, _WIDTH_DOUBT = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # of the three filters
-# deviations, and their weights, by which a normal distribution is averaged over
+_DEBLUR, _WIDTH_DOUBT = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # for the three filters
+# nodes and weights for averaging over a normal distribution
 _NODES = tuple(part.tolist() for part in np.polynomial.hermite_e.hermegauss(7))
-_LEAST_LEFT = 0.02  # of a ring's power that is the image's, whatever the noise
+_LEAST_LEFT = 0.02  # of a ring's power: least share of the image for any noise
 
-# Of fields whose blur is known. Chosen on development images.
+# For fields whose blur is known. Chosen on development images.
 _NYQUIST = 0.5
-_CORNER = 0.6  # cycles per pixel, above which hardly any image is left
-_ACROSS = 0.25  # the same across lines, above which noise is told from image
-_LINES = 3  # frequencies along a line that streaks share under the window
-_LEAST_SHARE = 0.3  # of the least that is seen; the rest may be the image
-_LEAST_FLOOR = 1.28e-6  # variance, over the range squared, of 8 bits that fill it
-_LEAST_SIGNAL = 0.3  # times the noise: above it the image's power is what is seen
-_LEAST_PASSED = 3e-4  # of power; where a blur left less, an error of the floor is more
-_WINDOW_RINGS = 3  # rings that the window smears
-_SHARPEST = 0.1  # px; a Gaussian of less reaches no neighbour
-# times its ring's median, above which a frequency is one of what repeats: at least, and
-# by the scatter of noise, of which one frequency in a million is beyond it in one block
+_CORNER = 0.6  # cycles per pixel; above, hardly any signal is left
+_ACROSS = 0.25  # cycles per pixel across lines, from which noise is estimated
+_LINES = 3  # lowest frequencies along a line, in which the window spreads streaks
+_LEAST_SHARE = 0.3  # of the least measured power; the rest may be the image
+_LEAST_FLOOR = 1.28e-6  # variance of rounding to 8 bits, over the range squared
+_LEAST_SIGNAL = 0.3  # times the noise, above which the image's power is measured
+_LEAST_PASSED = 3e-4  # of power; below, errors of the noise floor dominate
+_WINDOW_RINGS = 3  # rings smeared by the window
+_SHARPEST = 0.1  # px; a narrower Gaussian does not reach neighbouring pixels
+# times its ring's median, above which a frequency is due to periodic structure:
+# minimum, and multiple of the scatter of noise, exceeded by one frequency in a million
+# in one block
 _LINE, _LINE_SCATTER = 4.0, 13.0
-_RISES = 6  # first ring held to lower ones, which are of few frequencies
-_MOST_RISE = 0.2  # log of power, above what true widths give
-_STEP_PX = 0.1  # between widths that are tried
+_RISES = 6  # first ring limited by lower ones, as these have few frequencies
+_MOST_RISE = 0.2  # log of power; more than for true widths
+_STEP_PX = 0.1  # step between widths that are tried
 
 
 def wiener_taps(
@@ -69,9 +71,9 @@ def wiener_taps(
 ) -> Tensor:
     """Compute the filters of fields.
 
-    `noise` (B,), deviations over the range; `blur` (B,) each, deviations by rows and
-    columns in pixels, and their correlation; `rings` (R,) and (B, R), frequencies in
-    cycles per pixel and the power there; gives (B, 3, 21, 21).
+    `noise` (B,), standard deviations over the range; `blur` (B,) each, standard
+    deviations along rows and columns in pixels, and their correlation; `rings` (R,) and
+    (B, R), frequencies in cycles per pixel and the power there; returns (B, 3, 21, 21).
     """
     rows, columns, _ = blur
     power = noise.square() + _ROUNDING
@@ -97,10 +99,10 @@ def wiener_taps(
 def power_spectrum(field: Tensor, without_gaps: Tensor | None = None) -> Tensor:
     """Average the power of blocks of 64 px, every 32, under a Hann window.
 
-    (B, 64, 33) of (B, 1, H, W); of white noise, its variance at each frequency. What
-    such a window lets through from other frequencies is far below the rounding of 8
-    bits; the blocks of a survey let more through. Blocks with pixels that were
-    `without_gaps` (H, W) are left out, if others are whole: they have less noise.
+    Returns (B, 64, 33) for (B, 1, H, W); for white noise, its variance at each
+    frequency. Leakage of this window from other frequencies is far below the rounding
+    of 8 bits; that of a survey's blocks is larger. Blocks with filled pixels, marked in
+    `without_gaps` (H, W), are ignored if others have none: they have less noise.
     """
     line = torch.hann_window(_SIDE + 2, periodic=False, device=field.device)[1:-1]
     window = line[:, None] * line
@@ -123,9 +125,9 @@ def sharpening_taps(
 ) -> Tensor:
     """Compute the filters of fields whose blur is known.
 
-    One for noise that may be alike along lines, one for white noise, and one against
-    noise alone. `spectrum` (B, 64, 33), from `power_spectrum`; `blur` as in
-    `wiener_taps`; `noise` (B,), deviations where these are known, too; gives
+    One for noise that may be correlated along lines, one for white noise, and one
+    against noise only. `spectrum` (B, 64, 33), from `power_spectrum`; `blur` as in
+    `wiener_taps`; `noise` (B,), standard deviations if these are also known; returns
     (B, 3, 21, 21).
     """
     transmission = _sampled_blur(blur)
@@ -153,10 +155,10 @@ def sharpening_taps(
 def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> float:
     """Estimate the widest plausible blur of a field, up to `most`, in pixels.
 
-    With a wider one its finest parts would have been the strongest: a Gaussian leaves
-    next to nothing of them. Where they would be so without any blur, as in some
-    gratings, that says nothing. `spectrum` (64, 33), from `power_spectrum`; `noise`,
-    its deviation where it is known.
+    With a wider one, the finest detail of the clear image would be the strongest, as
+    hardly any of it passes a Gaussian. If that is so even without blur, as for some
+    gratings, it is ignored. `spectrum` (64, 33), from `power_spectrum`; `noise`, its
+    standard deviation if known.
     """
     most = min(most, WIDEST_BLUR)
     widths_tried = torch.arange(_STEP_PX, WIDEST_BLUR, _STEP_PX)
@@ -175,7 +177,7 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     floor = floor[:, None, None].expand_as(spectra)
     log_ratio = _measured_power(spectra, floor, lets, away).risen
     noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MOST_RISE + log_ratio[0]
-    # of wide ones too little is measured: as the widest of which there is enough
+    # too little is measured for wide ones: use the result for the widest measured
     bears = torch.where(
         noise_floor, bears, bears[noise_floor][-1] if noise_floor.any() else True
     )
@@ -198,7 +200,7 @@ def _floors(spectrum: Tensor, power_transmission: Tensor) -> tuple[Tensor, Tenso
     flat = white_floor(spectrum)[:, None, None]
     along = _floor_along(spectrum, power_transmission)
     across = _floor_along(_swap_axes(spectrum), _swap_axes(power_transmission))
-    # what both directions share is no noise of lines, but the image
+    # what both directions share is not noise of lines, but the image
     return torch.minimum(along, flat + (along - across).clamp_min(0)), flat
 
 
@@ -210,21 +212,21 @@ def white_floor(spectrum: Tensor) -> Tensor:
 
 
 def _line(spectrum: Tensor) -> Tensor:
-    """Return the factor above the mean that noise power does not reach, (B, 1, 1)."""
+    """Return the factor over its mean that noise power does not reach, (B, 1, 1)."""
     corner, floor = _corner(spectrum), white_floor(spectrum)[:, None, None]
     mean_square = ((spectrum / floor - 1).square() * corner).sum((1, 2)) / corner.sum()
     return (1 + _LINE_SCATTER * mean_square.sqrt()).clamp_min(_LINE)[:, None, None]
 
 
 def _corner(spectrum: Tensor) -> Tensor:
-    """Weight each frequency nearly without signal, (64, 33)."""
+    """Return the weights of frequencies nearly without signal, (64, 33)."""
     y = torch.fft.fftfreq(_SIDE, device=spectrum.device)[:, None]
     x = torch.fft.rfftfreq(_SIDE, device=spectrum.device)[None]
     return (torch.hypot(y, x) > _CORNER) * _mirrored_twice(x)
 
 
 def _known_floor(noise: Tensor) -> Tensor:
-    """Return the variance of noise of known deviations, at least that of rounding."""
+    """Return the variance of known noise, at least that of rounding."""
     return noise.square().clamp_min(_LEAST_FLOOR)
 
 
@@ -250,7 +252,7 @@ def _sampled_blur(blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 
 
 def _smear(power: Tensor) -> Tensor:
-    """Smear power (..., 64, 33) as the window of `power_spectrum` does."""
+    """Smear power (..., 64, 33) like the window of `power_spectrum`."""
     lag = 2 * math.pi * torch.arange(_SIDE, device=power.device) / _SIDE
     window_power = (2 + lag.cos()) / 3
     alike = torch.fft.irfft2(power.double(), s=(_SIDE, _SIDE))
@@ -275,8 +277,9 @@ def _mirrored_twice(x: Tensor) -> Tensor:
 def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
     """Estimate the noise power by frequency along a line; returns (B, 1, 33).
 
-    From row to row it is independent, and so level across lines, where what is left of
-    the image falls as the blur lets it: a line through both says which is which.
+    Noise is independent from row to row, so its power is constant across lines, while
+    that of the image falls with the transmission of the blur: a linear fit separates
+    them.
     """
     half = _SIDE // 2
     rows = slice(round(_ACROSS * _SIDE), half + 1)
@@ -290,7 +293,7 @@ def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
     spread = (weight * apart.square()).sum(1).clamp_min(1e-30)
     slope = ((weight * apart * local_mean).sum(1) / spread).clamp_min(0)
     floor = torch.maximum(level - slope * mean, _LEAST_SHARE * local_mean.amin(1))
-    # streaks lie at the lowest ones
+    # the lowest frequencies contain streaks
     first = floor[:, _LINES : _LINES + 1].expand(-1, _LINES)
     floor = torch.cat([first, floor[:, _LINES:]], dim=1)
     return floor.clamp_min(_LEAST_FLOOR)[:, None]
@@ -299,9 +302,9 @@ def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
 class _ClearPower(NamedTuple):
     """Power of the clear image (B, 64, 33), isotropic except for spectral lines."""
 
-    implied: Tensor  # what is seen, if it was blurred as it is said
-    likely: Tensor  # as much of it as an image may have
-    risen: Tensor  # (B,) Log of the former over the latter, NaN where not measured
+    implied: Tensor  # measured power, corrected for the stated blur
+    likely: Tensor  # the same, limited to what is plausible for an image
+    risen: Tensor  # (B,) Log of the former over the latter, NaN if not measured
 
 
 def _measured_power(
@@ -309,13 +312,13 @@ def _measured_power(
 ) -> _ClearPower:
     """Measure the clear image's power; a power law extrapolates it below the noise.
 
-    All (B, 64, 33) but `away` (64, 33), frequencies. `lets`: of power, what blur and
-    window together let pass.
+    All (B, 64, 33) except `away` (64, 33), frequencies. `lets`: power transmission of
+    blur and window together.
     """
     place = away * _SIDE
     ring, count = place.round().long(), math.ceil(_SIDE * math.hypot(0.5, 0.5)) + 1
     own = _lines(spectrum, floor, lets, ring)
-    share = _mirrored_twice(away[:1]) * (own == 0)  # the rest goes by its rings
+    share = _mirrored_twice(away[:1]) * (own == 0)  # the rest is averaged over rings
 
     def over_rings(power: Tensor) -> Tensor:
         sums = torch.zeros(len(power), count, device=power.device)
@@ -347,7 +350,7 @@ def _measured_power(
     fall = slope.clamp(*_SLOPES) * (log_f - log_f.gather(1, last))
     below_noise = log_power.gather(1, last) - fall
     log_power = torch.where(number > last, below_noise, log_power)
-    # means of all kinds occur, also where one image has little of them, as gratings
+    # allow any slow variation, also for images with little of it, such as gratings
     strongest = log_power.amax(1, keepdim=True).expand(-1, _WINDOW_RINGS)
     log_power = torch.cat([strongest, log_power[:, _WINDOW_RINGS:]], dim=1)
     below = place.clamp_max(count - 1.001).floor().long()
@@ -386,8 +389,8 @@ def ring_medians(spectrum: Tensor) -> Tensor:
 def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
     """Return each ring's indices in a spectrum, (46, M), and its median's, (46, 1).
 
-    Behind those of a ring is the place after the spectrum's last. They are made once
-    for a device: to choose a ring by a mask waits for the card.
+    The indices of a ring are padded by the index after the last one. They are cached
+    for each device, since selecting rings by a mask would wait for the GPU.
     """
     y, x = np.fft.fftfreq(_SIDE)[:, None], np.fft.rfftfreq(_SIDE)[None]
     ring = np.rint(np.hypot(y, x) * _SIDE).astype(int).ravel()
@@ -402,9 +405,9 @@ def _ring_places(device: torch.device) -> tuple[Tensor, Tensor]:
 def _falling(log_power: Tensor, power: Tensor) -> Tensor:
     """Limit power that rises with frequency in the clear image, (B, R).
 
-    Of an image that was blurred less than it is said, the finest parts seem to be the
-    strongest. A ring may be as strong as one from half an octave to an octave below,
-    and stronger where that is `power` of it, too, as in gratings.
+    If the actual blur was narrower than stated, the finest detail seems to be the
+    strongest. A ring may be as strong as the strongest from half an octave to an octave
+    below, and stronger if it is so in the measured `power` too, as for gratings.
     """
     rings = list(log_power.unbind(1))
     for ring in range(_RISES, len(rings)):
@@ -418,7 +421,8 @@ def _falling(log_power: Tensor, power: Tensor) -> Tensor:
 def _mean_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
     """Average a Gaussian's transmission, and its square, over its possible widths.
 
-    `exponent`, log of what the likeliest passes; `doubt`, deviation of the log width.
+    `exponent`, log transmission of the likeliest width; `doubt`, standard deviation of
+    the log width.
     """
     if doubt == 0:
         transmission = exponent.exp()
@@ -434,9 +438,9 @@ def _mean_transmission(exponent: Tensor, doubt: float) -> tuple[Tensor, Tensor]:
 def _best_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> Tensor:
     """Compute the filters of least expected error with 21 x 21 taps.
 
-    To cut the ideal filter off would ring, since that of a blur is wide. `power`,
-    `target_power` (B, F, 64, 33), power of what is seen, cross power with the clear
-    image; `level`: only those that keep a mean grey level. NaN where there are none.
+    Truncating the ideal filter would cause ringing, since for blur it is wide. `power`,
+    `target_power` (B, F, 64, 33), power of the image, and cross power with the clear
+    one; `level`: keep the mean grey level. NaN if there is no solution.
     """
     side = 2 * RADIUS + 1
     autocorrelation, cross = (
@@ -451,11 +455,11 @@ def _best_taps(power: Tensor, target_power: Tensor, *, level: bool = False) -> T
     there = (step - RADIUS) % _SIDE
     right = cross[..., there[:, None], there[None]].flatten(-2)
     joint.diagonal(dim1=-2, dim2=-1).mul_(1 + _JITTER)
-    # without its errors, for which it would wait for the card
+    # this version does not wait for the GPU to check for errors
     factor, fault = torch.linalg.cholesky_ex(joint)
     solution = torch.cholesky_solve(right[..., None], factor)[..., 0]
     solution = torch.where((fault == 0)[..., None], solution, torch.nan)
-    if level:  # by a multiplier for the constraint that they sum to 1
+    if level:  # by a Lagrange multiplier: the taps sum to 1
         even = torch.cholesky_solve(torch.ones_like(right)[..., None], factor)[..., 0]
         lacking = (1 - solution.sum(-1, keepdim=True)) / even.sum(-1, keepdim=True)
         solution = solution + lacking * even
@@ -468,24 +472,24 @@ def _power_law(
 ) -> tuple[Tensor, Tensor]:
     """Fit a power law to the clear image's power; returns log height and slope.
 
-    `noise`, `variance` (B,), power of the noise and square of the blur's deviation.
+    `noise`, `variance` (B,), power of the noise and variance of the blur.
     """
     frequency, power_seen = rings
     log_f = frequency.log()[None]
     lost_log = (
         4 * math.pi**2 * variance[:, None] * frequency**2
-    )  # log of the power lost
+    )  # log of the power lost by blur
     left = torch.maximum(power_seen - noise[:, None], _LEAST_LEFT * power_seen)
     power = left.clamp_min(1e-12).log() + lost_log
     share = ((power_seen - noise[:, None]) / power_seen.clamp_min(1e-12)).clamp_min(0.0)
-    # where a blur left little, most is what leaks there from lower frequencies
+    # where little passes the blur, most is leakage from lower frequencies
     weight = share.square() * torch.exp(-lost_log) + 1e-6
     weight = weight / weight.sum(1, keepdim=True)
     middle, level = (weight * log_f).sum(1), (weight * power).sum(1)
     away = log_f - middle[:, None]
     rise = (weight * away * power).sum(1)
     spread = (weight * away.square()).sum(1)
-    # a few rings alone say little of the slope: the usual one then
+    # a few rings hardly determine the slope: tend to the usual one
     slope = (-rise + _USUAL_SLOPE * _DOUBT) / (spread + _DOUBT)
     slope = slope.clamp(*_SLOPES)
     return level + slope * middle, slope
@@ -496,7 +500,7 @@ def _packing(device: torch.device) -> Tensor:
     """Return the taps' indices in the packed filter, (16, 16, 7, 7)."""
     side, many = 2 * RADIUS + 1, 2 * _REACH + 1
     step = np.arange(STEP)
-    # an output pixel p of its block takes the pixel r of the block that is m further
+    # output pixel p of a block depends on pixel r of the block at distance m
     there = STEP * (np.arange(many) - _REACH)[None, None] + step[None, :, None]
     away = there - step[:, None, None] + RADIUS  # (p, r, m)
     rows = away[:, None, :, None, :, None]
@@ -521,9 +525,8 @@ def pack_taps(taps: Tensor) -> Tensor:
 def filter_images(x: Tensor, weights: Tensor) -> Tensor:
     """Filter images, each by its own filters or all by the same.
 
-    `x` (B, 1, H, W), sides multiples of 4; `weights` from `pack_taps`, of B or one
-    condition; gives (B, 3, H, W). Beyond the border the image is continued by its last
-    pixels.
+    `x` (B, 1, H, W), sides multiples of 4; `weights` from `pack_taps`, for B conditions
+    or one; returns (B, 3, H, W). Border pixels are repeated beyond the border.
     """
     with without_autocast(x):
         many = len(weights) // (FILTERS * STEP**2)
@@ -531,7 +534,7 @@ def filter_images(x: Tensor, weights: Tensor) -> Tensor:
         around = functional.pad(x.float(), (margin,) * 4, mode="replicate")
         parts = functional.pixel_unshuffle(around, STEP)
         size = parts.shape[-2:]
-        # images that have filters of their own are groups of channels
+        # images with their own filters are processed as groups of channels
         planes = parts.reshape(-1, many * STEP**2, *size)
         output = functional.conv2d(planes, weights, groups=many)
         output = output.reshape(len(x), -1, *output.shape[-2:])
