@@ -282,7 +282,7 @@ def bad_single(folder):
         (bad_twice, "names frame frame1.tif twice"),
         (bad_others, "none of its 1 names"),
         (bad_json, "JSON object"),
-        (bad_values, "two whole numbers"),
+        (bad_values, "two integers"),
         (bad_first, "top-left, .* or bottom-right, got 'left'.*--first"),
         (bad_order, "or column-serpentine, got 'by columns'.*--order"),
         (bad_single, "at least two frames"),

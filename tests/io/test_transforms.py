@@ -102,7 +102,7 @@ DAMAGE = {
     "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], "finite and invertible"),
     "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "coefficients"),
     "spacing": (["bspline", "spacing"], [0, 1], "spacing of knots"),
-    "origin": (["from", "origin_nm"], [0, float("inf")], "a length is no number"),
+    "origin": (["from", "origin_nm"], [0, float("inf")], "a length is not a number"),
     "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
     "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
     "quality": (["quality"], 7, "damaged"),

@@ -25,7 +25,7 @@ PixelSize = NewType("PixelSize", FloatPair)
 
 
 def parse_pixel_size(value: object) -> PixelSize | None:
-    """Convert the value of a user or a file to a pixel size ``(y, x)`` in nm.
+    """Convert a value from a user or a file to a pixel size ``(y, x)`` in nm.
 
     One number is used for both axes; None is unknown. Raises `OptionError` if a value
     is not a finite positive number.
@@ -243,7 +243,7 @@ class DisplaySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limits: FloatPair  # grey values shown darkest and brightest
+    limits: FloatPair  # grey values displayed as darkest and brightest
     colormap: str = "gray"
     colours: tuple[tuple[float, float, float, float], ...] = ()
     places: tuple[float, ...] = ()
@@ -358,7 +358,7 @@ PICTURE_KEY = "stretched_to_8_bits"
 
 
 def _recorded_error(step: Provenance | None) -> FloatPair | None:
-    """Return the relative error of the pixel size recorded with it last."""
+    """Return the relative error of the last recorded pixel size."""
     while step is not None:
         if SIZE_ERROR_KEY in step.options:
             size_error: FloatPair | None = step.options[SIZE_ERROR_KEY]
@@ -573,7 +573,7 @@ class Micrograph:
 
     @property
     def unit(self) -> str:
-        """``"nm"`` when calibrated, else ``"pixel"``."""
+        """``"nm"`` if calibrated, otherwise ``"pixel"``."""
         return "pixel" if self.pixel_size_nm is None else "nm"
 
     @property
@@ -609,7 +609,7 @@ class Micrograph:
 # Contents of a provenance record.
 
 _PACKAGES = ("napari-semsr", "numpy", "scipy", "scikit-image", "torch", "dask", "zarr")
-_BLOCK = 1 << 20  # bytes read at a time; chosen: hashing is slower than the calls
+_BLOCK = 1 << 20  # bytes read at a time; chosen: hashing takes longer than the calls
 _STEP = 32 << 20  # bytes between progress reports; chosen: hashed in 0.1 s or less
 
 
