@@ -195,10 +195,9 @@ class RestorerLearner(Learner):
 def blurred_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
     """Return an error after the blur of the microscope.
 
-    If output and ground truth agree after the blur, the output agrees with the light
-    image. It is not compared with the light image itself, which also shows what no SEM
-    image can explain: interference, the light lost at edges, a blur that depends on
-    height.
+    If output and ground truth agree after the blur, the output agrees with the optical
+    image. It is not compared with that image itself, which also shows what no SEM image
+    can explain: interference, the light lost at edges, a blur that depends on height.
 
     `error` is (S many, 1, H, W), `spread` (S, K, K) for `many` patches each. Beyond the
     patches the error is taken as zero.
