@@ -14,9 +14,9 @@ times the coherence factor. For each source point, the phase of directly reflect
 depends on the height alone. Incoherent light is filtered by the autocorrelation of the
 pupil.
 
-A few pupils represent the distances from the focus and the places in the field: their
-weights sum to 1 and multiply the surface before it is filtered. There is no division
-afterwards, so no frequency is above the cut-off.
+A few pupils represent the distances from the focus and the positions in the field:
+their weights sum to 1 and multiply the surface before it is filtered. There is no
+division afterwards, so no frequency is above the cut-off.
 
 A Gaussian has no cut-off: it is the blur of instruments beyond the limit of a lens,
 ``sqrt(1 + (z / D)^2)`` times as wide at a distance ``z``. The light of each depth is
@@ -167,7 +167,7 @@ def _zones(
 def _aberrations(
     options: MicroscopeOptions, y: float, x: float
 ) -> tuple[float, FloatPair]:
-    """Waves of spherical aberration, and of coma along y and x, at a place."""
+    """Waves of spherical aberration, and of coma along y and x, at a position."""
     coma = options.coma_waves
     return options.spherical_waves * (y * y + x * x), (coma * y, coma * x)
 
@@ -328,7 +328,7 @@ def _filter_waves(
     errors: list[tuple[float, FloatPair]],
     options: MicroscopeOptions,
 ) -> Complex:
-    """Filter incoherent light by depth and zone; returns the intensity spectrum."""
+    """Filter incoherent light by depth and field zone; return its spectrum."""
     total = np.zeros(waves.shape[2:], np.complex64)
     for parts, (spherical, coma) in zip(waves, errors, strict=True):
         for part, level in zip(parts, levels, strict=True):

@@ -68,7 +68,7 @@ class Corrections(Options):
         if misfit > _CONTRADICTS:
             msg = (
                 f"places and joins contradict each other by {misfit:.3g} px: "
-                "give only those that are right"
+                "keep only those that are right"
             )
             raise ValueError(msg)
         return self

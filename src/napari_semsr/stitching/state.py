@@ -41,7 +41,7 @@ class State:
     noise: float = 0.0  # pixel noise of the raw frames
     reach: IntPair = (0, 0)  # of the last search
     chance: ChanceLevel | None = None  # of the expected shifts of the last search
-    threshold: float = 0.0  # score above which a joint is accepted
+    threshold: float = 0.0  # score above which a shift is accepted
     is_periodic: bool = False  # whether unrelated frames match too
     # possible shifts of every pair searched
     found: list[Candidates] = field(default_factory=list)
@@ -97,7 +97,7 @@ class State:
         if self.has_positions:
             return "check the positions and their unit"
         if acquisition.grid is None:
-            return "give positions or a grid"
+            return "pass positions or a grid"
         return f"check grid{', overlap' if acquisition.overlap else ''} and order"
 
     def likely_grids(self) -> tuple[LikelyGrid, ...]:
@@ -110,7 +110,7 @@ class State:
 
     @property
     def rim(self) -> float:
-        """Distance of the rim from the middle of a frame, in px."""
+        """Distance of the rim from the centre of a frame, in px."""
         return min(self.acquisition.frame_shape) / 2
 
     def overlapping(self) -> list[IntPair]:
