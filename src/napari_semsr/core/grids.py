@@ -347,8 +347,8 @@ def gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
 
     Row by row, each column keeps the height to which it is free of gaps and the widest
     interval that is free to this height, as in the usual algorithm for the largest
-    rectangle of ones in a matrix; its time is linear in the number of pixels. Of equal
-    rectangles the topmost; None if there is none of that size.
+    rectangle of ones in a matrix; its time is linear in the number of pixels. Among
+    equal rectangles the topmost is returned; None if there is none of that size.
     """
     columns = is_covered.shape[1]
     index = np.arange(columns)

@@ -117,8 +117,8 @@ class Provenance(BaseModel):
         """Return the optical cut-off of this image as a period in nm, if recorded.
 
         λ / (2 NA) for an incoherent image through a pupil; it does not apply to the
-        SEM image of the same scan and its ground truth. That of the step, else the
-        shortest of its inputs; None if unknown, and for a Gaussian, which has none.
+        SEM image of the same scan and its ground truth. It is that of the step, or the
+        shortest of its inputs; None if unknown, or for a Gaussian, which has none.
         """
         options = self.options
         is_optical = options.get("optics") == "pupil" and not (
@@ -208,7 +208,7 @@ _MAPS = {
         ("error-map scans", "repeatability"), "repeatability s.d. ({grey})"
     ),
     "enhance misfit": "misfit (%)",
-    "enhance unfamiliar_map": "distance to the training place (1: the limit)",
+    "enhance unfamiliar_map": "distance to the training area (1: the limit)",
     "adapt look here": "difference to the linear filter ({grey})",
     "stitch height": "height (nm)",
     "difference": "difference (grey levels)",
@@ -409,8 +409,8 @@ class Micrograph:
     provenance : Provenance or None
         Its history; None for an image from another program.
     origin : tuple of float
-        Centre of pixel (0, 0) as ``(y, x)``, in nm when calibrated, else in pixels of
-        the image that this one was derived from.
+        Centre of pixel (0, 0) as ``(y, x)``, in nm if calibrated, otherwise in pixels
+        of the image that this one was derived from.
     spacing_px : tuple of float
         Pixel pitch in pixels of the parent image; used only when uncalibrated (a
         block map of an uncalibrated image has its step here).

@@ -422,7 +422,7 @@ class Curve:
     y: str | tuple[str, ...]
     xlabel: str  # empty for frequency, which is in µm⁻¹ if the pixel size is known
     ylabel: str
-    # of lines; by default names of images if there are several, else the title
+    # of lines; by default names of images if there are several, otherwise the title
     labels: tuple[str, ...] = ()
     log: bool = False
     ylim: FloatPair | None = None
@@ -541,7 +541,7 @@ def _numbers(values: Any) -> FloatArray | None:
 
 
 def plots_of(result: Any, curves: Sequence[Curve]) -> list[Plot]:
-    """Return the plots of a result: by its method `plots`, else by its curves."""
+    """Return the plots of a result: by its method `plots`, or by its curves."""
     own = getattr(result, "plots", None)
     if callable(own):
         plots: list[Plot] = own()

@@ -267,7 +267,7 @@ def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     ):
         refusal = refusal or _DIFFRACTION
     elif kind not in _DM_TYPES:
-        refusal = refusal or f"an array of a type that is not read (number {kind})"
+        refusal = refusal or f"an array of an unsupported type (number {kind})"
     if refusal:
         return _Image(name, refusal=refusal)
     order, colour = (

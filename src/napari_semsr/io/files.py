@@ -327,7 +327,7 @@ def put_in_place(new_path: Path, path: Path) -> None:
 def _set_aside(path: Path) -> Path | None:
     """Rename a store, so that a partial one is never read, and return its new path.
 
-    The path is unchanged if the system refuses; a file or a link is removed.
+    The path is unchanged if renaming fails; a file or a link is removed.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)

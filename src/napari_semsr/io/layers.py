@@ -477,7 +477,7 @@ def _display_keywords(look: DisplaySettings) -> dict[str, Any]:
 def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
     """Combine planes and levels into one layer, in colour if one of them is.
 
-    Its history is that of the first plane made by a network, else of the first plane.
+    Its history is that of the first plane made by a network, or of the first plane.
     """
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
     histories = [image.provenance for image, _ in levels[0] if image.provenance]

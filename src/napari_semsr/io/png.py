@@ -235,7 +235,7 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.JpegImagePlugin import JpegImageFile
 
-    # not by Image.open, which refuses large images: their size is checked against the
+    # not by Image.open, which rejects large images: their size is checked against the
     # file
     is_jpeg = data.startswith(_JPEG)
     if is_jpeg:

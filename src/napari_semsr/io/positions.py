@@ -417,7 +417,7 @@ def _list_places(
             label, x, y = "", math.nan, math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
             row_text = shorten(row)
-            msg = f"{path} must give a label, x and y of each position, got {row_text}."
+            msg = f"{path} must have label, x and y of each position, got {row_text}."
             raise ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)
 

@@ -221,7 +221,7 @@ def write_project(folder: Path, project: Project) -> None:
 def adopt(source: Path, target: Path) -> None:
     """Copy a store or a folder, with hard links if possible.
 
-    Its files are never changed in place. The halves of a mosaic, which are next to it,
+    Its files are never modified. The halves of a mosaic, which are next to it,
     are copied too.
     """
     beside = zip(half_paths(source), half_paths(target), strict=True)

@@ -361,7 +361,7 @@ def choose_plane(
 
     One of them may be ``c`` for channels, others ``t`` and ``z``; the remaining axes
     count planes, the last fastest. Returns the numbers of channels and planes, and the
-    place on each axis.
+    index on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
     sizes_by_axis = named_axes(axes, sizes)
@@ -394,11 +394,11 @@ def choose_plane(
 # Text that microscopes write next to an image, or into it.
 #
 # JEOL: ``NAME.txt`` with lines ``$KEY value``, or ``$$KEY`` in older ones; the length
-# of the micron bar on screen and in the specimen gives the pixel size, which newer
+# of the micron bar on screen and in the specimen determines the pixel size, which newer
 # files also state, and the size of the frame shows where the data bar starts. Hitachi:
 # ``NAME.txt``, an INI text with a section ``[SemImageFile]``, ASCII or UTF-16;
-# ``PixelSize`` in nm, of an image of ``DataSize``. TESCAN: ``NAME-tif.hdr`` beside a
-# TIFF, ``NAME-png.hdr`` beside a PNG, an INI text that is in TIFF's tag 50431, too;
+# ``PixelSize`` in nm, of an image of ``DataSize``. TESCAN: ``NAME-tif.hdr`` next to a
+# TIFF, ``NAME-png.hdr`` next to a PNG, an INI text, also in TIFF's tag 50431;
 # lengths in metres, the data bar ``ImageStripSize`` rows high.
 
 _LARGEST_SIDECAR = 1 << 20  # bytes of a text file next to an image; chosen
@@ -467,7 +467,7 @@ def decode_text(data: bytes) -> str:
     pairs = len(data[:_BEGINNING]) // 2
     high, low = (data[first:_BEGINNING:2].count(0) for first in (0, 1))
     if max(high, low) > pairs // 2 and min(high, low) <= pairs // 16:
-        order = "utf-16-be" if high > low else "utf-16-le"  # without a mark of it
+        order = "utf-16-be" if high > low else "utf-16-le"  # without byte-order mark
         return data.decode(order, errors="replace")
     with suppress(UnicodeDecodeError):
         return data.decode("utf-8-sig")

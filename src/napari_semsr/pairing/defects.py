@@ -130,7 +130,7 @@ def _changed_light(
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """An ellipse or a box about the middle of a square."""
+    """An ellipse or a box about the centre of a square."""
 
     half_axes: tuple[float, float]
     angle: float

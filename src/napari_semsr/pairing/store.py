@@ -4,7 +4,7 @@
 
     PAIRS.zarr
       attributes "semsr-pairs": kind, patch, scale, pixel size, options, counts,
-                                rejected, images of one place, sources with their
+                                rejected, images of one area, sources with their
                                 grey ranges, provenance
       train, validation, test
         low          (N, P, P)

@@ -6,7 +6,7 @@ periods per length; intensity has up to twice that. In the pupil, with ``rho`` f
 the axis to 1 at the rim, a point at a distance ``z`` above the focal plane has the
 phase ``2 pi z (sqrt(n^2 - NA^2 rho^2) - n) / wavelength``; spherical aberration adds
 ``W (rho^4 - rho^2)`` and coma ``W (rho^2 - 2/3) rho cos(theta)`` waves, each balanced
-by the best defocus or shift: points stay in place.
+by the best defocus or shift, so that points do not move.
 
 Light comes from many source points, which do not interfere with each other: the
 intensities of their images are summed [1]_. The source fills the pupil up to its radius

@@ -83,7 +83,7 @@ def compare_places(
 
     `positions` (N, 2): of the group and of the frames it is compared with, NaN for
     others; moves are searched within `reach` of the move `centre`; `is_placed`: whether
-    staying in place is tried too; `proposals`: further moves to try. Empty without an
+    no move is tried as well; `proposals`: further moves to try. Empty without an
     overlap.
     """
     moved_positions = positions.copy()

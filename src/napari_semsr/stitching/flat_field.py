@@ -119,7 +119,7 @@ def _dark_levels(frames: NDArray[Any]) -> FloatArray:
         return none + common if common < 0.5 * high else none
     own = means - np.nanmedian(means[:, level <= low], axis=1)[:, None, None]
     unlit = _unlit(own, noise)
-    # a lit corner is darkest in few places, the area outside a field surrounds it
+    # a lit corner is darkest in few blocks, the area outside a field surrounds it
     if not _LEAST_UNLIT <= unlit.mean() < 0.5:
         return none
     spread = 1.4826 * np.nanmedian(np.abs(own - np.nanmedian(own, axis=0)), axis=0)

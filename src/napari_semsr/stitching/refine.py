@@ -301,7 +301,7 @@ def refine(
     pairs: Sequence[IntPair],
     sweeps: Sequence[float],
 ) -> Iterator[Refined]:
-    """Refine positions by the joint likelihood, sweep after sweep.
+    """Refine positions by the likelihood of all frames, sweep after sweep.
 
     `positions` (N, 2), accurate to a pixel or two, NaN for frames that are left out;
     `sweeps`: width of the Gaussian in each sweep, in px.

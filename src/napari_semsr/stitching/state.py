@@ -52,7 +52,7 @@ class State:
     # frames placed by all their neighbours together
     rescued: set[int] = field(default_factory=set)
     strays: list[int] = field(default_factory=list)  # of these, far from stated ones
-    refined: Refined | None = None  # last sweep of the joint refinement
+    refined: Refined | None = None  # last sweep of the refinement of all positions
     # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
     # (N, 2) its contribution to that of the positions; None if not corrected

@@ -168,7 +168,7 @@ def _significant_bits(
 
 
 def _ones(value: Any) -> int | None:
-    """Return the number of bits of a number with only ones in binary, else None."""
+    """Return the number of bits of a number with only ones in binary, or None."""
     is_count = isinstance(value, int) and value > 0 and value & (value + 1) == 0
     return value.bit_length() if is_count else None
 

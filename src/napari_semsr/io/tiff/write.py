@@ -149,7 +149,7 @@ def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
         ):
             msg = (
                 f"{path} cannot store the name, pixel size and history of the image: "
-                "give the image another name, or write .ome.zarr."
+                "rename the image, or write .ome.zarr."
             )
             raise WriteError(msg, code="record-not-kept")
 

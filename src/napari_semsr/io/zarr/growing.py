@@ -46,7 +46,7 @@ class GrowingMosaic:
     def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
         """Create an empty store and lock it, replacing an existing one.
 
-        Raises a `WriteError` if the system refuses, or another process has locked it.
+        Raises a `WriteError` if it cannot be created, or another process has locked it.
         """
         how: dict[str, Any] = {"chunk": chunk, "overwrite": True}
         store = store_of(about, place, shape=(chunk, chunk), dtype=np.float32, **how)

@@ -179,7 +179,7 @@ class OmeZarrStore:
         return [self.path / array.path / key for array in self._arrays()]
 
     def repeat(self, places: Iterable[IntPair]) -> None:
-        """Mark write units at places ``(row, column)`` as unfinished."""
+        """Mark write units at ``(row, column)`` as unfinished."""
         for place in places:
             self.marks[place] = 0
 
@@ -210,7 +210,7 @@ class OmeZarrStore:
         return files and all(_decodes(one, box.slices) for one in self._arrays())
 
     def pending(self) -> list[IntPair]:
-        """List the places ``(row, column)`` of unfinished units."""
+        """List the unfinished units as ``(row, column)``."""
         rows, columns = np.nonzero(np.asarray(self.done_marks[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
