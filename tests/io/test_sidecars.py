@@ -232,7 +232,7 @@ def test_sidecar_follows_a_resampled_image(write, vendor, how, pitch):
     assert found.shape == (35, 53)
 
 
-_CUT = "of which an image of 37 x 53 px is no smaller copy"
+_CUT = "but 37 x 53 px is not a reduced copy"
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ _CUT = "of which an image of 37 x 53 px is no smaller copy"
 )
 def test_what_was_cut_out_keeps_pixels_and_rows(write, vendor, how, pitch, rows, said):
     path = write(vendor, image="a.tif", **how)
-    with pytest.warns(UserWarning, match="give the pixel size") as told:
+    with pytest.warns(UserWarning, match="set the pixel size") as told:
         found = registry.read(path)
     assert found.pixel_size_nm == pytest.approx((pitch, pitch))
     assert found.shape == (rows, 53)

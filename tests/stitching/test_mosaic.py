@@ -296,7 +296,7 @@ def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
     joint = Joint(0, 1, tuple(square_scan.truth[1] - square_scan.truth[0]), 9.0)
     state.layout, state.is_stated = Layout(state.positions, (joint,), ()), False
     said = " ".join(finish(state).warnings)
-    assert "check grid and order, or give positions." in said
+    assert "check grid and order, or pass positions." in said
     assert "set grid" not in said
 
 

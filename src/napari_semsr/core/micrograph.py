@@ -208,7 +208,7 @@ _MAPS = {
         ("error-map scans", "repeatability"), "repeatability s.d. ({grey})"
     ),
     "enhance misfit": "misfit (%)",
-    "enhance unfamiliar_map": "distance to the training area (1: the limit)",
+    "enhance unfamiliar_map": "distance to the training place (1: the limit)",
     "adapt look here": "difference to the linear filter ({grey})",
     "stitch height": "height (nm)",
     "difference": "difference (grey levels)",
