@@ -50,7 +50,7 @@ def test_one_of_several_datasets_is_chosen(make, grey):
     told = registry.describe(path).metadata["datasets"]
     assert told == {"/b/high": "37 x 53 uint8", "/low": "37 x 53 uint8"}
     assert registry.describe(path, dataset=wanted).metadata["dataset"] == "/b/high"
-    with pytest.raises(ReadError, match="no image in dataset 'none': give /b/h"):
+    with pytest.raises(ReadError, match="no image in dataset 'none': choose /b/h"):
         registry.read(path, dataset="none")
 
 

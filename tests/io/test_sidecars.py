@@ -238,11 +238,11 @@ _CUT = "but 37 x 53 px is not a reduced copy"
 @pytest.mark.parametrize(
     ("vendor", "how", "pitch", "rows", "said"),
     [
-        ("JEOL", {"frame": "106 60"}, 50, 37, f"a.txt is of 60 x 106 px, {_CUT}"),
+        ("JEOL", {"frame": "106 60"}, 50, 37, f"60 x 106 px, {_CUT}"),
         ("JEOL", {"frame": "106 90"}, 50, 37, _CUT),
         ("Hitachi", {"frame": "106x60", "pixel": "2 nm"}, 2, 37, _CUT),
-        ("JEOL", {"frame": "106 60", "own": 50}, 50, 37, "pixel size of 50 nm; give"),
-        ("JEOL", {"frame": "106 60", "own": 30}, 30, 37, "its own; a.txt tells 50 nm"),
+        ("JEOL", {"frame": "106 60", "own": 50}, 50, 37, "pixel size 50 nm; set"),
+        ("JEOL", {"frame": "106 60", "own": 30}, 30, 37, "its own; a.txt: 50 nm"),
         ("JEOL", {"frame": "106 74", "own": 50}, 50, 37, _CUT),
         ("JEOL", {"own": 30}, 50, 30, "of 30 nm, but a.txt states 50 nm, which is"),
     ],

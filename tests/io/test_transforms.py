@@ -193,7 +193,7 @@ def test_other_pixels_of_the_same_area_are_taken(image):
         (_image((300, 300)), "12450 nm; the stored one covers 12000 x 16600 nm"),
         (_image(size=(20.0, 20.75)), "it covers 6000 x 8300 nm"),
         (_image(origin=(120.5, 900.0)), "begins at 100.5, 879.25 nm"),
-        (_image((400, 300)), "it is 16000 x 12450 nm"),
+        (_image((400, 300)), "it covers 16000 x 12450 nm"),
     ],
     ids=["uncalibrated", "narrower", "finer", "elsewhere", "turned"],
 )
