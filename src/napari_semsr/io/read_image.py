@@ -290,8 +290,8 @@ class RawImage:
     """One image from a format module, before grey conversion, crop and overrides."""
 
     format: str  # As in `FileInfo`
-    # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None for the
-    # contents of only a microscope's text file
+    # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None if read from
+    # a microscope's text file alone
     data: Any
     pixel_size_nm: PixelSize | None = None  # ``(y, x)`` at this level
     vendor: str | None = None  # As in `FileInfo`

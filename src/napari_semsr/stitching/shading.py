@@ -810,7 +810,7 @@ def _least_trend(
     even: CorrectedFrames,
     positions: FloatArray,
 ) -> _Correction:
-    """Choose the slope and dark level of the field that leave automatic light no trend.
+    """Choose slope and dark level of the field so that automatic gains have no trend.
 
     A field times exp(a p) at position p in a frame, gains times exp(a x) of frames at
     x and a sample times exp(-a (x + p)) give the same frames, whatever their offsets:

@@ -166,7 +166,7 @@ def enough(has_place: BoolArray) -> bool:
 class StitchSolution:
     """A solved scan."""
 
-    # (N, 2) solved top-left corners, the smallest y and x 0; NaN for frames left out
+    # (N, 2) solved top-left corners, with smallest y and x 0; NaN for frames left out
     positions_px: FloatArray
     nominal_px: FloatArray | None  # (N, 2) expected positions
     names: tuple[str, ...]  # Of the frames

@@ -526,7 +526,7 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     )
     trained_model = load_model(str(model))
     before = trained_model.card.training.get("comparison")
-    if before is not None:  # of a resumed run that improved nothing
+    if before is not None:  # from a resumed run that brought no improvement
         return Comparison(**before)
     networks: dict[str, nn.Module] = {
         "input": _Enlarged(scale),

@@ -550,7 +550,7 @@ class _Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float | None, tuple[Float32Array, ...]]:
-        """Return the gain on the held-out parts (None without any), and the outputs."""
+        """Return the gain on the held-out parts (None if none), and the outputs."""
         before, after, previews = 0.0, 0.0, []
         for one in self.images:
             if one.held_out is None or not one.held_out.any():

@@ -189,7 +189,7 @@ class RunFolder:
         check_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
-        """Digest the training data by kind and name; of stores, only a few patches."""
+        """Digest the training data by kind and name; for stores only a few patches."""
         digests: Digests = {}
         data, kernel = self.recipe.data, self.recipe.gan.kernel
         if data.pairs is not None:

@@ -77,7 +77,7 @@ def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
 
 
 def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
-    """Return degraded fields of one half of pairs, clear ones of the other; twice."""
+    """Return degraded fields of half of the pairs, clear ones of the others; twice."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
         for side in ("low", "high")
