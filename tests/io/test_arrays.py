@@ -192,7 +192,7 @@ def test_a_truth_in_a_file_is_no_pixel_size(tmp_path):
     told = json.loads(path.read_text())
     told["from"]["pixel_size_nm"] = [5.0, True]
     path.write_text(json.dumps(told))
-    with pytest.raises(ReadError, match="a length is no number"):
+    with pytest.raises(ReadError, match="a length is not a number"):
         read_transform(path)
     with pytest.raises(ValueError, match="valid number"):
         ModelCard(

@@ -91,7 +91,7 @@ def test_open_frames_refuses_what_describes_a_grid_without_one(folder, given, na
         run(open_frames(folder, **given))
     table(folder, [(f"frame{i}.tif", 0, i) for i in (1, 2, 9, 10)])
     (folder / "scan.json").write_text('{"grid": [2, 2]}')  # positions say more
-    with pytest.raises(OptionError, match=r"frames have positions: leave .* out"):
+    with pytest.raises(OptionError, match=r"frames have positions: omit "):
         run(open_frames(folder, **given))
     (folder / "positions.csv").unlink()
     scan = run(open_frames(folder, **given))  # of the grid that is stated
@@ -282,7 +282,7 @@ def bad_single(folder):
         (bad_twice, "names frame frame1.tif twice"),
         (bad_others, "none of its 1 names"),
         (bad_json, "JSON object"),
-        (bad_values, "two whole numbers"),
+        (bad_values, "two integers"),
         (bad_first, "top-left, .* or bottom-right, got 'left'.*--first"),
         (bad_order, "or column-serpentine, got 'by columns'.*--order"),
         (bad_single, "at least two frames"),

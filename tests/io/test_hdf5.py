@@ -42,7 +42,7 @@ def test_the_only_image_of_a_file_is_read(make, grey):
 def test_one_of_several_datasets_is_chosen(make, grey):
     wanted = "b/high"
     path = make({"low": grey, "b/high": grey[::-1]})
-    with pytest.raises(ReadError, match="one must be chosen: give /b/high, /low"):
+    with pytest.raises(ReadError, match="one must be chosen: /b/high, /low"):
         registry.read(path)
     found = registry.read(path, dataset=wanted)
     assert np.array_equal(found.array(), grey[::-1])
@@ -50,7 +50,7 @@ def test_one_of_several_datasets_is_chosen(make, grey):
     told = registry.describe(path).metadata["datasets"]
     assert told == {"/b/high": "37 x 53 uint8", "/low": "37 x 53 uint8"}
     assert registry.describe(path, dataset=wanted).metadata["dataset"] == "/b/high"
-    with pytest.raises(ReadError, match="no image in dataset 'none': give /b/h"):
+    with pytest.raises(ReadError, match="no image in dataset 'none': choose /b/h"):
         registry.read(path, dataset="none")
 
 

@@ -48,7 +48,7 @@ def test_heights_come_rising(folder, rows):
         ("folder,z_nm\nz_000,1\nz_001,high\n", "line 3 must hold a finite number"),
         ("folder,z_nm\nz_000,1\nz_001\n", "line 3 must hold a finite number"),
         ("folder,z_nm\nz_000,1\nz_001,nan\n", "line 3 must hold a finite number"),
-        ("folder,z_nm\nz_000,1\nz_003,2\n", "line 3 must name a folder beside it"),
+        ("folder,z_nm\nz_000,1\nz_003,2\n", "line 3 must name a folder next to it"),
         ("folder,z_nm\nz_000,1\nz_000,2\n", "line 3 must name another folder"),
         ("folder,z_nm\nz_000,1\nz_001,1\n", "another height"),
         ("folder,z_nm\nz_000,1\n../x,2\n", "inside"),

@@ -297,8 +297,8 @@ def test_malformed_files_of_micro_manager_are_one_sentence(scan, rng):
         ("{", "cannot be read as JSON"),
         ("[]", "must be a JSON object"),
         ("{}", "lists none"),
-        (json.dumps({"POSITIONS": [{"LABEL": "a"}]}), "a label, x and y of each"),
-        (json.dumps(position_list(1)), "no image is called so"),
+        (json.dumps({"POSITIONS": [{"LABEL": "a"}]}), "label, x and y of each"),
+        (json.dumps(position_list(1)), "no image has a name such as"),
         (json.dumps(position_list(1)).replace("30.0", "1e999"), "x and y of each"),
     ]:
         table.write_text(text)

@@ -232,24 +232,24 @@ def test_sidecar_follows_a_resampled_image(write, vendor, how, pitch):
     assert found.shape == (35, 53)
 
 
-_CUT = "of which an image of 37 x 53 px is no smaller copy"
+_CUT = "but 37 x 53 px is not a reduced copy"
 
 
 @pytest.mark.parametrize(
     ("vendor", "how", "pitch", "rows", "said"),
     [
-        ("JEOL", {"frame": "106 60"}, 50, 37, f"a.txt is of 60 x 106 px, {_CUT}"),
+        ("JEOL", {"frame": "106 60"}, 50, 37, f"60 x 106 px, {_CUT}"),
         ("JEOL", {"frame": "106 90"}, 50, 37, _CUT),
         ("Hitachi", {"frame": "106x60", "pixel": "2 nm"}, 2, 37, _CUT),
-        ("JEOL", {"frame": "106 60", "own": 50}, 50, 37, "pixel size of 50 nm; give"),
-        ("JEOL", {"frame": "106 60", "own": 30}, 30, 37, "its own; a.txt tells 50 nm"),
+        ("JEOL", {"frame": "106 60", "own": 50}, 50, 37, "pixel size 50 nm; set"),
+        ("JEOL", {"frame": "106 60", "own": 30}, 30, 37, "its own; a.txt: 50 nm"),
         ("JEOL", {"frame": "106 74", "own": 50}, 50, 37, _CUT),
         ("JEOL", {"own": 30}, 50, 30, "of 30 nm, but a.txt states 50 nm, which is"),
     ],
 )
 def test_what_was_cut_out_keeps_pixels_and_rows(write, vendor, how, pitch, rows, said):
     path = write(vendor, image="a.tif", **how)
-    with pytest.warns(UserWarning, match="give the pixel size") as told:
+    with pytest.warns(UserWarning, match="set the pixel size") as told:
         found = registry.read(path)
     assert found.pixel_size_nm == pytest.approx((pitch, pitch))
     assert found.shape == (rows, 53)

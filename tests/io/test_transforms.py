@@ -102,7 +102,7 @@ DAMAGE = {
     "singular": (["matrix"], [[1, 1, 0], [1, 1, 0]], "finite and invertible"),
     "coefficient": (["bspline", "coefficients", 0, 0, 0], float("nan"), "coefficients"),
     "spacing": (["bspline", "spacing"], [0, 1], "spacing of knots"),
-    "origin": (["from", "origin_nm"], [0, float("inf")], "a length is no number"),
+    "origin": (["from", "origin_nm"], [0, float("inf")], "a length is not a number"),
     "no pixel size": (["to", "pixel_size_nm"], [0, 5], "0 x 5 nm"),
     "no pixels": (["from", "shape"], [0, 5], "0 x 5 px"),
     "quality": (["quality"], 7, "damaged"),
@@ -190,10 +190,10 @@ def test_other_pixels_of_the_same_area_are_taken(image):
     ("image", "match"),
     [
         (_image(size=None), "no pixel size"),
-        (_image((300, 300)), "12000 x 12450 nm; the transform's is 12000 x 16600 nm"),
-        (_image(size=(20.0, 20.75)), "it is 6000 x 8300 nm"),
+        (_image((300, 300)), "12450 nm; the stored one covers 12000 x 16600 nm"),
+        (_image(size=(20.0, 20.75)), "it covers 6000 x 8300 nm"),
         (_image(origin=(120.5, 900.0)), "begins at 100.5, 879.25 nm"),
-        (_image((400, 300)), "it is 16000 x 12450 nm"),
+        (_image((400, 300)), "it covers 16000 x 12450 nm"),
     ],
     ids=["uncalibrated", "narrower", "finer", "elsewhere", "turned"],
 )

@@ -108,7 +108,7 @@ def test_type_that_would_keep_few_grey_levels_is_told(tmp_path, rng, verb, recwa
     recwarn.clear()
     bright = image.replace(data=200 * image.data)
     getattr(semsr, verb)(bright, made, overwrite=True, **how)
-    assert not any("whole numbers" in str(w.message) for w in recwarn)
+    assert not any("two integers" in str(w.message) for w in recwarn)
 
 
 @pytest.mark.parametrize("value", ["7.5nm", "7.5 nm", "7.5", "7.5,7.5"])

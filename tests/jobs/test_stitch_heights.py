@@ -134,7 +134,7 @@ def test_folder_of_heights_alone_says_what_to_give(scan, tmp_path):
     for path in alone.glob("*.tif"):
         path.unlink()
     (alone / "positions.csv").unlink()
-    with pytest.raises(ReadError, match="several heights, so give `focus=max`"):
+    with pytest.raises(ReadError, match="several heights, so set `focus=max`"):
         napari_semsr.stitch(alone, tmp_path / "m.ome.tif")
     with pytest.raises(OptionError, match="'max' or 'none'"):
         napari_semsr.stitch(alone, tmp_path / "m.ome.tif", focus="best")

@@ -172,7 +172,7 @@ def test_a_frame_that_found_no_place_is_joined(plain):
     ("entries", "message"),
     [
         ({"drop": ["f099"]}, "has no f099: its 12 frames are f000 to f011"),
-        ({"drop": names_of(*range(11))}, "leave two frames at least, got 11 to drop"),
+        ({"drop": names_of(*range(11))}, "leave at least two frames, got 11 to drop"),
         ({"strike": [("f000", "f000")]}, "needs two frames, got frame f000 twice"),
         (
             {"join": [{"first": "f000", "second": "f001", "shift_px": (0, 1e9)}]},

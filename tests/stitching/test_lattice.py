@@ -58,7 +58,7 @@ def test_steps_of_a_lattice_come_from_what_does_not_repeat_or_are_asked_for():
     assert scans.errors(solution.positions_px, scan.truth)[1] < 0.1
     perfect = scans.lattice((420, 420), 24)
     scan = scans.cut_scan(perfect, known="grid", **how)
-    with pytest.raises(RegistrationError, match=r"is periodic.*give the overlap"):
+    with pytest.raises(RegistrationError, match=r"is periodic.*set the overlap"):
         run(solve_mosaic(scan.acquisition))
     # as the refusal advises
     scan = scans.cut_scan(perfect, known="grid-overlap", **how)

@@ -266,7 +266,7 @@ def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
     assert solution.residual_px == 0
     (unused,) = [pair for pair in solution.pairs if not pair.used]
     assert (unused.first, unused.second) == (5, 6)
-    assert unused.reason == "disagrees with the other joints"
+    assert unused.reason == "disagrees with the other overlaps"
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
         ),
         ({"grid": (3, 3)}, "check grid and order"),
         ({"grid": (3, 3), "overlap": 0.3}, "check grid, overlap and order"),
-        ({}, "give positions or a grid"),
+        ({}, "pass positions or a grid"),
     ],
     ids=["px", "nm", "grid", "overlap", "nothing"],
 )
@@ -296,8 +296,8 @@ def test_too_few_frames_of_a_grid_ask_for_another_one(square_scan):
     joint = Joint(0, 1, tuple(square_scan.truth[1] - square_scan.truth[0]), 9.0)
     state.layout, state.is_stated = Layout(state.positions, (joint,), ()), False
     said = " ".join(finish(state).warnings)
-    assert "check grid and order, or give positions." in said
-    assert "give grid" not in said
+    assert "check grid and order, or pass positions." in said
+    assert "set grid" not in said
 
 
 @pytest.mark.broad

@@ -198,7 +198,7 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
         add(opened, Micrograph(lattice.astype(np.float32), SIZE, name))
     panel.moving.value = opened.layers["lattice"]
     panel.fixed.value = opened.layers["lattice again"]
-    assert "fit at" in run_panel(panel)
+    assert "match at" in run_panel(panel)
     assert "Also fits 1" in panel.figures.text()
     for word in ("none: several places fit", "of the first position, turned by"):
         assert word in panel.figures.text()

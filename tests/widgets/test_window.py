@@ -387,6 +387,6 @@ def test_frames_that_do_not_join_ask_as_well(window, tmp_path, finish, run_panel
     panel = window.page.panel
     panel.folder.value = tmp_path / "bare"
     finish(panel)
-    assert "give positions or a grid" in run_panel(panel)
+    assert "pass positions or a grid" in run_panel(panel)
     assert panel.asks
     assert button_of(panel.question, "3x5, order row, first top-left")

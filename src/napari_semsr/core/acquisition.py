@@ -77,7 +77,7 @@ def _size(value: Any) -> int:
 def refuse_without_grid(
     grid: IntPair | None, options: Mapping[str, Any], *, has_positions: bool
 ) -> None:
-    """Refuse options that describe a grid if no grid is used; None means not given.
+    """Raise an error if grid options are given without a grid; None means not given.
 
     Raises
     ------
@@ -92,10 +92,10 @@ def refuse_without_grid(
     which = f"{', '.join(others)} and {last}" if others else last
     verb = "describe" if others else "describes"
     how = "the grid is unknown"
-    remedy = "give the grid as well"
+    remedy = "set the grid as well"
     if has_positions:
         how = "the frames have positions"
-        remedy = f"leave {which} out, or give the grid to use it instead"
+        remedy = f"omit {which}, or set the grid to use it instead"
     msg = f"{which.capitalize()} {verb} a scan grid, but {how}: {remedy}."
     raise OptionError(msg, code="grid-missing")
 
@@ -116,14 +116,15 @@ def grid_cells(
 ) -> NDArray[np.int64]:
     """Return the row and column of each frame (N, 2) in a grid filled row by row.
 
-    Or column by column; a serpentine reverses every second one. `first` is the corner
-    of the first frame. Raises `OptionError` if the size of the grid is not `count`.
+    It may also be filled column by column; a serpentine reverses every second line.
+    `first` is the corner of the first frame. Raises `OptionError` if the size of the
+    grid is not `count`.
     """
     rows, columns = grid
     if rows < 1 or columns < 1 or rows * columns != count:
         msg = (
             f"A grid of {rows}x{columns} needs {max(rows * columns, 0)} frames, got "
-            f"{count}: correct the grid, or give positions for a scan with gaps."
+            f"{count}: correct the grid, or pass positions for a scan with gaps."
         )
         raise OptionError(msg, code="grid-mismatch")
     by_column = order.startswith("column")
@@ -154,8 +155,8 @@ class Acquisition:
     first: FirstFrame = "top-left"  # corner of the grid that holds the first frame
     # (N, 2) row and column of each frame of a grid with gaps
     cells: NDArray[np.int64] | None = None
-    # names that a grid may have cells for, including unused frames: all, then without
-    # those that need no cell. Empty if these equal `names`.
+    # names for which a grid may have cells: first all, including unused frames, then
+    # only those that need a cell. Empty if both equal `names`.
     slots: tuple[tuple[str, ...], ...] = ()
     # nominal overlap of neighbours as a fraction of a frame, in (0, 1)
     overlap: float | None = None

@@ -25,7 +25,7 @@ from napari_semsr.core.errors import DeviceMemoryError
 # thread that computes in Python, and 156 ms with the default interval (medians of 15).
 # The longest stall is 0.43 instead of 0.51 s while a scan is stitched, 0.25 instead of
 # 0.32 s while a field is enhanced (medians of 7; longer without it in 5 and in 4). A
-# niceness of 5 leaves a thread a third of a core that another uses fully; and memory is
+# niceness of 5 leaves a thread a third of a core that another uses fully; memory is
 # returned once a second of work, since fetching the pages again costs time.
 _INTERVAL_S = 5e-4
 _NICE = 5  # niceness of threads in the background; chosen
@@ -113,7 +113,7 @@ def return_free_memory() -> None:
             library.malloc_trim(0)
 
 
-# Keep the memory of the command small, at no cost in time.
+# Keep the memory use of the command small, at no cost in time.
 #
 # glibc gives each thread its own arena, and memory freed there is not used by other
 # threads. Threads that compute, compress and write tiles in turn thus keep several
@@ -182,7 +182,7 @@ def load_torch_libraries() -> None:
 
     Python's import, and `ctypes` too, hold the interpreter lock while a library loads:
     for torch 0.2 s from memory, seconds from a cold disk, which freezes the window. A
-    foreign function does not. Does nothing if torch is built of other files.
+    foreign function does not. Does nothing if this build of torch has other files.
     """
     spec = find_spec("torch")
     if not sys.platform.startswith("linux") or spec is None or spec.origin is None:

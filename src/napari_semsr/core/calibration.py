@@ -19,8 +19,8 @@ from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 class Calibration:
     """Calibration of a microscope by an image of a grating."""
 
-    # ``(y, x)`` and standard deviation, at the middle of the field. Lines only give
-    # it across them: pixels are then assumed to be square.
+    # ``(y, x)`` and standard deviation, at the centre of the field. Lines determine
+    # it only across them: pixels are then assumed to be square.
     pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # departure of the axes from a right angle in degrees; None for lines
@@ -39,7 +39,7 @@ class Calibration:
     # RMS distance of the grating's phases from the fit
     residual_nm: Annotated[float, Quantity("Residual", "nm RMS", ".3g")]
     shape: IntPair  # rows and columns of the image whose rim `distortion` refers to
-    # centre of the distortion relative to the middle of the image, ``(y, x)``, if it
+    # centre of the distortion relative to the centre of the image, ``(y, x)``, if it
     # is significant; pixel size and skew then refer to that centre
     centre_px: FloatPair | None = None
     centre_sd_px: FloatPair | None = None
@@ -58,7 +58,7 @@ class Calibration:
 
     @property
     def distortion_sd_percent(self) -> float:
-        """Its standard deviation."""
+        """Standard deviation of the distortion in per cent."""
         return 100 * self.distortion_sd
 
     @property
@@ -68,21 +68,21 @@ class Calibration:
 
     @property
     def centre(self) -> Annotated[str | None, Quantity("Centre of the distortion")]:
-        """Its position relative to the middle; None if it is the middle."""
+        """Position relative to the image centre; None if it is the image centre."""
         if self.centre_px is None or self.centre_sd_px is None:
             return None
         y, x = (
             str(Figure(at, form="+.1f", sd=error))
             for at, error in zip(self.centre_px, self.centre_sd_px, strict=True)
         )
-        return f"y {y}, x {x} px off the middle"
+        return f"y {y}, x {x} px from the image centre"
 
 
 @dataclass(frozen=True, slots=True)
 class BarCalibration:
     """Calibration of an image by a printed scale bar of known length."""
 
-    # ``(y, x)`` and standard deviation; of the file's aspect ratio, else square
+    # ``(y, x)`` and standard deviation; square if the file has no aspect ratio
     pixel_size_nm: Annotated[FloatPair, record_quantity("Pixel size", "nm", ".6g")]
     pixel_size_sd_nm: FloatPair
     # length of the bar and its standard deviation
@@ -99,13 +99,13 @@ class FieldDistortion(Options):
     sd: float = Field(ge=0)
     # rows and columns of the image that this rim belongs to; None if unknown
     shape: tuple[PositiveInt, PositiveInt] | None = None
-    # centre of the distortion relative to the middle of that image, ``(y, x)``
+    # centre of the distortion relative to the centre of that image, ``(y, x)``
     centre_px: FloatPair = (0.0, 0.0)
 
     def on(self, shape: IntPair) -> "FieldDistortion":
         """Return the same distortion for frames of another size and the same pixels.
 
-        They are assumed to share their middle with the image. Displacement grows with
+        They are assumed to share their centre with the image. Displacement grows with
         the third power of the radius, so the amount grows with its square. Returned
         unchanged if its own shape is unknown.
         """
@@ -117,12 +117,12 @@ class FieldDistortion(Options):
 
 # Radial distortion of a field: one coefficient, about a centre.
 #
-# By default the centre is the middle of the frame. A pixel at ``x`` from it shows
+# By default this is the centre of the frame. A pixel at ``x`` from it shows
 # what an undistorted frame has at ``x (1 + k |x|^2 / R^2)``, with ``R`` half of the
 # frame's shorter side: ``k`` is the displacement at the rim over the rim's radius. The
 # scale at the centre does not change.
 
-MAX_DISTORTION = 0.2  # either way, as `simulate` has it; 0.03 is a poor microsphere's
+MAX_DISTORTION = 0.2  # of either sign, as in `simulate`; a poor microsphere has 0.03
 _FOLD = -4 / 27  # of k |x|^2 / R^2: ``f (1 + w f^2) = 1`` has no real root below
 _ROUNDS = 12  # of Newton's method; accurate to 1e-9 px except at the fold
 _MIDDLE = (0.0, 0.0)
@@ -158,7 +158,7 @@ def distort(
     """Map pixels of a distorted frame to their positions in the undistorted frame.
 
     Positions along y and x. The amount is the displacement at the rim over its radius,
-    the centre is relative to the middle of the frame, ``(y, x)`` in px.
+    the centre is relative to the centre of the frame, ``(y, x)`` in px.
     """
     radius2 = _from_centre(y, x, shape, centre)[2]
     return _scale_places(y, x, shape, 1 + amount * radius2, centre)

@@ -7,19 +7,19 @@ import math
 from collections.abc import Sequence
 
 FAULTS = (
-    "noise",  # log of the noise's deviation, over the range of grey values
-    "shot",  # share of the variance that grows with the signal
+    "noise",  # log of the noise's standard deviation, relative to the grey range
+    "shot",  # fraction of the variance that grows with the signal
     "along",  # correlation of the noise of neighbours on a line, 0 for white noise
     "across",  # the same from line to line
-    "streaks",  # share of the variance that is common to whole lines
-    "blur_rows",  # log of the blur's deviation from row to row, in pixels
-    "blur_columns",  # the same from column to column
-    "slant",  # correlation of both: diagonal part of a motion blur
-    "flatness",  # how much sharper the blur's rim is than a Gaussian's
+    "streaks",  # fraction of the variance that is common to whole lines
+    "blur_rows",  # log of the blur's standard deviation across rows, in pixels
+    "blur_columns",  # the same across columns
+    "slant",  # correlation between rows and columns, as in diagonal motion blur
+    "flatness",  # how much sharper the edge of the blur is than that of a Gaussian
 )
-# added to deviations before the logarithm is taken
+# added to standard deviations before the logarithm is taken
 NO_NOISE = 1 / 512  # about the error of rounding to 8 bits
-WIDEST_BLUR = 6.0  # px, of those that are restored
+WIDEST_BLUR = 6.0  # px; wider blurs are not restored
 NO_BLUR = 0.25  # px; a smaller blur cannot be detected
 
 _NOISE, _BLUR = 0, slice(5, 7)
@@ -27,12 +27,12 @@ _SLANT = 7
 
 
 def noise_of(condition: Sequence[float]) -> float:
-    """Return the deviation of the noise, as a fraction of the range of grey values."""
+    """Return the standard deviation of the noise as a fraction of the grey range."""
     return max(math.exp(condition[_NOISE]) - NO_NOISE, 0.0)
 
 
 def blur_of(condition: Sequence[float]) -> float:
-    """Return the deviation of the blur in pixels, root mean square of both axes."""
+    """Return the blur's standard deviation in px, root mean square of both axes."""
     parts = [max(math.exp(v) - NO_BLUR, 0.0) for v in condition[_BLUR]]
     return math.sqrt(sum(part**2 for part in parts) / len(parts))
 
@@ -40,9 +40,9 @@ def blur_of(condition: Sequence[float]) -> float:
 def override_condition(
     condition: Sequence[float], noise: float | None, blur: float | None
 ) -> tuple[float, ...]:
-    """Replace the estimated noise or blur by given deviations; the blur is isotropic.
+    """Replace the estimated noise or blur by given standard deviations.
 
-    The noise as a fraction of the range of grey values, the blur in pixels; None keeps
+    Noise is a fraction of the range of grey values, blur is isotropic in px; None keeps
     the estimate.
     """
     values = list(condition)

@@ -9,7 +9,7 @@ import reprlib
 from collections.abc import Callable
 from typing import Any
 
-_HALF = 1000  # letters; chosen: both ends hold what was given and how to fix it
+_HALF = 1000  # characters; chosen: the ends hold the given value and the remedy
 
 
 class SemsrError(Exception):
@@ -147,11 +147,11 @@ _OPTION_REFERENCE = re.compile(r"`(?=[a-z])(?:(\w+)\()?(\w*…?)(?:=([^`)]*))?\)
 
 
 def rename_options(text: str, say: Callable[[str, str, str], str]) -> str:
-    """Replace the options and verbs named in a sentence by their names elsewhere.
+    """Replace options and commands named in a sentence by their names elsewhere.
 
     A sentence names them as Python does, in backticks: ```tile```, ```tile=256```,
     ```crop()```, ```crop(gap_free=True)```. `say` returns the text for a command or a
-    panel from verb, option and value, all but one of which may be empty.
+    panel from command, option and value, all but one of which may be empty.
     """
     return _OPTION_REFERENCE.sub(
         lambda match: say(*(part or "" for part in match.groups())), text
@@ -184,7 +184,7 @@ def escape_invisible(text: str, *, lines: bool = False) -> str:
 def one_line(text: str, longest: int = _LONGEST) -> str:
     """Format a name from a user or a file for a message: one line, no quotes.
 
-    It is truncated to `longest` letters.
+    It is truncated to `longest` characters.
     """
     plain = escape_invisible(text)
     return plain if len(plain) <= longest else f"{plain[: longest - 1]}…"

@@ -24,9 +24,9 @@ from napari_semsr.core.types import FloatArray, FloatPair, IntPair
 def tukey(size: int, alpha: float) -> FloatArray:
     """Return a tapered cosine window (size,), symmetric, with weights in (0, 1].
 
-    The tapered fraction `alpha` is 0 for a rectangular and 1 for a Hann window; beyond,
-    an `OptionError` is raised. Samples are taken at half-integer positions, so that no
-    pixel has weight zero.
+    The tapered fraction `alpha` is 0 for a rectangular and 1 for a Hann window; outside
+    [0, 1] an `OptionError` is raised. Samples are taken at half-integer positions, so
+    that no pixel has weight zero.
     """
     if not 0 <= alpha <= 1:
         msg = f"A Tukey window needs a taper between 0 and 1, got {alpha}."

@@ -16,7 +16,7 @@ from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box, read_box, reflect_indices
 from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, IntPair
 
-_LOBES = 3  # chosen: two blur, more ring further; Duchon (1979) compares them
+_LOBES = 3  # chosen: two blur, more cause longer ringing; see Duchon (1979)
 _NO_OFFSETS = Fraction(0), Fraction(0)
 
 
@@ -167,10 +167,10 @@ def _taps(
 
 # Chosen. In a field of 100 000 px an error of 1e-7 in a step adds up to a hundredth of
 # a pixel, the tolerance; that of an offset does not add up: a thousandth is enough.
-_SLACK_PX = 0.01  # smaller shifts count as none
+_SLACK_PX = 0.01  # smaller shifts are ignored
 # Precision of steps and offsets, in fractions of a pixel.
 _STEP_PARTS, _OFFSET_PARTS = 10_000_000, 1000
-_GAP = 1e-3  # of more weight of gaps a pixel is a gap itself; chosen
+_GAP = 1e-3  # chosen; a pixel with a larger total weight of gaps is a gap
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,8 +347,8 @@ def gap_free_box(is_covered: BoolArray, *, least: int = 1) -> Box | None:
 
     Row by row, each column keeps the height to which it is free of gaps and the widest
     interval that is free to this height, as in the usual algorithm for the largest
-    rectangle of ones in a matrix; its time is linear in the number of pixels. Of equal
-    rectangles the topmost; None if there is none of that size.
+    rectangle of ones in a matrix; its time is linear in the number of pixels. Among
+    equal rectangles the topmost is returned; None if there is none of that size.
     """
     columns = is_covered.shape[1]
     index = np.arange(columns)

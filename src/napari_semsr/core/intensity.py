@@ -155,7 +155,7 @@ def mask_fill_values(block: NDArray[Any], name: str) -> NDArray[Any]:
     """Replace fill values and extreme grey values by NaN, and warn about them.
 
     Infinities stay, since they count as missing everywhere. A usual fill value counts
-    as one if no other pixel is even half as low.
+    as missing if no other pixel is even half as low.
     """
     if block.dtype.kind != "f" or block.dtype.itemsize < 4:
         return block
@@ -200,7 +200,7 @@ def finite_mean(data: Any) -> float:
 def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
     """Convert grey values to another type by rounding and clipping.
 
-    Integers are rounded to the nearest, halves to even, and NaN becomes 0 in them. Also
+    Integers are rounded to the nearest, halves to even, and NaN becomes 0. Also
     returns the number of pixels outside the range of the new type. Raises `OptionError`
     if that is neither integer nor floating.
     """
@@ -247,8 +247,8 @@ _SAMPLE = 1024  # chosen: more pixels change percentiles by less than a grey lev
 def contrast_limits(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
     """Choose the contrast limits for displaying an image (..., Y, X).
 
-    The full range for 8 bits or booleans, else percentiles of the finite pixels of a
-    sample: every n-th in memory, else those in the middle. Of a list of levels the last
+    The full range for 8 bits or booleans, otherwise percentiles of finite pixels in a
+    sample: every n-th in memory, or the central ones. Of a list of levels the last one
     is used.
     """
     level = data[-1] if isinstance(data, list | tuple) else data
@@ -274,7 +274,7 @@ def contrast_limits(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPai
 # The noise of an image.
 
 _MEDIAN = 0.6745  # median of a normal deviate's absolute value
-_SECOND = 6.0  # deviation of the second differences along both axes, for unit noise
+_SECOND = 6.0  # standard deviation of the second differences, for unit noise
 
 
 def noise_level(values: NDArray[Any]) -> float:
@@ -298,7 +298,7 @@ def noise_level(values: NDArray[Any]) -> float:
 OVEREXPOSED_SHARE = 0.1
 """Fraction of clipped pixels of a frame or a line above which positions and widths are
 biased: a Gaussian line whose highest tenth is clipped measures 0.5 % too wide."""
-# chosen: fraction of pixels, and times the pixels of the next grey value
+# chosen: fraction of pixels, and ratio to the count of the next grey value
 _CLIPPED_SHARE, _OVER_NEXT = 0.01, 2.0
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 """Relative error of a grey value after a few roundings in single precision."""

@@ -25,7 +25,7 @@ PixelSize = NewType("PixelSize", FloatPair)
 
 
 def parse_pixel_size(value: object) -> PixelSize | None:
-    """Convert the value of a user or a file to a pixel size ``(y, x)`` in nm.
+    """Convert a value from a user or a file to a pixel size ``(y, x)`` in nm.
 
     One number is used for both axes; None is unknown. Raises `OptionError` if a value
     is not a finite positive number.
@@ -117,8 +117,8 @@ class Provenance(BaseModel):
         """Return the optical cut-off of this image as a period in nm, if recorded.
 
         λ / (2 NA) for an incoherent image through a pupil; it does not apply to the
-        SEM image of the same scan and its ground truth. That of the step, else the
-        shortest of its inputs; None if unknown, and for a Gaussian, which has none.
+        SEM image of the same scan and its ground truth. It is that of the step, or the
+        shortest of its inputs; None if unknown, or for a Gaussian, which has none.
         """
         options = self.options
         is_optical = options.get("optics") == "pupil" and not (
@@ -243,7 +243,7 @@ class DisplaySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    limits: FloatPair  # grey values shown darkest and brightest
+    limits: FloatPair  # grey values displayed as darkest and brightest
     colormap: str = "gray"
     colours: tuple[tuple[float, float, float, float], ...] = ()
     places: tuple[float, ...] = ()
@@ -358,7 +358,7 @@ PICTURE_KEY = "stretched_to_8_bits"
 
 
 def _recorded_error(step: Provenance | None) -> FloatPair | None:
-    """Return the relative error of the pixel size recorded with it last."""
+    """Return the relative error of the last recorded pixel size."""
     while step is not None:
         if SIZE_ERROR_KEY in step.options:
             size_error: FloatPair | None = step.options[SIZE_ERROR_KEY]
@@ -409,8 +409,8 @@ class Micrograph:
     provenance : Provenance or None
         Its history; None for an image from another program.
     origin : tuple of float
-        Centre of pixel (0, 0) as ``(y, x)``, in nm when calibrated, else in pixels of
-        the image that this one was derived from.
+        Centre of pixel (0, 0) as ``(y, x)``, in nm if calibrated, otherwise in pixels
+        of the image that this one was derived from.
     spacing_px : tuple of float
         Pixel pitch in pixels of the parent image; used only when uncalibrated (a
         block map of an uncalibrated image has its step here).
@@ -573,7 +573,7 @@ class Micrograph:
 
     @property
     def unit(self) -> str:
-        """``"nm"`` when calibrated, else ``"pixel"``."""
+        """``"nm"`` if calibrated, otherwise ``"pixel"``."""
         return "pixel" if self.pixel_size_nm is None else "nm"
 
     @property
@@ -609,7 +609,7 @@ class Micrograph:
 # Contents of a provenance record.
 
 _PACKAGES = ("napari-semsr", "numpy", "scipy", "scikit-image", "torch", "dask", "zarr")
-_BLOCK = 1 << 20  # bytes read at a time; chosen: hashing is slower than the calls
+_BLOCK = 1 << 20  # bytes read at a time; chosen: hashing takes longer than the calls
 _STEP = 32 << 20  # bytes between progress reports; chosen: hashed in 0.1 s or less
 
 

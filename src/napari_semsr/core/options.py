@@ -94,7 +94,7 @@ def _first_fault(first: ErrorDetails, model: type[BaseModel]) -> str:
 def _message(first: ErrorDetails) -> str:
     kind, context = first["type"], first.get("ctx", {})
     if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(context["pattern"], "must be of another form")
+        return _PATTERNS.get(context["pattern"], "must have another format")
     group = re.split(r"_(?:type|parsing|from|attributes|instance)", kind)[0]
     words = _CONSTRAINTS.get(kind) or (_KINDS.get(group) if group != kind else None)
     context = {k: f"{v:g}" if isinstance(v, float) else v for k, v in context.items()}
@@ -223,7 +223,7 @@ class Options(BaseModel):
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
-        """Validate values of a user or file; `OptionError` names the first fault."""
+        """Validate values from a user or a file; the error names the first fault."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -344,7 +344,7 @@ def display_of(info: FieldInfo) -> OptionDisplay:
 
 
 def as_text(info: FieldInfo, value: Any) -> Any:
-    """Convert a number or list of a file to text for an option that only takes text.
+    """Convert a number or list from a file to text for an option that only takes text.
 
     So a file may hold the same values as a command, which only passes text.
     """

@@ -146,7 +146,7 @@ _handler: ContextVar[Callable[[str], object] | None] = ContextVar(
 
 
 def warn(message: str, code: str = "", *, stacklevel: int = 2) -> None:
-    """Warn the user through the current handler, else through Python's warnings.
+    """Warn the user through the current handler, or Python's warnings if there is none.
 
     `message` is one sentence, `code` its stable name unless it is a `Message`;
     `stacklevel` is that of `warnings.warn`, relative to the caller.

@@ -3,7 +3,7 @@
 A field of a result that a user reads is annotated with its `Quantity`, as is the return
 value of a property that is shown but not stored. Summaries of commands, figures of
 panels, columns of tables, numbers of reports and the manual are generated from these.
-Plots of a result are declared by a `Curve`, next to its verb.
+Plots of a result are declared by a `Curve`, next to its command.
 """
 
 import math
@@ -139,8 +139,8 @@ def format_number(value: float, form: str = ".4g") -> str:
 def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
     """Return the quantities of a result type, its own before those of its bases.
 
-    Quantity and type by the names of fields and properties; a flat field is replaced by
-    its own.
+    Each is a quantity and type, by the name of its field or property; a flat field is
+    replaced by the quantities of its type.
     """
     return _quantities(kind)
 
@@ -186,7 +186,7 @@ def value_of(result: Any, name: str) -> Any:
 def figures_of(result: Any) -> dict[str, Figure]:
     """Return the figures of a result by their labels, in the order of the fields.
 
-    If it has a method `figures`, returns what that returns.
+    If it has a method `figures`, returns its result.
     """
     own = getattr(result, "figures", None)
     figures: dict[str, Figure] = own() if callable(own) else declared_figures(result)
@@ -360,7 +360,7 @@ class Line:
     y: FloatArray
     mark: float | None = None  # abscissa to mark, such as that of a crossing
     mark_label: str = ""  # of the mark in the legend
-    colour: int | None = None  # index of the palette; by default that of the line
+    colour: int | None = None  # index of the palette; by default the line's position
     # other lines are compared with a threshold; a fit belongs to the line before it
     kind: Kind = ""
 
@@ -371,7 +371,7 @@ class Line:
 
     @property
     def middle(self) -> FloatArray:
-        """Its abscissa; for a histogram the centres of the bins."""
+        """Abscissa; for a histogram the centres of the bins."""
         return (self.x[1:] + self.x[:-1]) / 2 if self.in_bins else self.x
 
     def over_um(self, pixel_nm: float | None) -> Self:
@@ -417,12 +417,12 @@ class Curve:
     # of the plot and its axes, with units
     title: str
     # fields with equally many numbers; for a histogram y are counts, and x one more
-    # edge. ``{unit}`` in names and labels is nm, or px if there is no such field
+    # edge. ``{unit}`` in names and labels is nm, or px if there is no field in nm
     x: str
     y: str | tuple[str, ...]
     xlabel: str  # empty for frequency, which is in µm⁻¹ if the pixel size is known
     ylabel: str
-    # of lines; by default names of images if there are several, else the title
+    # of lines; by default names of images if there are several, otherwise the title
     labels: tuple[str, ...] = ()
     log: bool = False
     ylim: FloatPair | None = None
@@ -446,7 +446,7 @@ class Curve:
         return self.xlabel.format(unit=unit), self.ylabel
 
     def plot(self, read: Read, names: Sequence[str] = ()) -> Plot | None:
-        """Create the plot of a result of the named images; None without data."""
+        """Create the plot of a result of the named images; None if it has no data."""
         unit = "px" if read(self.x.format(unit="nm")) is None else "nm"
         x = _numbers(read(self.x.format(unit=unit)))
         line_names = names if len(self.ordinates) > 1 else ()
@@ -485,7 +485,7 @@ class Curve:
         )
 
     def _mark_line(self, line: Line, read: Read) -> Sequence[Line]:
-        """Return a line with its period marked, followed by its thresholds."""
+        """Return a line with its period marked, and its threshold curves."""
         lines = [line]
         if self.threshold:
             criterion = str(read("criterion"))
@@ -502,7 +502,7 @@ class Curve:
         px, nm = (
             read(f"{self.mark}_{unit}") if self.mark else None for unit in _LENGTHS
         )
-        if isinstance(px, (int, float)) and px >= 1:  # as any true period
+        if isinstance(px, (int, float)) and px >= 1:  # real periods are longer
             period_text = f"{format_number(px)} px"
             if isinstance(nm, (int, float)):
                 period_text = f"{format_number(nm)} nm"
@@ -541,7 +541,7 @@ def _numbers(values: Any) -> FloatArray | None:
 
 
 def plots_of(result: Any, curves: Sequence[Curve]) -> list[Plot]:
-    """Return the plots of a result: by its method `plots`, else by its curves."""
+    """Return the plots of a result: by its method `plots`, or by its curves."""
     own = getattr(result, "plots", None)
     if callable(own):
         plots: list[Plot] = own()

@@ -20,8 +20,8 @@ from napari_semsr.core.types import BoolArray, Float32Array, IntPair
 
 # Chosen on simulated noise (Gaussian, Poisson, exponential) and on real images.
 _APART = 1, 3  # px to the pixels used for comparison; clusters are up to 3 px
-_USUAL, _TIMES = 90, 4.0  # percentile of the peaks' heights, and times it
-# fraction of a spot's pixels below a height in deviations of the surroundings
+_USUAL, _TIMES = 90, 4.0  # percentile of peak heights; a stray exceeds it so often
+# fraction of a spot's pixels below a height in standard deviations of the surroundings
 _HEIGHT, _LINE_HEIGHT = (0.09, 7.0), (0.5, 2.0)
 _WINGS = 0.05  # of a height: a spot blurred by 0.5 px brightens its neighbours more
 _ERRORS = 2.0  # times the usual size of such differences nearby
@@ -29,22 +29,22 @@ _ERRORS = 2.0  # times the usual size of such differences nearby
 _BEND = np.full((5, 5), -1 / 16, np.float32)
 _BEND[1:4, 1:4] = 1 / 8
 _BEND[2, 2] = 0
-_DECILES = 2.563  # deviations of a normal distribution between its first and last
+_DECILES = 2.563  # standard deviations between the first and last decile of a normal
 _AROUND = 5  # px around a stray pixel used for comparison
 _SAMPLE = 256  # px along each axis for percentiles
 _NEARLY_ALL = 2, 50, 98  # percentiles
-_FAR = 4.0  # times the range of nearly all pixels, from their middle
+_FAR = 4.0  # times the range of nearly all pixels, from their centre
 _BEYOND, _BEYOND_WIDE = 0.1, 1.0  # times the range of others; for wide areas
-_MOST, _MOST_PLATEAUS = 0.01, 0.06  # fraction of pixels; more belong to the image
+_MOST, _MOST_PLATEAUS = 0.01, 0.06  # fraction of pixels; if more, part of the image
 _SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
-# px of a line, and the fraction that must stand out; of noise a third does
+# px of a line, and the fraction that must stand out; in noise a third does
 _SEGMENT, _STANDING, _MOST_LINES = 32, 0.9, 0.03
-_SMALL = 256  # px; chosen: of a larger field a line of 32 px is a small part
+_SMALL = 256  # px; chosen: a line of 32 px is a small part of a larger field
 _DENSE, _DENSE_REACH = 0.03, 16  # fraction of spots nearby that indicates text
 _LEAST_SIDE = 32  # px of an image in which stray pixels can be distinguished
 _WIDEST = 5  # px of a stray cluster or line that is filled
 _FILLED_FROM, _LEAST_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
-_BLOCK, _MARGIN = 2048, 24  # px; as for percentiles; context of a decision
+_BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
 _WINDOWS = 8  # at a time, of 0.2 GB each
 
 

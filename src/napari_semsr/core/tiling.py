@@ -8,7 +8,7 @@ One axis of a plan, with core ``c``, halo ``h`` and a field padded to the stride
     window   |   c   |-- h --.                                     border tile
 
 Cores partition the field. A window covers its core and a halo, cut where the padded
-field ends, so that a network pads there just as it would when run on the whole field.
+field ends, so that a network pads there exactly as on the whole field.
 With ``constant=True`` every window has the same size: border windows are shifted
 inwards instead of cut (needed where tiles are stacked into batches). All corners are
 multiples of the stride. Coordinates are ``(y, x)`` in pixels of the input.
@@ -234,10 +234,10 @@ def plan_tiles(
 ) -> TilePlan:
     """Divide a field into cores with halos.
 
-    The core is a positive multiple of the stride, else an `OptionError` is raised; the
-    halo, context that a core needs on each side, is rounded up to it. The field is
-    padded to the `minimum` side that the network accepts. With `constant` all windows
-    have one size, shifted inwards at the borders instead of cropped. Raises
+    The core is a positive multiple of the stride, otherwise an `OptionError` is raised;
+    the halo, the context that a core needs on each side, is rounded up to the stride.
+    The field is padded to the `minimum` side that the network accepts. With `constant`
+    all windows have one size, shifted inwards at the borders instead of cropped. Raises
     `ShapeError` if the field is empty.
     """
     if min(shape) < 1:
@@ -298,7 +298,7 @@ def reflect_indices(start: int, stop: int, size: int) -> NDArray[np.intp]:
 
 
 def central_box(shape: IntPair, side: int) -> Box:
-    """Return the box in the middle of a field, with at most `side` px on each axis."""
+    """Return the box at the centre of a field, with at most `side` px on each axis."""
     rows, columns = (min(n, side) for n in shape)
     corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
     return Box.of((rows, columns), corner)

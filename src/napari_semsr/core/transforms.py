@@ -1,8 +1,8 @@
-"""Transforms of the plane: from a place in one image to the same place in another.
+"""Transforms of the plane: from a point in one image to the same point in another.
 
-Places are points ``(y, x)`` in one unit for both images (nanometres for calibrated
+Positions are points ``(y, x)`` in one unit for both images (nanometres for calibrated
 ones); the centre of pixel (0, 0) is at the origin of its image. A transform is a
-function of an array of places (..., 2); `inverse` inverts it, `then` composes two.
+function of an array of positions (..., 2); `inverse` inverts it, `then` composes two.
 """
 
 import math
@@ -36,10 +36,10 @@ _FOLD_MESSAGE = (
 
 
 class Transform(Protocol):
-    """A transform of places."""
+    """A transform of positions."""
 
     def __call__(self, places: FloatArray) -> FloatArray:
-        """Map places (..., 2)."""
+        """Map positions (..., 2)."""
 
     def inverse(self) -> "Transform":
         """Return the inverse transform."""
@@ -81,10 +81,10 @@ class Affine:
         shift: FloatPair = (0.0, 0.0),
         about: FloatPair = (0.0, 0.0),
     ) -> Self:
-        """Create a similarity: reflect, rotate and scale about a place, then shift.
+        """Create a similarity: reflect, rotate and scale about a point, then shift.
 
         Degrees are from the x axis towards the y axis, clockwise on screen;
-        `is_mirrored` swaps left and right first; places are ``(y, x)``.
+        `is_mirrored` swaps left and right first; points are ``(y, x)``.
         """
         sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
         linear = scale * np.array([[cosine, sine], [-sine, cosine]])
@@ -129,7 +129,7 @@ class Affine:
         return bool(high - low <= _ALIKE * high)
 
     def __call__(self, places: FloatArray) -> FloatArray:
-        """Map places (..., 2)."""
+        """Map positions (..., 2)."""
         mapped_places: FloatArray = np.asarray(places) @ self.linear.T + self.shift
         return mapped_places
 
@@ -169,12 +169,12 @@ class Bending:
             raise OptionError(f"{msg} from {self.origin}.", code="transform-invalid")
 
     def knots(self, places: FloatArray) -> FloatArray:
-        """Convert places (..., 2) to units of knots, clipped to the grid."""
+        """Convert positions (..., 2) to units of knots, clipped to the grid."""
         at = (np.asarray(places, dtype=float) - self.origin) / self.spacing
         return np.clip(at, 0, np.array(self.coefficients.shape[1:]) - 1)
 
     def displacement(self, places: FloatArray) -> FloatArray:
-        """Return the displacement (..., 2) of places."""
+        """Return the displacement (..., 2) at positions."""
         at = self.knots(places).reshape(-1, 2).T
         # order 3 without prefilter: the coefficients are those of the spline itself
         moves = [
@@ -199,12 +199,12 @@ class Bending:
         return float(areas.min())
 
     def __call__(self, places: FloatArray) -> FloatArray:
-        """Map places (..., 2)."""
+        """Map positions (..., 2)."""
         displaced_places: FloatArray = np.asarray(places) + self.displacement(places)
         return displaced_places
 
     def back(self, places: FloatArray) -> FloatArray:
-        """Return the places (..., 2) that are mapped to these.
+        """Return the positions (..., 2) that are mapped to these.
 
         Raises `OptionError` if the displacement folds.
         """
@@ -223,7 +223,7 @@ class Bending:
 
     @cached_property
     def folds(self) -> bool:
-        """Whether two places are mapped to one, so that it has no inverse."""
+        """Whether two positions are mapped to one, so that there is no inverse."""
         return self.least_area() <= 0
 
     def _nearer(
@@ -254,7 +254,7 @@ class Elastic:
     bending: Bending  # in the plane of the fixed image
 
     def __call__(self, places: FloatArray) -> FloatArray:
-        """Map places (..., 2)."""
+        """Map positions (..., 2)."""
         return self.bending(self.affine(places))
 
     def inverse(self) -> "InverseElastic":
@@ -269,7 +269,7 @@ class InverseElastic:
     forward: Elastic
 
     def __call__(self, places: FloatArray) -> FloatArray:
-        """Map places (..., 2)."""
+        """Map positions (..., 2)."""
         return self.forward.affine.inverse()(self.forward.bending.back(places))
 
     def inverse(self) -> Elastic:
@@ -299,12 +299,12 @@ _LATTICE = (
 )
 _REACH = 0.55  # cycles per pixel of the grid; up to here 2 % of the resolution are lost
 _RADIUS = 8  # of the filter, in pixels of the grid: aliasing is below 1 % there
-_KAISER = 5.0  # of its window; chosen: side lobes of 1 %
+_KAISER = 5.0  # parameter of its window; chosen: side lobes of 1 %
 # chosen: from this reduction on the image is resampled first, which is cheaper,
 _COARSER = 2.0
 _OVERSAMPLING = 1.5  # to this many pixels per pixel of the grid, for the filter; chosen
 _STEP_PARTS = 1000  # precision of the steps of that filter; chosen
-_GAP = 1e-3  # of more weight of gaps a pixel is a gap itself; chosen, as in grids
+_GAP = 1e-3  # as in `core.grids`; chosen
 _PART = 1024  # pixels along each side of a part computed at once; chosen: 0.1 GB
 
 
@@ -396,14 +396,14 @@ class WarpedImage:
         return result
 
     def _follow(self, block: FloatArray, at: FloatArray) -> FloatArray:
-        """Return values (N,) of the spline through pixels at places (2, N)."""
+        """Return values (N,) of the spline through pixels at positions (2, N)."""
         if self._kernel is not None:
             block = _filter_plane(block, self._kernel)
         values: FloatArray = ndimage.map_coordinates(block, at, order=3, mode="mirror")
         return values
 
     def _around(self, at: FloatArray) -> Box:
-        """Return the box of the resampled image that the spline at places needs."""
+        """Return the box of the resampled image that the spline at positions needs."""
         margin = _MARGIN + (0 if self._kernel is None else len(self._kernel) // 2)
         low = np.floor(at.min(axis=1)).astype(int) - margin
         high = np.ceil(at.max(axis=1)).astype(int) + margin + 1

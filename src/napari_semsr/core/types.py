@@ -1,4 +1,4 @@
-"""The array and tuple types that signatures share."""
+"""Array and tuple types used in signatures."""
 
 import numpy as np
 from numpy.typing import NDArray

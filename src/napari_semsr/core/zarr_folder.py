@@ -17,7 +17,7 @@ _LARGEST_FILE = 1 << 30  # bytes; chosen: twice the largest block that is read
 
 
 class FolderStore(LocalStore):
-    """A local store that refuses pipes and devices and limits the size of files."""
+    """A local store that rejects pipes and devices and limits the size of files."""
 
     async def get(
         self,

@@ -14,11 +14,11 @@ from napari_semsr.io.read_image import pixel_size, to_nm, unit_nm
 
 _INPUTS = "An image must be a path, a Micrograph or an array (Y, X)"
 _NOWHERE = (0.0, 0.0)
-_EVEN = 1e-3  # deviation of coordinates from even steps, over a step; chosen
+_EVEN = 1e-3  # deviation of coordinates from even steps, relative to a step; chosen
 
 
 def image_of_array(value: Any) -> Micrograph:
-    """Convert an array, or rows of numbers, to an image.
+    """Convert an array, or a nested list of numbers, to an image.
 
     A dask array stays lazy. Of named axes, ``y`` and ``x`` are used, others must have
     length 1, and evenly spaced coordinates with a unit of length give the pixel size.
@@ -32,9 +32,9 @@ def image_of_array(value: Any) -> Micrograph:
 
 
 def is_array(value: Any) -> bool:
-    """Return whether a value is an array, or rows of numbers, not a path or images.
+    """Return whether a value is an array or a nested list of numbers.
 
-    Also if the array is not an image.
+    False for a path or images; true also if the array is not an image.
     """
     if isinstance(value, (list, tuple)):
         row = value[0] if value else None
@@ -53,13 +53,13 @@ def _plain(value: Any) -> Any:
         return np.asarray(value)
     except Exception as error:  # libraries raise any error
         reason = " ".join(str(error).split())[:120].rstrip(".")
-        msg = f"{_INPUTS}, got {type(value).__name__} that is none ({reason})."
+        msg = f"{_INPUTS}, got {type(value).__name__} that cannot be used ({reason})."
         raise ShapeError(msg, code="wrong-type") from error
 
 
 def _from_labels(value: Any) -> Micrograph:
     if not hasattr(value, "data"):  # a collection of arrays, such as xarray's Dataset
-        msg = f"{_INPUTS}, got {type(value).__name__}: choose one array of it."
+        msg = f"{_INPUTS}, got {type(value).__name__}: choose one array in it."
         raise ShapeError(msg, code="several-images")
     names = [str(name).lower() for name in value.dims]
     data = value.data if hasattr(value.data, "dask") else _plain(value.data)
@@ -86,7 +86,7 @@ def _two_axes(data: Any, names: list[str]) -> Any:
         if name not in "yx" and size != 1
     ]
     if long:
-        msg = f"{_INPUTS}, got {shorten(long[0])} besides: choose one place of it."
+        msg = f"{_INPUTS}, got {shorten(long[0])} as well: select one index of it."
         raise ShapeError(msg, code="too-many-axes")
     order = [i for i, name in enumerate(names) if name not in "yx"]
     order += [names.index("y"), names.index("x")]

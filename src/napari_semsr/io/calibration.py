@@ -40,12 +40,12 @@ def read_calibration(
 ) -> tuple[FloatPair, FloatPair, FieldDistortion | None]:
     """Read a pixel size ``(y, x)`` in nm, its standard deviation, and the distortion.
 
-    As `write_calibration` writes it, or by hand; None if it has no distortion.
+    The file is from `write_calibration`, or written by hand; None without distortion.
     """
     try:
         values = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "it is no JSON"
+        reason = getattr(error, "strerror", None) or "it is not JSON"
         fault = f"{path} cannot be read as a calibration: {reason}."
         raise ReadError(
             access_refusal(path, error) or Message(fault, "content-invalid")
@@ -99,7 +99,7 @@ def with_calibration(
     if path is None:
         return all_values
     if all_values.get("pixel_size_nm") is not None:
-        msg = "Give a calibration or a pixel size, not both."
+        msg = "Set a calibration or a pixel size, not both."
         raise OptionError(msg, code="options-contradict")
     size, spread, distortion = read_calibration(Path(path))
     all_values |= {"pixel_size_nm": size, "pixel_size_sd_nm": spread}

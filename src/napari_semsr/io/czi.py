@@ -49,12 +49,12 @@ class _Tile:
 
     number: int  # In the directory
     starts: dict[str, int]  # First pixel, channel, ... on each axis
-    frame: IntPair  # Scene and place in it
+    frame: IntPair  # Scene, and index of the tile in it
     shape: tuple[int, ...]  # Rows, columns and, in colour, samples
     dtype: np.dtype[Any]
 
     def place(self, axis: str) -> Any:
-        """Return its index on an axis other than rows and columns."""
+        """Return the index on an axis other than rows and columns."""
         return self.frame if axis == _FRAME else self.starts.get(axis, 0)
 
 
@@ -63,13 +63,13 @@ class CziTiles:
     """Tiles of one mosaic, read one at a time."""
 
     path: Path
-    entries: tuple[int, ...]  # Places of the tiles in the file's directory
+    entries: tuple[int, ...]  # Indices of the tiles in the file's directory
     # (N, 2) Top-left corners ``(y, x)`` in px, from the stage
     corners: NDArray[np.float64]
     shape: tuple[int, int, int]  # Tiles, rows and columns
     dtype: np.dtype[Any]
     pixel_size_nm: PixelSize | None  # ``(y, x)`` if the file states it
-    colour: str = "refuse"  # As `read` takes it
+    colour: str = "refuse"  # As in `read`
     scenes_apart: int = 0  # Number of scenes, if these do not overlap as one mosaic
 
     def __getitem__(self, index: int) -> NDArray[Any]:
@@ -115,7 +115,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     choose(path, "level", options.level, 1)
     tiles, size, bits, doubts = _contents(path)
     scenes = len({tile.frame[0] for tile in tiles})
-    # without a series planes count the tiles of all scenes, so that none is omitted
+    # without a series, planes are counted over the tiles of all scenes
     chosen_scene: dict[str, Any] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
     if options.series is not None:
         tiles = _of_scene(path, tiles, options.series)
@@ -216,7 +216,7 @@ def open_tiles(
 
 
 def _scenes_apart(tiles: list[_Tile]) -> int:
-    """Return the number of scenes if their rectangles are not connected, else 0.
+    """Return the number of scenes if their rectangles are not connected, otherwise 0.
 
     Also 0 if each scene is a single tile: such scenes are positions of one mosaic.
     """
@@ -275,7 +275,7 @@ def _contents(
 
 
 def _tile(number: int, entry: Any) -> _Tile:
-    """Read an entry of the directory as releases of ``czifile`` give it.
+    """Read an entry of the directory as the releases of ``czifile`` return it.
 
     Until 2019 axes are letters, including that of scenes; the last is samples.
     """
@@ -330,7 +330,7 @@ def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> NDArray[Any]:
     if how in (_JPEG, _JPEG_XR) and len(data) != size:
         decode = imagecodecs.jpeg_decode if how == _JPEG else imagecodecs.jpegxr_decode
         return np.asarray(decode(data)).reshape(tile.shape)
-    if len(data) != size:  # else not compressed, in spite of the stated value
+    if len(data) != size:  # otherwise not compressed, despite the stated value
         if how == _LZW:
             data = bytes(imagecodecs.lzw_decode(data, out=size))
         elif how == _ZSTD:

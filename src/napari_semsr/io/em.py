@@ -29,10 +29,10 @@ from napari_semsr.io import hdf5, read_image as images
 from napari_semsr.io.files import choose, decoding, library
 
 _MRC_HEADER = 1024
-# by MRC2014; 16, of three bytes for a colour, by IMOD
+# from MRC2014; 16, three bytes per colour pixel, from IMOD
 _MODES = {0: "i1", 1: "i2", 2: "f4", 3: "V4", 4: "c8", 6: "u2", 12: "f2", 16: "V3"}
 _LONGEST = 1 << 20  # px on a side; chosen: other formats have larger numbers there
-_IMOD = 1146047817  # its stamp, followed by a flag for signed bytes
+_IMOD = 1146047817  # stamp of IMOD, followed by a flag for signed bytes
 _FEI_RECORDS = 1 << 17  # bytes of FEI's first extended header, 32 floats a record
 _DM_TYPES = dict(
     zip(
@@ -93,7 +93,7 @@ class _Axis:
 
     @property
     def letter(self) -> str:
-        """Its letter for `choose_plane`."""
+        """Letter of the axis for `choose_plane`."""
         if self.unit in ("s", "ms", "min"):
             return "t"
         return "p" if images.unit_nm(self.unit) is None else "z"
@@ -106,7 +106,7 @@ class _Image:
     name: str
     axes: tuple[_Axis, ...] = ()  # Axes of planes, then rows and columns
     dtype: str = ""
-    # Where the pixels of a plane are, by its number, the last axis fastest
+    # Location of the pixels of a plane by its number, the last axis fastest
     plane: Callable[[int], images.Windows] | None = None
     is_colour: bool = False
     refusal: str = ""  # Kind of data, if it is not an image of the sample
@@ -118,7 +118,7 @@ class _Image:
 
 
 def matches(path: Path, head: bytes) -> bool:
-    """Recognise these formats by their first bytes, MRC by more of them."""
+    """Recognise these formats by their first bytes; MRC needs more bytes."""
     return path.is_file() and bool(_kind(path, head))
 
 
@@ -150,7 +150,7 @@ def raw_image(path: Path, options: images.ReadOptions) -> images.RawImage:
         images_found, vendor = _LISTS[kind](path)
     number = _choose_image(path, options, images_found)
     image = images_found[number]
-    assert image.plane is not None  # noqa: S101 - what has none is refused
+    assert image.plane is not None  # noqa: S101 - data without it are refused
     outer = image.axes[:-2]
     several = [axis for axis in outer if axis.size > 1]
     axes, counts = [one.letter for one in several], [one.size for one in several]
@@ -223,7 +223,7 @@ def _refusal(axes: Sequence[_Axis], dtype: Any) -> str:
         return _SPECTRUM
     if np.dtype(dtype).kind in "cV":
         return _COMPLEX
-    # planes may be angles of a tilted sample or of a detector: one axis of those
+    # one axis of planes may be angles, of a tilted sample or of a detector
     angular = [bool(_RECIPROCAL.search(axis.unit)) for axis in axes]
     if any(angular[-2:]) or sum(angular) > 1:
         return _DIFFRACTION
@@ -267,7 +267,7 @@ def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     ):
         refusal = refusal or _DIFFRACTION
     elif kind not in _DM_TYPES:
-        refusal = refusal or f"an array of a type that is not read (number {kind})"
+        refusal = refusal or f"an array of an unsupported type (number {kind})"
     if refusal:
         return _Image(name, refusal=refusal)
     order, colour = (
@@ -300,7 +300,7 @@ def _ser_images(path: Path) -> tuple[list[_Image], str | None]:
     """Describe the image of a SER file with all its recorded planes."""
     module = library(path, "rsciio.tia._api", "rosettasciio", "em")
     with open_file(path) as stream:
-        # its reader of the header needs minutes for a damaged number of axes
+        # reading the header takes minutes if the number of axes is damaged
         head = stream.read(30)
         version, kind, _, _, count = struct.unpack_from("<H4I", head, 4)
         if module.guess_record_by(kind) == "spectrum":
@@ -424,7 +424,7 @@ def _ncem_images(path: Path) -> tuple[list[_Image], str | None]:
 
 
 def _ncem_image(path: Path, group: Any) -> _Image | None:
-    """Describe an array and its axes ``dim1``, ``dim2``, …; None without one."""
+    """Describe an array and its axes ``dim1``, ``dim2``, …; None if there is none."""
     arrays = {
         name: item
         for name, item in group.items()

@@ -43,7 +43,7 @@ from napari_semsr.core import (
 # Largest compression ratio: a block of 128 kB with one repeated byte takes 4 bytes in
 # zstd; others compress less (zlib 1032, LZW 2730, JPEG 1024).
 _MOST_PACKED = 1 << 15
-_ALIKE = 0.75  # of two names, from 0 to 1; chosen: a suffix or two letters differ
+_ALIKE = 0.75  # similarity of names, 0 to 1; chosen: a suffix or two letters differ
 _SYNCS_FOLDERS = os.name == "posix"
 _SMALL = 1 << 26  # bytes; chosen: any file may request this much
 _NOT_WRITTEN = {
@@ -134,7 +134,7 @@ def _fault(path: Path, kind: str, error: Exception) -> Message:
 
 
 def _reason(error: BaseException) -> str:
-    """Format a library's error in one line, with names of TIFF's numbers."""
+    """Format a library's error in one line, with the names of TIFF's codes."""
     text = " ".join(str(error).split())[:160].rstrip(".")
     text = re.sub(r"<?([A-Z]+)\.(\w+): (\d+)>?", r"\1 \3, \2,", text)
     text = re.sub(r"(\d+) is not a known ([A-Z]+)", r"\2 \1 is not known", text)
@@ -171,7 +171,7 @@ def as_on_disk(path: Path) -> Path:
 
 
 def _alike(folder: Path, name: str) -> str:
-    """Return the name in a folder that is another spelling of `name`, else `name`."""
+    """Return the name in a folder that is another spelling of `name`, or `name`."""
     composed_name = normalize("NFC", name)
     with suppress(OSError, ValueError):  # no folder, or an unreadable one
         for other in sorted(item.name for item in folder.iterdir()):
@@ -230,19 +230,19 @@ def choose(
 ) -> int:
     """Choose one of several images in a file.
 
-    The error states the `sizes` of the axes, and `either` option that chooses one.
+    The error states the `sizes` of the axes, and the options that choose one, `either`.
     """
     if number is None and count == 1:
         return 0
     if number is None:
         msg = (
-            f"{path} holds {count} {what}s{sizes} and one must be chosen: give {either}"
+            f"{path} holds {count} {what}s{sizes} and one must be chosen: set {either}"
             f"{what} 0 to {count - 1}."
         )
         raise ReadError(msg, code="several-images")
     if number >= count:
         plural = what if what in ("series", "z") else f"{what}s"
-        msg = f"{path} has no {what} {number}, its {plural} count 0 to {count - 1}."
+        msg = f"{path} has no {what} {number}; its {plural} are 0 to {count - 1}."
         raise ReadError(msg, code="plane-missing")
     return number
 
@@ -327,7 +327,7 @@ def put_in_place(new_path: Path, path: Path) -> None:
 def _set_aside(path: Path) -> Path | None:
     """Rename a store, so that a partial one is never read, and return its new path.
 
-    The path is unchanged if the system refuses; a file or a link is removed.
+    The path is unchanged if renaming fails; a file or a link is removed.
     """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
@@ -415,7 +415,7 @@ def label_path(target: Path, name: str) -> Path:
 
 
 def beside_path(target: Path, name: str) -> Path:
-    """Return the path of a second image of an output, such as its heights: a store."""
+    """Return the path of a store with a second image of an output, such as heights."""
     return target.with_name(f"{_without_suffix(target)}.{name}.ome.zarr")
 
 
@@ -435,7 +435,7 @@ def _without_suffix(path: Path) -> str:
 def file_stem(name: str) -> str:
     """Convert the name of an image to a file name without suffix.
 
-    Letters, digits, ``_``, ``-`` and ``.``.
+    It has letters, digits, ``_``, ``-`` and ``.``.
     """
     return re.sub(r"[^\w.-]+", "_", name).strip("_.") or "result"
 
@@ -443,8 +443,8 @@ def file_stem(name: str) -> str:
 def own_name(path: Path, name: str) -> str:
     """Return the display name of a file.
 
-    The name stored in the file if the file name still matches it, else the file name.
-    An image inside a store has its own name.
+    The name stored in the file if the file name still matches it, otherwise the file
+    name. An image inside a store has its own name.
     """
     if any(parent.name.lower().endswith(".zarr") for parent in path.parents):
         return name
@@ -569,7 +569,7 @@ class Record:
     """Name, calibration, history and look of an image."""
 
     name: str
-    pixel_size_nm: PixelSize | None  # ``(y, x)`` exactly as it was
+    pixel_size_nm: PixelSize | None  # ``(y, x)`` exact
     origin: FloatPair  # As in `Micrograph`
     spacing_px: FloatPair  # As in `Micrograph`
     provenance: Provenance | None  # Provenance of the image
@@ -645,7 +645,7 @@ def record_of(image: Micrograph) -> Record:
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     own = {key: image.metadata[key] for key in keys if key in image.metadata}
     if history is None and (own.get(ORIGIN_KEY) or {}).get("in_file"):
-        del own[ORIGIN_KEY]  # as the new file will state
+        del own[ORIGIN_KEY]  # the new file states the pixel size itself
     if own:
         history = history or Provenance(job="convert")
         history = history.model_copy(update={"options": {**history.options, **own}})

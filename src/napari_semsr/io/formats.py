@@ -160,7 +160,7 @@ class Source:
             options = ReadOptions(channel=0, plane=0, dataset=dataset, series=series)
             first = {"first": True} if self.format.name == _OF_DATASETS else {}
             raw = self._decode(options, **first)
-            # reading raises an error for several, or chooses one
+            # for several images, reading raises an error or chooses one
             if not first and raw.planes * raw.channels == 1:
                 self._raw = (series, dataset), raw
             return to_info(self.path, raw)
@@ -168,7 +168,7 @@ class Source:
     def axes(self, options: ReadOptions) -> dict[str, int]:
         """Return the sizes of the axes that count planes, without reading pixels.
 
-        Only axes on which `options` do not choose a place.
+        Only axes on which `options` do not choose an index.
         """
         if self.format.one_plane:
             return {}
@@ -435,7 +435,7 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
         elif Grid.of(stored_half) != Grid.of(image):
             msg = (
                 f"{path.name} would share {half.name} with {source.name} and must have "
-                "its pixel size and origin, got others: choose another name."
+                "the same pixel size and origin: choose another name."
             )
             raise WriteError(msg, code="pixel-size-contradicts")
     place = label_path(path, COVERAGE)
@@ -472,7 +472,7 @@ def write_blocks(
     *,
     kept_store: Path | None = None,
 ) -> Job[Written[T]]:
-    """Write an image that is computed block by block, over what is at the target.
+    """Write an image that is computed block by block, replacing the target.
 
     `make` creates or reopens the store at a given path; `fill` fills it, as
     `OmeZarrStore.fill` does. In `kept_store`, a `filling_store`, finished parts are
@@ -517,7 +517,7 @@ def _write_labels(store: OmeZarrStore, target: Path) -> None:
 
 @contextmanager
 def _hidden_store(target: Path) -> Iterator[Path]:
-    """Yield a hidden store; rename it to a target that is a store, else remove it."""
+    """Yield a hidden store, then rename it to the target if a store, or delete it."""
     is_store = output_kind(target) == "ome-zarr"
     store_context = renaming(target) if is_store else scratch(target, ".ome.zarr")
     with writing(target), store_context as place:
@@ -527,8 +527,8 @@ def _hidden_store(target: Path) -> Iterator[Path]:
 def filling_store(target: Path, *, resume: bool) -> Path:
     """Return the path of the store to fill for an output, kept if writing fails.
 
-    The output itself if it is a store, else a hidden store next to it; also hidden if a
-    complete store is replaced, which is kept until the new one is complete.
+    The output itself if it is a store, otherwise a hidden store next to it; also hidden
+    if a complete store is replaced, which is kept until the new one is complete.
     """
     hidden_path = part_of(target)
     if not target.name.lower().endswith(".zarr"):
@@ -540,7 +540,7 @@ def filling_store(target: Path, *, resume: bool) -> Path:
 
 @contextmanager
 def filled_in(place: Path, target: Path) -> Iterator[Path]:
-    """Yield a `filling_store`; rename it to a target that is a store, else remove it.
+    """Yield a `filling_store`, then rename it to the target if a store, or delete it.
 
     Remains of an earlier run next to the target are removed, too.
     """
@@ -553,7 +553,7 @@ def filled_in(place: Path, target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _resuming(target: Path, store: OmeZarrStore) -> Iterator[None]:
-    """Keep the finished part when a run fails, unless there is none."""
+    """Keep the finished part when a run fails, unless nothing is finished."""
     try:
         yield
     except Exception as error:

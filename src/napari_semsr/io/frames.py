@@ -53,7 +53,7 @@ from napari_semsr.io.sheets import read_sheet
 
 # Frames on disk: in separate files, pages of one file, or a selection of these.
 
-# Cache of the frames read last, of all scans; chosen: 128 frames of 512 px of one byte
+# Cache of recently read frames of all scans; chosen: 128 frames of 512 px of one byte
 _RECENT = BoundedCache(32 << 20)
 
 
@@ -68,7 +68,7 @@ def _recent(
         file = path.stat()
     except OSError:
         return make()  # reading it reports the error
-    if path.is_dir():  # whose chunks may change without a change of it
+    if path.is_dir():  # its chunks may change while its own state does not
         return make()
     state = file.st_ino, file.st_size, file.st_mtime_ns
     recent = _RECENT.get((path, plane, *sorted(how.items()), state), make)
@@ -133,7 +133,7 @@ def stored_frame(
 # The small files next to frames: ``positions.csv``, ``scan.json``, ``heights.csv``.
 
 HEIGHTS = "heights.csv"
-SCENES_KEY = "scenes_apart"  # Of a CZI, in the metadata of its frames
+SCENES_KEY = "scenes_apart"  # Key in the metadata of frames of a CZI
 _POSITIONS, _SCAN = "positions.csv", "scan.json"
 _COPY = "pixel for pixel the same as"
 _BLANK = "one grey value everywhere"
@@ -158,7 +158,7 @@ def _inside(folder: Path, name: str, path: Path) -> str:
 def _is_below(target: Path, folder: Path) -> bool:
     """Return whether a path is valid and inside a folder."""
     try:
-        target.exists()  # refuses names that the system cannot have
+        target.exists()  # raises an error for names that the system does not allow
         return target.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError):
         return False
@@ -230,7 +230,7 @@ def read_heights(folder: Path) -> tuple[tuple[Path, float], ...]:
         where = f"{path} line {line}"
         height = sheet.number(z_nm, where, "a finite number, got {}")
         if not (folder / name).is_dir():
-            msg = f"{where} must name a folder beside it, got {name!r}."
+            msg = f"{where} must name a folder next to it, got {name!r}."
             raise ReadError(msg, code="folder-missing")
         if folder / name in heights or height in heights.values():
             msg = f"{where} must name another folder and another height."
@@ -253,7 +253,7 @@ def natural_key(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def image_paths(folder: Path) -> list[Path]:
-    """List images and stores of a folder by suffix, in natural order, without hidden.
+    """List the visible images and stores of a folder by suffix, in natural order.
 
     Their contents are not checked.
     """
@@ -382,7 +382,7 @@ class _Seen:
             self.copies[name] = first
 
     def warn_if_overexposed(self, path: Path) -> None:
-        """Warn if the greatest grey value of all frames covers much of some."""
+        """Warn if the greatest grey value of all frames fills much of some frames."""
         level = max((most for most, _ in self._white.values()), default=0.0)
         shares = {n: share for n, (most, share) in self._white.items() if most == level}
         over = [name for name, share in shares.items() if share]
@@ -397,7 +397,7 @@ class _Seen:
             )
 
     def slots(self, names: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-        """Return the names that may need cells of a grid: all, then without these."""
+        """Return names that may need cells: all, then fewer copies and blanks."""
         unlike = [name for name in names if name not in self.copies]
         names_in_light = [name for name in unlike if name not in self.blank]
         return tuple(
@@ -470,7 +470,7 @@ def _same(folder: Path, names: Sequence[str], infos: Sequence[FileInfo]) -> None
         raise ReadError(msg, code="frames-differ")
 
 
-# Relative; chosen: more than headers round, less than another magnification makes.
+# Relative; chosen: more than rounding in headers, less than a change of magnification.
 _ALIKE = 1e-3
 
 
@@ -493,7 +493,7 @@ def _common_size(
             msg = (
                 f"Frames of {folder} must have one pixel size, but {first} states "
                 f"{format_pixel_size(common)} and {name} {format_pixel_size(size)}: "
-                "stitch those of each size apart, or correct a wrong one "
+                "stitch those of each size separately, or correct a wrong one "
                 "(`convert(pixel_size_nm=…)`)."
             )
             raise ReadError(msg, code="pixel-size-contradicts")
@@ -518,7 +518,7 @@ def _or_heights(folder: Path) -> str:
     """Return the advice for a folder with frames of several heights."""
     if not (folder / HEIGHTS).is_file():
         return ""
-    return f": {HEIGHTS} names those of several heights, so give `focus=max`"
+    return f": {HEIGHTS} names those of several heights, so set `focus=max`"
 
 
 def _of_one_kind(
@@ -529,7 +529,7 @@ def _of_one_kind(
     counts = Counter(kinds)
     usual = max(counts, key=counts.__getitem__, default="")
     faults = [
-        Fault(name, f"has {kind}, and most frames {usual}")
+        Fault(name, f"has {kind}, but most frames have {usual}")
         for name, kind in zip(names, kinds, strict=True)
         if kind != usual
     ]
@@ -583,7 +583,7 @@ def _from_folder(
 def _warn_of_databar(path: Path, suggestions: Sequence[int]) -> None:
     """Warn if most frames seem to have a data bar of equal height."""
     middle = sorted(suggestions)[len(suggestions) // 2]
-    alike = [rows for rows in suggestions if abs(rows - middle) <= 1]  # letters differ
+    alike = [rows for rows in suggestions if abs(rows - middle) <= 1]  # text differs
     if middle and 2 * len(alike) > len(suggestions):
         rows = max(alike)
         warn(
@@ -615,14 +615,14 @@ def _acquisition(
     empty = [name for name in names if name in without_place]
     if empty and len(names) - len(empty) < 2:
         count = len(names) - len(empty)
-        msg = f"{positions.path} must give at least two positions, got {count}."
+        msg = f"{positions.path} must list at least two positions, got {count}."
         raise ReadError(msg, code="positions-invalid")
     why = f"no position in {positions.path.name}: its cells are empty"
     acquisition = _without(acquisition, dict.fromkeys(empty, why))
     lacking = [name for name in acquisition.names if name not in positions.corners]
     if lacking:
         msg = (
-            f"{positions.path} must give a position for every frame, but has none for "
+            f"{positions.path} must list a position for every frame, but has none for "
             f"{lacking[0]} ({len(lacking)} lack one)."
         )
         raise ReadError(msg, code="positions-invalid")
@@ -639,7 +639,7 @@ def _from_file(
     positions = None if table is None else read_positions(table, path.parent)
     if path.is_file() and is_czi(path):
         if how["databar_rows"]:
-            msg = f"Tiles of {path} have no data bar: leave `databar_rows` out."
+            msg = f"Tiles of {path} have no data bar: omit `databar_rows`."
             raise OptionError(msg, code="option-without-effect")
         tiles = open_tiles(path, how["colour"], how["series"], how["channel"])
         names = [f"tile-{index:03d}" for index in range(tiles.shape[0])]
@@ -699,8 +699,8 @@ def scan_values(
             values["pixel_size_nm"] = parse_pixel_size(values_found["pixel_size_nm"])
     except (SemsrError, TypeError, ValueError, OverflowError) as error:
         msg = (
-            f"{folder / 'scan.json'} must give grid as two whole numbers, overlap as a "
-            f"share and pixel_size_nm in nm, got {shorten(values_found.get('grid'))}, "
+            f"{folder / 'scan.json'} must state grid as two integers, overlap as a "
+            f"fraction, pixel_size_nm in nm, got {shorten(values_found.get('grid'))}, "
             f"{shorten(values_found.get('overlap'))} and "
             f"{shorten(values_found.get('pixel_size_nm'))}."
         )
@@ -716,8 +716,8 @@ def scan_values(
         if value not in get_args(kind):
             *others, last = get_args(kind)
             msg = (
-                f"{folder / 'scan.json'} must give {name} as {', '.join(others)} or "
-                f"{last}, got {shorten(value)}: correct it, or give --{name}."
+                f"{folder / 'scan.json'} must state {name} as {', '.join(others)} or "
+                f"{last}, got {shorten(value)}: correct it, or set --{name}."
             )
             raise ReadError(msg, code="unknown-value")
         values[name] = value
@@ -727,7 +727,7 @@ def scan_values(
 def _on_grid(
     acquisition: Acquisition, grid: IntPair, order: FrameOrder, first: FirstFrame
 ) -> Acquisition:
-    """Assign cells of the grid to frames; unused ones leave gaps, or need none.
+    """Assign grid cells to frames; unused frames leave gaps, or need no cell.
 
     Blank frames are omitted if the grid has no cells for them.
     """
@@ -830,7 +830,7 @@ def open_frames(
     ------
     ReadError
         If there are fewer than two usable frames, they differ in shape or type, have
-        confusable names, or the files beside them are wrong.
+        confusable names, or the files next to them are invalid.
     OptionError
         If the grid does not match the frames, or order, first or overlap are given
         without a grid.
@@ -891,7 +891,7 @@ def _with_layout(
     scan_record: dict[str, Any],
     layout_given: dict[str, Any],
 ) -> Acquisition:
-    """Add grid, overlap and pixel size: `layout_given`, else those of ``scan.json``.
+    """Add grid, overlap and pixel size: `layout_given`, or those of ``scan.json``.
 
     Positions are preferred unless the grid is given.
     """
@@ -902,7 +902,7 @@ def _with_layout(
         warn(
             f"The frames of {path} have a pixel size of {format_pixel_size(size)}, but "
             f"scan.json has {format_pixel_size(other)}, which is used: correct the "
-            "wrong one, or give `pixel_size_nm`.",
+            "wrong one, or set `pixel_size_nm`.",
             "pixel-size-contradicts",
         )
     values |= {name: value for name, value in layout_given.items() if value is not None}

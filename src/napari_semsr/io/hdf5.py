@@ -1,7 +1,7 @@
 """Reading HDF5: one plane of a dataset, lazy if large, by h5py (extra ``[hdf5]``).
 
 A dataset of two axes is an image, and one of three: if the last has 3 or 4 values of
-uint8 it is colour, else the first counts planes. Nothing outside the file is followed.
+uint8 it is colour, otherwise the first counts planes. External links are not followed.
 """
 
 import math
@@ -32,7 +32,7 @@ def is_hdf5(path: Path, head: bytes) -> bool:
 
 
 def emd_kind(path: Path) -> str:
-    """Return the kind of EMD of an HDF5 file, or "" if it is none.
+    """Return the kind of EMD of an HDF5 file, or "" if it is not EMD.
 
     Arrays of NCEM's kind can also be read as in any HDF5 file, so the file name
     decides.
@@ -47,7 +47,7 @@ def emd_kind(path: Path) -> str:
                 file.visititems(lambda _, item: marks.append(is_emd_group(item)))
             return "EMD (NCEM)" if any(marks) else ""
     except ReadError:
-        return "EMD (NCEM)" if is_named else ""  # which reports the error
+        return "EMD (NCEM)" if is_named else ""  # its reader reports the error
 
 
 def _is_velox(file: Any) -> bool:
@@ -88,7 +88,7 @@ class DatasetPlane:
 
     path: Path
     dataset: str
-    place: tuple[int, ...]  # On each axis; those of rows and columns are not used
+    place: tuple[int, ...]  # Index on each axis; rows and columns are not used
     sides: tuple[int, int]  # Axes of rows and columns
 
     def window(self, rows: slice, columns: slice) -> NDArray[Any]:
@@ -152,19 +152,19 @@ def _choose_dataset(
 ) -> str:
     names_text = ", ".join(names[:8]) + ", \u2026" * (
         len(names) > 8
-    )  # two lines of text
+    )  # chosen: at most two lines of text
     if not names:
         raise ReadError(
             f"{path} must hold a dataset of two or three axes.", code="no-image"
         )
     if name and f"/{name.strip('/')}" not in names:
         raise ReadError(
-            f"{path} has no image in dataset {name!r}: give {names_text}.",
+            f"{path} has no image in dataset {name!r}: choose {names_text}.",
             code="dataset-missing",
         )
     if not (name or first or len(names) == 1):
         raise ReadError(
-            f"{path} holds datasets and one must be chosen: give {names_text}.",
+            f"{path} holds datasets and one must be chosen: {names_text}.",
             code="several-images",
         )
     return f"/{name.strip('/')}" if name else names[0]

@@ -45,9 +45,9 @@ NETWORK_KEY = "semsr network"  # model and digest of the last network behind it
 HELPER_KEY = "semsr helper"  # owner of a helper layer, which panels do not list
 BAR_KEY = "semsr colour bar"  # whether it has a colour bar
 PROJECT_KEY = "semsr project"  # project from which napari read it
-# how it was read, a table of options; ``{"layer": N}`` is the Nth of those that our
-# reader gives to napari for the file, perhaps less its `databar_rows`, and
-# with ``{"frames": True}`` the others say how the frames of a folder were laid
+# how it was read, a table of options; ``{"layer": N}`` is the Nth layer that our
+# reader returns to napari for the file, perhaps cropped by `databar_rows`; with
+# ``{"frames": True}`` the others describe how frames of a folder were placed
 READ_KEY = "semsr read"
 SHAPE_KEY = "semsr shape"  # of its pixels, as read or adopted by a viewer
 STRENGTH_KEY = "semsr strength"  # share of the result in a mixture with the input
@@ -180,7 +180,7 @@ def list_images(folder: Path) -> list[Path]:
         there = list_folder(folder)
         inner = [item for item in there if item.is_dir()]
         holds = "holds none" if there else "is an empty folder"
-        below = f"; {str(folder / '*/*.tif')!r} takes those of its folders"
+        below = f"; {str(folder / '*/*.tif')!r} selects those in its folders"
         msg = (
             f"{folder} must be an image, a store or a folder of images, but "
             f"{holds}{below if inner else ''}."
@@ -200,7 +200,7 @@ def read_layers(path: Paths) -> list[LayerTuple]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         msg = (
             f"{names[0]}{more} opened in colour, which cannot be measured or enhanced: "
-            "right-click the layer and take Split RGB, or read its luminance "
+            "right-click the layer and choose Split RGB, or read its luminance "
             "(`colour=luminance`), or without coloured rows (`databar_rows`)."
         )
         warn(msg, "colour-image")
@@ -226,7 +226,7 @@ def _layers(paths: list[Path]) -> list[LayerTuple]:
 
 
 def _folder(path: Path) -> list[LayerTuple]:
-    """Read a folder as a scan, or, if it is none without positions, all its images."""
+    """Read a folder as a scan, or all its images if it has no table of positions."""
     from napari_semsr.io.frames import open_frames
 
     try:
@@ -254,7 +254,7 @@ def _grey_scan(path: Path) -> list[LayerTuple]:
         return []
     warn(
         f"The frames of {path.name} are in colour, and their luminance is shown; "
-        "join them by that, too (`stitch(colour=luminance)`).",
+        "stitch by luminance, too (`stitch(colour=luminance)`).",
         "colour-image",
     )
     return layers
@@ -329,7 +329,7 @@ def _file(path: Path) -> list[LayerTuple]:
 def _channels(
     path: Path, info: FileInfo, before: int = 0, **which: str
 ) -> list[LayerTuple]:
-    """Read an image, a layer for each channel; `before` are there of the file."""
+    """Read an image, a layer for each channel; `before` others were read."""
     layers = []
     small = max(info.shape) <= SINGLE_PX
     count = info.channels * info.planes * (1 if small else info.levels)
@@ -477,7 +477,7 @@ def _display_keywords(look: DisplaySettings) -> dict[str, Any]:
 def _stack_levels(levels: list[list[tuple[Micrograph, Any]]], name: str) -> LayerTuple:
     """Combine planes and levels into one layer, in colour if one of them is.
 
-    Its history is that of the first plane made by a network, else of the first plane.
+    Its history is that of the first plane made by a network, or of the first plane.
     """
     finest, coarsest = levels[0][0][0].replace(name=name), levels[-1][0][0].data
     histories = [image.provenance for image, _ in levels[0] if image.provenance]
@@ -551,7 +551,7 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[An
     dtype = acquisition.dtype
     if shape[0] * shape[1] * dtype.itemsize > _LARGEST:
         msg = (
-            f"Frames at their nominal places would need {shape[0]} x {shape[1]} px: "
+            f"Frames at their nominal positions would need {shape[0]} x {shape[1]} px: "
             "check the unit of the positions and the pixel size."
         )
         raise OptionError(msg, code="positions-invalid")

@@ -25,12 +25,12 @@ def is_ours(path: Paths) -> bool:
         return True
     try:
         return bool(paths) and all(map(is_for_napari, paths))
-    except (ReadError, OSError, ValueError, TypeError):  # of damaged headers, too
+    except (ReadError, OSError, ValueError, TypeError):  # also for damaged headers
         return False
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerTuple]] | None:
-    """Return a reader for paths supported by name and first bytes, else None."""
+    """Return a reader for paths supported by name and first bytes, or None."""
     paths = [path] if isinstance(path, str) else path
     if len(paths) == 1 and is_project(Path(paths[0])):
         return read_project_layers

@@ -180,7 +180,7 @@ def _split(data: bytes) -> tuple[list[tuple[str, bytes]], bytes]:
 
 
 def _png_bytes(pixel_bytes: bytes) -> int:
-    """Return the size of the pixels in bytes by the header."""
+    """Return the size of the pixels in bytes, according to the header."""
     length, name = struct.unpack_from(">I4s", pixel_bytes, len(_SIGNATURE))
     if name != b"IHDR" or length != _IHDR:
         msg = "it does not begin with its header"
@@ -209,7 +209,7 @@ def _text(name: str, content: bytes) -> tuple[str, str] | None:
 
 
 def _inflate(data: bytes) -> bytes:
-    """Decompress with a limit of the size."""
+    """Decompress up to a size limit."""
     return zlib.decompressobj().decompress(data, _LARGEST_RECORD)
 
 
@@ -235,7 +235,7 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
     from PIL.BmpImagePlugin import BmpImageFile
     from PIL.JpegImagePlugin import JpegImageFile
 
-    # not by Image.open, which refuses large images: their size is checked against the
+    # not by Image.open, which rejects large images: their size is checked against the
     # file
     is_jpeg = data.startswith(_JPEG)
     if is_jpeg:
@@ -252,7 +252,7 @@ def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
 def _jpeg_end(data: bytes) -> int:
     """Find where a JPEG ends, by its markers (ITU T.81, annex B).
 
-    Cameras and phones append data, and store previews with own end markers in segments,
+    Cameras and phones append data, and store previews with end markers in segments,
     which are skipped. A decoder fills missing parts with grey.
     """
     at = len(_BEGIN)

@@ -321,7 +321,7 @@ def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | N
     if not abs(xx * yy - xy * yx) > 0 or not all(map(math.isfinite, (xx, xy, yx, yy))):
         msg = (
             f"{path} must state in {name} the map from pixels to the stage, got "
-            f"{shorten(stage_map)}: measure it again in Micro-Manager, or give a "
+            f"{shorten(stage_map)}: measure it again in Micro-Manager, or pass a "
             "table of positions."
         )
         raise ReadError(msg, code="positions-invalid")
@@ -337,7 +337,7 @@ def _along_frames(
     """Convert stage positions to positions along rows and columns of the frames.
 
     The pixel size is the single number in the file if both sides of the map agree with
-    it, else the lengths of these sides.
+    it, otherwise the lengths of these sides.
     """
     xx, xy, yx, yy = stage_places
     area = xx * yy - xy * yx
@@ -389,7 +389,7 @@ def _of_list(path: Path, folder: Path) -> Positions:
         labels = shorten(next(iter(stage_places)))
         msg = (
             f"{path} must name the frames of {folder} by their labels, but no image "
-            f"is called so, as {labels}: rename them, or give a table of positions."
+            f"has a name such as {labels}: rename them, or pass a table of positions."
         )
         raise ReadError(msg, code="frames-missing")
     return Positions(path, "nm", corners, files=(path,))
@@ -417,7 +417,7 @@ def _list_places(
             label, x, y = "", math.nan, math.nan
         if not (math.isfinite(x) and math.isfinite(y)):
             row_text = shorten(row)
-            msg = f"{path} must give a label, x and y of each position, got {row_text}."
+            msg = f"{path} must have label, x and y of each position, got {row_text}."
             raise ReadError(msg, code="positions-invalid")
         yield str(label), (y * _NM, x * _NM)
 

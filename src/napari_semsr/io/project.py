@@ -72,7 +72,7 @@ from napari_semsr.io.layers import (
 PROJECT_SUFFIX = ".semsr"
 """Ending of the name of a project's folder."""
 
-_LONGEST = 1000  # length of a path in a sentence; chosen: any real one
+_LONGEST = 1000  # characters of a path in a message; chosen: longer than real paths
 _FILE = "project.json"
 _VERSION = 1
 _FORMAT = "napari-semsr project"
@@ -97,7 +97,7 @@ class _Part(BaseModel):
 class ProjectInput(_Part):
     """A file or folder from outside the project."""
 
-    path: str  # from the project's folder, with "/"; else absolute
+    path: str  # relative to the project's folder, with "/", or absolute
     absolute: str  # absolute path when the project was saved
     # size in bytes and modification time (ns); if unchanged, no digest is computed
     stamp: tuple[int, int]
@@ -113,7 +113,7 @@ class ProjectLayer(_Part):
     input: str | None = (
         None  # digest of the input that it shows, or whose frames it outlines
     )
-    # ``{"frames": True}`` with options, ``{"layer": N}`` for one of those that our
+    # ``{"frames": True}`` with options, ``{"layer": N}`` for one of the layers that our
     # reader returns to napari, or options
     read: dict[str, Any] | None = None
     data: list[Any] | None = None  # vertices, points, vectors or tracks, in pixels
@@ -221,7 +221,7 @@ def write_project(folder: Path, project: Project) -> None:
 def adopt(source: Path, target: Path) -> None:
     """Copy a store or a folder, with hard links if possible.
 
-    Its files are never changed in place. The halves of a mosaic, which are next to it,
+    Its files are never modified. The halves of a mosaic, which are next to it,
     are copied too.
     """
     beside = zip(half_paths(source), half_paths(target), strict=True)
@@ -421,11 +421,11 @@ def _is_same(path: Path, digest: str, one: ProjectInput, frames: bool) -> bool:
 def _find(
     folder: Path, digest: str, one: ProjectInput, frames: bool
 ) -> tuple[Path | None, bool]:
-    """Find an input by its digest, else by its name; return which."""
+    """Find an input by digest or name; also return whether the digest matches."""
     name = PurePosixPath(one.path).name
     candidates = [folder / one.path, Path(one.absolute), folder.parent / name]
     places = map(as_on_disk, candidates)
-    # a device is neither, and is endless
+    # a device, which may be endless, is neither
     there = [p for p in places if is_there(p) and (p.is_file() or p.is_dir())]
     for place in there:
         if _is_same(place, digest, one, frames):
@@ -483,7 +483,7 @@ def open_project(path: Path) -> Job[OpenedProject]:
             if layer.input is None or paths.get(layer.input):
                 sentence = f"Layer {layer.name!r} was left out: {error}"
                 messages.append(Message(sentence, code_of(error)))
-    messages = list(dict.fromkeys(messages))  # levels of one image share it
+    messages = list(dict.fromkeys(messages))  # levels of one image share a message
     return OpenedProject(
         folder, project, tuple(layers), tuple(lost_layers), tuple(messages)
     )

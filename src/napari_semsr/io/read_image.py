@@ -82,7 +82,7 @@ _SYNONYMS = {
 CUT_KEY = "databar_rows_cropped"
 LEVEL_KEY = "rows_of_level_0"  # rows of level 0 per row of a coarser level
 SERIES_KEY = "series_read"  # of several, counted from 0
-OWN_SERIES_KEY = "series_of_file"  # number of them in this file, at full size
+OWN_SERIES_KEY = "series_of_file"  # number of full-size images in this file
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9  # accepted pixel sizes; chosen
 LARGEST_PRINTED_NM = 5000.0
 """A coarser pitch in a resolution tag is a print resolution (4800 dpi is 5.3 um)."""
@@ -186,8 +186,8 @@ class ReadOptions(Options):
     plane: int | None = option(
         None,
         "Plane",
-        "plane of a stack or time series, counted over all axes without an own "
-        "option value, the last fastest; the first is 0",
+        "plane of a stack or time series, counted over all axes without their own "
+        "option, the last fastest; the first is 0",
         ge=0,
     )
     dataset: str | None = Field(
@@ -260,7 +260,7 @@ class FileInfo:
     """Description of a file, read with minimal access."""
 
     format: str  # ``"TIFF"``, ``"PNG"``, ``"OME-Zarr 0.5"``, …
-    shape: tuple[int, int]  # Rows and columns of the image, its data bar cropped
+    shape: tuple[int, int]  # Rows and columns of the image, without data bar
     stored_shape: tuple[int, ...]  # Shape as stored, with data bar and colour channels
     dtype: str
     pixel_size_nm: PixelSize | None  # ``(y, x)``; None if the file does not state it
@@ -290,13 +290,13 @@ class RawImage:
     """One image from a format module, before grey conversion, crop and overrides."""
 
     format: str  # As in `FileInfo`
-    # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None for the
-    # contents of a microscope's text file alone
+    # (Y, X) or (Y, X, S): one plane of one channel, S colour samples; None if read from
+    # a microscope's text file alone
     data: Any
     pixel_size_nm: PixelSize | None = None  # ``(y, x)`` at this level
     vendor: str | None = None  # As in `FileInfo`
     databar_rows: int = 0  # By the header, in rows of this level
-    coarser: FloatPair = (1.0, 1.0)  # Rows and columns of level 0 that a pixel takes
+    coarser: FloatPair = (1.0, 1.0)  # Rows and columns of level 0 per pixel
     orientation: int = 1  # Stored orientation, numbered as in TIFF; see `_upright`
     # Number of images, levels, channels and planes to choose from
     levels: int = 1
@@ -310,7 +310,7 @@ class RawImage:
     spacing_px: tuple[float, float] | None = None
     name: str | None = None
     look: DisplaySettings | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)  # What else the file says
+    metadata: Mapping[str, Any] = field(default_factory=dict)  # Other metadata
     warnings: tuple[
         str, ...
     ] = ()  # Warnings about unusable metadata, one sentence each
@@ -330,7 +330,7 @@ class RawImage:
 
 
 def which_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
-    """Return the number of images of a file, without its set, and the one read."""
+    """Return the number of images in a file itself, and which of them is read."""
     number = metadata.get(SERIES_KEY, 0)
     which = f"series {number}" if number else "the first"
     return metadata.get(OWN_SERIES_KEY, count), which
@@ -361,7 +361,7 @@ def choose_plane(
 
     One of them may be ``c`` for channels, others ``t`` and ``z``; the remaining axes
     count planes, the last fastest. Returns the numbers of channels and planes, and the
-    place on each axis.
+    index on each axis.
     """
     pairs = list(zip(axes, sizes, strict=True))
     sizes_by_axis = named_axes(axes, sizes)
@@ -394,11 +394,11 @@ def choose_plane(
 # Text that microscopes write next to an image, or into it.
 #
 # JEOL: ``NAME.txt`` with lines ``$KEY value``, or ``$$KEY`` in older ones; the length
-# of the micron bar on screen and in the specimen gives the pixel size, which newer
+# of the micron bar on screen and in the specimen determines the pixel size, which newer
 # files also state, and the size of the frame shows where the data bar starts. Hitachi:
 # ``NAME.txt``, an INI text with a section ``[SemImageFile]``, ASCII or UTF-16;
-# ``PixelSize`` in nm, of an image of ``DataSize``. TESCAN: ``NAME-tif.hdr`` beside a
-# TIFF, ``NAME-png.hdr`` beside a PNG, an INI text that is in TIFF's tag 50431, too;
+# ``PixelSize`` in nm, of an image of ``DataSize``. TESCAN: ``NAME-tif.hdr`` next to a
+# TIFF, ``NAME-png.hdr`` next to a PNG, an INI text, also in TIFF's tag 50431;
 # lengths in metres, the data bar ``ImageStripSize`` rows high.
 
 _LARGEST_SIDECAR = 1 << 20  # bytes of a text file next to an image; chosen
@@ -467,7 +467,7 @@ def decode_text(data: bytes) -> str:
     pairs = len(data[:_BEGINNING]) // 2
     high, low = (data[first:_BEGINNING:2].count(0) for first in (0, 1))
     if max(high, low) > pairs // 2 and min(high, low) <= pairs // 16:
-        order = "utf-16-be" if high > low else "utf-16-le"  # without a mark of it
+        order = "utf-16-be" if high > low else "utf-16-le"  # without byte-order mark
         return data.decode(order, errors="replace")
     with suppress(UnicodeDecodeError):
         return data.decode("utf-8-sig")
@@ -499,7 +499,7 @@ def _read_sidecar(
             return frame_image
         doubt = Message(
             f"{path.name} states a pixel size of {format_pixel_size(own)}, but {name} "
-            f"states {format_pixel_size(size)}, which is used: give the pixel size if "
+            f"states {format_pixel_size(size)}, which is used: set the pixel size if "
             "that is wrong.",
             "pixel-size-contradicts",
         )
@@ -522,8 +522,8 @@ def of_frame(
     """Apply a microscope's metadata of its frame to an image.
 
     An image of another width counts as resampled if its aspect ratio is that of the
-    frame, with or without data bar, unless it states the frame's pixel size. Else it
-    was cropped, and keeps its pixel size and all its rows.
+    frame, with or without data bar, unless it states the frame's pixel size.
+    Otherwise it was cropped, and keeps its pixel size and all its rows.
     """
     (rows, columns), size = frame, frame_image.pixel_size_nm
     stretch = columns / shape[1]
@@ -554,12 +554,12 @@ def _cut_out(
     differ = own and stated_size and not _is_close(own, stated_size, _SAME_PITCH)
     size_text = format_pixel_size(size)
     size_text += (
-        f" (its own; {source} tells {format_pixel_size(stated_size)})" if differ else ""
+        f" (its own; {source}: {format_pixel_size(stated_size)})" if differ else ""
     )
     doubt = Message(
-        f"{source} is of {frame[0]} x {frame[1]} px, of which an image of {shape[0]} x "
-        f"{shape[1]} px is no smaller copy: it is taken as cut out, without data bar "
-        f"and with a pixel size of {size_text}; give the pixel size if that is wrong.",
+        f"{source} states a frame of {frame[0]} x {frame[1]} px, but {shape[0]} x "
+        f"{shape[1]} px is not a reduced copy of it: it is read as a crop without data "
+        f"bar, pixel size {size_text}; set the pixel size if that is wrong.",
         "header-of-other-size",
     )
     return replace(image, pixel_size_nm=size, doubts=(doubt,))
@@ -599,7 +599,7 @@ def _parse_jeol(text: str, name: str) -> _TextMetadata:
     if image and full and not (image[0] <= full[0] and image[1] == full[1]):
         warning = Message(
             f"{name} states an image of {image[0]} x {image[1]} px and a full size of "
-            f"{full[0]} x {full[1]} px: no data bar is cropped; give its rows "
+            f"{full[0]} x {full[1]} px: no data bar is cropped; set its rows "
             "(`databar_rows`) if there is one.",
             "header-contradicts",
         )
@@ -673,7 +673,7 @@ def _parse_hitachi(text: str, name: str) -> _TextMetadata:
     frame = rows_and_columns(keys.get("DataSize", "").lower().replace("*", "x"), "x")
     warnings: tuple[str, ...] = ()
     if length is None:
-        what = f"got {size_text!r}" if size_text else "and there is none"
+        what = f"got {size_text!r}" if size_text else "but it is missing"
         warning = Message(
             f"PixelSize in {name} must be a positive length in nm, {what}: the pixel "
             "size is left unknown.",
@@ -717,7 +717,7 @@ def parse_tescan(text: str, shape: tuple[int, int], name: str) -> RawImage | Non
 
 _SHARE = 0.25  # a bar takes at most this part of the height
 _SMALLEST = 8  # rows of a bar
-_LEVELS = 6 / 255  # variation of a uniform background by JPEG, over the range
+_LEVELS = 6 / 255  # variation of a uniform background due to JPEG, over the range
 _GROUND = 0.5  # smallest share of background pixels in a bar
 _STEP = 0.4  # increase of that share at the first row
 _LETTERS = 0.004  # smallest share of pixels that differ from the background
@@ -726,7 +726,7 @@ _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, without background
 _RULE_SHARE = 0.8  # smallest share of such a row with one value
 _MOST_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
-_MOST_SEEN = 1 << 24  # of these that are evaluated; chosen: 128 MB as float64
+_MOST_SEEN = 1 << 24  # number of these that are evaluated; chosen: 128 MB as float64
 
 
 def _grounds(bottom: NDArray[np.float64]) -> list[float]:
@@ -784,7 +784,7 @@ def suggest_databar(image: Any, reach: float | None = None) -> int:
         return 0
     if reach is not None and reach < height - depth:
         return 0
-    step = -(-depth * width // _MOST_SEEN)  # columns: rows must be exact
+    step = -(-depth * width // _MOST_SEEN)  # in columns, since rows must be exact
     lowest = read_box(image, Box(height - depth, height, 0, width))
     bottom = np.asarray(lowest[:, ::step], dtype=np.float64)
     finite = bottom[np.isfinite(bottom)]
@@ -799,7 +799,7 @@ def suggest_databar(image: Any, reach: float | None = None) -> int:
         first = _first_row(part)
         if first is not None and _is_bar(bottom[first:], ground, part[first:]):
             rows = max(rows, depth - _above_frame(bottom, first))
-    # by half a pixel, if the rows belong to another grid
+    # half a pixel of tolerance, if `reach` refers to another grid
     return rows if reach is None or reach > height - rows + 0.5 else 0
 
 
@@ -807,7 +807,7 @@ def suggest_databar(image: Any, reach: float | None = None) -> int:
 
 # Rec. 601 luma, the weights of JPEG
 _LUMA = (0.299, 0.587, 0.114)
-# difference of equal channels by the rounding of JPEG: at most so many levels of 255
+# largest difference of equal channels due to rounding in JPEG
 _TOLERANCE = 3 / 255
 _SAMPLES = 3  # red, green and blue
 _BORDER = 3  # px; chosen: FEI's line is one or two wide
@@ -825,7 +825,7 @@ class ColourError(ReadError):
     def __init__(self, message: str, samples: Any, bar: int = 0) -> None:
         super().__init__(message, code="databar-coloured" if bar else "colour-image")
         self.samples = samples  # (Y, X, 3)
-        self.databar_rows = bar  # the lowest rows, if all colour is there
+        self.databar_rows = bar  # number of lowest rows that contain all colour
 
 
 def _spreads(samples: Any) -> NDArray[np.float64]:
@@ -845,7 +845,7 @@ def _spreads(samples: Any) -> NDArray[np.float64]:
         all_spreads.append(gap.max(axis=1, initial=0.0))
     spreads = np.concatenate(all_spreads)
     if frame and not _is_coloured(samples, spreads[:-frame]).any():
-        spreads[-frame:] = 0.0  # else they may end a bar
+        spreads[-frame:] = 0.0  # otherwise they may end a bar
     return spreads
 
 
@@ -941,7 +941,7 @@ def native(path: Path, data: Any) -> Any:
     return data if dtype.isnative else data.astype(dtype.newbyteorder("="))
 
 
-LAZY_BYTES = 64 * 2**20  # from which an image stays lazy; chosen
+LAZY_BYTES = 64 * 2**20  # larger images stay lazy; chosen
 _BLOCK = 2048  # px; chosen: 16 MB of float32
 _MOST_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
 
@@ -1052,7 +1052,7 @@ def _bar(path: Path, source: RawImage, options: ReadOptions) -> int:
         if rows >= height:
             msg = (
                 f"{path} has {height} rows, of which {rows} cannot all be data bar: "
-                "give fewer data-bar rows."
+                "set fewer data-bar rows."
             )
             raise ReadError(msg, code="out-of-range")
         return rows
@@ -1101,12 +1101,12 @@ def _upright(source: RawImage) -> RawImage:
 
 
 def _is_close(a: PixelSize, b: PixelSize, within: float = 1e-6) -> bool:
-    """Whether two pixel sizes are equal, up to the precision of a rational tag."""
+    """Return whether two pixel sizes are equal to the precision of a rational tag."""
     return bool(np.allclose(a, b, rtol=within, atol=0))
 
 
 def _calibration(source: RawImage) -> PixelSize | None:
-    """Prefer the record's digits, unless someone recalibrated the file since."""
+    """Return the record's exact size, unless the file was recalibrated since."""
     own = None if source.record is None else source.record.pixel_size_nm
     stated_size = source.pixel_size_nm
     if own is not None and (stated_size is None or _is_close(own, stated_size)):
@@ -1115,7 +1115,7 @@ def _calibration(source: RawImage) -> PixelSize | None:
 
 
 def _look(source: RawImage) -> DisplaySettings | None:
-    """Return the record's display settings, with contrast limits changed since."""
+    """Return the record's display settings, with contrast limits changed later."""
     own, stated_look = (
         None if source.record is None else source.record.look,
         source.look,

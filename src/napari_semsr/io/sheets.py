@@ -177,7 +177,7 @@ def _library(path: Path, action: str, kind: type[ReadError | WriteError]) -> Any
     except ImportError as error:
         msg = (
             f"{path} needs pyarrow to be {action}: pip install 'napari-semsr[table]', "
-            "or take a .csv file."
+            "or use a .csv file."
         )
         raise kind(msg, code="extra-missing") from error
 

@@ -51,7 +51,7 @@ _WITHIN = 1e-3  # relative: pixel sizes that differ by rounding are equal
 class Side:
     """An image of a transform, with the data that identify it."""
 
-    name: str  # its name
+    name: str  # name of the image
     shape: IntPair
     pixel_size_nm: FloatPair  # (y, x)
     origin_nm: FloatPair = (0.0, 0.0)  # (y, x), the centre of the first pixel
@@ -76,14 +76,12 @@ class Side:
         corner = tuple(origin - pitch / 2 for origin, pitch in pairs)
         extent = np.multiply(self.shape, self.pixel_size_nm)
         for ours, theirs, what in (
-            (extent, np.multiply(grid.shape, grid.pitch), "is {:.6g} x {:.6g} nm"),
+            (extent, np.multiply(grid.shape, grid.pitch), "covers {:.6g} x {:.6g} nm"),
             (corner, grid.corner, "begins at {:.6g}, {:.6g} nm"),
         ):
             apart = np.abs(np.subtract(ours, theirs)) - _WITHIN * np.abs(ours)
             if apart.max() > slack:
-                return (
-                    f"it {what.format(*theirs)}; the transform's {what.format(*ours)}"
-                )
+                return f"it {what.format(*theirs)}; the stored one {what.format(*ours)}"
         return None
 
 
@@ -94,7 +92,7 @@ class StoredTransform:
     transform: Affine | Elastic  # from the moving image to the fixed one, in nm
     moving: Side
     fixed: Side
-    # its error; plain values
+    # description of its error, as plain values
     quality: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -115,7 +113,7 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
     ``.ngff.json`` is a coordinate transformation of NGFF (RFC 5) from the moving image
     to the fixed one; ``.tfm`` an affine transform of ITK, ``(x, y)`` and from the fixed
     image to the moving one, as needed for resampling; ``.csv`` the 3 x 3 matrix of a
-    napari layer's ``affine``; else own JSON. Lengths are in nm, numbers in the quality
+    napari layer's ``affine``; otherwise own JSON. Lengths are in nm, quality values
     finite. Other formats cannot store a displacement that is applied after a matrix.
     """
     writers = {".ngff.json": _as_ngff, ".tfm": _as_itk, ".csv": _as_napari}
@@ -287,7 +285,7 @@ def _pair(values: Any) -> FloatPair:
     is_truth = any(isinstance(value, bool) for value in values)
     y, x = (float(value) for value in values)
     if is_truth or not np.isfinite([y, x]).all():
-        msg = "a length is no number"
+        msg = "a length is not a number"
         raise ValueError(msg)
     return y, x
 
@@ -296,9 +294,8 @@ def _pair(values: Any) -> FloatPair:
 #
 # The header names the columns, in any order: ``moving_y_nm``, ``moving_x_nm``,
 # ``fixed_y_nm`` and ``fixed_x_nm``, or ``_px`` in place of ``_nm`` for an image whose
-# places are given in its pixels, counted from the centre of the first. Other columns
-# are left alone, and semicolons with decimal commas are taken as spreadsheets write
-# them.
+# positions are in pixels, counted from the centre of the first. Other columns are
+# ignored, and semicolons with decimal commas are accepted, as spreadsheets write them.
 
 _FOUR = "four finite numbers, got {} for one of them"
 _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
@@ -307,7 +304,7 @@ _COLUMNS = ("moving_y_nm", "moving_x_nm", "fixed_y_nm", "fixed_x_nm")
 def read_landmarks(
     path: Path, moving: Micrograph, fixed: Micrograph
 ) -> tuple[FloatArray, FloatArray]:
-    """Read pairs of landmarks: places ``(y, x)`` (N, 2) in moving and fixed image.
+    """Read pairs of landmarks: positions ``(y, x)`` (N, 2) in moving and fixed image.
 
     The table is from `write_landmarks`, or in pixels, which are converted to nm by
     pixel size and origin of the images; positions stay in pixels for images without a
@@ -331,13 +328,13 @@ def read_landmarks(
 
 
 def _unit(path: Path, names: Sequence[str], side: str, image: Micrograph) -> str:
-    """Return the unit of the places of an image."""
+    """Return the unit of the landmarks in an image."""
     for unit in ("nm", "px"):
         if {f"{side}_y_{unit}", f"{side}_x_{unit}"} <= set(names):
             if unit == "nm" and image.pixel_size_nm is None:
                 msg = (
                     f"{path} has landmarks in nm, but {image.name} has no pixel size: "
-                    "give one, or landmarks in pixels "
+                    "set one, or use landmarks in pixels "
                     f"({side}_y_px, {side}_x_px)."
                 )
                 raise ReadError(msg, code="pixel-size-missing")

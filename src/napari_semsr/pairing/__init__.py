@@ -1,4 +1,4 @@
-"""Patches to learn from: cut, checked, split, stored, varied."""
+"""Training patches: cut, checked, split, stored, augmented."""
 
 import lazy_loader
 

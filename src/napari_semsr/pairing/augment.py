@@ -1,8 +1,8 @@
 """Augmentation of a pair of patches, equal for both and reproducible by a seed.
 
 Sun et al. flip, rotate by 30, 45, 60 and 90 degrees, and scale; grey levels may be
-varied, too. Rotations by right angles and flips do not interpolate; all else is one
-cubic resampling, reflected at the border.
+varied, too. Rotations by right angles and flips do not interpolate; everything else is
+one cubic resampling, reflected at the border.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Selection of patches for training and their assignment to the three sets.
 
 Images are used on one grid: as they are, or resampled to one pixel size. A patch
-must be finite and not empty; those of a pair must show the same at the same place, and
+must be finite and not empty; those of a pair must show the same content, and
 two unpaired sets must have the same pattern density. A patch is rejected for one of
 these reasons:
 
@@ -56,7 +56,7 @@ from napari_semsr.pairing.options import SPLITS, PairOptions
 # Patches of images and their assignment to sets: no pixel is in two sets.
 #
 # Overlapping patches are on a lattice. A held-out set gets whole images if these are
-# small enough, else rectangles of the lattice; patches that overlap the border are
+# small enough, otherwise rectangles of the lattice; patches that overlap the border are
 # lost. Rectangles with small losses and about the requested share are chosen.
 
 
@@ -88,10 +88,10 @@ def split(
     salt: int = 0,
     groups: Groups | None = None,
 ) -> dict[str, list[Place]]:
-    """Assign patches to the three sets, so that no two sets show the same place.
+    """Assign patches to the three sets, so that no two sets show the same area.
 
     Patches of congruent images, by `groups`, are assigned like those of one image.
-    Other images of one place are in one set, that for training if there are enough
+    Other images of one area are in one set, the training set if there are enough
     others; see `_split` for the rest.
     """
     if groups is None or not places:
@@ -127,7 +127,7 @@ _MOST_HELD = 0.8  # largest fraction of them that may be held out
 
 
 def _with_shares(options: PairOptions, times: float) -> PairOptions:
-    """Increase the shares for a part of the patches, so that they are those of all."""
+    """Increase the shares for a part of the patches, so that they hold for all."""
     share_out = options.validation + options.test
     times = min(times, _MOST_HELD / share_out) if share_out else 1.0
     if times <= 1:
@@ -147,9 +147,9 @@ def _split_groups(
     names = [name for name in SPLITS if options.shares[name] > 0]
     if len(by_group) < len(names):
         msg = (
-            f"{len(names)} sets that show different places need at least "
-            f"{len(names)} places, but the images show {len(by_group)}: add images "
-            "of other places, one image of each place, or use fewer sets "
+            f"{len(names)} sets that show different areas need at least "
+            f"{len(names)} areas, but the images show {len(by_group)}: add images "
+            "of other areas, one image of each area, or use fewer sets "
             "(`validation=0`, `test=0`)."
         )
         raise OptionError(msg, code="too-few-places")
@@ -167,7 +167,7 @@ def _split(
     """Assign patches to the three sets, shuffled, in the order of `SPLITS`.
 
     Patches of two sets share no pixel; those that would are in none. The random draw
-    only depends on the seed and on `salt`, for another draw. Without places the sets
+    only depends on the seed and on `salt`, for another draw. Without patches the sets
     are empty.
     """
     if not places:
@@ -357,7 +357,7 @@ def _area(
 _LEAST_CORRELATION = 0.3  # absolute correlation of a pair; chosen
 _RELIABLE_SHARE = 0.5  # of the areas in a patch; chosen
 _SAME = 1e-3  # relative difference of pixel sizes that count as equal
-_BORDER = 17  # places along each side of an image for its outline; chosen
+_BORDER = 17  # points along each side of an image for its outline; chosen
 _PERCENTILES = (0.1, 99.9)  # of black and white; chosen
 
 
@@ -391,7 +391,7 @@ class OnGrid:
 
 
 _Sides = dict[str, list[OnGrid]]  # Images of "low" and of "high"
-_Sets = dict[str, list[tuple[Place, Place]]]  # Places in both, by the set's name
+_Sets = dict[str, list[tuple[Place, Place]]]  # Patches in both, by the set's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +419,7 @@ class PairChoice:
     pixel_nm: float | None  # pixel size of HIGH, if all agree
     is_resampled: bool  # whether any image was resampled
     by_image: list[dict[str, Any]]  # counts of each set and of rejections, for pairs
-    same_place: list[list[str]]  # names of images that show the same place
+    same_place: list[list[str]]  # names of images that show the same area
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
         """Read a patch of an image of one side; the box is in pixels of LOW.
@@ -442,8 +442,8 @@ def choose_pairs(
     """Choose patches for training and assign them to the three sets.
 
     `is_paired` images show the same fields, in the same order. Each pair then shows one
-    place, else two patches of the same density class. LOW is mapped to HIGH by
-    `pair_map`, or by their origins without one.
+    area, otherwise two patches of the same density class. LOW is mapped to HIGH by
+    `pair_map`, or by the origins if there is none.
     """
     rejections: Counter[str] = Counter()
     by_image: list[dict[str, Any]] = []
@@ -504,7 +504,7 @@ def choose_pairs(
 def _same_places(
     sides: _Sides, options: PairOptions, pair_map: PairMap | None, groups: Groups
 ) -> Job[tuple[_Sets, int, list[dict[str, Any]]]]:
-    """Select places with the same content; return counts, in all and by image."""
+    """Select patches with the same content; return counts, in all and by image."""
     places = _places(sides["low"], options)
     usable_places: list[Place] = []
     rejections: list[Counter[str]] = [Counter() for _ in sides["low"]]
@@ -691,8 +691,8 @@ def judge(
     """Return the reason to reject a pair of patches, or None.
 
     `low` (Y, X), `high` (Y * scale, X * scale); `ranges`: percentiles of both fields.
-    Registered patches may look quite different, like facets in light and their steps in
-    SEM: then the residuals of the transform are used instead.
+    Registered patches may look quite different, like facets in the optical image and
+    their steps in SEM: then the residuals of the transform are used instead.
     """
     for patch, value_range in zip((low, high), ranges, strict=True):
         wrong = judge_one(patch, value_range, options)
@@ -714,7 +714,7 @@ def judge(
 
 
 def _plain(patch: NDArray[Any]) -> FloatArray:
-    """Smooth a patch and normalise it to mean 0 and deviation 1."""
+    """Smooth a patch and normalise it to mean 0 and standard deviation 1."""
     values = ndimage.gaussian_filter(patch.astype(float), _SMOOTH_PX)
     values -= values.mean()
     return np.asarray(values / max(float(values.std()), 1e-300))
@@ -766,14 +766,14 @@ def _window_deviation(values: FloatArray, shape: tuple[int, ...]) -> FloatArray:
 # Chosen: an edge is wider than noise; a million pixels determine Otsu's threshold; with
 # more classes of density fewer patches find a partner.
 _SIGMA_PX = 1.5
-_SAMPLE = 1024  # side of the middle of an image that is measured; chosen
+_SAMPLE = 1024  # side of the central part of an image that is measured; chosen
 _BINS = 5  # levels of density that are balanced; chosen
 
 
 class DensityMeter:
     """Measure of the pattern density of patches of one image.
 
-    The threshold of edges is from up to 1024 x 1024 px in its middle.
+    The threshold of edges is from up to 1024 x 1024 px at its centre.
     """
 
     def __init__(self, image: Micrograph) -> None:
@@ -899,7 +899,7 @@ def _through(
 
 
 def _outline(grid: Grid) -> FloatArray:
-    """Return places (N, 2) along the border of a grid."""
+    """Return positions (N, 2) along the border of a grid."""
     along = np.linspace(0, 1, _BORDER)
     places = np.stack(np.meshgrid(along, along, indexing="ij"), axis=-1)
     corner, end = np.array(grid.corner), np.array(grid.end)
@@ -953,7 +953,7 @@ def _to_one_pixel(
     rows, columns = (int(n) for n in np.floor((stop - start) / coarse + 1e-6))
     if min(rows, columns) < 1:
         msg = (
-            f"By their origins and pixel sizes {low.name} and {high.name} do not "
+            f"By the origins and pixel sizes {low.name} and {high.name} do not "
             "overlap: register them, or check the pixel sizes."
         )
         raise ShapeError(msg, code="no-overlap")

@@ -1,10 +1,10 @@
-"""Copies of a place with objects removed and added.
+"""Copies of an area with objects removed and added.
 
-A network trained on one place learns its usual content, and adds it where it is
+A network trained on one area learns its usual content, and adds it where it is
 missing. In these copies of the SEM image some objects are missing and others are added:
-ellipses and boxes are set to the level of their rim, or to a grey level of the place.
-The light image is changed by the filtered change of the SEM image, with a linear filter
-fitted on the same place, so that its noise does not change.
+ellipses and boxes are set to the level of their rim, or to a grey level of the area.
+The optical image is changed by the filtered change of the SEM image, with a linear
+filter fitted on the same area, so that its noise does not change.
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ from scipy import ndimage
 from napari_semsr.core import BoolArray, Float32Array, FloatArray
 
 HALF_AXES_PX = (2.5, 8.0)
-"""Smallest and largest half-axis of an object; chosen for a blur of 5 px."""
+"""Smallest and largest semi-axis of an object; chosen for a blur of 5 px."""
 _RIM_PX = 2.5  # width of the ring whose level an object is set to
 _SOFT_PX = 1.0  # smoothing of SEM before levels are measured, against noise
-_PLAIN = 0.1  # of the place's contrast: least change by an object
+_PLAIN = 0.1  # of the area's contrast: least change by an object
 _CONTRAST = (2, 98)  # percentiles
-_TRIES = 40  # for each object; an empty place has none to remove
+_TRIES = 40  # for each object; an empty area has none to remove
 
 
 @dataclass(frozen=True, slots=True)
 class DefectCopy:
-    """A copy of a place with objects removed and added.
+    """A copy of an area with objects removed and added.
 
     Attributes
     ----------
     low, high : (Y, X) numpy.ndarray of float32
-        Light and SEM, unchanged beyond the filter's reach from any change.
+        Optical and SEM image, unchanged beyond the filter's reach from any change.
     change_mask : (Y, X) numpy.ndarray of bool
         Changed pixels of SEM.
     """
@@ -49,18 +49,18 @@ def add_defects(
     *,
     share: float = 0.07,
 ) -> DefectCopy:
-    """Copy a place with objects removed and added, reproducible by the seed.
+    """Copy an area with objects removed and added, reproducible by the seed.
 
     Parameters
     ----------
     low, high : (Y, X) numpy.ndarray
-        Light and SEM on one grid. Objects are placed where SEM is finite.
+        Optical and SEM image on one grid. Objects are placed where SEM is finite.
     kernel : (T, T) numpy.ndarray
         Filter from SEM to light, correlated with SEM (`restoration.fit_place_filter`).
     seed : int or tuple of int
-        Of the random numbers.
+        Seed of the random numbers.
     share : float, default=0.07
-        Fraction of the finite pixels of SEM to change; less if a place has too little
+        Fraction of the finite pixels of SEM to change; less if an area has too little
         contrast.
 
     Returns
@@ -117,8 +117,8 @@ def _changed_light(
     change: NDArray[np.floating],
     kernel: NDArray[np.floating],
 ) -> Float32Array:
-    """Add the filtered change to the light image; the rest stays bit-identical."""
-    from scipy import signal  # the window begins sooner without it
+    """Add the filtered change to the optical image; the rest stays bit-identical."""
+    from scipy import signal  # the window opens sooner without it
 
     change = np.where(np.isfinite(change), change, 0)
     light_change = signal.oaconvolve(
@@ -130,7 +130,7 @@ def _changed_light(
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """An ellipse or a box about the middle of a square."""
+    """An ellipse or a box about the centre of a square."""
 
     half_axes: tuple[float, float]
     angle: float

@@ -1,10 +1,10 @@
-"""Detection of images that show the same place: their patches must be in one set.
+"""Detection of images that show the same area: their patches must be in one set.
 
 Images are compared downsampled, without shading and at unit contrast, independent of
 format, bit depth, gain and brightness, in all eight orientations used for training.
-The shift is found by phase correlation. Images show the same place if they correlate
-there over enough area and far better than at any other shift; lattices, which correlate
-at many shifts, only if they agree nearly everywhere.
+The shift is found by phase correlation. Images show the same area if they correlate
+with this shift over enough area and far better than with any other; lattices, which
+correlate at many shifts, only if they agree nearly everywhere.
 """
 
 import math
@@ -24,14 +24,14 @@ from napari_semsr.core import (
     Progress,
 )
 
-# Chosen on scans of one place and of several by one microscope.
+# Chosen on scans of one area and of several by one microscope.
 _SIDE = 128  # px of the largest image after downsampling
 _LEAST = 16  # px that two images must share along each axis
 _SHADING_PX, _SMOOTH_PX = 8.0, 1.0
 _ALIKE = 0.5  # correlation where both overlap
 _EQUAL = 0.98  # of images that agree nearly everywhere
 _RIVAL = 0.8  # of the best correlation: upper limit for other shifts
-_CERTAIN = 10.0  # deviations; of 2800 pairs of real images unrelated ones reach 8.4
+_CERTAIN = 10.0  # s.d.; unrelated ones of 2800 pairs of real images reach 8.4
 _WHITENING = 0.7  # exponent of the spectrum in the normalisation
 _PEAKS = 3  # peaks of a phase correlation to try
 _NEAR = 6  # px, width of a peak
@@ -39,7 +39,7 @@ _NEAR = 6  # px, width of a peak
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Two images that show one place."""
+    """Two images that show one area."""
 
     first: int
     second: int
@@ -47,7 +47,7 @@ class Match:
 
 
 def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[Match]]:
-    """Find the pairs of images that show the same place, at least in part."""
+    """Find the pairs of images that show the same area, at least in part."""
     if len(images) < 2:
         return []
     shrink = max(1, -(-max(max(one.shape) for one in images) // _SIDE))
@@ -76,7 +76,7 @@ def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[Match]]:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Images grouped by place."""
+    """Images grouped by area."""
 
     numbers: tuple[int, ...]  # for each image: index of the first of its group
     congruent: frozenset[int]  # groups whose images match pixel by pixel
@@ -131,7 +131,7 @@ def _fit(first: Micrograph, second: Micrograph) -> bool:
 
 
 def _plain(values: FloatArray) -> FloatArray:
-    """Remove shading and pixel noise, and normalise the deviation to 1."""
+    """Remove shading and pixel noise, and normalise the standard deviation to 1."""
     smooth = ndimage.gaussian_filter(values, _SMOOTH_PX)
     smooth = smooth - ndimage.gaussian_filter(values, _SHADING_PX)
     spread = np.median(np.abs(smooth)) * 1.5
@@ -157,7 +157,7 @@ def _shared_place(
     second: tuple[FloatArray, NDArray[Any]],
     side: int,
 ) -> IntPair | None:
-    """Find the shift at which two small images show the same place, if they do."""
+    """Find the shift at which two small images show the same area, if they do."""
     a, b = first[0], second[0]
     if a.shape == b.shape and abs(_correlation(a, b, (0, 0))) > _EQUAL:
         return 0, 0
@@ -185,7 +185,7 @@ def _shared_place(
         min(m, n + step) - max(0, step)
         for m, n, step in zip(a.shape, b.shape, shift, strict=True)
     )
-    if not cell:  # one is even
+    if not cell:  # one is uniform
         return None
     certain = math.atanh(min(best, 1 - 1e-9)) * math.sqrt(max(common_area, 0) / cell)
     is_match = best > _ALIKE and rival < _RIVAL * best and certain > _CERTAIN

@@ -33,7 +33,7 @@ class PairOptions(Options):
         ge=1,
         le=4,
         description="HIGH pixels per LOW pixel; by default from the pixel sizes "
-        "of pairs (2 for 14.2 and 7.1 nm), else 1",
+        "of pairs (2 for 14.2 and 7.1 nm), otherwise 1",
     )
     pixel_nm: float | None = Field(
         default=None,
@@ -99,7 +99,7 @@ class PairOptions(Options):
         default=False, description="put all patches of an image into one set"
     )
     leave_out: str = Field(
-        default="", description="names in two folders to leave out: 36,37"
+        default="", description="names in two folders to omit: 36,37"
     )
     seed: int = Field(default=0, ge=0, description="makes the sets repeatable")
 

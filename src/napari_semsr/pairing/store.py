@@ -4,7 +4,7 @@
 
     PAIRS.zarr
       attributes "semsr-pairs": kind, patch, scale, pixel size, options, counts,
-                                rejected, images of one place, sources with their
+                                rejected, images of one area, sources with their
                                 grey ranges, provenance
       train, validation, test
         low          (N, P, P)
@@ -47,8 +47,8 @@ _CHUNK_BYTES = 1 << 22  # chosen: some tens of patches, read together in trainin
 class SetWriter:
     """Writer of the patches of one set, a chunk at a time."""
 
-    group: "zarr.Group"  # Of the set; its arrays are made with the first patch
-    count: int  # How many pairs there will be
+    group: "zarr.Group"  # Group of the set; its arrays are created with the first patch
+    count: int  # Number of pairs to write
     _waiting: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     _written_count: int = 0
 
@@ -150,13 +150,13 @@ class PairStore:
     """A store of pairs, open for reading."""
 
     path: Path
-    record: dict[str, Any]  # Its attributes
+    record: dict[str, Any]  # Attributes of the store
     group: "zarr.Group"
     _sources: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @property
     def is_paired(self) -> bool:
-        """Whether LOW and HIGH of the same index show the same place."""
+        """Whether LOW and HIGH of the same index show the same area."""
         return bool(self.record["kind"] == "paired")
 
     @property
@@ -208,14 +208,14 @@ class PairStore:
         return source
 
     def learnt_from(self) -> list[dict[str, Any]]:
-        """Say what a model learns from that is trained on these pairs.
+        """Return the images and areas that models trained on these pairs have seen.
 
         For each image its ``name``, ``digest``, the ``unit`` of its plane and ``areas``
         in it, ``[y0, x0, y1, x1]``, of the patches for training and for validation,
-        which chooses the model; None where they are places in another plane, by a map
-        or by a pixel size that overrides the image's own.
-        What an image was cut from has a row as well, since areas are places in one
-        plane. Nothing where the store does not say what it was made of.
+        which chooses the model; None if they are in another plane, because of a
+        transform or a pixel size that overrides the image's own. An image from which
+        another was cut is listed as well, since both share one plane. Empty if the
+        store does not record its sources.
         """
         history = self.record.get("provenance")
         if history is None:
@@ -244,7 +244,7 @@ class PairStore:
         return sources_found
 
     def _areas(self, side: str) -> dict[int, list[list[float]]]:
-        """Give areas that were learnt from, by the number of an image."""
+        """Return the areas used for training, by the index of an image."""
         scale = int(self.record["scale"]) if side == "high" else 1
         extent = int(self.record["patch"]) * scale
         areas_found: dict[int, list[list[float]]] = {}
@@ -271,7 +271,7 @@ class PairStore:
 
 
 def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Give the record of an image, and those of what it is a part of."""
+    """Yield the record of an image, and those of the images it was cut from."""
     yield image
     history = image.get("provenance")
     if history is not None and history["job"] == "crop":
@@ -280,7 +280,7 @@ def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _join_areas(areas: list[list[float]]) -> list[list[float]]:
-    """Join areas that touch to rows, and rows of one width: there may be thousands."""
+    """Merge touching areas into rows, and rows of one width: there may be thousands."""
     for order in ([0, 2, 1, 3], [1, 3, 0, 2]):  # along x, then along y
         rows: list[list[float]] = []
         for area in sorted([a[i] for i in order] for a in areas):
@@ -293,9 +293,9 @@ def _join_areas(areas: list[list[float]]) -> list[list[float]]:
 
 
 def open_pairs(path: Path) -> PairStore:
-    """Open the folder that `semsr pairs` made; patches are read when asked for.
+    """Open a folder written by `semsr pairs`; patches are read on demand.
 
-    A `ReadError` if it is no store of pairs, an `IncompleteError` if it was left
+    Raises a `ReadError` if it is not a store of pairs, an `IncompleteError` if it is
     unfinished.
     """
     import zarr
@@ -308,16 +308,16 @@ def open_pairs(path: Path) -> PairStore:
     except (OSError, ValueError, KeyError):
         record = None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        msg = f"{path} is no store of pairs; make one (`pairs()`)."
+        msg = f"{path} is not a store of pairs; create one (`pairs()`)."
         raise ReadError(msg, code="not-a-pair-store")
     if not record.get("complete"):
-        msg = f"{path} was left unfinished; make it again (`overwrite`)."
+        msg = f"{path} is unfinished; create it again (`overwrite`)."
         raise IncompleteError(msg)
     return PairStore(Path(path), dict(record), group)
 
 
-# The contact sheet: pixels and counts are chosen so that one, some 1200 px wide, is
-# seen at a glance.
+# The contact sheet: pixels and counts are chosen so that it is about 1200 px wide and
+# can be seen at a glance.
 _THUMB = 96
 _ACROSS = 6  # pairs in its row; chosen
 _MOST = {"train": 24, "validation": 12, "test": 12}
@@ -348,7 +348,7 @@ def _band(store: PairStore, name: str) -> NDArray[np.uint8]:
 
 
 def _thumbnail(patch: NDArray[np.generic], value_range: FloatPair) -> NDArray[np.uint8]:
-    """Shrink a patch and bring it to 8 bits."""
+    """Shrink a patch and convert it to 8 bits."""
     low, high = value_range
     values = (patch.astype(float) - low) / max(high - low, 1e-300)
     ratio = patch.shape[0] / _THUMB

@@ -43,12 +43,12 @@ _SPACINGS = (64.0, 96.0, 144.0)  # pixels between knots to try
 # times that of the data
 _STIFFNESS = tuple(10 ** (power / 2) for power in range(-7, 4))
 _EDGES_FROM = 2  # round from which edges are corrected: before, the map is too inexact
-_KNOTS = 800  # at most: they are solved for at once
+_KNOTS = 800  # maximum: all are solved for at once
 _BEYOND = 2  # knots outside the field, so that none inside is at the border
 _FOLDS = 4
 _FREEDOM = 4.0  # patches without structure are far outliers: they get almost no weight,
 # less than under Student's distribution, since a corner has only a few patches
-_ROUNDS = 8  # of weights
+_ROUNDS = 8  # of reweighting
 _RIDGE = 1e-9  # of the data's weight: knots without data stay at 0
 _HALF = 1.386  # median of chi-square with two degrees of freedom
 _LEAST_AREA = 0.3  # local area ratio; chosen: real displacements have at least 0.9
@@ -68,7 +68,7 @@ class ElasticFit:
     covariance: FloatArray  # (2K, 2K) of the knots' displacements (K, 2), nm²
 
     def variance(self, places: FloatArray) -> FloatArray:
-        """Return the variance (N,) in nm² at places of the fixed image, both axes."""
+        """Return the variance (N,) in nm² at positions in the fixed image."""
         basis = self.knots.basis(places)
         both = self.covariance[::2, ::2] + self.covariance[1::2, 1::2]
         return np.asarray(basis.multiply(basis @ both).sum(axis=1))
@@ -94,7 +94,7 @@ class _Knots:
         return cls((first[0], first[1]), spacing, (int(count[0]), int(count[1])))
 
     def basis(self, places: FloatArray) -> Sparse:
-        """Return the weight (N, K) of each knot at places (N, 2)."""
+        """Return the weight (N, K) of each knot at positions (N, 2)."""
         firsts, weights = [], []
         for axis, count in enumerate(self.shape):
             at = np.clip((places[:, axis] - self.origin[axis]) / self.spacing, 0, count)
@@ -130,7 +130,7 @@ class _Knots:
 
 
 def fit_elastic(level: Level, affine: Affine) -> Job[ElasticFit | None]:
-    """Fit the displacement after an affine transform; None with too few patches."""
+    """Fit the displacement after an affine transform; None if patches are too few."""
     low, high = np.array(level.grid.corner), np.array(level.grid.end)
     transform: Affine | Elastic = affine
     edge = 0.0
@@ -154,14 +154,14 @@ def fit_elastic(level: Level, affine: Affine) -> Job[ElasticFit | None]:
 class _Displacements:
     """Displacements of patches after an affine transform."""
 
-    at: FloatArray  # (N, 2) places after the affine transform
+    at: FloatArray  # (N, 2) positions after the affine transform
     shift: FloatArray  # (N, 2) displacement there
     edges: FloatArray  # (N, 2) its change for edges moved by 1, as in `refine`
     surety: FloatArray  # (N, 2, 2)
 
     @classmethod
     def of(cls, patches: PatchShifts, affine: Affine) -> "_Displacements":
-        """Return what an affine transform leaves."""
+        """Return the displacements that remain after an affine transform."""
         at = affine(patches.moving_places)
         return cls(at, patches.places - at, patches.edges, patches.surety)
 

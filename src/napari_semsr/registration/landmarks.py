@@ -3,7 +3,7 @@
 Landmarks are fitted by least squares, a similarity in closed form [1]_. A misplaced
 landmark pulls the fit towards itself, so that its residual is too small: use its
 distance from the fit of all others instead. The expected error of the transform at any
-place follows from the scatter of the residuals, propagated by the linear model.
+position follows from the scatter of the residuals, propagated by the linear model.
 
 .. [1] S. Umeyama, IEEE Trans. Pattern Anal. Mach. Intell. 13, 376 (1991),
    doi:10.1109/34.88573.
@@ -23,12 +23,12 @@ _PARAMETERS = {"similarity": 4, "affine": 6}
 # Chosen: for landmarks with this ratio of width to length, a fit amplifies their errors
 # across the line twenty times.
 _FLATTEST = 0.05
-_TOGETHER = 1e-3  # of the extent of all; chosen: the same place, set twice
+_TOGETHER = 1e-3  # of the extent; chosen: closer landmarks are one point set twice
 
 
 @dataclass(frozen=True, eq=False)
 class Landmarks:
-    """Corresponding places ``(y, x)`` in two images, in one unit for both."""
+    """Corresponding points ``(y, x)`` in two images, in one unit for both."""
 
     moving: FloatArray  # (N, 2)
     fixed: FloatArray  # (N, 2)
@@ -117,9 +117,9 @@ class LandmarkFit:
         return np.asarray(np.hypot(*self.misses.T))
 
     def expected_error(self, places: FloatArray) -> FloatArray | None:
-        """Return the expected RMS error (N,) of the transform at places (N, 2).
+        """Return the expected RMS error (N,) of the transform at positions (N, 2).
 
-        Places of the moving image; None without a redundant landmark.
+        Positions in the moving image; None if no landmark is redundant.
         """
         if self.scatter is None:
             return None
@@ -184,8 +184,8 @@ def _check(landmarks: Landmarks) -> None:
         if near.any():
             one, two = np.argwhere(near)[0] + 1
             msg = (
-                f"Landmarks {one} and {two} are at the same place in the {name} image: "
-                "delete one of them, or move it to its place."
+                f"Landmarks {one} and {two} coincide in the {name} image: "
+                "delete one of them, or move it."
             )
             raise RegistrationError(msg, code="landmarks-alike")
     if _flatness(landmarks) < _FLATTEST:
@@ -206,14 +206,14 @@ def _flatness(landmarks: Landmarks) -> float:
 
 
 def _rows(places: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
-    """Return rows (2 N, parameters) of the linear model: mapped y, x of each place."""
+    """Return rows (2 N, parameters) of the linear model: mapped y, x of each point."""
     return design_of(places, model, is_mirrored=is_mirrored).reshape(
         2 * len(places), -1
     )
 
 
 def _fit(landmarks: Landmarks, model: Model, *, is_mirrored: bool) -> Affine:
-    """Fit by least squares, about the means, so that places far away lose nothing."""
+    """Fit by least squares, about the means, for precision far from the origin."""
     first, second = landmarks.moving.mean(axis=0), landmarks.fixed.mean(axis=0)
     rows = _rows(landmarks.moving - first, model, is_mirrored=is_mirrored)
     solution = np.linalg.lstsq(rows, (landmarks.fixed - second).ravel(), rcond=None)[0]

@@ -1,6 +1,6 @@
 """Orientation of structure, which images of both microscopes have in common.
 
-Light and electrons show a place with unrelated contrast: what is bright in one image is
+Optical and SEM images show an area with unrelated contrast: what is bright in one is
 dark or grey in the other. Positions and directions of edges are the same. A gradient
 as a complex number, squared, has the double angle, which does not depend on the sign
 of the contrast; divided by its power and a floor, strong edges do not dominate::
@@ -63,7 +63,7 @@ def orientations(images: NDArray[Any], width_px: float) -> Field:
 def outlines(
     images: NDArray[Any], width_px: float, *, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, Field]:
-    """Compute orientations that peak in the middle of an edge, and its rise.
+    """Compute orientations that peak at the centre of an edge, and its rise.
 
     The power is divided by that of the surroundings, not by itself: this localises
     lines more precisely, and a narrow edge does not match all of a wide one. The rise

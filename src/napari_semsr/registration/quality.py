@@ -39,8 +39,8 @@ _PLACES = 21  # along each side for the error of a transform
 def doubt(fit: MapFit, model: Model) -> Callable[[FloatArray], FloatArray]:
     """Estimate the uncertainty of an affine fit from the scatter of patches.
 
-    Returns a function from places (N, 2) of the moving image to the covariances
-    (N, 2, 2) of the mapped places in nm².
+    Returns a function from positions (N, 2) in the moving image to the covariances
+    (N, 2, 2) of the mapped positions in nm².
     """
     patches, is_mirrored = fit.patches, fit.affine.is_mirrored
     design, middle, size = patches.design(model, is_mirrored=is_mirrored)
@@ -91,7 +91,7 @@ def held_out(map_fit: MapFit, model: Model) -> FloatArray:
 def places_seen(
     transform: Transform, moving: Micrograph, fixed: Micrograph
 ) -> FloatArray:
-    """Return evenly spaced places (N, 2) of the moving image in the overlap, nm."""
+    """Return evenly spaced positions (N, 2) of the moving image in the overlap, nm."""
     lies = Grid.of(moving)
     axes = [
         np.linspace(c, e, _PLACES) for c, e in zip(lies.corner, lies.end, strict=True)
@@ -103,7 +103,7 @@ def places_seen(
 def _mapped_inside(
     axes: list[FloatArray], transform: Transform, on: Grid
 ) -> tuple[FloatArray, BoolArray]:
-    """Return places (N, 2) on a grid, and which (N,) are mapped into an image."""
+    """Return positions (N, 2) on a grid, and which (N,) are mapped into an image."""
     places = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 2)
     mapped_places = transform(places)
     inside = ((mapped_places >= on.corner) & (mapped_places <= on.end)).all(axis=1)
@@ -120,9 +120,7 @@ def overlap_of(
     middles = (np.arange(_SAMPLES) + 0.5) / _SAMPLES  # not on a border
     axes = [c + middles * (e - c) for c, e in zip(lies.corner, lies.end, strict=True)]
     shown_area = float(_mapped_inside(axes, transform, on)[1].mean()) * area
-    area_factor = abs(
-        affine.determinant
-    )  # a bending hardly changes the area as a whole
+    area_factor = abs(affine.determinant)  # bending hardly changes the total area
     smaller = min(area * area_factor, float(np.prod(np.subtract(on.end, on.corner))))
     return min(1.0, shown_area * area_factor / smaller)
 
@@ -151,20 +149,20 @@ def mutual_information(one: FloatArray, two: FloatArray) -> float:
 
 @dataclass(frozen=True, slots=True)
 class AlternativeTransform:
-    """Another place at which the moving image fits."""
+    """Another position at which the moving image fits."""
 
-    # shift and rotation from the best place, at the image's centre
+    # shift and rotation from the best fit, at the image's centre
     shift_nm: Annotated[FloatPair, record_quantity("Shift", "nm", ".3g")]
     degrees: Annotated[float, record_quantity("Rotation", "°", ".1f")]
-    # correlation there over that at the best place, where both are valid
+    # correlation there over that of the best fit, where both are valid
     score: Annotated[float, record_quantity("Score", form=".2f")]
 
 
 def compare(fixed: Field, best: Field, other: Field, cell: int) -> tuple[float, float]:
-    """Compare the fit of another place with the best.
+    """Compare another candidate with the best one.
 
-    Of orientation fields (Y, X) on one grid, where all three are valid: returns the
-    ratio of the correlations, and the mean difference of cells over its standard error.
+    Orientation fields (Y, X) on one grid, where all three are valid: returns the ratio
+    of the correlations, and the mean difference of cells over its standard error.
     """
     usable = (fixed != 0) & (best != 0) & (other != 0)
     if usable.sum() < cell**2:

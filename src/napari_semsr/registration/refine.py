@@ -40,14 +40,14 @@ BY_WIDTH = (WIDTH_PX**2 / (OTHER_PX**2 - WIDTH_PX**2)) ** 2
 _IN_MEMORY = 4096  # longest side of an image that is resampled as a whole
 _WHOLE_PX = 2560  # from here on reading patches is faster than reading all pixels
 _VALID_SHARE = 0.4  # least weighted fraction of a patch that both images show
-_OUTSIDE = 0.3  # of a patch at the field's border is outside: distortion grows there
+_OUTSIDE = 0.3  # of a patch may be outside the field: distortion grows at its border
 _LOW = 0.02  # of the larger curvature: lower bound of the smaller one, along a line
 _ROUND = 0.05  # of the edges of a patch count as isotropic, so that a fit is possible
 EDGE_RIDGE = 0.02  # of the edges' weight, so that they do not absorb a common shift
 _NEAREST_PX, _FARTHEST_PX = 0.25, 3.0  # range of edge shifts; larger ones lose lines
 _LEAST = 0.05  # of the largest variance in a patch, so that gaps cause no peaks
 _FREEDOM = 6.0  # of Student's distribution; 2 to 6 are equally good
-_FITS = 60  # rounds of weights at most
+_FITS = 60  # maximum rounds of reweighting
 _TOLERANCE = 1e-7
 # Fraction of inliers: with half, a distorted image is only fitted in half of the field.
 _INLIERS, _QUANTILE = 0.75, 2.773  # and that quantile of chi-square, two degrees
@@ -59,8 +59,8 @@ class RefinementPlan:
 
     size: int
     reach: int  # largest residual shift of a patch
-    width: float = WIDTH_PX  # of the filter, of both images or of the moving one
-    fixed_width: float | None = None  # of the fixed one, if it differs
+    width: float = WIDTH_PX  # of the filter, for both images or the moving one
+    fixed_width: float | None = None  # for the fixed one, if it differs
     most: int = 400  # patches; more hardly improve the fit
 
     @property
@@ -99,10 +99,10 @@ class PatchShifts:
     def design(
         self, model: Model, *, is_mirrored: bool
     ) -> tuple[FloatArray, FloatArray, float]:
-        """Return derivatives (N, 2, K) of places by transform parameters and edges.
+        """Return derivatives (N, 2, K) of positions by transform parameters and edges.
 
-        The transform is that of ``(places - middle) / size``; these two are returned,
-        too.
+        The transform acts on ``(places - middle) / size``; `middle` and `size` are
+        returned, too.
         """
         middle = self.moving_places.mean(axis=0)
         size = float(np.abs(self.moving_places - middle).max()) or 1.0
@@ -187,7 +187,7 @@ def measure(
     off, surety, strength = _peaks(sums, chance)
     sure = surety[:, 0, 0] > 0
     first = np.array(corners, dtype=float)[enough][sure]
-    # The shift of a patch is that of its structure, which is seldom in its middle.
+    # The shift of a patch is that of its structure, which is seldom at its centre.
     weight = taper * np.abs(ours[enough][sure] * inner[enough][sure])
     along = np.arange(size) + 0.5
     total = weight.sum(axis=(1, 2))
@@ -259,7 +259,7 @@ def _along(field: Field, rise: Field, edge: float) -> Field:
     """Move the edges of a field (Y, X) by some pixels along their rise.
 
     A line whose edges are both shifted inwards matches with either of them, but not in
-    between: its middle is only found after both are moved back.
+    between: its centre is only found after both are moved back.
     """
     if not edge:
         return field
@@ -352,7 +352,7 @@ def _correlate(
 def _peaks(
     sums: FloatArray, chance: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return peak positions from the middle, inverse covariances, and heights."""
+    """Return peak positions from the centre, inverse covariances, and heights."""
     count, width = len(sums), sums.shape[1]
     scores = sums / np.sqrt(chance)
     best = sums[:, 1:-1, 1:-1].reshape(count, -1).argmax(axis=1)
@@ -374,7 +374,7 @@ def _peaks(
     part = np.clip(np.linalg.solve(bend, slope[..., None])[..., 0], -1, 1)
     off = np.stack([y, x], axis=-1) - width // 2 + part
     height = at(0, 0)
-    # The slope at the true place has the variance of the curvature of a chance peak.
+    # The slope at the true peak has the variance of the curvature of a chance peak.
     surety = bend * (np.maximum(height, 0) / chance[each, y, x])[:, None, None]
     return off, surety, scores[each, y, x]
 
@@ -407,9 +407,9 @@ def fit(
 ) -> MapFit:
     """Fit a transform to patches; `weights` (N,) keeps those of an earlier fit.
 
-    If light is darker at a step and electrons are not, every edge is shifted to its
-    bright side. Opposite edges cancel, but those of a patch may not: this shift is
-    fitted as well.
+    If a step is dark in the optical image only, every edge is shifted to its bright
+    side. Opposite edges cancel, but those of a patch may not: this shift is fitted as
+    well.
     """
     design, middle, size = patches.design(model, is_mirrored=is_mirrored)
     start_weights = weights
@@ -439,7 +439,7 @@ def fit(
 
 
 def design_of(at: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
-    """Return derivatives (N, 2, K) of mapped places by the fitted parameters."""
+    """Return derivatives (N, 2, K) of mapped positions by the fitted parameters."""
     count = len(at)
     if model == "similarity":
         # x' = a x - b y, y' = b x + a y; a mirrored x has the other sign

@@ -60,9 +60,9 @@ from napari_semsr.registration.refine import (
 #
 # The moving image is rotated, scaled and mirrored in steps; for each, one correlation
 # of the orientation fields gives the score of every shift [1]_. A score is in standard
-# deviations of chance: the correlation over its deviation for unrelated fields with
-# this overlap, over the robust deviation of all scores. Small images are
-# searched first; finer ones only if no place stands out.
+# deviations of chance: the correlation over its standard deviation for unrelated fields
+# with this overlap, over the robust standard deviation of all scores. Small images are
+# searched first; finer ones only if no candidate stands out.
 #
 # .. [1] J. Öfverstedt, J. Lindblad, N. Sladoje, arXiv:2110.10156.
 
@@ -98,7 +98,7 @@ class Ranges:
     def around(
         self, places: "Sequence[Candidate]", side: int
     ) -> list[tuple[float, float, bool]]:
-        """Return rotations and scales near those of places, for images of `side` px."""
+        """Return rotations and scales near candidates, for images of `side` px."""
         step = _LOST_PX / (_RADIUS * side)
         steps_tried = {
             (
@@ -144,7 +144,7 @@ class Search:
     def run(
         self, steps_tried: Sequence[tuple[float, float, bool]], keep: int
     ) -> Job[list[Candidate]]:
-        """Try rotations, scales and mirrors; return the best places in order."""
+        """Try rotations, scales and mirrors; return the best candidates in order."""
         if not (steps_tried and self._field.any()):
             return []
         largest = max(scale for _, scale, _ in steps_tried)
@@ -261,26 +261,26 @@ _RANGES: dict[Step, Ranges] = {
     "full": Ranges(180.0, 0.20, with_mirror=True),
 }
 # Pixels along the longer side of the larger image in each search, and the number of
-# best places of the previous one to examine; None tries all. All rotations of 128 px
-# take six times as long as those near 64 places, which usually include the true one.
+# best candidates of the previous one to examine; None tries all. All rotations of 128
+# px take six times as long as those near 64 candidates, which usually suffice.
 _SIDES: dict[Step, tuple[tuple[int, int | None], ...]] = {
     "near": ((128, None), (256, 16)),
     "full": ((64, None), (128, 64), (128, None), (256, 16)),
 }
-_CLEAR = 7.0  # deviations of chance; unrelated images reach 5.6 in 2000 places
+_CLEAR = 7.0  # s.d. of chance; unrelated images reach 5.6 in 2000 positions
 _STRUCTURE_PX = 1024  # along the longer side for the test for structure
 _LEAST_PX = 64  # side of an image: smaller ones hold no patches
 _FINER = 0.8  # largest pixel size relative to the last search: more adds no detail
-_PLACES = 64  # places returned by a search
-_CANDIDATES = 16  # of them, that may be the true one or its rivals
-_REFINEMENTS = 4  # places to refine; the true one was first or third
-_SAME_PX = 4.0  # of a search's pixels: closer places count as one
-_SIGNIFICANT = 5.0  # deviations of chance of a significant patch
-_NEAR_PX = 1.5  # largest residual of a patch that agrees; of 17 x 17 places 7 do
+_PLACES = 64  # candidates returned by a search
+_CANDIDATES = 16  # of these that may be the true one or its rivals
+_REFINEMENTS = 4  # candidates to refine; the true one was first or third
+_SAME_PX = 4.0  # of a search's pixels: closer candidates count as one
+_SIGNIFICANT = 5.0  # s.d. of chance of a significant patch
+_NEAR_PX = 1.5  # largest residual of a patch that agrees; by chance 7 of 17 x 17 do
 # Significant patches that must agree: of 16 that scatter at random, a transform through
 # three matches three more in one case of two, six more in one of 5000.
 _FEWEST, _AGREE = 6, 0.2  # at least, plus this fraction of all
-_MOST_RATIO = 8.0  # of two fields' lengths; chosen: of 128 px the shorter has 16
+_MOST_RATIO = 8.0  # ratio of fields' lengths; chosen: the shorter has 16 px of 128
 # Pixels along the longer side of the larger image, and the number of best ratios to
 # examine further; chosen: all of 128 px would take seven times as long.
 _RATIO_SIDES = ((64, 6), (128, 3))
@@ -288,11 +288,11 @@ _RIVALS = 8  # other shifts to examine
 _COMPARABLE = 0.5  # of the best score; a period of a fifth of the field leaves 0.8
 _ALIKE = 0.85  # of the best correlation; a lattice's period reaches 0.95 and more
 _NEARLY = 0.6  # of it, from which the difference is tested for significance
-_COMPARISON_PX = 192  # along the longer side for comparing places: distortion is small
+_COMPARISON_PX = 192  # along the longer side for a comparison: distortion is small
 _SURE = 4.0  # standard errors by which the best must be better than near rivals
 _CELL_PX = 16  # side of a cell that counts as one observation of the difference
-_ERROR_PX = 1.0  # expected error from which a place is unreliable
-_OUTLIER_PX = 2.0  # residual of a held-out patch from which its place is unreliable
+_ERROR_PX = 1.0  # expected error from which a position is unreliable
+_OUTLIER_PX = 2.0  # residual of a held-out patch from which its position is unreliable
 
 
 class RegistrationOptions(Options):
@@ -321,7 +321,7 @@ class RegistrationOptions(Options):
 class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an error
     """No reliable transform was found; `reason` is the code of the message.
 
-    `rivals` are places that fit equally well.
+    `rivals` are alternatives that fit equally well.
     """
 
     def __init__(
@@ -347,7 +347,7 @@ class Residuals:
     off_nm: FloatArray = field(default_factory=lambda: np.empty((0, 2)))
     # (N,) whether the transform is reliable there
     reliable: BoolArray = field(default_factory=lambda: np.empty(0, dtype=bool))
-    side_nm: float = 0.0  # of a patch; 0 for landmarks, which confirm no place
+    side_nm: float = 0.0  # of a patch; 0 for landmarks, which confirm no area
     # (N,) expected error of the transform there; empty if unknown
     error_nm: FloatArray = field(default_factory=lambda: np.empty(0))
 
@@ -362,13 +362,13 @@ class Registration:
     # image: from the scatter of the patches, and the change by another filter
     error_px: float
     error_nm: float  # The same in nm
-    overlap: float  # Share of the smaller image that the other shows
+    overlap: float  # Fraction of the smaller image that the other shows
     mutual_information_before: float  # in bits, with the images at their origins
     mutual_information_after: float
     residuals: Residuals
-    score: float  # of the search's best place, in standard deviations of chance
+    score: float  # of the search's best candidate, in standard deviations of chance
     searched: str  # source of the transform: near, full, landmarks or stored
-    rivals: tuple[AlternativeTransform, ...] = ()  # other places, the best first
+    rivals: tuple[AlternativeTransform, ...] = ()  # alternatives, the best first
 
 
 def register(
@@ -378,7 +378,7 @@ def register(
     *,
     start: Affine | None = None,
 ) -> Job[Registration]:
-    """Find the transform from an image to another of the same place.
+    """Find the transform from an image to another of the same area.
 
     Both are calibrated; contrast may differ or be inverted, NaN is ignored. `start` is
     an approximate transform, such as from landmarks, which replaces the search.
@@ -407,7 +407,7 @@ def register(
         if near_start is None:
             msg = (
                 "The images do not match near the landmarks: check that each pair "
-                "marks the same place in both images."
+                "marks the same point in both images."
             )
             raise RegistrationRefused(msg, "no-overlap")
         fit, score, search_name, rivals = near_start, 0.0, "landmarks", ()
@@ -496,8 +496,8 @@ def register_unsized(
     msg = (
         f"{moving.name!r} was not found on {fixed.name!r} at any pixel size that makes "
         f"one field up to {_MOST_RATIO:g} times as long as the other: "
-        f"give {images[unsized_role].name!r} its pixel size, check that both overlap "
-        "by 30 % or more, or mark places as landmarks."
+        f"set the pixel size of {images[unsized_role].name!r}, check that both overlap "
+        "by 30 % or more, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
@@ -505,7 +505,7 @@ def register_unsized(
 def _glance(
     moving: Micrograph, fixed: Micrograph, step: Step, side: int
 ) -> Job[Candidate | None]:
-    """Search for the best place in images of `side` pixels, if there is any."""
+    """Search for the best candidate in images of `side` pixels, if there is any."""
     span = _span(moving, fixed)
     pitch = max(span / side, *moving.scale, *fixed.scale)
     steps_tried = _RANGES[step].steps(round(span / pitch))
@@ -518,7 +518,7 @@ def _linear(options: RegistrationOptions) -> Model:
     return "similarity" if options.model == "similarity" else "affine"
 
 
-# The fit at the finest pixels, its score, the search step, and other places.
+# The fit at the finest pixels, its score, the search step, and alternatives.
 _SearchResult = tuple[MapFit, float, str, tuple[AlternativeTransform, ...]]
 
 
@@ -526,7 +526,7 @@ def _check(image: Micrograph, which: str) -> None:
     if image.pixel_size_nm is None:
         msg = (
             f"The {which} image {image.name!r} has no pixel size, so its scale is "
-            "unknown: give it (`pixel_size_nm`)."
+            "unknown: set it (`pixel_size_nm`)."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
     if min(image.shape) < _LEAST_PX:
@@ -553,7 +553,7 @@ def _find(
     fine: float,
     model: Model,
 ) -> Job[_SearchResult]:
-    """Search from coarse to fine until a place is confirmed at the finest pixels."""
+    """Search from coarse to fine until the finest pixels confirm a candidate."""
     span = _span(moving, fixed)
     steps: tuple[Step, ...] = (
         ("near", "full") if options.search == "near" else ("full",)
@@ -563,7 +563,7 @@ def _find(
         if not has_structure(at_pitch(image, pitch).array()):
             msg = (
                 f"{image.name!r} shows no structure above its noise: use an image "
-                "with edges, or mark places as landmarks."
+                "with edges, or mark points as landmarks."
             )
             raise RegistrationRefused(msg, "no-structure")
     for step in steps:
@@ -588,7 +588,7 @@ def _find(
             if best is None:
                 continue
             fit, score = best
-            yield Progress(0, 0, "looking for other places that fit")
+            yield Progress(0, 0, "looking for other positions that fit")
             rivals = _rivals(moving, fixed, search, places[:_CANDIDATES], fit, model)
             if rivals and rivals[0].score > _ALIKE:
                 raise _ambiguous(rivals)
@@ -596,7 +596,7 @@ def _find(
     msg = (
         f"{moving.name!r} was not found on {fixed.name!r} at any rotation, mirrored "
         "or not, up to 20 % larger or smaller: check the pixel sizes and that "
-        "both overlap by 30 % or more, or mark places as landmarks."
+        "both overlap by 30 % or more, or mark points as landmarks."
     )
     raise RegistrationRefused(msg, "no-overlap")
 
@@ -604,9 +604,9 @@ def _find(
 def _ambiguous(rivals: Sequence[AlternativeTransform]) -> RegistrationRefused:
     rivals = [rival for rival in rivals if rival.score > _ALIKE]
     msg = (
-        f"The images fit at {1 + len(rivals)} or more places, as repeating patterns "
-        f"do, one of them {describe_shift(rivals[0].shift_nm)} of another: "
-        "mark three places as landmarks, or use a larger field."
+        f"The images match at {1 + len(rivals)} or more positions, as for repeated "
+        f"patterns; the second is {describe_shift(rivals[0].shift_nm)} of the best: "
+        "mark three points as landmarks, or use a larger field."
     )
     return RegistrationRefused(msg, "ambiguous", rivals)
 
@@ -618,7 +618,7 @@ def _best(
     pitch: float,
     model: Model,
 ) -> tuple[MapFit, float] | None:
-    """Refine the first few different places and return the best supported one."""
+    """Refine the first few different candidates and return the best supported one."""
     middle = places_seen(places[0].affine, moving, fixed)
     candidates: list[Candidate] = []
     for place in places:
@@ -644,7 +644,7 @@ def _best(
 def _refine_place(
     moving: Micrograph, fixed: Micrograph, place: Candidate, pitch: float, model: Model
 ) -> MapFit | None:
-    """Refine a place from the search's pixels to the finest."""
+    """Refine a candidate from the search's pixel size to the finest."""
     fine = max(*moving.scale, *fixed.scale)
     affine, levels = place.affine, [fine]
     while 2 * levels[-1] < pitch * 0.9:
@@ -704,13 +704,13 @@ def _rivals(
     fit: MapFit,
     model: Model,
 ) -> list[AlternativeTransform]:
-    """Find other places that fit, the best first."""
+    """Find other candidates that fit, the best first."""
     best, same = fit.affine, _SAME_PX * search.pitch
     middle = places_seen(best, moving, fixed)
 
     def apart(one: Affine, other: Affine) -> float:
         # Over half of the field: on a distorted image several transforms each fit a
-        # part, which are not different places.
+        # part, which are not different candidates.
         return float(np.median(np.abs(one(middle) - other(middle)).max(axis=1)))
 
     finest = max(*moving.scale, *fixed.scale)
@@ -793,7 +793,7 @@ def _evaluate(
     )
 
 
-# Squared errors (N,) in nm², both axes, at places (N, 2) of the moving image.
+# Squared errors (N,) in nm², both axes, at positions (N, 2) of the moving image.
 _SquareError = Callable[[FloatArray], FloatArray]
 
 

@@ -6,9 +6,9 @@ refined on the overlap by an upsampled Fourier transform [2]_. Contrast may be i
 only the magnitude of the correlation counts.
 
 Three figures describe the reliability. The runner-up is the correlation coefficient
-at the next best place, relative to the best: near 1 on a lattice, where a shift by a
+at the next best position, relative to the best: near 1 on a lattice, where a shift by a
 period fits as well. Each quarter of the field is searched separately; the shift is
-accepted if at least three of the four find the same place, and their scatter is its
+accepted if at least three of the four find the same shift, and their scatter is its
 standard error. It does not include errors common to all quarters, such as shadows.
 
 .. [1] C. D. Kuglin, D. C. Hines, Proc. IEEE Conf. Cybernetics and Society, 163 (1975).
@@ -55,15 +55,15 @@ class Shift:
 
     shift_px: FloatPair  # ``(y, x)`` to move the moving image onto the fixed one
     error_px: float  # standard error from the quarters of the field, the larger axis
-    quarters: int  # of four quarters of the field, those that find this place alone
-    # magnitude of the correlation at the next best place over that at the best
+    quarters: int  # of the field's four, those that find this shift on their own
+    # magnitude of the correlation at the next best position over that at the best
     runner_up: float
     # Pearson's r of the band-passed images after the shift; negative if inverted
     correlation: float
 
     @property
     def is_ambiguous(self) -> bool:
-        """Whether another place fits about as well, as on a lattice."""
+        """Whether another shift fits about as well, as on a lattice."""
         return self.runner_up > _ALIKE
 
 
@@ -110,7 +110,7 @@ def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shif
         msg = (
             f"No reliable shift within {reach} px: only {len(places)} of 4 quarters "
             "of the common area agree with the whole; the images may show different "
-            "places, too little structure, or a lattice. Check origins and pixel sizes."
+            "areas, too little structure, or a lattice. Check origins and pixel sizes."
         )
         raise RegistrationError(msg)
     error = np.std(places, axis=0, ddof=1).max() / np.sqrt(len(places))

@@ -51,7 +51,7 @@ class Canvas:
 
     @property
     def extent_nm(self) -> FloatPair:
-        """Height and width of the drawn area."""
+        """Height and width of the canvas."""
         return self.shape[0] * self.pixel_nm, self.shape[1] * self.pixel_nm
 
     def cover(self, distance_nm: NDArray[np.floating]) -> Float32Array:
@@ -113,7 +113,7 @@ def _knot_weights(
     return sparse.csr_array(flat, shape=(count, knots))
 
 
-# Gaussian blur whose width changes from place to place.
+# Gaussian blur whose width varies with position.
 #
 # The light is divided among a few widths. Each share is blurred by its width and
 # normalised by its blurred coverage, so that a uniform surface stays uniform at a step.

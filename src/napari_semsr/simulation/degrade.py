@@ -46,7 +46,7 @@ FOG_SCALE = 1 / 8  # correlation length over the shorter side; chosen
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """A degraded image and how it was made."""
+    """A degraded image and the parameters of its degradation."""
 
     image: NDArray[Any]  # (Y, X) Degraded grey values in the input's type
     parameters: dict[str, Any]  # Parameters of the degradation
@@ -212,7 +212,7 @@ def degrade_plane(
     Set A, ``blur``, has Gaussian blur; B, ``fog``, adds fog; C, ``hybrid``, also adds
     motion blur and defocus. The image (Y, X) has any real type and finite values; the
     result is rounded and clipped to that type. The seed determines the fog field.
-    Uniform fog has one ``beta``, the middle of the range: an affine change of grey
+    Uniform fog has one ``beta``, the centre of the range: an affine change of grey
     levels, which the stretch undoes. The airlight is on the 0-255 scale, by default the
     mean of the image; the stretch restores mean and standard deviation from before the
     fog. `levels` are black and white, for images whose data type does not define them.

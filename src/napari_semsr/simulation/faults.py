@@ -145,7 +145,7 @@ def _random_noise(
 
 
 def _random_detector(rng: np.random.Generator) -> _Detector:
-    """Draw how a detector smears signal and noise; in most cases not at all."""
+    """Choose at random how a detector smears signal and noise; usually not at all."""
     kind = rng.random()
     if kind < 0.12:  # pixels averaged, or an image that was resampled
         return partial(ndimage.gaussian_filter, sigma=rng.uniform(0.3, 1.0))

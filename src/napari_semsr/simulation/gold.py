@@ -7,9 +7,6 @@ covers 2 x 2 of the fine one. The fine image is noise-free by default: the groun
 for training and evaluation. (Theirs is a second scan, so that their errors include its
 noise.)
 
-The fine image is free of noise unless it is asked for: truth to learn from and to be
-judged by. (Theirs is a second scan, so that their errors hold its noise too.)
-
 Contrast: gold emits more than carbon, edges of islands more than their centres, grains
 differ, and carbon is slightly mottled. Pitch, gaps, probe and dose are chosen so that
 the coarse image, resampled to the fine grid by cubic splines, misses about as many
@@ -46,14 +43,14 @@ from napari_semsr.simulation.specimen import setting
 # The plane is processed in blocks of a few pixels; each uses only the sites near its
 # centre.
 
-# Side of a block in pixels, sites that it uses, and those of them that may own one of
-# its pixels; chosen: time against cut-off islands if cells are hardly wider.
+# Side of a block in pixels; chosen: time against cut-off islands if cells are hardly
+# wider.
 _BLOCK = 8
-# side of a block in pixels, sites that it uses, and those of them that may own one of
-# its pixels; chosen: time against cut-off islands if cells are hardly wider; chosen
+# Sites that a block uses; chosen: time against cut-off islands if cells are hardly
+# wider than a block.
 _NEAR = 8
-# side of a block in pixels, sites that it uses, and those of them that may own one of
-# its pixels; chosen: time against cut-off islands if cells are hardly wider; chosen
+# Those of them that may own one of its pixels; chosen: time against cut-off islands if
+# cells are hardly wider than a block.
 _OWN = 5
 _PATCH = 1.5  # size of bare patches, over the pitch; chosen
 _FAR = np.float32(1e4)
@@ -276,7 +273,7 @@ class GoldOptions(Options):
         0.0, "electrons per white pixel of the fine image; 0 for no noise", ge=0
     )
     line_jitter_px: float = setting(
-        0.1, "deviation of the jumps between rows, in coarse pixels", ge=0
+        0.1, "standard deviation of the jumps between rows, in coarse pixels", ge=0
     )
     drift_px: float = setting(
         0.0, "drift during the coarse scan, in coarse pixels", ge=0

@@ -45,7 +45,7 @@ OPTICS = (
     "spherical_waves",
     "coma_waves",
 )
-"""Options that define the image of a point in focus."""
+"""Options that define the in-focus PSF."""
 
 
 class MicroscopeOptions(Options):
@@ -152,7 +152,7 @@ class MicroscopeOptions(Options):
 
     @model_validator(mode="after")
     def _of_one_kind(self) -> Self:
-        """Refuse impossible apertures, and options of the other kind of optics."""
+        """Raise an error for impossible apertures and options of other optics."""
         names = {"resolution_nm", "depth_of_field_nm"}
         if self.optics == "pupil":
             for name in sorted(names):
@@ -166,8 +166,8 @@ class MicroscopeOptions(Options):
             usual = type(self).model_fields[name].default
             if self.optics == "gaussian" and getattr(self, name) != usual:
                 msg = (
-                    f"{name} applies to a lens, but the optics are a Gaussian: leave "
-                    "it out, or set `optics=pupil`"
+                    f"{name} applies to a lens, but the optics are a Gaussian: omit "
+                    "it, or set `optics=pupil`"
                 )
                 raise ValueError(msg)
         check_aperture(self.numerical_aperture, self.refractive_index)
@@ -189,7 +189,7 @@ class MicroscopeOptions(Options):
 
     @property
     def is_aberrated(self) -> bool:
-        """Whether the image of a point depends on its place in the field."""
+        """Whether the image of a point depends on its position in the field."""
         waves = self.spherical_waves, self.coma_waves
         return self.optics == "pupil" and any(waves)
 
@@ -224,7 +224,7 @@ def least_index(numerical_aperture: float) -> float:
 
 
 def check_aperture(numerical_aperture: float, refractive_index: float) -> None:
-    """Refuse an aperture that is not possible in a medium."""
+    """Raise an error if an aperture is not possible in a medium."""
     most = _WIDEST * refractive_index
     if numerical_aperture > most * (1 + 1e-9):
         msg = (
@@ -271,7 +271,7 @@ def illumination_field(
 
 
 def _unit_grid(size: int) -> tuple[FloatArray, FloatArray]:
-    """Coordinates relative to the centre, over half the side, as an open grid."""
+    """Coordinates relative to the centre, in half sides, as an open grid."""
     line = np.linspace(-1, 1, size) * (size - 1) / size
     line = np.asarray(line, dtype=np.float64)
     return line[:, None], line[None, :]

@@ -6,7 +6,7 @@ periods per length; intensity has up to twice that. In the pupil, with ``rho`` f
 the axis to 1 at the rim, a point at a distance ``z`` above the focal plane has the
 phase ``2 pi z (sqrt(n^2 - NA^2 rho^2) - n) / wavelength``; spherical aberration adds
 ``W (rho^4 - rho^2)`` and coma ``W (rho^2 - 2/3) rho cos(theta)`` waves, each balanced
-by the best defocus or shift: points stay in place.
+by the best defocus or shift, so that points do not move.
 
 Light comes from many source points, which do not interfere with each other: the
 intensities of their images are summed [1]_. The source fills the pupil up to its radius
@@ -14,9 +14,9 @@ times the coherence factor. For each source point, the phase of directly reflect
 depends on the height alone. Incoherent light is filtered by the autocorrelation of the
 pupil.
 
-A few pupils represent the distances from the focus and the places in the field: their
-weights sum to 1 and multiply the surface before it is filtered. There is no division
-afterwards, so no frequency is above the cut-off.
+A few pupils represent the distances from the focus and the positions in the field:
+their weights sum to 1 and multiply the surface before it is filtered. There is no
+division afterwards, so no frequency is above the cut-off.
 
 A Gaussian has no cut-off: it is the blur of instruments beyond the limit of a lens,
 ``sqrt(1 + (z / D)^2)`` times as wide at a distance ``z``. The light of each depth is
@@ -167,7 +167,7 @@ def _zones(
 def _aberrations(
     options: MicroscopeOptions, y: float, x: float
 ) -> tuple[float, FloatPair]:
-    """Waves of spherical aberration, and of coma along y and x, at a place."""
+    """Waves of spherical aberration, and of coma along y and x, at a position."""
     coma = options.coma_waves
     return options.spherical_waves * (y * y + x * x), (coma * y, coma * x)
 
@@ -328,7 +328,7 @@ def _filter_waves(
     errors: list[tuple[float, FloatPair]],
     options: MicroscopeOptions,
 ) -> Complex:
-    """Filter incoherent light by depth and zone; returns the intensity spectrum."""
+    """Filter incoherent light by depth and field zone; return its spectrum."""
     total = np.zeros(waves.shape[2:], np.complex64)
     for parts, (spherical, coma) in zip(waves, errors, strict=True):
         for part, level in zip(parts, levels, strict=True):

@@ -3,8 +3,8 @@
 The optics are those of `optics`, on the pixels of the mosaic. A mosaic averages frames,
 so its noise is lower where frames overlap, higher at rims brightened by flat-field
 correction, and slightly correlated by resampling; some shading remains. The focus may
-drift across a field, and the lens may leave distortion. A place in a mosaic was imaged
-at one place in the field of the lens, so an image has the same aberration everywhere.
+drift across a field, and the lens may leave distortion. Each part of a mosaic was
+imaged at one position in the field of the lens, so an image has one aberration.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ from napari_semsr.simulation.samples import SampleRanges, random_surface
 from napari_semsr.simulation.sem import sem_contrast
 from napari_semsr.simulation.specimen import Specimen, setting, share
 
-# Options in all model cards that predate the optics, and in some of them.
+# Options in all, and in some, of the model cards that predate the optics.
 _FORMER = {"focused", "defocus_nm"}
 _FORMER_PUPILS = {"pupils", "coherence"}
 _SHADING_NM, _DOSE_NM = 2000.0, 1200.0  # length scale of light and dose; chosen
@@ -117,27 +117,27 @@ class SsumPairOptions(SampleRanges):
 
     @model_validator(mode="after")
     def _seen_by_lenses(self) -> Self:
-        """Refuse apertures that no refractive index of the range allows."""
+        """Raise an error for apertures that no refractive index in the range allows."""
         check_aperture(self.numerical_aperture[1], self.refractive_index[1])
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class RandomLook:
-    """How one image is taken."""
+    """Settings with which one image is taken."""
 
     microscope: MicroscopeOptions  # Optics, focus, wavelength, photons (0 for no noise)
     shading: float = 0.0  # Standard deviation of the remaining shading, as a share
     # Standard deviation of the blur of the noise by resampling
     correlation_px: float = 0.0
     bits: int = 0  # 8 or 12; 0 for no rounding
-    # Place of the image in the field of the lens, ``(y, x)`` over the field's radius;
-    # None for the centre
+    # Position of the image in the field of the lens, ``(y, x)`` over the radius of the
+    # field; None for the centre
     place: FloatPair | None = None
     # Rise of the focus across the field, along y and x
     focus_drift_nm: FloatPair = (0.0, 0.0)
     # Displacement at a corner by radial distortion, and its centre ``(y, x)`` from the
-    # middle of the field, over the field's side
+    # centre of the field, over the field's side
     bending_px: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
@@ -147,7 +147,7 @@ def _random_look(
     options: SsumPairOptions,
     wavelength_nm: float,
 ) -> RandomLook:
-    """Draw how an image is taken."""
+    """Draw the settings of an image."""
     dim, bright = options.photons
     photons = (
         0.0 if dim == 0 else float(np.exp(rng.uniform(np.log(dim), np.log(bright))))
@@ -161,7 +161,7 @@ def _random_look(
     far = ANY_FOCUS if rng.random() < options.any_focus else 1.0
     away = far * focus_depth_nm(microscope) * float(rng.uniform(-1, 1))
     focus = float(surface.height_nm.mean()) - away
-    # places are uniform over the area of the field
+    # positions are uniform over the area of the field
     radius, turn = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
     drift = options.focus_drift_nm * float(rng.random())
     way = rng.uniform(0, 2 * np.pi)
@@ -203,7 +203,7 @@ def _random_optics(
 def _displace(
     image: NDArray[Any], bending_px: tuple[float, float, float]
 ) -> NDArray[Any]:
-    """Distort an image radially; its centre stays in place."""
+    """Distort an image radially; its centre does not move."""
     most, *middle = bending_px
     if most == 0:
         return image
@@ -246,8 +246,8 @@ def _record(
 # Pairs of images of one sample: a superlens mosaic and an SEM image.
 #
 # The grid is that of the simulated scan: a pixel of the mosaic is 20 nm (a camera pixel
-# of 6.5 um over a magnification of 325), and the sample is drawn at half of that, as in
-# `scan`. The SEM image has the pixels of the mosaic (scale 1) or half of them (scale 2,
+# of 6.5 um over a magnification of 325), and the sample has half of that, as in `scan`.
+# The SEM image has the pixels of the mosaic (scale 1) or half of them (scale 2,
 # 10 nm, the pixel of the SEM image that `simulate` writes). In both images the centre
 # of pixel ``i`` is ``(i + 1/2)`` times the pixel size from the border: at scale 2
 # pixels ``2 i`` and ``2 i + 1`` cover pixel ``i``. There is no shift or distortion.
@@ -258,10 +258,10 @@ def _record(
 #
 # Grey levels have no unit: each image is scaled so that its percentiles 0.1 and 99.9
 # are 0 and 1; values outside are not clipped. The levels of an SEM image cannot be
-# inferred from light, so evaluate results after an affine match of grey levels.
+# inferred from optical ones, so evaluate results after an affine match of grey levels.
 
-_FINE = 2  # pixels of the drawn sample per pixel of the mosaic, along an axis; chosen
-"""Pixels of the drawn sample per pixel of the mosaic, along an axis."""
+_FINE = 2  # pixels of the sample per pixel of the mosaic, along an axis; chosen
+"""Pixels of the simulated sample per pixel of the mosaic, along an axis."""
 _VALIDATION_STREAM = 9_600_017
 """First number in the seeds of the validation fields; not to be used in training."""
 _MARGIN = 16  # mosaic pixels around a field, for blur; chosen: 320 nm
@@ -287,7 +287,7 @@ class SsumPair:
     pixel_nm: float  # Pixel of `low`
     scale: int  # Pixels of `high` per pixel of `low`
     kind: str  # Kind of the sample
-    look: RandomLook  # How `low` was taken
+    look: RandomLook  # Settings of `low`
     # (side, side) `low` without noise, shading and rounding, on its scale
     noiseless: Float32Array
     # Standard deviation of the Gaussian with the same half-light radius as a point,

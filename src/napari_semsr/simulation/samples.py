@@ -25,7 +25,7 @@ from napari_semsr.simulation.specimen import (
 )
 
 SAMPLE_KINDS: tuple[str, ...] = (*KINDS, "shapes", "dots")
-"""Kinds of `draw_object`; scattered bars, discs and rings; rows of raised dots."""
+"""Kinds of samples: those of `draw_object`, scattered shapes, rows of raised dots."""
 HELD_OUT_SEED = 2**31
 """First seed of the samples that are never used in training."""
 Form = Callable[[float, float, np.random.Generator], tuple[Distance, float]]
@@ -42,7 +42,7 @@ _ON_GROUND = ("shapes", "dots")  # raised features on bare, slightly rough groun
 _SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays; chosen
 _STEEPEST = 1.0  # relief over the pitch; chosen: real samples are hardly steeper
 _MOST_CHANGES = 32  # per field; chosen: about five on a patch of 2.5 um
-_CANDIDATES = 12  # places tried to remove an object; chosen: most contain one
+_CANDIDATES = 12  # positions tried to remove an object; chosen: most contain one
 
 
 class SampleRanges(Options):
@@ -59,7 +59,7 @@ class SampleRanges(Options):
         (40.0, 250.0), "height of features in nm, drawn log-uniformly"
     )
     sidewall_nm: FloatPair = setting((8.0, 18.0), "width of sidewalls in nm")
-    disorder: FloatPair = setting((0.0, 0.5), "random variation of edges and places")
+    disorder: FloatPair = setting((0.0, 0.5), "random variation of edges and positions")
     angle_deg: FloatPair = setting((0.0, 180.0), "turn")
     shape_nm: FloatPair = setting((45.0, 350.0), "width of scattered shapes in nm")
     joined: float = share(0.35, "share of fields with two adjacent samples")
@@ -238,7 +238,7 @@ def _change(
     ranges: SampleRanges,
     rng: np.random.Generator,
 ) -> None:
-    """Add and remove objects at random places, in place."""
+    """Add and remove objects at random positions, in place."""
     for _ in range(1 + int(rng.integers(_MOST_CHANGES))):
         width = _log_uniform(ranges.shape_nm, rng)
         if rng.random() < 0.5:

@@ -52,13 +52,13 @@ from napari_semsr.simulation.specimen import (
 # The scene is imaged first and then sampled. It is the cubic spline through its fine
 # pixels: a continuous function, of which frames are exact samples at their true
 # positions. Once imaged, it has no detail beyond the sampling of a frame. Aberrations
-# depend on the place in the field: with them the part of each frame is imaged
+# depend on the position in the field: with them the part of each frame is imaged
 # separately, and the whole scene as at the centre of a field.
 #
 # Coordinates are frame pixels: pixel centres are integers, and (0, 0) is the nominal
 # top-left pixel of the first frame.
 
-# width of a point, in frame pixels, for images without a pixel size; chosen
+# chosen: an optical image sampled about as finely as usual
 _IMAGE_FWHM_PX = 3.0
 """Width of a point, in frame pixels, for an image without a pixel size."""
 _OBLONG = 0.01  # of a pixel; chosen: cut-offs are then correct to half a percent
@@ -197,7 +197,7 @@ class Scene:
     def seen_with(
         self, options: MicroscopeOptions, place: Place | None = None
     ) -> "Scene":
-        """Image the same sample again with other optics, or at a place in the field."""
+        """Image the same sample with other optics, or at a position in the field."""
         height = None if self.surface is None else self.surface.height_nm
         image = image_of(
             self.sharp,
@@ -338,7 +338,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
 
     @property
     def frame_order(self) -> FrameOrder:
-        """The order under its name in an acquisition."""
+        """The order, by its name in an acquisition."""
         return "row" if self.order == "raster" else self.order
 
     illumination_drift: float = setting(
@@ -348,7 +348,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         lt=1,
     )
     bad_frames: int = setting(
-        0, "number of frames that are blank or show another place", ge=0
+        0, "number of frames that are blank or show another area", ge=0
     )
     focus_drift_nm: float = setting(
         0.0, "drift of the focal plane over the scan, upwards, in nm"
@@ -454,8 +454,8 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
     def fit_binning(self, shape: tuple[int, ...]) -> float:
         """Choose the number of image pixels per frame pixel, for an image of a shape.
 
-        ``image_binning`` if set, else 1 if the image is large enough, else the largest
-        value that fits the scan into the image, at least 0.25.
+        ``image_binning`` if set, otherwise 1 if the image is large enough, or the
+        largest value that fits the scan into the image, at least 0.25.
         """
         if self.image_binning is not None:
             return self.image_binning
@@ -464,7 +464,7 @@ class ScanOptions(MicroscopeOptions, ObjectOptions):
         return 1.0 if fit >= 1 else max(0.25, float(np.floor(fit * 1000) / 1000))
 
     def rng(self, purpose: Stream, index: int = 0) -> np.random.Generator:
-        """Random generator for one purpose, and for one frame or other number of it."""
+        """Return the random generator for one purpose, and one frame or other index."""
         key = [self.seed, 3, int(purpose), index]
         if purpose in _NOISE and self.noise_seed:
             key.append(self.noise_seed)
@@ -556,7 +556,7 @@ class Scan(ScanPlan):
 
     @property
     def middle(self) -> int:
-        """Number of the frame nearest to the centre of the scan."""
+        """Index of the frame nearest to the centre of the scan."""
         low, high = self.nominal_px.min(axis=0), self.nominal_px.max(axis=0)
         off = self.nominal_px - (low + high) / 2
         return int(np.argmin(np.hypot(off[:, 0], off[:, 1])))
@@ -716,7 +716,7 @@ def _light_of(
     index: int,
     options: ScanOptions,
 ) -> FloatArray:
-    """Reflectance in a frame: of its own place, of another, or none."""
+    """Reflectance in a frame: of its own area, of another one, or none."""
     kind = plan.bad.get(index)
     if kind == "blank":
         return np.zeros((options.frame_px, options.frame_px))
@@ -726,7 +726,7 @@ def _light_of(
     rng = options.rng(Stream.FOREIGN, index)
     low, high = plan.true_px.min(axis=0), plan.true_px.max(axis=0)
     elsewhere = clean_frame(scene, coefficients, rng.uniform(low, high), options)
-    return elsewhere[::-1].T  # mirrored: matches no place
+    return elsewhere[::-1].T  # mirrored: matches no area
 
 
 def simulate_scan(
@@ -734,7 +734,7 @@ def simulate_scan(
 ) -> Job[Scan]:
     """Simulate a scan of a sample or an image (Y, X), by default of the phantom."""
     count = options.frames
-    yield Progress(0, count + 1, "drawing the sample")
+    yield Progress(0, count + 1, "simulating the sample")
     plan = plan_scan(options)
     scene, pixel = _make_scene(source, options)
     coefficients = scene.coefficients()

@@ -1,7 +1,7 @@
-"""Scanning electron microscope: SEM images of the surfaces that light images.
+"""Scanning electron microscope: SEM images of surfaces seen by an optical microscope.
 
-The contrast differs from that of light. More secondary electrons leave a slope than a
-plane (bright edges), fewer leave a depression (shadows at the foot of walls and in
+The contrast is not that of an optical image. More secondary electrons leave a slope
+than a plane (bright edges), fewer leave a depression (shadows at the foot of walls and
 pits), and their number depends on the material; there is no interference. The probe is
 a few nanometres wide and has such a small convergence angle that its width hardly
 changes with height: the depth of field is hundreds of times that of the microsphere.

@@ -63,8 +63,8 @@ class ObjectOptions(Options):
     angle_deg: float = setting(0.0, "rotation of a grating, lattice or disc")
     disorder: float = share(
         0.0,
-        "random variation of edges and places of a grating, lattice or packing, over "
-        "a quarter of the pitch",
+        "random variation of edges and positions of a grating, lattice or packing, "
+        "over a quarter of the pitch",
     )
     packing: Literal["random", "hexagonal"] = setting(
         "random", "arrangement of particles"
@@ -76,7 +76,7 @@ class ObjectOptions(Options):
 class Specimen:
     """A simulated sample."""
 
-    height_nm: Float32Array  # (Y, X) Height above the lowest place, 0 or more
+    height_nm: Float32Array  # (Y, X) Height above the lowest point, 0 or more
     # (Y, X) Share of the second material (lines, metal, particles) in [0, 1]
     material: Float32Array
     pixel_nm: float  # Side of a pixel
@@ -88,7 +88,7 @@ class _Sizes:
     pitch_nm: float  # Period, or typical distance of features
     relief_nm: float  # Height or depth of features
     angle: float  # Rotation in radians
-    disorder_nm: float  # Standard deviation of edges and places
+    disorder_nm: float  # Standard deviation of edges and positions
     hexagonal: bool  # Particles packed in a lattice instead of scattered
 
 
@@ -208,7 +208,7 @@ def _particles(canvas: Canvas, sizes: _Sizes, rng: np.random.Generator) -> _Maps
 def _strewn(
     canvas: Canvas, pitch: float, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Random places; of two overlapping spheres the later one is omitted."""
+    """Random positions; of two overlapping spheres the later one is omitted."""
     height, width = canvas.extent_nm
     count = int(1.1 * (height + 2 * pitch) * (width + 2 * pitch) / pitch**2) + 1
     centres = rng.uniform(-pitch, [height + pitch, width + pitch], (count, 2))

@@ -2,8 +2,9 @@
 
 Another instrument has another pixel size and another field; the sample on its stage is
 rotated and may be mirrored. While the view is scanned row by row, the sample drifts,
-and the field of the beam is distorted. One map from places in the view to places in the
-scan describes all of this, and the view is sampled with it: the ground truth is exact.
+and the field of the beam is distorted. One map from positions in the view to those in
+the scan describes all of this, and the view is sampled with it: the ground truth is
+exact.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ _FINER = 0.8  # pixel of a view over that of the scene; chosen: pixel grids diff
 _FIELD = 0.75  # share of the scene that a view shows; chosen
 _LEAST_FIELD = 0.1  # smallest share that is accepted as a view; chosen
 _KNOTS = 4  # spline intervals of a bending across a view, on each axis; chosen
-_LOOKS = 64  # places along a side where a bending is measured; chosen
+_LOOKS = 64  # points along a side where a bending is measured; chosen
 _LEAST_AREA = 0.5  # smallest local area; below, a bending nearly folds; chosen
 _BAND = 256  # rows sampled at once; chosen: limits the memory
 
@@ -82,7 +83,7 @@ class ViewOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """An SEM image on its own axes, and its place in the scan."""
+    """An SEM image on its own axes, and its position in the scan."""
 
     image: NDArray[np.uint8]  # (Y, X)
     pixel_nm: float
@@ -154,7 +155,7 @@ def _frame_nm(scan: Scan) -> float:
 def _place(
     scan: Scan, options: ViewOptions, shape: IntPair, pixel: float
 ) -> Affine | Elastic:
-    """Draw the place of a view: centre, rotation and drift, then bending."""
+    """Draw the position of a view: centre, rotation and drift, then bending."""
     low, high = _area(scan)
     off, way = (scan.options.rng(Stream.VIEW, index) for index in (0, 1))
     goal = (low + high) / 2
@@ -176,7 +177,7 @@ def _place(
 
 
 def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bending:
-    """Draw a smooth displacement of some places (Y, X, 2) in the scan's plane."""
+    """Draw a smooth displacement of some positions (Y, X, 2) in the scan's plane."""
     low, high = places.min(axis=(0, 1)), places.max(axis=(0, 1))
     spacing = (high - low) / _KNOTS
     (y, x), (down, across) = (low - spacing).tolist(), spacing.tolist()
@@ -201,7 +202,7 @@ def _draw(
     pixel: float,
     transform: Affine | Elastic,
 ) -> FloatArray:
-    """Sample the emission at the place of each pixel of a view."""
+    """Sample the emission at the position of each pixel of a view."""
     smooth = ndimage.spline_filter(contrast, order=3, output=np.float32)
     image = np.empty(shape)
     columns = np.arange(shape[1]) * pixel

@@ -1,7 +1,7 @@
-"""Frames that few joints connect to the others, and frames that none connects.
+"""Frames that few overlaps connect to the others, and frames that none connects.
 
-No loop of joints can contradict a joint that is the only connection of some frames, and
-a loop may have outvoted other overlaps: on a sample with repeating detail both may be
+No loop of overlaps can contradict an overlap that is the only connection of some
+frames, and a loop may have overruled others: on a sample with repeating detail both may
 off by a period. Here all overlaps across such a cut are compared together, at each
 position where they correlate above chance. At the right position they share all of
 their detail, a period away only what repeats. If that does not decide, the stage does,
@@ -37,7 +37,7 @@ from napari_semsr.stitching.solution import fit_stage
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import holding_joints, in_loops
 
-_BY_CHANCE = 1e-3  # probability that the stage decides wrongly; chosen as for joints
+_BY_CHANCE = 1e-3  # probability that the stage decides wrongly; chosen as for pairs
 _NEAR = 3.0  # standard deviations of the stage; chosen: one position in 100 is beyond
 
 
@@ -48,7 +48,7 @@ class JointPlace:
     move: IntPair  # Displacement from the expected position, in px
     score: float  # Score of all overlaps as if they were one
     fit: float  # Inverse hyperbolic tangent of their coefficient (Fisher's z)
-    doubt: float  # Standard deviation of it
+    doubt: float  # Standard deviation of `fit`
 
 
 def joint_place(
@@ -83,7 +83,7 @@ def compare_places(
 
     `positions` (N, 2): of the group and of the frames it is compared with, NaN for
     others; moves are searched within `reach` of the move `centre`; `is_placed`: whether
-    staying in place is tried too; `proposals`: further moves to try. Empty without an
+    no move is tried as well; `proposals`: further moves to try. Empty without an
     overlap.
     """
     moved_positions = positions.copy()
@@ -193,13 +193,13 @@ def expected_places(
     deviation in px along each axis; infinite if it cannot be estimated from so few
     frames.
     """
-    # frames known to be elsewhere than stated do not show the axes
+    # frames known to be elsewhere than stated do not determine the axes
     rest = [index for index in rest if index not in state.strays]
     others = np.full_like(state.positions, np.nan)
     others[rest] = state.positions[rest]
     stage = fit_stage(state.nominal, others, state.options.stage_model)
     members = state.nominal[list(group)]
-    if stage is None or state.matches:  # these have placed the frames already
+    if stage is None or state.matches:  # these have already placed the frames
         return np.full_like(members, np.nan), np.inf
     places = stage.predict(members)
     have = state.nominal[rest]
@@ -220,8 +220,8 @@ def expected_places(
 def check_bridges(state: State) -> Job[bool]:
     """Check doubtful connections between frames by all overlaps across them.
 
-    Doubtful are each joint that no loop confirms, and the joints that separate frames
-    which other pairs would move. Moves frames to where all of these overlaps fit
+    A shift that no loop confirms is doubtful, and so are the shifts that separate
+    frames which other pairs would move. Moves frames to where all of these overlaps fit
     better, and removes frames whose position neither images nor stage can decide.
     Returns whether any frame changed.
     """
@@ -262,9 +262,9 @@ _Cut = tuple[list[list[int]], list[IntPair]]
 
 
 def _contradicted_cuts(state: State) -> list[_Cut]:
-    """Find the joints that separate frames which other pairs would move.
+    """Find the overlaps that separate frames which other pairs would move.
 
-    Pairs that would move frames by the same step are taken together: the joints of
+    Pairs that would move frames by the same step are taken together: the overlaps of
     least weight that separate all of their first from all of their second frames are in
     doubt (a minimum cut). Yields the frames on both sides, the smaller side first, and
     its moves.
@@ -319,7 +319,7 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
 def minimum_cut(
     count: int, joints: Sequence[Joint], ends: tuple[set[int], set[int]]
 ) -> BoolArray:
-    """Find the frames, (N,), on the second side of the minimum cut of the joints."""
+    """Find the frames, (N,), on the second side of the minimum cut of the overlaps."""
     rows = [(j.first, j.second, 1 + round(j.weight)) for j in joints]
     rows += [(b, a, weight) for a, b, weight in rows]
     much = sum(weight for *_, weight in rows)
@@ -360,11 +360,11 @@ def _check_cut(
     )
     if proposals and any(place.move == (0, 0) for place in places_found):
         return (
-            False  # the residual of the joints that connect them is the finer measure
+            False  # the residual of the overlaps that connect them is the finer measure
         )
     best = nearest_place(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
-    # a previous cut may have removed other frames with joints
+    # a previous cut may have removed other frames with overlaps
     placed = set(np.flatnonzero(state.has_place).tolist())
     across = [
         j

@@ -7,7 +7,7 @@ their positions, so that only what moved is fused again.
 The images decide which frames a correction moves. After an overlap is struck, a frame
 moves to where its other overlaps fit clearly better, if there is such a position. A
 join that contradicts the solution moves the one of its frames, or of the groups on
-either side of the weakest joints between them, that fits better after the move; the
+either side of the weakest overlaps between them, that fits better after the move; the
 second frame if neither does. A placed frame moves only with the frames that it alone
 connects.
 """
@@ -74,7 +74,7 @@ _NAMES = 3  # frames named in a message; chosen: it stays readable
 _LOSS_REASON = "no remaining overlap connects it"
 _LEAST_MOVE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
 _STILL = 0.02  # px; chosen: a tenth of the usual error of a mosaic
-_SWEEPS = 4  # chosen: pairs settle in two or three from a pixel
+_SWEEPS = 4  # chosen: pairs settle in two or three from an error of a pixel
 _CONVERGENCE = 1e-3  # px; as for the refinement of all positions
 _JOIN_WEIGHT = 1e3  # of the median information; chosen: a join outweighs all overlaps
 _HOLD = 1e6  # the same for a placed frame, which no join moves
@@ -99,7 +99,7 @@ class _ByHand:
 
 
 def check_corrections(corrections: Corrections, acquisition: Acquisition) -> None:
-    """Refuse corrections that do not fit the frames of a scan.
+    """Raise an error if corrections do not fit the frames of a scan.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def _number_frames(corrections: Corrections, acquisition: Acquisition) -> _ByHan
     dropped_frames = frozenset(numbers(*corrections.drop))
     if len(index_of) - len(dropped_frames) < 2:
         msg = (
-            f"Corrections must leave two frames at least, got {len(dropped_frames)} to "
+            f"Corrections must leave at least two frames, got {len(dropped_frames)} to "
             "drop."
         )
         raise OptionError(msg, code="too-few-frames")
@@ -196,7 +196,7 @@ class _Solver:
     state: State  # copy of the solved state
     hand: _ByHand
     before: FloatArray  # (N, 2) solved corners, NaN for frames without a position
-    # shifts of the joints in use: position of the second frame minus the first
+    # pairwise shifts in use: position of the second frame minus the first
     used: dict[IntPair, FloatArray]
     pedestal: float  # Of the mosaic
     positions: FloatArray = field(init=False)  # (N, 2)
@@ -248,10 +248,10 @@ class _Solver:
         return [pair for pair in self._overlapping[1] if pair not in by_hand]
 
     def ties(self) -> list[Joint]:
-        """List the joints that fit the current positions, and manual ones."""
+        """List the shifts that fit the current positions, and manual ones."""
         state, ties = self.state, []
         for pair in self.free:
-            # frames without a joint are connected by all of their pairs together
+            # frames without an accepted shift are connected by all pairs together
             together = state.is_nominal or state.rescued & set(pair)
             is_known = pair in self.used or together
             if is_known and self.distance_moved(pair) < TOLERANCE_PX:
@@ -511,7 +511,7 @@ class _Solver:
     def _steps(
         self, shifts: Sequence[LinearisedShift]
     ) -> tuple[FloatArray, sparse.csc_array]:
-        """Solve for the next steps of all frames, (N, 2); return the matrix too."""
+        """Solve for position updates of all frames, (N, 2); also return the matrix."""
         count, hand = len(self.positions), self.hand
         has_place = self.has_place
         traces = [np.trace(item.information) / 2 for item in shifts] or [1.0]
@@ -657,7 +657,7 @@ def _remaining(state: State, solver: _Solver) -> float:
 
 
 def _list_joints(state: State, solver: _Solver) -> None:
-    """List the joints on which the corrected positions rest."""
+    """List the pairwise shifts on which the corrected positions are based."""
     hand = solver.hand
     joints = [
         Joint(*pair, (float(y), float(x)), _JOIN_WEIGHT)

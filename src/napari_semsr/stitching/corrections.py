@@ -67,14 +67,14 @@ class Corrections(Options):
         misfit = self._misfit()
         if misfit > _CONTRADICTS:
             msg = (
-                f"places and joins contradict each other by {misfit:.3g} px: "
-                "give only those that are right"
+                f"placed frames and joins contradict each other by {misfit:.3g} px: "
+                "keep only those that are right"
             )
             raise ValueError(msg)
         return self
 
     def _misfit(self) -> float:
-        """Compute the largest misfit between places and joins, in px."""
+        """Compute the largest misfit between placed frames and joins, in px."""
         names = sorted(self.names)
         rows, values = [], []
         for item in self.join:

@@ -1,7 +1,7 @@
 """Placement of frames without positions or grid, by their images alone.
 
 Every pair is correlated at low resolution, and its best peaks are refined. Starting
-from the surest joint, a frame is added where most joints place it, but only if it then
+from the surest shift, a frame is added where most shifts place it, but only if it then
 agrees with all frames that it would overlap: a chance match of one pair contradicts the
 others.
 """
@@ -72,7 +72,7 @@ class Agreement:
 
     @property
     def noise(self) -> float:
-        """Noise power of a pixel: median of what the pairs leave."""
+        """Noise power of a pixel: median of the pairs' residuals."""
         left = (self.power - self.common) / np.maximum(self.pixels, 1)
         return min(float(np.median(left)) if len(left) else 0.0, self.most_noise)
 
@@ -161,16 +161,16 @@ def discover(
 ) -> FloatArray:
     """Find rough positions if neither positions nor a grid are known.
 
-    `joints`: of `match_frames`; `noise`: noise power of a band-passed pixel. Positions
-    are top-left corners in px, (N, 2), NaN for frames that do not fit the largest
-    group.
+    `joints`: from `match_frames`; `noise`: noise power of a band-passed pixel.
+    Positions are top-left corners in px, (N, 2), NaN for frames that do not fit the
+    largest group.
     """
     count = len(frames.acquisition)
     places = grow(count, joints, partial(_shared_detail, frames, noise))
     if not np.isfinite(places).any():
         msg = (
             f"{count} frames without positions must overlap to be placed, but no two "
-            "of them fit: give positions or a grid."
+            "of them fit: pass positions or a grid."
         )
         raise UnplacedError(
             msg, likely_grids(frames.acquisition, joints), code="no-overlap"
@@ -189,15 +189,15 @@ def discover(
     ]
     if 2 * sum(np.abs(joint.shift).max() < _STILL_PX for joint in strong) > len(strong):
         msg = (
-            "Frames match best with their own pixels on each other, as by dust, a "
-            "scratch or a data bar that all of them show: give positions or a grid, "
+            "Frames match best without any shift, because of dust, a "
+            "scratch or a data bar that all of them show: pass positions or a grid, "
             "and an image of the flat field that shows it."
         )
         raise UnplacedError(msg, (), code="fixed-pattern")
     if len(sure) < _AGREE * len(strong):
         msg = (
             "Frames without positions need detail that occurs once, but of "
-            f"{len(strong)} strong matches between them only {len(sure)} agree: give "
+            f"{len(strong)} strong matches between them only {len(sure)} agree: pass "
             "positions or a grid."
         )
         raise UnplacedError(
@@ -215,7 +215,7 @@ def _shared_detail(
     place: FloatArray,
     positions: FloatArray,
 ) -> float:
-    """Return the share of detail that placed frames also show; 0 without any."""
+    """Return the share of detail that placed frames also show; 0 if there is none."""
     total = np.zeros(3)
     for other in np.flatnonzero(np.isfinite(positions[:, 0])):
         shift = np.round(place - positions[other])
@@ -285,7 +285,7 @@ def _more_placed(
 def _proposals(
     joints: Sequence[Joint], positions: FloatArray
 ) -> list[tuple[float, int, FloatArray]]:
-    """List positions that joints propose for unplaced frames, best supported first."""
+    """List positions that shifts propose for unplaced frames, best supported first."""
     has_place = np.isfinite(positions[:, 0])
     wanted_places: dict[int, list[tuple[FloatArray, float]]] = {}
     for joint in joints:

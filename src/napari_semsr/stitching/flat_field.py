@@ -92,7 +92,7 @@ def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
 
 
 def _dark_levels(frames: NDArray[Any]) -> FloatArray:
-    """Return the mean of each frame's darkest blocks, (N,), if without signal, else 0.
+    """Return the mean of each frame's darkest blocks, (N,), or 0 if they have signal.
 
     Except for noise, a block without signal has the same mean in every frame, or the
     same as the other blocks without signal of its frame; a block with signal varies far
@@ -119,7 +119,7 @@ def _dark_levels(frames: NDArray[Any]) -> FloatArray:
         return none + common if common < 0.5 * high else none
     own = means - np.nanmedian(means[:, level <= low], axis=1)[:, None, None]
     unlit = _unlit(own, noise)
-    # a lit corner is darkest in few places, the area outside a field surrounds it
+    # a lit corner is darkest in few blocks, the area outside a field surrounds it
     if not _LEAST_UNLIT <= unlit.mean() < 0.5:
         return none
     spread = 1.4826 * np.nanmedian(np.abs(own - np.nanmedian(own, axis=0)), axis=0)
@@ -246,7 +246,7 @@ def _parabolas(log: FloatArray, counts: FloatArray, end: int) -> FloatArray:
 def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
     """Find the centre ``(y, x)`` in px about which a frame is most nearly round.
 
-    `typical` (Y, X). The second value is the misfit relative to that about the middle.
+    `typical` (Y, X). The second value is the misfit relative to that about the centre.
     """
     small = _block_means(ndimage.gaussian_filter(typical, 2)[None], 4)[0]
     small = small / max(float(np.quantile(small, 0.95)), 1e-12)
@@ -277,13 +277,13 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
     return (float(centre[0]), float(centre[1])), gain
 
 
-# Dust on the sphere, scratches, hot pixels: detail that all frames have at one place.
+# Dust on the sphere, scratches, hot pixels: detail at one position of all frames.
 #
 # Computed as the median over the frames of each pixel relative to its surroundings. The
 # sample differs from frame to frame and adds the error of a median. Relative to narrow
 # surroundings a speck stands out, relative to wide ones it is complete.
 
-_LEAST_FRAMES = 8  # chosen: at one place the sample is in fewer than half of them
+_LEAST_FRAMES = 8  # chosen: at one position the sample is in fewer than half of them
 _MOST_FRAMES = 24  # chosen: more take time, relevant specks stand out from these
 _NARROW_PX = 13  # chosen: as wide as the coarser Gaussian of the band-pass, 5 px
 _WIDE = 0.3  # share of a frame's shorter side; chosen: specks are smaller
@@ -322,7 +322,7 @@ def _median(stack: Float32Array) -> Float32Array:
 
 
 def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Array:
-    """Compute the sensitivity, (Y, X), missing in a smooth flat field: 1 but in specks.
+    """Compute the sensitivity, (Y, X), missing in a smooth flat field; 1 off specks.
 
     `frames` (N, Y, X) are divided by that flat field.
     """
@@ -351,7 +351,7 @@ def first_flat(
     *,
     is_centred: bool = False,
 ) -> FlatField:
-    """Estimate flat field and dark level of some frames, before any has a place.
+    """Estimate flat field and dark level of some frames, before any has a position.
 
     `is_centred`: centred on the frame, wherever the frames are brightest.
     """
@@ -381,7 +381,7 @@ def first_flat(
 #
 # Three unconstrained even powers of the distance from the field's centre, and cubic
 # B-splines on a grid, kept small and smooth by a prior. Overlaps do not reach the
-# middle of a frame: there the even powers, fitted where frames overlap, are
+# centre of a frame: there the even powers, fitted where frames overlap, are
 # extrapolated.
 
 # Inverse standard deviations of the splines' second differences and of themselves, as
@@ -408,7 +408,7 @@ class SurfaceBasis:
         self.centre = middle if centre is None else centre
 
     def at(self, place: FloatArray) -> FloatArray:
-        """Evaluate all functions, (M, F), at places ``(y, x)`` in px, (M, 2)."""
+        """Evaluate all functions, (M, F), at positions ``(y, x)`` in px, (M, 2)."""
         if not self.knots:
             return self._radial(place)
         rows = self._axis(place[:, 0], self.shape[0])

@@ -43,7 +43,7 @@ from napari_semsr.stitching.refine import refine
 from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
 
-_REACH = 0.1  # share of a frame, at least 16 px; chosen: as the first search for joints
+_REACH = 0.1  # share of a frame, at least 16 px; chosen: as in the first search
 _LEAST_REACH = 16
 _NEARLY = 0.9  # of the best score; chosen: among periods, the smallest shift
 # Measured on focal series of circuits, particles, pits and fractures: between frames of
@@ -180,7 +180,7 @@ class FocusPlan:
 def _detail(
     image: Float32Array, usable: NDArray[np.bool_]
 ) -> tuple[Float32Array, Float32Array]:
-    """Compute the energy of the detail around each pixel, and the part of noise."""
+    """Compute the energy of detail around each pixel, and its part due to noise."""
     cover = usable.astype(np.float32)
     without_gaps = np.where(usable, image, np.float32(0))
 
@@ -220,7 +220,7 @@ def _peak(energy: Float32Array, z_nm: FloatArray) -> Float32Array:
         for at in (middle - 1, middle, middle + 1)
     )
     low, high = z_nm[middle - 1] - z_nm[middle], z_nm[middle + 1] - z_nm[middle]
-    # parabola a u^2 + b u through the three, u relative to the middle one
+    # parabola a u^2 + b u through the three, u relative to the central one
     a = ((above - here) / high - (below - here) / low) / (high - low)
     b = (above - here) / high - a * high
     falling = a < 0
@@ -319,7 +319,7 @@ def _shifts(
     first_places: FloatArray,
     threshold: float,
 ) -> FloatArray:
-    """Find the shift of each frame of a height from that of another; NaN if not sure.
+    """Find the shift of each frame of a height from that of another; NaN if uncertain.
 
     `first_places` (N, 2), corners of the other height's frames; `threshold`: score that
     chance does not reach.

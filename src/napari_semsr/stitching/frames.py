@@ -39,7 +39,7 @@ _ROUNDING = 1e-6  # share of a grey value: rounding of float32 in both filters
 FINE_NOISE = 0.64
 # Frames whose noise and grain are measured; chosen: median and mean are steady enough.
 _SAMPLE = 16
-# Immerkaer (1996): a plane gives 0, white noise 6 times its deviation.
+# Immerkaer (1996): a plane gives 0, white noise 6 times its standard deviation.
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])
 
 
@@ -52,7 +52,7 @@ with less ringing than four.
 
 
 def whole_frame(raw: NDArray[Any]) -> tuple[Float32Array, BoolArray]:
-    """Fill the holes of a frame by the nearest pixels; return also the mask."""
+    """Fill the holes of a frame with the nearest pixels; also return the mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
     if not finite.all():
@@ -122,8 +122,8 @@ def _image_at(image: Float32Array, places: FloatArray) -> Float32Array:
 
 
 def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
-    """Interpolate a weight at other places, (2, Y, X)."""
-    # a place is valid only if all of its source pixels are
+    """Interpolate a weight at other positions, (2, Y, X)."""
+    # a position is valid only if all of its source pixels are
     around = ndimage.minimum_filter(weight, 3, mode="constant")
     weights = ndimage.map_coordinates(around, places, order=1)
     # chosen: less is a remainder of interpolation outside the frame
@@ -131,7 +131,7 @@ def _weight_at(weight: Float32Array, places: FloatArray) -> Float32Array:
 
 
 def _mask_at(mask: BoolArray, places: FloatArray) -> BoolArray:
-    """Evaluate a mask at other places, (2, Y, X), by nearest pixel."""
+    """Evaluate a mask at other positions, (2, Y, X), by nearest pixel."""
     if not mask.any():
         return mask
     return np.asarray(ndimage.map_coordinates(mask, places, order=0))
@@ -147,7 +147,7 @@ class CorrectedFrames:
 
     Corrects `gains` (N,) and `offsets` (N,), in grey values above the dark level, of
     each frame; `rotations` (N, 2), rotation in radians and relative scale minus 1 of
-    each frame; and the `distortion` of the field about `centre_px` from the middle of
+    each frame; and the `distortion` of the field about `centre_px` from the centre of
     the frame (`napari_semsr.core.distort`).
     """
 
@@ -235,7 +235,7 @@ class CorrectedFrames:
         )
 
     def _turn_places(self, index: int) -> FloatArray:
-        """Compute places, (2, Y, X), rotated and scaled about the centre of a frame."""
+        """Compute positions, (2, Y, X), rotated and scaled about a frame's centre."""
         turn, scale = self.rotations[index]
         matrix = (1 + scale) * np.array(
             [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
@@ -247,7 +247,7 @@ class CorrectedFrames:
         return np.asarray(turned_places)
 
     def _undistort(self, places: FloatArray) -> FloatArray:
-        """Compute the pixels that show these places, (2, …), of undistorted frames."""
+        """Compute the pixels that show positions, (2, …), of undistorted frames."""
         if not self.distortion:
             return places
         y, x = undistort(
@@ -257,11 +257,11 @@ class CorrectedFrames:
             self.distortion,
             centre=self.centre_px,
         )
-        # places that no pixel shows are outside the frame
+        # positions that no pixel shows are outside the frame
         return np.nan_to_num(np.stack([y, x]), nan=-2.0)
 
     def raw_places(self, places: FloatArray) -> FloatArray:
-        """Compute the pixels of the raw frames that show these places, (M, 2)."""
+        """Compute the pixels of the raw frames that show these positions, (M, 2)."""
         return self._undistort(places.T).T
 
     def stretch(self) -> tuple[Float32Array, Float32Array]:

@@ -130,7 +130,7 @@ class FusionPlan:
     def _part(
         self, index: int, box: Box
     ) -> tuple[tuple[slice, slice], Float32Array, Float32Array] | None:
-        """Return one frame on the grid of a rectangle: place, grey values, weights."""
+        """Return one frame on the grid of a rectangle: box, grey values, weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
         frame = Box.of(self.prepared.frame_shape, (int(corner[0]), int(corner[1])))
@@ -172,7 +172,7 @@ def plan_fusion(
     options = StitchOptions() if options is None else options
     if len(acquisition) != len(solution.positions_px):
         msg = (
-            f"The solution must be of these {len(acquisition)} frames, but holds "
+            f"The solution must belong to these {len(acquisition)} frames, but holds "
             f"{len(solution.positions_px)} positions."
         )
         raise RegistrationError(msg, code="solution-of-other-scan")

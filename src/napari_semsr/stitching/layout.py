@@ -64,16 +64,16 @@ class Joint:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Positions from joints that agree."""
+    """Positions from pairwise shifts that agree."""
 
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
     positions: FloatArray
-    joints: tuple[Joint, ...]  # joints that were kept
-    dropped: tuple[Joint, ...]  # joints that disagreed
+    joints: tuple[Joint, ...]  # shifts that were kept
+    dropped: tuple[Joint, ...]  # shifts that disagreed
 
 
 def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
-    """Label the groups of frames that joints connect, (N,), the largest 0."""
+    """Label the groups of frames that shifts connect, (N,), the largest 0."""
     first = [joint.first for joint in joints]
     second = [joint.second for joint in joints]
     graph = sparse.coo_array((np.ones(len(joints)), (first, second)), (count, count))
@@ -140,7 +140,7 @@ class ChanceLevel:
     """Distribution of the score of unrelated frames of one scan.
 
     The evidence of a peak, half of its squared score, exceeds `least` at `WINDOWS`
-    places among `shifts`, and becomes rarer beyond it by an exponential tail (of a
+    positions among `shifts`, and becomes rarer beyond it by an exponential tail (of a
     normal deviate with a slope of 1).
     """
 
@@ -266,11 +266,11 @@ def repeats_itself(item: Candidates) -> bool:
     )
 
 
-# Share of joints that fit all along a line, above which joints are not trusted; chosen:
-# an edge across an overlap or two of a real scan is left to the other joints.
+# Share of overlaps that fit all along a line, above which none is trusted; chosen:
+# an edge across an overlap or two of a real scan is left to the other overlaps.
 LINES = 0.3
 MOSTLY = 0.3
-"""Share of ambiguous joints from which a sample counts as periodic; chosen."""
+"""Share of ambiguous overlaps from which a sample counts as periodic; chosen."""
 ALONG_LINES = (
     "The overlaps contain lines of one direction, along which they fit anywhere: "
 )
@@ -318,7 +318,7 @@ class ShiftChoice:
 def _left(
     frames: CorrectedFrames, pair: IntPair, shift: FloatArray
 ) -> tuple[FloatArray, float, float] | None:
-    """Refine one shift by its pair alone: shift, residual variance, its deviation."""
+    """Refine one shift by its pair alone: shift, residual variance and its error."""
     shift = shift.astype(float)
     result = None
     for _ in range(_ROUNDS):
@@ -387,7 +387,7 @@ def are_rivals(item: Candidates, threshold: float) -> BoolArray:
 def _weigh(
     frames: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
-    """Weigh the candidates of a pair by their residuals."""
+    """Weight the candidates of a pair by their residuals."""
     shifts = item.shifts[are_rivals(item, threshold)][:_MOST_CANDIDATES]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
@@ -399,9 +399,9 @@ def _weigh(
 def weigh_shifts(
     frames: CorrectedFrames, pair: IntPair, shifts: NDArray[np.int64], weight: float
 ) -> ShiftChoice:
-    """Weigh shifts of a pair, (K, 2), the most likely first, by their residuals.
+    """Weight candidate shifts of a pair, (K, 2), best first, by their residuals.
 
-    Shifts whose overlap is too small to be weighed count as possible.
+    Shifts whose overlap is too small for a residual count as possible.
     """
     rows = [_left(frames, pair, shift) for shift in shifts] if len(shifts) > 1 else []
     is_sound = [row is not None and np.isfinite(row[1]) for row in rows]
@@ -445,7 +445,7 @@ def lay_out(
     is_periodic: bool,
     is_stated: bool,
 ) -> Job[tuple[Layout, set[IntPair]]]:
-    """Join frames by their pairs: return positions, and pairs that allow another shift.
+    """Place frames by their pairs; also return the pairs that allow another shift.
 
     `nominal` (N, 2), `is_stated`: whether the scan states them, which then decides if
     the images do not; `is_periodic`: whether unrelated frames match too.
@@ -457,11 +457,11 @@ def lay_out(
         # except on a lattice, peaks below the threshold are chance
         least = threshold if is_periodic else threshold / _RIVAL_SCORE
         choices.append(_weigh(frames, item, least, lines=lines))
-        yield Progress(pair_count + 1, len(candidates), "Weighing possible shifts")
+        yield Progress(pair_count + 1, len(candidates), "Comparing possible shifts")
     open_still = sum(not choice.is_certain for choice in choices)
     if is_periodic or open_still > (0 if is_stated else MOSTLY * len(choices)):
         usual = float(np.median([item.ncc[0] for item in good])) if good else 0.0
-        # if other pairs fit much better, the lattice alone is not a joint
+        # if other pairs fit much better, the lattice alone does not count
         sure_choices = [
             choice
             for item, choice in zip(good, choices, strict=True)
@@ -509,7 +509,7 @@ def _robust(count: int, joints: Sequence[Joint], prior: FloatArray) -> FloatArra
 def solve_layout(
     count: int, candidates: Sequence[Candidates], threshold: float, prior: FloatArray
 ) -> Layout:
-    """Join frames by the shifts that agree; `prior` (N, 2)."""
+    """Place frames by the shifts that agree; `prior` (N, 2)."""
     good = [item for item in candidates if item.best > threshold]
     joints = [_joint(item, item.shifts[0], item.weight[0]) for item in good]
     contradicting: list[Joint] = []
@@ -657,7 +657,7 @@ def distinct(proposals: FloatArray, same: float) -> FloatArray:
 def _agreeing(
     choices: Sequence[ShiftChoice], positions: FloatArray, main: set[int]
 ) -> tuple[list[Joint], list[Joint]]:
-    """Return the joints that agree with the layout, and those that contradict it."""
+    """Return the shifts that agree with the layout, and those that contradict it."""
     agreeing, contradicting = [], []
     for c in choices:
         if c.first not in main or c.second not in main:
@@ -677,7 +677,7 @@ def _agreeing(
 # Other pairs predict their shift. A peak as high occurs by chance among all shifts of
 # the search, but hardly ever among the few that agree with the prediction.
 
-_BY_PREDICTION = 1e-3  # of unrelated pairs at predicted shifts; chosen as for joints
+_BY_PREDICTION = 1e-3  # of unrelated pairs at predicted shifts; chosen as for pairs
 _AGREES = 2  # px along each axis; chosen: whole-pixel positions err by one or two
 
 
@@ -691,7 +691,7 @@ def confirm_weak(
     """Accept pairs below `threshold` that have a peak where their frames are placed.
 
     Returns the candidates, with those of confirmed pairs replaced by the agreeing peak,
-    and the layout with their joints; its positions do not change.
+    and the layout with their shifts; its positions do not change.
     """
     least = chance.chance_score((2 * _AGREES + 1) ** 2, _BY_PREDICTION)
     result, joints = list(candidates), list(layout.joints)
@@ -712,7 +712,7 @@ def confirm_weak(
     return result, replace(layout, joints=tuple(joints))
 
 
-# Frames without a joint: placed by all of their neighbours together.
+# Frames without an accepted shift: placed by all of their neighbours together.
 #
 # A single overlap may be too dark or too poor in detail to have a peak. The sum of a
 # frame's correlations with all placed neighbours, aligned in the mosaic, combines them.

@@ -148,7 +148,7 @@ def _period(
     """Find the period of the lines across them in px; infinite if there is none.
 
     From the autocorrelation of some frames, up to `_FAR` of a frame; `usual`:
-    correlation of two frames of the same place.
+    correlation of two frames of the same area.
     """
     side = min(state.acquisition.frame_shape)
     far = int(_FAR * side)
@@ -262,7 +262,7 @@ def _refuse_open(
         msg = (
             f"{ALONG_LINES}across the lines they fit equally well a period of "
             f"{period:.3g} px away, and the stated positions are not exact enough to "
-            "decide: give the largest error of a position (max-shift-px), if it is "
+            "decide: set the largest error of a position (max-shift-px), if it is "
             f"below {period / 4:.2g} px."
         )
         raise RegistrationError(msg, code="periodic")
@@ -348,7 +348,7 @@ def _first_ties(
     if most is None and _agree_by_chance(pairs, state.nominal, periods) > _BY_CHANCE:
         msg = (
             f"{ALONG_LINES}across the lines they do not confirm the stated positions: "
-            "give the largest error of a position (max-shift-px); along the lines "
+            "set the largest error of a position (max-shift-px); along the lines "
             "the positions are then used as stated."
         )
         raise RegistrationError(msg, code="lines-only")

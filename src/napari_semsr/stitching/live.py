@@ -152,7 +152,7 @@ class _References(Resampled):
 
 
 class _Links:
-    """Measured shifts of pairs, by the frames that they join."""
+    """Measured shifts of pairs, by the frames that they connect."""
 
     def __init__(self) -> None:
         self._of: dict[int, dict[int, LinearisedShift]] = {}
@@ -453,7 +453,7 @@ class LivePlacement:
     def _among(
         self, index: int, expected_place: FloatArray, reach: IntPair
     ) -> FloatArray | None:
-        """Place a frame among those near a place; None if not better than chance."""
+        """Place a frame among those near a position; None if not better than chance."""
         if self._chance is None:
             return None
         shift_count, significance = shifts_within(reach), self.options.significance
@@ -592,7 +592,7 @@ class LivePlacement:
                 if other in free and other < one:
                     continue  # listed from the other frame
                 left = self._misfit(item)
-                if np.abs(left).max() <= TOLERANCE_PX:  # the pair fits the chosen place
+                if np.abs(left).max() <= TOLERANCE_PX:  # the pair fits its position
                     first, second = places[item.first], places[item.second]
                     items.append(replace(item, first=first, second=second, step=left))
         if not items:

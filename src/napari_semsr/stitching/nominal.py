@@ -73,7 +73,7 @@ def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
     return pairs
 
 
-_SURE = 8.0  # twice the usual four deviations; chosen: all pairs are searched
+_SURE = 8.0  # twice the usual four standard deviations; chosen: all pairs are searched
 _LEAST_SCORE = 4.0  # standard deviations; chosen as in the options
 _RIVALS = 24  # weighed steps of a pair; chosen: time against missing the true one
 _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
@@ -149,7 +149,7 @@ def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | Non
 # Share of a frame: the reach of the last search.
 _WIDE = 0.4
 _ALIKE = 1.2  # times the usual distance of neighbours; chosen: a diagonal is 1.4
-_BY_CHANCE = 1e-3  # probability of a turn by chance; chosen as for joints
+_BY_CHANCE = 1e-3  # probability of a turn by chance; chosen as for pairs
 _NEIGHBOURS = 8  # pairs of neighbours; chosen: each is weighed at two dozen shifts
 
 
@@ -280,7 +280,7 @@ def _measured_steps(frames: CorrectedFrames) -> FloatArray:
         what = "rows" if lacking[0] else "columns"
         msg = (
             f"Neighbouring {what} of a {grid[0]}x{grid[1]} grid have no common detail "
-            "at any shift: check grid and order, or give the overlap."
+            "at any shift: check grid and order, or set the overlap."
         )
         others = likely_grids(frames.acquisition, match_frames(frames))
         raise UnplacedError(msg, others, code="no-overlap")
@@ -331,7 +331,7 @@ def _common_step(
         lines += bool(item.along)
     if lines > LINES * len(pairs):
         raise UnplacedError(
-            f"{ALONG_LINES}give the positions of the frames.", (), code="lines-only"
+            f"{ALONG_LINES}pass the positions of the frames.", (), code="lines-only"
         )
     if not choices:
         return None
@@ -340,7 +340,7 @@ def _common_step(
         what = "columns" if axis else "rows"
         msg = (
             f"The sample is periodic: neighbouring {what} fit equally well at "
-            f"{len(steps)} distances: give the overlap, or positions."
+            f"{len(steps)} distances: set the overlap, or pass positions."
         )
         raise UnplacedError(msg, (), code="periodic")
     certain = [c.shifts[0] for c in choices if c.is_certain] or steps

@@ -80,8 +80,8 @@ class StitchOptions(Options):
     )
     significance: float = option(
         4.0,
-        "Certainty of joints",
-        "standard deviations by which joints must exceed unrelated pairs of frames",
+        "Certainty of overlaps",
+        "standard deviations by which overlaps must exceed unrelated pairs of frames",
         step=0.5,
         ge=2,
         le=20,

@@ -106,7 +106,7 @@ class CorrelationSurface:
         return (self.cross / spread).astype(np.float32)
 
     def height(self, shape: IntPair) -> FloatArray:
-        """Return the score per root of pixels, which does not grow with overlap.
+        """Return the score per square root of pixels, which does not grow with overlap.
 
         `shape` of the frames.
         """

@@ -301,9 +301,9 @@ def refine(
     pairs: Sequence[IntPair],
     sweeps: Sequence[float],
 ) -> Iterator[Refined]:
-    """Refine positions by the joint likelihood, sweep after sweep.
+    """Refine positions by the likelihood of all frames, sweep after sweep.
 
-    `positions` (N, 2), right to a pixel or two, NaN for frames that are left out;
+    `positions` (N, 2), accurate to a pixel or two, NaN for frames that are left out;
     `sweeps`: width of the Gaussian in each sweep, in px.
     """
     positions = positions.copy()
@@ -371,7 +371,7 @@ def measure_rim(
 ) -> RimStep | None:
     """Estimate the remaining displacement at the rim of all frames, to first order.
 
-    `positions` (N, 2), right to a pixel or two; NaN for frames left out; `sigma`: width
+    `positions` (N, 2), accurate to a pixel or two, NaN if left out; `sigma`: width
     of the Gaussian in px. None if no pair has enough overlap.
     """
     pairs = _in_order(pairs, positions)
@@ -436,7 +436,7 @@ def refine_rotations(
 ) -> tuple[CorrectedFrames, FloatArray]:
     """Refine rotations, scales and positions together.
 
-    `positions` (N, 2), top-left corners, right to a pixel; NaN for frames left out.
+    `positions` (N, 2), top-left corners, accurate to a pixel; NaN for frames left out.
     """
     positions = positions.copy()
     for _ in range(_ROUNDS):

@@ -69,7 +69,7 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
 def _shared_blocks(
     frames: Resampled, pair: IntPair, *, with_clipped: bool
 ) -> tuple[NDArray[Any], ...] | None:
-    """Compute block means of both frames over their overlap, with places and variances.
+    """Compute block means of both frames over their overlap, positions and variances.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
     """
@@ -194,19 +194,19 @@ def remaining_shading(
 # Cells of the splines along an axis, before and after sub-pixel refinement; chosen: a
 # cell of the finer grid is wider than two blocks in frames of 200 px and more.
 COARSE_KNOTS, FINE_KNOTS = 6, 12
-# Prior of the light: deviations of a gain from frame to frame, of its linear and
+# Prior of the light: s.d. of a gain from frame to frame, of its linear and
 # quadratic drift per frame of the scan, and the largest of either. Chosen: light that
 # drifts by 20 % leaves a tilt of 0.2 to 1.0 % in the flat field, and so does a field
 # tilted by 30 %, in one of four scans 3 % (`benchmarks/stitching.py --light`).
 _STEADY, _UNSTEADY = 0.03, 0.3
 _DRIFT = (0.0015, 0.0007)
 _MOST_DRIFT = 0.06
-# Deviations of an offset from frame to frame, as a share of the typical grey value:
+# S.d. of an offset from frame to frame, as a share of the typical grey value:
 # initial, smallest and largest. Chosen: so wide at first that overlaps decide, and no
 # wider than the range of automatic brightness.
 _OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
-# Below the first there are none, and the second keeps offsets at 0; chosen: steady
-# light shows a third to two thirds of it by chance
+# Below the first s.d. there are no offsets; the second keeps them at 0; chosen: steady
+# light shows a third to two thirds of the first by chance
 _NO_OFFSETS, _NONE = 4e-3, 1e-5
 _KNOWN_SCATTER = 1e-3  # of gains and offsets known from a whole scan; chosen: they stay
 _MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
@@ -402,7 +402,7 @@ class _ShadingProblem:
     def expecting(
         self, shape: FloatArray, trust: FloatArray, reader: FloatArray
     ) -> "_ShadingProblem":
-        """Take the broad shape from the mean frame, as overlaps may hardly show it."""
+        """Use the broad shape of the mean frame, as overlaps may hardly show it."""
         problem = copy(self)
         problem.prior, problem.pull = self.prior.copy(), self.pull.copy()
         size = reader.shape[1]  # without or with the dark level
@@ -481,7 +481,7 @@ class _ShadingProblem:
     def shading(
         self, flat: FlatField, correction: _Correction, *, is_refined: bool = False
     ) -> Shading:
-        """Make the result of a fit, normalised to gains of 1 on average.
+        """Create the result of a fit, normalised to gains of 1 on average.
 
         A dark level below 0 is left to the offsets.
         """
@@ -615,8 +615,8 @@ def choose_flat(
 
     It is discarded completely if frames differ less without it. With automatic
     brightness of the frames, overlaps cannot contradict a tilt, but show whether the
-    field is round about a point other than the middle. `positions` (N, 2), top-left
-    corners, right to a pixel.
+    field is round about a point other than the centre. `positions` (N, 2), top-left
+    corners, accurate to a pixel.
     """
     flat = frames.flat
     if not flat.valid.all():
@@ -686,7 +686,7 @@ def refine_shading(
     """Fit shading, gains and offsets to all overlaps.
 
     The surface is used only if cross-validation supports it, or if `is_trusted`.
-    `positions` (N, 2), top-left corners, right to a pixel; the frames of
+    `positions` (N, 2), top-left corners, accurate to a pixel; the frames of
     `expected_frames` have the most likely gains and offsets: 1 and 0 without it;
     `is_fixed`: the flat field does not change.
     """
@@ -782,7 +782,7 @@ def _with_tilt(
     correction: _Correction,
     mean: tuple[FloatArray, FloatArray, FloatArray],
 ) -> _Correction:
-    """Take the tilt from the mean frame as well, in steady light.
+    """Use the tilt of the mean frame as well, in steady light.
 
     `mean` is its shape, its covariance and its matrix from coefficients. If overlaps
     contradict it, the smaller tilt is more likely: that of the field if the light
@@ -810,9 +810,9 @@ def _least_trend(
     even: CorrectedFrames,
     positions: FloatArray,
 ) -> _Correction:
-    """Choose the slope and dark level of the field that leave automatic light no trend.
+    """Choose slope and dark level of the field so that automatic gains have no trend.
 
-    A field times exp(a p) at the place p of a frame, gains times exp(a x) of frames at
+    A field times exp(a p) at position p in a frame, gains times exp(a x) of frames at
     x and a sample times exp(-a (x + p)) give the same frames, whatever their offsets:
     overlaps do not determine a. Nor do they determine a common offset of all frames if
     the field slopes, and a trend of the offsets with it. Equal light on all frames is
@@ -820,7 +820,7 @@ def _least_trend(
     mosaic gets no slope, unless gains or offsets then had a trend far beyond their
     scatter. In that case they get none. `even` are the frames corrected by
     `correction_found`; `reading`: the matrix from coefficients to broad shapes, and its
-    places.
+    positions.
     """
     reader, place = reading
     slope, spread, level = _mosaic_slope(even, positions)

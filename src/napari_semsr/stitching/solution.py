@@ -1,4 +1,4 @@
-"""Solved scan: positions, joints, shading, and their reliability."""
+"""Solution of a scan: positions, pairwise shifts, shading, and their reliability."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -14,14 +14,14 @@ from napari_semsr.stitching.grids import LikelyGrid
 
 @dataclass(frozen=True, slots=True)
 class PairReport:
-    """Joint between two frames."""
+    """Measured shift between two frames."""
 
     first: int
     second: int
     shift_px: FloatPair  # measured position of the second minus that of the first
     quality: float  # weighted correlation coefficient on the overlap, at most 1
     score: float  # the same in standard deviations of unrelated noise
-    used: bool  # whether the positions rest on it
+    used: bool  # whether the positions are based on it
     ambiguous: bool = False  # whether the images allow another shift as well
     # distance between its own best shift and that of the solved positions; NaN if not
     # refined
@@ -46,7 +46,7 @@ class StageFit:
 
 @dataclass(frozen=True, slots=True)
 class StageAxes:
-    """Linear map from stated positions to camera pixels, in terms of a microscopist.
+    """Linear map from stated positions to camera pixels, in a microscopist's terms.
 
     With ``x`` to the right and ``y`` down, a step of the stage along its ``x`` axis
     appears in the images at an angle `angle_deg` from their ``x`` axis towards their
@@ -166,19 +166,19 @@ def enough(has_place: BoolArray) -> bool:
 class StitchSolution:
     """A solved scan."""
 
-    # (N, 2) solved top-left corners, the smallest y and x 0; NaN for frames left out
+    # (N, 2) solved top-left corners, with smallest y and x 0; NaN for frames left out
     positions_px: FloatArray
     nominal_px: FloatArray | None  # (N, 2) expected positions
     names: tuple[str, ...]  # Of the frames
     left_out: tuple[Fault, ...]  # frames that are not placed, and why
-    pairs: tuple[PairReport, ...]  # all joints that were tried
-    # RMS residual of the joints in loops, weighted by information; None without a loop,
-    # as then nothing can contradict a joint
+    pairs: tuple[PairReport, ...]  # all pairs that were compared
+    # RMS residual of the shifts in loops, weighted by information; None without a loop,
+    # as then nothing can contradict a shift
     residual_px: float | None
     # median and largest of the same residuals, unweighted
     residual_median_px: float | None
     residual_worst_px: float | None
-    # (N, 2) standard deviation of each position from the information of its joints
+    # (N, 2) standard deviation of each position from the information of its pairs
     sigma_px: FloatArray
     flat: FlatField  # shading and dark level
     gains: FloatArray  # (N,) brightness of each frame, 1 on average
@@ -188,16 +188,16 @@ class StitchSolution:
     # unless requested
     turns: FloatArray
     noise: float  # standard deviation of a corrected pixel where the field is brightest
-    threshold: float  # score above which a joint was accepted
+    threshold: float  # score above which a shift was accepted
     # corrected radial distortion of every frame, as the displacement at the rim over
     # its radius; 0 if none was found or requested
     distortion: float = 0.0
-    # its standard deviation; None if neither measured nor given
+    # its standard deviation; None if neither measured nor set
     distortion_sd: float | None = None
-    distortion_centre_px: FloatPair = (0.0, 0.0)  # from the middle of the frame
+    distortion_centre_px: FloatPair = (0.0, 0.0)  # from the centre of the frame
     stage: StageFit | None = None  # solved against nominal positions
-    # from stated positions to camera pixels; None without any, or if the images do not
-    # show it
+    # from stated positions to camera pixels; None if there are none, or if the images
+    # do not determine it
     stage_to_camera: StageAxes | None = None
     pixel_size_nm: PixelSize | None = None  # as stated, otherwise as estimated
     estimated_pixel_size_nm: PixelSize | None = None  # stage's nm over solved pixels
@@ -211,7 +211,7 @@ class StitchSolution:
     warnings: tuple[str, ...] = ()  # warnings for the user, one sentence each
     # state for `correct_mosaic`: shifts of all pairs, corrected frames
     state: Any = field(default=None, repr=False, compare=False)
-    # solution before manual corrections; None without any
+    # solution before manual corrections; None if there were none
     base: "StitchSolution | None" = field(default=None, repr=False, compare=False)
 
     @property
@@ -226,12 +226,12 @@ class StitchSolution:
 
     @property
     def pairs_used(self) -> int:
-        """Joints that the positions rest on."""
+        """Number of pairwise shifts that the positions are based on."""
         return sum(pair.used for pair in self.pairs)
 
     @property
     def pairs_rejected(self) -> int:
-        """Joints that were tried and not accepted."""
+        """Number of pairwise shifts that were measured but not accepted."""
         return sum(not pair.used for pair in self.pairs)
 
 
@@ -284,7 +284,7 @@ _WHOLE = 4  # frames; chosen: one more than an affine map needs, to contradict i
 # RMS distance of the frames from a line, as a share of their size; chosen: two rows
 # have .4, and the jitter of a single row .02.
 _OFF_LINE = 0.1
-_DOUBT = 1e-3  # probability that a difference is chance; chosen as for joints
+_DOUBT = 1e-3  # probability that a difference is chance; chosen as for pairs
 _STARTS = 300  # pairs of frames; chosen: a quarter of them are right even at half
 
 

@@ -195,15 +195,15 @@ _LEAST_REACH = 16
 _LAST_REACH = 0.4
 
 
-# Error of a joint's shift that distortion blurs, as a share of a frame, and in px;
+# Error of a pairwise shift that distortion blurs, as a share of a frame, and in px;
 # chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
 _BLUR = 0.03
 _LEAST_BLUR = 6
 # Standard deviations; chosen: of a thousand scans without distortion none exceeds it by
 # noise, and a smaller one moves no frame by more than other errors.
 _BEYOND_DOUBT = 4.0
-_BLUR_PX = 0.5  # px at the rim; chosen: with 0.8 px joints of faint samples were lost
-_LAYOUTS = 3  # chosen: the first is right to a pixel, two are for a bad estimate
+_BLUR_PX = 0.5  # px at the rim; chosen: with 0.8 px overlaps of faint samples were lost
+_LAYOUTS = 3  # chosen: the first is accurate to a pixel, two are for a bad estimate
 # Widths in px: a first search, then wide enough for an error of 2 px. The last ones
 # stop as soon as nothing moves.
 _FIRST_SWEEPS = (1.0, 2.0, 2.0, 1.0, 1.0)
@@ -227,7 +227,7 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
         rows, columns = acquisition.frame_shape
         msg = (
             f"Frames need {_LEAST_FRAME} x {_LEAST_FRAME} px or more to be stitched, "
-            f"got {rows} x {columns} px: give the original frames of the camera."
+            f"got {rows} x {columns} px: use the original frames of the camera."
         )
         raise RegistrationError(msg, code="image-too-small")
     option_names = {"grid", "order", "first", "overlap"}
@@ -281,7 +281,7 @@ def _reach(state: State, share: float) -> IntPair:
 
 
 def _coarse(state: State) -> Job[None]:
-    """Search all joints, accept those above chance, and lay the frames out."""
+    """Search the shifts of all pairs, accept those above chance, lay out the frames."""
     share = _FIRST_REACH
     while True:
         state.reach = _reach(state, share)
@@ -295,7 +295,7 @@ def _coarse(state: State) -> Job[None]:
 
 
 def _lay(state: State) -> Job[None]:
-    """Search all joints within reach, and lay the frames out by them."""
+    """Search the shifts of all pairs within reach, and lay out the frames by them."""
     yield from _search_all(state)
     state.layout, state.ambiguous = yield from lay_out(
         state.prepared,
@@ -338,7 +338,7 @@ def _turn_positions(state: State) -> bool:
     if _apart(turn, np.eye(2)) < least:
         return False
     if is_plain and _apart(turn, seems) < _OTHER_SHIFT:
-        return False  # frames are already placed so
+        return False  # frames are already placed like this
     state.nominal = state.nominal @ turn.T
     state.axes = turn @ state.axes
     return True
@@ -355,7 +355,7 @@ def _apart(first: FloatArray, second: FloatArray) -> float:
 
 
 def _search_all(state: State) -> Job[None]:
-    """Find candidates of all pairs that may overlap, and the chance threshold."""
+    """Find candidate shifts of all pairs that may overlap, and the chance threshold."""
     touching = touching_pairs(state.nominal, state.acquisition.frame_shape)
     if not touching:
         msg = (
@@ -479,7 +479,7 @@ def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
 
 
 def _guess(state: State, frames_before: CorrectedFrames) -> float:
-    """Estimate the distortion roughly, from the joints found.
+    """Estimate the distortion roughly, from the accepted shifts.
 
     If there are hardly any, from all neighbours, within the full reach.
     """
@@ -524,7 +524,7 @@ def _place(state: State) -> Job[None]:
         )
         raise UnplacedError(msg, state.likely_grids(), code="no-overlap")
     state.noise = noise_level(state.prepared)
-    yield Progress(0, 0, "Placing frames without a joint")
+    yield Progress(0, 0, "Placing frames without a match")
     _rescue(state)
     yield Progress(0, 0, "Refining flat field and gains")
     reshade(state, COARSE_KNOTS)
@@ -544,7 +544,7 @@ def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[Stat
         start = yield from _measure_distortion(state, _FIRST_SWEEPS)
         if not start:
             return state
-        # blurred joints may mislead the fit, blocks do not
+        # blurred overlaps may mislead the fit, blocks do not
         start = state.prepared.distortion or _guess(state, frames_before) or start
     else:
         start = _guess(state, frames_before)
@@ -688,7 +688,7 @@ def _question_positions(
 ) -> Job[StitchSolution | RegistrationError]:
     """Check stated positions that too few frames fit.
 
-    Raises an error if all are in one place; uses axes by which most frames fit.
+    Raises an error if all are at one position; uses axes by which most frames fit.
     """
     if isinstance(result, StitchSolution) and result.most_placed:
         return result

@@ -41,7 +41,7 @@ class State:
     noise: float = 0.0  # pixel noise of the raw frames
     reach: IntPair = (0, 0)  # of the last search
     chance: ChanceLevel | None = None  # of the expected shifts of the last search
-    threshold: float = 0.0  # score above which a joint is accepted
+    threshold: float = 0.0  # score above which a shift is accepted
     is_periodic: bool = False  # whether unrelated frames match too
     # possible shifts of every pair searched
     found: list[Candidates] = field(default_factory=list)
@@ -52,7 +52,7 @@ class State:
     # frames placed by all their neighbours together
     rescued: set[int] = field(default_factory=set)
     strays: list[int] = field(default_factory=list)  # of these, far from stated ones
-    refined: Refined | None = None  # last sweep of the joint refinement
+    refined: Refined | None = None  # last sweep of the refinement of all positions
     # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
     # (N, 2) its contribution to that of the positions; None if not corrected
@@ -97,7 +97,7 @@ class State:
         if self.has_positions:
             return "check the positions and their unit"
         if acquisition.grid is None:
-            return "give positions or a grid"
+            return "pass positions or a grid"
         return f"check grid{', overlap' if acquisition.overlap else ''} and order"
 
     def likely_grids(self) -> tuple[LikelyGrid, ...]:
@@ -110,7 +110,7 @@ class State:
 
     @property
     def rim(self) -> float:
-        """Distance of the rim from the middle of a frame, in px."""
+        """Distance of the rim from the centre of a frame, in px."""
         return min(self.acquisition.frame_shape) / 2
 
     def overlapping(self) -> list[IntPair]:

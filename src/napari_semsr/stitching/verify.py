@@ -62,7 +62,7 @@ _LOW = 1e-3  # share of a frame's pixels; chosen: lower values may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times the usual 0.01 to 0.05
 _MANY = 0.2  # share of unplaced frames above which no position is reliable; chosen
-_ROUNDING = 1e-9  # share of the information; chosen: rounding of none
+_ROUNDING = 1e-9  # share of the information; chosen: less is due to rounding
 _SIZE_DIFFERS = 0.02  # relative error of the pixel size, and thus of distances; chosen
 # nm of a pixel; chosen: an atom is larger, and micrometres read as nanometres give less
 _LEAST_NM = 0.1
@@ -130,9 +130,9 @@ def _misses(linearised_shift: LinearisedShift | None) -> bool:
 
 
 def joint_holds(state: State, joint: Joint) -> bool:
-    """Return whether two frames agree with their joint, or fit beyond chance.
+    """Return whether two frames agree with their shift, or match better than chance.
 
-    Before shading is corrected a joint may be wrong by more than a few pixels.
+    Before shading is corrected a shift may be wrong by more than a few pixels.
     """
     pair = (joint.first, joint.second)
     apart = state.positions[joint.second] - state.positions[joint.first]
@@ -148,7 +148,7 @@ def joint_holds(state: State, joint: Joint) -> bool:
 
 
 def holding_joints(state: State) -> list[Joint]:
-    """List joints that fit the positions, and pairs of frames without a joint."""
+    """List shifts that fit the positions, and pairs of frames without a shift."""
     joints = () if state.layout is None else state.layout.joints
     linearised_shifts = _linearised_shifts(state)
     ties = [
@@ -158,14 +158,14 @@ def holding_joints(state: State) -> list[Joint]:
         and not _misses(linearised_shifts.get((joint.first, joint.second)))
     ]
     if ties:
-        # frames without a joint are supported by all of their pairs together
+        # frames without an accepted shift are supported by all of their pairs together
         pairs = [pair for pair in state.overlapping() if state.rescued & set(pair)]
         ties += [Joint(*pair, (0.0, 0.0), 0.0) for pair in pairs]
     return ties
 
 
 def _frames_without_joints(state: State) -> list[int]:
-    """List placed frames that no valid joints connect to most others."""
+    """List placed frames that no valid shifts connect to most others."""
     ties = holding_joints(state)
     labels = np.ones(len(state.positions), np.int64)
     if ties:
@@ -174,7 +174,7 @@ def _frames_without_joints(state: State) -> list[int]:
 
 
 def finish(state: State) -> StitchSolution:
-    """Remove unsupported positions, collect warnings, and make the solution."""
+    """Remove unsupported positions, collect warnings, and create the solution."""
     _verify(state)
     return hand_out(state)
 
@@ -184,7 +184,7 @@ def hand_out(
     pedestal: float | None = None,
     remaining: float | None = None,
 ) -> StitchSolution:
-    """Make the solution of a verified state.
+    """Create the solution of a verified state.
 
     `pedestal` and `remaining` shading: if they are known.
     """
@@ -229,7 +229,7 @@ def hand_out(
             f"confirms them: {state.to_check}."
         )
         raise RegistrationError(msg, code="axes-unconfirmed")
-    # with stage positions, every joint can contradict them
+    # with stage positions, every pair can contradict them
     pairs_in_loops = pairs_in_use if state.is_nominal else in_loops(pairs_in_use)
     residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.residual_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
@@ -300,7 +300,7 @@ def _stage_to_camera(
     if axes is None:
         return None
     axes = replace(axes.after(state.axes), is_sized=state.has_positions)
-    statement = f"the overlaps show {axes.how}"
+    statement = f"the overlaps indicate {axes.how}"
     before = state.fitted_as_stated
     if before is not None:
         statement = (
@@ -314,7 +314,7 @@ def _stage_to_camera(
 
 
 # Probability that a randomly rotated or scaled stage fits a lattice as well as the
-# stated one; chosen: for positions as for joints, and for a grid along the images'
+# stated one; chosen: for positions as for pairs, and for a grid along the images'
 # axes.
 _BY_CHANCE, _GRID_BY_CHANCE = 1e-3, 1e-2
 
@@ -341,20 +341,20 @@ def _refuse_open_periods(state: State) -> None:
     share = share_of_period(float(np.nanmax(away, initial=0.0)), turns.period)
     is_loose = not is_bounded and share ** (state.has_place.sum() - 1) > chance
     if is_turned or is_loose or not state.most_placed:
-        what = "positions" if state.has_positions else "places of the grid"
+        what = "positions" if state.has_positions else "grid positions"
         has_period = np.isfinite(turns.period)
         below = f", if it is below {turns.period / 4:.2g} px" if has_period else ""
         msg = (
             "The sample is periodic: its frames fit equally well a whole period "
-            f"away, and the stated {what} are not exact enough to decide: give the "
-            f"largest error of a position (max-shift-px){below}, or positions along "
-            "the axes of the images, in their pixels."
+            f"away, and the stated {what} are not exact enough to decide: set the "
+            f"largest error of a position (max-shift-px){below}, or pass positions "
+            "along the axes of the images, in their pixels."
         )
         raise RegistrationError(msg, code="periodic")
 
 
 def _certain(state: State) -> BoolArray:
-    """Mask of frames, (N,), connected to most others by joints with a unique shift."""
+    """Mask of frames, (N,), connected to most others by pairs with a unique shift."""
     joints = () if state.layout is None else state.layout.joints
     sure = [j for j in joints if (j.first, j.second) not in state.ambiguous]
     count = len(state.positions)
@@ -451,8 +451,8 @@ def settle_periods(state: State, *, refuses: bool = True) -> None:
     if not state.is_stated:
         what_else = "" if state.acquisition.grid is not None else "the grid and "
         msg = (
-            f"{many} equally well a whole period away: give {what_else}the overlap, "
-            "or positions."
+            f"{many} equally well a whole period away: set {what_else}the overlap, "
+            "or pass positions."
         )
         raise UnplacedError(msg, (), code="periodic")
     sentence = Message(
@@ -476,7 +476,7 @@ def _lay_along(state: State) -> None:
     """Place frames by the images across the lines, and as stated along them."""
     if not state.is_stated:
         raise RegistrationError(
-            f"{ALONG_LINES}give the positions of the frames.", code="lines-only"
+            f"{ALONG_LINES}pass the positions of the frames.", code="lines-only"
         )
     placement = place_across(state)
     state.positions, state.refined = placement.positions, placement.refined
@@ -525,9 +525,9 @@ def _ask_for_grid(state: State) -> bool:
         if acquisition.grid is not None and state.grids:
             msg = f"The grid does not fit the overlaps: {how}."
             raise UnplacedError(msg, state.grids, code="grid-mismatch")
-        remedy = "give grid and order, or positions"
+        remedy = "set grid and order, or pass positions"
         if acquisition.grid is not None:
-            remedy = f"{state.to_check}, or give positions"
+            remedy = f"{state.to_check}, or pass positions"
         sentence = Message(
             f"{how.capitalize()}, too few to be reliable: "
             f"{remedy}.{say_grids(state.grids)}",
@@ -544,7 +544,7 @@ def _ask_for_grid(state: State) -> bool:
 
 
 def warn_of_spread(state: State) -> None:
-    """Warn of positions that the joints hardly determine."""
+    """Warn of positions that the overlaps hardly constrain."""
     if state.refined is None:
         return
     spread = np.hypot(*state.refined.sigma_px.T)
@@ -603,7 +603,7 @@ def _warn_of_shading(state: State, left: float) -> None:
             f"A gradient of {100 * gradient:.2g} % over the mosaic may be the "
             "sample's or uneven illumination, which overlaps cannot distinguish if "
             "the brightness of each frame is automatic: acquire the frames with "
-            "fixed brightness, or give an image of the flat field.",
+            "fixed brightness, or pass an image of the flat field.",
             "gradient-undecided",
         )
         state.warnings.append(sentence)
@@ -616,11 +616,11 @@ def _warn_of_shading(state: State, left: float) -> None:
         remedy = "let the flat field be estimated (auto)"
     elif count < _FEW_FRAMES:
         remedy = (
-            f"{count} frames are too few to distinguish shading from the sample, give "
+            f"{count} frames are too few to distinguish shading from the sample, pass "
             "an image of the flat field"
         )
     else:
-        remedy = "grey values have the same error, give an image of the flat field"
+        remedy = "grey values have the same error, pass an image of the flat field"
     sentence = Message(
         f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
         f"their brightness beyond noise; {remedy}.",
@@ -667,7 +667,7 @@ def _pair(
     if item.best <= state.threshold and pair not in shifts_in_use:
         reason = "not above chance"
     elif pair in dropped_pairs:
-        reason = "disagrees with the other joints"
+        reason = "disagrees with the other overlaps"
     elif not have_places:
         reason = "a frame is left out"
     elif pair not in shifts_in_use:
@@ -754,9 +754,9 @@ def _spanning_tree(pairs: Sequence[_Pair]) -> tuple[dict[int, int], list[int]]:
 
 
 def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
-    """Return the joints, all in use, that others can contradict.
+    """Return the pairs, all in use, that others can contradict.
 
-    Excludes joints that alone connect frames: the branches of a tree, and a bridge
+    Excludes pairs that alone connect frames: the branches of a tree, and a bridge
     between two loops.
     """
     above, order = _spanning_tree(joints_in_use)
@@ -772,7 +772,7 @@ def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
     for pair in joints_in_use:
         here, there = pair.first, pair.second
         if here == above[there] or there == above[here]:
-            continue  # a branch; any other joint closes a loop of branches
+            continue  # a branch; any other pair closes a loop of branches
         while (here := climb(here)) != (there := climb(there)):
             if rank[here] < rank[there]:
                 here, there = there, here
@@ -781,7 +781,7 @@ def in_loops(joints_in_use: Sequence[_Pair]) -> list[_Pair]:
 
 
 def _residual(pairs: Sequence[PairReport]) -> float | None:
-    """Compute the RMS residual of joints, weighted by their information."""
+    """Compute the RMS residual of pairwise shifts, weighted by their information."""
     rows = [
         (pair.residual_px, 1 / pair.sigma_px**2)
         for pair in pairs

@@ -1,6 +1,6 @@
 """Faults while a scan is acquired: no light, less light, changing detail.
 
-Where two frames overlap they show the same place, so that the sample cancels in the
+Where two frames overlap they show the same area, so that the sample cancels in the
 ratio of their brightness and of their detail. Each pair gives the difference of two
 frames with an error; all pairs together, by least squares, give that of each frame from
 the first ones, and its error, which accumulates over a row of frames.
@@ -36,7 +36,7 @@ _CHANGE = 0.12  # logarithm of the contrast; chosen: half of the effect of 150 n
 _SURE = 4.5  # times the error; chosen, its false alarm rate was not measured separately
 _LEAST_NEIGHBOURS = 2  # neighbours; as for reliable positions
 # Share of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of
-# nine scans: none fits so badly, and 258 do if the frame is of another place
+# nine scans: none fits so badly, and 258 do if the frame is of another area
 _MISFIT = 0.5
 _LATEST = 64  # misfits that are tested again; chosen: neighbours are a row away
 _UNPLACED_TEXT = (
@@ -61,14 +61,14 @@ _STAGE = 0.05
 _FLOOR = 1e-3  # share of the contrast; below it is noise
 _RECHECKS = 8  # frames compared again after a solution, per new one; chosen
 _DETAIL_BYTES = 32 << 20  # chosen: 128 frames of 256 px
-_LESS_LIGHT = "Frame {}: its light is {:.0f} % of that of the first frames."
+_LESS_LIGHT = "Frame {}: its brightness is {:.0f} % of that of the first frames."
 _LESS_DETAIL = (
     "Frame {}: it shows {:.0f} % of the contrast that the first frames show of the "
-    "same places: contact or focus may be lost."
+    "same area: contact or focus may be lost."
 )
 _OTHER_DETAIL = (
     "Frame {}: it shows {:.0f} % of the contrast that the first frames show of the "
-    "same places, and so did the frame before: the focus may drift."
+    "same area, and so did the frame before: the focus may drift."
 )
 
 
@@ -151,8 +151,8 @@ class ScanWatch:
     def find_unplaced(self) -> list[str]:
         """Report frames that two placed ones should overlap, and that fit nowhere.
 
-        Each once. With one neighbour, or none, a frame may be placed later. A frame
-        that fits equally well at several places, or with too little detail to be sure,
+        Each is reported once. With one neighbour, or none, a frame may be placed later.
+        A frame that fits equally well at several positions, or has too little detail,
         is not reported: on a periodic sample no frame is at fault.
         """
         placement, messages = self._placement, list[str]()
@@ -198,7 +198,7 @@ def _near(placement: LivePlacement, index: int) -> list[int]:
 
 
 class _Details:
-    """Contrast of each frame relative to that of the first frames at the same place."""
+    """Contrast of each frame relative to that of the first frames of the same area."""
 
     def __init__(self, placement: LivePlacement) -> None:
         self._placement = placement
@@ -209,8 +209,8 @@ class _Details:
         self._inside: BoolArray | None = None
         self._behind: list[int] = []
         self._noise: tuple[int, float] = (0, 0.0)
-        self._was: dict[int, int] = {}  # sign of what exceeds its error, 0 of what not
-        self._named = False, False  # reported: lost contrast, changed one
+        self._was: dict[int, int] = {}  # sign of changes beyond error, or 0
+        self._named = False, False  # whether lost or changed contrast was reported
 
     def compare(self, index: int) -> list[str]:
         """Compare a frame with those that it overlaps; report changes."""
@@ -235,7 +235,7 @@ class _Details:
         before = self._was.get(index - 1, 0)
         self._was[index] = sign
         if sign == 0:
-            if before == 0 and abs(change) + error < _CHANGE:  # it is as it was
+            if before == 0 and abs(change) + error < _CHANGE:  # it is unchanged
                 self._named = False, False
             return []
         was_lost, had_changed = self._named
@@ -266,7 +266,7 @@ class _Details:
         """Compute the logarithm of the contrast of a pair, second by first; its weight.
 
         None if the first one has hardly any. At stated positions two frames do not show
-        exactly the same place: differences within the stage's error count less.
+        exactly the same area: differences within the stage's error count less.
         """
         y, x = whole_shift(self._placement.positions, pair)
         if not self._placement.provisional & {*pair}:
@@ -299,7 +299,7 @@ class _Details:
         common, noise = weights[0] * weights[1], self._noise_power()
         contrasts, evident = [], []
         for number, box, other in zip(pair, boxes, weights[::-1], strict=True):
-            # in units of equal noise; times the weight of both, as it is one place
+            # in units of equal noise; times the weight of both, as both show one area
             detail = self._detail(number)[box.slices][inside]
             noisy = noise * float(other.sum())
             excess = float((detail**2 * other).sum()) - noisy

@@ -135,7 +135,7 @@ class AdversarialLearner(Learner, ABC):
     def _descend(
         self, optimizer: torch.optim.Optimizer, loss: Tensor, *image: Tensor
     ) -> None:
-        """Compute the gradients of a loss and clip them as the recipe says."""
+        """Compute the gradients of a loss and clip them as the recipe specifies."""
         self.check_finite("loss is", loss.detach(), *image)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(loss)
@@ -199,7 +199,7 @@ _LEAST = 1e-8  # so that a term that is still zero gets a finite weight
 class PairedGan(AdversarialLearner):
     """Adversarial and content loss of one generator, and optionally total variation.
 
-    Total variation has a weight only where the recipe states shares, as de Haan does.
+    Total variation has a weight only if the recipe sets shares, as de Haan does.
     """
 
     term_sums: Tensor
@@ -242,7 +242,7 @@ class PairedGan(AdversarialLearner):
         adversarial = self._adversarial(low, high, output)
         shares, gan_steps = self.gan.shares, step - self.gan.content_only_steps
         rough = content.new_zeros(())
-        if shares is not None:  # else it has no weight
+        if shares is not None:  # otherwise it has no weight
             with self.exact():
                 rough = total_variation(output.float())
         parts = torch.stack((adversarial, content, rough))

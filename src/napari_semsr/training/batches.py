@@ -172,7 +172,7 @@ def _fill(
 
 
 def _gather(items: list[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Stack scenes within the worker, images in 16 bits, which exceed their source."""
+    """Stack scenes within the worker, images in 16 bits, more than their source has."""
     planes = [part.squeeze(1) for part in _stack(items)]
     return [part.half() if n < _IMAGES else part for n, part in enumerate(planes)]
 

@@ -29,7 +29,7 @@ from napari_semsr.training.validation import WHITE, ValidationPair, stored_pairs
 
 _MARGIN = 2  # pixels on either side of a masked region, which replace its grey values
 _BLOCK = 32  # px; chosen: noise of slow scans is correlated over a few
-_FLAT = 0.25  # share of blocks, the flattest, that noise is measured in; chosen
+_FLAT = 0.25  # fraction of blocks, the flattest, in which noise is measured; chosen
 _FLAT_SIGMA_PX = 2.0  # contrast of a block after this blur measures its structure
 _FARTHEST = 8  # px; beyond, too few pixels would stay visible
 _CORRELATED = 0.1  # correlation; explains a hundredth of the variance
@@ -104,7 +104,7 @@ def _blocks(field: FloatArray) -> FloatArray:
 
 
 def _noise_correlation(blocks: FloatArray) -> FloatArray:
-    """Median correlation of noise along lines of blocks (N, Y, X), by distance."""
+    """Return the median correlation of noise along lines (N, Y, X), by distance."""
     noise = blocks[:, 2:] - 2 * blocks[:, 1:-1] + blocks[:, :-2]
     power = np.maximum((noise**2).mean((1, 2)), 1e-12)
     return np.array(

@@ -251,7 +251,7 @@ class Recorder(Callback):
         figures: dict[str, float],
         step: int,
     ) -> None:
-        """Save a network as the best so far, with the networks trained beside it."""
+        """Save a network as the best so far, with the networks trained with it."""
         self.best.clear()
         self.best.update(figures, step=step)
         with self.folder.saving():
@@ -273,7 +273,7 @@ class Recorder(Callback):
 
 
 def _agree(trainer: lightning.Trainer, value: float) -> float:
-    """Return the first process's value, where several train together."""
+    """Return the first process's value, if several train together."""
     if trainer.world_size == 1:
         return value
     return float(trainer.strategy.broadcast(value))

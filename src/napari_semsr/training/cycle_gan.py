@@ -251,7 +251,7 @@ class CycleGan(AdversarialLearner):
         return nn.ModuleDict({"back": self.back, "judges": self.judges})
 
     def teach_generators(self, low: Tensor, high: Tensor, step: int) -> Tensor:
-        """Return the loss of both generators; the images are of different places."""
+        """Return the loss of both generators; the images show different areas."""
         if step < self.gan.content_only_steps:
             return self._warm_up_loss(low, high)
         clear, kept_high = self._translate(self.network, low, high)
@@ -379,7 +379,7 @@ class CycleGan(AdversarialLearner):
 _C1 = 1e-4  # K1 = 0.01, Gao's and the usual one
 _C2 = 4e-4  # K2 = 0.02, Gao's; the usual one is 9e-4
 _WINDOW = 11  # px, Wang's and Gao's
-_SIGMA = 1.5  # px, Wang's; Gao et al. give none
+_SIGMA = 1.5  # px, Wang's; Gao et al. state none
 _SLOPES = {  # along x; along y the transpose. Both give 8 for a slope of one per pixel
     "sobel": torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]),
     "prewitt": torch.tensor([[-1.0, 0, 1]] * 3) * 4 / 3,

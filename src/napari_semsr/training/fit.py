@@ -206,7 +206,7 @@ def _scale_of(network: nn.Module) -> int:
 
 
 def _check_patches(network: nn.Module, recipe: Recipe) -> None:
-    """Refuse patch sizes that network, discriminator or store do not support."""
+    """Raise an error if network, discriminator or store cannot use the patch size."""
     scale, side = _scale_of(network), recipe.data.patch_px
     if recipe.data.pairs is not None:
         fitting_store(recipe, scale)
@@ -215,14 +215,14 @@ def _check_patches(network: nn.Module, recipe: Recipe) -> None:
         near = max(side // stride, 1) * stride
         msg = (
             f"patch_px must be a multiple of the network's {stride} px, got {side}; "
-            f"take {near}."
+            f"use {near}."
         )
         raise OptionError(msg, code="patch-size-unsuitable")
     check_discriminator_field(recipe, scale, stride)
 
 
 def check_discriminator_field(recipe: Recipe, scale: int, stride: int) -> None:
-    """Refuse patches that are too small for the discriminator, before any work."""
+    """Raise an error if patches are too small for the discriminator."""
     if not recipe.adversarial:
         return
     name, options = recipe.gan.discriminator, recipe.gan.discriminator_options
@@ -344,7 +344,7 @@ def takes_bf16(recipe: Recipe, network: nn.Module, device: torch.device = _CPU) 
             msg = (
                 "precision: bf16 fails on a CPU for a dilated convolution of "
                 f"{wrong_channels} channels, which is not a multiple of {_BLOCK}; "
-                "take fp32 or auto."
+                "use fp32 or auto."
             )
             raise OptionError(msg, code="precision-unsupported")
         return True
@@ -446,7 +446,7 @@ def _in_thread(
                 continue
     finally:
         recorder.stop.set()
-        if thread.ident is not None:  # else it was never started
+        if thread.ident is not None:  # otherwise it was never started
             thread.join()
         recorder.metrics.close()
     if failures:
@@ -488,7 +488,7 @@ def _translate_error(error: Exception) -> Exception:
 
 _TAPS = 21  # pixels of HIGH along each side; as in the benchmarks of restoration
 _BORDER = 6  # least side of a patch over that of the filter; chosen: edges are mirrored
-_PLACES = 1 << 18  # chosen: 500 for each tap, in seconds
+_PLACES = 1 << 18  # positions; chosen: 500 for each tap, in seconds
 _FIGURES = ("psnr_db", "ssim", "frc_per_px")
 
 
@@ -526,7 +526,7 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     )
     trained_model = load_model(str(model))
     before = trained_model.card.training.get("comparison")
-    if before is not None:  # of a resumed run that improved nothing
+    if before is not None:  # from a resumed run that brought no improvement
         return Comparison(**before)
     networks: dict[str, nn.Module] = {
         "input": _Enlarged(scale),
@@ -537,7 +537,7 @@ def compare(recipe: Recipe, model: Path, network: nn.Module) -> Comparison | Non
     networks["trained"] = trained_model.module
     figures = {which: validator.figures(each) for which, each in networks.items()}
     is_better, measure = True, recipe.measure
-    # with a discriminator the output shall look like the truth, not be close to it
+    # with a discriminator the output should look like ground truth, not be close to it
     if recipe.start_from is not None and not recipe.adversarial:
         is_better = figures["trained"][measure] > figures["untouched"][measure]
     rows = {

@@ -130,11 +130,11 @@ class Learner(lightning.LightningModule):
         return self.network if self.averaged is None else self.averaged
 
     def beside(self) -> nn.Module | None:
-        """Return the networks that are trained beside the saved one, or None."""
+        """Return the networks that are trained with the saved one, or None."""
         return None
 
     def take_over(self, weights: Mapping[str, Tensor]) -> None:
-        """Load weights of the networks beside the saved one, from `load_beside`."""
+        """Load the other networks that `beside` returns, from `load_beside`."""
         others = self.beside()
         if others is None or not weights:
             return
@@ -273,8 +273,8 @@ _SQUARE_FLOOR = 1e-4
 def log_mse(prediction: Tensor, high: Tensor, floor: float = _SQUARE_FLOOR) -> Tensor:
     """Average the logarithm of each patch's mean squared error: the negative of PSNR.
 
-    If the truth is uncertain, the squared error is least, and PSNR highest, at the mean
-    of its possible values; L1 is least at their median. Because of the logarithm each
+    If the ground truth is uncertain, the squared error is least, and PSNR highest, at
+    the mean of its possible values; L1 is least at their median. By the logarithm each
     patch (B, 1, H, W) counts by decibels, whatever its error: the loss falls by 0.23
     for each decibel gained.
     """

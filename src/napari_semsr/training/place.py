@@ -1,13 +1,13 @@
-"""Training of a small network on one place imaged by both light and SEM.
+"""Training of a small network on one area imaged by both light microscope and SEM.
 
 The network (`models.architectures.place`) is trained from scratch on whole images on
 one grid, in memory, by Adam at a constant rate. The result is the mean of its weights
 over the last tenth of the steps, which is a good model at any time, so that the
 training may be stopped at any step.
 
-Most patches come from copies of the place with objects removed and added
+Most patches come from copies of the area with objects removed and added
 (`pairing.add_defects`), whose changed pixels weigh more: otherwise the network draws
-the usual structure even where it is missing. If the light image is far from a linear
+the usual structure even where it is missing. If the optical image is far from a linear
 filter of SEM, as for shards or high relief, such copies would be wrong, and none are
 made.
 """
@@ -61,13 +61,13 @@ _FORMAT = 1
 
 
 class PlaceOptions(Options):
-    """Options of training on one place; all numbers are chosen."""
+    """Options of training on one area; the defaults were chosen, not published."""
 
     copies: int = Field(
         default=6,
         ge=0,
         le=64,
-        description="copies of the place with objects removed and added",
+        description="copies of the area with objects removed and added",
     )
     defect_share: float = Field(
         default=0.07, gt=0, le=0.5, description="share of their pixels that is changed"
@@ -79,7 +79,7 @@ class PlaceOptions(Options):
         default=0.5,
         ge=0,
         le=1,
-        description="share of the light's variance that a linear filter of SEM must "
+        description="share of the optical image's variance that a filter of SEM must "
         "explain for copies to be made",
     )
     from_copies: float = Field(
@@ -89,7 +89,7 @@ class PlaceOptions(Options):
         default=64, ge=32, le=512, multiple_of=2, description="side of a patch"
     )
     border_px: int = Field(
-        default=8, ge=0, description="border of a patch that the loss leaves out"
+        default=8, ge=0, description="border of a patch that the loss omits"
     )
     batch: int = Field(default=6, ge=1, description="patches in one step")
     learning_rate: float = Field(default=2e-3, gt=0, description="of Adam, constant")
@@ -98,14 +98,14 @@ class PlaceOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class PlaceImages:
-    """Light and SEM image of one place, on one grid.
+    """Optical and SEM image of one area, on one grid.
 
     Attributes
     ----------
     low, high : (Y, X) numpy.ndarray
-        Light and SEM. NaN where they show nothing.
+        Optical and SEM image. NaN where they show nothing.
     held_out : (Y, X) numpy.ndarray of bool, optional
-        Pixels that are not trained on; the reports of a training evaluate there.
+        Pixels excluded from training; the progress reports evaluate there.
     """
 
     low: NDArray[Any]
@@ -118,13 +118,13 @@ class PlaceImages:
             shapes.add(self.held_out.shape)
         if len(shapes) > 1:
             sizes = " and ".join(" x ".join(map(str, s)) for s in sorted(shapes))
-            msg = f"Both images of a place must be on one grid, got {sizes} px."
+            msg = f"Both images of an area must be on one grid, got {sizes} px."
             raise ShapeError(msg, code="sizes-differ")
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceReport(Progress):
-    """Progress of training on one place.
+    """Progress of training on one area.
 
     Attributes
     ----------
@@ -135,12 +135,12 @@ class PlaceReport(Progress):
     loss : float
         Mean loss since the last report, in nepers of the mean square.
     gain_db : float or None
-        PSNR of the model on the held-out pixels minus that of the light image, both
+        PSNR of the model on the held-out pixels minus that of the optical image, both
         after the best gain and offset; None if nothing is held out, or it was not
         measured since the last report.
     images : tuple of numpy.ndarray
         Output of the model for the bounding box of each held-out part, in the grey
-        values of the light; empty if it was not measured.
+        values of the optical image; empty if it was not measured.
     """
 
     steps: int = field(kw_only=True)
@@ -152,14 +152,14 @@ class PlaceReport(Progress):
 
 @dataclass(frozen=True, slots=True)
 class PlaceFit:
-    """Network trained on one place.
+    """Network trained on one area.
 
     Attributes
     ----------
     network : torch.nn.Module
         With the mean weights, in evaluation mode, on the CPU.
     levels : tuple of float
-        Grey values of the light that the network receives as 0 and 1.
+        Grey values of the optical image that the network receives as 0 and 1.
     steps : int
         Steps done.
     seconds : float
@@ -167,11 +167,11 @@ class PlaceFit:
     curve : list of dict
         ``steps, seconds, loss, gain_db`` of each report with an evaluation.
     light_explained : float or None
-        Share of the light's variance that a linear filter of SEM explains; None if it
+        Share of the optical image's variance that a filter of SEM explains; None if it
         was not fitted.
     copies : int
         Copies with objects removed and added that it was trained on; 0 if too little of
-        the light is explained.
+        the optical image is explained.
     state : dict
         State that `fit_place` can resume.
     """
@@ -265,7 +265,7 @@ def fit_place(
     levels: FloatPair | None = None,
     save: Callable[[dict[str, Any]], None] | None = None,
 ) -> Job[PlaceFit]:
-    """Train a network on one place, from scratch or from a saved state.
+    """Train a network on one area, from scratch or from a saved state.
 
     For the same options and steps the result is the same, however often it reports,
     stops and resumes; with more than one thread, up to rounding.
@@ -294,8 +294,8 @@ def fit_place(
         Seconds between two evaluations on the held-out part; more if they would take
         more than a twentieth of the time.
     levels : tuple of float, optional
-        Grey values of the light that the network receives as 0 and 1; by default the
-        percentiles 0.1 and 99.9 of the images.
+        Grey values of the optical image that the network receives as 0 and 1; by
+        default the percentiles 0.1 and 99.9 of the images.
     save : callable, optional
         Receives the state every ten seconds, and when the job ends or is closed.
 
@@ -321,7 +321,7 @@ def fit_place(
     options = options or PlaceOptions()
     if seconds is None and steps is None:
         steps = STEPS
-    yield Progress(0, 0, "preparing the place")
+    yield Progress(0, 0, "preparing the area")
     trainer = _Trainer(list(images), options, torch.device(device), levels)
     if state is not None:
         trainer.load(state)
@@ -461,19 +461,19 @@ class _Trainer:
         if not any(part.corners.size for part in self.originals):
             msg = (
                 "No usable training patches: no square of "
-                f"{self.options.patch_px} px is covered by light completely and by SEM "
-                "at least by half."
+                f"{self.options.patch_px} px is covered by the optical image and at "
+                "least half by SEM."
             )
             raise ShapeError(msg, code="nothing-to-train")
         if not self.options.copies or not self.options.from_copies:
             return
-        yield Progress(0, self.options.copies, "fitting light to SEM")
+        yield Progress(0, self.options.copies, "fitting the linear filter")
         forward = fit_place_filter([(high, low) for low, high in units])
         self.light_explained = forward.explained
         if forward.explained < self.options.least_explained:
             return
         for number in range(self.options.copies):
-            yield Progress(number, self.options.copies, "copying the place")
+            yield Progress(number, self.options.copies, "copying the area")
             for part, (low, high) in enumerate(units):
                 seed = (self.options.seed, number, part)
                 box = _box(low.shape, seed)
@@ -550,7 +550,7 @@ class _Trainer:
 
     @torch.no_grad()
     def evaluate(self) -> tuple[float | None, tuple[Float32Array, ...]]:
-        """Return the gain on the held-out parts (None without any), and the outputs."""
+        """Return the gain on the held-out parts (None if none), and the outputs."""
         before, after, previews = 0.0, 0.0, []
         for one in self.images:
             if one.held_out is None or not one.held_out.any():
@@ -685,7 +685,7 @@ def _box(shape: tuple[int, ...], seed: tuple[int, ...]) -> tuple[slice, slice]:
 def _planes(
     low: Float32Array, high: Float32Array, changed_area: BoolArray | None, of: _Trainer
 ) -> _Planes:
-    """Stack light, SEM and weights, and find the usable patches."""
+    """Stack optical image, SEM and weights, and find the usable patches."""
     options = of.options
     finite = np.isfinite(low)
     weight = (finite & np.isfinite(high)).astype(np.float32)

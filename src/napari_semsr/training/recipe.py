@@ -38,7 +38,7 @@ class ImageEntry(Options):
 
 
 class ScanEntry(Options):
-    """Two registered scans of one place: a fast and noisy one, and a slow one."""
+    """Two registered scans of one area: a fast and noisy one, and a slow one."""
 
     # paths below the root of scans; the slow one is resampled to the grid of the fast
     # one, and NaN outside
@@ -358,7 +358,7 @@ class Recipe(Options):
 
     @property
     def is_unpaired(self) -> bool:
-        """Whether clear patches show another place than the degraded ones."""
+        """Whether clear patches show another area than the degraded ones."""
         return self.kind == "cycle-gan"
 
     @property
@@ -367,7 +367,7 @@ class Recipe(Options):
         return self.kind == "restorer"
 
     def with_steps(self, steps: int) -> Self:
-        """Return the recipe with its whole schedule stretched to so many steps."""
+        """Return the recipe with its whole schedule scaled to this number of steps."""
         share = steps / self.steps
 
         def scale_count(count: int) -> int:
@@ -407,7 +407,7 @@ class Recipe(Options):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        """Refuse options that contradict each other."""
+        """Raise an error if options contradict each other."""
         data, restores = self.data, self.kind == "restorer"
         beside = data.pairs is not None and data.bank > 0 and self.batch > 1
         refusals = {
@@ -429,7 +429,7 @@ class Recipe(Options):
             f"{self.kind}": (
                 self.shift_px > 0 and self.kind not in ("supervised", "paired-gan")
             ),
-            f"learns: {self.learns} is for kind restorer alone, got {self.kind}": (
+            f"learns: {self.learns} is only for kind restorer, got {self.kind}": (
                 self.learns != "all" and not restores
             ),
             "kind restorer needs either images or superlens as its only source": (

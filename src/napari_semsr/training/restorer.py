@@ -29,7 +29,7 @@ _FAULT_WEIGHT = 0.1  # of the loss on estimated faults; chosen
 _NOISE_WEIGHT = 0.25  # of the loss on the image without noise; chosen
 _FINE_FLOOR = 2e-5  # of mean squares: 47 dB below the range, for already sharp images
 _LEVEL_WEIGHT = 0.1  # of the loss on means over squares, the grey levels of flat areas
-_LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # their side; a quarter of a grey level of 255
+_LEVEL_PX, _LEVEL_FLOOR = 16, 1e-6  # side of the squares; a quarter of a grey level
 _WIDTHS = slice(5, 7)  # of a blur, in `FAULTS`
 _WIDTH_ERROR = 0.02  # relative standard deviation of a user's blur width; chosen
 _TOO_WIDE = 4.0  # weight of a width that is too large, over one too small; chosen
@@ -195,10 +195,9 @@ class RestorerLearner(Learner):
 def blurred_error(error: Tensor, spread: Tensor, many: int) -> Tensor:
     """Return an error after the blur of the microscope.
 
-    If output and ground truth agree after the blur, the output agrees with the light
-    image. It is not compared with the light image itself, which also shows what no SEM
-    image can explain: interference, the light lost at edges, a blur that depends on
-    height.
+    If output and ground truth agree after the blur, the output agrees with the optical
+    image. It is not compared with that image itself, which also shows what no SEM image
+    can explain: interference, the light lost at edges, a blur that depends on height.
 
     `error` is (S many, 1, H, W), `spread` (S, K, K) for `many` patches each. Beyond the
     patches the error is taken as zero.

@@ -161,7 +161,7 @@ class RunFolder:
         return {}
 
     def _check_files(self) -> None:
-        """Refuse files of the run that are links, pipes or devices."""
+        """Raise an error for files of the run that are links, pipes or devices."""
         replaceable = (_RECIPE, INPUTS, self.model.name)  # even if links
         for name in (*_RUN_FILES, "board", *replaceable):
             path = self.path / name
@@ -189,7 +189,7 @@ class RunFolder:
         check_recipe(recipe, before, run_dir)
 
     def digest_inputs(self) -> Digests:
-        """Digest the training data by kind and name; of stores, only a few patches."""
+        """Digest the training data by kind and name; for stores only a few patches."""
         digests: Digests = {}
         data, kernel = self.recipe.data, self.recipe.gan.kernel
         if data.pairs is not None:
@@ -205,7 +205,7 @@ class RunFolder:
         return digests
 
     def check_inputs(self, now: Digests) -> None:
-        """Refuse to resume with other pairs or images; names and folders may differ."""
+        """Raise an error if pairs or images changed; names and folders may differ."""
         run_dir = self.path
         try:
             before = yaml.safe_load(read_text(run_dir / INPUTS))
@@ -274,7 +274,7 @@ class RunFolder:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Raise a `WriteError` if the disk refuses; the last saved state remains."""
+        """Raise a `WriteError` if saving fails; the last saved state remains."""
         try:
             yield
         except (OSError, SafetensorError) as error:
@@ -327,7 +327,7 @@ def _put(path: Path, plain: Any) -> None:
 
 
 def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
-    """Refuse to resume with a recipe that differs from that of the run."""
+    """Raise an error if a recipe differs from that of the run to resume."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
     if recipe.adversarial and (

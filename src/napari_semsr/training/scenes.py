@@ -394,7 +394,7 @@ _LEAST_CONTRAST = 0.02  # standard deviation, of a range of 1; below, almost emp
 def _cut_scans(
     scans: list[tuple[Float32Array, Float32Array]], side: int, rng: np.random.Generator
 ) -> FaultyScene:
-    """Cut a scene that both scans show; not rotated, as noise is along lines."""
+    """Crop one square from both scans, unrotated, as noise correlates along lines."""
     for _ in range(_TRIES):
         low, high = scans[int(rng.integers(len(scans)))]
         y, x = (int(rng.integers(0, max(0, n - side) + 1)) for n in low.shape)
@@ -413,7 +413,7 @@ def _cut_scans(
 
 
 def _warn_of_small(data: DataOptions, clear: list[Float32Array]) -> None:
-    """Warn of images that are too small, and refuse if all are."""
+    """Warn about images that are too small; raise an error if all are."""
     least = math.ceil(data.scene_px * _LEAST_SHARE)
     small = [
         f"{entry.file} ({' x '.join(map(str, image.shape))})"

@@ -1,17 +1,17 @@
 """Evaluation of an image translation without ground truth.
 
 A run on unpaired images has held-out degraded fields and held-out clear ones of other
-places. At each spatial frequency they determine three quantities: the expected power
+areas. At each spatial frequency they determine three quantities: the expected power
 of the ground truth of a field, from the ratio of the mean power of clear and degraded
 images; the power of the output; and the correlation of the output with its input,
 which invented structure does not have. Together they give an expected error:
 
     E(f) = P_y + P_g - 2 c sqrt(P_y P_g),  with P_y = P_x R,  R = <P_high> / <P_low>
 
-of truth y, output g and input x, ``c`` the correlation of g with x in a ring, and means
-of logarithms in R. It is valid if the two kinds of image differ by blur, haze and grey
+of ground truth y, output g and input x, ``c`` the correlation of g with x in a ring,
+and means of logarithms in R. It is valid if images differ only by blur, haze and grey
 scale. If their contrast differs in kind, as between light and electrons, the phases of
-the truth are not those of the input, and it only ranks models.
+the ground truth are not those of the input, and it only ranks models.
 
 Spectra or grey-level patches alone rank checkpoints wrongly: invented texture makes
 both more similar to clear images (``benchmarks/criterion.py``).
@@ -45,7 +45,7 @@ _SEED = 3
 
 
 Fields = tuple[Sequence[FloatArray], Sequence[FloatArray]]
-"""Degraded fields, and clear ones of other places."""
+"""Degraded fields, and clear ones of other areas."""
 
 
 def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fields]:
@@ -77,7 +77,7 @@ def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
 
 
 def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
-    """Return degraded fields of one half of pairs, clear ones of the other; twice."""
+    """Return degraded fields of half of the pairs, clear ones of the others; twice."""
     low, high = (
         [np.asarray(getattr(pair, side), float) for pair in pairs]
         for side in ("low", "high")
@@ -86,7 +86,7 @@ def halve_pairs(pairs: Sequence[ValidationPair]) -> list[Fields]:
 
 
 class UnpairedValidator:
-    """Evaluation of networks on degraded fields and clear ones of other places."""
+    """Evaluation of networks on degraded fields and clear ones of other areas."""
 
     def __init__(self, low: Sequence[FloatArray], high: Sequence[FloatArray]) -> None:
         self.low = low

@@ -159,16 +159,16 @@ def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
 
 
 def _match_greys(image: NDArray[Any], truth: NDArray[Any]) -> FloatArray:
-    """Match the grey values of an image to the truth by gain and offset."""
+    """Match the grey values of an image to the ground truth by gain and offset."""
     x = image.astype(float)
     gain, offset = match_affine(x, truth.astype(float))
     return np.asarray(gain * x + offset)
 
 
 def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Return the frequency, per pixel, up to which an image agrees with its truth."""
+    """Return the frequency, per pixel, up to which image and ground truth agree."""
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
-    # allow_self: the image may have been simulated from the truth
+    # allow_self: the image may have been simulated from the ground truth
     result = measure_frc(a, b, FrcOptions(reference=True, allow_self=True))
     if result.resolution_px:
         return min(1 / result.resolution_px, _NYQUIST)
@@ -206,10 +206,10 @@ def restore_field(
 class Validator:
     """Evaluation of networks on fixed fields with ground truth.
 
-    `margin` pixels of the truth are left out along each border: networks that pad with
-    zeros lose 2 to 5 decibels there, which does not matter inside a mosaic. The default
-    is that of the tables of the papers, or an eighth of a side if that is less. The
-    truth is first aligned with each image, by a shift of at most `shift_px`.
+    `margin` pixels of the ground truth are omitted along each border: networks that pad
+    with zeros lose 2 to 5 decibels there, which does not matter in a mosaic. The
+    default is that of the papers' tables, or an eighth of a side if that is less. The
+    ground truth is first aligned with each image, by a shift of at most `shift_px`.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class Validator:
         self.pairs, self.cross_frc, self.margin = pairs, cross_frc, margin
         self.shift_px = shift_px
         self._before = []
-        for pair in pairs:  # enlarged to the size of the truth
+        for pair in pairs:  # enlarged to the size of the ground truth
             scale = pair.high.shape[0] // pair.low.shape[0]
             low = torch.from_numpy(pair.low.astype(np.float32))[None, None]
             image = np.asarray(bicubic(low, scale)[0, 0].numpy())
@@ -232,7 +232,7 @@ class Validator:
     def compare(
         self, image: NDArray[Any], pair: ValidationPair
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Crop the margins of an image and of the truth, which is aligned with it."""
+        """Crop the margins of an image and of the ground truth, aligned with it."""
         truth, image_tensor = (
             torch.from_numpy(np.asarray(one, np.float32))[None, None]
             for one in (pair.high, image)
@@ -271,7 +271,7 @@ class Validator:
         return {name: float(np.mean(all_figures[name])) for name in names}
 
 
-# Preview image of one held-out patch: degraded, restored, truth.
+# Preview image of one held-out patch: degraded, restored, ground truth.
 
 
 def preview(
@@ -321,7 +321,7 @@ _BORDER = 4  # px that the padding affects
 
 @torch.no_grad()
 def align_truth(truth: Tensor, image: Tensor, most_px: float) -> Tensor:
-    """Shift truths onto images (B, 1, H, W), by at most `most_px` along each axis."""
+    """Shift ground truths onto images (B, 1, H, W), at most `most_px` on each axis."""
     if most_px == 0:
         return truth
     smooth_image = _smooth(image)

@@ -43,7 +43,7 @@ def test_fei_follows_a_resampled_page(fei, grey):
 
 @pytest.mark.parametrize("rows", [60, 90])
 def test_fei_keeps_pixels_and_rows_of_what_was_cut_out(fei, grey, rows):
-    with pytest.warns(UserWarning, match=f"header is of {rows} x 106 px, of which"):
+    with pytest.warns(UserWarning, match=f"a frame of {rows} x 106 px, but"):
         found = registry.read(fei(grey, rows=rows, columns=106))
     assert found.pixel_size_nm == (7.70833, 7.70833)
     assert np.array_equal(found.array(), grey)
@@ -52,7 +52,7 @@ def test_fei_keeps_pixels_and_rows_of_what_was_cut_out(fei, grey, rows):
 @pytest.mark.parametrize("width", ["57.16 \u00b5m", None])
 def test_zeiss_keeps_pixels_of_what_was_cut_out(zeiss, width):
     path = zeiss(np.zeros((96, 100), np.uint8), store="1024 * 768", width=width)
-    with pytest.warns(UserWarning, match="header is of 768 x 1024 px, of which"):
+    with pytest.warns(UserWarning, match="a frame of 768 x 1024 px, but"):
         assert registry.read(path).pixel_size_nm == (55.825, 55.825)
 
 
@@ -176,8 +176,8 @@ def test_zeiss_finds_the_pixel_size_by_the_field_where_that_is_all(
 @pytest.mark.parametrize(
     ("width", "height", "said"),
     [
-        (None, "4.474 \u00b5m", "no length, got ''"),
-        ("nan \u00b5m", None, "no length, got 'nan \u00b5m'"),
+        (None, "4.474 \u00b5m", "not a length, got ''"),
+        ("nan \u00b5m", None, "not a length, got 'nan \u00b5m'"),
         ("5.965 \u00b5m", "5.965 \u00b5m", "does not fit 384 x 512 px"),
     ],
 )

@@ -299,10 +299,10 @@ def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, imag
     _finish(store)
     tell_missing(store.path)
     (store.path / "0" / "c" / "1" / "1").unlink()
-    with pytest.warns(UserWarning, match="^1 of 13 blocks .* copied in part"):
+    with pytest.warns(UserWarning, match="^1 of 13 blocks .* only a part was copied"):
         tell_missing(store.path)
     store.group.attrs["semsr"] = {**store.group.attrs["semsr"], "blocks": "many"}
-    with pytest.warns(UserWarning, match="^2 of 9 blocks .* written so"):
+    with pytest.warns(UserWarning, match="^2 of 9 blocks .* written like this"):
         tell_missing(store.path)
 
 

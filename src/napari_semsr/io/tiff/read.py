@@ -64,9 +64,9 @@ if TYPE_CHECKING:
 # The OME-XML document: physical sizes, names, our own annotation.
 
 _DEFAULT_UNIT = "\u00b5m"
-_MOST_PLANES = 1_000_000  # chosen: `tifffile` keeps a place for each
+_MOST_PLANES = 1_000_000  # chosen: `tifffile` allocates an entry for each
 _COUNTS = ("PlaneCount", "NumPlanes", "IFD", "FirstZ", "FirstC", "FirstT")
-_DIGITS = 18  # of a number; chosen: all that a file's planes may need
+_DIGITS = 18  # digits of a number; chosen: enough for any number of planes
 _NO_LENGTH = ("pixel", "reference frame")
 
 
@@ -90,7 +90,7 @@ def _local(element: "Element") -> str:
 def _is_here(image: "Element", files: "Callable[[str], bool]", own: str | None) -> bool:
     """Return whether planes of an OME image are in these files, or of UUID `own`.
 
-    An image of which all files are missing is no series.
+    An image whose files are all missing does not count as a series.
     """
     for data in image.iter():
         if _local(data) == "TiffData":
@@ -108,7 +108,7 @@ def _of_series(
     """Read pixel size, name and bit depth of a series; None if not stated."""
     images, count = [e for e in root if _local(e) == "Image"], len(tif.series)
     folder, name = Path(tif.filehandle.dirname), tif.filehandle.name
-    # of a file whose set was passed over, its own images are read alone
+    # if the set of a file was ignored, only its own images are read
     files = (lambda n: (folder / n).is_file()) if tif.is_ome else name.__eq__
     if len(images) > count:
         images = [e for e in images if _is_here(e, files, root.get("UUID"))] or images
@@ -127,7 +127,7 @@ def _of_series(
     return cast("tuple[PixelSize | None, str | None, str | None]", only)
 
 
-# Bits that integers fill: their number as others write it into a text, and tags.
+# Significant bits of integers, as other programs state them in texts and tags.
 
 _BITS_TEXT = re.compile(
     r"^[^=:\n]*\b(?:ComponentBitCount|SignificantBits|BitDepth|Bit Depth|BitsPerPixel"
@@ -143,9 +143,9 @@ def _significant_bits(
 ) -> dict[str, int]:
     """Return the significant bits of grey values; empty for floats and if not stated.
 
-    First bits per sample, if they are fewer than the type has; then OME-XML, what
-    Micro-Manager, ImageJ or Bio-Formats wrote as text; then tags of the largest value,
-    if it is all ones in binary, since some programs write the largest that occurs.
+    Sources in this order: bits per sample, if fewer than those of the type; OME-XML;
+    text by Micro-Manager, ImageJ or Bio-Formats; tags of the largest value, if it is
+    all ones in binary, since some programs write the largest value that occurs.
     """
     if page.dtype is None or page.dtype.kind != "u":
         return {}
@@ -168,7 +168,7 @@ def _significant_bits(
 
 
 def _ones(value: Any) -> int | None:
-    """Return the number of bits of a number with only ones in binary, else None."""
+    """Return the number of bits of a number with only ones in binary, or None."""
     is_count = isinstance(value, int) and value > 0 and value & (value + 1) == 0
     return value.bit_length() if is_count else None
 
@@ -231,8 +231,8 @@ def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(lut[block])
     except IndexError as error:
         msg = (
-            f"A palette must have a row for every pixel, but has {len(lut)} and is "
-            "asked for more: export the image again, in grey."
+            "A palette must have a colour for every pixel value, but has only "
+            f"{len(lut)}: export the image again, in grey."
         )
         raise ReadError(msg, code="file-damaged") from error
 
@@ -246,7 +246,7 @@ def _invert_white(
     if data.dtype.kind == "u":
         white = 2**bits - 1
         data = data.dtype.type(white) - data
-    else:  # of signed integers the middle is between -1 and 0
+    else:  # for signed integers the centre is between -1 and 0
         white, data = -1, ~data
     return data, _with_limits(look, lambda limit: white - limit)
 
@@ -261,8 +261,8 @@ def _with_limits(
     return look.model_copy(update={"limits": (low, high)})
 
 
-# ImageJ's calibration of grey values, as it stands in `ij/measure/Calibration.java`.
-# ImageJ stores signed 16-bit integers as unsigned ones and such a straight line.
+# ImageJ's calibration of grey values, as defined in `ij/measure/Calibration.java`.
+# ImageJ stores signed 16-bit integers as unsigned ones with a linear calibration.
 
 _STRAIGHT, _NO_FUNCTION = 0, 20
 _SIGNED_16 = (-32768.0, 1.0)
@@ -274,7 +274,7 @@ def _grey_line(
     """Read the linear function from stored to calibrated grey values of ImageJ."""
     kind = details.get("cf", _NO_FUNCTION)
     if kind == _NO_FUNCTION or dtype.kind != "u" or dtype.itemsize > 2:
-        return None  # of other types ImageJ shows what is stored
+        return None  # for other types ImageJ shows the stored values
     try:
         line = float(details["c0"]), float(details["c1"])
     except (KeyError, TypeError, ValueError):
@@ -282,7 +282,7 @@ def _grey_line(
     if kind == _STRAIGHT and np.isfinite(line).all() and line[1] != 0:
         return line
     sentence = Message(
-        f"ImageJ's calibration of its grey values (cf={kind}) is not a straight line "
+        f"ImageJ's calibration of its grey values (cf={kind}) is not linear "
         "and is not applied: apply it in ImageJ and save 32-bit values if you need "
         "calibrated ones.",
         "grey-calibration-ignored",
@@ -306,17 +306,17 @@ def _on_line(
     return (data * slope + shift).astype(np.float32), look
 
 
-_NO_DATA = 42113  # "GDAL_NODATA": a number as text, by which maps mark missing pixels
+_NO_DATA = 42113  # "GDAL_NODATA": the value of missing pixels in maps, as text
 
 
 def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) -> Any:
     """Replace the pixels that a page declares as no data by NaN.
 
-    Integers become floats then; of a lazy image without looking for such pixels.
+    Integers are then converted to floats; in a lazy image even without such pixels.
     """
     try:
         value = float(str(page.tags.valueof(_NO_DATA)).strip(" \0"))
-    except ValueError:  # none is stated, or no number
+    except ValueError:  # no value is stated, or it is not a number
         return data
     if data.dtype.kind not in "uif" or not math.isfinite(value):
         return data  # NaN and infinities are missing anyway
@@ -324,7 +324,7 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
     if not lazy and not _is_no_data(data, value).any():
         return data
     sentence = Message(
-        f"Pixels of {value:g} count as missing: the file states that value as no data "
+        f"Pixels of {value:g} count as missing: the file states this value as no data "
         "(GDAL_NODATA).",
         "pixels-marked-missing",
     )
@@ -356,8 +356,8 @@ def _as_shown(
 ) -> tuple[Any, DisplaySettings | None]:
     """Invert grey values whose zero is white, and calibrate them.
 
-    Of so many `white_bits` are values whose zero is white; 0 where it is black. What
-    was measured stays what it is, and so do floats, which have no white to count from.
+    `white_bits` is the bit depth of values whose zero is white, or 0. Calibrated values
+    and floats are not inverted: the former are measured, the latter have no white.
     """
     is_inverted = white_bits > 0
     if is_inverted and line in (None, _SIGNED_16) and data.dtype.kind != "f":
@@ -382,8 +382,8 @@ def _as_shown(
 #
 # FEI and Thermo Fisher: tags 34680 and 34682, an INI text, lengths in metres, the
 # data bar below ``ResolutionY`` rows. Zeiss: tag 34118, lines of ``KEY`` followed by
-# ``Name = value unit``, in the unit that the operator looked at. TESCAN: tag 50431, the
-# text that stands in a file beside other images.
+# ``Name = value unit``, in the unit that the operator saw. TESCAN: tag 50431, the
+# same text as in a file next to other images.
 
 _FEI_TAGS = (34680, 34682)
 _ZEISS_TAG = 34118
@@ -411,7 +411,7 @@ def _vendor_info(
     first = tif.pages.first
     codes = (*_FEI_TAGS, _ZEISS_TAG, _TESCAN_TAG)
     if _is_thumbnail(first, page) and not any(code in page.tags for code in codes):
-        page = first  # which may hold the header of both
+        page = first  # it may hold the header of both
     for code in _FEI_TAGS:
         text = _raw(tif, page, code)
         if text is not None:
@@ -474,7 +474,7 @@ def parse_fei(text: str, shape: tuple[int, int]) -> RawImage:
     )
     if rows is None:
         return frame_image
-    # a page that was resampled or cut out keeps the header of the scan
+    # a page that was resampled or cropped keeps the header of the scan
     return of_frame(frame_image, "FEI's header", (rows, columns or shape[1]), shape)
 
 
@@ -570,14 +570,14 @@ def _from_field(
 ) -> RawImage:
     """Return the pixel size of an older file, which only states its field.
 
-    The live scan's ``AP_PIXEL_SIZE``, which stands there too, is that of the screen:
+    The live scan's ``AP_PIXEL_SIZE``, which is there too, refers to the screen:
     twice as fine as a page that was stored at half its width.
     """
     across, down = values.get("AP_WIDTH", ""), values.get("AP_HEIGHT", "")
     width, height = stated_length_nm(across), stated_length_nm(down)
     pitch = None if width is None else width / shape[1]
     if pitch is None:
-        reason = f"and AP_WIDTH is no length, got {across!r}"
+        reason = f"and AP_WIDTH is not a length, got {across!r}"
         code = "pixel-size-missing"
     elif height is not None and abs(height / shape[0] / pitch - 1) > _FIELD_TOLERANCE:
         pixels = f"{shape[0]} x {shape[1]} px"
@@ -600,14 +600,14 @@ def _at_width(
 ) -> RawImage:
     """Scale the stated pixel size to the width of the stored page.
 
-    The width of the field is what resampling leaves alone.
+    Resampling does not change the width of the field.
     """
     field_nm, width = stated_length_nm(values.get("AP_WIDTH", "")), shape[1]
     if field_nm is not None and abs(length * width / field_nm - 1) < _FIELD_TOLERANCE:
         return image
     frame = rows_and_columns(values.get("DP_IMAGE_STORE", ""), "*")
     if frame is not None and frame[1] != width:
-        # the data bar is drawn into the frame, so that none lies below it
+        # the data bar is inside the frame, so there is none below it
         fitting = of_frame(image, "Zeiss's header", frame, shape)
         return replace(fitting, databar_rows=0)
     pitch = length if field_nm is None else field_nm / width
@@ -648,7 +648,7 @@ def _pitches(
 
 
 def _tag_pixel_size(page: "tifffile.TiffPage") -> PixelSize | None:
-    """Read the pixel size ``(y, x)`` in nm from resolution tags other than print's."""
+    """Read the pixel size ``(y, x)`` in nm from resolution tags, if not for print."""
     tag = page.tags.get("ResolutionUnit")
     unit = (
         _TAG_UNITS.get(int(tag.value)) if tag is not None and tag.count == 1 else None
@@ -661,7 +661,7 @@ def _imagej_pixel_size(
     page: "tifffile.TiffPage", metadata: Mapping[str, Any], warnings: list[str]
 ) -> PixelSize | None:
     unit = str(metadata.get("unit", metadata.get("xunit", ""))).strip()
-    if unit in ("", "null"):  # as of Bio-Formats: the tags have a unit of their own
+    if unit in ("", "null"):  # from Bio-Formats: the tags have their own unit
         return _tag_pixel_size(page)
     if unit.lower() in _NO_UNIT:
         return None
@@ -675,14 +675,14 @@ def _imagej_pixel_size(
         )
         warnings.append(sentence)
     elif max(size) > LARGEST_PRINTED_NM and unit_nm(unit) in _PRINT_UNITS:
-        return None  # ImageJ takes resolution tags over as a calibration
+        return None  # ImageJ uses resolution tags as a calibration
     return size
 
 
 # Pixels: one plane, in memory or lazily, never through an open handle.
 
 _BLOCK = 2048  # side of the blocks of a lazy plane; chosen
-_STRIP_BYTES = 32 * 2**20  # of a strip that is read at once; chosen
+_STRIP_BYTES = 32 * 2**20  # largest strip that is read at once; chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -691,15 +691,15 @@ class _PlaneSource:
 
     path: Path  # The TIFF
     how: tuple[tuple[str, Any], ...]  # Keywords by which `tifffile` finds its series
-    # Which page holds the plane
+    # Page that holds the plane
     series: int
     level: int
     page: int
     shape: tuple[int, ...]  # ``(Y, X)``, ``(Y, X, S)`` or ``(S, Y, X)`` as stored
-    axes: str  # The same in letters
+    axes: str  # Letters of these axes
     dtype: str  # Type with byte order, as stored
     offset: int | None  # First byte when the plane is one uncompressed run of bytes
-    sample: int | None  # The one sample to keep, when samples are channels
+    sample: int | None  # Sample to keep, if samples are channels
     block: IntPair  # Rows and columns that are cheap to read at once
 
     @property
@@ -712,7 +712,7 @@ class _PlaneSource:
 
     @property
     def out_shape(self) -> tuple[int, ...]:
-        """Shape as handed over: ``(Y, X)`` or ``(Y, X, S)``."""
+        """Shape as returned: ``(Y, X)`` or ``(Y, X, S)``."""
         if "S" not in self.axes or self.sample is not None:
             return self.extent
         return (*self.extent, self.shape[self.axes.index("S")])
@@ -742,7 +742,7 @@ class _PlaneSource:
         how = dict(self.how)
         with decoding(self.path, "TIFF"), tifffile.TiffFile(self.path, **how) as tif:
             page = self._page(tif)
-            page.parent.filehandle.open()  # `tifffile` closes the others of a set
+            page.parent.filehandle.open()  # `tifffile` closes the other files of a set
             plane = np.asarray(page.asarray()).reshape(self.shape)
         return self._order_samples(plane)
 
@@ -828,7 +828,7 @@ def _find_plane(
     key = pages.keyframe
     shape = tuple(n for n, a in zip(key.shape, key.axes, strict=True) if a in "YXS")
     if math.prod(shape) != math.prod(key.shape):
-        msg = f"{path} stores volumes in one page, which is not read: export a stack."
+        msg = f"{path} stores volumes in one page, not supported: export a stack."
         raise ReadError(msg, code="format-unsupported")
     how: tuple[tuple[str, Any], ...] = (("is_ome", False),)
     if tif.is_ome:
@@ -847,13 +847,13 @@ def _find_plane(
         sample=sample,
         block=(1, 1),
     )
-    # the offset is one in the file that holds the pages, of several perhaps another
+    # the offset refers to the file that holds the pages, perhaps another one of a set
     if pages.dataoffset is not None and all(
         page is not None and page.parent is tif for page in pages.pages
     ):
         offset = int(pages.dataoffset) + outer * plane_source.nbytes
         _check_end(path, offset + plane_source.nbytes)
-        # one run of bytes can be read in any blocks, whatever its strips
+        # a contiguous run of bytes can be read in any blocks, whatever its strips
         rows, columns = (min(n, _BLOCK) for n in plane_source.extent)
         return replace(plane_source, offset=offset, block=(rows, columns))
     page: Any = pages.pages[outer] if outer < len(pages.pages) else None
@@ -897,7 +897,7 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = " ".join(record.getMessage().split())[:_LONGEST]
-        text = re.sub(r"^<[^>]*> ", "", text)  # of which file or page
+        text = re.sub(r"^<[^>]*> ", "", text)  # prefix that names the file or page
         if record.thread != self._thread or _OF_SETS in text:
             return
         sentence = Message(
@@ -928,8 +928,8 @@ def _open_tiff(path: Path, complaints: list[str]) -> "Iterator[tifffile.TiffFile
 def _open(path: Path, warnings: list[str]) -> "Iterator[tifffile.TiffFile]":
     """Open a TIFF, with the OME-XML of its set if that is in another file.
 
-    OME-XML in which this file does not occur is passed over, as it is if it is missing;
-    `warnings` receives that.
+    OME-XML that does not list this file is ignored, as if it were missing; `warnings`
+    receives the reason.
     """
     import tifffile
 
@@ -956,7 +956,7 @@ def _fault_of_set(path: Path, tif: "tifffile.TiffFile") -> str:
     own = [one for one in tif.series if _is_own(tif, one)]
     if not own:
         return Message(
-            "Its OME-XML only names other files, so the planes of this one are read "
+            "Its OME-XML names only other files, so the planes of this one are read "
             "without it: restore the file's former name.",
             "set-incomplete",
         )
@@ -994,12 +994,12 @@ def _companion(path: Path, tif: "tifffile.TiffFile", warnings: list[str]) -> str
     if root is None:
         sentence = Message(
             f"Its OME-XML is in {one_line(f'{name:.80}')!r}, which is not a readable "
-            "file next to it: copy that file here, or give the pixel size.",
+            "file next to it: copy that file here, or set the pixel size.",
             "file-missing",
         )
         warnings.append(sentence)
         return None
-    # by which this file is found where it was renamed
+    # identifies this file even if it was renamed
     root.set("UUID", own.get("UUID", ""))
     return ET.tostring(root, encoding="unicode")
 
@@ -1039,7 +1039,7 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
         (name for name in names if set(name) & set("/\\:") or name == ".."), None
     )
     if away is not None or ("FileName" in ome and "<!DOCTYPE" in ome):
-        where = "in words of its own" if away is None else one_line(f"{away:.80}")
+        where = "by XML entities" if away is None else one_line(f"{away:.80}")
         msg = (
             f"{path} names a part outside its folder, {where}: put all parts into one "
             "folder, and export it again."
@@ -1050,7 +1050,7 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
     if planes > _MOST_PLANES:
         msg = (
             f"{path} states {planes:.3g} planes, more than the {_MOST_PLANES} that a "
-            "TIFF can be read with: export it again."
+            "TIFF may have: export it again."
         )
         raise ReadError(msg, code="too-many-planes")
 
@@ -1109,7 +1109,7 @@ def _own_series(tif: "tifffile.TiffFile") -> list[int]:
 def _usual_series(tif: "tifffile.TiffFile", own: list[int]) -> int:
     """Return the image to read by default: the first, if it is not a thumbnail.
 
-    OME-XML says what its images are; others may begin with one for a preview.
+    OME-XML identifies its images; other files may begin with a preview.
     """
     pages = {number: tif.series[number].keyframe for number in own}
     if tif.is_ome or len(tif.series[own[0]]) > 1:
@@ -1169,7 +1169,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     data, look = _as_shown(data, look, int(white_bits), line, complaints)
     series_record = {SERIES_KEY: number, OWN_SERIES_KEY: len(own)} if count > 1 else {}
     facts = dict(image.metadata)
-    if lut is not None or line is not None:  # by which grey values are other ones
+    if lut is not None or line is not None:  # which change the grey values
         facts.pop(BITS_KEY, None)
     return replace(
         image,
@@ -1183,7 +1183,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         look=look,
         metadata={**facts, **series_record},
         warnings=tuple(complaints),
-        # all that the tags leave open is the pixel size
+        # only the pixel size may be missing from the tags
         doubts=(*image.warnings, *image.doubts),
     )
 
@@ -1214,7 +1214,7 @@ def _choose_plane(
     before = [pair for pair in pairs if pair[0] not in "YXS"]
     names, shape = [a for a, _ in before], [int(n) for _, n in before]
     counts = list(shape)
-    if by_sample:  # which are the channels, and any axis of them is the first's
+    if by_sample:  # channels are samples, and a channel axis counts as 1
         counts = [1 if a == "C" else n for a, n in zip(names, shape, strict=True)]
         names, counts = [*names, "S"], [*counts, samples]
     kind = "S" if by_sample else "C"
@@ -1231,7 +1231,7 @@ def _calibrate(
 ) -> RawImage:
     """Read the calibration by dialect in turn: microscope, OME, ImageJ, plain tags.
 
-    What they say comes back as an image whose pixels are still to be read.
+    Returned as an image whose pixels are not read yet.
     """
     maker = _vendor_info(tif, page)
     text, warnings = str(page.description or ""), list[str]()
@@ -1290,11 +1290,11 @@ def _orientation(
 ) -> int:
     """Return the orientation of a page, which may differ within a stack.
 
-    A page that does not say is turned as the first of its stack, whose tags programs
-    do not repeat.
+    A page without the tag has the orientation of the first page of its stack, since
+    programs do not repeat the tag.
     """
     pages: list[Any] = [series.keyframe]
-    with suppress(IndexError, ValueError):  # of planes without a page of their own
+    with suppress(IndexError, ValueError):  # planes without their own page
         one = series[number] if number else None
         if one is not None and one.parent is tif:
             pages.insert(0, one.aspage())

@@ -21,19 +21,19 @@ from napari_semsr.io.files import (
 from napari_semsr.io.tiff.read import read_calibration
 from napari_semsr.io.zarr import halve, level_shapes
 
-# In which each type finds the first that holds all its values. Bio-Formats reads no
-# others, and ImageJ's own decoder only the first three.
+# An output has the first of these types that holds all its values. Bio-Formats reads
+# no other types, and ImageJ's own decoder only the first three.
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
 _OME_TYPES = (
     *("uint8", "int8", "uint16", "int16", "uint32", "int32"),
     *("float32", "float64"),
 )
-_MOST_EXACT = 2**53  # of whole numbers in float64
-# ImageJ writes a resolution again as whole millionths, which are few of large numbers
-# of a small unit, so that a pixel has at most a hundred of it.
+_MOST_EXACT = 2**53  # float64 is exact for whole numbers up to this
+# ImageJ rounds resolutions to millionths when it saves again, which is imprecise if a
+# pixel has many units, so a pixel has at most a hundred of them.
 _UNITS = {"nm": 1, "um": 10**3, "mm": 10**6}
 _MOST_OF = 100
-_MOST_RATIONAL = 2**31 - 1  # older ImageJ reads the two numbers with a sign
+_MOST_RATIONAL = 2**31 - 1  # older versions of ImageJ read signed numbers
 _TILE = 256  # side of a TIFF tile; chosen
 _BAND = 2048  # rows written at once; chosen
 _LARGEST_IMAGEJ = 2**31
@@ -68,7 +68,7 @@ def _rational(value: Fraction) -> _Rational:
 
 
 def _tags(image: Micrograph) -> dict[str, Any]:
-    """Return tags of the pixel size for readers without ImageJ and OME-XML."""
+    """Return tags of the pixel size for readers without ImageJ and OME-XML data."""
     unit, per_unit = _resolution(image.pixel_size_nm, {"cm": 10**7})
     return {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
 
@@ -85,7 +85,7 @@ def _to_ome(data: NDArray[Any], path: Path) -> NDArray[Any]:
             if not -_MOST_EXACT <= int(value) <= _MOST_EXACT:
                 msg = (
                     f"{path} can hold whole numbers up to 2**53, since other programs "
-                    f"read no TIFF of {data.dtype}, got {value}: write .ome.zarr."
+                    f"cannot read a TIFF of {data.dtype}, got {value}: write .ome.zarr."
                 )
                 raise WriteError(msg, code="out-of-range")
     return data.astype(_ome_type(data.dtype), copy=False)
@@ -112,8 +112,8 @@ def _to_imagej(data: NDArray[Any], path: Path) -> NDArray[Any]:
 def write_imagej(image: Micrograph, path: Path) -> None:
     """Write a TIFF with a calibration for ImageJ and Fiji.
 
-    The record goes where Fiji shows it (Image > Show Info), so that all digits of the
-    pixel size, the origin and the provenance survive.
+    The record is stored where Fiji shows it (Image > Show Info), so that all digits of
+    the pixel size, the origin and the provenance survive.
     """
     import tifffile
 
@@ -149,17 +149,17 @@ def _read_back(path: Path, image: Micrograph) -> Iterator[Path]:
         ):
             msg = (
                 f"{path} cannot store the name, pixel size and history of the image: "
-                "give the image another name, or write .ome.zarr."
+                "rename the image, or write .ome.zarr."
             )
             raise WriteError(msg, code="record-not-kept")
 
 
 def write_fei(image: Micrograph, path: Path) -> None:
-    """Write a TIFF like an electron microscope of FEI or Thermo Fisher.
+    """Write a TIFF like those of FEI and Thermo Fisher electron microscopes.
 
-    The image is calibrated, of unsigned integers. A private tag tells field and pixel
-    size in metres, and who wrote it; there is no data bar. Name, origin and history
-    have no place in it.
+    The image must be calibrated and have unsigned integers. A private tag states field
+    and pixel size in metres and the program; there is no data bar. Name, origin and
+    history are not stored.
     """
     import tifffile
 
@@ -199,7 +199,7 @@ def _imagej_options(image: Micrograph, axes: str) -> dict[str, Any]:
     keywords: dict[str, Any] = {}
     if image.look is not None:
         keywords["min"], keywords["max"] = image.look.limits
-    elif image.dtype.kind == "b":  # else Fiji shows 0 and 1 of 255, both black
+    elif image.dtype.kind == "b":  # otherwise Fiji shows 0 and 1 of 255, both black
         keywords["min"], keywords["max"] = 0, 1
     unit, per_unit = _resolution(image.pixel_size_nm, _UNITS)
     keywords |= {"unit": unit, "Info": _info(image), "axes": axes}
@@ -225,8 +225,8 @@ def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
 def _tiles(data: Any, path: Path) -> Iterator[NDArray[Any]]:
     """Yield full tiles of an image in a type of OME, computed band by band.
 
-    Tiles at the edge are filled up here: left to tifffile, an image one pixel wide is
-    predicted before it is filled, and comes back changed.
+    Tiles at the edge are padded here: tifffile would apply the predictor of a
+    one-pixel-wide image before padding, which changes its values.
     """
     rows, columns = data.shape
     for top in range(0, rows, _BAND):
@@ -251,7 +251,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
         "tile": (_TILE, _TILE),
         "photometric": "minisblack",
         "compression": "zlib",
-        "predictor": dtype.kind in "ui",  # Bio-Formats has none for floats
+        "predictor": dtype.kind in "ui",  # Bio-Formats supports none for floats
     }
     nbytes = image.shape[0] * image.shape[1] * dtype.itemsize
     with (
@@ -283,7 +283,7 @@ def write_ome(image: Micrograph, path: Path) -> None:
 def page_axes(axes: Mapping[str, int]) -> dict[str, int]:
     """Return the axes of a stack with TIFF's names: T for times, Z for all others.
 
-    Where times stand between others, all are one axis.
+    If times are between other axes, all are combined into one.
     """
     sizes_by_axis: dict[str, int] = {}
     long = {axis: size for axis, size in axes.items() if size > 1}
@@ -312,8 +312,8 @@ def write_pages(
 ) -> None:
     """Write the planes (Y, X) of a stack as the pages of one ``.ome.tif`` or ``.tif``.
 
-    `axes` are their sizes by name, the last fastest, as of `check_pages`. The first
-    plane tells name, calibration and history of all.
+    `axes` are their sizes by name, the last fastest, as in `check_pages`. Name,
+    calibration and history are those of the first plane.
     """
     import tifffile
 

@@ -1,8 +1,8 @@
 """A mosaic that grows on all sides: an incomplete OME-Zarr store with one level.
 
 It shows a scan during acquisition, and is replaced by the finished mosaic.
-Rows and columns that come before the first ones move the files of the chunks, which
-costs a renaming for each row, and copies no pixels.
+Adding rows or columns before the first ones renames the files of the chunks, row by
+row, without copying pixels.
 """
 
 import threading
@@ -20,7 +20,7 @@ from napari_semsr.io.zarr.store import OmeZarrStore, peek
 if TYPE_CHECKING:
     import zarr
 
-_LIVE = "live"  # note of a store that a followed scan fills
+_LIVE = "live"  # marks a store that is filled while a scan is followed
 
 
 def is_live(place: Path) -> bool:
@@ -32,8 +32,8 @@ def is_live(place: Path) -> bool:
 class GrowingMosaic:
     """Grey values (Y, X) in float32, NaN where nothing was written.
 
-    Pixels count from the mosaic's own zero, and may be negative. Other threads may read
-    while one writes.
+    Pixels count from the mosaic's own origin, and may be negative. Other threads may
+    read while one writes.
     """
 
     store: OmeZarrStore
@@ -46,7 +46,7 @@ class GrowingMosaic:
     def create(cls, place: Path, about: Micrograph, chunk: int) -> "GrowingMosaic":
         """Create an empty store and lock it, replacing an existing one.
 
-        A `WriteError` if the system refuses, or another process has locked it.
+        Raises a `WriteError` if it cannot be created, or another process has locked it.
         """
         how: dict[str, Any] = {"chunk": chunk, "overwrite": True}
         store = store_of(about, place, shape=(chunk, chunk), dtype=np.float32, **how)
@@ -71,7 +71,7 @@ class GrowingMosaic:
 
     @property
     def start(self) -> FloatPair:
-        """Place ``(y, x)`` of pixel (0, 0), in nm if the pixel size is known."""
+        """Position ``(y, x)`` of pixel (0, 0), in nm if the pixel size is known."""
         return self.store.record.origin
 
     @property
@@ -83,7 +83,7 @@ class GrowingMosaic:
     def write(self, box: Box, values: Float32Array) -> None:
         """Write a rectangle (Y, X) in the mosaic's pixels, extending the store.
 
-        An `OSError` where the disk is full.
+        Raises an `OSError` if the disk is full.
         """
         with self._lock:
             self._cover(box)
@@ -148,7 +148,7 @@ class GrowingMosaic:
 
 @dataclass(frozen=True, slots=True)
 class GrowingWindow:
-    """A rectangle of a mosaic that grows, read from its store where it is looked at."""
+    """A rectangle of a growing mosaic, read from its store when it is viewed."""
 
     mosaic: GrowingMosaic
     box: Box

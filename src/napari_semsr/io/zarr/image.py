@@ -83,7 +83,7 @@ def store_of(
     """Create the empty store of an image, in chunks of 512 px, sharded if it is large.
 
     Name, calibration and history are those of `about`, and so are shape and type by
-    default. `how` gives other chunks, version, overwrite or resume, as for
+    default. `how` sets other chunks, version, overwrite or resume, as for
     `create_store`.
     """
     record = record_of(about)
@@ -112,7 +112,7 @@ def store_of(
 def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
     """Fill a store with an image and the coverage stored with it.
 
-    Gives the pixels that had no place in the type of the store.
+    Returns the number of pixels outside the range of the store's type.
     """
     blocks = (image.data[box.slices] for box in store.boxes())
     clipped_count = yield from store.fill(blocks, message)
@@ -127,7 +127,7 @@ def fill_from(store: OmeZarrStore, image: Micrograph, message: str) -> Job[int]:
 
 
 def coverage_of(image: Micrograph) -> Micrograph | None:
-    """Read the number of frames at each pixel of a mosaic, where its file lies."""
+    """Read the number of frames at each pixel of a mosaic, from the same folder."""
     place = None if image.path is None else label_path(Path(image.path), COVERAGE)
     if place is None or not matches(place, b""):
         return None
@@ -149,7 +149,7 @@ def write(image: Micrograph, path: Path) -> None:
             deque(store.finish(), maxlen=0)
 
 
-_HINT = "give the folder that ends in .ome.zarr and holds the image"
+_HINT = "choose the folder that ends in .ome.zarr and holds the image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +192,8 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
 def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
     """Warn if blocks of a store have no file, as after an incomplete copy.
 
-    Nothing is said of what is no OME-Zarr image. All levels are looked at where we
-    wrote down how many blocks they have, else the one that is read.
+    Does nothing unless the path is an OME-Zarr image. All levels are checked if their
+    numbers of blocks were recorded, otherwise only the level that is read.
     """
     if not matches(path, b"" if path.is_dir() else b"file"):
         return
@@ -207,13 +207,13 @@ def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
                 blocks = each.shards or each.chunks
                 _check_blocks(path, each, blocks)
                 whole += math.prod(_block_counts(each.shape, blocks))
-    except Exception:  # noqa: BLE001 - `read` says what is wrong with a store
+    except Exception:  # noqa: BLE001 - `read` reports what is wrong with a store
         return
     if blocks_there < whole:
         remedy = (
-            "copy it again, unless it was written so."
+            "copy it again, unless it was written like this."
             if block_count is None
-            else "it was copied in part, copy it again."
+            else "only a part was copied, copy it again."
         )
         fill = levels[0].fill_value
         value = f"{fill:g}" if isinstance(fill, np.number | np.bool) else shorten(fill)
@@ -279,11 +279,11 @@ def _find_image(path: Path, group: "zarr.Group", series: int) -> _Image:
         number = choose(path, "series", series, len(scales))
         return _Image(group, scales[number], version, len(scales))
     if "plate" in attributes or "well" in attributes:
-        msg = f"{path} is a plate or well of many images: give the path of one field."
+        msg = f"{path} is a plate or well of many images: choose the path of one field."
         raise ReadError(msg, code="several-images")
     if isinstance(attributes.get(LABELS), list):
         labels = shorten(attributes[LABELS])
-        msg = f"{path} is a group of label images: give the path of one of {labels}."
+        msg = f"{path} is a group of label images: choose the path of one of {labels}."
         raise ReadError(msg, code="several-images")
     names = sorted((n for n, _ in group.groups() if n.isdigit()), key=int)
     child = None
@@ -316,7 +316,7 @@ def _array(path: Path, image: _Image, level: int) -> "zarr.Array[Any]":
     import zarr
 
     name = str(_datasets(path, image)[level]["path"])
-    place = PureWindowsPath(name)  # which knows the separators of every system
+    place = PureWindowsPath(name)  # understands the separators of all systems
     if place.anchor or ".." in place.parts or not place.parts:
         msg = (
             f"{path} must name level {level} by a path inside the store, got {name!r}: "
@@ -337,7 +337,7 @@ def _stated_axes(image: _Image, ndim: int) -> object:
     axes = image.metadata.get("axes")
     if axes is None and ndim == 5:  # before 0.3 the axes were always these
         return list("tczyx")
-    systems = image.metadata.get("coordinateSystems")  # since 0.6, that of levels first
+    systems = image.metadata.get("coordinateSystems")  # since 0.6, levels first
     if axes is None and isinstance(systems, list) and systems:
         return systems[0].get("axes") if isinstance(systems[0], dict) else None
     return axes
@@ -362,10 +362,10 @@ def _axes(path: Path, image: _Image, ndim: int) -> list[dict[str, Any]]:
 class _Placement:
     """Position and scale of a level, ``(y, x)`` in the units of its axes."""
 
-    scale: FloatPair | None = None  # None where it is not stated, or not understood
+    scale: FloatPair | None = None  # None if not stated or not supported
     shift: FloatPair = (0.0, 0.0)
-    doubts: tuple[str, ...] = ()  # Why the scale is not known
-    place_doubts: tuple[str, ...] = ()  # Why the shift is not known
+    doubts: tuple[str, ...] = ()  # Why the scale is unknown
+    place_doubts: tuple[str, ...] = ()  # Why the shift is unknown
 
 
 def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
@@ -374,7 +374,7 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
     common = image.metadata.get("coordinateTransformations")
     place = _Placement()
     if "coordinateSystems" in image.metadata and common:
-        sentence = "Further coordinate systems are not used: the image lies in its own."
+        sentence = "Coordinate systems other than the image's own are not used."
         further = Message(sentence, "coordinates-ignored")
         place, common = replace(place, place_doubts=(further,)), None
     name = f"level {dataset['path']}"
@@ -395,8 +395,8 @@ def _place(image: _Image, dataset: Mapping[str, Any], ndim: int) -> _Placement:
         elif kind != "identity":
             what = shorten(kind if isinstance(kind, str) else step)
             doubt = Message(
-                f"The transformation {what} of {name} is not supported: the place is "
-                "left unknown, and so is the pixel size unless it is given.",
+                f"The transformation {what} of {name} is not supported: the shift is "
+                "left unknown, and so is the pixel size unless it is set.",
                 "transform-unsupported",
             )
             place = replace(
@@ -414,7 +414,7 @@ def _apply_step(
     kind = step["type"]
     numbers = _numbers(step.get(kind), ndim)
     if numbers is None:
-        unknown = "pixel size" if kind == "scale" else "place"
+        unknown = "pixel size" if kind == "scale" else "position"
         doubt = Message(
             f"The {kind} of {name} must be {ndim} numbers, one for each axis, got "
             f"{shorten(step.get(kind, dict(step)))}: the {unknown} is left unknown.",
@@ -463,8 +463,8 @@ def _source(
         record = replace(record, pixel_size_nm=None)
     if image.version not in _VERSIONS:
         doubt = Message(
-            f"OME-Zarr {image.version} is not a version that is known here, "
-            f"{_VERSIONS[0]} to {_VERSIONS[-1]}: see whether the pixel size is right.",
+            f"OME-Zarr {image.version} is not a supported version, "
+            f"{_VERSIONS[0]} to {_VERSIONS[-1]}: check the pixel size.",
             "other-version",
         )
         doubts = (*doubts, doubt)
@@ -535,8 +535,8 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
     counts = _block_counts(array.shape, chunks)
     if sum(counts) > _MOST_BLOCKS or math.prod(counts[-2:]) > _MOST_BLOCKS:
         msg = (
-            f"{path} must have at most {_MOST_BLOCKS} blocks in a plane, but says that "
-            f"it has {' x '.join(map(str, counts))}: convert it with larger chunks."
+            f"{path} must have at most {_MOST_BLOCKS} blocks in a plane, but states "
+            f"{' x '.join(map(str, counts))}: convert it with larger chunks."
         )
         raise ReadError(msg, code="too-many-blocks")
     size = math.prod(min(each) for each in whole) * array.dtype.itemsize
@@ -562,13 +562,13 @@ def _stamp(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
 class _Blocks:
     """An array that raises `ReadError` for damaged blocks.
 
-    Another that has taken its place meanwhile is not read for it: a block without a
-    file would be one of zeros.
+    An array that has replaced it meanwhile is not read: missing blocks would be read
+    as zeros.
     """
 
     path: Path
     array: "zarr.Array[Any]"
-    made: tuple[int, ...] | None = None  # None where another machine may tell it so
+    made: tuple[int, ...] | None = None  # None in another process, where it may differ
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Blocks, (self.path, self.array)
@@ -596,7 +596,7 @@ class _Blocks:
                 self._check_there()
                 msg = f"block {self._name(index)}: {reason}"
                 raise ValueError(msg) from error
-        self._check_there()  # then, as it may have gone while it was read
+        self._check_there()  # checked after reading, since it may be removed meanwhile
         return values
 
     def _check_there(self) -> None:
@@ -638,7 +638,7 @@ def _calibration(
         return size, (down * grow[0], across * grow[1]), (1.0, 1.0), ()
     if record is not None and unitless:
         return None, (down, across), (y, x), ()
-    # without a unit the scale of a foreign store only tells levels apart
+    # without a unit the scale of a foreign store only distinguishes its levels
     if unitless and (y, x) == ratio:
         return None, (0.0, 0.0), ratio, ()
     units_text = " and ".join(
@@ -661,7 +661,7 @@ def _coarser(
 ) -> tuple[FloatPair, _Placement]:
     """Return the rows and columns of level 0 per pixel of a level.
 
-    They are those of its scale unless its shape contradicts them, which puts the scale
+    They follow from its scale unless its shape contradicts them, which puts the scale
     in doubt.
     """
     if level == 0:
@@ -688,7 +688,7 @@ def _coarser(
         ratios.append(float(even) if fits else ratio)
         if stated_step and not doubts:
             doubt = Message(
-                f"By its scale level {level} is {stated_step:g} times coarser than "
+                f"By its scale, level {level} is {stated_step:g} times coarser than "
                 "level 0, "
                 f"but it has {coarse} of {fine} {('rows', 'columns')[axis]}: its pixel "
                 "size is left unknown.",

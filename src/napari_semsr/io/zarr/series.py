@@ -16,7 +16,7 @@ from napari_semsr.io.zarr.image import attributes_of, fill_from, store_of
 from napari_semsr.io.zarr.store import list_label, own_attributes
 
 _LAYOUT = "bioformats2raw.layout"
-_ORDER = "order"  # in our attributes of an image: its place among the layers
+_ORDER = "order"  # in our attributes of an image: its index among the layers
 
 
 def _places(images: Sequence[Micrograph]) -> list[str]:
@@ -39,7 +39,7 @@ def _places(images: Sequence[Micrograph]) -> list[str]:
 
 
 def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
-    """Write images as one store, in place of what is there.
+    """Write images as one store, replacing any existing store.
 
     Parameters
     ----------
@@ -51,12 +51,12 @@ def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
     Returns
     -------
     list of Path
-        The place of each image in the store.
+        Path of each image in the store.
 
     Raises
     ------
     WriteError
-        If the system refuses.
+        If the store cannot be written.
     """
     import zarr
 
@@ -86,9 +86,9 @@ def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
 
 
 def list_series(path: Path) -> list[Path]:
-    """List the images of a store of several, and the label images that we wrote.
+    """List the images of a multi-image store, and the label images written by us.
 
-    In the order in which they were written; none where the path is another store.
+    In the order in which they were written; empty for any other store.
     """
     import zarr
 
@@ -116,7 +116,7 @@ def list_series(path: Path) -> list[Path]:
 
 
 def _ome_xml(images: dict[str, Micrograph]) -> str:
-    """Describe the numbered images as OME-XML, by the types that it has."""
+    """Describe the numbered images as OME-XML, with the types that it supports."""
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     types = {"float32": "float", "float64": "double", "bool": "bit", "float16": "float"}
     lines = ['<?xml version="1.0" encoding="UTF-8"?>', f'<OME xmlns="{schema}">']

@@ -1,12 +1,12 @@
 """Output store: OME-Zarr 0.5 or 0.4, written tile by tile, resumable.
 
-The group is an OME-Zarr image from the first moment, marked incomplete. Each write
-unit (a chunk, or a shard where one writer owns it) has one entry in the done-map,
-an array of one-element chunks, so that several writers never share a file. An entry is
-the checksum of the unit's files, which a run that goes on compares: zarr renames each
-file into place, but nothing is flushed to the disk before that, so that a power cut may
-leave a unit that is marked, and torn or gone. A process that fills a store holds it,
-where the system knows how, so that no other mixes its tiles in.
+The group is an OME-Zarr image from the start, marked incomplete. Each write unit (a
+chunk, or a shard if one writer owns it) has one entry in the done-map, an array of
+one-element chunks, so that several writers never share a file. An entry is the
+checksum of the unit's files, which a resumed run compares: zarr renames each file
+into place, but nothing is flushed to disk before that, so a power cut may leave a
+unit that is marked but truncated or missing. A process that fills a store locks it,
+if the system supports locks, so that no other process writes its own tiles into it.
 """
 
 import json
@@ -106,9 +106,9 @@ def _making(record: Record) -> dict[str, Any]:
 
 
 ATTRIBUTE = "semsr"
-_BLOCKS = "blocks"  # in it: how many files the levels had when they were finished
+_BLOCKS = "blocks"  # key in it: number of files of the finished levels
 _DONE_ARRAY = "done"
-_LARGEST_UNIT = 1 << 30  # bytes of a file; as of what is read in one go
+_LARGEST_UNIT = 1 << 30  # bytes of a file; as for any file read at once
 _UNREADABLE = (
     *(ReadError, OSError, LookupError, ValueError, TypeError),
     *(ArithmeticError, AttributeError),
@@ -126,7 +126,7 @@ class OmeZarrStore:
     # the done-map on disk while the store is incomplete: uint64 with checksums, uint8
     # without
     marks: "zarr.Array[Any]"
-    # rows and columns of one write unit: several writers share none
+    # rows and columns of one write unit, which writers never share
     unit: IntPair
     record: Record = field(repr=False)  # name, calibration and provenance, as written
     # keeps other processes away until it is finished
@@ -157,7 +157,7 @@ class OmeZarrStore:
         self.marks[row, column] = self._mark_of(row, column)
 
     def _mark_of(self, row: int, column: int) -> int:
-        """Return the mark of a unit; 1 for one without a file, all fill value."""
+        """Return the mark of a unit; 1 for a unit of fill values, which has no file."""
         if self.marks.dtype.itemsize == 1:
             return 1
         total = 0
@@ -179,7 +179,7 @@ class OmeZarrStore:
         return [self.path / array.path / key for array in self._arrays()]
 
     def repeat(self, places: Iterable[IntPair]) -> None:
-        """Mark write units at places ``(row, column)`` as unfinished."""
+        """Mark write units at ``(row, column)`` as unfinished."""
         for place in places:
             self.marks[place] = 0
 
@@ -203,14 +203,14 @@ class OmeZarrStore:
         if mark is None or self.marks.dtype.itemsize > 1:
             try:
                 return mark == self._mark_of(*place)
-            except ReadError:  # a pipe, a device or a file beyond measure
+            except ReadError:  # a pipe, a device or an oversized file
                 return False
         files = all(file.is_file() for file in self._files(*place))
         box = self.box(*place)
         return files and all(_decodes(one, box.slices) for one in self._arrays())
 
     def pending(self) -> list[IntPair]:
-        """List the places ``(row, column)`` of unfinished units."""
+        """List the unfinished units as ``(row, column)``."""
         rows, columns = np.nonzero(np.asarray(self.done_marks[:]) == 0)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
 
@@ -226,9 +226,9 @@ class OmeZarrStore:
     def fill(self, blocks: Iterable[Any], message: str) -> Job[int]:
         """Write the unfinished units and mark each.
 
-        Blocks (Y, X) come in the order of `pending`; each is asked for when the one
-        before it is on disk. Gives the pixels that had no place in the type of the
-        store.
+        Blocks (Y, X) come in the order of `pending`; each is requested when the one
+        before it is on disk. Returns the number of pixels outside the range of the
+        store's type.
         """
         clipped_count, total = 0, int(self.done_marks.size)
         places = self.pending()
@@ -298,7 +298,7 @@ class OmeZarrStore:
         self.note(_BLOCKS, sum(count_blocks(self.path, level) for level in levels))
         to_disk(self.path)
         self.note("complete", True)
-        # the map is not needed any more, and has a file for each tile
+        # the map is no longer needed, and has a file for each tile
         del self.group[_DONE_ARRAY]
         if self.lock is not None:
             self.lock.release()
@@ -306,8 +306,8 @@ class OmeZarrStore:
     def add_label(self, name: str) -> "zarr.Array[Any]":
         """Create or open the finest level (Y, X) of the store's label image.
 
-        On the image's own grid and chunks, of uint16; empty but for what an interrupted
-        run has written.
+        On the image's own grid and chunks, of uint16; empty except for what an
+        interrupted run wrote.
         """
         import zarr
 
@@ -320,7 +320,7 @@ class OmeZarrStore:
     def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:
         """Add the coarser levels and the metadata of a complete label image.
 
-        They are every second pixel of the finer one: counts and classes have no mean.
+        Each has every second pixel of the finer one: counts and classes have no mean.
         """
         group = self.group.require_group(f"{LABELS}/{name}")
         deque(_build_levels(group, finest, self.unit, _every_second), maxlen=0)
@@ -355,7 +355,7 @@ def _decodes(array: "zarr.Array[Any]", part: Any) -> bool:
 def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
     """Count the block files of an array, in a store in the folder `path`.
 
-    zarr writes none for a block of nothing but the fill value.
+    zarr writes no file for a block that has only the fill value.
     """
     return sum(
         1
@@ -370,7 +370,7 @@ def level_shapes(
 ) -> list[tuple[int, int]]:
     """Return the shapes of a pyramid's levels, the finest first; odd sides round up.
 
-    Halving goes on while the longer side exceeds the smallest.
+    Sides are halved until the longer one is at most `smallest`.
     """
     shapes = [shape]
     while max(shapes[-1]) > max(smallest, 1):
@@ -424,7 +424,7 @@ def _build_levels(
 ) -> Iterator[Progress]:
     """Write levels 1 and up, each from the previous one, unit by unit.
 
-    A band across the whole width would grow with the image.
+    The memory for bands across the whole width would grow with the image.
     """
     shapes = _shapes_of(finest)
     grids = [list(_corners(each, unit)) for each in shapes[1:]]
@@ -458,7 +458,7 @@ def _extent(shape: tuple[int, ...]) -> IntPair:
 
 
 def list_label(image: "zarr.Group", name: str) -> "zarr.Group":
-    """Open the label images of an image, with one more in their list."""
+    """Add a name to the list of an image's label images, and return their group."""
     version = _version_of(image)
     labels = image.require_group(LABELS)
     names = [*(one for one in sorted(labels.group_keys()) if one != name), name]
@@ -476,7 +476,7 @@ def own_attributes(group: "zarr.Group") -> dict[str, Any]:
 def blocks_when_whole(group: "zarr.Group") -> int | None:
     """Return the recorded number of files of the finished levels, if known."""
     block_count = own_attributes(group).get(_BLOCKS)
-    return block_count if type(block_count) is int else None  # a file may say anything
+    return block_count if type(block_count) is int else None  # files may have any value
 
 
 def _make_level(
@@ -499,7 +499,7 @@ def _make_level(
     )
 
 
-# How arrays name axes and files: zarr 2 has no names of axes, and joins by points
+# How arrays name axes and files: zarr 2 has no names of axes, and joins indices by dots
 # unless folders are chosen, which OME-Zarr 0.4 recommends.
 _LAYOUTS: dict[str, dict[str, Any]] = {
     "0.5": {"dimension_names": ("y", "x")},
@@ -545,12 +545,12 @@ def create_store(
 ) -> OmeZarrStore:
     """Create a store to fill tile by tile, or open an interrupted one.
 
-    It is incomplete until its `finish` has run. `chunk` has rows and columns; larger
-    ones than the image are cut. With `resume` a store of the same making is gone on
-    with, and made if there is none. One writer must own a whole shard of
-    `chunks_per_shard` along each axis; OME-Zarr of `version` 0.4 has no shards. A
-    `WriteError` if the path cannot be written, or an existing store is of another
-    making; an `OptionError` if pixel size or chunk is not usable.
+    It is incomplete until its `finish` has run. `chunk` has rows and columns, reduced
+    if larger than the image. `resume` continues a store of the same image and options,
+    or creates it if there is none. One writer must own a whole shard of
+    `chunks_per_shard` along each axis; OME-Zarr of `version` 0.4 has no shards. Raises
+    a `WriteError` if the path cannot be written, or an existing store differs; an
+    `OptionError` if pixel size or chunk is not usable.
     """
     path = Path(path)
     rows, columns = (chunk, chunk) if isinstance(chunk, int) else chunk
@@ -646,8 +646,8 @@ def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any
 def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
     """Read record, notes and progress of a store, complete or not, or missing.
 
-    Its record (name, calibration, history; None where there are none of ours), its
-    notes, and how many write units are finished of how many, if any is filled.
+    Returns its record (name, calibration, history; None if another program wrote it),
+    its notes, and the numbers of finished and all write units, None if none are filled.
     """
     import zarr
 
@@ -683,7 +683,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
         if own.get("complete"):
             if _DONE_ARRAY in group:
                 del group[_DONE_ARRAY]  # killed between completing and tidying up
-            # a whole store needs no map, but for its shape
+            # a complete store needs no map, except for its shape
             marks = zarr.create_array({}, shape=plan.grid, dtype="uint8", chunks=(1, 1))
         else:
             marks = group[_DONE_ARRAY]
@@ -741,7 +741,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
 
 # The metadata of an image: axes, units, and position of each level.
 #
-# Composed and validated by yaozarrs: what it refuses is never written.
+# Composed and validated by yaozarrs: invalid metadata are never written.
 
 
 def _image_attributes(
@@ -749,8 +749,8 @@ def _image_attributes(
 ) -> dict[str, Any]:
     """Return the metadata of an image for a version of OME-Zarr.
 
-    Units stand in the axes when the image is calibrated; without a calibration there
-    is no unit, and the scale counts pixels of the parent image.
+    The axes have units if the image is calibrated; otherwise the scale is in pixels of
+    the parent image.
     """
     ome = _models(version)
     method = None if record.look is not None and record.look.classes else "mean"
