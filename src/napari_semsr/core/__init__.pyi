@@ -193,6 +193,7 @@ from .tiling import (
     read_box as read_box,
     reflect_indices as reflect_indices,
     round_up as round_up,
+    split_blocks as split_blocks,
 )
 from .transforms import (
     Affine as Affine,

@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.types import FloatPair, IntPair
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,16 @@ def central_box(shape: IntPair, side: int) -> Box:
     rows, columns = (min(n, side) for n in shape)
     corner = (shape[0] - rows) // 2, (shape[1] - columns) // 2
     return Box.of((rows, columns), corner)
+
+
+def split_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
+    """View an image (..., Y, X) as squares, (..., rows, side, columns, side).
+
+    An incomplete far border is dropped.
+    """
+    rows, columns = (n // side for n in image.shape[-2:])
+    whole = image[..., : rows * side, : columns * side]
+    return whole.reshape(*image.shape[:-2], rows, side, columns, side)
 
 
 def read_box(data: Any, box: Box) -> NDArray[Any]:

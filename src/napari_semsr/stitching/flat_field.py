@@ -16,7 +16,7 @@ import scipy  # other parts of SciPy are imported when they are used
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Acquisition, Float32Array, FloatArray
+from napari_semsr.core import Acquisition, Float32Array, FloatArray, split_blocks
 
 # Share of the brightest value. As in the recorded trials: there a corrected pixel has 1
 # / 0.15**2 = 44 times the noise variance.
@@ -84,11 +84,8 @@ def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
 
 def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
     """Compute means of square blocks; an incomplete border is left out."""
-    count, rows, columns = frames.shape
-    rows, columns = rows // block, columns // block
-    cut = frames[:, : rows * block, : columns * block]
-    shape = (count, rows, block, columns, block)
-    return np.asarray(np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4)))
+    blocks = split_blocks(frames, block).astype(np.float64)
+    return np.asarray(np.nanmean(blocks, axis=(2, 4)))
 
 
 def _dark_levels(frames: NDArray[Any]) -> FloatArray:

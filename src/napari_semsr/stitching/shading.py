@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
+from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair, split_blocks
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -61,9 +61,8 @@ class OverlapBlocks:
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
     """Sum a plane over blocks of 8 px, (Y // 8, X // 8), without a partial border."""
-    rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
-    cut = plane[: rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
-    return np.asarray(cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3)))
+    blocks = split_blocks(plane, _BLOCK).astype(np.float64)
+    return np.asarray(blocks.sum(axis=(1, 3)))
 
 
 def _shared_blocks(

@@ -20,7 +20,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FloatArray, IntPair
+from napari_semsr.core import FloatArray, IntPair, split_blocks
 from napari_semsr.training.learner import Supervised
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
@@ -94,13 +94,7 @@ def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
 
 def _blocks(field: FloatArray) -> FloatArray:
     """Cut a field (Y, X) into blocks (N, B, B)."""
-    rows, columns = (n // _BLOCK for n in field.shape)
-    whole = field[: rows * _BLOCK, : columns * _BLOCK]
-    return (
-        whole.reshape(rows, _BLOCK, columns, _BLOCK)
-        .swapaxes(1, 2)
-        .reshape(-1, _BLOCK, _BLOCK)
-    )
+    return split_blocks(field, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
 
 
 def _noise_correlation(blocks: FloatArray) -> FloatArray:
