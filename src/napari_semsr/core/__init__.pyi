@@ -209,5 +209,7 @@ from .types import (
     FloatArray as FloatArray,
     FloatPair as FloatPair,
     IntPair as IntPair,
+    ReadableArray as ReadableArray,
+    RealArray as RealArray,
 )
 from .zarr_folder import FolderStore as FolderStore

@@ -22,6 +22,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    RealArray,
 )
 
 # Chosen on scans of one place and of several by one microscope.
@@ -105,7 +106,7 @@ class Groups:
         return [group for group in names_by_group.values() if len(group) > 1]
 
 
-def _reduce(values: NDArray[Any], shrink: int) -> FloatArray:
+def _reduce(values: RealArray, shrink: int) -> FloatArray:
     """Return the means of blocks; missing pixels become the mean of the others."""
     field = np.asarray(values, float)
     finite = np.isfinite(field)
@@ -154,7 +155,7 @@ def _spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
 
 def _shared_place(
     first: tuple[FloatArray, NDArray[Any]],
-    second: tuple[FloatArray, NDArray[Any]],
+    second: tuple[FloatArray, RealArray],
     side: int,
 ) -> IntPair | None:
     """Find the shift at which two small images show the same place, if they do."""

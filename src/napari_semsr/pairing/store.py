@@ -31,6 +31,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
+    RealArray,
 )
 from napari_semsr.pairing.cut import PairChoice
 from napari_semsr.pairing.options import SPLITS, PairOptions
@@ -49,10 +50,10 @@ class SetWriter:
 
     group: "zarr.Group"  # Of the set; its arrays are made with the first patch
     count: int  # How many pairs there will be
-    _waiting: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    _waiting: dict[str, list[RealArray]] = field(default_factory=dict)
     _written_count: int = 0
 
-    def add(self, **patches: NDArray[Any]) -> None:
+    def add(self, **patches: RealArray) -> None:
         """Add one patch to every array: ``low``, ``high`` and their ``_places``."""
         for name, patch in patches.items():
             self._waiting.setdefault(name, []).append(np.asarray(patch))
@@ -91,7 +92,7 @@ def write_pairs(
     options: PairOptions,
     provenance: Provenance,
     map_error_nm: float | None,
-    by_image: list[dict[str, Any]],
+    by_image: list[dict[str, object]],
 ) -> Iterator[Progress]:
     """Write the chosen pairs to a new folder.
 
@@ -152,7 +153,7 @@ class PairStore:
     path: Path
     record: dict[str, Any]  # Its attributes
     group: "zarr.Group"
-    _sources: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    _sources: dict[str, RealArray] = field(default_factory=dict, repr=False)
 
     @property
     def is_paired(self) -> bool:
@@ -202,12 +203,12 @@ class PairStore:
         if array not in self._sources:  # read once
             places: Any = self.group[array]
             self._sources[array] = np.asarray(places[:])[:, 0]
-        source: dict[str, Any] = self.record["sources"][side][
+        source: dict[str, object] = self.record["sources"][side][
             int(self._sources[array][index])
         ]
         return source
 
-    def learnt_from(self) -> list[dict[str, Any]]:
+    def learnt_from(self) -> list[dict[str, object]]:
         """Say what a model learns from that is trained on these pairs.
 
         For each image its ``name``, ``digest``, the ``unit`` of its plane and ``areas``
@@ -270,7 +271,7 @@ class PairStore:
         return np.concatenate([*parts, line])
 
 
-def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Give the record of an image, and those of what it is a part of."""
     yield image
     history = image.get("provenance")

@@ -19,13 +19,19 @@ prior, and the slope that an even mosaic would need is reported.
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair, split_blocks
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    RealArray,
+    split_blocks,
+)
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -67,7 +73,7 @@ def block_sums(plane: NDArray[np.float32]) -> FloatArray:
 
 def _shared_blocks(
     frames: Resampled, pair: IntPair, *, with_clipped: bool
-) -> tuple[NDArray[Any], ...] | None:
+) -> tuple[RealArray, ...] | None:
     """Compute block means of both frames over their overlap, with places and variances.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
@@ -90,7 +96,7 @@ def _shared_blocks(
     usable = full & (count >= _SOUND)
     if not usable.any():
         return None
-    cell: NDArray[Any] = np.stack(np.nonzero(usable), axis=1)
+    cell: RealArray = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
@@ -99,7 +105,7 @@ def _shared_blocks(
     ]
     count = count[usable][:, None]
 
-    def means(planes: Sequence[NDArray[Any]]) -> FloatArray:
+    def means(planes: Sequence[RealArray]) -> FloatArray:
         sums = [block_sums(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
@@ -126,7 +132,7 @@ def overlap_blocks(
     Clipped pixels are left out, unless hardly any other pixels overlap.
     """
     overlaps = Resampled(frames, positions, _SIGMA, slopes=False)
-    common: list[tuple[IntPair, tuple[NDArray[Any], ...]]] = []
+    common: list[tuple[IntPair, tuple[RealArray, ...]]] = []
     for with_clipped in (False, True):
         blocks = (
             (pair, _shared_blocks(overlaps, pair, with_clipped=with_clipped))

@@ -162,7 +162,7 @@ class History(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self._count: int | None = None  # a copy of `count`, which is on the GPU
 
-    def _load_from_state_dict(self, *state: Any) -> None:
+    def _load_from_state_dict(self, *state: object) -> None:
         super()._load_from_state_dict(*state)
         self._count = None
 

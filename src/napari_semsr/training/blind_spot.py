@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FloatArray, IntPair, split_blocks
+from napari_semsr.core import FloatArray, IntPair, RealArray, split_blocks
 from napari_semsr.training.learner import Supervised
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
@@ -81,7 +80,7 @@ def mask_pixels(
     return MaskedImages(visible, there, around)
 
 
-def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
+def noise_reach(fields: list[RealArray]) -> IntPair:
     """Measure over how many rows and columns the noise of a scan is correlated."""
     blocks = np.concatenate([_blocks(field.astype(float)) for field in fields])
     structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))

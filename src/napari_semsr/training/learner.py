@@ -177,7 +177,7 @@ class Learner(lightning.LightningModule):
         """Return the learning rate over its maximum, at a step or by the clock."""
         return learning_rate_factor(self.schedule_step(step), self.recipe)
 
-    def on_train_batch_start(self, _batch: Any, _index: int) -> None:
+    def on_train_batch_start(self, _batch: object, _index: int) -> None:
         """Seed the random numbers of the step."""
         torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
 
@@ -231,7 +231,7 @@ class Learner(lightning.LightningModule):
         """Evaluate the network on the fields with ground truth."""
         return self.validator.figures(self.best_network)
 
-    def exact(self) -> AbstractContextManager[Any]:
+    def exact(self) -> AbstractContextManager[object]:
         """Disable mixed precision, for losses that need more than 16 bits."""
         return torch.autocast(self.device.type, enabled=False)
 
