@@ -25,7 +25,9 @@ from napari_semsr.core import (
     IntPair,
     Message,
     Micrograph,
+    ReadableArray,
     ReadError,
+    RealArray,
     Resampling,
     Tile,
     TilePlan,
@@ -59,7 +61,7 @@ _EXACT_IN_FLOAT32 = 2  # bytes of the integers that float32 holds exactly; chose
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def _working(dtype: np.dtype[Any]) -> type[np.floating]:
+def _working(dtype: np.dtype[np.generic]) -> type[np.floating]:
     """Return single precision if it represents all values, otherwise double."""
     small = dtype.kind != "f" and dtype.itemsize <= _EXACT_IN_FLOAT32
     return np.float32 if small or dtype == np.float32 else np.float64
@@ -76,7 +78,7 @@ class Scaling:
     mean: float = 0.0
     back: bool = True  # Whether results return to the grey values of the input
 
-    def normalise(self, window: NDArray[Any]) -> Float32Array:
+    def normalise(self, window: RealArray) -> Float32Array:
         """Map grey values (Y, X) to the scale of the network."""
         span = self.high - self.low or 1.0
         working = _working(window.dtype)
@@ -92,7 +94,9 @@ class Scaling:
         return values
 
 
-def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> Scaling:
+def measure_scaling(
+    data: ReadableArray, percentiles: FloatPair, *, back: bool = True
+) -> Scaling:
     """Measure the scaling of a field (Y, X), chunk by chunk."""
     low, high = field_range(data, *percentiles)
     if low == high:
@@ -107,7 +111,7 @@ def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> 
     return Scaling(low, high, mean, back)
 
 
-def scaling_of(data: Any, card: ModelCard) -> Scaling:
+def scaling_of(data: ReadableArray, card: ModelCard) -> Scaling:
     """Return the scaling of a field (Y, X) that a card specifies."""
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
@@ -135,8 +139,8 @@ def source_box(box: Box, shape: IntPair) -> Box:
 
 
 def read_window(
-    data: Any, box: Box, mean: float
-) -> tuple[NDArray[Any], BoolArray | None]:
+    data: ReadableArray, box: Box, mean: float
+) -> tuple[RealArray, BoolArray | None]:
     """Read a window (Y, X) and fill missing pixels; also return their mask, or None.
 
     A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
@@ -228,7 +232,7 @@ class HazeMap:
             values = low + (high - low) * share
         return values
 
-    def remove(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
+    def remove(self, window: RealArray, box: Box) -> RealArray:
         """Remove the haze from a window (Y, X)."""
         working = _working(window.dtype)
         without_haze = np.subtract(window, working(self.airlight), dtype=working)
@@ -349,7 +353,7 @@ def field_spectrum(
 
 
 def block_statistics(
-    data: Any, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
+    data: ReadableArray, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
 ) -> Float32Array:
     """Return the statistics of a region's blocks, without missing pixels."""
     pitch = BLOCK * shrink
@@ -410,9 +414,7 @@ def _means(values: NDArray[Any], pitch: int) -> Float32Array:
     return means
 
 
-def _with_grain(
-    window: NDArray[Any], missing: BoolArray, to_fill: BoolArray
-) -> NDArray[Any]:
+def _with_grain(window: RealArray, missing: BoolArray, to_fill: BoolArray) -> RealArray:
     """Fill the missing pixels `to_fill` of a window with realistic noise; all (Y, X).
 
     Each gets the mean of its neighbours plus the deviation of a random neighbour from
@@ -514,11 +516,11 @@ class ResampledField:
         return self.there.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values."""
         return working_type(np.dtype(self.source.dtype))
 
-    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
         rows, columns = (
             slice(*item.indices(size)[:2])
             for item, size in zip(index, self.shape, strict=True)
@@ -566,7 +568,7 @@ class Regrid:
         return plan.around(Box(top, outputs.y1, left, outputs.x1), index)
 
     def deliver(
-        self, source: Any, core: Box, values: Float32Array, box: Box
+        self, source: ReadableArray, core: Box, values: Float32Array, box: Box
     ) -> tuple[Float32Array, Box]:
         """Resample the network's output for a box to the field's grid.
 
@@ -593,7 +595,7 @@ class SeenField:
     """A field (Y, X) on the network's grid."""
 
     input: Any  # For the network, with stray pixels filled
-    samples: Any  # For measurements of power and range, without stray pixels
+    samples: ReadableArray  # For measurements of power and range, without stray pixels
     note: str | None = None  # About filled pixels
 
 
@@ -620,7 +622,7 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
     return SeenField(shown_part, measured_part, note)
 
 
-def _on_grid(data: Any, shape: IntPair, fit: PixelFit) -> Any:
+def _on_grid(data: ReadableArray, shape: IntPair, fit: PixelFit) -> Any:
     if fit.steps is None:
         return data
     there = Resampling(shape, fit.steps)

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -66,7 +65,7 @@ def plan_enhance(
     options: EnhanceOptions,
     predictor: Predictor,
     *,
-    before: Mapping[str, Any] | None = None,
+    before: Mapping[str, object] | None = None,
     is_scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
@@ -151,7 +150,7 @@ def _network_for_field(
     model: LoadedModel,
     survey: FieldSurvey,
     options: EnhanceOptions,
-    field: tuple[Any, Scaling],
+    field: tuple[object, Scaling],
 ) -> tuple[LoadedModel, FieldSurvey]:
     """Return the network for the surveyed field and the user's weights.
 
@@ -219,7 +218,7 @@ def choose_strategy(
     predictor: Predictor,
     options: EnhanceOptions,
     plan: TilePlan,
-    before: Mapping[str, Any] | None = None,
+    before: Mapping[str, object] | None = None,
     *,
     is_scattered: bool = False,
     fits: bool | None = None,
