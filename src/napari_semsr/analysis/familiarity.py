@@ -23,6 +23,7 @@ from napari_semsr.core import (
     FloatPair,
     Job,
     Progress,
+    ReadableArray,
     read_box,
 )
 
@@ -83,7 +84,7 @@ class Familiarity:
         parts = looks[:, bands], self.looks[:, bands], self.spread[bands]
         return boxes, _distances(*parts) / self.limit
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the record for a model card."""
         return {
             "looks": np.round(self.looks, 4).tolist(),
@@ -116,7 +117,7 @@ class Familiarity:
 
     def compare(
         self,
-        data: Any,
+        data: ReadableArray,
         levels: FloatPair,
         *,
         as_map: bool = False,

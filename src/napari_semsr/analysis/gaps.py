@@ -50,6 +50,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ReadError,
+    RealArray,
     length_error,
     mean_pitch,
     noise_level,
@@ -611,14 +612,14 @@ class Gaps:
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
         return np.array(_finite(whole), dtype=float)
 
-    def table(self) -> dict[str, list[Any]]:
+    def table(self) -> dict[str, list[object]]:
         """Return a table with one row per gap, as columns; invented gaps come last.
 
         Kind, position of the centre, width in the reference and in the image, and their
         difference, in px and nm; None if there is none.
         """
         gaps = (*self.found, *self.invented)
-        columns: dict[str, list[Any]] = {"kind": [gap.kind for gap in gaps]}
+        columns: dict[str, list[object]] = {"kind": [gap.kind for gap in gaps]}
         for unit in ("px", "nm"):
             places = [getattr(gap, f"place_{unit}") or (None, None) for gap in gaps]
             columns[f"y_{unit}"] = [place[0] for place in places]
@@ -1065,7 +1066,7 @@ def _join_basins(
     values: FloatArray,
     basins: NDArray[np.int32],
     own: FloatArray,
-    weight: NDArray[Any],
+    weight: RealArray,
     ratio: float,
     least: float,
 ) -> tuple[NDArray[np.int32], int]:

@@ -41,7 +41,7 @@ class LiveNorm:
 
 
 def live_norm(
-    func: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    func: object, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> LiveNorm | None:
     """Return a torch call that normalises a plane by its own statistics, else None."""
     if func is not functional.instance_norm:
@@ -60,17 +60,19 @@ def live_norm(
 class TorchCalls(TorchFunctionMode):
     """Intercept every torch function called by the entering thread."""
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self, func: Any, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
         """Answer one call; by default, run it."""
         return func(*args, **kwargs)
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         return self.call(func, args, kwargs or {})
 
 
@@ -85,7 +87,9 @@ class NormInterceptor(TorchCalls):
         """Return the image that replaces the norm's output; by default its input."""
         return norm.input
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self, func: Any, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> object:
         """Replace a live norm; run other calls."""
         norm = live_norm(func, args, kwargs)
         if norm is None:

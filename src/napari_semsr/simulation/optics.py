@@ -358,7 +358,7 @@ def point_spread(
     y, x = fft.fftfreq(whole)[:, None], fft.rfftfreq(whole)[None]
     if options.optics == "gaussian":
         squares = -2 * np.pi**2 * (y * y + x * x)
-        spectrum: Any = sum(
+        spectrum: object = sum(
             share
             * np.exp(squares * (gaussian_fwhm_nm(options, off) / FWHM / pixel_nm) ** 2)
             for off, share in depths

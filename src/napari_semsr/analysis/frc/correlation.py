@@ -6,7 +6,7 @@ threshold. Each result states its method or the reason why there is none.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -534,8 +534,8 @@ class FrcPlan:
         self,
         reason: str | None,
         correlation: FloatArray,
-        a: Any,
-        b: Any,
+        a: object,
+        b: object,
     ) -> Self:
         """Test for noise shared by both images (Y, X), if histories do not decide.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr.core import (
@@ -15,6 +14,7 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     Provenance,
+    RealArray,
     central_box,
     read_box,
 )
@@ -189,8 +189,8 @@ def shares_unexplained_noise(
 
 
 def _block_spectra(
-    first: NDArray[Any],
-    second: NDArray[Any],
+    first: RealArray,
+    second: RealArray,
     shift: FloatPair | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Compute mean powers and cross-power of both images in bands, (N, 3, K, K).
