@@ -5,7 +5,7 @@ image is averaged over the area of each coarse pixel.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -230,7 +230,7 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
     return means
 
 
-def block_means(image: RealArray, side: int) -> NDArray[np.floating]:
+def block_means(image: RealArray, side: int) -> NDArray[Any]:
     """Average an image (Y, X) over squares; an incomplete far border is dropped."""
     return np.asarray(split_blocks(image, side).mean(axis=(1, 3)))
 

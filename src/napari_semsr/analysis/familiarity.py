@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr.core import (
@@ -177,7 +178,7 @@ def _distances(
     looks: FloatArray,
     fields: FloatArray,
     spread: FloatArray,
-    counts: "np.ndarray[Any, np.dtype[np.bool_]] | None" = None,
+    counts: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Return the mean distance to the five nearest of the blocks that count."""
     away = np.sqrt((((looks[:, None] - fields[None]) / spread) ** 2).mean(-1))

@@ -27,7 +27,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
@@ -982,7 +982,7 @@ def _sort_by_label(
     return pixels.real.astype(np.intp), pixels.imag
 
 
-def _highest(values: FloatArray, labels: NDArray[Any], count: int) -> FloatArray:
+def _highest(values: FloatArray, labels: NDArray[np.int32], count: int) -> FloatArray:
     """Highest value of each label from 1 to `count`; -inf without values."""
     highest = np.full(count + 1, -np.inf)
     np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage's sorts all pixels

@@ -14,19 +14,15 @@ RealArray = NDArray[np.integer | np.floating | np.bool_]
 
 
 class ReadableArray(Protocol):
-    """An array of NumPy, dask, Zarr or HDF5 that is read by slices."""
+    """A field (Y, X) that is read by slices: of NumPy, dask, Zarr or HDF5."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of each axis."""
+    def shape(self) -> IntPair:
+        """Numbers of rows and columns."""
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Type of the values."""
 
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-
-    def __getitem__(self, index: tuple[slice, ...], /) -> Any:
+    def __getitem__(self, index: tuple[slice, slice], /) -> Any:
         """Read a part, which dask leaves to be computed."""

@@ -254,7 +254,7 @@ _Statistics = Callable[[torch.Tensor], torch.Tensor]
 
 
 def survey_field(
-    data: Any,
+    data: ReadableArray,
     module: nn.Module,
     scaling: Scaling,
     *,
@@ -274,7 +274,7 @@ def survey_field(
     shrink = 1
     while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
-    whole = Box.of(tuple(data.shape))
+    whole = Box.of(data.shape)
     statistics = block_statistics(
         data, whole, scaling, shrink, module.survey.statistics
     )
@@ -302,7 +302,9 @@ def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
     return itertools.product(*(sorted(set(s.tolist())) for s in starts))
 
 
-def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Surveyed:
+def _in_windows(
+    data: ReadableArray, module: InformedRestorer, scaling: Scaling
+) -> Surveyed:
     """Survey windows of a field at full resolution; return the medians."""
     surveys: list[Surveyed] = []
     empty: list[Surveyed] = []
@@ -323,7 +325,7 @@ def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Survey
 
 
 def field_spectrum(
-    data: Any, scaling: Scaling, haze: HazeMap | None = None
+    data: ReadableArray, scaling: Scaling, haze: HazeMap | None = None
 ) -> torch.Tensor:
     """Measure the power spectrum (64, 33) of a field `data` (Y, X) without haze.
 
@@ -335,7 +337,7 @@ def field_spectrum(
     spectra_with_gaps: list[torch.Tensor] = []
     for y, x in _corners(data.shape, _SPECTRUM_PX):
         box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
-        box = box.intersection(Box.of(tuple(data.shape)))
+        box = box.intersection(Box.of(data.shape))
         window, missing = read_window(data, box, scaling.mean)
         without_haze = window if haze is None else haze.remove(window, box)
         field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
@@ -504,7 +506,8 @@ _STRIP = 512  # rows resampled at once; chosen
 class ResampledField:
     """A field on the network's grid: array-like, resampled on reading."""
 
-    source: Any  # (Y, X) The field; missing pixels are filled before it is resampled
+    # (Y, X) The field; missing pixels are filled before it is resampled
+    source: Any
     there: Resampling  # From the field's grid to the network's
     mean: float = 0.0  # The field's mean
     # Whether a pixel is missing if the pixel of the field under its centre is
@@ -594,7 +597,7 @@ class Regrid:
 class SeenField:
     """A field (Y, X) on the network's grid."""
 
-    input: Any  # For the network, with stray pixels filled
+    input: ReadableArray  # For the network, with stray pixels filled
     samples: ReadableArray  # For measurements of power and range, without stray pixels
     note: str | None = None  # About filled pixels
 
@@ -622,7 +625,7 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
     return SeenField(shown_part, measured_part, note)
 
 
-def _on_grid(data: ReadableArray, shape: IntPair, fit: PixelFit) -> Any:
+def _on_grid(data: ReadableArray, shape: IntPair, fit: PixelFit) -> ReadableArray:
     if fit.steps is None:
         return data
     there = Resampling(shape, fit.steps)
@@ -631,7 +634,7 @@ def _on_grid(data: ReadableArray, shape: IntPair, fit: PixelFit) -> Any:
 
 
 def cut_field(
-    seen_field: Any,
+    seen_field: ReadableArray,
     output: OutputPlan,
     card: ModelCard,
     probe: Probe,

@@ -19,6 +19,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
+    ReadableArray,
     ReadError,
     TilePlan,
     WriteError,
@@ -150,7 +151,7 @@ def _network_for_field(
     model: LoadedModel,
     survey: FieldSurvey,
     options: EnhanceOptions,
-    field: tuple[object, Scaling],
+    field: tuple[ReadableArray, Scaling],
 ) -> tuple[LoadedModel, FieldSurvey]:
     """Return the network for the surveyed field and the user's weights.
 

@@ -223,7 +223,10 @@ class _LiveBytes(TorchCalls):
         self.live -= size
 
     def call(
-        self, func: Any, args: tuple[object, ...], kwargs: dict[str, object]
+        self,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
     ) -> object:
         result = func(*args, **kwargs)
         for leaf in tree_leaves(result):

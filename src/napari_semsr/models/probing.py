@@ -4,7 +4,6 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +60,10 @@ class TorchCalls(TorchFunctionMode):
     """Intercept every torch function called by the entering thread."""
 
     def call(
-        self, func: Any, args: tuple[object, ...], kwargs: dict[str, object]
+        self,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
     ) -> object:
         """Answer one call; by default, run it."""
         return func(*args, **kwargs)
@@ -88,7 +90,10 @@ class NormInterceptor(TorchCalls):
         return norm.input
 
     def call(
-        self, func: Any, args: tuple[object, ...], kwargs: dict[str, object]
+        self,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
     ) -> object:
         """Replace a live norm; run other calls."""
         norm = live_norm(func, args, kwargs)

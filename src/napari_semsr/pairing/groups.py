@@ -10,7 +10,7 @@ at many shifts, only if they agree nearly everywhere.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,8 +154,8 @@ def _spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
 
 
 def _shared_place(
-    first: tuple[FloatArray, NDArray[Any]],
-    second: tuple[FloatArray, RealArray],
+    first: tuple[FloatArray, NDArray[np.complex64]],
+    second: tuple[FloatArray, NDArray[np.complex64]],
     side: int,
 ) -> IntPair | None:
     """Find the shift at which two small images show the same place, if they do."""

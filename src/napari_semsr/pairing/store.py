@@ -141,7 +141,7 @@ def write_pairs(
     group.attrs[ATTRIBUTE] = {**record, "complete": True}
 
 
-def _place(source: int, box: Box, scale: int) -> Any:
+def _place(source: int, box: Box, scale: int) -> NDArray[np.int32]:
     """Return the number of the source and the corner of a patch."""
     return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
 

@@ -391,7 +391,7 @@ class _Field:
     """A sample on the pixels of the mosaic, with its margin, and its SEM image."""
 
     light: Float32Array
-    wave: NDArray[np.complexfloating[Any, Any]]
+    wave: NDArray[np.complexfloating]
     height_nm: Float32Array
     electrons: Float32Array
     side: int
@@ -489,7 +489,7 @@ def _bin(image: NDArray[Any]) -> NDArray[Any]:
     return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
 
 
-def _middle(image: RealArray, side: int) -> NDArray[Any]:
+def _middle(image: Float32Array, side: int) -> Float32Array:
     first = (image.shape[0] - side) // 2
     return image[first : first + side, first : first + side]
 

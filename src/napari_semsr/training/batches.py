@@ -142,7 +142,7 @@ def _fill(
         num_workers=workers,
         collate_fn=_stack if blocks else _gather,
     )
-    arrays: list[np.memmap[Any, Any]] = []
+    arrays: list[np.memmap[tuple[int, ...], np.dtype[np.generic]]] = []
     scene_count = 0
     for batch in loader:
         parts = [part.numpy() for part in batch[: len(fields)]]

@@ -11,7 +11,7 @@ the distance measured in the image.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ class BlindSpot(Supervised):
             pairs = stored_pairs(fitting_store(recipe, 1), "train")
         self.reach = recipe.hidden.reach or noise_reach([one.low for one in pairs])
 
-    def training_step(self, batch: Any, _index: int) -> Tensor:
+    def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, of which only `low` is used."""
         images = flat(Patches(*batch)).low
         masked = mask_pixels(images, self.recipe.hidden.every_px, self.reach)

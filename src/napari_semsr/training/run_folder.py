@@ -244,7 +244,9 @@ class RunFolder:
                 for file in left_behind(self.path / name):
                     file.unlink(missing_ok=True)
             # without options that a recipe must not set, so that it can be loaded
-            left_out: dict[str, Any] = dict.fromkeys(user_only_options(Recipe), True)
+            left_out: dict[str, bool | set[str]] = dict.fromkeys(
+                user_only_options(Recipe), True
+            )
             left_out["data"] = {"bank_folder"}
             plain = self.recipe.model_dump(mode="json", exclude=left_out)
             _put(self.path / _RECIPE, plain)

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -83,7 +83,7 @@ class StoredPatches(Dataset[Patches]):
 
     def _usable(
         self, side: Literal["low", "high"], number: int, grey: FloatPair
-    ) -> Any:
+    ) -> RealArray:
         """Read a patch; raise a `ReadError` that names its image if it is unusable."""
         patch = np.asarray((self.low if side == "low" else self.high)[number])
         fault = code = None

@@ -49,6 +49,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Quantity,
+    ReadableArray,
     ReadError,
     ShapeError,
     format_number,
@@ -534,8 +535,8 @@ class FrcPlan:
         self,
         reason: str | None,
         correlation: FloatArray,
-        a: object,
-        b: object,
+        a: ReadableArray,
+        b: ReadableArray | None,
     ) -> Self:
         """Test for noise shared by both images (Y, X), if histories do not decide.
 

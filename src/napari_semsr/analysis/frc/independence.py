@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -14,6 +13,7 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     Provenance,
+    ReadableArray,
     RealArray,
     central_box,
     read_box,
@@ -158,8 +158,8 @@ _EXCESS = 0.15  # of correlation, above that of the signal
 
 
 def shares_unexplained_noise(
-    first: Any,
-    second: Any,
+    first: ReadableArray,
+    second: ReadableArray,
     shift: FloatPair | None = None,
     *,
     reference: bool = False,

@@ -22,6 +22,7 @@ from pydantic import field_validator
 
 from napari_semsr.core import (
     Affine,
+    BoolArray,
     Box,
     FloatArray,
     IntPair,
@@ -166,7 +167,7 @@ class LineReader:
         self,
         rows: RealArray,
         columns: RealArray,
-        inside: RealArray,
+        inside: BoolArray,
         line_values: FloatArray,
     ) -> None:
         """Fill in the pixels of each chunk that overlaps a part of the band."""
