@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.types import FloatPair, IntPair
+from napari_semsr.core.types import FloatPair, IntPair, ReadableArray
 
 _Value = TypeVar("_Value", bound=np.generic)
 
@@ -316,7 +316,7 @@ def split_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
     return whole.reshape(*image.shape[:-2], rows, side, columns, side)
 
 
-def read_box(data: Any, box: Box) -> NDArray[Any]:
+def read_box(data: ReadableArray, box: Box) -> NDArray[Any]:
     """Read a region that may extend beyond the field, which is reflected there.
 
     Only the needed part of the field (Y, X) is read. Dask is computed in this thread,
