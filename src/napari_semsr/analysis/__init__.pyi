@@ -91,7 +91,7 @@ from .objects import (
     ObjectCount as ObjectCount,
     count_objects as count_objects,
     object_diameter as object_diameter,
-    share_interval as share_interval,
+    percent_interval as percent_interval,
 )
 from .profile.fits import (
     Estimate as Estimate,

@@ -19,10 +19,12 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Quantity,
+    RealArray,
     compute_ahead,
     mask_clipped,
     noise_level,
     read_box,
+    split_blocks,
 )
 
 # Chosen: up to 16 million pixels are all compared, in less than two seconds; larger
@@ -229,11 +231,9 @@ def read_on(image: Micrograph, lies: Grid, grid: Grid, box: Box) -> FloatArray:
     return means
 
 
-def block_means(image: NDArray[Any], side: int) -> NDArray[Any]:
+def block_means(image: RealArray, side: int) -> NDArray[Any]:
     """Average an image (Y, X) over squares; an incomplete far border is ignored."""
-    rows, columns = (n // side for n in image.shape)
-    inner = image[: rows * side, : columns * side]
-    return np.asarray(inner.reshape(rows, side, columns, side).mean(axis=(1, 3)))
+    return np.asarray(split_blocks(image, side).mean(axis=(1, 3)))
 
 
 def _area_means(values: FloatArray, edges: list[FloatArray]) -> FloatArray:

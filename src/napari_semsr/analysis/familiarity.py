@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr.core import (
@@ -23,6 +24,7 @@ from napari_semsr.core import (
     FloatPair,
     Job,
     Progress,
+    ReadableArray,
     read_box,
 )
 
@@ -83,7 +85,7 @@ class Familiarity:
         parts = looks[:, bands], self.looks[:, bands], self.spread[bands]
         return boxes, _distances(*parts) / self.limit
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the record for a model card."""
         return {
             "looks": np.round(self.looks, 4).tolist(),
@@ -116,7 +118,7 @@ class Familiarity:
 
     def compare(
         self,
-        data: Any,
+        data: ReadableArray,
         levels: FloatPair,
         *,
         as_map: bool = False,
@@ -176,7 +178,7 @@ def _distances(
     looks: FloatArray,
     fields: FloatArray,
     spread: FloatArray,
-    counts: "np.ndarray[Any, np.dtype[np.bool_]] | None" = None,
+    counts: NDArray[np.bool_] | None = None,
 ) -> FloatArray:
     """Return the mean distance to the five nearest of the blocks that count."""
     away = np.sqrt((((looks[:, None] - fields[None]) / spread) ** 2).mean(-1))

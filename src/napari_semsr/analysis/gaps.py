@@ -27,7 +27,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
@@ -50,6 +50,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ReadError,
+    RealArray,
     length_error,
     mean_pitch,
     noise_level,
@@ -610,14 +611,14 @@ class Gaps:
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
         return np.array(_finite(whole), dtype=float)
 
-    def table(self) -> dict[str, list[Any]]:
+    def table(self) -> dict[str, list[object]]:
         """Return a table with one row per gap, as columns; invented gaps come last.
 
         Kind, position of the centre, width in the reference and in the image, and their
         difference, in px and nm; None if there is none.
         """
         gaps = (*self.found, *self.invented)
-        columns: dict[str, list[Any]] = {"kind": [gap.kind for gap in gaps]}
+        columns: dict[str, list[object]] = {"kind": [gap.kind for gap in gaps]}
         for unit in ("px", "nm"):
             places = [getattr(gap, f"place_{unit}") or (None, None) for gap in gaps]
             columns[f"y_{unit}"] = [place[0] for place in places]
@@ -980,7 +981,7 @@ def _sort_by_label(
     return pixels.real.astype(np.intp), pixels.imag
 
 
-def _highest(values: FloatArray, labels: NDArray[Any], count: int) -> FloatArray:
+def _highest(values: FloatArray, labels: NDArray[np.int32], count: int) -> FloatArray:
     """Return the highest value of each label from 1 to `count`; -inf without values."""
     highest = np.full(count + 1, -np.inf)
     np.maximum.at(highest, labels.ravel(), values.ravel())  # ndimage would sort all
@@ -1064,7 +1065,7 @@ def _join_basins(
     values: FloatArray,
     basins: NDArray[np.int32],
     own: FloatArray,
-    weight: NDArray[Any],
+    weight: RealArray,
     ratio: float,
     least: float,
 ) -> tuple[NDArray[np.int32], int]:

@@ -15,7 +15,7 @@ fitted instead. A tilt of the grating also adds such terms.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from napari_semsr.core import (
     FloatArray,
     IntPair,
     Options,
+    RealArray,
     RegistrationError,
     distort,
     option,
@@ -116,7 +117,7 @@ class CalibrateOptions(Options):
         return math.nan if self.pitch_nm is None else self.pitch_nm
 
 
-def measure_grating(image: NDArray[Any], options: CalibrateOptions) -> Calibration:
+def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
     """Calibrate a microscope by the image (Y, X) of a grating, NaN if missing."""
     plane, in_light = _prepare(image)
     waves = _waves(plane, options.lattice)
@@ -169,7 +170,7 @@ class _Fit:
         return np.asarray(self.waves / np.hypot(*self.waves[0]))
 
 
-def _prepare(image: NDArray[Any]) -> tuple[FloatArray, NDArray[np.bool_]]:
+def _prepare(image: RealArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Subtract the local mean; return the image and the mask of its bright part."""
     finite = np.isfinite(image)
     if not finite.any():

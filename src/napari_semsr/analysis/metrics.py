@@ -6,7 +6,7 @@ unless an affine match is requested.
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from napari_semsr.core import (
     Options,
     Quantity,
     ReadError,
+    RealArray,
     format_number,
     option,
     record_quantity,
@@ -322,7 +323,7 @@ def match_affine(image: FloatArray, reference: FloatArray) -> FloatPair:
 _PARTS = 4  # parts along each side of a field, whose scatter gives errors; chosen
 
 
-def part_errors(image: NDArray[Any], reference: NDArray[Any]) -> FloatArray:
+def part_errors(image: RealArray, reference: RealArray) -> FloatArray:
     """Sum the squared errors of an image (Y, X) by parts, on its reference's scale.
 
     Returns the sums of 16 parts, row by row: (16,); fewer if the image has fewer rows.
@@ -495,7 +496,7 @@ def _choose_range(
     return float(valid.max()) - float(valid.min()) if valid.size else 0.0, "values"
 
 
-def _peak(array: NDArray[Any]) -> float:
+def _peak(array: RealArray) -> float:
     """Return the largest grey value, or the span if there are negative values."""
     if array.dtype.kind not in "ui":
         return 0.0

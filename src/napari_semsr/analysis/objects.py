@@ -78,22 +78,20 @@ class ObjectCount:
         return 100 * self.invented / self.drawn if self.drawn else None
 
     shown_interval = figure(
-        lambda made: share_interval(made.shown, made.objects), "Shown, 95 % interval"
+        lambda made: percent_interval(made.shown, made.objects), "Shown, 95 % interval"
     )
     invented_interval = figure(
-        lambda made: share_interval(made.invented, made.drawn),
+        lambda made: percent_interval(made.invented, made.drawn),
         "Invented, 95 % interval",
     )
 
 
-def share_interval(count: int, total: int) -> FloatPair | None:
+def percent_interval(count: int, total: int) -> FloatPair | None:
     """Estimate the 95 % interval of a share in per cent (Wilson); None if empty."""
-    if not total:
-        return None
-    from scipy import stats  # slow to import
+    from napari_semsr.analysis.gaps import share_interval  # slow to import
 
-    ends = stats.binomtest(count, total).proportion_ci(method="wilson")
-    return 100 * float(ends.low), 100 * float(ends.high)
+    interval = share_interval(count, total)
+    return interval and (100 * interval[0], 100 * interval[1])
 
 
 def object_diameter(reference: FloatArray) -> float:

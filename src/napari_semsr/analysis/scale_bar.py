@@ -9,12 +9,11 @@ read.
 import math
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import BoolArray, Box, read_box
+from napari_semsr.core import BoolArray, Box, ReadableArray, read_box
 
 # Chosen on 38 real images: eight of nine printed bars are found, and no other line
 # (tests/analysis/test_scale_bar.py).
@@ -65,7 +64,7 @@ class _Line:
         return self.x1 - self.x0
 
 
-def find_scale_bar(image: Any) -> ScaleBar | None:
+def find_scale_bar(image: ReadableArray) -> ScaleBar | None:
     """Find the scale bar printed into an image (Y, X) that includes its data bar.
 
     Reads only the searched part of a lazy image. None if there is no bar, or more than

@@ -193,6 +193,7 @@ from .tiling import (
     read_box as read_box,
     reflect_indices as reflect_indices,
     round_up as round_up,
+    split_blocks as split_blocks,
 )
 from .transforms import (
     Affine as Affine,
@@ -208,5 +209,7 @@ from .types import (
     FloatArray as FloatArray,
     FloatPair as FloatPair,
     IntPair as IntPair,
+    ReadableArray as ReadableArray,
+    RealArray as RealArray,
 )
 from .zarr_folder import FolderStore as FolderStore

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.micrograph import PixelSize, Provenance, parse_pixel_size
-from napari_semsr.core.types import FloatArray, IntPair
+from napari_semsr.core.types import FloatArray, IntPair, RealArray
 
 FrameOrder = Literal["row", "serpentine", "column", "column-serpentine"]
 FirstFrame = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -26,10 +26,10 @@ class Frames(Protocol):
         """Frames, rows and columns."""
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values."""
 
-    def __getitem__(self, index: int) -> NDArray[Any]: ...
+    def __getitem__(self, index: int) -> RealArray: ...
 
 
 class BoundedCache:
@@ -37,7 +37,7 @@ class BoundedCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
-        self._entries: OrderedDict[Hashable, Any] = OrderedDict()
+        self._entries: OrderedDict[Hashable, object] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
@@ -68,14 +68,14 @@ class BoundedCache:
                 self._bytes -= _size(self._entries.pop(key))
 
 
-def _size(value: Any) -> int:
+def _size(value: object) -> int:
     """Return the size of an array, or of a tuple of arrays, in bytes."""
     parts = value if isinstance(value, tuple) else (value,)
     return sum(int(part.nbytes) for part in parts)
 
 
 def refuse_without_grid(
-    grid: IntPair | None, options: Mapping[str, Any], *, has_positions: bool
+    grid: IntPair | None, options: Mapping[str, object], *, has_positions: bool
 ) -> None:
     """Raise an error if grid options are given without a grid; None means not given.
 
@@ -206,7 +206,7 @@ class Acquisition:
         return self.frames.shape[1:]
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values."""
         return self.frames.dtype
 
@@ -237,7 +237,7 @@ class Acquisition:
             return np.asarray(self.nominal_nm / np.array(self.pixel_size_nm))
         return self.grid_corners()
 
-    def read(self, index: int) -> NDArray[Any]:
+    def read(self, index: int) -> RealArray:
         """Read one frame, counted from 0: (Y, X) grey values."""
         return self.frames[index]
 

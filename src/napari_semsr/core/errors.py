@@ -7,7 +7,6 @@ None derives from `RuntimeError`, which Qt generator workers swallow.
 import re
 import reprlib
 from collections.abc import Callable
-from typing import Any
 
 _HALF = 1000  # characters; chosen: the ends hold the given value and the remedy
 
@@ -39,7 +38,7 @@ class SemsrError(Exception):
         text = super().__str__()
         return text if len(text) <= 2 * _HALF else f"{text[:_HALF]}…{text[-_HALF:]}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return data for programs other than the code and the sentence."""
         return {}
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box, read_box, reflect_indices
-from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, IntPair
+from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, IntPair, RealArray
 
 _LOBES = 3  # chosen: two blur, more cause longer ringing; see Duchon (1979)
 _NO_OFFSETS = Fraction(0), Fraction(0)
@@ -89,7 +89,7 @@ class Resampling:
         rows, columns = np.ix_(*slices)
         return rows, columns
 
-    def make(self, block: NDArray[Any], place: Box, box: Box) -> NDArray[Any]:
+    def make(self, block: RealArray, place: Box, box: Box) -> NDArray[Any]:
         """Compute the pixels of a box of the new grid.
 
         The block (Y, X) has the finite grey values of the region `place` of the field,
@@ -127,7 +127,7 @@ class Resampling:
         return sparse.csr_matrix((weights.ravel(), columns.ravel(), starts), shape)
 
 
-def working_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def working_type(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     """Return the type of resampled values: float32, or float64 for wider types."""
     narrow = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
     return np.dtype(np.float32 if narrow else np.float64)
@@ -298,7 +298,7 @@ class Area:
         return self.inner is None
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values: the image's, or a float type if interpolated."""
         own = self.image.dtype
         return working_type(own) if self.is_resampled else own

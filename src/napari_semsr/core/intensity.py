@@ -9,7 +9,7 @@ buckets that hold the requested ranks). Memory is one chunk and a few small tabl
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,14 +18,20 @@ from numpy.typing import DTypeLike, NDArray
 from napari_semsr.core.errors import OptionError, ShapeError
 from napari_semsr.core.progress import warn
 from napari_semsr.core.tiling import Box, read_box
-from napari_semsr.core.types import BoolArray, FloatArray, FloatPair
+from napari_semsr.core.types import (
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    ReadableArray,
+    RealArray,
+)
 
 _BINS = 1 << 16  # half of a 32-bit key, for two passes
 _BLOCK = 2048  # chosen: 32 MB of double precision at a time, few reads of small chunks
 _SIGN = np.uint32(1 << 31)
 
 
-def read_chunks(data: Any) -> Iterator[NDArray[Any]]:
+def read_chunks(data: ReadableArray) -> Iterator[RealArray]:
     """Read a field (Y, X) block by block, along its own chunks if it has them.
 
     Each block is read once; small chunks are read several at a time.
@@ -37,7 +43,7 @@ def read_chunks(data: Any) -> Iterator[NDArray[Any]]:
             yield read_box(data, Box(y0, y1, x0, x1))
 
 
-def _edges(chunk: int | tuple[int, ...], data: Any, axis: int) -> list[int]:
+def _edges(chunk: int | tuple[int, ...], data: ReadableArray, axis: int) -> list[int]:
     """Return block borders along one axis; small chunks are read several at a time."""
     size = int(data.shape[axis])
     if isinstance(chunk, tuple):
@@ -51,12 +57,12 @@ def _edges(chunk: int | tuple[int, ...], data: Any, axis: int) -> list[int]:
     return edges
 
 
-def _counts_from_zero(dtype: np.dtype[Any]) -> bool:
+def _counts_from_zero(dtype: np.dtype[np.generic]) -> bool:
     """Return whether a value is its own bin: booleans, and 8- and 16-bit unsigned."""
     return dtype.kind == "b" or (dtype.kind == "u" and dtype.itemsize <= 2)
 
 
-def _keys(block: NDArray[Any]) -> NDArray[np.uint32]:
+def _keys(block: RealArray) -> NDArray[np.uint32]:
     """Map finite pixels to unsigned integers of the same order."""
     if _counts_from_zero(block.dtype):
         return block.ravel().astype(np.uint32)
@@ -70,7 +76,7 @@ def _keys(block: NDArray[Any]) -> NDArray[np.uint32]:
     return np.where(bits & _SIGN, ~bits, bits | _SIGN)
 
 
-def _value(key: int, dtype: np.dtype[Any]) -> float:
+def _value(key: int, dtype: np.dtype[np.generic]) -> float:
     """Invert `_keys` for one key."""
     if _counts_from_zero(dtype):
         return float(key)
@@ -81,7 +87,9 @@ def _value(key: int, dtype: np.dtype[Any]) -> float:
     return float(np.array([bits], dtype=np.uint32).view(np.float32)[0])
 
 
-def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
+def _order_statistics(
+    data: ReadableArray, ranks_of: Callable[[int], list[int]]
+) -> dict[int, float]:
     """Return the values at the ranks that `ranks_of(count)` requests."""
     from PIL import Image  # 10 MB, and few modules of this room need it
 
@@ -114,7 +122,7 @@ def _order_statistics(data: Any, ranks_of: Any) -> dict[int, float]:
     return statistics
 
 
-def field_range(data: Any, low: float = 0.1, high: float = 99.9) -> FloatPair:
+def field_range(data: ReadableArray, low: float = 0.1, high: float = 99.9) -> FloatPair:
     """Measure two percentiles over a whole field (Y, X), chunk by chunk.
 
     NaN and infinite pixels are ignored; ``(0.0, 0.0)`` if no pixel is finite. Raises
@@ -151,7 +159,7 @@ _LARGEST_GREY = 1e15
 _FILL_VALUES = -99999.0, -32768.0, -9999.0  # usual in maps
 
 
-def mask_fill_values(block: NDArray[Any], name: str) -> NDArray[Any]:
+def mask_fill_values(block: RealArray, name: str) -> RealArray:
     """Replace fill values and extreme grey values by NaN, and warn about them.
 
     Infinities stay, since they count as missing everywhere. A usual fill value counts
@@ -182,12 +190,12 @@ def mask_fill_values(block: NDArray[Any], name: str) -> NDArray[Any]:
     return np.where(marks, block.dtype.type(np.nan), block) if marks.any() else block
 
 
-def is_empty(data: Any) -> bool:
+def is_empty(data: ReadableArray) -> bool:
     """Return whether a field has no finite pixel, chunk by chunk."""
     return not any(np.isfinite(block).any() for block in read_chunks(data))
 
 
-def finite_mean(data: Any) -> float:
+def finite_mean(data: ReadableArray) -> float:
     """Compute the mean of the finite pixels, chunk by chunk; 0 if none is finite."""
     total, count = 0.0, 0
     for block in read_chunks(data):
@@ -197,7 +205,7 @@ def finite_mean(data: Any) -> float:
     return total / count if count else 0.0
 
 
-def to_dtype(array: NDArray[Any], dtype: DTypeLike) -> tuple[NDArray[Any], int]:
+def to_dtype(array: RealArray, dtype: DTypeLike) -> tuple[RealArray, int]:
     """Convert grey values to another type by rounding and clipping.
 
     Integers are rounded to the nearest, halves to even, and NaN becomes 0. Also
@@ -236,7 +244,7 @@ def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any
     return wide.astype(target), count
 
 
-def _outside(array: NDArray[Any], low: float, high: float) -> int:
+def _outside(array: RealArray, low: float, high: float) -> int:
     """Count values outside a closed range; NaN is not counted."""
     return int(np.count_nonzero((array < low) | (array > high)))
 
@@ -277,7 +285,7 @@ _MEDIAN = 0.6745  # median of a normal deviate's absolute value
 _SECOND = 6.0  # standard deviation of the second differences, for unit noise
 
 
-def noise_level(values: NDArray[Any]) -> float:
+def noise_level(values: RealArray) -> float:
     """Estimate the standard deviation of white noise in an image, in grey levels.
 
     From the median of second differences along both axes of the image (Y, X), which
@@ -305,7 +313,7 @@ ROUNDING = 8 * float(np.finfo(np.float32).eps)
 _DEPTHS = 10, 12, 14  # bits of detectors, stored in two bytes
 
 
-def equal_level(values: NDArray[Any], level: float) -> BoolArray:
+def equal_level(values: RealArray, level: float) -> BoolArray:
     """Mark the values equal to a level, floats up to rounding in single precision."""
     if values.dtype.kind != "f":
         return np.asarray(values == level)
@@ -314,7 +322,7 @@ def equal_level(values: NDArray[Any], level: float) -> BoolArray:
 
 
 def clipped_level(
-    values: NDArray[Any], *, white: bool = True, share: float = _CLIPPED_SHARE
+    values: RealArray, *, white: bool = True, share: float = _CLIPPED_SHARE
 ) -> float | None:
     """Find the grey value at which values are clipped, or None.
 
@@ -340,7 +348,7 @@ def clipped_level(
     return float(last) if count > _OVER_NEXT * next_count else None
 
 
-def clipped_pixels(values: NDArray[Any], share: float = _CLIPPED_SHARE) -> BoolArray:
+def clipped_pixels(values: RealArray, share: float = _CLIPPED_SHARE) -> BoolArray:
     """Mark the pixels clipped at white or at black, as defined by `clipped_level`."""
     is_clipped = np.zeros(values.shape, bool)
     for white in (False, True):
@@ -364,7 +372,7 @@ def is_white(level: float, dtype: DTypeLike, bits: int | None = None) -> bool:
     return level in (float(np.iinfo(kind).max), *(2.0**depth - 1 for depth in depths))
 
 
-def mask_clipped(values: NDArray[Any]) -> FloatArray:
+def mask_clipped(values: RealArray) -> FloatArray:
     """Return values with NaN for those that are not finite or clipped.
 
     Clipped values show no noise; `clipped_level` defines them.

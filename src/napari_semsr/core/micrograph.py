@@ -540,9 +540,9 @@ class Micrograph:
         return int(rows), int(columns)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values."""
-        dtype: np.dtype[Any] = np.dtype(self.data.dtype)
+        dtype: np.dtype[np.generic] = np.dtype(self.data.dtype)
         return dtype
 
     @property

@@ -136,7 +136,7 @@ def _unknown(first: ErrorDetails, model: type[BaseModel]) -> str:
     return f"{sentence}."
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _model_in(annotation: object) -> type[BaseModel] | None:
     """Return the option set that a field holds, alone or in a list."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -144,13 +144,13 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((part for part in models if part is not None), None)
 
 
-def _spelt(place: tuple[Any, ...]) -> str:
+def _spelt(place: tuple[object, ...]) -> str:
     """Format the location of an option: ``data.train[0].file``."""
     parts = (f"[{p}]" if isinstance(p, int) else f".{p}" for p in place)
     return one_line("".join(parts).removeprefix("."))
 
 
-def _kinds_of(annotation: Any) -> frozenset[Any]:
+def _kinds_of(annotation: object) -> frozenset[object]:
     """Return all types in an annotation."""
     own = frozenset([get_origin(annotation) or annotation])
     return own.union(*map(_kinds_of, get_args(annotation)))
@@ -159,7 +159,7 @@ def _kinds_of(annotation: Any) -> frozenset[Any]:
 _OLD_VALUES = {"norm": {"exact": "whole", "frozen": "sampled"}}
 
 
-def current_value(name: str, value: Any) -> Any:
+def current_value(name: str, value: object) -> Any:
     """Replace an old name of an option's value by its current name."""
     return (
         _OLD_VALUES.get(name, {}).get(value, value) if isinstance(value, str) else value
@@ -173,12 +173,12 @@ class Options(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _current_value(cls, value: Any, info: ValidationInfo) -> Any:
+    def _current_value(cls, value: object, info: ValidationInfo) -> object:
         return current_value(str(info.field_name), value)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _refuse_booleans(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
         kinds = _kinds_of(cls.model_fields[str(info.field_name)].annotation)
         parts = value if isinstance(value, (list, tuple)) else (value,)
         has_boolean = any(isinstance(part, bool) for part in parts)  # 1 for Python
@@ -204,7 +204,7 @@ class Options(BaseModel):
         return self.replace(**defaults) if defaults else self
 
     @classmethod
-    def _idle(cls, values: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    def _idle(cls, values: Mapping[str, object]) -> Iterator[tuple[str, str, Any]]:
         """Yield unused options, the options they depend on, and the values needed."""
         fields = cls.model_fields
         for name, info in fields.items():
@@ -215,14 +215,14 @@ class Options(BaseModel):
                     yield name, other, choices
 
     @classmethod
-    def recall(cls, values: Mapping[str, Any]) -> Self:
+    def recall(cls, values: Mapping[str, object]) -> Self:
         """Validate options from a history, ignoring unused ones."""
         idle = {name for name, *_ in cls._idle(values)}
         own = cls.model_fields.keys() & values.keys() - idle
         return cls.parse({name: values[name] for name in own})
 
     @classmethod
-    def parse(cls, values: dict[str, Any]) -> Self:
+    def parse(cls, values: dict[str, object]) -> Self:
         """Validate values from a user or a file; the error names the first fault."""
         try:
             return cls.model_validate(values)
@@ -231,7 +231,7 @@ class Options(BaseModel):
             sentence = _first_fault(first, cls)
             raise OptionError(sentence, code=_code(first)) from None
 
-    def replace(self, **changes: Any) -> Self:
+    def replace(self, **changes: object) -> Self:
         """Return a validated copy with some values changed."""
         return self.parse({**self.model_dump(), **changes})
 
@@ -243,7 +243,7 @@ class OptionDisplay:
     label: str = ""
     unit: str = ""
     # labels of the entries of a drop-down list, and their values
-    choices: Mapping[str, Any] | None = None
+    choices: Mapping[str, object] | None = None
     step: float | None = None  # of a spin box
     user_only: bool = False  # whether only a user may set it, never a file
     # placeholder of its value in the command's help; several for a list of values
@@ -252,7 +252,7 @@ class OptionDisplay:
     # flags of the command, each for one value
     flags: Mapping[str, Any] | None = None
     # values of other options, by their names, with which it has an effect
-    when: Mapping[str, Sequence[Any]] | None = None
+    when: Mapping[str, Sequence[object]] | None = None
 
     @property
     def row(self) -> str:
@@ -265,18 +265,18 @@ MORE = "More settings"
 
 
 def option(
-    default: Any,
+    default: object,
     label: str = "",
     description: str = "",
     *,
     unit: str = "",
-    choices: Mapping[str, Any] | None = None,
+    choices: Mapping[str, object] | None = None,
     step: float | None = None,
     user_only: bool = False,
     metavar: str | tuple[str, ...] = "",
     group: str = "",
     flags: Mapping[str, Any] | None = None,
-    when: Mapping[str, Sequence[Any]] | None = None,
+    when: Mapping[str, Sequence[object]] | None = None,
     **bounds: Any,
 ) -> Any:
     """Declare an option with its presentation.
@@ -343,7 +343,7 @@ def display_of(info: FieldInfo) -> OptionDisplay:
     return words if isinstance(words, OptionDisplay) else OptionDisplay()
 
 
-def as_text(info: FieldInfo, value: Any) -> Any:
+def as_text(info: FieldInfo, value: object) -> Any:
     """Convert a number or list from a file to text for an option that only takes text.
 
     So a file may hold the same values as a command, which only passes text.
@@ -378,14 +378,14 @@ def refuse_user_only(
             raise OptionError(msg, code="unsafe-content")
 
 
-def count_values(value: Any) -> float:
+def count_values(value: object) -> float:
     """Count the values of nested tables and lists with all YAML aliases expanded.
 
     Infinity if a table or list contains itself.
     """
     counts: dict[int, float] = {}
 
-    def count_value(value: Any) -> float:
+    def count_value(value: object) -> float:
         if not isinstance(value, dict | list):
             return 1
         if id(value) not in counts:

@@ -55,7 +55,7 @@ class Quantity:
     tabled: bool = True
     # declaration of the keys of a nested record, of several by name, or of a list: a
     # type of result, or quantities by keys
-    keys: Any = None
+    keys: object = None
 
 
 def record_quantity(
@@ -68,7 +68,7 @@ def record_quantity(
 def figure(get: Callable[[Any], Any], *settings: Any, **more: Any) -> property:
     """Create a property of a result with the `Quantity` of these settings."""
 
-    def find_figure(self: Any) -> Any:
+    def find_figure(self: object) -> object:
         return get(self)
 
     quantity = Quantity(*settings, **more)
@@ -112,7 +112,7 @@ class Figure:
         return f"{text} {_NONE} {self.verdict}" if self.verdict else text
 
 
-def declared_by(keys: Any) -> Mapping[str, Quantity]:
+def declared_by(keys: object) -> Mapping[str, Quantity]:
     """Return quantities by the keys of a record, also for a result type."""
     if isinstance(keys, Mapping):
         return keys
@@ -136,7 +136,7 @@ def format_number(value: float, form: str = ".4g") -> str:
     return f"{value if float(value).is_integer() else float(text):.0f}"
 
 
-def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
+def quantities_of(kind: object) -> dict[str, tuple[Quantity, object]]:
     """Return the quantities of a result type, its own before those of its bases.
 
     Each is a quantity and type, by the name of its field or property; a flat field is
@@ -146,8 +146,8 @@ def quantities_of(kind: Any) -> dict[str, tuple[Quantity, Any]]:
 
 
 @cache
-def _quantities(kind: Any) -> dict[str, tuple[Quantity, Any]]:
-    quantities: dict[str, tuple[Quantity, Any]] = {}
+def _quantities(kind: Any) -> dict[str, tuple[Quantity, object]]:
+    quantities: dict[str, tuple[Quantity, object]] = {}
     own_fields = fields(kind) if is_dataclass(kind) else ()
     flat = {item.name for item in own_fields if item.metadata.get("flat")}
     for cls in kind.__mro__:
@@ -167,7 +167,7 @@ def _quantities(kind: Any) -> dict[str, tuple[Quantity, Any]]:
     return quantities
 
 
-def _kinds(annotation: Any) -> list[Any]:
+def _kinds(annotation: object) -> list[object]:
     """Return the types that a field may have, except None."""
     parts = get_args(annotation) if get_origin(annotation) is not tuple else ()
     return [one for one in parts or (annotation,) if one is not type(None)]
@@ -183,7 +183,7 @@ def value_of(result: Any, name: str) -> Any:
     return next((value for value in values if value is not None), None)
 
 
-def figures_of(result: Any) -> dict[str, Figure]:
+def figures_of(result: object) -> dict[str, Figure]:
     """Return the figures of a result by their labels, in the order of the fields.
 
     If it has a method `figures`, returns its result.
@@ -193,7 +193,7 @@ def figures_of(result: Any) -> dict[str, Figure]:
     return figures
 
 
-def declared_figures(result: Any) -> dict[str, Figure]:
+def declared_figures(result: object) -> dict[str, Figure]:
     """Return annotated fields and properties of a result as figures by their labels."""
     quantities = quantities_of(type(result))
     beside = {
@@ -207,7 +207,9 @@ def declared_figures(result: Any) -> dict[str, Figure]:
     }
 
 
-def _figure(result: Any, name: str, quantity: Quantity) -> Iterator[tuple[str, Figure]]:
+def _figure(
+    result: object, name: str, quantity: Quantity
+) -> Iterator[tuple[str, Figure]]:
     """Yield the figure of a field, unless it has neither a value nor a reason."""
     value, also = value_of(result, name), quantity.also
     if value is None and also:
@@ -241,7 +243,7 @@ def _figure(result: Any, name: str, quantity: Quantity) -> Iterator[tuple[str, F
     yield quantity.label, Figure(value, quantity.unit, form, note, sd, verdict, large)
 
 
-def _note(result: Any, quantity: Quantity) -> str:
+def _note(result: object, quantity: Quantity) -> str:
     parts = []
     if quantity.also and value_of(result, quantity.also) is not None:
         other = quantities_of(type(result))[quantity.also][0]
@@ -268,7 +270,7 @@ def columns_of(kind: type) -> tuple[str, ...]:
     return tuple(name for name, _, _ in _columns(kind))
 
 
-def cells_of(result: Any) -> dict[str, Any]:
+def cells_of(result: object) -> dict[str, object]:
     """Return a result as a row of a table: cells by the names of their columns."""
     row = {}
     for column, name, place in _columns(type(result)):
@@ -279,7 +281,7 @@ def cells_of(result: Any) -> dict[str, Any]:
     return row
 
 
-def _columns(kind: Any) -> tuple[tuple[str, str, int | None], ...]:
+def _columns(kind: object) -> tuple[tuple[str, str, int | None], ...]:
     """Return the columns, each with its field and its index in a pair."""
     quantities = quantities_of(kind)
     intervals = {quantity.interval for quantity, _ in quantities.values()}
@@ -529,7 +531,7 @@ def against_truth(lines: Sequence[Line]) -> list[Line]:
     return [*lines, Line(_AGAINST_TRUTH, x, level, kind="threshold")]
 
 
-def _numbers(values: Any) -> FloatArray | None:
+def _numbers(values: object) -> FloatArray | None:
     """Convert values to an array; None and values beyond any axis become NaN."""
     if not isinstance(values, (list, tuple, np.ndarray)):
         return None
@@ -540,7 +542,7 @@ def _numbers(values: Any) -> FloatArray | None:
     return np.where(np.abs(read) < _LARGEST, read, np.nan)
 
 
-def plots_of(result: Any, curves: Sequence[Curve]) -> list[Plot]:
+def plots_of(result: object, curves: Sequence[Curve]) -> list[Plot]:
     """Return the plots of a result: by its method `plots`, or by its curves."""
     own = getattr(result, "plots", None)
     if callable(own):

@@ -16,7 +16,13 @@ from numpy.typing import NDArray
 
 from napari_semsr.core.background import compute_ahead
 from napari_semsr.core.tiling import Box, Tile, plan_tiles, read_box
-from napari_semsr.core.types import BoolArray, Float32Array, IntPair
+from napari_semsr.core.types import (
+    BoolArray,
+    Float32Array,
+    IntPair,
+    ReadableArray,
+    RealArray,
+)
 
 # Chosen on simulated noise (Gaussian, Poisson, exponential) and on real images.
 _APART = 1, 3  # px to the pixels used for comparison; clusters are up to 3 px
@@ -57,14 +63,14 @@ class Strays:
     # area the end of the range of all others; NaN for the rest
     values: Float32Array
 
-    def mask(self, data: Any) -> Any:
+    def mask(self, data: ReadableArray) -> Any:
         """Return a field (Y, X) of floats in which stray pixels are NaN."""
         missing_values = np.full(len(self.places), np.nan)
         return PatchedField(
             data, self.places, missing_values, np.result_type(data.dtype, np.float32)
         )
 
-    def fill(self, data: Any) -> Any:
+    def fill(self, data: ReadableArray) -> Any:
         """Return a field (Y, X) in which stray pixels with a value are filled."""
         finite = np.isfinite(self.values)
         if not finite.any():
@@ -79,10 +85,10 @@ class Strays:
 class PatchedField:
     """Array-like field with some pixels replaced."""
 
-    source: Any  # (Y, X)
+    source: ReadableArray  # (Y, X)
     places: NDArray[np.intp]  # (N, 2), in order
-    values: NDArray[Any]  # (N,)
-    dtype: np.dtype[Any]
+    values: RealArray  # (N,)
+    dtype: np.dtype[np.generic]
 
     @property
     def shape(self) -> IntPair:
@@ -94,7 +100,7 @@ class PatchedField:
         """Chunk shape of the source, or None."""
         return getattr(self.source, "chunks", None)
 
-    def __getitem__(self, index: tuple[slice, slice] | slice) -> NDArray[Any]:
+    def __getitem__(self, index: tuple[slice, slice] | slice) -> RealArray:
         rows, columns = index if isinstance(index, tuple) else (index, slice(None))
         y0, y1, _ = rows.indices(self.shape[0])
         x0, x1, _ = columns.indices(self.shape[1])
@@ -106,7 +112,7 @@ class PatchedField:
         return block
 
 
-def find_strays(data: Any) -> Strays | None:
+def find_strays(data: ReadableArray) -> Strays | None:
     """Find the stray pixels of a field (Y, X), in windows of 2048 px; None if none."""
     shape = int(data.shape[0]), int(data.shape[1])
     if np.dtype(data.dtype).kind not in "uif" or min(shape) < _LEAST_SIDE:
@@ -133,7 +139,7 @@ def find_strays(data: Any) -> Strays | None:
     return Strays(all_places[order], np.concatenate(values)[order])
 
 
-def stray_masks(field: NDArray[Any]) -> tuple[BoolArray, BoolArray]:
+def stray_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     """Return masks of the stray pixels of an image (Y, X) and of those to be filled."""
     with np.errstate(over="ignore"):
         values = np.asarray(field, np.float32)
@@ -356,7 +362,7 @@ def _grow(place: tuple[slice, slice], margin: int) -> tuple[slice, slice]:
 
 
 def _fill_values(
-    field: NDArray[Any], stray: BoolArray, to_fill: BoolArray
+    field: RealArray, stray: BoolArray, to_fill: BoolArray
 ) -> Float32Array:
     """Return the values (Y, X) of stray pixels to be filled; NaN for all others.
 

@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import starmap
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.core.errors import OptionError, ShapeError
-from napari_semsr.core.types import FloatPair, IntPair
+from napari_semsr.core.types import FloatPair, IntPair, ReadableArray
+
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +306,17 @@ def central_box(shape: IntPair, side: int) -> Box:
     return Box.of((rows, columns), corner)
 
 
-def read_box(data: Any, box: Box) -> NDArray[Any]:
+def split_blocks(image: NDArray[_Value], side: int) -> NDArray[_Value]:
+    """View an image (..., Y, X) as squares, (..., rows, side, columns, side).
+
+    An incomplete far border is dropped.
+    """
+    rows, columns = (n // side for n in image.shape[-2:])
+    whole = image[..., : rows * side, : columns * side]
+    return whole.reshape(*image.shape[:-2], rows, side, columns, side)
+
+
+def read_box(data: ReadableArray, box: Box) -> NDArray[Any]:
     """Read a region that may extend beyond the field, which is reflected there.
 
     Only the needed part of the field (Y, X) is read. Dask is computed in this thread,

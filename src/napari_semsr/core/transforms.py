@@ -19,7 +19,7 @@ from napari_semsr.core.errors import OptionError
 from napari_semsr.core.grids import Grid, Resampling, working_type
 from napari_semsr.core.micrograph import Micrograph
 from napari_semsr.core.tiling import Box, read_box
-from napari_semsr.core.types import BoolArray, FloatArray, FloatPair
+from napari_semsr.core.types import BoolArray, FloatArray, FloatPair, RealArray
 
 _ROUNDS = 60  # of Newton's method, each checked; chosen: three to six are usual
 _CLOSE = 1e-7  # of the knots' spacing; chosen: tolerance of an inverse
@@ -29,7 +29,7 @@ _PER_KNOT = 4  # samples between knots in the search for folds; chosen
 _FLAT = 1e-12  # of the squared scale; chosen: determinant of a singular matrix
 _ALIKE = 1e-9  # relative; chosen: equal scales up to rounding
 
-_F = TypeVar("_F", bound=np.floating[Any])
+_F = TypeVar("_F", bound=np.floating)
 _FOLD_MESSAGE = (
     "The elastic transform folds and cannot be inverted: increase its stiffness."
 )
@@ -65,7 +65,7 @@ class Affine:
             )
 
     @classmethod
-    def of(cls, linear: NDArray[Any], shift: NDArray[Any]) -> Self:
+    def of(cls, linear: RealArray, shift: RealArray) -> Self:
         """Create a transform from a linear part (2, 2) and a shift (2,) after it."""
         (a, b), (c, d) = np.asarray(linear, dtype=float).tolist()
         y, x = np.asarray(shift, dtype=float).tolist()
@@ -318,7 +318,7 @@ class WarpedImage:
     transform: Transform
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values; a pixel outside the image is NaN."""
         return working_type(self.image.dtype)
 
@@ -445,7 +445,7 @@ class WarpedImage:
             [down @ _prefilter(plane) @ across.T for plane in lattice_places]
         )
 
-    def _map_back(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
+    def _map_back(self, rows: RealArray, columns: RealArray) -> FloatArray:
         """Map rows and columns of the grid back to pixels of the image."""
         corner, pitch = np.array(self.grid.corner), np.array(self.grid.pitch)
         grid = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1)

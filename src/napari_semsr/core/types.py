@@ -1,5 +1,7 @@
 """Array and tuple types used in signatures."""
 
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -8,3 +10,19 @@ Float32Array = NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 IntPair = tuple[int, int]
 FloatPair = tuple[float, float]
+RealArray = NDArray[np.integer | np.floating | np.bool_]
+
+
+class ReadableArray(Protocol):
+    """A field (Y, X) that is read by slices: of NumPy, dask, Zarr or HDF5."""
+
+    @property
+    def shape(self) -> IntPair:
+        """Numbers of rows and columns."""
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the values."""
+
+    def __getitem__(self, index: tuple[slice, slice], /) -> Any:
+        """Read a part, which dask leaves to be computed."""

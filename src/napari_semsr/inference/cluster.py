@@ -84,11 +84,11 @@ class RunPlugin(WorkerPlugin):
         self.token = token
         self.run = run
 
-    def setup(self, worker: Any) -> None:
+    def setup(self, worker: object) -> None:
         """Register the run on a worker that has just joined."""
         register(self.token, self.run)
 
-    def teardown(self, worker: Any) -> None:
+    def teardown(self, worker: object) -> None:
         """Stop the run on a worker that leaves, or when the run ends."""
         unregister(self.token)
 
@@ -162,7 +162,7 @@ class ClusterExecutor(Executor):
         self._plugin = RunPlugin(self._token, run)
         self._client: Any = None
         self._end = ExitStack()
-        self._futures: set[Any] = set()
+        self._futures: set[object] = set()
         self._check_time = 0.0
         self._no_workers: Waiting | None = None
 
@@ -188,7 +188,7 @@ class ClusterExecutor(Executor):
         self._futures.add(future)
         self._watch(future)
 
-    def result(self) -> Any:
+    def result(self) -> object:
         """Return the result of a task, or a `Waiting` if there are no workers."""
         tile_results, now = super().result(), time.monotonic()
         if tile_results is not None:

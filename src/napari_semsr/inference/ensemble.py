@@ -10,7 +10,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ def pass_of(network: nn.Module, image: Tensor, keep: Box | None) -> Tensor:
     return output[..., *keep.scale(output.shape[-1] // image.shape[-1]).slices]
 
 
-Around = Callable[[], AbstractContextManager[Any]]
+Around = Callable[[], AbstractContextManager[object]]
 
 
 class SelfEnsemble(nn.Module):

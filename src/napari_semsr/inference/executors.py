@@ -17,7 +17,6 @@ from queue import Empty, SimpleQueue
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     BoolArray,
@@ -29,6 +28,7 @@ from napari_semsr.core import (
     Job,
     Message,
     Progress,
+    RealArray,
     SemsrError,
     Tile,
     available_cores,
@@ -158,7 +158,7 @@ class TileWorker:
             for tile, (_, missing), result in zip(tiles, read, results, strict=True)
         ]
 
-    def _read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
+    def _read(self, box: Box) -> tuple[RealArray, BoolArray | None]:
         with self._reading:
             return self.run.plan.read(box)
 
@@ -232,7 +232,7 @@ class Executor(ABC):
 
     def __init__(self) -> None:
         self.waiting = 0  # Number of submitted tasks
-        self._results: SimpleQueue[Any] = SimpleQueue()
+        self._results: SimpleQueue[object] = SimpleQueue()
 
     @abstractmethod
     def submit(self, places: Sequence[IntPair]) -> None:
@@ -247,7 +247,7 @@ class Executor(ABC):
         self.waiting -= 1
         return self._result_of(future)
 
-    def _result_of(self, future: Any) -> Any:
+    def _result_of(self, future: Any) -> object:
         return future.result()
 
     def _watch(self, future: Any) -> None:
@@ -272,7 +272,7 @@ class Background:
     def __init__(
         self, name: str, answers: "SimpleQueue[Any]", *, threads: int = 1
     ) -> None:
-        self._calls: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
+        self._calls: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._answers = answers
         self._threads = [
             threading.Thread(target=self._work, name=name, daemon=True)
@@ -281,7 +281,7 @@ class Background:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, call: Callable[[], Any]) -> None:
+    def submit(self, call: Callable[[], object]) -> None:
         """Queue a call; its `CallResult` is put into the queue of answers."""
         self._calls.put(call)
 
@@ -310,7 +310,7 @@ class Background:
 class CallResult:
     """Return value or exception of a call in another thread."""
 
-    value: Any
+    value: object
     error: BaseException | None = None
 
     def result(self) -> Any:
@@ -343,11 +343,11 @@ class LocalExecutor(Executor):
         self._call(self._worker.enhance, places)
 
     def call(
-        self, function: Callable[..., Any], *argument: Any
+        self, function: Callable[..., object], *argument: object
     ) -> Generator[None, None, Any]:
         """Run a function as a task, and return what it returns."""
 
-        def work() -> Any:
+        def work() -> object:
             with self._worker.working():
                 return function(*argument)
 
@@ -356,7 +356,7 @@ class LocalExecutor(Executor):
             yield None
         return result
 
-    def _call(self, function: Callable[..., Any], *argument: Any) -> None:
+    def _call(self, function: Callable[..., object], *argument: object) -> None:
         self.waiting += 1
         self._thread.submit(partial(function, *argument))
 

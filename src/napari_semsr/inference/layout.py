@@ -193,7 +193,7 @@ class OutputPlan:
     fit: PixelFit
     core: int
     scale: int
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
 
     @property
     def unit(self) -> IntPair:

@@ -13,19 +13,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.delayed import delayed
-from numpy.typing import NDArray
 from torch import nn
 
 from napari_semsr.core import (
     Box,
     IntPair,
     Micrograph,
+    RealArray,
     Resampling,
     blur_of,
     run as finish,
@@ -45,7 +44,7 @@ from napari_semsr.inference.tiles import (
 )
 from napari_semsr.models import LoadedModel
 
-_ready: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], Predictor]]
+_ready: weakref.WeakKeyDictionary[object, dict[tuple[str, str], Predictor]]
 _ready = weakref.WeakKeyDictionary()
 _one_at_a_time = threading.Lock()
 
@@ -54,17 +53,17 @@ _one_at_a_time = threading.Lock()
 class _Part:
     """Part of a field that is indexed by the field's coordinates."""
 
-    block: NDArray[Any]  # (Y, X) The pixels
+    block: RealArray  # (Y, X) The pixels
     corner: IntPair  # First pixel of the block in the field
     shape: IntPair  # Rows and columns of the field
 
     ndim = 2
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         return self.block.dtype
 
-    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
         rows, columns = (
             slice(s.start - first, s.stop - first)
             for s, first in zip(index, self.corner, strict=True)
@@ -76,14 +75,14 @@ class _Part:
 class _Windows:
     """Concatenated windows of the tiles of a field in memory, one chunk for each."""
 
-    field: NDArray[Any]  # (Y, X)
+    field: RealArray  # (Y, X)
     rows: Sequence[slice]  # Rows of the field, for each row of tiles
     columns: Sequence[slice]
 
     ndim = 2
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         return self.field.dtype
 
     @property
@@ -94,7 +93,7 @@ class _Windows:
         )
         return rows, columns
 
-    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
         rows, columns = map(_within, (self.rows, self.columns), index)
         return self.field[rows, columns]
 
@@ -118,14 +117,14 @@ def _predictor(model: LoadedModel, device: str, precision: str) -> Predictor:
 
 
 def _enhance_part(
-    block: NDArray[Any],
+    block: RealArray,
     *,
     model: LoadedModel,
     plan: EnhancePlan,
     shape: IntPair,
     statistics: Statistics | None,
     block_id: IntPair,
-) -> NDArray[Any]:
+) -> RealArray:
     """Enhance one tile from its window; `shape` is that of the field."""
     tile, field = plan.tile(block_id), plan.data
     source = _source(plan, block_id, shape)
@@ -223,9 +222,9 @@ def _assemble(
     return tiled_array
 
 
-def _name(field: NDArray[Any]) -> str:
+def _name(field: RealArray) -> str:
     """Name a field in memory by a digest of its pixels, a mapped file by the file."""
-    whole: Any = field
+    whole: object = field
     while whole is not None and not isinstance(whole, np.memmap):
         whole = whole.base if isinstance(whole, np.ndarray) else None
     while whole is not None and isinstance(whole.base, np.memmap):
@@ -274,7 +273,7 @@ class BoxPreview:
         """Range beyond a box within which pixels of the field affect it, in px."""
         return math.ceil(self.plan.tiles.halo / self.plan.output.fit.factor)
 
-    def enhance(self, box: Box) -> tuple[Box, NDArray[Any]]:
+    def enhance(self, box: Box) -> tuple[Box, RealArray]:
         """Enhance one box, in pixels of the input.
 
         The box is first aligned to the model's stride and moved into the field. Returns
@@ -332,7 +331,7 @@ def preview_boxes(
     settings = options or EnhanceOptions()
     predictor = Predictor(model, device=settings.device, precision=settings.precision)
     probe = predictor.probe
-    changes: dict[str, Any] = {"halo_tolerance": halo_tolerance}
+    changes: dict[str, object] = {"halo_tolerance": halo_tolerance}
     if settings.resample == "keep":  # a box is on the field's own grid in any case
         changes["resample"] = "auto"
     settings = settings.replace(**changes)

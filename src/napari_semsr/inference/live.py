@@ -19,7 +19,15 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from napari_semsr.core import BoolArray, Box, FloatArray, FloatPair, IntPair, to_dtype
+from napari_semsr.core import (
+    BoolArray,
+    Box,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    RealArray,
+    to_dtype,
+)
 from napari_semsr.inference.layout import OutputPlan
 from napari_semsr.io import OmeZarrStore, halve, level_shapes
 
@@ -35,12 +43,12 @@ _BLOCK = 256  # side of the blocks of that file; chosen
 class Backdrop:
     """The input, resampled to the grid of the result at any level; `sources` (Y, X)."""
 
-    sources: Sequence[NDArray[Any]]
+    sources: Sequence[RealArray]
     shape: IntPair
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     grey: FloatPair | None = None
 
-    def read(self, box: Box, step: int) -> NDArray[Any]:
+    def read(self, box: Box, step: int) -> RealArray:
         """Return a region (Y, X) of a level by nearest neighbours."""
         sources = self.sources
         fine = [item for item in sources if item.shape[0] * step >= self.shape[0]]
@@ -78,7 +86,7 @@ def _places(span: IntPair, step: int, size: int, level_count: int) -> NDArray[np
     return np.minimum(centres.astype(np.intp), size - 1)
 
 
-def _pick(source: NDArray[Any], places: NDArray[np.intp], axis: int) -> NDArray[Any]:
+def _pick(source: RealArray, places: NDArray[np.intp], axis: int) -> RealArray:
     """Index one axis by increasing places; returns a view if evenly spaced."""
     pitch = int(places[1] - places[0]) if places.size > 1 else 1
     first, last = int(places[0]), int(places[-1])
@@ -96,9 +104,9 @@ class LevelStore:
     whole file. So memory remains constant.
     """
 
-    def __init__(self, shape: IntPair, dtype: np.dtype[Any]) -> None:
+    def __init__(self, shape: IntPair, dtype: np.dtype[np.generic]) -> None:
         self._dtype = dtype
-        self._array: NDArray[Any] | None = None
+        self._array: RealArray | None = None
         self._file: Any = None
         if shape[0] * shape[1] * dtype.itemsize <= _LEVEL_BYTES:
             self._array = np.zeros(shape, dtype)
@@ -108,7 +116,7 @@ class LevelStore:
         self._file.truncate(self._grid[0] * self._grid[1] * _BLOCK**2 * dtype.itemsize)
         weakref.finalize(self, self._file.close)
 
-    def write(self, box: Box, block: NDArray[Any]) -> None:
+    def write(self, box: Box, block: RealArray) -> None:
         """Write a block (Y, X)."""
         if self._array is not None:
             self._array[box.slices] = block
@@ -116,7 +124,7 @@ class LevelStore:
         for part, stored_block in self._parts(box, "r+"):
             stored_block[...] = block[part]
 
-    def read(self, box: Box) -> NDArray[Any]:
+    def read(self, box: Box) -> RealArray:
         """Return a copy of a block (Y, X)."""
         if self._array is not None:
             return self._array[box.slices].copy()
@@ -127,7 +135,7 @@ class LevelStore:
 
     def _parts(
         self, box: Box, mode: Literal["r", "r+"]
-    ) -> Iterator[tuple[tuple[slice, slice], NDArray[Any]]]:
+    ) -> Iterator[tuple[tuple[slice, slice], RealArray]]:
         """Yield each part of a region, with the same part of the file."""
         blocks = np.memmap(
             self._file, self._dtype, mode, 0, (*self._grid, _BLOCK, _BLOCK), "C"
@@ -145,11 +153,11 @@ class TileCache:
 
     def __init__(self, limit: int = 64 << 20) -> None:
         self.limit = limit
-        self._tiles: OrderedDict[IntPair, NDArray[Any]] = OrderedDict()
+        self._tiles: OrderedDict[IntPair, RealArray] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
 
-    def put(self, place: IntPair, tile: NDArray[Any]) -> None:
+    def put(self, place: IntPair, tile: RealArray) -> None:
         """Add a tile (Y, X), and drop the oldest ones beyond the limit."""
         with self._lock:
             old = self._tiles.pop(place, None)
@@ -159,7 +167,7 @@ class TileCache:
                 _, oldest = self._tiles.popitem(last=False)
                 self._size -= oldest.nbytes
 
-    def get(self, place: IntPair) -> NDArray[Any] | None:
+    def get(self, place: IntPair) -> RealArray | None:
         """Return a tile (Y, X) if it is in the cache."""
         with self._lock:
             tile = self._tiles.get(place)
@@ -173,9 +181,9 @@ class LiveLevel:
     """Array-like level whose pixels are read on indexing."""
 
     shape: IntPair
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     chunks: IntPair
-    read: Callable[[Box], NDArray[Any]]
+    read: Callable[[Box], RealArray]
 
     ndim = 2
 
@@ -187,7 +195,7 @@ class LiveLevel:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: Any) -> Any:
+    def __getitem__(self, index: object) -> object:
         full_index = index if isinstance(index, tuple) else (index,)
         if any(item is Ellipsis for item in full_index):
             place = next(i for i, item in enumerate(full_index) if item is Ellipsis)
@@ -208,7 +216,7 @@ class LiveLevel:
 
     def __array__(
         self, dtype: DTypeLike | None = None, copy: bool | None = None
-    ) -> Any:
+    ) -> object:
         return np.asarray(self[:, :], dtype=dtype)
 
 
@@ -321,7 +329,7 @@ class LiveField:
     def __init__(
         self,
         output: OutputPlan,
-        sources: Sequence[NDArray[Any]],
+        sources: Sequence[RealArray],
         *,
         grey: FloatPair | None = None,
         whole: bool = True,
@@ -396,7 +404,7 @@ class LiveField:
         with self._lock:
             self._record_change(Box.of(self.shape))
 
-    def read_from(self, level0: Any) -> None:
+    def read_from(self, level0: object) -> None:
         """Set the output (Y, X) to read from; None while it is moved."""
         self._level0 = level0
 
@@ -414,7 +422,7 @@ class LiveField:
             box = self._box(place)
             self.land(box, np.asarray(self._level0[box.slices]))
 
-    def land(self, box: Box, tile: NDArray[Any]) -> None:
+    def land(self, box: Box, tile: RealArray) -> None:
         """Display a tile (Y, X) that is in the store and final."""
         place = box.y0 // self.unit[0], box.x0 // self.unit[1]
         self._cache.put(place, tile)
@@ -429,7 +437,7 @@ class LiveField:
 
     # -- called by the viewer --------------------------------------------------
 
-    def _read_finest(self, box: Box) -> NDArray[Any]:
+    def _read_finest(self, box: Box) -> RealArray:
         """Read level 0: finished tiles, and the input elsewhere."""
         until = time.perf_counter() + _READING_S
         high, wide = self.unit
@@ -460,7 +468,7 @@ class LiveField:
                 out[inner.within(box).slices] = tile[inner.within(outer).slices]
         return out
 
-    def _read(self, level: int, box: Box) -> NDArray[Any]:
+    def _read(self, level: int, box: Box) -> RealArray:
         step = 2**level
         rows = np.arange(box.y0, box.y1) * step // self.unit[0]
         columns = np.arange(box.x0, box.x1) * step // self.unit[1]

@@ -25,7 +25,9 @@ from napari_semsr.core import (
     IntPair,
     Message,
     Micrograph,
+    ReadableArray,
     ReadError,
+    RealArray,
     Resampling,
     Tile,
     TilePlan,
@@ -59,7 +61,7 @@ _EXACT_IN_FLOAT32 = 2  # bytes of integers that float32 represents exactly; chos
 _LARGEST = float(np.finfo(np.float32).max)
 
 
-def _working(dtype: np.dtype[Any]) -> type[np.floating]:
+def _working(dtype: np.dtype[np.generic]) -> type[np.floating]:
     """Return single precision if it represents all values, otherwise double."""
     small = dtype.kind != "f" and dtype.itemsize <= _EXACT_IN_FLOAT32
     return np.float32 if small or dtype == np.float32 else np.float64
@@ -76,7 +78,7 @@ class Scaling:
     mean: float = 0.0
     back: bool = True  # Whether results return to the grey values of the input
 
-    def normalise(self, window: NDArray[Any]) -> Float32Array:
+    def normalise(self, window: RealArray) -> Float32Array:
         """Map grey values (Y, X) to the scale of the network."""
         span = self.high - self.low or 1.0
         working = _working(window.dtype)
@@ -92,7 +94,9 @@ class Scaling:
         return values
 
 
-def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> Scaling:
+def measure_scaling(
+    data: ReadableArray, percentiles: FloatPair, *, back: bool = True
+) -> Scaling:
     """Measure the scaling of a field (Y, X), chunk by chunk."""
     low, high = field_range(data, *percentiles)
     if low == high:
@@ -107,7 +111,7 @@ def measure_scaling(data: Any, percentiles: FloatPair, *, back: bool = True) -> 
     return Scaling(low, high, mean, back)
 
 
-def scaling_of(data: Any, card: ModelCard) -> Scaling:
+def scaling_of(data: ReadableArray, card: ModelCard) -> Scaling:
     """Return the scaling of a field (Y, X) that a card specifies."""
     back = card.grey == "input"
     if card.input_scaling == "percentiles":
@@ -135,8 +139,8 @@ def source_box(box: Box, shape: IntPair) -> Box:
 
 
 def read_window(
-    data: Any, box: Box, mean: float
-) -> tuple[NDArray[Any], BoolArray | None]:
+    data: ReadableArray, box: Box, mean: float
+) -> tuple[RealArray, BoolArray | None]:
     """Read a window (Y, X) and fill missing pixels; also return their mask, or None.
 
     A missing pixel gets the mean of the known ones among its 9 x 9 neighbours; then it
@@ -228,7 +232,7 @@ class HazeMap:
             values = low + (high - low) * share
         return values
 
-    def remove(self, window: NDArray[Any], box: Box) -> NDArray[Any]:
+    def remove(self, window: RealArray, box: Box) -> RealArray:
         """Remove the haze from a window (Y, X)."""
         working = _working(window.dtype)
         without_haze = np.subtract(window, working(self.airlight), dtype=working)
@@ -250,7 +254,7 @@ _Statistics = Callable[[torch.Tensor], torch.Tensor]
 
 
 def survey_field(
-    data: Any,
+    data: ReadableArray,
     module: nn.Module,
     scaling: Scaling,
     *,
@@ -270,7 +274,7 @@ def survey_field(
     shrink = 1
     while max(data.shape) > shrink * BLOCK * LARGEST_MAP:
         shrink *= 2
-    whole = Box.of(tuple(data.shape))
+    whole = Box.of(data.shape)
     statistics = block_statistics(
         data, whole, scaling, shrink, module.survey.statistics
     )
@@ -298,7 +302,9 @@ def _corners(shape: IntPair, side: int, pitch: int = 1) -> Iterator[IntPair]:
     return itertools.product(*(sorted(set(s.tolist())) for s in starts))
 
 
-def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Surveyed:
+def _in_windows(
+    data: ReadableArray, module: InformedRestorer, scaling: Scaling
+) -> Surveyed:
     """Survey windows of a field at full resolution; return the medians."""
     surveys: list[Surveyed] = []
     empty: list[Surveyed] = []
@@ -319,7 +325,7 @@ def _in_windows(data: Any, module: InformedRestorer, scaling: Scaling) -> Survey
 
 
 def field_spectrum(
-    data: Any, scaling: Scaling, haze: HazeMap | None = None
+    data: ReadableArray, scaling: Scaling, haze: HazeMap | None = None
 ) -> torch.Tensor:
     """Measure the power spectrum (64, 33) of a field `data` (Y, X) without haze.
 
@@ -331,7 +337,7 @@ def field_spectrum(
     spectra_with_gaps: list[torch.Tensor] = []
     for y, x in _corners(data.shape, _SPECTRUM_PX):
         box = Box.of((_SPECTRUM_PX, _SPECTRUM_PX), (y, x))
-        box = box.intersection(Box.of(tuple(data.shape)))
+        box = box.intersection(Box.of(data.shape))
         window, missing = read_window(data, box, scaling.mean)
         without_haze = window if haze is None else haze.remove(window, box)
         field = torch.from_numpy(scaling.normalise(without_haze))[None, None]
@@ -349,7 +355,7 @@ def field_spectrum(
 
 
 def block_statistics(
-    data: Any, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
+    data: ReadableArray, whole: Box, scaling: Scaling, shrink: int, count: _Statistics
 ) -> Float32Array:
     """Return the statistics of a region's blocks, without missing pixels."""
     pitch = BLOCK * shrink
@@ -410,9 +416,7 @@ def _means(values: NDArray[Any], pitch: int) -> Float32Array:
     return means
 
 
-def _with_grain(
-    window: NDArray[Any], missing: BoolArray, to_fill: BoolArray
-) -> NDArray[Any]:
+def _with_grain(window: RealArray, missing: BoolArray, to_fill: BoolArray) -> RealArray:
     """Fill the missing pixels `to_fill` of a window with realistic noise; all (Y, X).
 
     Each gets the mean of its neighbours plus the deviation of a random neighbour from
@@ -502,7 +506,8 @@ _STRIP = 512  # rows resampled at once; chosen
 class ResampledField:
     """A field on the network's grid: array-like, resampled on reading."""
 
-    source: Any  # (Y, X) The field; missing pixels are filled before it is resampled
+    # (Y, X) The field; missing pixels are filled before it is resampled
+    source: Any
     there: Resampling  # Resampling from the field's grid to the network's
     mean: float = 0.0  # The field's mean
     # Whether a pixel is missing if the pixel of the field under its centre is
@@ -514,11 +519,11 @@ class ResampledField:
         return self.there.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Type of the grey values."""
         return working_type(np.dtype(self.source.dtype))
 
-    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
         rows, columns = (
             slice(*item.indices(size)[:2])
             for item, size in zip(index, self.shape, strict=True)
@@ -566,7 +571,7 @@ class Regrid:
         return plan.around(Box(top, outputs.y1, left, outputs.x1), index)
 
     def deliver(
-        self, source: Any, core: Box, values: Float32Array, box: Box
+        self, source: ReadableArray, core: Box, values: Float32Array, box: Box
     ) -> tuple[Float32Array, Box]:
         """Resample the network's output for a box to the field's grid.
 
@@ -592,8 +597,8 @@ class Regrid:
 class SeenField:
     """A field (Y, X) on the network's grid."""
 
-    input: Any  # For the network, with outlier pixels replaced
-    samples: Any  # For measurements of power and range, without outlier pixels
+    input: ReadableArray  # For the network, with outlier pixels replaced
+    samples: ReadableArray  # For measurements of power and range, without outlier pixels
     note: str | None = None  # Note on replaced pixels
 
 
@@ -620,7 +625,7 @@ def see_field(micrograph: Micrograph, fit: PixelFit) -> SeenField:
     return SeenField(shown_part, measured_part, note)
 
 
-def _on_grid(data: Any, shape: IntPair, fit: PixelFit) -> Any:
+def _on_grid(data: ReadableArray, shape: IntPair, fit: PixelFit) -> ReadableArray:
     if fit.steps is None:
         return data
     there = Resampling(shape, fit.steps)
@@ -629,7 +634,7 @@ def _on_grid(data: Any, shape: IntPair, fit: PixelFit) -> Any:
 
 
 def cut_field(
-    seen_field: Any,
+    seen_field: ReadableArray,
     output: OutputPlan,
     card: ModelCard,
     probe: Probe,

@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,6 +19,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
+    ReadableArray,
     ReadError,
     TilePlan,
     WriteError,
@@ -66,7 +66,7 @@ def plan_enhance(
     options: EnhanceOptions,
     predictor: Predictor,
     *,
-    before: Mapping[str, Any] | None = None,
+    before: Mapping[str, object] | None = None,
     is_scattered: bool = False,
     strategy: ExecutionStrategy | None = None,
     apart: bool = False,
@@ -151,7 +151,7 @@ def _network_for_field(
     model: LoadedModel,
     survey: FieldSurvey,
     options: EnhanceOptions,
-    field: tuple[Any, Scaling],
+    field: tuple[ReadableArray, Scaling],
 ) -> tuple[LoadedModel, FieldSurvey]:
     """Return the network for the surveyed field and the user's weights.
 
@@ -219,7 +219,7 @@ def choose_strategy(
     predictor: Predictor,
     options: EnhanceOptions,
     plan: TilePlan,
-    before: Mapping[str, Any] | None = None,
+    before: Mapping[str, object] | None = None,
     *,
     is_scattered: bool = False,
     fits: bool | None = None,

@@ -20,7 +20,6 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import platformdirs
 import torch
-from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -33,6 +32,7 @@ from napari_semsr.core import (
     IntPair,
     Message,
     OptionError,
+    RealArray,
     SemsrError,
     round_up,
 )
@@ -91,7 +91,7 @@ def _precision_of(model: LoadedModel, name: str, device: torch.device) -> str:
     return "fp32" if alone else precision
 
 
-def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, Any]:
+def made_by_model(options: EnhanceOptions, model: LoadedModel) -> dict[str, object]:
     """Return the details of a network and its device for the history of a result.
 
     They are ``model_name`` and ``model_digest``, ``device`` with the name of the CPU or
@@ -218,12 +218,17 @@ class _LiveBytes(TorchCalls):
         super().__init__()
         self.live: int = 0
         self.peak: int = 0
-        self._storages: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._storages: weakref.WeakSet[object] = weakref.WeakSet()
 
     def _release(self, size: int) -> None:
         self.live -= size
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
         result = func(*args, **kwargs)
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -311,7 +316,7 @@ class ProbedNetwork:
 
     module: "weakref.ref[nn.Module]"  # The network
     _path: Path | None = None
-    _entries: dict[str, Any] | None = None
+    _entries: dict[str, object] | None = None
 
     def probe(self, stride: int) -> Probe:
         """Return the exact halo, live norms and smallest side."""
@@ -391,7 +396,7 @@ def probed_network(module: nn.Module) -> ProbedNetwork:
     return probed_networks[module]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     """Read a file of measurements; a damaged one counts as missing."""
     try:
         if path.stat().st_size > _LARGEST:
@@ -501,7 +506,7 @@ class Predictor:
         used by other runs at the same time. Returns a function that removes the check.
         """
 
-        def look(_module: nn.Module, context: Any) -> None:
+        def look(_module: nn.Module, context: object) -> None:
             check()
 
         handles = [
@@ -550,18 +555,18 @@ class Predictor:
             self.batch = max(1, min(_LARGEST_BATCH, int(room)))
         return self.batch
 
-    def network_input(self, window: NDArray[Any], scaling: Scaling) -> Tensor:
+    def network_input(self, window: RealArray, scaling: Scaling) -> Tensor:
         """Return the network's input (1, 1, Y, X) of a window (Y, X)."""
         return torch.from_numpy(scaling.normalise(window))[None, None].to(self.device)
 
     def predict(
-        self, window: NDArray[Any], scaling: Scaling, keep: Box | None = None
+        self, window: RealArray, scaling: Scaling, keep: Box | None = None
     ) -> Float32Array:
         """Enhance a window (Y, X), or `keep` in it; returns (Y * scale, X * scale)."""
         return self._run([window], scaling, keep)[0]
 
     def predict_many(
-        self, windows: Sequence[NDArray[Any]], scaling: Scaling
+        self, windows: Sequence[RealArray], scaling: Scaling
     ) -> list[Float32Array]:
         """Enhance several windows (Y, X) of one shape, in batches that fit."""
         outputs: list[Float32Array] = []
@@ -579,7 +584,7 @@ class Predictor:
         return outputs
 
     def _run(
-        self, windows: Sequence[NDArray[Any]], scaling: Scaling, keep: Box | None = None
+        self, windows: Sequence[RealArray], scaling: Scaling, keep: Box | None = None
     ) -> list[Float32Array]:
         stack = np.stack([scaling.normalise(window) for window in windows])[:, None]
         rows, columns = stack.shape[2:]
@@ -599,7 +604,7 @@ class Predictor:
         check_scale(self.card, output_shape, result.shape[1:])
         return [scaling.restore(plane) for plane in result]
 
-    def _answering(self) -> AbstractContextManager[Any]:
+    def _answering(self) -> AbstractContextManager[object]:
         """Context of one pass: live norms use the given statistics."""
         if self.statistics is None:
             return nullcontext()

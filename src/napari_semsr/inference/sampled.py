@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Box,
     FloatArray,
     IntPair,
     Progress,
+    RealArray,
     Tile,
     TilePlan,
     plan_tiles,
@@ -97,7 +97,7 @@ class SampledStatistics:
             "standard deviation."
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Convert to JSON types."""
         return {
             "statistics": self.statistics.to_json(),
@@ -235,9 +235,7 @@ class _Sampler:
             self.predictor.network(batch)
         return pooling.moments
 
-    def results(
-        self, moments: Sequence[Moments], tiles: Sequence[Tile]
-    ) -> NDArray[Any]:
+    def results(self, moments: Sequence[Moments], tiles: Sequence[Tile]) -> RealArray:
         fixed_moments = on_device(moments, self.predictor.device)
         scale = self.run.plan.loaded.card.scale
         parts = []

@@ -100,7 +100,7 @@ class Statistics:
 
     moments: tuple[Moments, ...]  # In the order of the calls
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Convert to JSON types; numbers keep every bit."""
         layers = [
             {

@@ -13,6 +13,7 @@ from napari_semsr.core import (
     Box,
     Float32Array,
     IntPair,
+    RealArray,
     ShapeError,
     Tile,
     TilePlan,
@@ -46,7 +47,7 @@ class ExecutionStrategy:
     kind: Literal["tiles", "whole"]  # Independent tiles, or one pass
     notes: tuple[str, ...] = ()  # Notes for the user on the choice
 
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """Return the strategy in JSON types, for a resumed run."""
         return {"norm": self.norm, "kind": self.kind}
 
@@ -76,7 +77,7 @@ class EnhancePlan:
         """The output's tiles, in pixels of the input."""
         return self.tiles if self.regrid is None else self.regrid.outputs
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, object]:
         """Return the properties that must be equal for resuming a run, in JSON types.
 
         The scaling represents the grey values of the input. Keys are used in messages.
@@ -127,7 +128,7 @@ class EnhancePlan:
         set_missing(values, missing, scale)
         return values, core.within(box).scale(scale)
 
-    def read(self, box: Box) -> tuple[NDArray[Any], BoolArray | None]:
+    def read(self, box: Box) -> tuple[RealArray, BoolArray | None]:
         """Read a window, filled and without haze, and the mask of missing pixels."""
         window, missing = read_window(self.data, box, self.scaling.mean)
         return (window if self.haze is None else self.haze.remove(window, box)), missing
@@ -206,11 +207,11 @@ Places = list[IntPair]
 class ArraySink:
     """A result in memory."""
 
-    array: NDArray[Any]  # (Y, X) Array into which cores are written
+    array: RealArray  # (Y, X) Array into which cores are written
     live: None = None  # Live view of the run, which determines the order of tiles
 
     @property
-    def shared_array(self) -> Any:
+    def shared_array(self) -> object:
         """Array for other processes; not supported here."""
         return self.array
 
@@ -223,7 +224,7 @@ class ArraySink:
         rows, columns = plan.grid
         return [(row, column) for row in range(rows) for column in range(columns)]
 
-    def keep(self, key: str, value: Any) -> None:
+    def keep(self, key: str, value: object) -> None:
         """Do nothing: values are not stored."""
 
     def read_value(self, key: str) -> None:
@@ -241,11 +242,11 @@ class _LiveTarget:
     live: "LiveField"
 
     @property
-    def dtype(self) -> np.dtype[Any]:
-        kind: np.dtype[Any] = np.dtype(self.array.dtype)
+    def dtype(self) -> np.dtype[np.generic]:
+        kind: np.dtype[np.generic] = np.dtype(self.array.dtype)
         return kind
 
-    def __setitem__(self, index: tuple[slice, slice], tile: NDArray[Any]) -> None:
+    def __setitem__(self, index: tuple[slice, slice], tile: RealArray) -> None:
         self.array[index] = tile
         rows, columns = index
         box = Box(rows.start, rows.stop, columns.start, columns.stop)
@@ -260,13 +261,13 @@ class StoreSink:
     live: "LiveField | None" = None  # Live view of the run
 
     @property
-    def array(self) -> Any:
+    def array(self) -> object:
         """The finest level; written tiles are also passed to the viewer."""
         level = self.store.level0
         return level if self.live is None else _LiveTarget(level, self.live)
 
     @property
-    def shared_array(self) -> Any:
+    def shared_array(self) -> object:
         """The finest level without the viewer, for other processes."""
         return self.store.level0
 
@@ -298,7 +299,7 @@ class StoreSink:
         """Return the unfinished tiles."""
         return self.store.pending()
 
-    def keep(self, key: str, value: Any) -> None:
+    def keep(self, key: str, value: object) -> None:
         """Write a value to the store's attributes."""
         self.store.note(key, value)
 

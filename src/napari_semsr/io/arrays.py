@@ -17,7 +17,7 @@ _NOWHERE = (0.0, 0.0)
 _EVEN = 1e-3  # deviation of coordinates from even steps, relative to a step; chosen
 
 
-def image_of_array(value: Any) -> Micrograph:
+def image_of_array(value: object) -> Micrograph:
     """Convert an array, or a nested list of numbers, to an image.
 
     A dask array stays lazy. Of named axes, ``y`` and ``x`` are used, others must have
@@ -31,7 +31,7 @@ def image_of_array(value: Any) -> Micrograph:
     return Micrograph(value if hasattr(value, "dask") else _plain(value))
 
 
-def is_array(value: Any) -> bool:
+def is_array(value: object) -> bool:
     """Return whether a value is an array or a nested list of numbers.
 
     False for a path or images; true also if the array is not an image.
@@ -45,7 +45,7 @@ def is_array(value: Any) -> bool:
     return hasattr(value, "shape") or isinstance(value, memoryview)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """Convert to a NumPy array; masks are kept."""
     if isinstance(value, np.ma.MaskedArray):
         return value
@@ -78,7 +78,7 @@ def _from_labels(value: Any) -> Micrograph:
     return Micrograph(data, size, name, origin=origin)
 
 
-def _two_axes(data: Any, names: list[str]) -> Any:
+def _two_axes(data: Any, names: list[str]) -> object:
     """Remove axes of length 1, and put y before x."""
     long = [
         name
@@ -121,7 +121,7 @@ def _coordinates(value: Any) -> tuple[PixelSize | None, tuple[float, float]]:
     return size, (starts[0], starts[1])
 
 
-def _even_step(coordinates: Any) -> float | None:
+def _even_step(coordinates: object) -> float | None:
     """Return the step of coordinates; None if it is not constant."""
     values = np.asarray(coordinates, dtype=np.float64)
     step = float(values[-1] - values[0]) / (values.size - 1)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     FloatPair,
@@ -21,6 +20,7 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     ReadError,
+    RealArray,
     SemsrError,
     capture_warnings,
     grid_cells,
@@ -65,7 +65,7 @@ class ArrivedFrame:
     """A complete or unusable file of a frame."""
 
     name: str
-    pixels: NDArray[Any] | None = None  # (Y, X); None if it cannot be used
+    pixels: RealArray | None = None  # (Y, X); None if it cannot be used
     pixel_size_nm: PixelSize | None = None  # as the file states it
     reason: str = ""  # why it cannot be used
     is_again: bool = False  # whether it was read before, and has been rewritten
@@ -95,8 +95,10 @@ class FrameFolder:
     folder: Path
     positions: Path | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
-    layout: Mapping[str, Any] = field(default_factory=dict)
-    kind: tuple[tuple[int, ...], np.dtype[Any]] | None = None  # of the first frame
+    layout: Mapping[str, object] = field(default_factory=dict)
+    kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = (
+        None  # of the first frame
+    )
     unit: str = "px"  # of the corners
     is_busy: bool = False  # whether a file had changed at the last poll
     layout_values: dict[str, Any] = field(init=False)
@@ -206,7 +208,7 @@ class FrameFolder:
                 )
             return source.read(ReadOptions(**self.how))
 
-    def read(self, name: str) -> NDArray[Any]:
+    def read(self, name: str) -> RealArray:
         """Read a completed frame again: (Y, X) grey values."""
         if self.kind is None:
             raise ReadError(

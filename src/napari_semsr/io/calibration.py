@@ -67,7 +67,7 @@ def read_calibration(
     return size, spread, _distortion(path, values)
 
 
-def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
+def _distortion(path: Path, values: dict[str, object]) -> FieldDistortion | None:
     texts = {"amount": values.get("distortion"), "sd": values.get("distortion_sd")}
     if texts["amount"] is None:
         return None
@@ -86,7 +86,7 @@ def _distortion(path: Path, values: dict[str, Any]) -> FieldDistortion | None:
 
 def with_calibration(
     values: Mapping[str, Any], models: Iterable[type[Options]]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Replace the option `calibration` by the values of its file, if it is given.
 
     ``pixel_size_nm`` and ``pixel_size_sd_nm`` replace ``calibration``, and

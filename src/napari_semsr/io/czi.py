@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Message,
     PixelSize,
     ReadError,
+    RealArray,
     open_file,
     warn,
 )
@@ -51,7 +52,7 @@ class _Tile:
     starts: dict[str, int]  # First pixel, channel, ... on each axis
     frame: IntPair  # Scene, and index of the tile in it
     shape: tuple[int, ...]  # Rows, columns and, in colour, samples
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
 
     def place(self, axis: str) -> Any:
         """Return the index on an axis other than rows and columns."""
@@ -67,12 +68,12 @@ class CziTiles:
     # (N, 2) Top-left corners ``(y, x)`` in px, from the stage
     corners: NDArray[np.float64]
     shape: tuple[int, int, int]  # Tiles, rows and columns
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     pixel_size_nm: PixelSize | None  # ``(y, x)`` if the file states it
     colour: str = "refuse"  # As in `read`
     scenes_apart: int = 0  # Number of scenes, if these do not overlap as one mosaic
 
-    def __getitem__(self, index: int) -> NDArray[Any]:
+    def __getitem__(self, index: int) -> RealArray:
         pixels = _pixels(self.path, self.entries[index])
         if pixels.shape[:2] != self.shape[1:]:
             msg = f"{self.path} has changed since it was opened: open it again."
@@ -116,7 +117,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     tiles, size, bits, doubts = _contents(path)
     scenes = len({tile.frame[0] for tile in tiles})
     # without a series, planes are counted over the tiles of all scenes
-    chosen_scene: dict[str, Any] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
+    chosen_scene: dict[str, object] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
     if options.series is not None:
         tiles = _of_scene(path, tiles, options.series)
         chosen_scene = {SERIES_KEY: options.series} if scenes > 1 else {}
@@ -306,7 +307,7 @@ def _stated_values(czi: Any) -> tuple[PixelSize | None, int | None]:
     return pixel_size((lengths.get("Y"), lengths.get("X"))), bit_depth
 
 
-def _pixels(path: Path, number: int) -> NDArray[Any]:
+def _pixels(path: Path, number: int) -> RealArray:
     """Read a tile by its index in the directory, (Y, X) or (Y, X, S)."""
     with _open_czi(path) as czi:
         entry = czi.subblock_directory[number]
@@ -322,7 +323,7 @@ def _pixels(path: Path, number: int) -> NDArray[Any]:
         return _unpack(path, data, int(how), tile)
 
 
-def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> NDArray[Any]:
+def _unpack(path: Path, data: bytes, how: int, tile: _Tile) -> RealArray:
     """Decode the pixels of a tile, whose colours are in the order blue, green, red."""
     import imagecodecs
 

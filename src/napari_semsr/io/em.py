@@ -22,9 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import ReadError, open_file
+from napari_semsr.core import ReadError, RealArray, open_file
 from napari_semsr.io import hdf5, read_image as images
 from napari_semsr.io.files import choose, decoding, library
 
@@ -70,7 +69,7 @@ class _Mapped:
             )
             raise ReadError(msg, code="file-truncated")
 
-    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+    def window(self, rows: slice, columns: slice) -> RealArray:
         """Read a part, (Y, X) or (Y, X, S)."""
         with decoding(self.path, "an image"):
             whole = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
@@ -286,7 +285,7 @@ def _dm_image(path: Path, tags: dict[str, Any]) -> _Image:
     return _Image(name, tuple(axes), dtype.str, plane, colour)
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     """Read text from a file, which may be bytes, empty or not text."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -376,7 +375,7 @@ def _velox_labels(file: Any) -> dict[str, str]:
     return labels
 
 
-def _velox_object(item: Any, where: Any = 0) -> dict[str, Any]:
+def _velox_object(item: Any, where: object = 0) -> dict[str, Any]:
     """Read a zero-padded JSON object; return an empty one if it is damaged."""
     try:
         text_array = item[where]
@@ -414,7 +413,7 @@ def _array(
 
 def _ncem_images(path: Path) -> tuple[list[_Image], str | None]:
     """List the arrays of an EMD file as NCEM defines it."""
-    groups: list[Any] = []
+    groups: list[object] = []
     with hdf5.open_hdf5(path) as file:
         file.visititems(
             lambda _, item: groups.append(item) if hdf5.is_emd_group(item) else None
@@ -444,7 +443,7 @@ def _ncem_image(path: Path, group: Any) -> _Image | None:
     return _array(path, array, axes, sides, name)
 
 
-def _attribute(item: Any, name: str) -> Any:
+def _attribute(item: Any, name: str) -> object:
     value = None if item is None else item.attrs.get(name)
     return value.flat[0] if isinstance(value, np.ndarray) and value.size else value
 
@@ -518,7 +517,7 @@ def _mrc_images(path: Path) -> tuple[list[_Image], str | None]:
 
 def _mrc_layout(
     header: bytes, order: str
-) -> tuple[np.dtype[Any], tuple[int, ...], int, int, int]:
+) -> tuple[np.dtype[np.generic], tuple[int, ...], int, int, int]:
     """Return type, rows and columns, planes, and first and last byte of the pixels."""
     columns, rows, depth, mode = struct.unpack_from(f"{order}4i", header)
     dtype = np.dtype(order + _MODES[mode])

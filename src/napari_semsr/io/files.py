@@ -371,7 +371,7 @@ class StoreLock:
         else:
             self._lock = lock
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         """Pickle without the lock."""
         return type(None), ()
 
@@ -579,7 +579,7 @@ class Record:
     )
     significant_bits: int | None = None  # As in `Micrograph`
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the JSON object."""
         record = self.provenance and self.provenance.model_dump(mode="json")
         size = self.pixel_size_nm and list(self.pixel_size_nm)

@@ -194,7 +194,7 @@ class Source:
                 return to_micrograph(self.path, self._decode(options), options)
             return to_micrograph(self.path, raw_image[1], options)
 
-    def _decode(self, options: ReadOptions, **how: Any) -> RawImage:
+    def _decode(self, options: ReadOptions, **how: object) -> RawImage:
         if self.format.one_plane:
             data = self.data
             how = {
@@ -445,7 +445,7 @@ def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     return images
 
 
-def _convert(block: Any, dtype: np.dtype[Any]) -> Any:
+def _convert(block: Any, dtype: np.dtype[np.generic]) -> object:
     return to_dtype(block, dtype)[0]
 
 

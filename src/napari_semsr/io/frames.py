@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     OVEREXPOSED_SHARE,
@@ -29,6 +28,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
+    RealArray,
     SemsrError,
     capture_warnings,
     clipped_level,
@@ -60,9 +60,9 @@ _RECENT = BoundedCache(32 << 20)
 def _recent(
     path: Path,
     plane: int | None,
-    how: Mapping[str, Any],
-    make: Callable[[], NDArray[Any]],
-) -> NDArray[Any]:
+    how: Mapping[str, object],
+    make: Callable[[], RealArray],
+) -> RealArray:
     """Return the grey values of a frame, cached while its file does not change."""
     try:
         file = path.stat()
@@ -81,15 +81,15 @@ class _StoredFrames:
 
     places: tuple[tuple[Path, int | None], ...]  # File and page of each frame
     shape: tuple[int, int, int]  # Frames, rows and columns
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     how: Mapping[str, Any]  # Options of `read`
 
-    def __getitem__(self, index: int) -> NDArray[Any]:
+    def __getitem__(self, index: int) -> RealArray:
         with capture_warnings(lambda _: None):  # the warning was shown at opening
             path, plane = self.places[index]
             return _recent(path, plane, self.how, lambda: self.read(index))
 
-    def read(self, index: int) -> NDArray[Any]:
+    def read(self, index: int) -> RealArray:
         """Read one frame; `ReadError` if it changed since the scan was opened."""
         path, plane = self.places[index]
         image = Source.of(path).read(ReadOptions(plane=plane, **self.how))
@@ -116,16 +116,19 @@ class _ChosenFrames:
         return (len(self.chosen), *self.whole.shape[1:])
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         return self.whole.dtype
 
-    def __getitem__(self, index: int) -> NDArray[Any]:
+    def __getitem__(self, index: int) -> RealArray:
         return self.whole[self.chosen[index]]
 
 
 def stored_frame(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], how: Mapping[str, Any]
-) -> NDArray[Any]:
+    path: Path,
+    shape: tuple[int, ...],
+    dtype: np.dtype[np.generic],
+    how: Mapping[str, object],
+) -> RealArray:
     """Read one frame; raise `ReadError` unless it has this shape and type."""
     return _StoredFrames(((path, None),), (1, *shape), dtype, how)[0]  # type: ignore[arg-type]
 
@@ -367,7 +370,7 @@ class _Seen:
     _white: dict[str, tuple[float, float]] = field(default_factory=dict)
     _first: dict[bytes, str] = field(default_factory=dict)
 
-    def look_at(self, name: str, pixels: NDArray[Any]) -> None:
+    def look_at(self, name: str, pixels: RealArray) -> None:
         """Record whether a frame is blank or a duplicate."""
         if (pixels == pixels.flat[0]).all():
             self.blank.append(name)
@@ -541,7 +544,7 @@ def _from_folder(
     folder: Path,
     table: Path | None,
     results: _Seen,
-    how: Mapping[str, Any],
+    how: Mapping[str, object],
     *,
     leave_out: bool = False,
 ) -> Job[tuple[Acquisition, list[str]]]:
@@ -679,13 +682,13 @@ def _from_file(
 
 
 def scan_values(
-    values_found: dict[str, Any], folder: Path, layout_given: Mapping[str, Any]
+    values_found: dict[str, Any], folder: Path, layout_given: Mapping[str, object]
 ) -> dict[str, Any]:
     """Read the attributes of an acquisition from ``scan.json``.
 
     The order and the first frame are those of `layout_given`, if set.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     grid = values_found.get("grid")
     if isinstance(grid, str):
         grid = re.findall(r"\d+", grid)
@@ -862,7 +865,7 @@ def open_frames(
 def _usable_frames(
     path: Path,
     table: Path | None,
-    how: Mapping[str, Any],
+    how: Mapping[str, object],
     *,
     is_folder: bool,
     leave_out: bool,
@@ -888,7 +891,7 @@ def _usable_frames(
 def _with_layout(
     acquisition: Acquisition,
     path: Path,
-    scan_record: dict[str, Any],
+    scan_record: dict[str, object],
     layout_given: dict[str, Any],
 ) -> Acquisition:
     """Add grid, overlap and pixel size: `layout_given`, or those of ``scan.json``.

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import Message, ReadError
+from napari_semsr.core import Message, ReadError, RealArray
 from napari_semsr.io import read_image as images
 from napari_semsr.io.files import choose, decoding, library
 
@@ -91,9 +90,9 @@ class DatasetPlane:
     place: tuple[int, ...]  # Index on each axis; rows and columns are not used
     sides: tuple[int, int]  # Axes of rows and columns
 
-    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+    def window(self, rows: slice, columns: slice) -> RealArray:
         """Read a part, (Y, X) or (Y, X, S)."""
-        where: list[Any] = list(self.place)
+        where: list[object] = list(self.place)
         where[self.sides[0]], where[self.sides[1]] = rows, columns
         with open_hdf5(self.path) as file:
             part = np.asarray(file[self.dataset][tuple(where)])

@@ -17,6 +17,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     ReadError,
+    RealArray,
     capture_warnings,
     contrast_limits,
     list_folder,
@@ -389,7 +390,7 @@ def _shape(data: Any) -> tuple[int, ...]:
     return tuple((data[0] if isinstance(data, list) else data).shape)
 
 
-def _plane(path: Path, **which: int | str) -> tuple[Micrograph, Any]:
+def _plane(path: Path, **which: int | str) -> tuple[Micrograph, object]:
     """Read one plane: as an image, and as displayed, (Y, X) or (Y, X, 3)."""
     from napari_semsr.io.formats import read
 
@@ -402,7 +403,7 @@ def _plane(path: Path, **which: int | str) -> tuple[Micrograph, Any]:
 
 
 def layer_of(
-    image: Micrograph, *, data: Any = None, coarsest: Any = None, rgb: bool = False
+    image: Micrograph, *, data: Any = None, coarsest: object = None, rgb: bool = False
 ) -> LayerTuple:
     """Return a calibrated napari layer of an image; its `data` may be in colour."""
     values = image.data if data is None else data
@@ -425,7 +426,7 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     """
     history = image.provenance
     network = None if history is None else history.network()
-    marks: dict[str, Any] = {}
+    marks: dict[str, object] = {}
     if network is not None:
         marks[NETWORK_KEY] = {"model": network[0], "digest": network[1]}
     look = image.look
@@ -448,7 +449,7 @@ def layer_attributes(image: Micrograph, *, extra: int = 0) -> dict[str, Any]:
     }
 
 
-def _display_keywords(look: DisplaySettings) -> dict[str, Any]:
+def _display_keywords(look: DisplaySettings) -> dict[str, object]:
     """Return the display settings as keywords of a layer."""
     if look.classes:
         values, colours, meanings = zip(*look.classes, strict=True)
@@ -513,7 +514,7 @@ def without_rows(layer: LayerTuple, rows: int) -> LayerTuple:
     return cut if about["multiscale"] else cut[0], {**about, "metadata": metadata}, kind
 
 
-def _as(values: Any, rgb: bool) -> Any:
+def _as(values: Any, rgb: bool) -> object:
     """Convert grey (Y, X) to three equal channels, to match colour planes."""
     return np.stack([values] * 3, axis=-1) if rgb and values.ndim == 2 else values
 
@@ -539,7 +540,7 @@ _EDGE = 0.008  # width of a frame's outline over the scan; chosen
 _COLOUR = "#7fb2e5"
 
 
-def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[Any]:
+def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> RealArray:
     """Place frames at integer pixels; overlaps show the brighter one.
 
     Round fields are dark at their rims, so the brighter frame has better illumination.
@@ -563,7 +564,7 @@ def _paste(acquisition: Acquisition, corners: NDArray[np.float64]) -> NDArray[An
 
 
 def scan_layers(
-    acquisition: Acquisition, folder: Path, **options: Any
+    acquisition: Acquisition, folder: Path, **options: object
 ) -> list[LayerTuple]:
     """Return the frames of a scan at their nominal positions: an image and outlines.
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from napari_semsr.core import (
     Micrograph,
     PixelSize,
     ReadError,
+    RealArray,
 )
 from napari_semsr.io.files import (
     RECORD_KEY,
@@ -103,7 +103,7 @@ def _png(path: Path, data: bytes) -> RawImage:
     size: PixelSize | None = None
     orientation = 1
     record: Record | None = None
-    metadata: dict[str, Any] = {}
+    metadata: dict[str, object] = {}
     with decoding(path, "PNG"):
         texts, pixel_chunks = _split(data)
         for name, content in texts:
@@ -229,7 +229,7 @@ def _is_rounded(own: PixelSize, size: PixelSize) -> bool:
     return all(abs(_NM_PER_METRE / a - _NM_PER_METRE / b) <= 1 for a, b in pairs)
 
 
-def _jpeg_or_bmp(path: Path, data: bytes) -> NDArray[Any]:
+def _jpeg_or_bmp(path: Path, data: bytes) -> RealArray:
     """Decode a JPEG or BMP; palettes are converted to grey or colour."""
     import imagecodecs
     from PIL.BmpImagePlugin import BmpImageFile
@@ -266,7 +266,7 @@ def _jpeg_end(data: bytes) -> int:
     raise ValueError(msg)
 
 
-def _range(data: NDArray[Any]) -> FloatPair:
+def _range(data: RealArray) -> FloatPair:
     """Return the grey values for 0 and 255: the smallest and largest finite ones."""
     if data.dtype == np.uint8:
         return 0.0, 255.0

@@ -220,7 +220,7 @@ def _of_micro_manager(folder: Path) -> Positions:
     return _place_entries(folder, folder, entries, [])
 
 
-def _parse(text: str | bytes) -> Any:
+def _parse(text: str | bytes) -> object:
     with suppress(ValueError):
         return json.loads(text)
     return None
@@ -239,7 +239,7 @@ def _of_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
     return _place_entries(files[0] if len(files) == 1 else path, folder, entries, files)
 
 
-def _frame_of(file: Path, key: str, value: Mapping[str, Any]) -> Path:
+def _frame_of(file: Path, key: str, value: Mapping[str, object]) -> Path:
     """Return the image of an entry of a metadata file."""
     file_name = value.get("FileName")
     if not isinstance(file_name, str):
@@ -259,7 +259,7 @@ def _frame_of(file: Path, key: str, value: Mapping[str, Any]) -> Path:
 def _place_entries(
     path: Path,
     folder: Path,
-    entries: Sequence[tuple[Path, Mapping[str, Any]]],
+    entries: Sequence[tuple[Path, Mapping[str, object]]],
     files: Sequence[Path],
 ) -> Positions:
     """Read the stage position of each frame's entry."""
@@ -299,7 +299,7 @@ def _place_entries(
     return Positions(path, "nm", corners, pixel_size_nm=pitch, files=tuple(files))
 
 
-def _map_to_stage(path: Path, value: Mapping[str, Any]) -> tuple[float, ...] | None:
+def _map_to_stage(path: Path, value: Mapping[str, object]) -> tuple[float, ...] | None:
     """Read the matrix from pixels to micrometres of the stage, ``(xx, xy, yx, yy)``.
 
     None if none was measured: Micro-Manager then states the identity, or a multiple.
@@ -396,7 +396,7 @@ def _of_list(path: Path, folder: Path) -> Positions:
 
 
 def _list_places(
-    path: Path, values: Mapping[str, Any]
+    path: Path, values: Mapping[str, object]
 ) -> Iterator[tuple[str, tuple[float, float]]]:
     """Return label and stage position ``(y, x)`` in nm, of Micro-Manager 1.4 and 2."""
     plain = _plain(values.get("map", values))
@@ -422,7 +422,7 @@ def _list_places(
         yield str(label), (y * _NM, x * _NM)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     """Extract the values of a property map, in which each states its type."""
     if isinstance(value, dict):
         for key in ("scalar", "array"):

@@ -24,6 +24,7 @@ from napari_semsr.core import (
     Job,
     Message,
     Progress,
+    ReadableArray,
     ReadError,
     SemsrError,
     WriteError,
@@ -116,11 +117,11 @@ class ProjectLayer(_Part):
     # ``{"frames": True}`` with options, ``{"layer": N}`` for one of the layers that our
     # reader returns to napari, or options
     read: dict[str, Any] | None = None
-    data: list[Any] | None = None  # vertices, points, vectors or tracks, in pixels
+    data: list[object] | None = None  # vertices, points, vectors or tracks, in pixels
 
     @field_validator("read", mode="before")
     @classmethod
-    def _read_former_words(cls, read: Any) -> Any:
+    def _read_former_words(cls, read: object) -> object:
         """Accept names from before the first release."""
         if isinstance(read, int):
             return {"layer": read}
@@ -141,7 +142,7 @@ class Project(_Part):
     versions: dict[str, str] = {}  # version of the software that saved it
     inputs: dict[str, ProjectInput] = {}  # by digest
     layers: tuple[ProjectLayer, ...] = ()  # bottom first
-    options: dict[str, dict[str, Any]] = {}  # forms of the panels, by their titles
+    options: dict[str, dict[str, object]] = {}  # forms of the panels, by their titles
     window: dict[str, Any] = {}  # camera, axes and the chosen layer
 
 
@@ -239,7 +240,7 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def write_array(data: Any, path: Path) -> None:
+def write_array(data: ReadableArray, path: Path) -> None:
     """Write pixels other than a grey image (stacks, colour, labels) as a zarr array.
 
     It appears when it is complete.
@@ -274,7 +275,7 @@ def read_array(path: Path) -> Any:
 # -- attributes of layers as JSON ---------------------------------------------------
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """Convert values of napari to JSON types, others to text.
 
     Infinite and NaN numbers are converted.
@@ -293,7 +294,7 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
-def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, object]:
     """Convert keywords of a layer (``layer.as_layer_data_tuple()``) to JSON.
 
     Without metadata that are valid on this machine only.
@@ -318,7 +319,7 @@ def plain_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return plain_values
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     """Return whether a value of a layer's metadata can be stored as JSON."""
     if isinstance(value, Mapping):
         return all(_is_plain(item) for item in value.values())
@@ -351,7 +352,7 @@ def _keywords(layer: ProjectLayer) -> dict[str, Any]:
     return keywords
 
 
-def _column(values: list[Any], dtype: str) -> Any:
+def _column(values: list[object], dtype: str) -> object:
     """Return a column of a table, with NaN for missing numbers."""
     if dtype.startswith("float"):
         values = [math.nan if value is None else value for value in values]

@@ -30,7 +30,9 @@ from napari_semsr.core import (
     OptionError,
     Options,
     PixelSize,
+    ReadableArray,
     ReadError,
+    RealArray,
     code_of,
     describe_origin,
     escape_invisible,
@@ -772,7 +774,7 @@ def _is_bar(
     return letters >= _LETTERS
 
 
-def suggest_databar(image: Any, reach: float | None = None) -> int:
+def suggest_databar(image: ReadableArray, reach: float | None = None) -> int:
     """Count the rows at the bottom that look like a data bar.
 
     Only the lowest rows of an array, or a dask array, are read. If only `reach` rows
@@ -953,7 +955,7 @@ class Windows(Protocol):
     def path(self) -> Path:
         """The file."""
 
-    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+    def window(self, rows: slice, columns: slice) -> RealArray:
         """Read a part, (Y, X) or (Y, X, S)."""
 
 
@@ -991,7 +993,7 @@ def plan_blocks(
     )
 
 
-def _read_block(source: Windows, block_info: Any = None) -> NDArray[Any]:
+def _read_block(source: Windows, block_info: Any = None) -> RealArray:
     (top, bottom), (left, right), *_ = block_info[None]["array-location"]
     return source.window(slice(top, bottom), slice(left, right))
 
@@ -1129,7 +1131,7 @@ def _look(source: RawImage) -> DisplaySettings | None:
     return own.model_copy(update={"limits": stated_look.limits})
 
 
-def _facts(source: RawImage) -> dict[str, Any]:
+def _facts(source: RawImage) -> dict[str, object]:
     """Return the metadata of the file, with the bit depth of its record by default."""
     bits = None if source.record is None else source.record.significant_bits
     return {**({} if bits is None else {BITS_KEY: bits}), **source.metadata}
@@ -1256,7 +1258,7 @@ def to_info(path: Path, source: RawImage) -> FileInfo:
     )
 
 
-def _suggest_databar(data: Any) -> int:
+def _suggest_databar(data: ReadableArray) -> int:
     """Detect a data bar if the pixels are in memory."""
     if not isinstance(data, np.ndarray) or data.dtype.kind not in "buif":
         return 0

@@ -43,7 +43,7 @@ _LARGEST = 2**31  # px; as for any array in memory
 _ORDER = 3  # of the B-spline
 _DAMAGE = (AttributeError, OverflowError, TypeError, ValueError)
 _AXES = ["y", "x"]
-_CONVENTIONS: dict[str, Any] = {"unit": "nm", "axes": _AXES}
+_CONVENTIONS: dict[str, object] = {"unit": "nm", "axes": _AXES}
 _WITHIN = 1e-3  # relative: pixel sizes that differ by rounding are equal
 
 
@@ -93,7 +93,7 @@ class StoredTransform:
     moving: Side
     fixed: Side
     # description of its error, as plain values
-    quality: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -136,7 +136,7 @@ def write_transform(path: Path, transform_file: StoredTransform) -> None:
 def _as_own(transform_file: StoredTransform) -> str:
     transform = transform_file.transform
     affine = transform.affine if isinstance(transform, Elastic) else transform
-    values: dict[str, Any] = {
+    values: dict[str, object] = {
         "semsr_transform": _VERSION,
         "kind": transform_file.kind,
         **_CONVENTIONS,

@@ -221,11 +221,9 @@ class RemovalCount:
         return middle - down, middle + up
 
     def _interval(self, count: int) -> FloatPair | None:
-        from napari_semsr.analysis import (
-            share_interval,
-        )  # seldom needed
+        from napari_semsr.analysis import percent_interval  # seldom needed
 
-        return share_interval(count, self.objects) if self.enough else None
+        return percent_interval(count, self.objects) if self.enough else None
 
     def to_json(self) -> dict[str, Any]:
         """Return counts, shares and intervals."""

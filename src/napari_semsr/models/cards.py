@@ -51,7 +51,7 @@ class ModelCard(BaseModel):
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.+-]+$")
     architecture: str  # key of `ARCHITECTURES`
     # arguments that rebuild the network
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, object] = Field(default_factory=dict)
     description: str = ""
     # output pixels per input pixel along each axis
     scale: int = Field(default=1, ge=1, le=8)
@@ -84,7 +84,7 @@ class ModelCard(BaseModel):
     # training data, and evaluation on other images
     training: dict[str, Any] = Field(default_factory=dict)
     # test results of the finished model; ``discs`` is written by ``semsr models check``
-    checks: dict[str, Any] = Field(default_factory=dict)
+    checks: dict[str, object] = Field(default_factory=dict)
     limits: str = ""  # limits of the model
     licence: str = "BSD-3-Clause"
 
@@ -164,7 +164,7 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
-def _bytes_of(header: dict[str, Any]) -> int:
+def _bytes_of(header: dict[str, object]) -> int:
     """Return the bytes of weights that a header declares."""
     rows = [row for row in header.values() if isinstance(row, dict)]
     offset_pairs = [row.get("data_offsets") for row in rows]

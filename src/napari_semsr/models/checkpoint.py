@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -44,12 +43,12 @@ _BESIDE = "beside/"  # prefix of the weights of networks used only in training
 _CARD_ARCHITECTURES = {**ARCHITECTURES, "onnx": OnnxNetwork}
 
 
-def build(architecture: str, options: dict[str, Any]) -> nn.Module:
+def build(architecture: str, options: dict[str, object]) -> nn.Module:
     """Build a network of `ARCHITECTURES` with fresh weights, in training mode."""
     return _make(ARCHITECTURES, "architecture", architecture, options)
 
 
-def build_discriminator(discriminator: str, options: dict[str, Any]) -> nn.Module:
+def build_discriminator(discriminator: str, options: dict[str, object]) -> nn.Module:
     """Build a network of `DISCRIMINATORS` with fresh weights, in training mode."""
     return _make(DISCRIMINATORS, "discriminator", discriminator, options)
 
@@ -58,7 +57,7 @@ def _make(
     shelf: dict[str, Callable[..., nn.Module]],
     kind: str,
     name: str,
-    options: dict[str, Any],
+    options: dict[str, object],
 ) -> nn.Module:
     """Build a network from a registry by name."""
     if name not in shelf:

@@ -15,11 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from napari_semsr.core import DeviceMemoryError, Message, OptionError, processor_name
+from napari_semsr.core import (
+    DeviceMemoryError,
+    Message,
+    OptionError,
+    RealArray,
+    processor_name,
+)
 
 _CARDS = {"cuda": "an NVIDIA or AMD GPU", "mps": "an Apple GPU", "xpu": "an Intel GPU"}
 _BF16_CAPABILITY = 8  # Ampere, the first NVIDIA generation with bf16 units
@@ -253,7 +258,7 @@ def has_fast_bf16(device: torch.device) -> bool:
         return bool(torch.cuda.get_device_capability(device)[0] >= _BF16_CAPABILITY)
     if device.type != "cpu":
         return False
-    able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    able: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
@@ -270,7 +275,7 @@ def memory_layout(device: torch.device) -> torch.memory_format:
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
-def to_device(values: Tensor | NDArray[Any], device: torch.device) -> Tensor:
+def to_device(values: Tensor | RealArray, device: torch.device) -> Tensor:
     """Copy values to a device; on CUDA asynchronously."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
     if device.type != "cuda" or tensor.is_cuda:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,6 +21,7 @@ from napari_semsr.core import (
     CheckpointError,
     Float32Array,
     IntPair,
+    RealArray,
     SemsrError,
     one_line,
     round_up,
@@ -59,9 +59,9 @@ class _Runner:
                 msg = f"A network in ONNX must give {what}, got {kind} {output_count}."
                 raise CheckpointError(msg, code="model-unsuitable")
 
-    def run(self, image: Float32Array) -> NDArray[Any]:
+    def run(self, image: Float32Array) -> RealArray:
         """Run one image (1, 1, H, W); errors are raised as those of torch."""
-        output: NDArray[Any] = self._of(self._session, image)[0]
+        output: RealArray = self._of(self._session, image)[0]
         return output
 
     def peak_bytes(self, image: Float32Array) -> int:
@@ -76,7 +76,7 @@ class _Runner:
 
     def _of(self, session: Any, image: Float32Array) -> list[Any]:
         try:
-            arrays: list[Any] = session.run(None, {self.graph.input: image})
+            arrays: list[object] = session.run(None, {self.graph.input: image})
         except Exception as error:  # a dozen types, without a common base
             error_lines = str(error).strip().splitlines() or [type(error).__name__]
             kind = MemoryError if _NO_MEMORY in error_lines[0].lower() else RuntimeError
@@ -130,7 +130,7 @@ class OnnxNetwork(nn.Module):
         self.register_buffer("graph", torch.from_numpy(graph_bytes))
         self._runner: _Runner | None = None
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *rest: Any) -> None:
+    def _load_from_state_dict(self, state: Any, prefix: str, *rest: object) -> None:
         """Accept a graph of any length."""
         graph_given = state.get(f"{prefix}graph")
         if (
@@ -142,7 +142,7 @@ class OnnxNetwork(nn.Module):
         super()._load_from_state_dict(state, prefix, *rest)
         self._runner = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave out state that cannot be copied or pickled."""
         return {**self.__dict__, "_runner": None}
 

@@ -4,7 +4,6 @@ import copy
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ class LiveNorm:
 
 
 def live_norm(
-    func: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    func: object, args: tuple[object, ...], kwargs: dict[str, object]
 ) -> LiveNorm | None:
     """Return a torch call that normalises a plane by its own statistics, or None."""
     if func is not functional.instance_norm:
@@ -60,17 +59,22 @@ def live_norm(
 class TorchCalls(TorchFunctionMode):
     """Intercept every torch function called by the entering thread."""
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
         """Handle one call; by default, run it."""
         return func(*args, **kwargs)
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         return self.call(func, args, kwargs or {})
 
 
@@ -85,7 +89,12 @@ class NormInterceptor(TorchCalls):
         """Return the image that replaces the norm's output; by default its input."""
         return norm.input
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(
+        self,
+        func: Callable[..., object],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> object:
         """Replace a live norm; run other calls."""
         norm = live_norm(func, args, kwargs)
         if norm is None:

@@ -6,14 +6,12 @@ one cubic resampling, reflected at the border.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 from scipy import ndimage
 
-from napari_semsr.core import FloatPair, Options, working_type
+from napari_semsr.core import FloatPair, Options, RealArray, working_type
 
 _ANGLES = (0, 30, 45, 60, 90)  # those of Sun et al., and none
 
@@ -64,8 +62,8 @@ def _draw_variation(options: AugmentOptions, rng: np.random.Generator) -> Variat
 
 
 def vary(
-    patch: NDArray[Any], variation: Variation, value_range: FloatPair = (0.0, 1.0)
-) -> NDArray[Any]:
+    patch: RealArray, variation: Variation, value_range: FloatPair = (0.0, 1.0)
+) -> RealArray:
     """Vary one patch (N, N)."""
     patch_values = patch.astype(working_type(patch.dtype))
     patch_values = patch_values[::-1] if variation.up_down else patch_values
@@ -95,14 +93,14 @@ def vary(
 
 
 def augment_pair(
-    low: NDArray[Any],
-    high: NDArray[Any],
+    low: RealArray,
+    high: RealArray,
     seed: int | tuple[int, ...],
     *,
     options: AugmentOptions | None = None,
     low_range: FloatPair = (0.0, 1.0),
     high_range: FloatPair = (0.0, 1.0),
-) -> tuple[NDArray[Any], NDArray[Any]]:
+) -> tuple[RealArray, RealArray]:
     """Vary both patches of a pair equally, LOW (N, N) and HIGH (N * scale, N * scale).
 
     The result is reproducible by the seed, which may include the sample's number.

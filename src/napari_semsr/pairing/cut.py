@@ -44,6 +44,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
+    RealArray,
     ShapeError,
     WarpedImage,
     field_range,
@@ -335,11 +336,11 @@ def _spans(part: slice) -> NDArray[np.intp]:
 
 
 def _within(
-    sums: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]
-) -> NDArray[Any]:
+    sums: RealArray, rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> RealArray:
     """Sum over the rectangles of all rows and columns, from cumulative sums."""
     down = sums[rows[1]] - sums[rows[0]]
-    sums_within: NDArray[Any] = down[:, columns[1]] - down[:, columns[0]]
+    sums_within: RealArray = down[:, columns[1]] - down[:, columns[0]]
     return sums_within
 
 
@@ -377,7 +378,7 @@ class OnGrid:
             limits = field_range(image.data, 0, 100)
         return cls(image, limits, is_resampled)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the record for a store."""
         size = self.image.pixel_size_nm
         return {
@@ -413,12 +414,12 @@ class PairChoice:
     sets: _Sets  # LOW and HIGH of each set
     images: dict[str, list[Micrograph]]  # of each side, on their final grids
     scale: int  # HIGH pixels per LOW pixel
-    sources: dict[str, list[dict[str, Any]]]  # records of the images for the store
+    sources: dict[str, list[dict[str, object]]]  # records of the images for the store
     candidates: int  # number of checked patches
     rejections: dict[str, int]  # number of rejected patches by reason
     pixel_nm: float | None  # pixel size of HIGH, if all agree
     is_resampled: bool  # whether any image was resampled
-    by_image: list[dict[str, Any]]  # counts of each set and of rejections, for pairs
+    by_image: list[dict[str, object]]  # counts of each set and of rejections, for pairs
     same_place: list[list[str]]  # names of images that show the same area
 
     def read(self, side: str, source: int, box: Box) -> NDArray[Any]:
@@ -669,7 +670,7 @@ _BETTER = 0.02  # least gain of correlation by a shift; chosen: less is chance
 
 
 def judge_one(
-    patch: NDArray[Any], value_range: FloatPair, options: PairOptions
+    patch: RealArray, value_range: FloatPair, options: PairOptions
 ) -> str | None:
     """Return the reason to reject one patch (Y, X), or None."""
     values = patch.astype(float)
@@ -681,8 +682,8 @@ def judge_one(
 
 
 def judge(
-    low: NDArray[Any],
-    high: NDArray[Any],
+    low: RealArray,
+    high: RealArray,
     ranges: tuple[FloatPair, FloatPair],
     options: PairOptions,
     *,
@@ -713,7 +714,7 @@ def judge(
     return "shifted" if further and best > here + _BETTER else None
 
 
-def _plain(patch: NDArray[Any]) -> FloatArray:
+def _plain(patch: RealArray) -> FloatArray:
     """Smooth a patch and normalise it to mean 0 and standard deviation 1."""
     values = ndimage.gaussian_filter(patch.astype(float), _SMOOTH_PX)
     values -= values.mean()
@@ -785,12 +786,12 @@ class DensityMeter:
         flat = not edges.size or float(edges.max()) <= float(edges.min())
         self._threshold = np.inf if flat else float(filters.threshold_otsu(edges))
 
-    def measure(self, patch: NDArray[Any]) -> float:
+    def measure(self, patch: RealArray) -> float:
         """Return the fraction of edge pixels of a patch (Y, X), in [0, 1]."""
         return float((_gradient(patch) > self._threshold).mean())
 
 
-def _gradient(values: NDArray[Any]) -> FloatArray:
+def _gradient(values: RealArray) -> FloatArray:
     """Return the gradient magnitude of smoothed values; NaN near missing pixels."""
     return np.asarray(
         ndimage.gaussian_gradient_magnitude(values.astype(float), _SIGMA_PX)
@@ -908,7 +909,7 @@ def _outline(grid: Grid) -> FloatArray:
     return np.asarray(corner + places[outer] * (end - corner))
 
 
-def _pair(values: NDArray[Any]) -> FloatPair:
+def _pair(values: RealArray) -> FloatPair:
     return float(values[0]), float(values[1])
 
 

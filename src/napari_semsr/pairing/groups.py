@@ -10,7 +10,7 @@ correlate at many shifts, only if they agree nearly everywhere.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    RealArray,
 )
 
 # Chosen on scans of one area and of several by one microscope.
@@ -105,7 +106,7 @@ class Groups:
         return [group for group in names_by_group.values() if len(group) > 1]
 
 
-def _reduce(values: NDArray[Any], shrink: int) -> FloatArray:
+def _reduce(values: RealArray, shrink: int) -> FloatArray:
     """Return the means of blocks; missing pixels become the mean of the others."""
     field = np.asarray(values, float)
     finite = np.isfinite(field)
@@ -153,8 +154,8 @@ def _spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:
 
 
 def _shared_place(
-    first: tuple[FloatArray, NDArray[Any]],
-    second: tuple[FloatArray, NDArray[Any]],
+    first: tuple[FloatArray, NDArray[np.complex64]],
+    second: tuple[FloatArray, NDArray[np.complex64]],
     side: int,
 ) -> IntPair | None:
     """Find the shift at which two small images show the same area, if they do."""

@@ -31,6 +31,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
+    RealArray,
 )
 from napari_semsr.pairing.cut import PairChoice
 from napari_semsr.pairing.options import SPLITS, PairOptions
@@ -49,10 +50,10 @@ class SetWriter:
 
     group: "zarr.Group"  # Group of the set; its arrays are created with the first patch
     count: int  # Number of pairs to write
-    _waiting: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
+    _waiting: dict[str, list[RealArray]] = field(default_factory=dict)
     _written_count: int = 0
 
-    def add(self, **patches: NDArray[Any]) -> None:
+    def add(self, **patches: RealArray) -> None:
         """Add one patch to every array: ``low``, ``high`` and their ``_places``."""
         for name, patch in patches.items():
             self._waiting.setdefault(name, []).append(np.asarray(patch))
@@ -91,7 +92,7 @@ def write_pairs(
     options: PairOptions,
     provenance: Provenance,
     map_error_nm: float | None,
-    by_image: list[dict[str, Any]],
+    by_image: list[dict[str, object]],
 ) -> Iterator[Progress]:
     """Write the chosen pairs to a new folder.
 
@@ -140,7 +141,7 @@ def write_pairs(
     group.attrs[ATTRIBUTE] = {**record, "complete": True}
 
 
-def _place(source: int, box: Box, scale: int) -> Any:
+def _place(source: int, box: Box, scale: int) -> NDArray[np.int32]:
     """Return the number of the source and the corner of a patch."""
     return np.array([source, box.y0 * scale, box.x0 * scale], np.int32)
 
@@ -152,7 +153,7 @@ class PairStore:
     path: Path
     record: dict[str, Any]  # Attributes of the store
     group: "zarr.Group"
-    _sources: dict[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    _sources: dict[str, RealArray] = field(default_factory=dict, repr=False)
 
     @property
     def is_paired(self) -> bool:
@@ -202,12 +203,12 @@ class PairStore:
         if array not in self._sources:  # read once
             places: Any = self.group[array]
             self._sources[array] = np.asarray(places[:])[:, 0]
-        source: dict[str, Any] = self.record["sources"][side][
+        source: dict[str, object] = self.record["sources"][side][
             int(self._sources[array][index])
         ]
         return source
 
-    def learnt_from(self) -> list[dict[str, Any]]:
+    def learnt_from(self) -> list[dict[str, object]]:
         """Return the images and areas that models trained on these pairs have seen.
 
         For each image its ``name``, ``digest``, the ``unit`` of its plane and ``areas``
@@ -270,7 +271,7 @@ class PairStore:
         return np.concatenate([*parts, line])
 
 
-def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _cut_from(image: dict[str, Any]) -> Iterator[dict[str, object]]:
     """Yield the record of an image, and those of the images it was cut from."""
     yield image
     history = image.get("provenance")

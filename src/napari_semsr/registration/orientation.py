@@ -15,13 +15,11 @@ is ``√(½ Σ |z₁|² |z₂|²)`` for independent pixels [1]_ [2]_.
 .. [2] J. Öfverstedt, J. Lindblad, N. Sladoje, arXiv:2110.10156.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Area, Grid, Micrograph, noise_level
+from napari_semsr.core import Area, Grid, Micrograph, RealArray, noise_level
 
 Field = NDArray[np.complex64]
 
@@ -51,7 +49,7 @@ def at_pitch(image: Micrograph, pitch_nm: float) -> Micrograph:
     return image.replace(data=data, pixel_size_nm=(pitch_nm, pitch_nm), origin=origin)
 
 
-def orientations(images: NDArray[Any], width_px: float) -> Field:
+def orientations(images: RealArray, width_px: float) -> Field:
     """Compute the orientations of images (…, Y, X); 0 at and near NaN.
 
     `width_px` is the standard deviation of the Gaussian derivative filter.
@@ -61,7 +59,7 @@ def orientations(images: NDArray[Any], width_px: float) -> Field:
 
 
 def outlines(
-    images: NDArray[Any], width_px: float, *, keep: NDArray[np.bool_] | None = None
+    images: RealArray, width_px: float, *, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, Field]:
     """Compute orientations that peak at the centre of an edge, and its rise.
 
@@ -82,14 +80,14 @@ def outlines(
     return outline, _over(rise, np.maximum(np.abs(rise), 1e-12), finite)
 
 
-def _over(above: Field, below: NDArray[Any], finite: NDArray[np.bool_]) -> Field:
+def _over(above: Field, below: RealArray, finite: NDArray[np.bool_]) -> Field:
     """Divide where values are finite; 0 elsewhere."""
     quotient = above / np.where(finite, below, 1)
     return np.asarray(np.where(finite, quotient, 0), np.complex64)
 
 
 def _rise(
-    images: NDArray[Any], width_px: float, keep: NDArray[np.bool_] | None = None
+    images: RealArray, width_px: float, keep: NDArray[np.bool_] | None = None
 ) -> tuple[Field, NDArray[np.bool_], float]:
     """Return gradients as complex numbers, a mask of valid ones, and their floor."""
     values = np.asarray(images, dtype=np.float32)
@@ -126,7 +124,7 @@ def _within(finite: NDArray[np.bool_], near: int) -> NDArray[np.bool_]:
     return np.asarray(inner, dtype=bool)
 
 
-def has_structure(image: NDArray[Any]) -> bool:
+def has_structure(image: RealArray) -> bool:
     """Return whether an image (Y, X) shows more than white noise.
 
     The variance in a band without shading is compared with that of white noise in this

@@ -3,10 +3,9 @@
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_semsr.core import (
@@ -19,6 +18,7 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     Progress,
+    RealArray,
     RegistrationError,
     WarpedImage,
     describe_shift,
@@ -248,7 +248,7 @@ def _transform(field: Field, shape: Sequence[int]) -> tuple[Field, Field]:
     return fft.fft2(field, shape, workers=-1), fft.rfft2(power, shape, workers=-1)
 
 
-def _sign_shifts(at: NDArray[Any], shape: Sequence[int], side: int) -> FloatArray:
+def _sign_shifts(at: RealArray, shape: Sequence[int], side: int) -> FloatArray:
     """Convert indices of a circular correlation to signed shifts."""
     return np.where(at > np.array(shape) - side, at - np.array(shape), at).astype(float)
 
@@ -331,7 +331,7 @@ class RegistrationRefused(RegistrationError):  # noqa: N818  a sentence, not an 
         self.reason = reason
         self.rivals = tuple(rivals)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the reason and the rivals."""
         rivals = [asdict(rival) for rival in self.rivals]
         return {"reason": self.reason, "rivals": rivals}

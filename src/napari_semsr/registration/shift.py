@@ -16,10 +16,8 @@ standard error. It does not include errors common to all quarters, such as shado
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from napari_semsr.core import (
@@ -27,6 +25,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     IntPair,
+    RealArray,
     RegistrationError,
     ShapeError,
     window_plane,
@@ -67,7 +66,7 @@ class Shift:
         return self.runner_up > _ALIKE
 
 
-def find_shift(fixed: NDArray[Any], moving: NDArray[Any], *, reach: int) -> Shift:
+def find_shift(fixed: RealArray, moving: RealArray, *, reach: int) -> Shift:
     """Find the translation from one image (Y, X) to another of its shape.
 
     Each side has 64 px or more, and missing pixels are NaN; `reach` is the
@@ -141,7 +140,7 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
         raise ShapeError(msg, code="image-too-small")
 
 
-def _band_pass(image: NDArray[Any]) -> FloatArray:
+def _band_pass(image: RealArray) -> FloatArray:
     """Band-pass an image; 0 for missing pixels."""
     values = np.asarray(image, dtype=np.float64)
     finite = np.isfinite(values)

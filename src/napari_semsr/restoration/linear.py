@@ -2,13 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 
-from napari_semsr.core import Float32Array, FloatArray, ReadError
+from napari_semsr.core import Float32Array, FloatArray, ReadError, RealArray
 
 _RIDGE = 1e-6  # of the mean power; chosen: less than the noise of any image
 _FOLDS = 5
@@ -40,7 +38,7 @@ class LinearFit:
     ridge: float
     explained: float
 
-    def apply(self, image: NDArray[Any]) -> Float32Array:
+    def apply(self, image: RealArray) -> Float32Array:
         """Filter an image (Y, X), mirrored at its border; gaps grow by the kernel."""
         from scipy import signal  # speeds up the start of the demonstration
 
@@ -64,7 +62,7 @@ class LinearFit:
 
 
 def fit_place_filter(
-    images: Iterable[tuple[NDArray[Any], NDArray[Any]]], taps: int = 21
+    images: Iterable[tuple[RealArray, RealArray]], taps: int = 21
 ) -> LinearFit:
     """Fit the filter from one image of a field to another, with cross-validated ridge.
 
@@ -121,7 +119,7 @@ def fit_place_filter(
 
 
 def _blocks(
-    pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], taps: int, side: int, step: int
+    pairs: Sequence[tuple[RealArray, RealArray]], taps: int, side: int, step: int
 ) -> Iterator[tuple[FloatArray, FloatArray]]:
     """Return the filter's inputs every `step` px in each block, and their targets.
 
@@ -210,7 +208,7 @@ class _Sums:
 
 
 def fit_linear_filter(
-    pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]], taps: int, scale: int = 1
+    pairs: Iterable[tuple[RealArray, RealArray]], taps: int, scale: int = 1
 ) -> Float32Array:
     """Fit the least-squares filter from patches to their targets.
 
@@ -239,8 +237,8 @@ def fit_linear_filter(
         If no patch has any contrast.
     """
     half = taps // 2
-    normal: NDArray[Any] = np.zeros((taps**2, taps**2))
-    right: NDArray[Any] = np.zeros((taps**2, scale**2))
+    normal: FloatArray = np.zeros((taps**2, taps**2))
+    right: FloatArray = np.zeros((taps**2, scale**2))
     for image, target in pairs:
         rows = sliding_window_view(image, (taps, taps)).reshape(-1, taps**2)
         down, across = (n - 2 * half for n in image.shape)

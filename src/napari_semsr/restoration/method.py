@@ -18,7 +18,7 @@ not depend on the tiling.
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import scipy  # submodules are loaded lazily
@@ -38,7 +38,9 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Options,
+    ReadableArray,
     ReadError,
+    RealArray,
     Tile,
     TilePlan,
     code_of,
@@ -107,7 +109,7 @@ class RadialPower:
     def of(
         cls,
         blocks: list[FloatArray],
-        dtype: np.dtype[Any],
+        dtype: np.dtype[np.generic],
         steps: FloatPair = (1.0, 1.0),
     ) -> Self:
         """Average the power of blocks (N, N) over rings."""
@@ -194,7 +196,7 @@ class RadialPower:
         return grain
 
 
-def sample_blocks(data: Any) -> list[FloatArray]:
+def sample_blocks(data: ReadableArray) -> list[FloatArray]:
     """Read a few evenly spaced square blocks of a field.
 
     `data` (Y, X); returns (N, N) grey values, reflected beyond the border of a small
@@ -550,7 +552,7 @@ class DetailError(ReadError):
             "gradient: choose an area with edges, or set the blur (`psf`)."
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the code."""
         return {"code": self.code}
 
@@ -566,23 +568,23 @@ class Restorer:
     taps: Taps | None  # The filter of a linear method
     halo: int  # Margin of a window in pixels
     reach: int  # Receptive field; larger than `halo` if that was cropped
-    chosen: dict[str, Any]  # Parameters measured on the field
+    chosen: dict[str, object]  # Parameters measured on the field
 
     @property
     def exact(self) -> bool:
         """Whether a tile equals the untiled result, except for rounding."""
         return self.reach <= self.halo
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, object]:
         """Return all parameters that affect the result, for JSON."""
-        values: dict[str, Any] = {"psf": self.psf.to_json(), **self.chosen}
+        values: dict[str, object] = {"psf": self.psf.to_json(), **self.chosen}
         if self.taps is None:
             values |= {"iterations": self.options.iterations, "tv": self.options.tv}
         else:
             values["left_out"] = self.taps.left_out
         return {**values, "halo_px": self.halo, "exact": self.exact}
 
-    def _apply(self, window: NDArray[Any], halo: int) -> FloatArray:
+    def _apply(self, window: RealArray, halo: int) -> FloatArray:
         """Restore finite grey values (Y, X) except for a halo, which may be wider."""
         span = self.high - self.low
         values = window.astype(float)
@@ -607,7 +609,10 @@ class Restorer:
         return plan_tiles(shape, core=core, halo=self.halo)
 
     def tiles(
-        self, data: Any, plan: TilePlan, places: Collection[IntPair] | None = None
+        self,
+        data: ReadableArray,
+        plan: TilePlan,
+        places: Collection[IntPair] | None = None,
     ) -> Iterator[tuple[Tile, Float32Array]]:
         """Restore a field (Y, X), lazy or not, tile by tile, or some of its tiles.
 
@@ -617,7 +622,7 @@ class Restorer:
             tile = plan.tile(*index)
             yield tile, self._restore_box(data, tile.core, self.halo)
 
-    def tolerance(self, data: Any, plan: TilePlan) -> float:
+    def tolerance(self, data: ReadableArray, plan: TilePlan) -> float:
         """Measure the error due to a cropped halo, at the centre of the field (Y, X).
 
         Returns the largest difference between a corner of a tile and the same pixels
@@ -635,7 +640,7 @@ class Restorer:
         gap = np.abs(near.astype(float) - far)
         return float(np.nanmax(gap, initial=0.0)) / span
 
-    def _restore_box(self, data: Any, box: Box, halo: int) -> Float32Array:
+    def _restore_box(self, data: ReadableArray, box: Box, halo: int) -> Float32Array:
         """Restore a box of a field; beyond its border the field is reflected.
 
         Missing pixels are filled with the nearest known one. If they affect a known
@@ -744,7 +749,7 @@ def _filter(
     rings: RadialPower,
     blocks: list[FloatArray],
     options: RestoreOptions,
-) -> tuple[Taps, dict[str, Any]]:
+) -> tuple[Taps, dict[str, object]]:
     """Compute the filter of a linear method, and its parameters."""
     balance = options.balance
     if options.method == "wiener" and balance is None:

@@ -3,12 +3,11 @@
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import FloatArray, FloatPair, OptionError, PixelSize
+from napari_semsr.core import FloatArray, FloatPair, OptionError, PixelSize, RealArray
 
 _LARGEST = 129  # side of a kernel in pixels; chosen: halos and time grow with it
 
@@ -76,7 +75,7 @@ class PointSpread:
         return cls(kernel / kernel.sum(), kind, (sigma_px[0], sigma_px[1]))
 
     @classmethod
-    def from_image(cls, values: NDArray[Any], name: str, *, kind: str = "file") -> Self:
+    def from_image(cls, values: RealArray, name: str, *, kind: str = "file") -> Self:
         """Return the kernel from an image of a point; `values` (N, M)."""
         kernel = np.asarray(values, dtype=float)
         wrong = None
@@ -128,7 +127,7 @@ class PointSpread:
         """Radius of the kernel in pixels."""
         return int(max(self.kernel.shape)) // 2
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Describe the kernel."""
         return {
             "kind": self.kind,

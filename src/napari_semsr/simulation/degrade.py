@@ -49,7 +49,7 @@ class Degraded:
     """A degraded image and the parameters of its degradation."""
 
     image: NDArray[Any]  # (Y, X) Degraded grey values in the input's type
-    parameters: dict[str, Any]  # Parameters of the degradation
+    parameters: dict[str, object]  # Parameters of the degradation
 
 
 def gaussian_kernel(
@@ -229,7 +229,7 @@ def degrade_plane(
     result = clear
     for kernel in kernels_of(kind):
         result = ndimage.convolve(result, kernel, mode="reflect")
-    parameters: dict[str, Any] = {
+    parameters: dict[str, object] = {
         "gaussian_sigma_px": BLUR_SIGMA_PX,
         "gaussian_size_px": BLUR_SIZE_PX,
     }
@@ -261,7 +261,7 @@ def _add_fog(
     uniform_fog: bool,
     airlight: float | None,
     stretch: bool,
-) -> tuple[FloatArray, dict[str, Any]]:
+) -> tuple[FloatArray, dict[str, object]]:
     """Add fog; then restore the previous mean and standard deviation."""
     low, high = BETA_RANGE
     level = float(image.mean()) if airlight is None else float(airlight)

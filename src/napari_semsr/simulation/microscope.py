@@ -12,7 +12,7 @@ Steps of the model:
    are displaced radially by ``k rho^2`` (`napari_semsr.core.distort`).
 """
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -303,7 +303,7 @@ def expose(
     light: NDArray[np.floating], options: MicroscopeOptions, rng: np.random.Generator
 ) -> NDArray[np.uint16]:
     """Expose to light s: mean offset + F s, variance F^2 s / P + R^2 + 1/12."""
-    signal: NDArray[Any] = np.maximum(np.asarray(light, np.float64), 0)
+    signal: FloatArray = np.maximum(np.asarray(light, np.float64), 0)
     if options.photons > 0:
         signal = rng.poisson(signal * options.photons) / options.photons
     counts = expected_counts(signal, options)

@@ -32,7 +32,6 @@ and below.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +49,7 @@ _FINE = 80  # samples from a pupil's centre to its rim; error of the transfer 1e
 _REACH = 1.5  # of a mirrored border, in wavelengths over NA; chosen
 
 Place = tuple[float | NDArray[np.floating], float | NDArray[np.floating]]
-Complex = NDArray[np.complexfloating[Any, Any]]
+Complex = NDArray[np.complexfloating]
 
 
 def image_of(
@@ -358,7 +357,7 @@ def point_spread(
     y, x = fft.fftfreq(whole)[:, None], fft.rfftfreq(whole)[None]
     if options.optics == "gaussian":
         squares = -2 * np.pi**2 * (y * y + x * x)
-        spectrum: Any = sum(
+        spectrum: Complex | FloatArray = sum(
             share
             * np.exp(squares * (gaussian_fwhm_nm(options, off) / FWHM / pixel_nm) ** 2)
             for off, share in depths

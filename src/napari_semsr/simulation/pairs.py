@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 from scipy import fft, ndimage
 
-from napari_semsr.core import Float32Array, FloatPair, IntPair, OptionError, ShapeError
+from napari_semsr.core import (
+    Float32Array,
+    FloatPair,
+    IntPair,
+    OptionError,
+    RealArray,
+    ShapeError,
+)
 from napari_semsr.simulation.canvas import Canvas
 from napari_semsr.simulation.microscope import (
     MicroscopeOptions,
@@ -102,7 +109,7 @@ class SsumPairOptions(SampleRanges):
 
     @model_validator(mode="before")
     @classmethod
-    def _former(cls, values: Any) -> Any:
+    def _former(cls, values: object) -> object:
         """Read an old model card: pupils become Gaussians of the same width."""
         if not isinstance(values, dict) or not values.keys() >= _FORMER:
             return values
@@ -200,9 +207,7 @@ def _random_optics(
     )
 
 
-def _displace(
-    image: NDArray[Any], bending_px: tuple[float, float, float]
-) -> NDArray[Any]:
+def _displace(image: RealArray, bending_px: tuple[float, float, float]) -> RealArray:
     """Distort an image radially; its centre does not move."""
     most, *middle = bending_px
     if most == 0:
@@ -386,7 +391,7 @@ class _Field:
     """A sample on the pixels of the mosaic, with its margin, and its SEM image."""
 
     light: Float32Array
-    wave: NDArray[np.complexfloating[Any, Any]]
+    wave: NDArray[np.complexfloating]
     height_nm: Float32Array
     electrons: Float32Array
     side: int
@@ -484,7 +489,7 @@ def _bin(image: NDArray[Any]) -> NDArray[Any]:
     return np.asarray((rows[:, ::_FINE] + rows[:, 1::_FINE]) / _FINE**2, image.dtype)
 
 
-def _middle(image: NDArray[Any], side: int) -> NDArray[Any]:
+def _middle(image: Float32Array, side: int) -> Float32Array:
     first = (image.shape[0] - side) // 2
     return image[first : first + side, first : first + side]
 

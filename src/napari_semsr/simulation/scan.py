@@ -8,7 +8,7 @@ are numbered in the order of acquisition.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from napari_semsr.core import (
     Job,
     OptionError,
     Progress,
+    RealArray,
     ShapeError,
     distort,
     grid_cells,
@@ -133,7 +134,7 @@ class Scene:
     @classmethod
     def from_image(
         cls,
-        image: NDArray[Any],
+        image: RealArray,
         extent: Extent,
         oversampling: int,
         binning: float,
@@ -263,7 +264,7 @@ class Scene:
         return np.asarray(samples)
 
 
-def _as_reflectance(image: NDArray[Any]) -> Float32Array:
+def _as_reflectance(image: RealArray) -> Float32Array:
     """Scale grey values to reflectance; rare extremes are clipped."""
     grey = np.asarray(image, dtype=np.float32)
     low, high = np.percentile(grey, _PERCENTILES)
@@ -633,7 +634,7 @@ class Scan(ScanPlan):
 
 
 def _make_scene(
-    source: Specimen | NDArray[Any] | None, options: ScanOptions
+    source: Specimen | RealArray | None, options: ScanOptions
 ) -> tuple[Scene, FloatPair | None]:
     """Create the scene of a scan; also returns the frames' pixel, None if unknown."""
     extent = options.extent()
@@ -730,7 +731,7 @@ def _light_of(
 
 
 def simulate_scan(
-    options: ScanOptions, source: Specimen | NDArray[Any] | None = None
+    options: ScanOptions, source: Specimen | RealArray | None = None
 ) -> Job[Scan]:
     """Simulate a scan of a sample or an image (Y, X), by default of the phantom."""
     count = options.frames
@@ -759,6 +760,6 @@ def simulate_scan(
     )
 
 
-def cut_scan(source: Specimen | NDArray[Any] | None, options: ScanOptions) -> Scan:
+def cut_scan(source: Specimen | RealArray | None, options: ScanOptions) -> Scan:
     """Simulate a whole scan without progress; `source` (Y, X)."""
     return run(simulate_scan(options, source))

@@ -7,8 +7,6 @@ a few nanometres wide and has such a small convergence angle that its width hard
 changes with height: the depth of field is hundreds of times that of the microsphere.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -138,14 +136,14 @@ def expose(
 
 def add_effects(
     image: FloatArray, options: EffectOptions, *, seed: int = 0
-) -> tuple[FloatArray, dict[str, Any]]:
+) -> tuple[FloatArray, dict[str, object]]:
     """Add drift, charging and noise, in this order.
 
     In the image (Y, X), 0 is black and 1 is white; the result is not rounded or
     clipped, and all parameters are returned with it. The seed has separate streams for
     drift and noise.
     """
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
     if options.drift_px > 0 or options.line_jitter_px > 0:
         rng = np.random.default_rng([seed, 1])
         image, shifts = drift(image, options.drift_px, options.line_jitter_px, rng)

@@ -34,7 +34,7 @@ _RUNS = (2, 8)
 Kind = Literal["grating", "pits", "particles", "lattice", "circuit", "fracture"]
 
 
-def setting(default: Any, description: str, **bounds: Any) -> Any:
+def setting(default: object, description: str, **bounds: Any) -> Any:
     """Declare an option; `bounds` as in `pydantic.Field`."""
     return Field(default=default, description=description, **bounds)
 

@@ -9,14 +9,19 @@ cancels.
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import scipy  # other parts of SciPy are imported when they are used
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr.core import Acquisition, Float32Array, FloatArray
+from napari_semsr.core import (
+    Acquisition,
+    Float32Array,
+    FloatArray,
+    RealArray,
+    split_blocks,
+)
 
 # Share of the brightest value. As in the recorded trials: there a corrected pixel has 1
 # / 0.15**2 = 44 times the noise variance.
@@ -72,7 +77,7 @@ def evenly(count: int, most: int) -> list[int]:
     return [int(index) for index in chosen_frames]
 
 
-def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
+def valid_mask(flat: RealArray) -> NDArray[np.bool_]:
     """Return the mask, (Y, X), of pixels bright enough to use, without the rim."""
     bright = flat > MIN_FLAT
     if bright.all():
@@ -82,16 +87,13 @@ def valid_mask(flat: NDArray[Any]) -> NDArray[np.bool_]:
     )
 
 
-def _block_means(frames: NDArray[Any], block: int = _BLOCK) -> FloatArray:
+def _block_means(frames: RealArray, block: int = _BLOCK) -> FloatArray:
     """Compute means of square blocks; an incomplete border is left out."""
-    count, rows, columns = frames.shape
-    rows, columns = rows // block, columns // block
-    cut = frames[:, : rows * block, : columns * block]
-    shape = (count, rows, block, columns, block)
-    return np.asarray(np.nanmean(cut.reshape(shape).astype(np.float64), axis=(2, 4)))
+    blocks = split_blocks(frames, block).astype(np.float64)
+    return np.asarray(np.nanmean(blocks, axis=(2, 4)))
 
 
-def _dark_levels(frames: NDArray[Any]) -> FloatArray:
+def _dark_levels(frames: RealArray) -> FloatArray:
     """Return the mean of each frame's darkest blocks, (N,), or 0 if they have signal.
 
     Except for noise, a block without signal has the same mean in every frame, or the
@@ -143,7 +145,7 @@ def _unlit(means: FloatArray, noise: float) -> NDArray[np.bool_]:
     return np.asarray(unlit)
 
 
-def _typical(frames: NDArray[Any], dark: FloatArray) -> FloatArray:
+def _typical(frames: RealArray, dark: FloatArray) -> FloatArray:
     """Compute the median of the frames, each divided by its own level; `dark` (N,)."""
     rows, columns = frames.shape[1:]
     middle = frames[:, rows // 4 : -rows // 4 or None, columns // 4 : -columns // 4]

@@ -16,7 +16,6 @@ the best height and its neighbours.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from napari_semsr.core import (
     IntPair,
     Job,
     Progress,
+    RealArray,
     RegistrationError,
 )
 from napari_semsr.stitching.flat_field import evenly
@@ -85,10 +85,10 @@ class _JoinedFrames:
         return (sum(map(len, self.parts)), *self.parts[0].frame_shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         return self.parts[0].dtype
 
-    def __getitem__(self, index: int) -> NDArray[Any]:
+    def __getitem__(self, index: int) -> RealArray:
         for part in self.parts:
             if index < len(part):
                 return part.read(index)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from napari_semsr.core import (
     FloatArray,
     FloatPair,
     Frames,
+    RealArray,
     clipped_pixels,
     fill_gaps,
     rim_displacement,
@@ -51,7 +51,7 @@ with less ringing than four.
 """
 
 
-def whole_frame(raw: NDArray[Any]) -> tuple[Float32Array, BoolArray]:
+def whole_frame(raw: RealArray) -> tuple[Float32Array, BoolArray]:
     """Fill the holes of a frame with the nearest pixels; also return the mask."""
     single = raw.astype(np.float32)
     finite = np.isfinite(single)
@@ -80,10 +80,10 @@ class _ScaledFrames:
         return self.whole.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         return np.dtype(np.float32)
 
-    def __getitem__(self, index: int) -> NDArray[Any]:
+    def __getitem__(self, index: int) -> RealArray:
         return np.ldexp(self.whole[index].astype(np.float32), self.power)
 
 

@@ -7,7 +7,7 @@ agree; the grid that explains most matches comes first.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +48,7 @@ class LikelyGrid:
         rows, columns = self.grid
         return f"{rows}x{columns}, order {self.order}, first {self.first}"
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return plain values."""
         return asdict(self)
 
@@ -65,7 +65,7 @@ class UnplacedError(RegistrationError):
         super().__init__(message + say_grids(grids), code=code)
         self.grids = tuple(grids)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the likely grids."""
         return {"likely_grids": [item.to_json() for item in self.grids]}
 

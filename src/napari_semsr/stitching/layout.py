@@ -15,7 +15,6 @@ together. What remains ambiguous is decided by the stage model, with a warning.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +30,7 @@ from napari_semsr.core import (
     IntPair,
     Job,
     Progress,
+    RealArray,
 )
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.pairwise import (
@@ -110,9 +110,7 @@ def least_squares(
     return np.asarray(splu(matrix.tocsc()).solve(right))
 
 
-def _joint(
-    item: "Candidates | ShiftChoice", shift: NDArray[Any], weight: float
-) -> Joint:
+def _joint(item: "Candidates | ShiftChoice", shift: RealArray, weight: float) -> Joint:
     """Accept one shift of a pair."""
     y, x = (float(value) for value in shift)
     return Joint(item.first, item.second, (y, x), float(min(weight, _STRONG)))

@@ -19,13 +19,19 @@ prior, and the slope that an even mosaic would need is reported.
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 
-from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
+from napari_semsr.core import (
+    BoolArray,
+    FloatArray,
+    FloatPair,
+    IntPair,
+    RealArray,
+    split_blocks,
+)
 from napari_semsr.stitching.flat_field import (
     MIN_FLAT,
     FlatField,
@@ -61,14 +67,13 @@ class OverlapBlocks:
 
 def block_sums(plane: NDArray[np.float32]) -> FloatArray:
     """Sum a plane over blocks of 8 px, (Y // 8, X // 8), without a partial border."""
-    rows, columns = plane.shape[0] // _BLOCK, plane.shape[1] // _BLOCK
-    cut = plane[: rows * _BLOCK, : columns * _BLOCK].astype(np.float64)
-    return np.asarray(cut.reshape(rows, _BLOCK, columns, _BLOCK).sum(axis=(1, 3)))
+    blocks = split_blocks(plane, _BLOCK).astype(np.float64)
+    return np.asarray(blocks.sum(axis=(1, 3)))
 
 
 def _shared_blocks(
     frames: Resampled, pair: IntPair, *, with_clipped: bool
-) -> tuple[NDArray[Any], ...] | None:
+) -> tuple[RealArray, ...] | None:
     """Compute block means of both frames over their overlap, positions and variances.
 
     Clipped pixels of either frame are left out, unless `with_clipped`.
@@ -91,7 +96,7 @@ def _shared_blocks(
     usable = full & (count >= _SOUND)
     if not usable.any():
         return None
-    cell: NDArray[Any] = np.stack(np.nonzero(usable), axis=1)
+    cell: RealArray = np.stack(np.nonzero(usable), axis=1)
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
@@ -100,7 +105,7 @@ def _shared_blocks(
     ]
     count = count[usable][:, None]
 
-    def means(planes: Sequence[NDArray[Any]]) -> FloatArray:
+    def means(planes: Sequence[RealArray]) -> FloatArray:
         sums = [block_sums(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
@@ -127,7 +132,7 @@ def overlap_blocks(
     Clipped pixels are left out, unless hardly any other pixels overlap.
     """
     overlaps = Resampled(frames, positions, _SIGMA, slopes=False)
-    common: list[tuple[IntPair, tuple[NDArray[Any], ...]]] = []
+    common: list[tuple[IntPair, tuple[RealArray, ...]]] = []
     for with_clipped in (False, True):
         blocks = (
             (pair, _shared_blocks(overlaps, pair, with_clipped=with_clipped))

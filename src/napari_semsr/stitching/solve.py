@@ -1,7 +1,6 @@
 """Solution of a whole scan, step by step."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from napari_semsr.core import (
     Message,
     OptionError,
     Progress,
+    RealArray,
     RegistrationError,
     ShapeError,
     refuse_without_grid,
@@ -246,7 +246,7 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
 
 
 def _flat(
-    acquisition: Acquisition, options: StitchOptions, flat_given: NDArray[Any] | None
+    acquisition: Acquisition, options: StitchOptions, flat_given: RealArray | None
 ) -> FlatField:
     shape = acquisition.frame_shape
     if options.flat_field == "auto" and flat_given is None:
@@ -728,7 +728,7 @@ def solve_mosaic(
     acquisition: Acquisition,
     options: StitchOptions | None = None,
     *,
-    flat: NDArray[Any] | None = None,
+    flat: RealArray | None = None,
     field_distortion: FieldDistortion | None = None,
 ) -> Job[StitchSolution]:
     """Find the position of every frame of a scan.

@@ -13,15 +13,20 @@ out of focus.
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
 from scipy.sparse.linalg import splu
 
-from napari_semsr.core import BoolArray, BoundedCache, Float32Array, IntPair, Message
+from napari_semsr.core import (
+    BoolArray,
+    BoundedCache,
+    Float32Array,
+    IntPair,
+    Message,
+    RealArray,
+)
 from napari_semsr.stitching.frames import FRAME_BAND, noise_level
 from napari_semsr.stitching.live import LivePlacement
 from napari_semsr.stitching.pairwise import overlap_boxes, whole_shift
@@ -103,7 +108,7 @@ class ScanWatch:
         self._tried: dict[int, list[int]] = {}  # misfits: overlapping frames then
         self._named_unplaced: set[int] = set()
 
-    def look_at(self, index: int, pixels: NDArray[Any]) -> list[str]:
+    def look_at(self, index: int, pixels: RealArray) -> list[str]:
         """Report a blank frame (Y, X), which is then not used."""
         name = self._placement.names[index]
         self._tried.pop(index, None)  # it may have been written again
@@ -375,7 +380,7 @@ def _noise_share() -> float:
     return float((_between(fine - coarse) ** 2).sum())
 
 
-def _between(image: NDArray[Any]) -> NDArray[Any]:
+def _between(image: RealArray) -> RealArray:
     """Filter an image (Y, X) to the band of compared detail."""
     fine, coarse = (ndimage.gaussian_filter(image, sigma) for sigma in _BAND)
     return np.asarray(fine - coarse)

@@ -12,7 +12,7 @@ Haan et al., Sci. Rep. 9, 12050 (2019), doi:10.1038/s41598-019-48444-2.
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ class AdversarialLearner(Learner, ABC):
             (group,) = optimizer.param_groups
             nn.utils.clip_grad_norm_(group["params"], self.recipe.clip_norm)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return two Adam optimisers: for the generators and for the discriminators."""
         share = self.gan.discriminator_rate
         return [self.adam(self.generators()), self.adam(self.discriminators(), share)]
@@ -162,7 +162,7 @@ class History(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
         self._count: int | None = None  # a copy of `count`, which is on the GPU
 
-    def _load_from_state_dict(self, *state: Any) -> None:
+    def _load_from_state_dict(self, *state: object) -> None:
         super()._load_from_state_dict(*state)
         self._count = None
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from napari_semsr.core import Float32Array, OptionError, WriteError
+from napari_semsr.core import Float32Array, OptionError, RealArray, WriteError
 from napari_semsr.io import move
 from napari_semsr.models import free_memory, to_device
 from napari_semsr.training.patches import Patches, ScenePairs, ScenePatches, flat
@@ -120,7 +120,7 @@ def _make(recipe: Recipe, scale: int, folder: Path, report: Report) -> None:
         shutil.rmtree(partial_folder, ignore_errors=True)
 
 
-def _scenes_of(recipe: Recipe, scale: int) -> Dataset[Any]:
+def _scenes_of(recipe: Recipe, scale: int) -> Dataset[object]:
     """Return the recipe's kind of scenes, indexed over the whole run."""
     if not recipe.whole_scenes:
         return ScenePairs(recipe, scale)
@@ -131,18 +131,18 @@ def _scenes_of(recipe: Recipe, scale: int) -> Dataset[Any]:
 
 
 def _fill(
-    folder: Path, source: Dataset[Any], count: int, workers: int, report: Report
+    folder: Path, source: Dataset[object], count: int, workers: int, report: Report
 ) -> None:
     """Write the scenes of the worker processes, in order."""
     blocks = isinstance(source, BlockDataset)
     fields = BlockScenes._fields if blocks else SceneCache._fields
-    loader: DataLoader[Any] = DataLoader(
+    loader: DataLoader[object] = DataLoader(
         Subset(source, range(count)),
         batch_size=_CHUNK,
         num_workers=workers,
         collate_fn=_stack if blocks else _gather,
     )
-    arrays: list[np.memmap[Any, Any]] = []
+    arrays: list[np.memmap[tuple[int, ...], np.dtype[np.generic]]] = []
     scene_count = 0
     for batch in loader:
         parts = [part.numpy() for part in batch[: len(fields)]]
@@ -256,7 +256,7 @@ class CachedBatches(_Batches[Scenes | Patches]):
             if size <= _SHARE * free_memory(device):
                 self.device = device
 
-        def to_device(array: NDArray[Any]) -> Tensor:
+        def to_device(array: RealArray) -> Tensor:
             return torch.from_numpy(array).to(self.device)
 
         self.low, self.high = (to_device(a) for a in (cache.low, cache.high))
@@ -360,7 +360,7 @@ class TrainingData(lightning.LightningDataModule):
         self.recipe, self.scale, self.first_step = recipe, scale, first_step
         self.report = report
 
-    def train_dataloader(self) -> DataLoader[Any] | _Batches[Any]:
+    def train_dataloader(self) -> DataLoader[object] | _Batches[Any]:
         """Return this process's batches, as many as the whole run has steps."""
         recipe, data, trainer = self.recipe, self.recipe.data, self.trainer
         number, of = (
@@ -385,7 +385,7 @@ class TrainingData(lightning.LightningDataModule):
             steps * per_step * of
             for steps in (self.first_step, self.first_step + recipe.steps)
         )
-        items: Dataset[Any]
+        items: Dataset[object]
         if has_stores:
             items = StoredPatches(recipe, self.scale)
         elif recipe.whole_scenes:

@@ -11,16 +11,15 @@ the distance measured in the image.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional
 
-from napari_semsr.core import FloatArray, IntPair
+from napari_semsr.core import FloatArray, IntPair, RealArray, split_blocks
 from napari_semsr.training.learner import Supervised
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
@@ -81,7 +80,7 @@ def mask_pixels(
     return MaskedImages(visible, there, around)
 
 
-def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
+def noise_reach(fields: list[RealArray]) -> IntPair:
     """Measure over how many rows and columns the noise of a scan is correlated."""
     blocks = np.concatenate([_blocks(field.astype(float)) for field in fields])
     structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))
@@ -94,13 +93,7 @@ def noise_reach(fields: list[NDArray[Any]]) -> IntPair:
 
 def _blocks(field: FloatArray) -> FloatArray:
     """Cut a field (Y, X) into blocks (N, B, B)."""
-    rows, columns = (n // _BLOCK for n in field.shape)
-    whole = field[: rows * _BLOCK, : columns * _BLOCK]
-    return (
-        whole.reshape(rows, _BLOCK, columns, _BLOCK)
-        .swapaxes(1, 2)
-        .reshape(-1, _BLOCK, _BLOCK)
-    )
+    return split_blocks(field, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
 
 
 def _noise_correlation(blocks: FloatArray) -> FloatArray:
@@ -131,7 +124,7 @@ class BlindSpot(Supervised):
             pairs = stored_pairs(fitting_store(recipe, 1), "train")
         self.reach = recipe.hidden.reach or noise_reach([one.low for one in pairs])
 
-    def training_step(self, batch: Any, _index: int) -> Tensor:
+    def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, of which only `low` is used."""
         images = flat(Patches(*batch)).low
         masked = mask_pixels(images, self.recipe.hidden.every_px, self.reach)

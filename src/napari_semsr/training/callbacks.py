@@ -162,7 +162,7 @@ class Recorder(Callback):
             self._start = copy.deepcopy(module.best_network), figures
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: Any
+        self, trainer: lightning.Trainer, module: Any, outputs: Any, *_: object
     ) -> None:
         """Validate and save when it is time; report every step."""
         step = trainer.global_step
@@ -315,7 +315,7 @@ _digest = functools.lru_cache(maxsize=1024)(digest_path)
 """Digest of a file, computed once for all models that a run saves."""
 
 
-def _learnt_from(recipe: Recipe) -> list[Any]:
+def _learnt_from(recipe: Recipe) -> list[object]:
     """List the images and areas that a model, or the one it started from, has seen."""
     sources: list[Any] = []
     if recipe.start_from is not None:

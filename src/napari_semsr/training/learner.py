@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as lightning
 import torch
@@ -23,6 +23,9 @@ from napari_semsr.models import memory_layout
 from napari_semsr.training.patches import Patches, flat
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.validation import ValidationPair, Validator, align_truth
+
+if TYPE_CHECKING:
+    from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
 PIXEL_LOSSES = {"l1": functional.l1_loss, "mse": functional.mse_loss}
 """Pixel losses by their names in recipes."""
@@ -177,7 +180,7 @@ class Learner(lightning.LightningModule):
         """Return the learning rate over its maximum, at a step or by the clock."""
         return learning_rate_factor(self.schedule_step(step), self.recipe)
 
-    def on_train_batch_start(self, _batch: Any, _index: int) -> None:
+    def on_train_batch_start(self, _batch: object, _index: int) -> None:
         """Seed the random numbers of the step."""
         torch.manual_seed(_STRIDE * (self.recipe.seed + 1) + self.global_step)
 
@@ -231,7 +234,7 @@ class Learner(lightning.LightningModule):
         """Evaluate the network on the fields with ground truth."""
         return self.validator.figures(self.best_network)
 
-    def exact(self) -> AbstractContextManager[Any]:
+    def exact(self) -> AbstractContextManager[object]:
         """Disable mixed precision, for losses that need more than 16 bits."""
         return torch.autocast(self.device.type, enabled=False)
 
@@ -240,7 +243,7 @@ class Learner(lightning.LightningModule):
         rate = share * self.recipe.learning_rate
         return torch.optim.Adam(network.parameters(), lr=rate, betas=self.recipe.betas)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> "OptimizerLRScheduler":
         """Return Adam with the recipe's schedule, updated at every step."""
         optimizer = self.adam(self.network)
 
@@ -294,7 +297,7 @@ class Supervised(Learner):
         forward = network.forward
         self.run = torch.compile(forward) if recipe.compiled else forward
 
-    def training_step(self, batch: Any, _index: int) -> Tensor:
+    def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`."""
         low, high = flat(Patches(*batch))
         prediction = self.run(self.laid_out(low))

@@ -1,6 +1,6 @@
 """Training patches of degraded scenes, as pairs or from two different scenes."""
 
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from napari_semsr.core import Float32Array
+from napari_semsr.core import Float32Array, split_blocks
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.scenes import INSTRUMENTS, SceneDataset
+
+_Float = TypeVar("_Float", bound=np.floating)
 
 _CORNERS, _OTHER, _SOURCE = 1, 2, 3  # random streams, next to the scene's own
 _IMAGES = "images"
@@ -77,15 +79,14 @@ def flat(batch: Patches) -> Patches:
 
 def bin_pixels(image: NDArray[np.floating], scale: int) -> Float32Array:
     """Average blocks of pixels; incomplete blocks are dropped."""
-    rows, columns = (n // scale for n in image.shape)
-    whole = image[: rows * scale, : columns * scale]
-    blocks = whole.reshape(rows, scale, columns, scale)
+    blocks = split_blocks(image, scale)
     return np.asarray(blocks.mean((1, 3)), dtype=np.float32)
 
 
-def _unit(image: NDArray[np.floating]) -> Float32Array:
+def stretch_contrast(image: NDArray[_Float]) -> NDArray[_Float]:
+    """Scale an image so that its 0.1 and 99.9 percentiles become 0 and 1."""
     low, high = np.percentile(image, (0.1, 99.9))
-    return np.asarray((image - low) / max(high - low, 1e-6), dtype=np.float32)
+    return np.asarray((image - low) / max(float(high - low), 1e-6), dtype=image.dtype)
 
 
 class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
@@ -130,9 +131,9 @@ class ScenePairs(Dataset[tuple[Tensor, Tensor]]):
         """Return a clear image of another scene, its percentiles at 0 and 1."""
         source = self.source_of(place)
         if source != _IMAGES:
-            return _unit(self.instruments[source].pair(place + _OFFSET)[1])
+            return stretch_contrast(self.instruments[source].pair(place + _OFFSET)[1])
         rng = np.random.default_rng([self.recipe.seed, place, _OTHER])
-        return _unit(self.scenes.clear(rng))
+        return stretch_contrast(self.scenes.clear(rng))
 
 
 class ScenePatches(Dataset[Patches]):

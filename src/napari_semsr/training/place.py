@@ -37,6 +37,7 @@ from napari_semsr.core import (
     Job,
     Options,
     Progress,
+    RealArray,
     ShapeError,
     field_range,
 )
@@ -108,8 +109,8 @@ class PlaceImages:
         Pixels excluded from training; the progress reports evaluate there.
     """
 
-    low: NDArray[Any]
-    high: NDArray[Any]
+    low: RealArray
+    high: RealArray
     held_out: BoolArray | None = None
 
     def __post_init__(self) -> None:
@@ -180,10 +181,10 @@ class PlaceFit:
     levels: FloatPair
     steps: int
     seconds: float
-    curve: list[dict[str, Any]]
+    curve: list[dict[str, object]]
     light_explained: float | None
     copies: int
-    state: dict[str, Any] = field(repr=False)
+    state: dict[str, object] = field(repr=False)
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Self:
@@ -229,13 +230,13 @@ class PlaceFit:
         )
 
 
-def save_place_state(path: Path, state: dict[str, Any]) -> None:
+def save_place_state(path: Path, state: dict[str, object]) -> None:
     """Save a state of `fit_place` atomically."""
     with renaming(path) as partial:
         torch.save({"format": _FORMAT, **state}, partial)
 
 
-def load_place_state(path: Path) -> dict[str, Any]:
+def load_place_state(path: Path) -> dict[str, object]:
     """Load a state of `save_place_state`, without running code from the file.
 
     Raises a `CheckpointError` if it cannot be read.
@@ -259,11 +260,11 @@ def fit_place(
     steps: int | None = None,
     threads: int = 2,
     device: str = "cpu",
-    state: dict[str, Any] | None = None,
+    state: dict[str, object] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     report_every_s: float = 3.0,
     levels: FloatPair | None = None,
-    save: Callable[[dict[str, Any]], None] | None = None,
+    save: Callable[[dict[str, object]], None] | None = None,
 ) -> Job[PlaceFit]:
     """Train a network on one area, from scratch or from a saved state.
 
@@ -432,7 +433,7 @@ class _Trainer:
     ) -> None:
         self.images, self.options, self.device = images, options, device
         self.steps, self.seconds = 0, 0.0
-        self.curve: list[dict[str, Any]] = []
+        self.curve: list[dict[str, object]] = []
         self.levels = levels or _common_range([i.low for i in images])
         self.sem_levels = _common_range([_known_sem(i) for i in images])
         with torch.random.fork_rng(devices=[]):
@@ -622,7 +623,7 @@ class _Trainer:
         )
         return PlaceFit.of(copy.deepcopy(self.state()))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return the state for `load`."""
         return {
             "network": self.network.state_dict(),
@@ -653,20 +654,20 @@ class _Trainer:
         self.curve = list(state["curve"])
 
 
-def _known_sem(images: PlaceImages) -> NDArray[Any]:
+def _known_sem(images: PlaceImages) -> RealArray:
     """Return SEM with NaN at the held-out pixels."""
     if images.held_out is None:
         return images.high
     return np.where(images.held_out, np.nan, images.high)
 
 
-def _common_range(images: Sequence[NDArray[Any]]) -> FloatPair:
+def _common_range(images: Sequence[RealArray]) -> FloatPair:
     """Return the percentiles 0.1 and 99.9 of all images together."""
     low, high = field_range(np.concatenate([i.ravel() for i in images])[None])
     return low, high if high > low else low + 1.0
 
 
-def _unit(image: NDArray[Any], levels: FloatPair) -> Float32Array:
+def _unit(image: RealArray, levels: FloatPair) -> Float32Array:
     """Scale an image so that `levels` become 0 and 1."""
     return np.asarray((image - levels[0]) / (levels[1] - levels[0]), np.float32)
 
@@ -730,7 +731,7 @@ def _bounds(held_out: BoolArray) -> tuple[tuple[slice, slice], tuple[slice, slic
     return (outer[0], outer[1]), (inner[0], inner[1])
 
 
-def _squares(image: NDArray[Any], truth: NDArray[Any]) -> float:
+def _squares(image: RealArray, truth: NDArray[Any]) -> float:
     """Sum the squared errors of pixels after the best gain and offset."""
     gain, offset = match_affine(image[None].astype(float), truth[None])
     return float(((gain * image + offset - truth) ** 2).sum())

@@ -216,7 +216,7 @@ class GanOptions(Options):
     history: int = Field(default=50, ge=0, le=1000)
     # network that makes degraded images (`cycle-gan`); by default like the other
     back_architecture: str | None = None
-    back_options: dict[str, Any] = Field(default_factory=dict)
+    back_options: dict[str, object] = Field(default_factory=dict)
     # a blur that replaces the second generator (`cycle-gan`)
     kernel: KernelOptions | None = None
 
@@ -395,7 +395,7 @@ class Recipe(Options):
             architecture=card.architecture, architecture_options=card.options
         )
 
-    def without_folders(self) -> dict[str, Any]:
+    def without_folders(self) -> dict[str, object]:
         """Return the recipe for a model card, without the folders of files."""
         folders = {"data": {"root", "scans_root", "bank_folder"}}
         plain = self.model_dump(mode="json", exclude=folders)
@@ -464,10 +464,10 @@ def load_recipe(path: Path) -> Recipe:
     return _absolute(Recipe.parse(values), path.parent)
 
 
-def _holder(values: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+def _holder(values: dict[str, object], name: str) -> tuple[dict[str, Any], str]:
     """Find the table of an option, given with dots, and its name there."""
     *above, last = name.split(".")
-    table: Any = values
+    table: object = values
     for part in above:
         table = table.get(part) if isinstance(table, dict) else None
     return (table if isinstance(table, dict) else {}), last

@@ -105,7 +105,7 @@ class RestorerLearner(Learner):
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
+    ) -> object:
         """Keep the corners of patches on the CPU, which cuts the patches."""
         moved_batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
         if hasattr(moved_batch, "corners"):

@@ -244,7 +244,9 @@ class RunFolder:
                 for file in left_behind(self.path / name):
                     file.unlink(missing_ok=True)
             # without options that a recipe must not set, so that it can be loaded
-            left_out: dict[str, Any] = dict.fromkeys(user_only_options(Recipe), True)
+            left_out: dict[str, bool | set[str]] = dict.fromkeys(
+                user_only_options(Recipe), True
+            )
             left_out["data"] = {"bank_folder"}
             plain = self.recipe.model_dump(mode="json", exclude=left_out)
             _put(self.path / _RECIPE, plain)
@@ -320,13 +322,13 @@ class RunFolder:
             ) from error
 
 
-def _put(path: Path, plain: Any) -> None:
+def _put(path: Path, plain: object) -> None:
     """Write a table atomically, so that a resumed run never reads an incomplete one."""
     with replacing(path) as beside:
         beside.write_text(yaml.safe_dump(plain), encoding="utf-8")
 
 
-def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
+def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> None:
     """Raise an error if a recipe differs from that of the run to resume."""
     free = _FREE | ({"minutes"} if recipe.minutes and before.get("minutes") else set())
     kernel = recipe.gan.kernel
@@ -336,7 +338,7 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
         free = free - {"data.patch_px"}  # stored images and spectra have this side
     now, then = (_flat(t) for t in (recipe.model_dump(mode="json"), _complete(before)))
 
-    def plain(key: str, value: Any) -> Any:
+    def plain(key: str, value: Any) -> object:
         if key not in FILES or value is None:
             return value  # files may be moved; pairs are compared by digest
         return "some" if key == "data.pairs" else Path(value).name.removesuffix(_MODEL)
@@ -362,7 +364,7 @@ def check_recipe(recipe: Recipe, before: dict[str, Any], run_dir: Path) -> None:
         raise CheckpointError(msg, code="other-run")
 
 
-def _complete(before: dict[str, Any]) -> dict[str, Any]:
+def _complete(before: dict[str, object]) -> dict[str, object]:
     """Remove obsolete options from a saved recipe, and add defaults of new ones."""
     complete_recipe = copy.deepcopy(before)
     try:
@@ -381,9 +383,9 @@ def _complete(before: dict[str, Any]) -> dict[str, Any]:
         return complete_recipe
 
 
-def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
+def _flat(table: dict[str, object], above: str = "") -> dict[str, object]:
     """Flatten nested tables to one, with dots in the names of options."""
-    flat_values: dict[str, Any] = {}
+    flat_values: dict[str, object] = {}
     for key, value in table.items():
         name = f"{above}{key}"
         if isinstance(value, dict) and name not in _WHOLE:

@@ -2,16 +2,16 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from napari_semsr.core import (
     Float32Array,
     FloatPair,
     ReadError,
+    RealArray,
     ShapeError,
     working_type,
 )
@@ -31,7 +31,7 @@ def _order(seed: int, epoch: int, stream: int, count: int) -> tuple[int, ...]:
     return tuple(int(i) for i in rng.permutation(count))
 
 
-def to_unit(patch: NDArray[Any], grey: FloatPair) -> Float32Array:
+def to_unit(patch: RealArray, grey: FloatPair) -> Float32Array:
     """Scale a patch so that the percentiles of its field become 0 and 1."""
     low, high = grey
     values = patch.astype(working_type(patch.dtype)) - low
@@ -83,7 +83,7 @@ class StoredPatches(Dataset[Patches]):
 
     def _usable(
         self, side: Literal["low", "high"], number: int, grey: FloatPair
-    ) -> Any:
+    ) -> RealArray:
         """Read a patch; raise a `ReadError` that names its image if it is unusable."""
         patch = np.asarray((self.low if side == "low" else self.high)[number])
         fault = code = None

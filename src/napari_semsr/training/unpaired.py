@@ -24,10 +24,10 @@ from torch import nn
 
 from napari_semsr.core import FloatArray
 from napari_semsr.pairing import PairStore
+from napari_semsr.training.patches import stretch_contrast
 from napari_semsr.training.recipe import Recipe
 from napari_semsr.training.stored_pairs import fitting_store, to_unit
 from napari_semsr.training.validation import (
-    PERCENTILES,
     WHITE,
     ValidationPair,
     restore_field,
@@ -98,7 +98,9 @@ class UnpairedValidator:
             target_power,
             np.exp(target_power - input_power),
         )
-        self._patches = np.concatenate([_patches(_unit(field)) for field in high])
+        self._patches = np.concatenate(
+            [_patches(stretch_contrast(field)) for field in high]
+        )
 
     def figures(
         self, network: nn.Module, back: nn.Module | None = None
@@ -107,7 +109,7 @@ class UnpairedValidator:
         gains, spectra, patches, cycle_gains = [], [], [], []
         for field in self.low:
             output = restore_field(network, field).astype(float)
-            x, g = _unit(field), _unit(output)
+            x, g = stretch_contrast(field), stretch_contrast(output)
             power_x, power_g = self._rings.power(x, x), self._rings.power(g, g)
             expected_power = power_x * self._lacking
             follows = self._rings.power(x, g) / np.sqrt(power_x * power_g)
@@ -133,7 +135,7 @@ class UnpairedValidator:
         return all_figures
 
     def _log_power(self, field: FloatArray) -> FloatArray:
-        unit = _unit(field)
+        unit = stretch_contrast(field)
         return np.asarray(np.log(self._rings.power(unit, unit)))
 
 
@@ -164,11 +166,6 @@ class _Rings:
             total += np.bincount(self._ring, cross, _RINGS + 1)
         mean = total[:_RINGS] / (len(rows) * len(columns))
         return np.asarray(mean + _TINY if first is second else mean)
-
-
-def _unit(field: FloatArray) -> FloatArray:
-    low, high = np.percentile(field, PERCENTILES)
-    return np.asarray((field - low) / max(float(high - low), 1e-6), dtype=float)
 
 
 def _patches(field: FloatArray) -> FloatArray:

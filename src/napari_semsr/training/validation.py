@@ -18,7 +18,13 @@ from napari_semsr.analysis import (
     measure_frc,
     structural_similarity,
 )
-from napari_semsr.core import Float32Array, FloatArray, Micrograph, parse_pixel_size
+from napari_semsr.core import (
+    Float32Array,
+    FloatArray,
+    Micrograph,
+    RealArray,
+    parse_pixel_size,
+)
 from napari_semsr.models import bicubic
 from napari_semsr.pairing import PairStore, open_pairs
 from napari_semsr.simulation import (
@@ -46,7 +52,7 @@ class ValidationPair:
 
     kind: str
     low: NDArray[Any]
-    high: NDArray[Any]
+    high: RealArray
     faults: Float32Array | None = None
 
 
@@ -152,20 +158,20 @@ _NYQUIST = 0.5
 _ONE_GREY_DB = 20 * math.log10(WHITE)  # errors below one grey value are invisible
 
 
-def affine_psnr_db(image: NDArray[Any], truth: NDArray[Any]) -> float:
+def affine_psnr_db(image: RealArray, truth: RealArray) -> float:
     """Return the PSNR for grey values 0-255 after the best gain and offset."""
     error = truth.astype(float) - _match_greys(image, truth)
     return 10 * math.log10(WHITE**2 / max(float(np.mean(error**2)), 1e-12))
 
 
-def _match_greys(image: NDArray[Any], truth: NDArray[Any]) -> FloatArray:
+def _match_greys(image: RealArray, truth: RealArray) -> FloatArray:
     """Match the grey values of an image to the ground truth by gain and offset."""
     x = image.astype(float)
     gain, offset = match_affine(x, truth.astype(float))
     return np.asarray(gain * x + offset)
 
 
-def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
+def frc_cutoff_per_px(image: RealArray, truth: RealArray) -> float:
     """Return the frequency, per pixel, up to which image and ground truth agree."""
     a, b = (Micrograph(part.astype(np.float64)) for part in (image, truth))
     # allow_self: the image may have been simulated from the ground truth
@@ -177,7 +183,7 @@ def frc_cutoff_per_px(image: NDArray[Any], truth: NDArray[Any]) -> float:
 
 @torch.inference_mode()
 def restore_field(
-    module: nn.Module, image: NDArray[Any], faults: Float32Array | None = None
+    module: nn.Module, image: RealArray, faults: Float32Array | None = None
 ) -> Float32Array:
     """Run a network on one small field, untiled, in fp32, with its faults if given."""
     low, high = np.percentile(image, PERCENTILES)
@@ -230,8 +236,8 @@ class Validator:
             self._before.append(affine_psnr_db(*self.compare(image, pair)))
 
     def compare(
-        self, image: NDArray[Any], pair: ValidationPair
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        self, image: RealArray, pair: ValidationPair
+    ) -> tuple[RealArray, RealArray]:
         """Crop the margins of an image and of the ground truth, aligned with it."""
         truth, image_tensor = (
             torch.from_numpy(np.asarray(one, np.float32))[None, None]
@@ -242,7 +248,7 @@ class Validator:
             shifted_truth if self.shift_px else pair.high
         )
 
-    def _inner(self, image: NDArray[Any]) -> NDArray[Any]:
+    def _inner(self, image: RealArray) -> RealArray:
         margin = self.margin
         if margin is None:
             margin = min(_MARGIN_PX, min(image.shape) // 8)

@@ -6,7 +6,7 @@ threshold. Each result states its method, or why there is no resolution.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ from napari_semsr.core import (
     OptionError,
     Options,
     Quantity,
+    ReadableArray,
     ReadError,
     ShapeError,
     format_number,
@@ -534,8 +535,8 @@ class FrcPlan:
         self,
         reason: str | None,
         correlation: FloatArray,
-        a: Any,
-        b: Any,
+        a: ReadableArray,
+        b: ReadableArray | None,
     ) -> Self:
         """Test for noise shared by both images (Y, X), if histories do not decide.
 

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from numpy.typing import NDArray
 from scipy import fft
 
 from napari_semsr.core import (
@@ -15,6 +13,8 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     Provenance,
+    ReadableArray,
+    RealArray,
     central_box,
     read_box,
 )
@@ -158,8 +158,8 @@ _EXCESS = 0.15  # least excess of correlation over that of the signal
 
 
 def shares_unexplained_noise(
-    first: Any,
-    second: Any,
+    first: ReadableArray,
+    second: ReadableArray,
     shift: FloatPair | None = None,
     *,
     reference: bool = False,
@@ -189,8 +189,8 @@ def shares_unexplained_noise(
 
 
 def _block_spectra(
-    first: NDArray[Any],
-    second: NDArray[Any],
+    first: RealArray,
+    second: RealArray,
     shift: FloatPair | None,
 ) -> tuple[FloatArray, FloatArray]:
     """Compute mean powers and cross-power of both images in bands, (N, 3, K, K).

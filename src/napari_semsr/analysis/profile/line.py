@@ -23,12 +23,15 @@ from pydantic import field_validator
 
 from napari_semsr.core import (
     Affine,
+    BoolArray,
     Box,
     FloatArray,
     IntPair,
     Micrograph,
     OptionError,
     Options,
+    ReadableArray,
+    RealArray,
     ShapeError,
     length_error,
     option,
@@ -109,7 +112,7 @@ class Profile:
     value: FloatArray
     spread_px: float  # Standard deviation of a pixel's area along the line
     # Type of the grey values, and their bit depth if stated
-    dtype: np.dtype[Any] = np.dtype(float)  # noqa: RUF009 - a constant
+    dtype: np.dtype[np.generic] = np.dtype(float)  # noqa: RUF009 - a constant
     bits: int | None = None
 
     @property
@@ -134,7 +137,7 @@ class LineReader:
     An array in memory is not copied.
     """
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: ReadableArray) -> None:
         self.data = data
         self.shape: IntPair = (int(data.shape[0]), int(data.shape[1]))
         self._edges = [_edges(data, axis) for axis in (0, 1)]
@@ -142,7 +145,7 @@ class LineReader:
         most = max(1, _KEPT_BYTES // (largest * np.dtype(data.dtype).itemsize))
         self._chunk = lru_cache(most)(partial(_read_chunk, data, self._edges))
 
-    def take(self, rows: NDArray[Any], columns: NDArray[Any]) -> FloatArray:
+    def take(self, rows: RealArray, columns: RealArray) -> FloatArray:
         """Read pixels (M, W); NaN outside the field.
 
         Along the first axis, rows or columns increase by 1 px.
@@ -161,9 +164,9 @@ class LineReader:
 
     def _take_part(
         self,
-        rows: NDArray[Any],
-        columns: NDArray[Any],
-        inside: NDArray[Any],
+        rows: RealArray,
+        columns: RealArray,
+        inside: BoolArray,
         line_values: FloatArray,
     ) -> None:
         """Fill in the pixels of each chunk that overlaps a part of the band."""
@@ -183,14 +186,14 @@ class LineReader:
 
 
 def _read_chunk(
-    data: Any, edges: list[NDArray[np.int64]], row: int, column: int
-) -> NDArray[Any]:
+    data: ReadableArray, edges: list[NDArray[np.int64]], row: int, column: int
+) -> RealArray:
     top, bottom = edges[0][row : row + 2].tolist()
     left, right = edges[1][column : column + 2].tolist()
     return read_box(data, Box(top, bottom, left, right))
 
 
-def _edges(data: Any, axis: int) -> NDArray[np.int64]:
+def _edges(data: ReadableArray, axis: int) -> NDArray[np.int64]:
     """Return the chunk borders of one axis."""
     size, chunks = int(data.shape[axis]), getattr(data, "chunks", None)
     step: Any = chunks[axis] if chunks is not None else _BLOCK
@@ -396,7 +399,7 @@ class _Band:
         np.divide(total.sum(axis=1), count, out=mean, where=count > 0)
         return mean
 
-    def _at(self, row: NDArray[Any], column: NDArray[Any]) -> FloatArray:
+    def _at(self, row: RealArray, column: RealArray) -> FloatArray:
         """Return pixel values; NaN outside the band."""
         rows, columns = self.values.shape
         row = row - self.first

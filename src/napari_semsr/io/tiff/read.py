@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Message,
     PixelSize,
     ReadError,
+    RealArray,
     SemsrError,
     escape_invisible,
     one_line,
@@ -210,7 +211,7 @@ def ome_record(root: "Element") -> Record | None:
 # Palettes and inverted scales: conversion of stored numbers to grey values.
 
 
-def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
+def _apply_palette(data: Any, colormap: RealArray) -> Any:
     """Convert the stored indices of a (Y, X) plane by a (3, N) colour table."""
     table = np.asarray(colormap, dtype=np.uint16)
     ramp = np.arange(table.shape[1])
@@ -226,7 +227,7 @@ def _apply_palette(data: Any, colormap: NDArray[Any]) -> Any:
     return data.map_blocks(_look_up, lut, dtype=lut.dtype, **more)
 
 
-def _look_up(block: NDArray[Any], lut: NDArray[Any]) -> NDArray[Any]:
+def _look_up(block: RealArray, lut: NDArray[np.generic]) -> RealArray:
     try:
         return np.asarray(lut[block])
     except IndexError as error:
@@ -269,7 +270,7 @@ _SIGNED_16 = (-32768.0, 1.0)
 
 
 def _grey_line(
-    details: Mapping[str, Any], dtype: np.dtype[Any], warnings: list[str]
+    details: Mapping[str, Any], dtype: np.dtype[np.generic], warnings: list[str]
 ) -> tuple[float, float] | None:
     """Read the linear function from stored to calibrated grey values of ImageJ."""
     kind = details.get("cf", _NO_FUNCTION)
@@ -331,7 +332,7 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
     warnings.append(sentence)
     working = np.result_type(data.dtype, np.float32)
 
-    def mask(block: NDArray[Any]) -> NDArray[Any]:
+    def mask(block: RealArray) -> RealArray:
         with_gaps = block.astype(working)
         with_gaps[_is_no_data(block, value)] = np.nan
         return with_gaps
@@ -339,7 +340,7 @@ def _without_no_data(data: Any, page: "tifffile.TiffPage", warnings: list[str]) 
     return data.map_blocks(mask, dtype=working) if lazy else mask(data)
 
 
-def _is_no_data(data: NDArray[Any], value: float) -> BoolArray:
+def _is_no_data(data: RealArray, value: float) -> BoolArray:
     """Mark pixels with a value rounded to their type, such as -3.4e38."""
     if data.dtype.kind != "f":
         return np.asarray(data == value)
@@ -717,7 +718,7 @@ class _PlaneSource:
             return self.extent
         return (*self.extent, self.shape[self.axes.index("S")])
 
-    def _order_samples(self, samples: NDArray[Any]) -> NDArray[Any]:
+    def _order_samples(self, samples: RealArray) -> RealArray:
         """Move colour samples to the last axis, or select the chosen one."""
         if "S" not in self.axes:
             return samples
@@ -731,7 +732,7 @@ class _PlaneSource:
         page: Any = tif.series[self.series].levels[self.level].pages[self.page]
         return cast("tifffile.TiffPage", page)
 
-    def whole(self) -> NDArray[Any]:
+    def whole(self) -> RealArray:
         """Read the plane into memory, of `out_shape`."""
         if self.offset is not None:
             count = math.prod(self.shape)
@@ -746,7 +747,7 @@ class _PlaneSource:
             plane = np.asarray(page.asarray()).reshape(self.shape)
         return self._order_samples(plane)
 
-    def window(self, rows: slice, columns: slice) -> NDArray[Any]:
+    def window(self, rows: slice, columns: slice) -> RealArray:
         index = tuple(
             {"Y": rows, "X": columns, "S": slice(None)}[letter] for letter in self.axes
         )

@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import Micrograph, PixelSize, WriteError, escape_invisible
+from napari_semsr.core import (
+    Micrograph,
+    PixelSize,
+    RealArray,
+    WriteError,
+    escape_invisible,
+)
 from napari_semsr.io.files import (
     RECORD_KEY,
     Record,
@@ -73,12 +78,14 @@ def _tags(image: Micrograph) -> dict[str, Any]:
     return {"resolution": per_unit, "resolutionunit": 3 if unit == "cm" else 1}
 
 
-def _first_type(dtype: np.dtype[Any], types: tuple[str, ...]) -> np.dtype[Any] | None:
+def _first_type(
+    dtype: np.dtype[np.generic], types: tuple[str, ...]
+) -> np.dtype[np.generic] | None:
     """Return the first type that holds every value of another."""
     return next((np.dtype(t) for t in types if np.can_cast(dtype, t)), None)
 
 
-def _to_ome(data: NDArray[Any], path: Path) -> NDArray[Any]:
+def _to_ome(data: RealArray, path: Path) -> RealArray:
     """Convert grey values to a type of OME; `WriteError` if none holds them."""
     if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
         for value in (data.min(), data.max()):
@@ -91,11 +98,11 @@ def _to_ome(data: NDArray[Any], path: Path) -> NDArray[Any]:
     return data.astype(_ome_type(data.dtype), copy=False)
 
 
-def _ome_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _ome_type(dtype: np.dtype[np.generic]) -> np.dtype[np.generic]:
     return _first_type(dtype, _OME_TYPES) or np.dtype(np.float64)
 
 
-def _to_imagej(data: NDArray[Any], path: Path) -> NDArray[Any]:
+def _to_imagej(data: RealArray, path: Path) -> RealArray:
     """Convert grey values to a type of ImageJ, or float64, that holds them.
 
     Fiji opens float64 through Bio-Formats.
@@ -185,7 +192,7 @@ def write_fei(image: Micrograph, path: Path) -> None:
         )
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     """Format a number without superfluous digits."""
     return f"{value:.12g}" if isinstance(value, float) else str(value)
 
@@ -222,7 +229,7 @@ def _ome_metadata(image: Micrograph, axes: str) -> dict[str, Any]:
     return metadata
 
 
-def _tiles(data: Any, path: Path) -> Iterator[NDArray[Any]]:
+def _tiles(data: Any, path: Path) -> Iterator[RealArray]:
     """Yield full tiles of an image in a type of OME, computed band by band.
 
     Tiles at the edge are padded here: tifffile would apply the predictor of a
@@ -307,7 +314,7 @@ def check_pages(axes: Mapping[str, int], path: Path) -> None:
 def write_pages(
     first: Micrograph,
     axes: Mapping[str, int],
-    pages: Iterable[NDArray[Any]],
+    pages: Iterable[RealArray],
     path: Path,
 ) -> None:
     """Write the planes (Y, X) of a stack as the pages of one ``.ome.tif`` or ``.tif``.

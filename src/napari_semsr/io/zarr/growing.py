@@ -48,7 +48,7 @@ class GrowingMosaic:
 
         Raises a `WriteError` if it cannot be created, or another process has locked it.
         """
-        how: dict[str, Any] = {"chunk": chunk, "overwrite": True}
+        how: dict[str, object] = {"chunk": chunk, "overwrite": True}
         store = store_of(about, place, shape=(chunk, chunk), dtype=np.float32, **how)
         with writing(place):
             level0 = store.group.create_array(
@@ -165,7 +165,7 @@ class GrowingWindow:
         """Number of pixels."""
         return self.shape[0] * self.shape[1]
 
-    def __getitem__(self, index: Any) -> Float32Array:
+    def __getitem__(self, index: object) -> Float32Array:
         index = index if isinstance(index, tuple) else (index, slice(None))
         spans = [item.indices(n) for item, n in zip(index, self.shape, strict=True)]
         part = Box(spans[0][0], spans[0][1], spans[1][0], spans[1][1])

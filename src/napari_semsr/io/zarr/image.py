@@ -9,7 +9,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from napari_semsr.core import (
     DisplaySettings,
@@ -21,6 +21,7 @@ from napari_semsr.core import (
     Micrograph,
     PixelSize,
     ReadError,
+    RealArray,
     SemsrError,
     escape_invisible,
     run,
@@ -570,7 +571,7 @@ class _Blocks:
     array: "zarr.Array[Any]"
     made: tuple[int, ...] | None = None  # None in another process, where it may differ
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _Blocks, (self.path, self.array)
 
     @property
@@ -578,14 +579,14 @@ class _Blocks:
         return self.array.shape
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         return self.array.dtype
 
     @property
     def ndim(self) -> int:
         return self.array.ndim
 
-    def __getitem__(self, index: Any) -> NDArray[Any]:
+    def __getitem__(self, index: Any) -> RealArray:
         with decoding(self.path, "OME-Zarr"):
             try:
                 values = np.asarray(self.array[index])

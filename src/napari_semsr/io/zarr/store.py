@@ -36,6 +36,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
+    RealArray,
     WriteError,
     compute_ahead,
     current_value,
@@ -262,7 +263,7 @@ class OmeZarrStore:
         )
         _describe(self.group, attributes)
 
-    def note(self, key: str, value: Any) -> None:
+    def note(self, key: str, value: object) -> None:
         """Store a JSON value in the attributes, replacing an earlier one."""
         try:
             plain = json.loads(json.dumps(value, allow_nan=False))
@@ -379,7 +380,7 @@ def level_shapes(
     return shapes
 
 
-def halve(block: NDArray[Any]) -> NDArray[Any]:
+def halve(block: RealArray) -> RealArray:
     """Average two by two pixels of any real or boolean type, in the same type.
 
     NaN pixels are left out of the mean; a pixel made of NaN only stays NaN. At odd
@@ -406,7 +407,7 @@ def halve(block: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(mean.astype(block.dtype))
 
 
-def _every_second(block: NDArray[Any]) -> NDArray[Any]:
+def _every_second(block: RealArray) -> RealArray:
     """Take every second pixel: counts and classes have no mean."""
     return block[::2, ::2]
 
@@ -420,7 +421,7 @@ def _build_levels(
     group: "zarr.Group",
     finest: "zarr.Array[Any]",
     unit: IntPair,
-    reduce: Callable[[NDArray[Any]], NDArray[Any]],
+    reduce: Callable[[RealArray], RealArray],
 ) -> Iterator[Progress]:
     """Write levels 1 and up, each from the previous one, unit by unit.
 
@@ -516,12 +517,12 @@ def _models(version: str) -> Any:
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
 
-def _arrange(metadata: dict[str, Any], version: str) -> dict[str, Any]:
+def _arrange(metadata: dict[str, object], version: str) -> dict[str, Any]:
     """Convert OME metadata to attributes of a group: 0.4 has no ``ome`` key."""
     return {"ome": metadata} if version == "0.5" else metadata
 
 
-def _describe(group: "zarr.Group", metadata: dict[str, Any]) -> None:
+def _describe(group: "zarr.Group", metadata: dict[str, object]) -> None:
     group.attrs.update(_arrange(metadata, _version_of(group)))
 
 
@@ -582,7 +583,7 @@ class _Plan:
     """Layout of a store."""
 
     shape: IntPair
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     chunk: IntPair
     per_shard: int
     version: str  # Of OME-Zarr
@@ -745,7 +746,7 @@ def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -
 
 
 def _image_attributes(
-    record: Record, levels: int, dtype: np.dtype[Any], version: str
+    record: Record, levels: int, dtype: np.dtype[np.generic], version: str
 ) -> dict[str, Any]:
     """Return the metadata of an image for a version of OME-Zarr.
 

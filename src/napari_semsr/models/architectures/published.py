@@ -1,7 +1,6 @@
 """Registries of the networks that cards and recipes may name."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +70,7 @@ class Correction(nn.Module):
     rest: Tensor
 
     def __init__(
-        self, network: str = "srcnn", options: dict[str, Any] | None = None
+        self, network: str = "srcnn", options: dict[str, object] | None = None
     ) -> None:
         super().__init__()
         if network not in PUBLISHED:
