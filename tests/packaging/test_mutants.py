@@ -179,6 +179,16 @@ def test_tests_are_those_that_run_the_statement():
     assert tests(b"2) ->") == {"a", "b", "c", "d", "e"}  # runs at the import
 
 
+def test_a_file_runs_whole_where_a_fixture_or_many_of_its_tests_run_a_line():
+    few, many = (
+        {f"{file}::{at}" for at in range(n)} for file, n in (("a", 3), ("b", 21))
+    )
+    assert mutants.test_of("a::0|run") == "a::0"
+    shared = {"c::0", mutants.test_of("c::1|setup")}
+    covered = mutants.Covered(1.0, {PATH: {15: few | many | shared}})
+    assert covered.find_tests(place_of(b"not item"), SOURCE) == few | {"b", "c"}
+
+
 def test_own_tests_run_first():
     tests = ["tests/analysis/test_a.py", "tests/analysis/frc/test_map.py"]
     tests += ["tests/analysis/frc/test_b.py", "tests/analysis/test_frc.py"]
