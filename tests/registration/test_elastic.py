@@ -45,6 +45,9 @@ def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
     assert 0.2 < np.sqrt((off**2).sum(axis=1).mean()) / stated < 5
     assert abs(found.edge_nm) < 0.1 * PIXEL_NM
     assert np.sqrt(np.mean(found.off_nm**2)) < 0.3 * PIXEL_NM
+    # knots beyond the field: a displacement of the whole is one up to its border
+    corners = ORIGIN + np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * 135 * PIXEL_NM
+    assert found.knots.basis(corners).sum(axis=1) == pytest.approx(np.ones(4))
     again = found.refit(found.patches).bending.displacement(places)
     assert np.abs(again - made).max() < 0.01 * PIXEL_NM
     moved = found.patches.only(found.patches.places[:, 0] < np.median(places[:, 0]))

@@ -14,7 +14,13 @@ from napari_semsr.core import (
     WarpedImage,
     run,
 )
-from napari_semsr.registration import RegistrationOptions, RegistrationRefused, register
+from napari_semsr.registration import (
+    RegistrationOptions,
+    RegistrationRefused,
+    register,
+    register_unsized,
+    resize_image,
+)
 from tests.refusals import refused
 from tests.two_views import PIXEL_NM, draw_views
 
@@ -127,6 +133,23 @@ def test_a_bend_is_followed(near):
     by_affine = distances(plain.transform, true, moving, fixed)
     assert np.median(miss) < 0.5 * np.median(by_affine)
     assert not found.transform.bending.folds
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize(("role", "power"), [("moving", 1), ("fixed", -1)])
+def test_the_pixel_size_that_an_image_lacks_is_found(role, power):
+    moving, fixed, truth = draw_views(128, degrees=5.0, seed=4)
+    images = {"moving": moving, "fixed": fixed}
+    images[role] = resize_image(images[role], 1 / 40)  # as if a pixel had about 0.5 nm
+    factor, found = run(register_unsized(**images, unsized_role=role))
+    assert factor == pytest.approx(40 * truth.scale**power, rel=0.006)
+    assert found.transform.scale == pytest.approx(1, abs=0.006)
+    images[role] = resize_image(images[role], factor)
+    pitch = max(*images["moving"].scale, *images["fixed"].scale)
+    corners = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    at, resized = (c.shape * np.array(c.scale) for c in (moving, images["moving"]))
+    there = truth(corners * at) * images["fixed"].scale[0] / fixed.scale[0]
+    assert np.abs(found.transform(corners * resized) - there).max() < pitch
 
 
 def test_a_pattern_that_repeats_is_refused_with_its_rivals():
