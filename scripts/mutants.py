@@ -70,7 +70,7 @@ PACKAGES = ("core", "analysis")
 LIBRARIES = (
     *("dask.array", "distributed", "hypothesis", "matplotlib.figure", "pydantic"),
     *("scipy.ndimage", "scipy.optimize", "scipy.stats"),
-    *("skimage.measure", "skimage.registration", "tifffile", "zarr"),
+    *("skimage.measure", "skimage.registration", "tifffile", "torch", "zarr"),
 )
 MANY = 20  # tests of a file, from which all of it runs; chosen
 PATIENCE = 2  # times what all tests of the unchanged package take
@@ -124,6 +124,7 @@ class Covered:
 
     limit_s: float
     tests: dict[str, dict[int, set[str]]]
+    seconds: dict[str, float]  # of each test and of each file
 
     def find_tests(self, mutant: "Mutant", source: bytes) -> set[str]:
         """Find the tests that run a place, all if it runs at the import.
@@ -349,15 +350,21 @@ def package_of(path: str) -> str:
     return path.removeprefix(f"{SOURCE}/").split("/")[0]
 
 
-def order_tests(path: str, covering: Iterable[str]) -> list[str]:
-    """Put the tests first that bear the name of a source, then those of its folder."""
+def order_tests(
+    path: str, covering: Iterable[str], seconds: dict[str, float]
+) -> list[str]:
+    """Put the tests first that bear the name of a source, then those of its folder.
+
+    Of each, the short ones first.
+    """
     *folders, name = Path(path).relative_to(SOURCE).with_suffix("").parts
 
-    def far(test: str) -> tuple[bool, bool, str]:
+    def far(test: str) -> tuple[bool, bool, float, str]:
         file = Path(test.split("::")[0])
         near = {f"test_{folder}" for folder in folders} | set(folders)
         in_folder = near & {*file.parts[2:-1], file.stem}
-        return file.stem != f"test_{name}", not in_folder, test
+        is_other = file.stem != f"test_{name}"
+        return is_other, not in_folder, seconds.get(test, 0.0), test
 
     return sorted(covering, key=far)
 
@@ -424,7 +431,8 @@ def judge(mutant: Mutant, source: bytes, copy: Path, covered: Covered) -> Result
     target = copy / mutant.path
     target.write_bytes(mutant.applied(source))
     try:
-        return run_tests(order_tests(mutant.path, covering), copy, covered.limit_s)
+        tests = order_tests(mutant.path, covering, covered.seconds)
+        return run_tests(tests, copy, covered.limit_s)
     finally:
         target.write_bytes(source)
 
@@ -454,10 +462,10 @@ def cover(copy: Path, package: str) -> Covered:
     data, settings = copy.parent / "lines", copy.parent / "settings"
     settings.write_text(f"[run]\ndata_file = {data}\n")
     words = [f"--cov={copy / SOURCE / package}", f"--cov-config={settings}"]
-    words += ["--cov-context=test", "--cov-report=", f"tests/{package}"]
-    done = run_tests(words, copy, None)
+    words += ["--cov-context=test", "--cov-report=", "--durations=0"]
+    done = run_tests([*words, f"tests/{package}"], copy, None)
+    log = (copy.parent / "log").read_text(errors="replace")
     if done.outcome != "survived":
-        log = (copy.parent / "log").read_text(errors="replace")
         raise SystemExit(f"{log}\nThe unchanged {package} fails: {done.by}")
     found = coverage.CoverageData(str(data))
     found.read()
@@ -468,8 +476,12 @@ def cover(copy: Path, package: str) -> Covered:
             line: set(map(test_of, contexts))
             for line, contexts in found.contexts_by_lineno(name).items()
         }
+    seconds = Counter[str]()
+    for took, test in re.findall(r"(?m)^([\d.]+)s (?:call|setup) +(\S.*)$", log):
+        for name in (test, test.split("::")[0]):
+            seconds[name] += float(took)
     print(f"tests/{package}: {done.seconds} s unchanged", flush=True)
-    return Covered(PATIENCE * done.seconds, tests)
+    return Covered(PATIENCE * done.seconds, tests, seconds)
 
 
 def begin_log(log: Path, about: dict) -> dict[int, Result]:
