@@ -34,6 +34,9 @@ def test_orientations_have_the_double_angle_of_edges(degrees):
     assert np.abs(field).max() < 1
     np.testing.assert_allclose(orientations(7 - 3 * image, WIDTH), field, atol=1e-3)
     outline, rise = outlines(image, WIDTH)
+    other, falls = outlines(7 - 3 * image, WIDTH)
+    np.testing.assert_allclose(other, outline, atol=1e-3)
+    np.testing.assert_allclose(falls[strong], -rise[strong], atol=1e-3)
     middle = np.abs(outline) > 0.8 * np.abs(outline).max()
     assert np.abs(outline[middle] / np.abs(outline[middle]) - expected).max() < 0.05
     y, x = np.indices(image.shape) - 31.5

@@ -71,6 +71,16 @@ def test_patches_are_held_out_with_those_beside_them():
     assert foretold[corner, 0].mean() > 1.15 * left[corner, 0].mean()
 
 
+def test_all_patches_are_held_out_though_a_quarter_of_the_cells_is_empty():
+    patches = patches_off(gaussian, 1)
+    cells = 6 * (patches.places - SIDE / 2) // (np.ptp(patches.places) + 1)
+    patches = patches.only(cells.sum(axis=1) % 2 == 1)  # as the dark squares of a board
+    found = fit(patches, "affine")
+    foretold = held_out(found, "affine")
+    assert (foretold != found.residuals()).any(axis=1).all()
+    assert (foretold**2).sum() > (found.residuals() ** 2).sum()
+
+
 IMAGE = Micrograph(np.zeros((100, 200), np.float32), parse_pixel_size(10))
 STRAIGHT = Bending((-3000.0, -3000.0), (1000.0, 1000.0), np.zeros((2, 9, 9)))
 

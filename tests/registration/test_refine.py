@@ -92,6 +92,13 @@ def test_patches_of_a_large_field_are_those_of_a_small_one(level, views, monkeyp
     assert np.allclose(whole.strength, parts.strength, rtol=0.05)
 
 
+@pytest.mark.parametrize(
+    ("widths", "rim"), [((), 6), ((2.5,), 9), ((1.0,), 4), ((1.5, 2.5), 9)]
+)
+def test_patches_are_read_with_three_widths_of_the_filter(widths, rim):
+    assert RefinementPlan(48, 5, *widths).rim == rim
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_lines_are_sure_across_themselves_alone(axis, rng):
     place = np.arange(128)
