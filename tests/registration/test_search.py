@@ -65,7 +65,11 @@ def test_the_true_place_is_the_best_by_far_and_its_rivals_are_other_places():
     assert 12 < best.score < 20  # deviations of chance
     assert 1 < scores[-1] <= scores[0] < 5.6
     assert run(search.run([], keep=6)) == []
-    same, *rivals = search.rivals(truth, keep=5)
+    every = search.rivals(truth, keep=60)
+    shifts = np.array([candidate.affine.shift for candidate in every]) / 40
+    apart = np.abs(shifts[:, None] - shifts).max(axis=2)[np.triu_indices(60, 1)]
+    assert apart.min() > 4.5  # whole pixels, and one maximum in 9 px
+    same, *rivals = every[:5]
     assert pixels_off(same).max() < 0.8
     assert all(pixels_off(rival).max() > 4 for rival in rivals)
     shares = [rival.score / same.score for rival in rivals]
