@@ -5,9 +5,10 @@ Run: ``python -m scripts.mutants [--count 100] [--seed 0] [--packages core analy
 found, and as many as were asked for are drawn before anything runs: places evenly,
 without repetition, then one of the changes that the place allows. Each change is made
 alone, in a copy of the checkout, where the quick tests of its package run
-(``tests/core``, ``tests/analysis``) until one fails: those files of them that run a
-line of the change, the module's own first; where that line runs at the import or by no
-test of this process, those that run any line of the module. A change is killed by a
+(``tests/core``, ``tests/analysis``) until one fails: those of them that run a line of
+the change, the module's own first, and whole files where a fixture or many of their
+tests run it; where that line runs at the import or by no test of this process, those
+that run any line of the module. A change is killed by a
 test that fails, an import that fails, or by taking twice the processor time that all
 tests of the unchanged package take while their lines are counted.
 
@@ -69,8 +70,9 @@ PACKAGES = ("core", "analysis")
 LIBRARIES = (
     *("dask.array", "distributed", "hypothesis", "matplotlib.figure", "pydantic"),
     *("scipy.ndimage", "scipy.optimize", "scipy.stats"),
-    *("skimage.measure", "skimage.registration", "tifffile", "zarr"),
+    *("skimage.measure", "skimage.registration", "tifffile", "torch", "zarr"),
 )
+MANY = 20  # tests of a file, from which all of it runs; chosen
 PATIENCE = 2  # times what all tests of the unchanged package take
 MEMORY = 12 * 2**30  # bytes that the tests may address, since a change may ask for all
 
@@ -118,18 +120,27 @@ class Place:
 
 @dataclass(frozen=True)
 class Covered:
-    """Which files of tests run which lines of a package, and how long they may take."""
+    """Which tests run which lines of a package, and how long they may take."""
 
     limit_s: float
     tests: dict[str, dict[int, set[str]]]
+    seconds: dict[str, float]  # of each test and of each file
 
     def find_tests(self, mutant: "Mutant", source: bytes) -> set[str]:
-        """Find the files of tests that run a place, all if it runs at the import."""
+        """Find the tests that run a place, all if it runs at the import.
+
+        A file stands for its tests where a fixture runs the place, or many of them do.
+        """
         known = self.tests.get(mutant.path, {})
         lines = find_lines(mutant, source) or known
         found = set().union(*(known.get(line, ()) for line in lines)) - {""}
         # a line that none runs may run in a process that a test starts
-        return found or set().union(*known.values()) - {""}
+        found = found or set().union(*known.values()) - {""}
+        many = Counter(name.split("::")[0] for name in found)
+        files = {name for name, count in many.items() if count > MANY} | found & set(
+            many
+        )
+        return files | {name for name in found if name.split("::")[0] not in files}
 
 
 @dataclass(frozen=True)
@@ -339,14 +350,21 @@ def package_of(path: str) -> str:
     return path.removeprefix(f"{SOURCE}/").split("/")[0]
 
 
-def order_tests(path: str, covering: Iterable[str]) -> list[str]:
-    """Put the tests first that bear the name of a source, then those of its folder."""
+def order_tests(
+    path: str, covering: Iterable[str], seconds: dict[str, float]
+) -> list[str]:
+    """Put the tests first that bear the name of a source, then those of its folder.
+
+    Of each, the short ones first.
+    """
     *folders, name = Path(path).relative_to(SOURCE).with_suffix("").parts
 
-    def far(test: str) -> tuple[bool, bool, str]:
+    def far(test: str) -> tuple[bool, bool, float, str]:
+        file = Path(test.split("::")[0])
         near = {f"test_{folder}" for folder in folders} | set(folders)
-        in_folder = near & {*Path(test).parts[2:-1], Path(test).stem}
-        return Path(test).stem != f"test_{name}", not in_folder, test
+        in_folder = near & {*file.parts[2:-1], file.stem}
+        is_other = file.stem != f"test_{name}"
+        return is_other, not in_folder, seconds.get(test, 0.0), test
 
     return sorted(covering, key=far)
 
@@ -413,7 +431,8 @@ def judge(mutant: Mutant, source: bytes, copy: Path, covered: Covered) -> Result
     target = copy / mutant.path
     target.write_bytes(mutant.applied(source))
     try:
-        return run_tests(order_tests(mutant.path, covering), copy, covered.limit_s)
+        tests = order_tests(mutant.path, covering, covered.seconds)
+        return run_tests(tests, copy, covered.limit_s)
     finally:
         target.write_bytes(source)
 
@@ -432,15 +451,21 @@ def make_copy(folder: Path) -> Path:
     return copy
 
 
+def test_of(context: str) -> str:
+    """Name the test that ran a line; its file if a shared fixture may have done so."""
+    name, _, phase = context.rpartition("|")
+    return name if phase == "run" else name.split("::")[0]
+
+
 def cover(copy: Path, package: str) -> Covered:
     """Run the tests of the unchanged package, which must pass, and count its lines."""
     data, settings = copy.parent / "lines", copy.parent / "settings"
     settings.write_text(f"[run]\ndata_file = {data}\n")
     words = [f"--cov={copy / SOURCE / package}", f"--cov-config={settings}"]
-    words += ["--cov-context=test", "--cov-report=", f"tests/{package}"]
-    done = run_tests(words, copy, None)
+    words += ["--cov-context=test", "--cov-report=", "--durations=0"]
+    done = run_tests([*words, f"tests/{package}"], copy, None)
+    log = (copy.parent / "log").read_text(errors="replace")
     if done.outcome != "survived":
-        log = (copy.parent / "log").read_text(errors="replace")
         raise SystemExit(f"{log}\nThe unchanged {package} fails: {done.by}")
     found = coverage.CoverageData(str(data))
     found.read()
@@ -448,11 +473,15 @@ def cover(copy: Path, package: str) -> Covered:
     for name in found.measured_files():
         path = Path(name).relative_to(copy).as_posix()
         tests[path] = {
-            line: {context.split("::")[0] for context in contexts}
+            line: set(map(test_of, contexts))
             for line, contexts in found.contexts_by_lineno(name).items()
         }
+    seconds = Counter[str]()
+    for took, test in re.findall(r"(?m)^([\d.]+)s (?:call|setup) +(\S.*)$", log):
+        for name in (test, test.split("::")[0]):
+            seconds[name] += float(took)
     print(f"tests/{package}: {done.seconds} s unchanged", flush=True)
-    return Covered(PATIENCE * done.seconds, tests)
+    return Covered(PATIENCE * done.seconds, tests, seconds)
 
 
 def begin_log(log: Path, about: dict) -> dict[int, Result]:

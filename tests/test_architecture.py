@@ -10,10 +10,9 @@ import pytest
 
 import napari_semsr
 from tests.children import run_python
+from tests.sources import SOURCE, trees
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "src" / "napari_semsr"
-MODULES = sorted(SOURCE.rglob("*.py"))
 FACES = sorted(SOURCE.rglob("__init__.pyi"))
 HEAVY = ("torch", "qtpy", "napari", "magicgui", "superqt", "PyQt6", "matplotlib")
 SLOW = (
@@ -108,8 +107,7 @@ def exported(face: Path) -> set[str]:
 
 
 def test_class_names_are_unique():
-    trees = (ast.parse(path.read_text()) for path in MODULES)
-    nodes = (node for tree in trees for node in tree.body)
+    nodes = (node for tree in trees().values() for node in tree.body)
     names = Counter(node.name for node in nodes if isinstance(node, ast.ClassDef))
     public = {name: count for name, count in names.items() if name[0] != "_"}
     assert [name for name, count in public.items() if count > 1] == []
@@ -154,9 +152,10 @@ def _unbound(call: ast.Call) -> bool:
 def test_signals_of_qt_reach_bound_methods():
     # Python's collector may empty a lambda while Qt still has a signal for it
     found = [
-        f"{path.name}:{node.lineno}"
-        for path in (SOURCE / "widgets").rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        f"{name}:{node.lineno}"
+        for name, tree in trees().items()
+        if name.startswith("widgets/")
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call) and _unbound(node)
     ]
     assert not found

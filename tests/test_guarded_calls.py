@@ -9,12 +9,10 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-SOURCE = ROOT / "src" / "napari_semsr"
+from tests.sources import trees
 
 POSIX_MODULES = {
     *("crypt", "fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog"),
@@ -78,15 +76,6 @@ RUNS_CODE = {
     *("cloudpickle.loads", "yaml.unsafe_load", "yaml.full_load", "torch.hub.load"),
     *("shelve.open", "subprocess.getoutput", "subprocess.getstatusoutput"),
 }
-
-
-@cache
-def trees() -> dict[str, ast.Module]:
-    """Sources by their path within the package."""
-    return {
-        path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text("utf-8"))
-        for path in sorted(SOURCE.rglob("*.py"))
-    }
 
 
 def with_owners(node: ast.AST, owner: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:

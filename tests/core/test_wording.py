@@ -4,11 +4,9 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-import napari_semsr
 from napari_semsr.cli.command import arguments_of, in_flags
 from napari_semsr.core import (
     describe_shift,
@@ -17,8 +15,8 @@ from napari_semsr.core import (
     rename_options,
 )
 from napari_semsr.jobs import ACTIONS, FUNCTIONS, VERBS
+from tests.sources import trees
 
-SOURCE = Path(napari_semsr.__file__).parent
 BELOW = ["analysis", "core", "inference", "io", "models", "pairing", "registration"]
 BELOW += ["restoration", "simulation", "stitching", "training"]
 COMMAND = re.compile(r"(?<![\w-])--[a-z]|(?<![\w.-])semsr [a-z]")
@@ -57,10 +55,10 @@ def sentences(*rooms: str) -> list[str]:
 def _sentences() -> list[tuple[str, str]]:
     """List room and text of each."""
     found = set()
-    for path in SOURCE.rglob("*.py"):
-        room = path.relative_to(SOURCE).parts[0]
+    for name, tree in trees().items():
+        room = name.partition("/")[0]
         if room not in ("cli", "widgets", "demonstration"):
-            for node in _undocumented(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in _undocumented(tree):
                 text = _text(node) or ""
                 if " " in text.strip():
                     found.add((room, text))

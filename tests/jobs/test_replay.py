@@ -4,7 +4,6 @@ import ast
 import shutil
 import tempfile
 import unicodedata
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from napari_semsr.jobs.plan import repeatable_jobs
 from napari_semsr.jobs.stitch import digest_scan
 from tests.refusals import refused
 from tests.remade import KINDS, Place
+from tests.sources import trees
 from tests.widgets.scenes import edges
 
 CPU = {"device": "cpu", "precision": "fp32", "tile": 64}
@@ -386,11 +386,11 @@ def test_cancelled_replay_leaves_nothing(cut, tmp_path):
 
 
 def test_every_job_that_writes_a_history_can_be_run_again_or_is_known_not_to():
-    root = Path(semsr.__file__).parent / "jobs"
     called = {
         node.args[0].value
-        for path in root.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name, tree in trees().items()
+        if name.startswith("jobs/")
+        for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", "") in ("made_by", "derived_from")
         and isinstance(node.args[0], ast.Constant)

@@ -110,7 +110,7 @@ from scripts.mutants import Covered, Mutant, find_places, judge
 path, copy = sys.argv[1], Path(sys.argv[2])
 source = (copy / path).read_bytes()
 lines = {line: {"tests/core/test_count.py"} for line in (3, 4, 5)}
-covered = Covered(3, {path: lines})
+covered = Covered(3, {path: lines}, {})
 for place in find_places(path, source):
     for text in place.choices:
         mutant = Mutant(path, place.start, place.end, place.kind, text)
@@ -166,7 +166,7 @@ def place_of(text, source=SOURCE):
 
 def test_tests_are_those_that_run_the_statement():
     lines = {13: {"", "a"}, 15: {"b"}, 16: {"c"}, 17: {"d"}, 18: {"e"}}
-    covered = mutants.Covered(1.0, {PATH: lines})
+    covered = mutants.Covered(1.0, {PATH: lines}, {})
 
     def tests(text):
         return covered.find_tests(place_of(text), SOURCE)
@@ -179,10 +179,23 @@ def test_tests_are_those_that_run_the_statement():
     assert tests(b"2) ->") == {"a", "b", "c", "d", "e"}  # runs at the import
 
 
-def test_own_tests_run_first():
+def test_a_file_runs_whole_where_a_fixture_or_many_of_its_tests_run_a_line():
+    few, many = (
+        {f"{file}::{at}" for at in range(n)} for file, n in (("a", 3), ("b", 21))
+    )
+    assert mutants.test_of("a::0|run") == "a::0"
+    shared = {"c::0", mutants.test_of("c::1|setup")}
+    covered = mutants.Covered(1.0, {PATH: {15: few | many | shared}}, {})
+    assert covered.find_tests(place_of(b"not item"), SOURCE) == few | {"b", "c"}
+
+
+def test_own_tests_run_first_and_short_ones_before_long_ones():
     tests = ["tests/analysis/test_a.py", "tests/analysis/frc/test_map.py"]
     tests += ["tests/analysis/frc/test_b.py", "tests/analysis/test_frc.py"]
     source = "src/napari_semsr/analysis"
     a, own, *near = (tests[at] for at in (0, 1, 2, 3))
-    assert mutants.order_tests(f"{source}/frc/map.py", tests) == [own, *near, a]
-    assert mutants.order_tests(f"{source}/a.py", tests)[0] == a
+    assert mutants.order_tests(f"{source}/frc/map.py", tests, {}) == [own, *near, a]
+    assert mutants.order_tests(f"{source}/a.py", tests, {a: 9.0})[0] == a
+    long = {near[0]: 2.0, near[1]: 0.5, own: 9.0}
+    ordered = mutants.order_tests(f"{source}/frc/map.py", tests, long)
+    assert ordered == [own, *reversed(near), a]

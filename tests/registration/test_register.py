@@ -14,7 +14,15 @@ from napari_semsr.core import (
     WarpedImage,
     run,
 )
-from napari_semsr.registration import RegistrationOptions, RegistrationRefused, register
+from napari_semsr.registration import (
+    Landmarks,
+    RegistrationOptions,
+    RegistrationRefused,
+    register,
+    register_landmarks,
+    register_unsized,
+    resize_image,
+)
 from tests.refusals import refused
 from tests.two_views import PIXEL_NM, draw_views
 
@@ -127,6 +135,50 @@ def test_a_bend_is_followed(near):
     by_affine = distances(plain.transform, true, moving, fixed)
     assert np.median(miss) < 0.5 * np.median(by_affine)
     assert not found.transform.bending.folds
+
+
+@pytest.mark.broad
+@pytest.mark.parametrize(("role", "power"), [("moving", 1), ("fixed", -1)])
+def test_the_pixel_size_that_an_image_lacks_is_found(role, power):
+    moving, fixed, truth = draw_views(128, degrees=5.0, seed=4)
+    images = {"moving": moving, "fixed": fixed}
+    images[role] = resize_image(images[role], 1 / 40)  # as if a pixel had about 0.5 nm
+    factor, found = run(register_unsized(**images, unsized_role=role))
+    assert factor == pytest.approx(40 * truth.scale**power, rel=0.006)
+    assert found.transform.scale == pytest.approx(1, abs=0.006)
+    images[role] = resize_image(images[role], factor)
+    pitch = max(*images["moving"].scale, *images["fixed"].scale)
+    corners = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    at, resized = (c.shape * np.array(c.scale) for c in (moving, images["moving"]))
+    there = truth(corners * at) * images["fixed"].scale[0] / fixed.scale[0]
+    assert np.abs(found.transform(corners * resized) - there).max() < pitch
+
+
+def test_landmarks_alone_are_evaluated_by_each_other():
+    moving, fixed, truth = draw_views(128, degrees=5.0, seed=4)
+    places = np.array([[300, 400], [2000, 500], [500, 2100], [2100, 2000], [1200, 900]])
+    there = truth(places.astype(float))
+    exact = register_landmarks(moving, fixed, Landmarks(places, there))
+    assert distances(exact.transform, truth, moving, fixed).max() < 1e-6
+    assert exact.error_px < 1e-6
+    assert exact.searched == "landmarks"
+    assert (exact.score, exact.rivals, exact.residuals.side_nm) == (0, (), 0)
+    assert exact.mutual_information_after > 2 * exact.mutual_information_before > 0
+    assert 0.8 < exact.overlap < 1
+    off = there + np.array([[30.0, -20], [-10, 25], [20, 15], [-25, 5], [5, -30]])
+    found = register_landmarks(moving, fixed, Landmarks(places, off), "similarity")
+    assert found.transform.is_similarity
+    assert found.error_nm == pytest.approx(found.error_px * 1.2 * PIXEL_NM)
+    miss = distances(found.transform, truth, moving, fixed)
+    assert 0.3 < np.sqrt(np.mean(miss**2)) / found.error_px < 3
+    assert found.residuals.reliable.all()
+    np.testing.assert_array_equal(found.residuals.places_nm, off)
+    left_out = np.hypot(*found.residuals.off_nm.T)
+    assert (left_out > np.hypot(*(found.transform(places) - off).T)).all()
+    three = register_landmarks(moving, fixed, Landmarks(places[:3], there[:3]))
+    assert np.isnan(three.error_px)
+    with refused(RegistrationRefused, "no-overlap"):
+        register_landmarks(moving, fixed, Landmarks(places, there + 4000))
 
 
 def test_a_pattern_that_repeats_is_refused_with_its_rivals():

@@ -1,10 +1,11 @@
-"""The steps of a search leave no turn and no scale out."""
+"""A search tries every turn and scale, and the true place stands out of its scores."""
 
 import numpy as np
 import pytest
 
-from napari_semsr.core import Affine
-from napari_semsr.registration.register_images import Candidate, Ranges
+from napari_semsr.core import Affine, run
+from napari_semsr.registration.register_images import Candidate, Ranges, Search
+from tests.two_views import draw_views
 
 SIDE = 120
 STEP = 2 / (0.35 * SIDE)  # radians: corners move by two pixels at most
@@ -44,3 +45,33 @@ def test_steps_around_a_place_are_its_neighbours_to_all_sides():
         [Candidate(9.0, place), Candidate(8.0, place)], SIDE
     )
     assert twice == steps
+
+
+def test_the_true_place_is_the_best_by_far_and_its_rivals_are_other_places():
+    moving, fixed, truth = draw_views(128, degrees=5.0, seed=4)
+    search = Search(moving, fixed, pitch_nm=40.0)
+    corners = np.array([[0.0, 0], [0, 2400], [2400, 0], [2400, 2400]])
+
+    def pixels_off(candidate):
+        return np.abs(candidate.affine(corners) - truth(corners)).max(axis=0) / 40
+
+    turns = (-85.0, -40.0, 5.0, 50.0, 95.0)
+    steps = [(turn, 1.03, mirror) for turn in turns for mirror in (False, True)]
+    best, *others = run(search.run(steps, keep=6))
+    assert len(others) == 5
+    assert pixels_off(best).max() < 0.8  # positions are whole pixels here
+    scores = [one.score for one in others]
+    assert scores == sorted(scores, reverse=True)
+    assert 12 < best.score < 20  # deviations of chance
+    assert 1 < scores[-1] <= scores[0] < 5.6
+    assert run(search.run([], keep=6)) == []
+    every = search.rivals(truth, keep=60)
+    shifts = np.array([candidate.affine.shift for candidate in every]) / 40
+    apart = np.abs(shifts[:, None] - shifts).max(axis=2)[np.triu_indices(60, 1)]
+    assert apart.min() > 4.5  # whole pixels, and one maximum in 9 px
+    same, *rivals = every[:5]
+    assert pixels_off(same).max() < 0.8
+    assert all(pixels_off(rival).max() > 4 for rival in rivals)
+    shares = [rival.score / same.score for rival in rivals]
+    assert shares == sorted(shares, reverse=True)
+    assert 0.1 < shares[-1] <= shares[0] < 0.4

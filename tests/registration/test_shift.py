@@ -88,3 +88,5 @@ def test_small_or_unequal_fields_are_refused(field):
         find_shift(field[:60, :100], field[:60, :100], reach=4)
     with refused(ShapeError, "sizes-differ"):
         find_shift(field, field[1:], reach=8)
+    least = field[:64, :64]  # no smaller than four times the search range
+    assert find_shift(least, least, reach=15).shift_px == (0, 0)

@@ -5,9 +5,9 @@ import pytest
 from scipy import ndimage
 
 from napari_semsr.stitching.flat_field import FlatField
-from napari_semsr.stitching.frames import CorrectedFrames
+from napari_semsr.stitching.frames import LOBES, CorrectedFrames
 from napari_semsr.stitching.nominal import overlapping_pairs
-from napari_semsr.stitching.pairwise import resample
+from napari_semsr.stitching.pairwise import Resampled, resample
 from napari_semsr.stitching.refine import refine
 from tests.stitching import scans
 
@@ -30,6 +30,26 @@ def test_resample_moves_smooths_and_differentiates(rng):
         reference = np.gradient(expected, axis=axis)
         scale = np.abs(reference[inner]).max()
         assert np.abs(slope - reference)[inner].max() < 0.1 * scale
+
+
+def test_a_resampled_frame_is_trusted_away_from_its_own_gaps(square_scan):
+    frames = square_scan.acquisition.frames.astype(np.float32)
+    frames[1, 40:60, 30:50] = np.nan
+    flat = np.ones((128, 128), np.float32)
+    field = FlatField(flat, 0.0, flat > 0, "known")
+    prepared = CorrectedFrames(square_scan.acquisition.replace(frames=frames), field)
+    resampled = Resampled(prepared, square_scan.truth, 1.0)
+    near = resampled.margin
+    whole = np.zeros((128, 128), bool)
+    whole[near:-near, near:-near] = True
+    for number in (0, 1, 2):
+        weight, *planes = resampled.frame(number)
+        expected = whole.copy()
+        if number == 1:
+            far = near + LOBES  # where a frame is resampled for the mosaic, too
+            expected[40 - far : 60 + far, 30 - far : 50 + far] = False
+        assert np.array_equal(weight > 0, expected)
+        assert all(np.isfinite(plane).all() for plane in planes)
 
 
 @pytest.mark.parametrize("name", ["square_scan", "round_scan"])

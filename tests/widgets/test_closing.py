@@ -70,7 +70,7 @@ CLOSE = {
 }
 
 
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("way", CLOSE)
 def test_python_ends_quietly_and_closes_no_viewer(way):
     code = f"{ENDING}\n{CLOSE[way]}\nQApplication.processEvents()\nprint('ended')"

@@ -207,9 +207,8 @@ def _flatness(landmarks: Landmarks) -> float:
 
 def _rows(places: FloatArray, model: Model, *, is_mirrored: bool) -> FloatArray:
     """Return rows (2 N, parameters) of the linear model: mapped y, x of each point."""
-    return design_of(places, model, is_mirrored=is_mirrored).reshape(
-        2 * len(places), -1
-    )
+    design = design_of(places, model, is_mirrored=is_mirrored)
+    return design.reshape(-1, design.shape[-1])  # also of no places
 
 
 def _fit(landmarks: Landmarks, model: Model, *, is_mirrored: bool) -> Affine:

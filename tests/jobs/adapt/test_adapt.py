@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -308,12 +309,16 @@ def test_a_run_that_was_closed_resumes_its_training(place, tmp_path):
 
 
 def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
-    place, tmp_path, monkeypatch
+    place, adapted, tmp_path, monkeypatch
 ):
     mosaic, sem = place
+    first, made_in, _ = adapted
     folder = tmp_path / "run"
-    first = adapt(mosaic, [sem], folder)
-    model, enhanced = Path(first.model), Path(first.applied[0].output)
+    shutil.copytree(made_in, folder)
+    model, enhanced = (
+        folder / Path(path).relative_to(made_in)
+        for path in (first.model, first.applied[0].output)
+    )
     weights, pixels = model.read_bytes(), read(enhanced).array()
     again = {"transform": None, "resume": True}
 
@@ -323,12 +328,12 @@ def test_a_kept_model_goes_only_when_a_longer_training_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(job, "require_gain", refuse)
         with refused(AdaptRefused, "no-gain"):
-            adapt(mosaic, [sem], folder, steps=255, **again)
+            adapt(mosaic, [sem], folder, steps=155, **again)
     assert model.read_bytes() == weights
     assert [path.name for path in folder.glob("*.safetensors")] == [model.name]
 
-    longer = adapt(mosaic, [sem], folder, steps=260, **again)
-    assert longer.steps == 260
+    longer = adapt(mosaic, [sem], folder, steps=160, **again)
+    assert longer.steps == 160
     assert Path(longer.model).read_bytes() != weights
     assert (read(enhanced).array() != pixels).any()
 

@@ -3,13 +3,11 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from qtpy.QtCore import QUrl
 from qtpy.QtWidgets import QMainWindow
 
-import napari_semsr
 from napari_semsr.cli.command import build_parser
 from napari_semsr.core import OptionError
 from napari_semsr.core.progress import Progress, warn
@@ -17,6 +15,7 @@ from napari_semsr.io.log import error_log
 from napari_semsr.jobs import VERBS
 from napari_semsr.widgets.base.manual import advice_on, manual_folder, manual_url, slug
 from napari_semsr.widgets.restore import RestorePanel
+from tests.sources import trees
 
 PAGE = (manual_folder() / "troubleshooting.md").read_text("utf-8")
 ENTRIES = re.findall(r"^### +(.+)$", PAGE, re.MULTILINE)
@@ -53,10 +52,7 @@ def _templates(tree: ast.AST) -> Iterator[str]:
 
 def answered() -> set[str | None]:
     """Places that what the package could say leads to."""
-    folder = Path(napari_semsr.__file__).parent
-    files = [path for path in folder.rglob("*.py") if "docs" not in path.parts]
-    trees = (ast.parse(path.read_text("utf-8")) for path in files)
-    return {advice_on(text) for tree in trees for text in _templates(tree)}
+    return {advice_on(text) for tree in trees().values() for text in _templates(tree)}
 
 
 def test_headings_of_the_page_differ():

@@ -140,7 +140,7 @@ def test_blocks_in_view_are_enhanced_as_the_mosaic_grows(
     follower.model.value = "tiny"
     qtbot.mouseClick(follower.button, LEFT)
     source = threading.Thread(
-        target=partial(napari_semsr.simulate, folder, live=1.0, **SCAN)
+        target=partial(napari_semsr.simulate, folder, live=0.4, **SCAN)
     )
     source.start()
     qtbot.waitUntil(lambda: follower.enhanced is not None, timeout=LIMIT_MS)
