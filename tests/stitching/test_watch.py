@@ -36,6 +36,7 @@ def named(scan, change=lambda number, frame: frame, *, unplaced=False):
         live.add(acquisition.names[number], acquisition.nominal_px[number])
         doubts = watch.look_at(number, frame)
         live.place(number)
+        live.retry(2)
         doubts += watch.compare(number) + (watch.find_unplaced() if unplaced else [])
         if doubts:
             found[number] = doubts

@@ -161,7 +161,8 @@ class ScanWatch:
         if solution is None or len(solution.positions_px) <= _FIRST:
             return messages
         side = np.array(placement.prepared.frame_shape)
-        for index in sorted(placement.misfits - self._named_unplaced)[-_LATEST:]:
+        misfits = placement.misfits - placement.pending - self._named_unplaced
+        for index in sorted(misfits)[-_LATEST:]:
             near = [i for i in _near(placement, index) if placement.has_place[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
@@ -171,7 +172,7 @@ class ScanWatch:
             if self._tried.get(index) == near:
                 continue
             self._tried[index] = near
-            if placement.place(index) or not self._is_misfit(index, solution):
+            if not self._is_misfit(index, solution):
                 continue
             self._named_unplaced.add(index)
             sentence = _UNPLACED_TEXT.format(placement.names[index])
