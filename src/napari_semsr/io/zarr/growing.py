@@ -33,13 +33,15 @@ class GrowingMosaic:
     """Grey values (Y, X) in float32, NaN where nothing was written.
 
     Pixels count from the mosaic's own zero, and may be negative. Other threads may read
-    while one writes.
+    while one writes; neither waits for the other, as chunks are replaced whole.
     """
 
     store: OmeZarrStore
     level0: "zarr.Array[Any]"
     chunk: int
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
+    _moves: int = 0  # number of times that the files of the chunks were renamed
+    # held while the store is extended
     _lock: Any = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
@@ -87,20 +89,20 @@ class GrowingMosaic:
         """
         with self._lock:
             self._cover(box)
-            y, x = self.origin
-            rows = slice(box.y0 - y, box.y1 - y)
-            self.level0[rows, box.x0 - x : box.x1 - x] = values
+        self.level0[box.within(self.box).slices] = values
 
     def read(self, box: Box) -> Float32Array:
         """Read a rectangle (Y, X) in the mosaic's pixels; NaN outside the store."""
-        with self._lock:
-            store = self.box
+        while True:
+            with self._lock:
+                store, moves = self.box, self._moves
             result = np.full(box.shape, np.nan, np.float32)
             if box.overlap(store):
                 part = box.intersection(store)
                 values = np.asarray(self.level0[part.within(store).slices])
                 result[part.within(box).slices] = values
-            return result
+            if moves == self._moves:
+                return result
 
     def _cover(self, box: Box) -> None:
         """Add chunks on each side that a rectangle exceeds."""
@@ -118,6 +120,7 @@ class GrowingMosaic:
         )
         self.level0.resize((rows, columns))
         if any(before):
+            self._moves += 1
             self._move(before[0], before[1])
             y, x = self.origin
             self.origin = y - before[0] * self.chunk, x - before[1] * self.chunk
