@@ -35,6 +35,14 @@ def test_pixels_stay_where_they_are_however_it_grows(tmp_path):
     assert moved == [20 * y, 20 * x]
 
 
+def test_chunks_that_are_no_longer_in_memory_are_read_from_the_store(tmp_path):
+    mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", ABOUT, 1024)
+    boxes = [Box.of((8, 8), (-1000 * k, 1000 * (k % 5) + 9)) for k in range(24)]
+    for number, box in enumerate(boxes):
+        mosaic.write(box, np.full((8, 8), number, np.float32))
+    assert [mosaic.read(box).mean() for box in boxes] == list(range(24))
+
+
 def test_a_reader_does_not_wait_for_a_writer(tmp_path, monkeypatch):
     mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", ABOUT, 16)
     box, ones = Box.of((16, 16)), np.ones((16, 16), np.float32)

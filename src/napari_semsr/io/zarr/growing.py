@@ -7,6 +7,7 @@ costs a renaming for each row, and copies no pixels.
 
 import threading
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from napari_semsr.io.zarr.store import OmeZarrStore, peek
 if TYPE_CHECKING:
     import zarr
 
+# Chosen: 256 chunks of 256 px, more than a window shows. A viewer reads them in its
+# main thread, where a read of the store waits several times for other threads.
+_RECENT_BYTES = 64 << 20
 _LIVE = "live"  # note of a store that a followed scan fills
 
 
@@ -41,6 +45,10 @@ class GrowingMosaic:
     chunk: int
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
     _moves: int = 0  # number of times that the files of the chunks were renamed
+    _written: set[IntPair] = field(default_factory=set, repr=False)
+    """Rows and columns of the chunks with pixels, from the mosaic's zero."""
+    # the last chunks that were written
+    _recent: dict[IntPair, Float32Array] = field(default_factory=dict, repr=False)
     # held while the store is extended
     _lock: Any = field(default_factory=threading.RLock, repr=False)
 
@@ -89,20 +97,47 @@ class GrowingMosaic:
         """
         with self._lock:
             self._cover(box)
-        self.level0[box.within(self.box).slices] = values
+        chunks = [
+            Box.of((self.chunk, self.chunk), (row * self.chunk, column * self.chunk))
+            for row, column in self._places(box)
+        ]
+        whole = chunks[0].union(chunks[-1])
+        pixels = self.read(whole)
+        pixels[box.within(whole).slices] = values
+        self.level0[whole.within(self.box).slices] = pixels
+        with self._lock:
+            for place, chunk in zip(self._places(box), chunks, strict=True):
+                self._written.add(place)
+                self._recent.pop(place, None)
+                self._recent[place] = pixels[chunk.within(whole).slices].copy()
+            while len(self._recent) * 4 * self.chunk**2 > _RECENT_BYTES:
+                del self._recent[next(iter(self._recent))]
 
     def read(self, box: Box) -> Float32Array:
         """Read a rectangle (Y, X) in the mosaic's pixels; NaN outside the store."""
         while True:
             with self._lock:
                 store, moves = self.box, self._moves
+                places = [p for p in self._places(box) if p in self._written]
+                recent = [self._recent.get(place) for place in places]
             result = np.full(box.shape, np.nan, np.float32)
-            if box.overlap(store):
-                part = box.intersection(store)
-                values = np.asarray(self.level0[part.within(store).slices])
-                result[part.within(box).slices] = values
+            for (row, column), values in zip(places, recent, strict=True):
+                corner = row * self.chunk, column * self.chunk
+                chunk = Box.of((self.chunk, self.chunk), corner)
+                part = box.intersection(chunk)
+                result[part.within(box).slices] = (
+                    self.level0[part.within(store).slices]
+                    if values is None
+                    else values[part.within(chunk).slices]
+                )
             if moves == self._moves:
                 return result
+
+    def _places(self, box: Box) -> list[IntPair]:
+        """List the rows and columns of the chunks that a rectangle touches."""
+        rows = range(box.y0 // self.chunk, -(-box.y1 // self.chunk))
+        columns = range(box.x0 // self.chunk, -(-box.x1 // self.chunk))
+        return list(product(rows, columns))
 
     def _cover(self, box: Box) -> None:
         """Add chunks on each side that a rectangle exceeds."""
