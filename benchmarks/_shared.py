@@ -19,6 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # some draw as tests do
 NAN = float("nan")
+# brings a scan into a folder as a microscope does: source, target, seconds of a frame
+BRING = """
+import shutil, sys, time
+from pathlib import Path
+source, target, every = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+target.mkdir()
+shutil.copy(source / "positions.csv", target)
+for path in sorted(source.glob("*.tif")):
+    shutil.copy(path, target / "part.tmp")
+    (target / "part.tmp").rename(target / path.name)
+    print(time.time(), flush=True)
+    time.sleep(every)
+"""
 WORDS = {"FILE": Path, "N": int, "X": float, "WORD": str}
 
 

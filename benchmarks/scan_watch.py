@@ -69,6 +69,7 @@ def followed(
         live.add(f"{number}", None if stated is None else stated[number])
         doubts = watch.look_at(number, frames[number])
         live.place(number)
+        live.retry(2)
         doubts += watch.compare(number) + watch.find_unplaced()
         if doubts:
             found[number] = [str(doubt) for doubt in doubts]

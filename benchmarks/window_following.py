@@ -22,22 +22,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from _shared import in_line, on_a_screen, read_options
+from _shared import BRING, in_line, on_a_screen, read_options
 from live import Pulse, settle
 from window_stitching import make_scan
-
-BRING = """
-import shutil, sys, time
-from pathlib import Path
-source, target, every = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-target.mkdir()
-shutil.copy(source / "positions.csv", target)
-for path in sorted(source.glob("*.tif")):
-    shutil.copy(path, target / "part.tmp")
-    (target / "part.tmp").rename(target / path.name)
-    print(time.time(), flush=True)
-    time.sleep(every)
-"""
 
 
 def follow(

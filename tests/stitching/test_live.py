@@ -82,6 +82,25 @@ def test_a_frame_that_is_written_again_is_read_again(square_scan):
     assert rms < 0.1
 
 
+def test_frames_that_wait_are_placed_after_those_near_them(square_scan):
+    # the last row first: it overlaps none of the frames that are placed
+    live = placed_live(square_scan, [0, 1, 2, 3, 8, 7, 6, 5, 4], settle_at=(4,))
+    while live.retry():
+        pass
+    assert live.waiting() == []
+    _, rms = scans.errors(
+        live.positions, square_scan.truth[[0, 1, 2, 3, 8, 7, 6, 5, 4]]
+    )
+    assert rms < 0.1
+
+
+def test_a_solution_takes_some_of_many_frames_that_wait():
+    scan = scans.cut_scan(scans.texture((420, 420)), grid=(6, 6), side=72, seed=5)
+    live = placed_live(scan, range(36), settle_at=(36,))
+    assert len(live.solution.positions_px) == 32
+    assert live.waiting() == []
+
+
 def test_the_mosaic_so_far_shows_the_frames(square_scan):
     live = placed_live(square_scan, range(9), settle_at=(9,))
     corner = np.floor(np.nanmin(live.positions, axis=0)).astype(int)

@@ -44,7 +44,7 @@ _CHUNK_STEP = 16  # px; levels of up to a sixteenth share their borders
 _POLL_S = 0.25  # seconds; chosen: a file unchanged for this time is complete
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _MOVED_PX = 1.0  # px; chosen: larger moves by the final solution are reported
-_RETRY_AFTER = 8  # frames between retries of unplaced ones; chosen
+_RETRIES = 2  # of waiting frames, for each that is taken; chosen: they are caught up
 _MOST_NAMES = 5  # frames named in a message; chosen
 
 
@@ -93,7 +93,6 @@ class LiveScan:
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._settling: Job[None] | None = None
-        self._tried_at = 0  # number of frames at the last retry of unplaced ones
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -148,6 +147,7 @@ class LiveScan:
         assert self.watch is not None  # noqa: S101 - made with the placement
         doubts = self.watch.look_at(index, pixels)
         placement.place(index)
+        placement.retry(_RETRIES)
         doubts += self.watch.compare(index) + self.watch.find_unplaced()
         self.note(doubts)
         return doubts
@@ -196,14 +196,13 @@ class LiveScan:
         placement.mark_fused(index)
 
     def work(self) -> bool:
-        """Do one step of deferred work; return whether there was any."""
+        """Do one step of deferred work; return whether there was any.
+
+        Frames are placed before moved ones are fused again.
+        """
         placement = self.placement
         if placement is None:
             return False
-        frames_changed = placement.changed_frames()
-        if frames_changed:
-            self._fuse(frames_changed[-1])  # the newest first, since users watch it
-            return True
         if self._settling is None and placement.is_due:
             self._settling = placement.settle()
         if self._settling is not None:
@@ -212,12 +211,12 @@ class LiveScan:
             except StopIteration:
                 self._settling = None
             return True
-        if len(self) >= self._tried_at + _RETRY_AFTER:
-            self._tried_at = len(self)
-            for index in placement.waiting()[-_RETRY_AFTER:]:
-                placement.place(index)
+        if placement.retry():
             return True
-        return False
+        frames_changed = placement.changed_frames()
+        if frames_changed:
+            self._fuse(frames_changed[-1])  # the newest first, since users watch it
+        return bool(frames_changed)
 
     def close(self) -> None:
         """Stop pending work; the store is kept."""
@@ -387,6 +386,7 @@ class Follower:
         for doubt in (yield from self._when_possible(take)) or ():
             yield Waiting(0, 0, doubt)
         yield from self._when_possible(partial(self.scan.fuse, frame.name))
+        yield from self._rest()  # one step, also while frames come without a pause
         self._since = time.monotonic()
         yield self._step()
 

@@ -61,7 +61,8 @@ from napari_semsr.stitching.solve import solve_mosaic
 _CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 20
 # Numbers of frames at which the whole scan is solved; chosen: each solution takes as
 # long as the frames since the last one, and after 32 frames flat field and axes no
-# longer change.
+# longer change. Of more frames that wait, the first 32 are solved, so that neither
+# time nor memory of a solution grows with a fast scan.
 _SOLUTION_SIZES = (4, 8, 16, 32)
 _MORE = 1.5  # ratio of frame numbers from a failed solution to the next; chosen
 _REACHES = (0.1, 0.2, 0.4)  # share of a frame, as in the whole solution
@@ -74,6 +75,8 @@ _FUSION_MOVE = 0.1  # px; chosen: not visible, five times the final error
 _HOPS = 4  # pairs from a new frame to those solved with it; chosen: 40 in a grid
 _STILL = 0.002  # px; chosen: a tenth of a step that is applied, at the rim of these
 _RECENT = 24  # frames first compared with one without a stated position; chosen
+# frames without a stated position that are tried again, after so many placed; chosen
+_RETRIES = 8
 _SURE = 6.0  # score of such a match, as in `discovery`
 _LOOK_S = 0.02  # s between two checks of a solution; chosen: a frame hardly waits
 _BATCH = 16  # pairs measured between two steps of a job; chosen
@@ -254,6 +257,8 @@ class LivePlacement:
         self.blank: set[int] = set()  # blank frames, which have no position
         # frames that fitted nowhere when they were last tried
         self.misfits: set[int] = set()
+        # frames to be tried again, as others near them were placed
+        self.pending: set[int] = set()
         self.solution: StitchSolution | None = None
         self._stack = _Stack(read, frame_shape, np.dtype(dtype))
         empty = Acquisition(self._stack, ())
@@ -311,9 +316,11 @@ class LivePlacement:
         self.provisional.discard(index)
         self.blank.discard(index)
         self.misfits.discard(index)
+        self.pending.discard(index)
 
     def place(self, index: int) -> bool:
         """Place a frame among those that overlap it; return whether it succeeded."""
+        self.pending.discard(index)
         if index in self.blank:
             return False
         if self._chance is None:
@@ -331,7 +338,30 @@ class LivePlacement:
         self.positions[index] = corner
         self._refine(index)
         self._optimise(index)
+        self.pending |= self._waiting_near(index)
         return True
+
+    def retry(self, most: int = 1) -> int:
+        """Place frames near those that were placed since they were tried.
+
+        Tries `most` frames at most; returns how many.
+        """
+        for count in range(most):
+            if not self.pending:
+                return count
+            self.place(min(self.pending))
+        return most
+
+    def _waiting_near(self, index: int) -> set[int]:
+        """Find the frames without a place that may overlap one just placed."""
+        side = np.array(self._stack.frame_shape) + self._reach(_REACHES[-1])
+        waiting = np.array(self.waiting(), dtype=int)
+        with np.errstate(invalid="ignore"):
+            away = np.abs(self.positions[waiting] - self.positions[index])
+        near = set(waiting[(away < side).all(axis=1)].tolist())
+        if np.count_nonzero(self.has_place) % _RETRIES == 0:
+            near.update(waiting[np.isnan(away).any(axis=1)][-_RETRIES:].tolist())
+        return near
 
     def neighbours(self, index: int) -> list[int]:
         """List the frames that a frame was compared with."""
@@ -640,10 +670,10 @@ class LivePlacement:
         The solution runs in a thread, as its steps take seconds: frames may be added
         between the steps of this job, which are short.
         """
-        has_position = _are_known(self.stated)
-        has_position[sorted(self.blank)] = False
         in_light = [i for i in range(len(self.names)) if i not in self.blank]
-        frames_to_solve = np.flatnonzero(has_position).tolist()
+        in_light = in_light[: max(_SOLUTION_SIZES[-1], int(self._solve_at))]
+        has_position = _are_known(self.stated)
+        frames_to_solve = [i for i in in_light if has_position[i]]
         has_stated = 2 * len(frames_to_solve) > len(in_light)
         frames_to_solve = frames_to_solve if has_stated else in_light
         frame_count = len(in_light)
@@ -715,15 +745,13 @@ class LivePlacement:
             solution.distortion_centre_px, offsets,
         )  # fmt: skip
         self.solution, self._chance = solution, chance
-        self.misfits.clear()  # the others are tried below, one after another
+        self.misfits.clear()
         self._feather = feather_of(self.prepared)
         self._references, self._links = _References(self.prepared), _Links()
-        others = sorted({*range(len(self.names))} - {*numbers_solved})
-        again = [i for i in others if i not in self.blank]
         self.positions[numbers] = np.where(
             fits[:, None], new_positions + offset, np.nan
         )
-        self.provisional = {*again} & self.provisional
+        self.provisional -= {*numbers_solved}
         for index, position in enumerate(self.positions):
             self._references.put(index, np.nan_to_num(position))
         self._stale = {*range(len(self.names))}  # all may have changed in brightness
@@ -736,12 +764,11 @@ class LivePlacement:
             for item in self._measure(pairs[done_count : done_count + _BATCH]):
                 self._links.put(item)
         self._fit_stage()
-        without_place = [i for i in numbers[~fits].tolist() if i not in self.blank]
-        for done_count, index in enumerate([*again, *without_place]):
-            yield Progress(
-                done_count, len(again) + len(without_place), "Placing the other frames"
-            )
-            self.place(index)
+        solved = {*numbers[fits].tolist()}
+        self.pending = {*range(len(self.names))} - solved - self.blank
+        while self.pending:
+            yield Progress(0, len(self.pending), "Placing the other frames")
+            self.retry()
 
     def waiting(self) -> list[int]:
         """List the frames that are not yet placed by their images."""

@@ -33,12 +33,15 @@ from napari_semsr.stitching.pairwise import overlap_boxes, whole_shift
 from napari_semsr.stitching.solution import StitchSolution
 
 _FIRST = 4  # reference frames of the scan; chosen: as many as in the first solution
-# Share of the light of the first frames, 30 % less or more; chosen a little smaller, as
-# gains err by a few per cent.
-_LIGHT = 0.72
+# Share of the light of the first frames. Measured on three scans whose light falls:
+# until the dark level is known, a share of 0.7 appears as up to 0.79; clean scans have
+# 0.94 to 1.06.
+_LIGHT = 0.78
 _LEAST_CONTRAST = 0.5  # share of the contrast of the first frames; chosen: half is lost
 _CHANGE = 0.12  # logarithm of the contrast; chosen: half of the effect of 150 nm
-_SURE = 4.5  # times the error; chosen, its false alarm rate was not measured separately
+# Times the error, in two frames in a row. Measured: in 34 clean scans with known
+# positions and flat field, no two frames exceed 2.2 times.
+_SURE = 3.0
 _LEAST_NEIGHBOURS = 2  # neighbours; as for reliable positions
 # Share of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of
 # nine scans: none fits so badly, and 258 do if the frame is of another area
@@ -166,7 +169,8 @@ class ScanWatch:
         if solution is None or len(solution.positions_px) <= _FIRST:
             return messages
         side = np.array(placement.prepared.frame_shape)
-        for index in sorted(placement.misfits - self._named_unplaced)[-_LATEST:]:
+        misfits = placement.misfits - placement.pending - self._named_unplaced
+        for index in sorted(misfits)[-_LATEST:]:
             near = [i for i in _near(placement, index) if placement.has_place[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
@@ -176,7 +180,7 @@ class ScanWatch:
             if self._tried.get(index) == near:
                 continue
             self._tried[index] = near
-            if placement.place(index) or not self._is_misfit(index, solution):
+            if not self._is_misfit(index, solution):
                 continue
             self._named_unplaced.add(index)
             sentence = _UNPLACED_TEXT.format(placement.names[index])

@@ -14,7 +14,7 @@ import napari_semsr
 from napari_semsr.core import Box, Micrograph
 from napari_semsr.io import GrowingMosaic
 from napari_semsr.widgets import host
-from napari_semsr.widgets.stitch.follow import GrowingLevels
+from napari_semsr.widgets.stitch.follow import GrowingLayer, GrowingLevels
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.tiny_models import write_tiny_model
@@ -57,6 +57,30 @@ def test_levels_show_what_the_store_holds(tmp_path):
         rows, columns = whole.shape
         whole = whole.reshape(rows // 2, 2, columns // 2, 2).mean(axis=(1, 3))
         np.testing.assert_allclose(level, whole, rtol=1e-5)
+
+
+def test_contrast_follows_the_grey_values_until_the_user_changes_it(
+    make_napari_viewer_proxy, tmp_path
+):
+    viewer = make_napari_viewer_proxy()
+    panel = StitchMosaicPanel(viewer)
+    viewer.window.add_dock_widget(panel, name="Stitch mosaic")
+    about = Micrograph(np.zeros((1, 1), np.float32), None, "m")
+    mosaic = GrowingMosaic.create(tmp_path / "m.ome.zarr", about, 32)
+    growing, rng = GrowingLayer(panel), np.random.default_rng(0)
+
+    def grow(row, level):
+        box = Box.of((64, 64), (64 * row, 0))
+        mosaic.write(box, level * rng.random((64, 64), np.float32))
+        growing.levels.show_block(mosaic, box)
+        assert growing.update()
+        return growing.layer.contrast_limits[1]
+
+    first = grow(0, 100)
+    assert grow(1, 1000) > 3 * first
+    growing.layer.contrast_limits = (0, 50)
+    assert grow(2, 9000) == 50
+    mosaic.store.lock.release()
 
 
 def test_frames_appear_in_one_layer_as_they_come(

@@ -7,6 +7,7 @@ row, without copying pixels.
 
 import threading
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from napari_semsr.io.zarr.store import OmeZarrStore, peek
 if TYPE_CHECKING:
     import zarr
 
+# Chosen: 256 chunks of 256 px, more than a window shows. A viewer reads them in its
+# main thread, where a read of the store waits several times for other threads.
+_RECENT_BYTES = 64 << 20
 _LIVE = "live"  # marks a store that is filled while a scan is followed
 
 
@@ -33,13 +37,19 @@ class GrowingMosaic:
     """Grey values (Y, X) in float32, NaN where nothing was written.
 
     Pixels count from the mosaic's own origin, and may be negative. Other threads may
-    read while one writes.
+    read while one writes; neither waits for the other, as chunks are replaced whole.
     """
 
     store: OmeZarrStore
     level0: "zarr.Array[Any]"
     chunk: int
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
+    _moves: int = 0  # number of times that the files of the chunks were renamed
+    _written: set[IntPair] = field(default_factory=set, repr=False)
+    """Rows and columns of the chunks with pixels, from the mosaic's zero."""
+    # the last chunks that were written
+    _recent: dict[IntPair, Float32Array] = field(default_factory=dict, repr=False)
+    # held while the store is extended
     _lock: Any = field(default_factory=threading.RLock, repr=False)
 
     @classmethod
@@ -87,20 +97,47 @@ class GrowingMosaic:
         """
         with self._lock:
             self._cover(box)
-            y, x = self.origin
-            rows = slice(box.y0 - y, box.y1 - y)
-            self.level0[rows, box.x0 - x : box.x1 - x] = values
+        chunks = [
+            Box.of((self.chunk, self.chunk), (row * self.chunk, column * self.chunk))
+            for row, column in self._places(box)
+        ]
+        whole = chunks[0].union(chunks[-1])
+        pixels = self.read(whole)
+        pixels[box.within(whole).slices] = values
+        self.level0[whole.within(self.box).slices] = pixels
+        with self._lock:
+            for place, chunk in zip(self._places(box), chunks, strict=True):
+                self._written.add(place)
+                self._recent.pop(place, None)
+                self._recent[place] = pixels[chunk.within(whole).slices].copy()
+            while len(self._recent) * 4 * self.chunk**2 > _RECENT_BYTES:
+                del self._recent[next(iter(self._recent))]
 
     def read(self, box: Box) -> Float32Array:
         """Read a rectangle (Y, X) in the mosaic's pixels; NaN outside the store."""
-        with self._lock:
-            store = self.box
+        while True:
+            with self._lock:
+                store, moves = self.box, self._moves
+                places = [p for p in self._places(box) if p in self._written]
+                recent = [self._recent.get(place) for place in places]
             result = np.full(box.shape, np.nan, np.float32)
-            if box.overlap(store):
-                part = box.intersection(store)
-                values = np.asarray(self.level0[part.within(store).slices])
-                result[part.within(box).slices] = values
-            return result
+            for (row, column), values in zip(places, recent, strict=True):
+                corner = row * self.chunk, column * self.chunk
+                chunk = Box.of((self.chunk, self.chunk), corner)
+                part = box.intersection(chunk)
+                result[part.within(box).slices] = (
+                    self.level0[part.within(store).slices]
+                    if values is None
+                    else values[part.within(chunk).slices]
+                )
+            if moves == self._moves:
+                return result
+
+    def _places(self, box: Box) -> list[IntPair]:
+        """List the rows and columns of the chunks that a rectangle touches."""
+        rows = range(box.y0 // self.chunk, -(-box.y1 // self.chunk))
+        columns = range(box.x0 // self.chunk, -(-box.x1 // self.chunk))
+        return list(product(rows, columns))
 
     def _cover(self, box: Box) -> None:
         """Add chunks on each side that a rectangle exceeds."""
@@ -118,6 +155,7 @@ class GrowingMosaic:
         )
         self.level0.resize((rows, columns))
         if any(before):
+            self._moves += 1
             self._move(before[0], before[1])
             y, x = self.origin
             self.origin = y - before[0] * self.chunk, x - before[1] * self.chunk

@@ -62,6 +62,8 @@ if TYPE_CHECKING:
 _EVERY_MS = 100  # between two updates of the layer
 _HALVINGS = 4  # levels in memory; chosen: 16 384 px are shown as 1 024
 _GRID = 2**_HALVINGS
+_MORE = 1.25  # ratio of blocks from one adjustment of the contrast to the next; chosen
+_SAMPLE_PX = 256  # a side whose grey values are measured; chosen: 2 ms
 _LINES = 8  # warnings in view; chosen: more would push the buttons away
 _FOLLOW, _STOP = "Follow this folder", "Stop and finish"
 _TIP = (
@@ -170,7 +172,10 @@ def follow_and_stitch(
 
 
 class GrowingLayer:
-    """A layer that shows a mosaic while it grows; view and contrast are kept."""
+    """A layer that shows a mosaic while it grows; the view is kept.
+
+    Contrast limits follow the grey values until the user changes them.
+    """
 
     def __init__(self, panel: Panel, place: Path | None = None) -> None:
         self.levels = GrowingLevels()
@@ -179,12 +184,13 @@ class GrowingLayer:
         self._changes_shown = 0  # changes that are in the layer
         self._box: Box | None = None
         self._start = np.zeros(2)  # position of the mosaic's origin
+        self._limits = (0.0, 1.0)  # contrast limits that were not the user's choice
+        self._limits_at = 0  # changes when they were measured
 
     def update(self, limits: tuple[float, ...] | None = None) -> bool:
         """Show what was added since the last update; return whether anything was.
 
-        `limits`: contrast limits when the layer is added; by default those of its grey
-        values.
+        `limits`: contrast limits to show; by default those of the grey values.
         """
         levels, viewer = self.levels, self._panel.viewer
         if levels.changes == self._changes_shown:
@@ -201,15 +207,32 @@ class GrowingLayer:
             self.layer.refresh(thumbnail=False, extent=False)
         else:
             self.layer.data = data
-            self.layer.translate = self._start + np.array(box.corner) * self.layer.scale
+            translate = self._start + np.array(box.corner) * self.layer.scale
+            if not np.array_equal(translate, self.layer.translate):
+                self.layer.translate = translate  # which slices all of it again
         self._box = box
+        if self.layer is not None and self._limits == tuple(self.layer.contrast_limits):
+            limits = limits or self._measure_limits(data[1]) or self._limits
+            if limits != self._limits:
+                self.layer.contrast_limits = limits
+            self._limits = tuple(self.layer.contrast_limits)
         return True
 
+    def _measure_limits(self, level: Float32Array) -> tuple[float, ...] | None:
+        """Measure contrast limits, if more was added; None without any contrast."""
+        if self._changes_shown < _MORE * self._limits_at:
+            return None
+        some = level[tuple(slice(None, None, 1 + n // _SAMPLE_PX) for n in level.shape)]
+        some = some[np.isfinite(some)]
+        if not some.size or some.min() == some.max():
+            return None
+        self._limits_at = self._changes_shown
+        return tuple(map(float, np.quantile(some, (0.001, 0.999))))
+
     def _add(self, data: list[Any], box: Box, limits: tuple[float, ...] | None) -> None:
-        """Add the layer once its first pixels have contrast; that contrast is kept."""
-        mosaic = self.levels.mosaic
-        some = data[1][np.isfinite(data[1])]
-        if mosaic is None or not some.size or some.min() == some.max():
+        """Add the layer once its first pixels have contrast."""
+        mosaic, measured_limits = self.levels.mosaic, self._measure_limits(data[1])
+        if mosaic is None or measured_limits is None:
             return
         record, place = mosaic.store.record, mosaic.store.path
         name = place.name.removesuffix(".ome.zarr")
@@ -217,14 +240,13 @@ class GrowingLayer:
             np.zeros((1, 1), np.float32), record.pixel_size_nm, name,
             origin=mosaic.start, spacing_px=record.spacing_px,
         )  # fmt: skip
-        if limits is None:
-            limits = tuple(map(float, np.quantile(some, (0.001, 0.999))))
-        keywords = layer_keywords(about, contrast_limits=limits)
+        keywords = layer_keywords(about, contrast_limits=limits or measured_limits)
         self._start = np.array(keywords["translate"])
         keywords["name"] = free_name(self._panel.viewer, name)
         keywords["translate"] = self._start + np.array(box.corner) * keywords["scale"]
         with self._panel.history.quiet():
             self.layer = self._panel.viewer.add_image(data, multiscale=True, **keywords)
+        self._limits = tuple(self.layer.contrast_limits)
 
     def view(self) -> Box | None:
         """Return the part in view, in pixels of the mosaic; None if out of view."""
