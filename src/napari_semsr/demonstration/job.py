@@ -18,7 +18,6 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     DB,
-    FloatArray,
     Job,
     Micrograph,
     Options,
@@ -42,11 +41,12 @@ from napari_semsr.demonstration.runs import (
     Scan,
     demo_plan,
     elsewhere_options,
+    read_record,
     rms,
     scan_options,
     wiener,
 )
-from napari_semsr.io import read_object, read_transform
+from napari_semsr.io import read_transform
 from napari_semsr.jobs import (
     ADAPTED,
     DEFAULT_MODEL,
@@ -54,20 +54,22 @@ from napari_semsr.jobs import (
     MOSAIC_MODEL,
     REPLACING,
     AdaptRefused,
+    CallRecord,
     Output,
     Result,
+    Results,
     Run,
     SharedArea,
     SimulateOptions,
     Verb,
     check_target_folder,
+    execute,
     held_out_pictures,
     jsonable,
     open_image,
     rewrite,
     share_area,
 )
-from napari_semsr.jobs.plan import CallRecord, Results, execute
 from napari_semsr.reporting import (
     errors_png,
     grey_limits,
@@ -198,22 +200,21 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
     resolutions = yield from _measure_mosaic(scan, paths)
     place = _Place.read(scan, paths)
     rewrite(place.area.sem, paths["place_sem"])
-    elsewhere = _compare_elsewhere(other, paths, place.record["applied"][1])
+    elsewhere = _compare_elsewhere(other, paths, place)
     sem = _compare_sem(paths)
-    enhanced = read_object(paths["sem_enhanced_record"])
     figures = jsonable(
         {
-            "scan": _without_kind(scan.stitched) | _errors_of(scan),
+            "scan": scan.stitched | _errors_of(scan),
             "mosaic": {
                 "halves": _of_pair(resolutions[0]),
                 "truth": _of_pair(resolutions[1]),
             },
-            "adapt": _without_kind(place.record),
+            "adapt": place.record,
             "elsewhere": _elsewhere_figures(elsewhere),
             "electron_image": {
                 "versions": _versions(sem.versions),
                 "two_exposures": _of_pair(sem.exposures),
-                "enhance": _without_kind(enhanced),
+                "enhance": read_record(paths["sem_enhanced_record"]),
             },
             "options": settings.model_dump(mode="json"),
             "versions": software_versions(),
@@ -241,7 +242,7 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         sem=sem,
         restored=_crops(sem.versions, sem.truth),
         paths=paths,
-        enhanced=[Path(one["output"]) for one in place.record["applied"]],
+        enhanced=place.enhanced,
         provenance=making(figures["options"], _digests(place, paths)),
     )
     return DemoResult(
@@ -250,8 +251,8 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         frames=str(paths["scan"]),
         mosaic=str(paths["mosaic"]),
         place_sem=str(paths["place_sem"]),
-        enhanced=place.record["applied"][0]["output"],
-        model=place.record["model"],
+        enhanced=str(place.enhanced[0]),
+        model=str(paths["adapted"] / Path(place.record["model"]).name),
         figures=figures,
     )
 
@@ -311,30 +312,29 @@ class _Place:
 
     record: dict[str, Any]  # of `adapt`
     area: SharedArea
+    enhanced: list[Path]  # the mosaic, and that of the other sample
     planes: dict[str, NDArray[Any]]  # of the held-out part, matched to the SEM image
     curve: list[dict[str, Any]]
 
     @classmethod
     def read(cls, scan: Scan, paths: Mapping[str, Path]) -> Self:
-        """Read the folder of the run."""
+        """Read the folder of the run, which may have been moved."""
         folder = paths["adapted"]
-        record = read_object(folder / "report.json")
+        record = read_record(folder / "report.json")
+        enhanced = [folder / Path(one["output"]).name for one in record["applied"]]
         sem = open_image(scan.folder / VIEW)
         stored = read_transform(folder / "registration-1.json")
         area = share_area(scan.mosaic, sem, stored.transform)
         held_out = area.part(area.held_out)[1]
-        images = (None, record["linear"], paths["mosaic_untouched"])
+        linear = folder / Path(record["linear"]).name
+        images = (None, linear, paths["mosaic_untouched"], enhanced[0])
         planes = {}
-        for name, path in zip(
-            record["evaluated"],
-            (*images, record["applied"][0]["output"]),
-            strict=True,
-        ):
+        for name, path in zip(record["evaluated"], images, strict=True):
             image = scan.mosaic if path is None else open_image(path)
             plane = cut_box(cut_box(image, area.box), area.held_out)
             planes[name] = Compared.of(plane, held_out).image.array()
         state = training.load_place_state(folder / "training.pt")
-        return cls(record, area, planes, state["curve"])
+        return cls(record, area, enhanced, planes, state["curve"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -373,7 +373,7 @@ def _measure_mosaic(
 
 
 def _compare_elsewhere(
-    scan: Scan, paths: Mapping[str, Path], applied: Mapping[str, Any]
+    scan: Scan, paths: Mapping[str, Path], place: _Place
 ) -> _Elsewhere:
     """Compare the results of two models for a mosaic with the sample's SEM image."""
     box, part, truth = scan.truth_below("sem/sem.ome.tif")
@@ -381,7 +381,7 @@ def _compare_elsewhere(
     images = {"mosaic": part}
     for name, path in (
         (MOSAIC_MODEL, paths["elsewhere_untouched"]),
-        (ADAPTED, applied["output"]),
+        (ADAPTED, place.enhanced[1]),
     ):
         images[name] = cut_box(open_image(path), box)
     cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
@@ -389,7 +389,9 @@ def _compare_elsewhere(
         name: Compared.of(image, truth, data_range=range_, cut_off_nm=cut_off)
         for name, image in images.items()
     }
-    return _Elsewhere(scan, versions, truth, applied["unfamiliar_percent"])
+    return _Elsewhere(
+        scan, versions, truth, place.record["applied"][1]["unfamiliar_percent"]
+    )
 
 
 def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
@@ -409,11 +411,6 @@ def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
 # Figures.
 
 
-def _without_kind(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a record."""
-    return {name: value for name, value in record.items() if name != "kind"}
-
-
 def _errors_of(scan: Scan) -> dict[str, Any]:
     """Return how many frames have a place, and the errors of the positions."""
     placement = scan.placement
@@ -421,14 +418,8 @@ def _errors_of(scan: Scan) -> dict[str, Any]:
         "placed": int(placement.placed.sum()),
         "nominal_error_px": rms(placement.nominal_error_px),
         "solved_error_px": rms(placement.solved_error_px),
-        "expected_error_px": rms(_sigma_px(scan)),
+        "expected_error_px": rms(scan.sigma_px),
     }
-
-
-def _sigma_px(scan: Scan) -> FloatArray:
-    """Return the standard deviations (N, 2) of the solved positions."""
-    rows = {row["frame"]: row["sigma_px"] for row in scan.stitched["positions"]}
-    return np.array([rows[name] for name in scan.frames.names], dtype=float)
 
 
 def _elsewhere_figures(run: _Elsewhere) -> dict[str, Any]:
@@ -511,7 +502,7 @@ def _stitching(scan: Scan) -> dict[str, Any]:
         "errors": [
             ("Nominal positions", rms(before), np.nanmax(np.hypot(*before.T))),
             ("Solved positions", rms(after), np.nanmax(np.hypot(*after.T))),
-            ("Solved, as the program expects", rms(_sigma_px(scan)), None),
+            ("Solved, as the program expects", rms(scan.sigma_px), None),
         ],
         "pixel_nm": scan.mosaic.mean_pixel_size_nm or np.nan,
         "cloud": errors_png(before, after),
@@ -574,7 +565,8 @@ def _digests(
     place: _Place, paths: Mapping[str, Path]
 ) -> Iterator[tuple[str, str | None]]:
     """Yield the digests of all images and models."""
-    for path in (paths["sem_enhanced"], place.record["linear"]):
+    linear = paths["adapted"] / Path(place.record["linear"]).name
+    for path in (paths["sem_enhanced"], linear):
         history = open_image(path).provenance
         if history is not None:
             if history.model_name:

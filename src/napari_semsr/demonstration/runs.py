@@ -29,10 +29,13 @@ from napari_semsr.io import open_frames, read_object
 from napari_semsr.jobs import (
     DEFAULT_MODEL,
     MOSAIC_MODEL,
+    RECORD,
+    Call,
+    CallOutput,
+    Plan,
     SimulateOptions,
     open_image,
 )
-from napari_semsr.jobs.plan import RECORD, Call, CallOutput, Plan
 
 FILES = {
     "report": "report.html",
@@ -67,6 +70,13 @@ _TILE_PX = 256  # its tiles; chosen
 _LEAST_PX = 64  # smallest part of a mosaic that is measured; chosen
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the values that a call printed."""
+    record: dict[str, Any] = read_object(path)
+    del record["kind"]
+    return record
+
+
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Positions (y, x) of N frames against the truth; NaN for excluded ones."""
@@ -87,6 +97,7 @@ class Scan:
     frames: Acquisition
     stitched: dict[str, Any]  # the record of the stitching
     solved_px: FloatArray  # (N, 2)
+    sigma_px: FloatArray  # (N, 2), their standard deviations
     mosaic: Micrograph
     placement: Placement
 
@@ -95,16 +106,18 @@ class Scan:
         """Read the files of the calls `role` and `scan`."""
         place = folder / FILES[scan]
         frames = run(open_frames(place, positions=place / "truth" / "positions.csv"))
-        record = read_object(folder / FILES[f"{role}_record"])
-        rows = {row["frame"]: (row["y_px"], row["x_px"]) for row in record["positions"]}
+        record = read_record(folder / FILES[f"{role}_record"])
+        rows = {row["frame"]: row for row in record["positions"]}
         nominal, true = run(open_frames(place)).nominal_corners(), frames.nominal_px
         if nominal is None or true is None or rows.keys() != {*frames.names}:
             msg = f"The true positions do not match the frames in {frames.name}."
             raise ReadError(msg, code="positions-invalid")
-        solved = np.array([rows[name] for name in frames.names], dtype=float)
+        table = [rows[name] for name in frames.names]
+        solved = np.array([(r["y_px"], r["x_px"]) for r in table], dtype=float)
+        sigma = np.array([row["sigma_px"] for row in table], dtype=float)
         mosaic = open_image(folder / FILES[role])
         placement = place_truth(solved, nominal, true)
-        return cls(place, options, frames, record, solved, mosaic, placement)
+        return cls(place, options, frames, record, solved, sigma, mosaic, placement)
 
     def truth_below(self, name: str) -> tuple[Box, Micrograph, Micrograph]:
         """Return a part of the mosaic without gaps, its image, and a true image there.

@@ -172,6 +172,17 @@ from .pairs import (
     PairsMade as PairsMade,
     fitting_options as fitting_options,
 )
+from .plan.call import (
+    Call as Call,
+    CallOutput as CallOutput,
+    Plan as Plan,
+)
+from .plan.execution import (
+    RECORD as RECORD,
+    CallRecord as CallRecord,
+    Results as Results,
+    execute as execute,
+)
 from .preview import (
     PreviewDesk as PreviewDesk,
     preview_job as preview_job,

@@ -42,7 +42,7 @@ _OF_GAP = {
 }
 
 
-_PLOTTED = {"shown": False, "tabled": False}
+_PLOTTED: dict[str, Any] = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True)

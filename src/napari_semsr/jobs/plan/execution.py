@@ -244,7 +244,7 @@ class _ResultsFile(Options):
 
     format: Literal[2] = 2
     calls: dict[str, CallRecord] = Field(default_factory=dict)
-    # of calls that have started and not finished: a digest of all but their options
+    # of calls that write a folder and have not finished: digests of all but the options
     begun: dict[str, str] = Field(default_factory=dict)
     files: dict[str, tuple[list[Cell], str]] = Field(default_factory=dict)
 
@@ -304,7 +304,7 @@ class Results:
         self.ran += 1
         if self.place is None:
             return result
-        del self._file.begun[call.name]
+        self._file.begun.pop(call.name, None)
         states = {"key": self.keys[call.name], "outputs": self._states(call)}
         self._file.calls[call.name] = record = result.model_copy(update=states)
         self._write()
@@ -408,9 +408,11 @@ def execute(
         result_kept = yield from _as_part_of(step, results.find_kept(call))
         if result_kept is None:
             results.heard = []
-            was_begun = yield from results.begin(call)
+            verb, resume = known_verb(call.verb), False
+            if verb.resumes and verb.output is not None and verb.output.ending == "":
+                resume = yield from results.begin(call)  # a store has its own mark
             with within(call):
-                job = _run(call, calls, folder, step, results.heard, resume=was_begun)
+                job = _run(call, calls, folder, step, results.heard, resume=resume)
                 result_kept = yield from job
             result_kept = results.add(call, result_kept)
         results.found[call.name] = result_kept
