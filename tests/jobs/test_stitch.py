@@ -57,6 +57,16 @@ def test_positions_are_those_of_the_truth(made, scan):
     assert found.min() == 0
 
 
+def test_record_has_the_compared_overlaps_and_the_errors_of_positions(made):
+    record = json.loads(json.dumps(made.to_json(), allow_nan=False))
+    pairs, frames = record["pairs"], {row["frame"] for row in record["positions"]}
+    assert sum(pair["used"] for pair in pairs) == record["pairs_used"] > 0
+    assert {pair[end] for pair in pairs for end in ("first", "second")} == frames
+    used = [pair["score"] for pair in pairs if pair["used"]]
+    assert min(used) >= record["score_threshold"]
+    assert all(0 < sd < 1 for row in record["positions"] for sd in row["sigma_px"])
+
+
 def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
     folder = tmp_path / "scan"
     shutil.copytree(scan, folder, ignore=shutil.ignore_patterns("positions.csv"))
