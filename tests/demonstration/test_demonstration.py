@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,8 +13,9 @@ from napari_semsr.cli.command import load_verb
 from napari_semsr.core.errors import SemsrError, WriteError
 from napari_semsr.core.grids import Grid
 from napari_semsr.core.progress import run
-from napari_semsr.demonstration import runs
+from napari_semsr.demonstration import job
 from napari_semsr.demonstration.job import DEMO, DemoOptions, DemoResult, demo_paths
+from napari_semsr.demonstration.runs import demo_plan, scan_options
 from napari_semsr.io.formats import describe, read
 from napari_semsr.jobs import ADAPTED, AdaptRefused
 from napari_semsr.jobs.adapt import job as adapting
@@ -49,7 +49,8 @@ def shown(tmp_path_factory) -> DemoResult:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(adapting, "require_gain", lambda found, name: None)
         small = DemoOptions(frame_px=144)
-        return run(DEMO.job(folder=folder, options=small, fit=two_steps))
+        patch.setattr(adapting, "fit_in_process", two_steps)
+        return run(DEMO.job(folder=folder, options=small))
 
 
 @pytest.mark.broad
@@ -143,32 +144,33 @@ def test_demo_calls_no_agreement_with_sem_a_resolution(shown):
     assert re.findall(r"[\d.]+ nm", said) == re.findall(r"resolves +([\d.]+ nm)", said)
 
 
-def test_demo_trains_longer_where_a_minute_gains_nothing(monkeypatch):
-    calls = []
+def test_demo_trains_longer_only_where_a_training_gains_nothing(tmp_path, monkeypatch):
+    minutes = []
 
-    def adapt(*images, options, overwrite, resume, **how):
-        calls.append((options.minutes, overwrite, resume))
-        if len(calls) < 3:
-            raise AdaptRefused("The trained model gains nothing.", "no-gain")
-        return "adapted"
+    def refuse(plan, folder, results):
+        (adapt,) = (call for call in plan.calls if call.verb == "adapt")
+        minutes.append(adapt.options["minutes"])
+        raise AdaptRefused("No.", "no-gain" if len(minutes) < 3 else "not-registered")
         yield
 
-    scan = SimpleNamespace(stitched=SimpleNamespace(output="m"), folder=Path("scan"))
-    monkeypatch.setattr(runs, "ADAPT", SimpleNamespace(job=adapt))
-    job = runs.run_place(scan, [], Path("adapted"), seed=0, fit=None)
-    assert run(job) == "adapted"
-    assert calls == [(1, True, False), (2, False, True), (4, False, True)]
+    monkeypatch.setattr(job, "execute", refuse)
+    with refused(SemsrError, "not-registered"):
+        run(DEMO.job(folder=tmp_path / "out"))
+    assert minutes == [1, 2, 4]
 
 
-def test_demo_refuses_a_sample_that_cannot_be_registered(monkeypatch):
-    def adapt(*images, **how):
-        raise AdaptRefused("It fits nowhere.", "not-registered")
-        yield
-
-    scan = SimpleNamespace(stitched=SimpleNamespace(output="m"), folder=Path("scan"))
-    monkeypatch.setattr(runs, "ADAPT", SimpleNamespace(job=adapt))
-    with pytest.raises(SemsrError, match=r"fits nowhere\. Take another seed"):
-        run(runs.run_place(scan, [], Path("adapted"), seed=0, fit=None))
+@pytest.mark.broad
+def test_demo_in_its_own_folder_runs_only_what_has_no_result(shown, monkeypatch):
+    folder, seen = Path(shown.report).parent, set()
+    (folder / "sem" / "exposure-2.tif").unlink()
+    (folder / "report.html").unlink()
+    monkeypatch.setattr(adapting, "fit_in_process", None)
+    again = DEMO.job(folder=folder, options=DemoOptions(frame_px=144))
+    steps = {call.name for call in demo_plan(scan_options(frame_px=144, seed=0)).calls}
+    found = run(again, lambda step: seen.add(step.message.partition(": ")[::2]))
+    assert {name for name, work in seen if work and name in steps} == {"sem_second"}
+    assert found.figures == shown.figures
+    assert Path(found.report).is_file()
 
 
 def test_demo_refuses_before_any_work(tmp_path):

@@ -1,5 +1,6 @@
 """Plans: values that JSON holds, carried out once, and read from histories."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ from napari_semsr.core import Cancelled, OptionError, ReadError, code_of, run
 from napari_semsr.io import count_planes, read, write
 from napari_semsr.jobs import verb_of
 from napari_semsr.jobs.plan import (
+    RECORD,
     Call,
     CallOutput,
+    CallRecord,
     File,
     Hole,
     Plan,
@@ -95,6 +98,33 @@ def test_only_what_changed_runs_again(image, tmp_path):
     assert execute_in(tmp_path, Plan(calls=(cut, other))).ran == 1
     write(read(image).replace(data=read(image).array() + 1), image, overwrite=True)
     assert execute_in(tmp_path, Plan(calls=(cut, other))).ran == 2
+
+
+def test_call_that_was_interrupted_is_begun_until_it_has_a_result(image, tmp_path):
+    """Its options may change, which a longer training does; its inputs may not."""
+    cut = steps(File(path=str(image))).calls[0]
+
+    def begin(call):
+        results = Results(tmp_path / "results.json", tmp_path)
+        run(results.find_kept(call))
+        return results, run(results.begin(call))
+
+    assert not begin(cut)[1]
+    results, was_begun = begin(cut.replace(options={"box": [0, 0, 9, 9]}))
+    assert was_begun
+    write(read(image).replace(data=read(image).array() + 1), image, overwrite=True)
+    results, was_begun = begin(cut)
+    assert not was_begun
+    results.add(cut, CallRecord(figures={}, warnings=[]))
+    assert not begin(cut)[1]
+
+
+def test_record_of_a_call_is_a_file(image, tmp_path):
+    cut = steps(File(path=str(image))).calls[0]
+    cut = cut.replace(outputs={**cut.outputs, RECORD: "cut/a.json"})
+    run(execute(Plan(calls=(cut,)), tmp_path))
+    record = json.loads((tmp_path / "cut" / "a.json").read_text("utf-8"))
+    assert (record["kind"], record["shape"]) == ("crop", [34, 41])
 
 
 def test_file_that_changed_is_refused_before_the_call_runs(image, tmp_path):

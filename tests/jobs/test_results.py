@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from napari_semsr.core import figure, figures_of, length_figures
 from napari_semsr.core.options import Options
 from napari_semsr.jobs.images import Result, jsonable
 
@@ -77,3 +78,31 @@ def test_jsonable_of_each_kind(value, expected):
 
 def test_to_json_leaves_out_what_is_not_printed():
     assert Sample(float("nan"), np.zeros(3)).to_json() == {"number": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Disc(Result):
+    """A result with a length in two units, and a text."""
+
+    radius: float
+
+    width_nm, width_px = length_figures(
+        lambda disc, unit: 2 * disc.radius * (5 if unit == "nm" else 1),
+        *("width", "Width"),
+        sd="width_sd_{unit}",
+    )
+    width_sd_nm = figure(lambda disc: 0.5, "Its error", "nm")
+    shown = figure(lambda disc: f"a disc of {disc.radius} px", "Shown as")
+
+
+def test_record_has_declared_properties_and_no_text_for_readers():
+    disc = Disc(3.0)
+    assert disc.to_json() == {
+        "radius": 3.0,
+        "width_nm": 30.0,
+        "width_px": 6.0,
+        "width_sd_nm": 0.5,
+    }
+    width = figures_of(disc)["Width"]
+    assert (width.value, width.unit, width.sd) == (30.0, "nm", 0.5)
+    assert "6" in width.note

@@ -57,6 +57,16 @@ def test_positions_are_those_of_the_truth(made, scan):
     assert found.min() == 0
 
 
+def test_record_has_the_compared_overlaps_and_the_errors_of_positions(made):
+    record = json.loads(json.dumps(made.to_json(), allow_nan=False))
+    pairs, frames = record["pairs"], {row["frame"] for row in record["positions"]}
+    assert sum(pair["used"] for pair in pairs) == record["pairs_used"] > 0
+    assert {pair[end] for pair in pairs for end in ("first", "second")} == frames
+    used = [pair["score"] for pair in pairs if pair["used"]]
+    assert min(used) >= record["score_threshold"]
+    assert all(0 < sd < 1 for row in record["positions"] for sd in row["sigma_px"])
+
+
 def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
     folder = tmp_path / "scan"
     shutil.copytree(scan, folder, ignore=shutil.ignore_patterns("positions.csv"))
@@ -249,7 +259,8 @@ def test_damaged_frame_is_null_and_named(bad_scan, tmp_path):
         positions_out=tmp_path / "solved.csv",
     )
     lost = done.positions[4]
-    assert lost == {"frame": "frame_004.tif", "y_px": None, "x_px": None}
+    assert lost["frame"] == "frame_004.tif"
+    assert not any(lost[name] for name in ("y_px", "x_px", "sigma_px"))
     assert [item.frame for item in done.left_out] == ["frame_004.tif"]
     assert "frame_004.tif" in done.warnings[0]
     assert done.frames == 9

@@ -10,7 +10,6 @@ from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform
 from napari_semsr.jobs.adapt import job as adapting
 from napari_semsr.widgets.layers import micrograph_from_layer
-from napari_semsr.widgets.register import adapt as panels
 from napari_semsr.widgets.register.adapt import AdaptPanel
 from tests.jobs.adapt.test_adapt import light_of, objects, sem_of
 
@@ -57,7 +56,7 @@ def panel(model, hold, add, held_out, tmp_path, monkeypatch):
             while getattr(step, "images", None) and not held_out:
                 yield step
 
-    monkeypatch.setattr(panels, "fit_in_process", fit)
+    monkeypatch.setattr(adapting, "fit_in_process", fit)
     monkeypatch.setattr(adapting, "require_gain", lambda found, name: None)
     return hold(AdaptPanel(model))
 
@@ -90,7 +89,7 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run
 def test_a_cancelled_training_is_resumed(
     panel, model, held_out, run_panel, monkeypatch
 ):
-    states, fit = [], panels.fit_in_process
+    states, fit = [], adapting.fit_in_process
 
     def ends_halfway(*args, state, **how):
         states.append(state)
@@ -98,7 +97,7 @@ def test_a_cancelled_training_is_resumed(
         raise Cancelled  # as when Cancel is pressed
 
     taken(panel, model)
-    monkeypatch.setattr(panels, "fit_in_process", ends_halfway)
+    monkeypatch.setattr(adapting, "fit_in_process", ends_halfway)
     message = run_panel(panel)
     assert "Train resumes the training" in message
     panel.form.set_values(minutes=3.0)  # a longer one is the same training

@@ -26,8 +26,8 @@ reference: those that it does not show are *invented*.
 import math
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
@@ -52,6 +52,7 @@ from napari_semsr.core import (
     ReadError,
     RealArray,
     length_error,
+    length_figures,
     mean_pitch,
     noise_level,
     option,
@@ -359,87 +360,59 @@ class Gap:
         return self.kind != "missed"
 
 
-_MEANS: dict[str, tuple[str, Callable[["Gaps", str], FloatArray]]] = {
-    "mean_diameter": ("Mean diameter", lambda gaps, unit: gaps.diameters(unit)),
-    "mean_width": ("Mean width", lambda gaps, unit: gaps.widths(unit)[0]),
-    "mean_reference_width": (
-        "Mean width, reference",
-        lambda gaps, unit: gaps.widths(unit)[1],
-    ),
-    "mean_width_error": (
-        "Mean width error",
-        lambda gaps, unit: np.abs(gaps.width_errors(unit)),
-    ),
-    "mean_signed_width_error": (
-        "Signed error",
-        lambda gaps, unit: gaps.width_errors(unit),
-    ),
-}
+def _mean(
+    key: str, label: str, get: Callable[["Gaps", str], FloatArray], **more: Any
+) -> tuple[property, property, property, property]:
+    """Return properties: a mean length and its 95 % interval, in nm and in px."""
+
+    def mean(gaps: "Gaps", unit: str) -> float | None:
+        values = get(gaps, unit)
+        return float(values.mean()) if values.size else None
+
+    def interval(gaps: "Gaps", unit: str) -> FloatPair | None:
+        return gaps.interval_of(get(gaps, unit), unit)
+
+    ends = f"{key}_interval"
+    hidden = {"shown": False, "tabled": False}
+    how: dict[str, Any] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
+    nm, px = length_figures(mean, key, label, **how)
+    return nm, px, *length_figures(interval, ends, label, **hidden)
 
 
-def _mean(stem: str, unit: str) -> tuple[property, property]:
-    """Return two properties: a mean length and its 95 % interval."""
-    label, values = _MEANS[stem]
-
-    def mean(self: "Gaps") -> float | None:
-        value = values(self, unit)
-        return float(value.mean()) if value.size else None
-
-    def interval(
-        self: "Gaps",
-    ) -> Annotated[FloatPair | None, record_quantity(label, unit)]:
-        return self.interval_of(values(self, unit), unit)
-
-    length = _length(stem, unit, label, interval=f"{stem}_interval_{unit}")
-    mean.__annotations__["return"] = Annotated[float | None, length]
-    return property(mean), property(interval)
+def _median_diameter(gaps: "Gaps", unit: str) -> float | None:
+    """Return the median diameter of the particles."""
+    diameters = gaps.diameters(unit)
+    return float(np.median(diameters)) if diameters.size else None
 
 
-def _median(unit: str) -> property:
-    """Return the property of the particles' median diameter."""
-    length = _length("median_diameter", unit, "Median diameter")
-
-    def median(self: "Gaps") -> float | None:
-        diameters = self.diameters(unit)
-        return float(np.median(diameters)) if diameters.size else None
-
-    median.__annotations__["return"] = Annotated[float | None, length]
-    return property(median)
-
-
-def _length(stem: str, unit: str, label: str, interval: str = "") -> Quantity:
-    """Declare a field for a length in nm, paired with one in px, or in px only."""
-    also = f"{stem}_px" if unit == "nm" else ""
-    in_table = stem != "mean_reference_width"
-    return Quantity(label, unit, ".3g", also=also, interval=interval, tabled=in_table)
+_NOT_STORED = {"json": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Gaps:
     """Gaps of a field."""
 
-    # Names of mean lengths, without their unit
-    MEANS: ClassVar[tuple[str, ...]] = tuple(_MEANS)
-    # Number of resamplings for all intervals, and their seed
-    RESAMPLES: ClassVar[int] = _RESAMPLES
-    SEED: ClassVar[int] = _SEED
-
     particles: Annotated[int, Quantity("Particles")]
     pairs: Annotated[int, record_quantity("Pairs")]
     # Pairs of neighbours excluded for their unequal peaks
     excluded: Annotated[int, record_quantity("Excluded")]
-    found: tuple[Gap, ...]  # Gaps of the reference or, without one, of the image
+    # Gaps of the reference or, without one, of the image
+    found: tuple[Gap, ...] = field(metadata=_NOT_STORED)
     # Background grey level that was subtracted
     background: Annotated[float, record_quantity("Background", LEVELS)]
     reference_background: Annotated[
         float | None, record_quantity("Background, reference", LEVELS)
     ]
-    sizes: tuple[Particle, ...] = ()
-    invented: tuple[Gap, ...] = ()  # Gaps of the image that the reference does not show
+    sizes: tuple[Particle, ...] = field(default=(), metadata=_NOT_STORED)
+    # Gaps of the image that the reference does not show
+    invented: tuple[Gap, ...] = field(default=(), metadata=_NOT_STORED)
     # Gaps between particles found on the image; None without a reference
-    own: int | None = None
+    own: int | None = field(default=None, metadata=_NOT_STORED)
     # Relative standard deviation of the pixel size, included in all intervals in nm
-    size_error: float = 0.0
+    size_error: float = field(default=0.0, metadata=_NOT_STORED)
+    # For all intervals: number of resamplings and their seed
+    resamples: Annotated[int, record_quantity("Resamplings")] = _RESAMPLES
+    seed: Annotated[int, record_quantity("Their seed")] = _SEED
     # Pairs excluded because their gaps would cross an object
     across: Annotated[int, record_quantity("Across an object")] = 0
     # All bright regions: particles, and regions too small for one
@@ -448,10 +421,15 @@ class Gaps:
     covered: Annotated[float, record_quantity("Covered by particles")] = 0.0
     populated: Annotated[float, record_quantity("Parts with particles")] = 0.0
 
-    mean_diameter_nm, mean_diameter_interval_nm = _mean("mean_diameter", "nm")
-    mean_diameter_px, mean_diameter_interval_px = _mean("mean_diameter", "px")
-    median_diameter_nm = _median("nm")
-    median_diameter_px = _median("px")
+    (
+        mean_diameter_nm,
+        mean_diameter_px,
+        mean_diameter_interval_nm,
+        mean_diameter_interval_px,
+    ) = _mean("mean_diameter", "Mean diameter", lambda gaps, unit: gaps.diameters(unit))
+    median_diameter_nm, median_diameter_px = length_figures(
+        _median_diameter, "median_diameter", "Median diameter", form=".3g"
+    )
 
     @property
     def neighbours(self) -> Annotated[str, Quantity("Neighbours", tabled=False)]:
@@ -474,7 +452,9 @@ class Gaps:
         )
 
     @property
-    def gaps(self) -> Annotated[int, Quantity("Gaps", verdict="told", large=True)]:
+    def gaps(
+        self,
+    ) -> Annotated[int, Quantity("Gaps", form="d", verdict="told", large=True)]:
         """Number of gaps of the reference or, without one, of the image."""
         return len(self.found)
 
@@ -534,21 +514,39 @@ class Gaps:
         """95 % interval of that share (Wilson)."""
         return share_interval(len(self.invented), self.own or 0)
 
-    mean_width_nm, mean_width_interval_nm = _mean("mean_width", "nm")
-    mean_width_px, mean_width_interval_px = _mean("mean_width", "px")
-    mean_reference_width_nm, mean_reference_width_interval_nm = _mean(
-        "mean_reference_width", "nm"
+    mean_width_nm, mean_width_px, mean_width_interval_nm, mean_width_interval_px = (
+        _mean("mean_width", "Mean width", lambda gaps, unit: gaps.widths(unit)[0])
     )
-    mean_reference_width_px, mean_reference_width_interval_px = _mean(
-        "mean_reference_width", "px"
+    (
+        mean_reference_width_nm,
+        mean_reference_width_px,
+        mean_reference_width_interval_nm,
+        mean_reference_width_interval_px,
+    ) = _mean(
+        "mean_reference_width",
+        "Mean width, reference",
+        lambda gaps, unit: gaps.widths(unit)[1],
+        tabled=False,
     )
-    mean_width_error_nm, mean_width_error_interval_nm = _mean("mean_width_error", "nm")
-    mean_width_error_px, mean_width_error_interval_px = _mean("mean_width_error", "px")
-    mean_signed_width_error_nm, mean_signed_width_error_interval_nm = _mean(
-        "mean_signed_width_error", "nm"
+    (
+        mean_width_error_nm,
+        mean_width_error_px,
+        mean_width_error_interval_nm,
+        mean_width_error_interval_px,
+    ) = _mean(
+        "mean_width_error",
+        "Mean width error",
+        lambda gaps, unit: np.abs(gaps.width_errors(unit)),
     )
-    mean_signed_width_error_px, mean_signed_width_error_interval_px = _mean(
-        "mean_signed_width_error", "px"
+    (
+        mean_signed_width_error_nm,
+        mean_signed_width_error_px,
+        mean_signed_width_error_interval_nm,
+        mean_signed_width_error_interval_px,
+    ) = _mean(
+        "mean_signed_width_error",
+        "Signed error",
+        lambda gaps, unit: gaps.width_errors(unit),
     )
 
     def width_errors(self, unit: str) -> FloatArray:

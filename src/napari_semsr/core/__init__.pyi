@@ -171,10 +171,12 @@ from .quantities import (
     format_rounded as format_rounded,
     format_shape as format_shape,
     format_shift as format_shift,
+    length_figures as length_figures,
     lengths as lengths,
     plots_of as plots_of,
     quantities_of as quantities_of,
     record_quantity as record_quantity,
+    recorded_names as recorded_names,
     value_of as value_of,
 )
 from .strays import (

@@ -17,6 +17,7 @@ import numpy as np
 from napari_semsr.core.micrograph import parse_pixel_size
 from napari_semsr.core.types import FloatArray, FloatPair
 
+_FORM = ".4g"  # of a number
 _PLAIN_BELOW = 1e7  # chosen: grey levels of 16 bits and counts without an exponent
 _NONE = "\N{EN DASH}"
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -35,7 +36,7 @@ class Quantity:
 
     label: str
     unit: str = ""
-    form: str = ".4g"  # format of a number
+    form: str = _FORM
     help: str = ""  # explanation for the manual, if the label needs one
     # fields shown with it: the same in another unit (used instead of it if it is
     # None), its standard deviation, its interval
@@ -59,7 +60,7 @@ class Quantity:
 
 
 def record_quantity(
-    label: str, unit: str = "", form: str = ".4g", **more: Any
+    label: str, unit: str = "", form: str = _FORM, **more: Any
 ) -> Quantity:
     """Declare a quantity of a record that is neither a figure nor a column."""
     return Quantity(label, unit, form, shown=False, tabled=False, **more)
@@ -76,13 +77,31 @@ def figure(get: Callable[[Any], Any], *settings: Any, **more: Any) -> property:
     return property(find_figure)
 
 
+def length_figures(
+    get: Callable[[Any, str], Any], key: str, label: str, **more: Any
+) -> tuple[property, property]:
+    """Create the properties of a length in nm and in px, as `figure` does.
+
+    `get` receives the result and the unit; ``{unit}`` in `more` is replaced by it.
+    """
+
+    def create(unit: str, also: str = "") -> property:
+        settings = {
+            name: value.format(unit=unit) if isinstance(value, str) else value
+            for name, value in more.items()
+        }
+        return figure(lambda made: get(made, unit), label, unit, also=also, **settings)
+
+    return create("nm", f"{key}_px"), create("px")
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """A number, or a text, with its unit and format."""
 
     value: float | str | None  # None or NaN if missing
     unit: str = ""
-    form: str = ".4g"  # format of a number
+    form: str = _FORM
     note: str = ""  # text after it, such as its interval
     sd: float | None = None  # its standard deviation or error
     verdict: str = ""  # an assessment of the value
@@ -181,6 +200,19 @@ def value_of(result: Any, name: str) -> Any:
     parts = (getattr(result, one) for one in flat_names)
     values = (value_of(part, name) for part in parts if is_dataclass(part))
     return next((value for value in values if value is not None), None)
+
+
+def recorded_names(kind: type) -> list[str]:
+    """Return the names of quantities that are stored, also those of properties.
+
+    A shown quantity without unit and format is a text, which is not.
+    """
+    return [
+        name
+        for name, (quantity, bare) in quantities_of(kind).items()
+        if bare not in (str, str | None)
+        and (not quantity.shown or quantity.unit or quantity.form != _FORM)
+    ]
 
 
 def figures_of(result: object) -> dict[str, Figure]:

@@ -1,15 +1,21 @@
 """The demonstration as a job, from an empty folder to the report."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.analysis import FrcResult
+from napari_semsr import training
+from napari_semsr.analysis import (
+    FrcResult,
+    find_cut_off,
+    measure_agreement,
+    measure_frc,
+)
 from napari_semsr.core import (
     DB,
     Job,
@@ -17,38 +23,52 @@ from napari_semsr.core import (
     Options,
     Progress,
     Quantity,
+    SemsrError,
     WriteError,
     against_truth,
+    code_of,
+    cut_box,
     figure,
     option,
     software_versions,
+    warn,
 )
 from napari_semsr.demonstration.runs import (
+    FILES,
+    VIEW,
+    WIENER,
     Compared,
-    ElsewhereRun,
-    ScanRun,
-    SemRun,
-    measure_mosaic,
+    Scan,
+    demo_plan,
+    elsewhere_options,
+    read_record,
     rms,
-    run_elsewhere,
-    run_place,
-    run_scan,
-    run_sem,
     scan_options,
+    wiener,
 )
+from napari_semsr.io import read_transform
 from napari_semsr.jobs import (
+    ADAPTED,
+    DEFAULT_MODEL,
     FRC,
+    MOSAIC_MODEL,
     REPLACING,
-    Adapted,
+    AdaptRefused,
+    CallRecord,
     Output,
     Result,
+    Results,
     Run,
-    StitchFolderOptions,
+    SharedArea,
+    SimulateOptions,
     Verb,
-    fit_in_process,
+    check_target_folder,
+    execute,
     held_out_pictures,
     jsonable,
+    open_image,
     rewrite,
+    share_area,
 )
 from napari_semsr.reporting import (
     errors_png,
@@ -63,32 +83,9 @@ from napari_semsr.reporting import (
     write_numbers,
     write_page,
 )
+from napari_semsr.stitching import PairReport, valid_mask
 
-_FILES = {
-    "report": "report.html",
-    "figures": "figures.json",
-    "scan": "scan",
-    "mosaic": "mosaic/mosaic.ome.zarr",
-    "mosaic_truth": "mosaic/truth.ome.tif",
-    "positions": "mosaic/solved-positions.csv",
-    "place_sem": "mosaic/sem.ome.tif",
-    "adapted": "adapted",
-    "elsewhere_scan": "elsewhere/scan",
-    "elsewhere": "elsewhere/other-relief.ome.zarr",
-    "elsewhere_untouched": "elsewhere/ssum-sem.ome.zarr",
-    "elsewhere_sem": "elsewhere/sem.ome.tif",
-    "sem_truth": "sem/truth.tif",
-    "sem_first": "sem/exposure-1.tif",
-    "sem_second": "sem/exposure-2.tif",
-    "sem_enhanced": "sem/enhanced.ome.zarr",
-}
-_STITCHING = StitchFolderOptions(distortion="none")  # the simulated lens has none
-_ELSEWHERE: dict[str, Any] = {
-    "relief_nm": 160.0,  # four times that of the place: light and SEM relate otherwise
-    "frames_grid": (2, 3),
-    "sem_view": False,
-    "sem": True,
-}
+_MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # chosen: more on a slow or busy processor
 
 
 class DemoOptions(Options):
@@ -186,53 +183,38 @@ def _objects(versions: Mapping[str, Any]) -> str:
 
 
 def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
-    """Run all steps, from frames to an adapted model, and restore an SEM image."""
+    """Run the steps that have no result yet, and write the page."""
     start = time.monotonic()
     settings = run.options
     yield Progress(0, 0, "checking")
-    paths = _prepare_folder(run.place)
+    paths = _prepare_folder(run)
     options = scan_options(frame_px=settings.frame_px, seed=settings.seed)
-    scan = yield from run_scan(
-        paths["scan"],
-        paths["mosaic"],
-        options,
-        options=_STITCHING.replace(halves=True),
-        positions_out=paths["positions"],
-    )
-    resolutions = yield from measure_mosaic(scan, paths["mosaic_truth"])
-    other = yield from run_scan(
-        paths["elsewhere_scan"],
-        paths["elsewhere"],
-        options.replace(**_ELSEWHERE),
-        options=_STITCHING,
-    )
-    place = yield from run_place(
-        scan,
-        [paths["elsewhere"]],
-        paths["adapted"],
-        seed=settings.seed,
-        # in a separate process: torch's compiler must not run in that of a window
-        fit=run.named.get("fit", fit_in_process),
-    )
-    rewrite(place.areas[0].sem, paths["place_sem"])
-    elsewhere = yield from run_elsewhere(
-        other, place.applied[1], paths["elsewhere_untouched"], paths["elsewhere_sem"]
-    )
-    sem = yield from run_sem(paths, seed=settings.seed)
+    adapted = (yield from _run_steps(run.place, paths["results"], options))["adapted"]
+    for sentence, code in zip(adapted.warnings, adapted.codes, strict=True):
+        warn(sentence, code)
     yield Progress(0, 0, "writing the report")
+    scan = Scan.read(run.place, "mosaic", "scan", options)
+    other = Scan.read(
+        run.place, "elsewhere", "elsewhere_scan", elsewhere_options(options)
+    )
+    resolutions = yield from _measure_mosaic(scan, paths)
+    place = _Place.read(scan, paths)
+    rewrite(place.area.sem, paths["place_sem"])
+    elsewhere = _compare_elsewhere(other, paths, place)
+    sem = _compare_sem(paths)
     figures = jsonable(
         {
-            "scan": _scan_figures(scan),
+            "scan": scan.stitched | _errors_of(scan),
             "mosaic": {
                 "halves": _of_pair(resolutions[0]),
                 "truth": _of_pair(resolutions[1]),
             },
-            "adapt": place.to_json(),
+            "adapt": place.record,
             "elsewhere": _elsewhere_figures(elsewhere),
             "electron_image": {
                 "versions": _versions(sem.versions),
                 "two_exposures": _of_pair(sem.exposures),
-                "enhance": sem.made.to_json(),
+                "enhance": read_record(paths["sem_enhanced_record"]),
             },
             "options": settings.model_dump(mode="json"),
             "versions": software_versions(),
@@ -243,19 +225,25 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         paths["report"],
         Path(__file__).with_name("report.html"),
         **_stitching(scan),
-        **held_out_pictures(place),
+        **held_out_pictures(
+            place.area,
+            place.planes,
+            place.curve,
+            place.record["held_out"]["linear_gain_db"],
+        ),
         scan=scan,
         resolved=resolutions,
         correlations=_correlations(resolutions, scan.mosaic.mean_pixel_size_nm),
-        place=place,
-        aligned=_show_alignment(place),
+        place=place.record,
+        area=place.area,
+        aligned=_show_alignment(place.area),
         elsewhere=elsewhere,
         others=_crops(elsewhere.versions, elsewhere.truth),
         sem=sem,
         restored=_crops(sem.versions, sem.truth),
         paths=paths,
-        enhanced=[Path(one.output) for one in place.applied],
-        provenance=making(figures["options"], _digests(place, sem)),
+        enhanced=place.enhanced,
+        provenance=making(figures["options"], _digests(place, paths)),
     )
     return DemoResult(
         report=str(paths["report"]),
@@ -263,21 +251,40 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
         frames=str(paths["scan"]),
         mosaic=str(paths["mosaic"]),
         place_sem=str(paths["place_sem"]),
-        enhanced=place.applied[0].output,
-        model=place.model,
+        enhanced=str(place.enhanced[0]),
+        model=str(paths["adapted"] / Path(place.record["model"]).name),
         figures=figures,
     )
 
 
+def _run_steps(
+    folder: Path, state: Path, options: SimulateOptions
+) -> Job[dict[str, CallRecord]]:
+    """Run all steps, with a longer training if a short one gains nothing."""
+    for minutes in _MINUTES:
+        plan, results = demo_plan(options, minutes), Results(state, folder)
+        try:
+            return (yield from execute(plan, folder, results))
+        except AdaptRefused as refused:
+            if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
+                msg = f"This sample cannot be trained on: {refused} Take another seed."
+                raise SemsrError(msg, code=code_of(refused)) from refused
+    raise AssertionError
+
+
 def demo_paths(folder: Path) -> dict[str, Path]:
     """Return the paths that the demonstration writes, by role."""
-    return {role: folder / name for role, name in _FILES.items()}
+    return {role: folder / name for role, name in FILES.items()}
 
 
-def _prepare_folder(folder: Path) -> dict[str, Path]:
+def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
     """Refuse a folder that cannot be written, before any computation."""
-    paths = demo_paths(folder)
-    for role in ("report", "figures", "positions"):
+    paths = demo_paths(run.place)
+    if run.existing.overwrite:
+        paths["results"].unlink(missing_ok=True)
+    elif not paths["results"].is_file():
+        check_target_folder(run.place)
+    for role in ("report", "figures", "results", "positions"):
         if paths[role].is_dir():
             msg = (
                 f"{paths[role]} is a folder, but a file must be written there: move it."
@@ -285,7 +292,7 @@ def _prepare_folder(folder: Path) -> dict[str, Path]:
             raise WriteError(msg, code="output-is-folder")
     try:
         for place in sorted({path.parent for path in paths.values()}):
-            place.mkdir(exist_ok=True)
+            place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         msg = f"{error.filename} cannot be made a folder ({reason}): choose another."
@@ -296,22 +303,126 @@ def _prepare_folder(folder: Path) -> dict[str, Path]:
     return paths
 
 
+# Measures of the files.
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The area that the model was trained on, and its evaluation."""
+
+    record: dict[str, Any]  # of `adapt`
+    area: SharedArea
+    enhanced: list[Path]  # the mosaic, and that of the other sample
+    planes: dict[str, NDArray[Any]]  # of the held-out part, matched to the SEM image
+    curve: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, scan: Scan, paths: Mapping[str, Path]) -> Self:
+        """Read the folder of the run, which may have been moved."""
+        folder = paths["adapted"]
+        record = read_record(folder / "report.json")
+        enhanced = [folder / Path(one["output"]).name for one in record["applied"]]
+        sem = open_image(scan.folder / VIEW)
+        stored = read_transform(folder / "registration-1.json")
+        area = share_area(scan.mosaic, sem, stored.transform)
+        held_out = area.part(area.held_out)[1]
+        linear = folder / Path(record["linear"]).name
+        images = (None, linear, paths["mosaic_untouched"], enhanced[0])
+        planes = {}
+        for name, path in zip(record["evaluated"], images, strict=True):
+            image = scan.mosaic if path is None else open_image(path)
+            plane = cut_box(cut_box(image, area.box), area.held_out)
+            planes[name] = Compared.of(plane, held_out).image.array()
+        state = training.load_place_state(folder / "training.pt")
+        return cls(record, area, enhanced, planes, state["curve"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Elsewhere:
+    """A sample unlike the training place: its mosaic and the results of models."""
+
+    scan: Scan
+    versions: dict[str, Compared]  # the mosaic, and the results of models
+    truth: Micrograph  # its SEM image, on the mosaic's pixels
+    unfamiliar_percent: float | None
+
+    def gains(self) -> dict[str, tuple[float | None, float | None]]:
+        """Return each gain over the mosaic below the optical cut-off, in dB."""
+        first = next(iter(self.versions.values()))
+        return {name: one.gain_over(first) for name, one in self.versions.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sem:
+    """An SEM image as taken and as restored, compared with the truth."""
+
+    versions: dict[str, Compared]
+    truth: Micrograph
+    exposures: FrcResult  # of two exposures
+
+
+def _measure_mosaic(
+    scan: Scan, paths: Mapping[str, Path]
+) -> Job[tuple[FrcResult, FrcResult]]:
+    """Correlate the halves of a mosaic, and the mosaic with the simulated sample."""
+    resolution = yield from FRC.job(paths["mosaic"])
+    _, part, truth = scan.truth_below("truth/object.ome.tif")
+    truth = truth.replace(data=truth.array() * np.float32(scan.options.full_scale))
+    rewrite(truth, paths["mosaic_truth"])
+    return resolution.result, measure_agreement(part, truth)
+
+
+def _compare_elsewhere(
+    scan: Scan, paths: Mapping[str, Path], place: _Place
+) -> _Elsewhere:
+    """Compare the results of two models for a mosaic with the sample's SEM image."""
+    box, part, truth = scan.truth_below("sem/sem.ome.tif")
+    rewrite(truth, paths["elsewhere_sem"])
+    images = {"mosaic": part}
+    for name, path in (
+        (MOSAIC_MODEL, paths["elsewhere_untouched"]),
+        (ADAPTED, place.enhanced[1]),
+    ):
+        images[name] = cut_box(open_image(path), box)
+    cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
+    versions = {
+        name: Compared.of(image, truth, data_range=range_, cut_off_nm=cut_off)
+        for name, image in images.items()
+    }
+    return _Elsewhere(
+        scan, versions, truth, place.record["applied"][1]["unfamiliar_percent"]
+    )
+
+
+def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
+    """Compare an exposure, and images restored from it, with their specimen."""
+    specimen, first, second, enhanced = (
+        open_image(paths[f"sem_{name}"])
+        for name in ("truth", "first", "second", "enhanced")
+    )
+    images = {"as taken": first, WIENER: wiener(first), DEFAULT_MODEL: enhanced}
+    versions = {
+        name: Compared.of(image, specimen, data_range=255.0)
+        for name, image in images.items()
+    }
+    return _Sem(versions, specimen, measure_frc(first, second))
+
+
 # Figures.
 
 
-def _scan_figures(scan: ScanRun) -> dict[str, Any]:
-    """Return figures of the stitching: frames, overlaps, errors of positions."""
+def _errors_of(scan: Scan) -> dict[str, Any]:
+    """Return how many frames have a place, and the errors of the positions."""
     placement = scan.placement
     return {
-        **scan.stitched.to_json(),
         "placed": int(placement.placed.sum()),
         "nominal_error_px": rms(placement.nominal_error_px),
         "solved_error_px": rms(placement.solved_error_px),
-        "expected_error_px": rms(scan.stitched.solution.sigma_px),
+        "expected_error_px": rms(scan.sigma_px),
     }
 
 
-def _elsewhere_figures(run: ElsewhereRun) -> dict[str, Any]:
+def _elsewhere_figures(run: _Elsewhere) -> dict[str, Any]:
     """Return figures of the sample that is unlike the training place."""
     versions = _versions(run.versions)
     for name, (gain, error) in run.gains().items():
@@ -348,31 +459,31 @@ _JOINT_PX = 120  # side of an overlap's image; chosen
 _CROP_PX = 160  # side of a detail; chosen
 
 
-def _stitching(scan: ScanRun) -> dict[str, Any]:
+def _stitching(scan: Scan) -> dict[str, Any]:
     """Draw frames, their positions, and the confidence in these."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
-    solution, placement = scan.stitched.solution, scan.placement
+    solved, placement = scan.solved_px, scan.placement
     sample = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
     raw = {frames.names[i]: frames.read(int(i)) for i in sample}
     look: Any = {"limits": grey_limits(np.stack([*raw.values()])), "width_px": 320}
 
     nominal = np.where(placement.placed[:, None], placement.nominal_px, np.nan)
-    in_light, shape = solution.flat.valid, mosaic.shape
+    flat = open_image(scan.folder / "truth" / "flat.ome.tif").array()
+    in_light, shape = valid_mask(flat), mosaic.shape
     images = {
         "Raw, nominal positions": lay_frames(frames, nominal, in_light, shape),
-        "Raw, solved positions": lay_frames(
-            frames, solution.positions_px, in_light, shape
-        ),
+        "Raw, solved positions": lay_frames(frames, solved, in_light, shape),
         "Mosaic": mosaic,
     }
-    centres = solution.positions_px + (np.array(scan.stitched.frame_shape) - 1) / 2
-    worst = _worst_joint(scan, centres)
-    joints = [
-        p for p in solution.pairs if solution.has_place[[p.first, p.second]].all()
+    centres = solved + (np.array(frames.frame_shape) - 1) / 2
+    number = {name: index for index, name in enumerate(frames.names)}
+    pairs = [
+        PairReport(**row | {end: number[row[end]] for end in ("first", "second")})
+        for row in scan.stitched["pairs"]
     ]
-    pairs_in_use = sorted(
-        (p for p in solution.pairs if p.used), key=lambda p: p.quality
-    )
+    joints = [p for p in pairs if placement.placed[[p.first, p.second]].all()]
+    pairs_in_use = sorted((p for p in pairs if p.used), key=lambda p: p.quality)
+    worst = _worst_joint(scan, pairs_in_use, centres)
     before, after = placement.nominal_error_px, placement.solved_error_px
 
     def draw_part(box: Any) -> list[tuple[str, bytes]]:
@@ -391,7 +502,7 @@ def _stitching(scan: ScanRun) -> dict[str, Any]:
         "errors": [
             ("Nominal positions", rms(before), np.nanmax(np.hypot(*before.T))),
             ("Solved positions", rms(after), np.nanmax(np.hypot(*after.T))),
-            ("Solved, as the program expects", rms(solution.sigma_px), None),
+            ("Solved, as the program expects", rms(scan.sigma_px), None),
         ],
         "pixel_nm": scan.mosaic.mean_pixel_size_nm or np.nan,
         "cloud": errors_png(before, after),
@@ -400,12 +511,12 @@ def _stitching(scan: ScanRun) -> dict[str, Any]:
     }
 
 
-def _worst_joint(scan: ScanRun, centres: NDArray[Any]) -> tuple[slice, slice]:
+def _worst_joint(
+    scan: Scan, pairs: Sequence[PairReport], centres: NDArray[Any]
+) -> tuple[slice, slice]:
     """Return rows and columns around the overlap with the largest nominal error."""
-    solution = scan.stitched.solution
-    error = scan.placement.nominal_px - solution.positions_px
-    pairs_in_use = [(p.first, p.second) for p in solution.pairs if p.used] or [(0, 0)]
-    first, second = np.array(pairs_in_use).T
+    error = scan.placement.nominal_px - scan.solved_px
+    first, second = np.array([(p.first, p.second) for p in pairs] or [(0, 0)]).T
     worst = int(np.nanargmax(np.hypot(*(error[second] - error[first]).T)))
     middle = (centres[first[worst]] + centres[second[worst]]) / 2
     return _window(middle, scan.mosaic.shape, _JOINT_PX)
@@ -440,9 +551,8 @@ def _correlations(
     return plot_png(FRC.curves[0].combine(over, has_size=pixel_nm is not None))
 
 
-def _show_alignment(place: Adapted) -> bytes:
+def _show_alignment(area: SharedArea) -> bytes:
     """Draw the overlay of light and SEM, and both parts."""
-    area = place.areas[0]
     return overlay_png(
         area.light.array(),
         area.sem.array(),
@@ -451,12 +561,17 @@ def _show_alignment(place: Adapted) -> bytes:
     )
 
 
-def _digests(place: Adapted, sem: SemRun) -> list[tuple[str, str | None]]:
-    """Return the digests of all images and models."""
-    history = sem.made.provenance
-    items = (*place.provenance.inputs, *history.inputs)
-    model = f"the model {history.model_name}", history.model_digest
-    return [model, *((item.name, item.digest) for item in items)]
+def _digests(
+    place: _Place, paths: Mapping[str, Path]
+) -> Iterator[tuple[str, str | None]]:
+    """Yield the digests of all images and models."""
+    linear = paths["adapted"] / Path(place.record["linear"]).name
+    for path in (paths["sem_enhanced"], linear):
+        history = open_image(path).provenance
+        if history is not None:
+            if history.model_name:
+                yield f"the model {history.model_name}", history.model_digest
+            yield from ((item.name, item.digest) for item in history.inputs)
 
 
 def _window(
@@ -484,6 +599,7 @@ DEMO = Verb(
         metavar="OUT_DIR",
         default="demo-output",
         ending="",
+        grows=True,
     ),
     reads=False,
 )

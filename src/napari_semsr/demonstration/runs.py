@@ -1,72 +1,80 @@
-"""Runs of the demonstration: a scan, its SEM image, another sample, an SEM image.
+"""The steps of the demonstration as a plan, and measures of their results.
 
 Frames are stitched to a mosaic. A model is trained on the part that has an SEM image,
-and enhances that mosaic, and that of a sample for which it is not suitable.
+and enhances that mosaic, and that of a sample for which it is not suitable. A simulated
+SEM image is enhanced by another model.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from napari_semsr import inference
-from napari_semsr.analysis import (
-    FrcResult,
-    Metrics,
-    find_cut_off,
-    light_gain,
-    measure_agreement,
-    measure_frc,
-    measure_metrics,
-)
+from napari_semsr.analysis import Metrics, light_gain, measure_metrics
 from napari_semsr.core import (
     Acquisition,
     Box,
     FloatArray,
-    Job,
     Micrograph,
-    Progress,
     ReadError,
-    SemsrError,
     ShapeError,
-    code_of,
     cut_box,
     gap_free_box as largest_gap_free_box,
     run,
 )
-from napari_semsr.io import open_frames
+from napari_semsr.io import open_frames, read_object
 from napari_semsr.jobs import (
-    ADAPT,
-    ADAPTED,
     DEFAULT_MODEL,
-    ENHANCE,
-    FRC,
     MOSAIC_MODEL,
-    SIMULATE,
-    STITCH,
-    Adapted,
-    AdaptOptions,
-    AdaptRefused,
-    AppliedImage,
-    EnhancedFile,
+    RECORD,
+    Call,
+    CallOutput,
+    Plan,
     SimulateOptions,
-    StitchedFile,
-    draw_specimen,
-    expose,
     open_image,
-    rewrite,
 )
 
+FILES = {
+    "report": "report.html",
+    "figures": "figures.json",
+    "results": "results.json",
+    "scan": "scan",
+    "mosaic": "mosaic/mosaic.ome.zarr",
+    "mosaic_record": "mosaic/mosaic.json",
+    "mosaic_untouched": "mosaic/ssum-sem.ome.zarr",
+    "mosaic_truth": "mosaic/truth.ome.tif",
+    "positions": "mosaic/solved-positions.csv",
+    "place_sem": "mosaic/sem.ome.tif",
+    "adapted": "adapted",
+    "elsewhere_scan": "elsewhere/scan",
+    "elsewhere": "elsewhere/other-relief.ome.zarr",
+    "elsewhere_record": "elsewhere/other-relief.json",
+    "elsewhere_untouched": "elsewhere/ssum-sem.ome.zarr",
+    "elsewhere_sem": "elsewhere/sem.ome.tif",
+    "sem_truth": "sem/truth.tif",
+    "sem_first": "sem/exposure-1.tif",
+    "sem_second": "sem/exposure-2.tif",
+    "sem_enhanced": "sem/enhanced.ome.zarr",
+    "sem_enhanced_record": "sem/enhanced.json",
+}
+"""Files of the demonstration by what they are."""
 WIENER = "Wiener filter"
 """Label of the result of `wiener`."""
-
-_MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # chosen: more on a slow or busy processor
+VIEW = "sem/view.tif"
+"""The SEM image of a part of the mosaic, in the folder of its scan."""
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, and a few seconds
 _TILE_PX = 256  # its tiles; chosen
 _LEAST_PX = 64  # smallest part of a mosaic that is measured; chosen
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the values that a call printed."""
+    record: dict[str, Any] = read_object(path)
+    del record["kind"]
+    return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +89,45 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class ScanRun:
-    """A mosaic with its frames and their true positions."""
+class Scan:
+    """A stitched scan with its frames and their true positions."""
 
     folder: Path
     options: SimulateOptions
     frames: Acquisition
-    stitched: StitchedFile
+    stitched: dict[str, Any]  # the record of the stitching
+    solved_px: FloatArray  # (N, 2)
+    sigma_px: FloatArray  # (N, 2), their standard deviations
     mosaic: Micrograph
     placement: Placement
+
+    @classmethod
+    def read(cls, folder: Path, role: str, scan: str, options: SimulateOptions) -> Self:
+        """Read the files of the calls `role` and `scan`."""
+        place = folder / FILES[scan]
+        frames = run(open_frames(place, positions=place / "truth" / "positions.csv"))
+        record = read_record(folder / FILES[f"{role}_record"])
+        rows = {row["frame"]: row for row in record["positions"]}
+        nominal, true = run(open_frames(place)).nominal_corners(), frames.nominal_px
+        if nominal is None or true is None or rows.keys() != {*frames.names}:
+            msg = f"The true positions do not match the frames in {frames.name}."
+            raise ReadError(msg, code="positions-invalid")
+        table = [rows[name] for name in frames.names]
+        solved = np.array([(r["y_px"], r["x_px"]) for r in table], dtype=float)
+        sigma = np.array([row["sigma_px"] for row in table], dtype=float)
+        mosaic = open_image(folder / FILES[role])
+        placement = place_truth(solved, nominal, true)
+        return cls(place, options, frames, record, solved, sigma, mosaic, placement)
+
+    def truth_below(self, name: str) -> tuple[Box, Micrograph, Micrograph]:
+        """Return a part of the mosaic without gaps, its image, and a true image there.
+
+        `name` is a file of the scan.
+        """
+        box = gap_free_box(np.isfinite(self.mosaic.array()))
+        part = cut_box(self.mosaic, box)
+        corner = self.placement.origin_px + np.array([box.y0, box.x0])
+        return box, part, sample_truth(open_image(self.folder / name), part, corner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,31 +149,6 @@ class Compared:
         return light_gain(self.metrics, other.metrics).bands[0]
 
 
-@dataclass(frozen=True, slots=True)
-class ElsewhereRun:
-    """A sample unlike the training place: its mosaic and the results of models."""
-
-    scan: ScanRun
-    versions: dict[str, Compared]  # the mosaic, and the results of models
-    truth: Micrograph  # its SEM image, on the mosaic's pixels
-    unfamiliar_percent: float | None
-
-    def gains(self) -> dict[str, tuple[float | None, float | None]]:
-        """Return each gain over the mosaic below the optical cut-off, in dB."""
-        first = next(iter(self.versions.values()))
-        return {name: one.gain_over(first) for name, one in self.versions.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class SemRun:
-    """An SEM image as taken and as restored, compared with the truth."""
-
-    versions: dict[str, Compared]
-    truth: Micrograph
-    exposures: FrcResult  # of two exposures
-    made: EnhancedFile
-
-
 def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
     """Return the options of the simulated scan, and of the place's SEM image."""
     return SimulateOptions(
@@ -155,101 +168,68 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
     )
 
 
-def run_scan(
-    folder: Path, target: Path, scan_options: SimulateOptions, **how: Any
-) -> Job[ScanRun]:
-    """Simulate a scan, stitch it with the options `how`, and measure its errors."""
-    yield from SIMULATE.anew(out_dir=folder, options=scan_options)
-    mosaic_file = yield from STITCH.anew(folder, target, **how)
-    frames = run(open_frames(folder, positions=folder / "truth" / "positions.csv"))
-    solution, true = mosaic_file.solution, frames.nominal_px
-    if true is None or solution.nominal_px is None or solution.names != frames.names:
-        msg = f"The true positions do not match the frames in {frames.name}."
-        raise ReadError(msg, code="positions-invalid")
-    placement = place_truth(solution.positions_px, solution.nominal_px, true)
-    return ScanRun(
-        folder, scan_options, frames, mosaic_file, open_image(target), placement
+def elsewhere_options(place: SimulateOptions) -> SimulateOptions:
+    """Return the options of the scan of a sample that is unlike a place."""
+    return place.replace(
+        relief_nm=160.0,  # four times as high: light and SEM relate otherwise
+        frames_grid=(2, 3),
+        sem_view=False,
+        sem=True,
     )
 
 
-def measure_mosaic(scan: ScanRun, truth_out: Path) -> Job[tuple[FrcResult, FrcResult]]:
-    """Correlate the halves of a mosaic, and the mosaic with the simulated sample."""
-    resolution = yield from FRC.job(Path(scan.stitched.output))
-    part, truth = _truth_below(scan, "truth/object.ome.tif", _gap_free(scan))
-    truth = truth.replace(data=truth.array() * np.float32(scan.options.full_scale))
-    rewrite(truth, truth_out)
-    return resolution.result, measure_agreement(part, truth)
+def demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
+    """Return the plan of all steps, with a training of so many minutes."""
 
+    def of(role: str, part: str | None = None) -> CallOutput:
+        return CallOutput(call=role, part=part)
 
-def run_place(
-    scan: ScanRun, others: list[Path], folder: Path, *, seed: int, fit: Any
-) -> Job[Adapted]:
-    """Train on the overlap of a mosaic and its SEM image, and enhance images."""
-    mosaic, sem = Path(scan.stitched.output), scan.folder / "sem" / "view.tif"
-    for minutes in _MINUTES:
-        options = AdaptOptions(minutes=minutes, seed=seed)
-        again = minutes > _MINUTES[0]
-        how: dict[str, Any] = {"options": options, "apply": others, "fit": fit}
-        how |= {"overwrite": not again, "resume": again}
-        try:
-            return (yield from ADAPT.job(mosaic, [sem], folder, **how))
-        except AdaptRefused as refused:
-            if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
-                msg = f"This sample cannot be trained on: {refused} Take another seed."
-                raise SemsrError(msg, code=code_of(refused)) from refused
-    raise AssertionError
+    def chosen(options: SimulateOptions) -> dict[str, Any]:
+        return options.model_dump(mode="json", exclude_unset=True)
 
-
-def run_elsewhere(
-    scan: ScanRun, adapted_image: AppliedImage, general_model: Path, truth_out: Path
-) -> Job[ElsewhereRun]:
-    """Compare the results of two models for a mosaic with the sample's SEM image."""
-    mosaic = Path(scan.stitched.output)
-    yield from ENHANCE.anew(mosaic, general_model, model=MOSAIC_MODEL)
-    box = _gap_free(scan)
-    part, truth = _truth_below(scan, "sem/sem.ome.tif", box)
-    rewrite(truth, truth_out)
-    images = {"mosaic": part}
-    for name, path in (
-        (MOSAIC_MODEL, general_model),
-        (ADAPTED, Path(adapted_image.output)),
-    ):
-        images[name] = cut_box(open_image(path), box)
-    cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
-    versions = {
-        name: Compared.of(image, truth, data_range=range_, cut_off_nm=cut_off)
-        for name, image in images.items()
+    plain = {"distortion": "none"}  # the simulated lens has none
+    untouched = {"model": MOSAIC_MODEL}
+    area = {
+        "mosaic": of("mosaic"),
+        "sem": (of("scan", VIEW),),
+        "apply": (of("elsewhere"),),
     }
-    return ElsewhereRun(scan, versions, truth, adapted_image.unfamiliar_percent)
-
-
-def run_sem(paths: dict[str, Path], *, seed: int) -> Job[SemRun]:
-    """Simulate a specimen and two exposures, enhance one by tiles, and measure."""
-    yield Progress(0, 0, "simulating a specimen and two exposures")
-    specimen = draw_specimen(_SEM_SHAPE, seed=seed)
-    rewrite(specimen, paths["sem_truth"])
-    first, second = (
-        expose(specimen, seed=seed, noise_seed=number, name=f"exposure {number}")
-        for number in (1, 2)
+    training = {"minutes": minutes, "seed": place.seed}
+    specimen = {"shape": list(_SEM_SHAPE), "seed": place.seed}
+    first, second = ({"seed": place.seed, "noise_seed": n} for n in (1, 2))
+    tiles = {"model": DEFAULT_MODEL, "tile": _TILE_PX}
+    calls: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
+        ("scan", "simulate", {}, chosen(place)),
+        ("mosaic", "stitch", {"folder": of("scan")}, {**plain, "halves": True}),
+        ("elsewhere_scan", "simulate", {}, chosen(elsewhere_options(place))),
+        ("elsewhere", "stitch", {"folder": of("elsewhere_scan")}, plain),
+        ("adapted", "adapt", area, training),
+        ("mosaic_untouched", "enhance", {"image": of("mosaic")}, untouched),
+        ("elsewhere_untouched", "enhance", {"image": of("elsewhere")}, untouched),
+        ("sem_truth", "specimen", {}, specimen),
+        ("sem_first", "exposure", {"truth": of("sem_truth")}, first),
+        ("sem_second", "exposure", {"truth": of("sem_truth")}, second),
+        ("sem_enhanced", "enhance", {"image": of("sem_first")}, tiles),
+    ]
+    outputs = {
+        role: {"out_dir" if verb == "simulate" else "output": FILES[role]}
+        for role, verb, *_ in calls
+    }
+    outputs["mosaic"]["positions_out"] = FILES["positions"]
+    for role in ("mosaic", "elsewhere", "sem_enhanced"):
+        outputs[role][RECORD] = FILES[f"{role}_record"]
+    return Plan(
+        calls=tuple(
+            Call(
+                name=role,
+                verb=verb,
+                inputs=inputs,
+                options=options,
+                outputs=outputs[role],
+            )
+            for role, verb, inputs, options in calls
+        )
     )
-    rewrite(first, paths["sem_first"])
-    rewrite(second, paths["sem_second"])
-    tiles = inference.EnhanceOptions(tile=_TILE_PX)
-    outputs = paths["sem_first"], paths["sem_enhanced"]
-    enhanced_file = yield from ENHANCE.anew(
-        *outputs, model=DEFAULT_MODEL, options=tiles
-    )
-    yield Progress(0, 0, "restoring by a Wiener filter, to compare")
-    images = {
-        "as taken": first,
-        WIENER: wiener(first),
-        DEFAULT_MODEL: open_image(paths["sem_enhanced"]),
-    }
-    versions = {
-        name: Compared.of(image, specimen, data_range=255.0)
-        for name, image in images.items()
-    }
-    return SemRun(versions, specimen, measure_frc(first, second), enhanced_file)
 
 
 def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
@@ -331,14 +311,3 @@ def gap_free_box(is_covered: NDArray[np.bool_]) -> Box:
         "measured, and has not: take another seed or larger frames."
     )
     raise ShapeError(msg, code="gaps-everywhere")
-
-
-def _gap_free(scan: ScanRun) -> Box:
-    return gap_free_box(np.isfinite(scan.mosaic.array()))
-
-
-def _truth_below(scan: ScanRun, name: str, box: Box) -> tuple[Micrograph, Micrograph]:
-    """Return a part of a mosaic and the true sample there, from a file of the scan."""
-    part = cut_box(scan.mosaic, box)
-    corner = scan.placement.origin_px + np.array([box.y0, box.x0])
-    return part, sample_truth(open_image(scan.folder / name), part, corner)

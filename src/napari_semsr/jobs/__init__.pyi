@@ -1,4 +1,8 @@
-from .adapt.areas import AdaptRefused as AdaptRefused
+from .adapt.areas import (
+    AdaptRefused as AdaptRefused,
+    SharedArea as SharedArea,
+    share_area as share_area,
+)
 from .adapt.evaluate import ADAPTED as ADAPTED
 from .adapt.job import (
     ADAPT as ADAPT,
@@ -9,7 +13,6 @@ from .adapt.job import (
     AppliedImage as AppliedImage,
 )
 from .adapt.page import held_out_pictures as held_out_pictures
-from .adapt.process import fit_in_process as fit_in_process
 from .batch.job import (
     BATCH as BATCH,
     BatchOptions as BatchOptions,
@@ -88,6 +91,7 @@ from .images import (
     OverwritePolicy as OverwritePolicy,
     Result as Result,
     check_image_target as check_image_target,
+    check_target_folder as check_target_folder,
     derived_from as derived_from,
     digest_image as digest_image,
     digest_values as digest_values,
@@ -167,6 +171,17 @@ from .pairs import (
     PAIRS as PAIRS,
     PairsMade as PairsMade,
     fitting_options as fitting_options,
+)
+from .plan.call import (
+    Call as Call,
+    CallOutput as CallOutput,
+    Plan as Plan,
+)
+from .plan.execution import (
+    RECORD as RECORD,
+    CallRecord as CallRecord,
+    Results as Results,
+    execute as execute,
 )
 from .preview import (
     PreviewDesk as PreviewDesk,

@@ -67,7 +67,6 @@ from napari_semsr.jobs.images import (
     Result,
     digest_values,
     image_in,
-    jsonable,
     name_of,
     path_of,
     rewrite,
@@ -204,12 +203,9 @@ class EnhancedFile(ImageMade):
         return misfit | change | all_figures
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as one flat record."""
-        more = {
-            "model_digest": self.provenance.model_digest,
-            "misfit_percent": self.misfit_percent,
-        }
-        return {**Result.to_json(self), **jsonable(more)}
+        """Return the record with the digest of the model."""
+        digest = {"model_digest": self.provenance.model_digest}
+        return Result.to_json(self) | digest
 
 
 def _enhance(run: Run[EnhanceOptions]) -> Job[Any]:

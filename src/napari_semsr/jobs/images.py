@@ -39,9 +39,11 @@ from napari_semsr.core import (
     mask_fill_values,
     processor_name,
     read_box,
+    recorded_names,
     run,
     size_basis,
     software_versions,
+    value_of,
     warn,
 )
 from napari_semsr.io import (
@@ -475,6 +477,12 @@ def jsonable(value: object) -> Any:
     return _scalar(value)
 
 
+def rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a table, with the values by the names of the columns."""
+    cells = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
 def _scalar(value: object) -> Any:
     """Convert a scalar."""
     if isinstance(value, float):
@@ -505,8 +513,11 @@ class Result:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record that a command prints."""
+        """Return the record that a command prints: fields, and declared properties."""
         record: dict[str, Any] = jsonable(self)
+        for name in recorded_names(type(self)):
+            if name not in record:
+                record[name] = jsonable(value_of(self, name))
         if "pixel_size_sd_nm" in record:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
             record["pixel_size_basis"] = size_basis(size, error)

@@ -105,10 +105,6 @@ from napari_semsr.reporting import (
 )
 from napari_semsr.restoration import fit_linear_filter
 
-Where = str | os.PathLike[str]
-Translate = Callable[[str], str]
-
-
 INPUT = "input"
 """Name of the unprocessed image; the other baseline is `LINEAR`."""
 
@@ -305,9 +301,14 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
         yield from CROP.job(optical, output=before, options=cutting, opening=opening)
         yield from _fill(table, lens, before, source.name, models_by_name)
     yield Progress(0, 0, "writing the report")
-    area = _told_area(registration, table.sem, box, fixed_image)
+    area = _area_record(registration, table.sem, box, fixed_image)
     _warn_of_map(area, registration.registration)
-    history = placed_image.provenance
+    history, enhancing = placed_image.provenance, run.named.get("enhancing")
+    options = {
+        **run.options.model_dump(mode="json"),
+        "enhancing": enhancing and enhancing.model_dump(mode="json"),
+        "reading": [one.model_dump(mode="json") for one in (opening, fixed_opening)],
+    }
     result = Judged(
         output=str(page),
         numbers=str(page.with_suffix(_NUMBERS)),
@@ -321,7 +322,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
         warnings=(),
         seconds=0.0,
         provenance=made_by(
-            "judge", _options_told(run), *(history.inputs if history else ()), record
+            "judge", options, *(history.inputs if history else ()), record
         ),
     )
     return result, table.pictures
@@ -376,7 +377,7 @@ def _check_two(optical: Image, sem: Image) -> None:
         raise OptionError(msg, code="second-image-missing")
 
 
-def _models_by_name(models: Sequence[Where]) -> dict[str, Path]:
+def _models_by_name(models: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     """Find each model once, by unique names."""
     paths = list(dict.fromkeys(find_model(model) for model in models))
     stems = [path.stem for path in paths]
@@ -422,7 +423,7 @@ def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[
     return box
 
 
-def _told_area(
+def _area_record(
     registration: Registered, part: Micrograph, box: Box, sem: Micrograph
 ) -> JudgedArea:
     """Describe the evaluated area, and how much of its registration is confirmed."""
@@ -481,18 +482,8 @@ def _warn_of_inputs(source: Micrograph, sem: Micrograph) -> None:
         )
 
 
-def _options_told(run: Run[JudgeOptions]) -> dict[str, Any]:
-    enhancing = run.named.get("enhancing")
-    reading = (run.opening, run.reading("fixed"))
-    return {
-        **run.options.model_dump(mode="json"),
-        "enhancing": enhancing and enhancing.model_dump(mode="json"),
-        "reading": [one.model_dump(mode="json") for one in reading],
-    }
-
-
 def _about(
-    path: Path, enhanced_file: EnhancedFile, translate: Translate
+    path: Path, enhanced_file: EnhancedFile, translate: Callable[[str], str]
 ) -> dict[str, Any]:
     from napari_semsr.models import read_card
 
@@ -724,17 +715,26 @@ class Pictures:
 def write_report(path: Path, result: "Judged", pictures: Pictures) -> None:
     """Write the page."""
     pictures.add(_SEM, pictures.sem.array())
+    pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
+    lines = against_truth([row.frc.line(row.name) for row in result.pictures])
+    history, models = result.provenance, result.models.items()
+    digests = [
+        *((item.name, item.digest) for item in history.inputs),
+        *((f"the model {k}", (row.model or {}).get("digest")) for k, row in models),
+    ]
     write_page(
         path,
         Path(__file__).with_name("judge.html"),
         result=result,
-        headline=[(f"{k}, PSNR", f"{_gain(row)}") for k, row in result.models.items()],
+        headline=[(f"{k}, PSNR", _gain(row)) for k, row in models],
         verdict=_verdict(result),
         wholes=pictures.wholes,
         details=pictures.details,
         detail_px=_DETAIL_PX,
-        curves=_curves(result),
-        provenance=_provenance(result),
+        curves=plot_png(
+            FRC.curves[0].combine([one.over_um(pixel) for one in lines], has_size=True)
+        ),
+        provenance=making(history.options, digests),
     )
 
 
@@ -764,25 +764,6 @@ def _verdict(result: "Judged") -> list[str]:
 def _gain(row: "JudgedPicture") -> str:
     """Format a gain with its standard error."""
     return f"{spread((row.psnr_gain_db, row.psnr_gain_sd_db))} {DB}"
-
-
-def _curves(result: "Judged") -> bytes:
-    """Plot the correlation of every compared image with the SEM image."""
-    pixel = float(np.sqrt(np.prod(result.area["pixel_size_nm"])))
-    lines = [row.frc.line(row.name) for row in result.pictures]
-    lines_drawn = [line.over_um(pixel) for line in against_truth(lines)]
-    return plot_png(FRC.curves[0].combine(lines_drawn, has_size=True))
-
-
-def _provenance(result: "Judged") -> list[tuple[str, object]]:
-    """Return the provenance of the page: options, digests, versions."""
-    history = result.provenance
-    models = result.models.items()
-    digests = [
-        *((item.name, item.digest) for item in history.inputs),
-        *((f"the model {k}", (row.model or {}).get("digest")) for k, row in models),
-    ]
-    return making(history.options, digests)
 
 
 JUDGE = Verb(

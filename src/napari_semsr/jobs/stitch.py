@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -444,21 +444,24 @@ class StitchedFile(Result):
     map of the sharpest height in nm. `halves` has ``output, frames`` of each, `heights`
     ``folder, z_nm, y_px, x_px, scatter_px`` of each that was joined: its shift off the
     one that was solved, null where it was left out; `positions` ``frame, y_px, x_px``
-    of every frame. The pixel size is the one stated, else that estimated from the
-    stage: stage nanometres over solved pixels. `pairs_used` are joints that the
-    positions rest on; `residual_px` is the RMS distance between their own shifts and
-    the positions, each by its information, `residual_median_px` and `residual_worst_px`
-    the median and the largest, all null where joints form no loop and nothing can
-    contradict them. `distortion` is the displacement at the rim over its radius that
-    was taken back from every frame; 0 where there is none beyond doubt, or was not to
-    be. `stage_to_camera` has ``angle_deg, scale, shear`` of the map from stated
-    positions to camera pixels: a step of the stage along x is seen turned by the angle,
-    clockwise on the screen, and scaled; shear is the tangent by which its axes depart
-    from a right angle. It is null without positions, and so are values that the frames
-    do not determine. `remaining_shading_percent` is the RMS difference of corrected
-    frames where they overlap in the mosaic, noise left out, in % of the mean. Where
-    frames without positions found no place, `likely_grids` has ``grid, order,
-    neighbours, of`` of those that the overlaps fit: `of` neighbours that many match.
+    of every frame, with the standard deviations ``sigma_px`` along both axes. `pairs`
+    are the overlaps that were compared, with the fields of `stitching.PairReport`; a
+    `score` below `score_threshold` is not accepted. The pixel size is the one stated,
+    else that estimated from the stage: stage nanometres over solved pixels.
+    `pairs_used` are joints that the positions rest on; `residual_px` is the RMS
+    distance between their own shifts and the positions, each by its information,
+    `residual_median_px` and `residual_worst_px` the median and the largest, all null
+    where joints form no loop and nothing can contradict them. `distortion` is the
+    displacement at the rim over its radius that was taken back from every frame; 0
+    where there is none beyond doubt, or was not to be. `stage_to_camera` has
+    ``angle_deg, scale, shear`` of the map from stated positions to camera pixels: a
+    step of the stage along x is seen turned by the angle, clockwise on the screen, and
+    scaled; shear is the tangent by which its axes depart from a right angle. It is null
+    without positions, and so are values that the frames do not determine.
+    `remaining_shading_percent` is the RMS difference of corrected frames where they
+    overlap in the mosaic, noise left out, in % of the mean. Where frames without
+    positions found no place, `likely_grids` has ``grid, order, neighbours, of`` of
+    those that the overlaps fit: `of` neighbours that many match.
     """
 
     NUMBERS: ClassVar = ("frames", "pairs_used", "pairs_rejected", "residual_px")
@@ -495,6 +498,8 @@ class StitchedFile(Result):
     positions: tuple[dict[str, Any], ...]
     left_out: tuple[Fault, ...]
     likely_grids: tuple[dict[str, Any], ...]
+    pairs: tuple[dict[str, Any], ...]
+    score_threshold: float
     seconds: Annotated[float, Quantity("Time", "s", ".3g")]
     frame_shape: IntPair = field(metadata={"json": False})
     solution: "stitching.StitchSolution" = field(metadata={"json": False})
@@ -757,6 +762,7 @@ def _solve_and_write(
     if positions_out is not None:
         write_positions(positions_out, corners)
     height = _height_path(run)
+    errors = dict(zip(solution.names, solution.sigma_px.tolist(), strict=True))
     return StitchedFile(
         output=str(run.place),
         coverage=str(label_path(run.place, COVERAGE)),
@@ -779,7 +785,12 @@ def _solve_and_write(
             *([focus] if focus else []),
         ),
         positions=tuple(
-            {"frame": name, "y_px": at and at[0], "x_px": at and at[1]}
+            {
+                "frame": name,
+                "y_px": at and at[0],
+                "x_px": at and at[1],
+                "sigma_px": errors.get(name),
+            }
             for name, at in corners.items()
         ),
         **_solved_values(solution),
@@ -839,6 +850,7 @@ _OF_SOLUTION = (
     *("distortion", "distortion_sd", "distortion_centre_px"),
     "remaining_shading_percent",
 )
+_ENDS = "first", "second"
 
 
 def _solved_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
@@ -849,6 +861,11 @@ def _solved_values(solution: "stitching.StitchSolution") -> dict[str, Any]:
         "stage_pixel_size_nm": solution.estimated_pixel_size_nm,
         "stage_to_camera": None if axes is None else axes.to_json(),
         "likely_grids": tuple(item.to_json() for item in solution.grids),
+        "score_threshold": solution.threshold,
+        "pairs": tuple(
+            asdict(pair) | {role: solution.names[getattr(pair, role)] for role in _ENDS}
+            for pair in solution.pairs
+        ),
     }
 
 

@@ -3,6 +3,7 @@ from .correct import (
     correct_mosaic as correct_mosaic,
 )
 from .corrections import Corrections as Corrections
+from .flat_field import valid_mask as valid_mask
 from .focus import (
     FocusPlan as FocusPlan,
     HeightShift as HeightShift,

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import (
+    Affine,
     Box,
+    Elastic,
     FloatArray,
     Grid,
     Micrograph,
@@ -21,7 +23,6 @@ from napari_semsr.core import (
     gap_free_box,
     read_box,
 )
-from napari_semsr.jobs.register import Registered
 
 HELD_OUT = 0.3  # chosen: two thirds train, and the rest has room for 16 parts
 APART_PX = 32  # between both parts; chosen: more than the linear filter's margin
@@ -56,7 +57,7 @@ class SharedArea:
     box: Box  # in the mosaic
     taught: Box  # in the rectangle: the part to train on
     held_out: Box  # and the part to evaluate on
-    registered: Registered
+    transform: Affine | Elastic  # from the mosaic to the SEM image
 
     def part(self, box: Box) -> tuple[Micrograph, Micrograph]:
         """Crop both images."""
@@ -64,7 +65,7 @@ class SharedArea:
 
 
 def share_area(
-    mosaic: Micrograph, sem: Micrograph, registration: Registered
+    mosaic: Micrograph, sem: Micrograph, transform: Affine | Elastic
 ) -> SharedArea:
     """Resample an SEM image on the mosaic's grid, and divide the overlap.
 
@@ -73,8 +74,8 @@ def share_area(
     ShapeError
         If both share less than 64 x 160 px.
     """
-    back = registration.registration.transform.inverse()
-    sem_there = WarpedImage(sem, Grid.of(mosaic), back).read().astype(np.float32)
+    back = WarpedImage(sem, Grid.of(mosaic), transform.inverse())
+    sem_there = back.read().astype(np.float32)
     light = np.asarray(read_box(mosaic.data, Box.of(mosaic.shape)), dtype=np.float32)
     box = gap_free_box(
         np.isfinite(sem_there) & np.isfinite(light), least=_LEAST_ACROSS_PX
@@ -98,7 +99,7 @@ def share_area(
         for one, data in ((mosaic, light), (sem, sem_there))
     ]
     return SharedArea(
-        sem.name, parts[0], parts[1], box, training_box, held_out, registration
+        sem.name, parts[0], parts[1], box, training_box, held_out, transform
     )
 
 

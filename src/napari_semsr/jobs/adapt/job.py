@@ -76,6 +76,7 @@ from napari_semsr.jobs.adapt.evaluate import (
 )
 from napari_semsr.jobs.adapt.look import filter_mosaic, look_here
 from napari_semsr.jobs.adapt.page import write_report
+from napari_semsr.jobs.adapt.process import fit_in_process
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.enhance import ENHANCE
 from napari_semsr.jobs.images import (
@@ -269,7 +270,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
         measured_image = strays.mask(mosaic.data)
         shown_image = mosaic.replace(data=strays.fill(mosaic.data))
     levels = field_range(measured_image)
-    areas = yield from _share(run, mosaic, shown_image)
+    areas, registrations = yield from _share(run, mosaic, shown_image)
     cut_off = find_cut_off(mosaic, settings.cut_off_nm)
     yield Progress(0, 0, "fitting the linear filter")
     linear = fit_place_filter(
@@ -287,7 +288,6 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     before = evaluate(areas, images, cut_off)
     fit = yield from _train(run, areas, levels, before)
     trained = yield from _write_model(run, mosaic, areas, fit, levels)
-    registrations = [map_facts(area.registered.registration) for area in areas]
     try:
         images = yield from _enhance_held_out(run, areas, trained, levels)
         evaluations = evaluate(areas, images, cut_off, before)
@@ -347,7 +347,7 @@ def _publish(trained: Path) -> tuple[Path, bool]:
 
 def _share(
     run: Run[AdaptOptions], mosaic: Micrograph, shown_image: Micrograph
-) -> Job[list[SharedArea]]:
+) -> Job[tuple[list[SharedArea], list[dict[str, Any]]]]:
     """Register every SEM image, and crop the overlap with the mosaic.
 
     `shown_image` is the mosaic without stray pixels, used for training.
@@ -362,7 +362,7 @@ def _share(
         raise OptionError(msg, code="options-contradict")
     mosaic_given = run.given["mosaic"]
     yield from _record(run, LIGHT, mosaic_given, mosaic, run.opening)
-    areas = []
+    areas, facts = [], []
     for number, image in enumerate(sems, 1):
         sem_image = open_image(image, run.reading("sem")).replace(name=name_of(image))
         require_pixel_sizes(mosaic=mosaic, sem=sem_image)
@@ -374,11 +374,13 @@ def _share(
         if not transform_file.is_file() or run.named["transform"] is None:
             write_transform(transform_file, registration.stored)
         transform = None
+        found = registration.registration
+        facts.append(map_facts(found))
         try:
-            areas.append(share_area(shown_image, sem_image, registration))
+            areas.append(share_area(shown_image, sem_image, found.transform))
         except ShapeError as error:
             raise AdaptRefused(str(error), "not-registered") from error
-    return areas
+    return areas, facts
 
 
 def _record(
@@ -469,7 +471,8 @@ def _train(
         sem = area.sem.array().copy()
         sem[held_out & ~preview_values] = np.nan
         images.append(training.PlaceImages(area.light.array(), sem, preview_values))
-    fit = run.named.get("fit", training.fit_place)
+    # in a separate process: torch's compiler must not run in that of a window
+    fit = run.named.get("fit", fit_in_process)
     job = fit(
         images,
         training.PlaceOptions(seed=settings.seed),
@@ -553,7 +556,7 @@ def _trained_area(
     places = grid.corner + corners * np.array(grid.pitch)
     if role != LIGHT:  # in the plane of the SEM image
         around = np.array([[y, x] for y in places[:, 0] for x in places[:, 1]])
-        mapped_places = area.registered.registration.transform(around)
+        mapped_places = area.transform(around)
         places = np.array([mapped_places.min(axis=0), mapped_places.max(axis=0)])
     return {
         "role": role,

@@ -18,6 +18,11 @@ from napari_semsr.reporting import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from napari_semsr.jobs.adapt.areas import SharedArea
     from napari_semsr.jobs.adapt.job import Adapted
 
 _WHOLE_PX, _DETAIL_PX = 480, 400
@@ -31,7 +36,12 @@ def write_report(path: Path, result: "Adapted") -> None:
         path,
         Path(__file__).with_name("adapt.html"),
         result=result,
-        **held_out_pictures(result),
+        **held_out_pictures(
+            result.areas[0],
+            {name: row.images[0] for name, row in result.evaluated.items()},
+            result.curve,
+            result.held_out["linear_gain_db"],
+        ),
         provenance=making(
             result.provenance.options,
             [(item.name, item.digest) for item in result.provenance.inputs],
@@ -39,17 +49,21 @@ def write_report(path: Path, result: "Adapted") -> None:
     )
 
 
-def held_out_pictures(result: "Adapted") -> dict[str, Any]:
-    """Draw the held-out part of the first area: `wholes`, `details`, and the `curve`.
+def held_out_pictures(
+    area: "SharedArea",
+    planes: "Mapping[str, NDArray[Any]]",
+    curve: "Sequence[Mapping[str, Any]]",
+    linear_gain_db: float | None,
+) -> dict[str, Any]:
+    """Draw the held-out part of an area: `wholes`, `details`, and the `curve`.
 
-    The first two are by name: evaluated images and the SEM image. `look_here` shows
-    where the model and the linear filter differ.
+    `planes` are the evaluated images of that part in the grey levels of the SEM image,
+    by name; `curve` has the gain of the training over its time. `look_here` shows where
+    the model and the linear filter differ.
     """
-    area = result.areas[0]
     sem = area.part(area.held_out)[1]
     limits, pixel = grey_limits(sem.array()), sem.pixel_size_nm
-    planes = {name: row.images[0] for name, row in result.evaluated.items()}
-    planes[_SEM] = sem.array()
+    planes = {**planes, _SEM: sem.array()}
     rows, columns = (min(_DETAIL, n) for n in sem.shape)
     y, x = ((n - side) // 2 for n, side in zip(sem.shape, (rows, columns), strict=True))
 
@@ -69,20 +83,22 @@ def held_out_pictures(result: "Adapted") -> dict[str, Any]:
             name: draw_plane(plane[y : y + rows, x : x + columns], _DETAIL_PX)
             for name, plane in planes.items()
         },
-        "curve": _curve(result),
+        "curve": _plot_curve(curve, linear_gain_db),
     }
 
 
-def _curve(result: "Adapted") -> bytes | None:
+def _plot_curve(
+    curve: "Sequence[Mapping[str, Any]]", linear_gain_db: float | None
+) -> bytes | None:
     """Plot the gain on the held-out part over the time trained."""
-    rows = [row for row in result.curve if row["gain_db"] is not None]
+    rows = [row for row in curve if row["gain_db"] is not None]
     if len(rows) < 2:
         return None
     seconds, gains = (
         np.array([row[name] for row in rows]) for name in ("seconds", "gain_db")
     )
     ends = seconds[[0, -1]]
-    linear = np.full(2, result.held_out["linear_gain_db"] or np.nan)
+    linear = np.full(2, linear_gain_db or np.nan)
     return plot_png(
         Plot(
             "Training",

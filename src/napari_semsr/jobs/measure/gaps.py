@@ -1,6 +1,5 @@
 """The verb `gaps`: gaps between particles."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -15,20 +14,20 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     FLAT,
     Figure,
+    FloatPair,
     Job,
     Line,
     Micrograph,
     Plot,
     Quantity,
     declared_figures,
-    figure,
     format_number,
+    length_figures,
     lengths,
     record_quantity,
-    value_of,
 )
 from napari_semsr.io import write_rows
-from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
+from napari_semsr.jobs.images import calibrated_of, jsonable, rows_of
 from napari_semsr.jobs.measure.offset import tell_offset
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
 
@@ -43,16 +42,7 @@ _OF_GAP = {
 }
 
 
-def _each(
-    key: str, label: str, get: Callable[[Gaps, str], Iterable[Any]]
-) -> tuple[property, property]:
-    """Make the properties of a length of every gap or particle, in nm and in px."""
-
-    def list_property(unit: str, also: str = "") -> property:
-        how = {"also": also, "shown": False, "tabled": False}
-        return figure(lambda made: list(get(made.result, unit)), label, unit, **how)
-
-    return list_property("nm", f"{key}_px"), list_property("px")
+_PLOTTED: dict[str, Any] = {"shown": False, "tabled": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +53,28 @@ class GapReport(ImageMeasure):
     """
 
     result: Gaps = field(metadata=FLAT)
-    histograms: tuple[WidthHistogram, WidthHistogram | None]
+    histograms: tuple[WidthHistogram, WidthHistogram | None] = field(
+        metadata={"json": False}
+    )
     table: Annotated[str | None, Quantity("Table", tabled=False)] = None
 
-    widths_nm, widths_px = _each(
-        "widths",
-        "Widths",
-        lambda gaps, unit: (getattr(gap, f"width_{unit}") for gap in gaps.found),
+    widths_nm, widths_px = length_figures(
+        lambda made, unit: [getattr(gap, f"width_{unit}") for gap in made.result.found],
+        *("widths", "Widths"),
+        **_PLOTTED,
     )
-    reference_widths_nm, reference_widths_px = _each(
-        "reference_widths",
-        "Widths, reference",
-        lambda gaps, unit: (getattr(gap, f"reference_{unit}") for gap in gaps.found),
+    reference_widths_nm, reference_widths_px = length_figures(
+        lambda made, unit: [
+            getattr(gap, f"reference_{unit}") for gap in made.result.found
+        ],
+        *("reference_widths", "Widths, reference"),
+        **_PLOTTED,
     )
-    diameters_nm, diameters_px = _each("diameters", "Diameters", Gaps.diameters)
+    diameters_nm, diameters_px = length_figures(
+        lambda made, unit: list(made.result.diameters(unit)),
+        *("diameters", "Diameters"),
+        **_PLOTTED,
+    )
 
     @property
     def own_gaps(self) -> Annotated[int | None, record_quantity("Gaps of its own")]:
@@ -88,9 +86,25 @@ class GapReport(ImageMeasure):
         self,
     ) -> Annotated[list[dict[str, Any]], record_quantity("Each gap", keys=_OF_GAP)]:
         """Values of each gap."""
-        columns = self.result.table()
-        cells = zip(*columns.values(), strict=True)
-        return [dict(zip(columns, row, strict=True)) for row in cells]
+        return rows_of(self.result.table())
+
+    @property
+    def places_px(
+        self,
+    ) -> Annotated[list[FloatPair], record_quantity("Place of each gap", "px")]:
+        """Centres ``(y, x)`` of the gaps."""
+        return [gap.place_px for gap in self.result.found]
+
+    @property
+    def histogram(
+        self,
+    ) -> Annotated[dict[str, Any], record_quantity("Histograms of widths")]:
+        """Counts and Gaussians of image and reference, with their edges and unit."""
+        image, reference = jsonable(self.histograms)
+        edges = image.pop("edges")
+        (reference or {}).pop("edges", None)
+        both = {"image": image, "reference": reference}
+        return {"unit": self.unit, "edges": edges, **both}
 
     @property
     def unit(self) -> str:
@@ -152,49 +166,9 @@ class GapReport(ImageMeasure):
         xlabel = f"diameter of particles ({unit}){wider}"
         return [*widths_drawn, Plot("Diameters", xlabel, "particles", (across,))]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the figures as one flat record."""
-        gaps, image, reference = self.result, *self.histograms
-        record: dict[str, Any] = {
-            "images": list(self.images),
-            **{name: value_of(self, name) for name in SIZES},
-            "places_px": [gap.place_px for gap in gaps.found],
-            "resamples": gaps.RESAMPLES,
-            "seed": gaps.SEED,
-            "histogram": {
-                "unit": self.unit,
-                "edges": image.edges,
-                "image": _record_histogram(image),
-                "reference": None
-                if reference is None
-                else _record_histogram(reference),
-            },
-            "table": self.table,
-        }
-        names = [*_RECORDED]
-        for unit in ("nm", "px"):
-            for name in gaps.MEANS:
-                names += [f"{name}_{unit}", f"{name}_interval_{unit}"]
-            names += [f"{name}_{unit}" for name in _LENGTHS]
-        record |= {name: value_of(self, name) for name in (*names, "rows")}
-        return dict(jsonable(record))
-
 
 _FINE = 200  # points of a plotted Gaussian
 _WIDEST = 1.5  # factor on the 99th percentile of diameters; chosen: end of the axis
-_LENGTHS = "median_diameter", "widths", "reference_widths", "diameters"
-_RECORDED = (
-    *("own_gaps", "invented", "particles", "pairs", "excluded", "gaps", "detected"),
-    *("across", "bright", "covered", "populated"),
-    *("undetected_fraction", "undetected_interval"),
-    *("invented_fraction", "invented_interval"),
-    *("background", "reference_background"),
-)
-
-
-def _record_histogram(histogram: WidthHistogram) -> dict[str, Any]:
-    """Record counts and Gaussian without the edges, which both share."""
-    return {k: v for k, v in jsonable(histogram).items() if k != "edges"}
 
 
 def _measure(

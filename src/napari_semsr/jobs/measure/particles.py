@@ -10,9 +10,9 @@ from skimage import measure, segmentation
 
 from napari_semsr import core
 from napari_semsr.analysis import ParticleOptions, find_particles
-from napari_semsr.core import Quantity, figure, lengths, option
+from napari_semsr.core import Quantity, figure, length_figures, lengths, option
 from napari_semsr.io import TABLE_SUFFIXES, write_sheet
-from napari_semsr.jobs.images import Result, calibrated_of, jsonable
+from napari_semsr.jobs.images import calibrated_of, jsonable, rows_of
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
 
 _KEYS = {
@@ -50,15 +50,17 @@ def _length(
 ) -> tuple[property, property, property]:
     """Make the properties of a length of all particles: in nm, its error, in px."""
 
-    def of(unit: str, label: str = label, times: str = "", **how: Any) -> property:
-        def found(made: "ParticleSizes") -> float | None:
-            known, share = made.diameters(unit), getattr(made, times, 1.0)
-            return share * float(get(known)) if known and share else None
+    def found(made: "ParticleSizes", unit: str) -> float | None:
+        known = made.diameters(unit)
+        return float(get(known)) if known else None
 
-        return figure(found, label, unit, **how)
+    def error(made: "ParticleSizes") -> float | None:
+        length = found(made, "nm")
+        return length and (length * made.size_error or None)
 
-    nm = of("nm", also=f"{key}_px", sd=f"{key}_sd_nm", **more)
-    return nm, of("nm", f"{label}, error", "size_error"), of("px", **more)
+    sd = figure(error, f"{label}, error", "nm")
+    nm, px = length_figures(found, key, label, sd=f"{key}_sd_nm", **more)
+    return nm, sd, px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +123,6 @@ class ParticleSizes(ImageMeasure):
         heads = {"label": "label", **heads, "eccentricity": "eccentricity"}
         listed = {k: [row[name] for row in self.rows] for k, name in heads.items()}
         return {"Particles": listed} if self.rows else {}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record with the figures."""
-        return Result.to_json(self) | core.cells_of(self)
 
 
 def _labels(image: core.Micrograph) -> tuple[Any, Any]:
@@ -218,10 +216,7 @@ def _measure(
         covered=float(found["area"].sum() / max(1, (~missing).sum())),
         clear=clear,
         size_error=error,
-        rows=[
-            dict(zip(table, row, strict=True))
-            for row in zip(*table.values(), strict=True)
-        ],
+        rows=rows_of(table),
         edges_nm=None if np.isnan(nm) else (edges * nm).tolist(),
         edges_px=edges.tolist(),
         counts=counts.tolist(),

@@ -28,6 +28,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     figure,
+    length_figures,
     lengths,
     record_quantity,
     value_of,
@@ -172,16 +173,14 @@ def _cells(stem: str, label: str, part: str = "") -> tuple[property, property]:
     """Make the properties of two columns, a length in nm and in px."""
     name = "_".join(filter(None, (stem, part)))
 
-    def cell(unit: str, also: str = "") -> property:
-        how: dict[str, Any] = {"also": also, "tabled": part != "interval"}
-        if not part:
-            how |= {item: f"{stem}_{item}_{unit}" for item in ("sd", "interval")}
-        key = f"{name}_{unit}"
-        return figure(
-            lambda made: made.lengths(stem)[key], label, unit, shown=False, **how
-        )
-
-    return cell("nm", f"{name}_px"), cell("px")
+    errors = {item: f"{stem}_{item}_{{unit}}" for item in ("sd", "interval")}
+    return length_figures(
+        lambda made, unit: made.lengths(stem)[f"{name}_{unit}"],
+        *(name, label),
+        shown=False,
+        tabled=part != "interval",
+        **({} if part else errors),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

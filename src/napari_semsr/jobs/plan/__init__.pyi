@@ -7,6 +7,7 @@ from .call import (
     Plan as Plan,
 )
 from .execution import (
+    RECORD as RECORD,
     CallRecord as CallRecord,
     Digest as Digest,
     PlanOutcome as PlanOutcome,

@@ -24,7 +24,6 @@ from napari_semsr.core import (
     Progress,
     ReadError,
     SemsrError,
-    WriteError,
     capture_warnings,
     cells_of,
     code_of,
@@ -49,10 +48,14 @@ from napari_semsr.jobs.images import digest_values, jsonable, open_image
 from napari_semsr.jobs.index import verb_of
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
+from napari_semsr.reporting import write_numbers
 
 T = TypeVar("T")
 Task = TypeVar("Task", bound="PlanTask")
 Digest = Callable[[Path], Job[str]]
+
+RECORD = "json"
+"""Name in `Call.outputs` of a file of the record that the command prints."""
 
 _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls need a tenth
 _PAUSE_S = 2.0  # seconds between saves of results; chosen
@@ -221,6 +224,8 @@ class CallRecord(Options):
         Numbers of its result by the names of columns of a table.
     warnings : list of str
         Sentences.
+    codes : list of str
+        Code of each warning; empty if it has none.
     outputs : dict
         Name, size and modification time of each file that it wrote, by path.
     key : str
@@ -229,6 +234,7 @@ class CallRecord(Options):
 
     figures: dict[str, Cell]
     warnings: list[str]
+    codes: list[str] = Field(default_factory=list)
     outputs: dict[str, list[Cell]] = Field(default_factory=dict)
     key: str = ""
 
@@ -238,6 +244,8 @@ class _ResultsFile(Options):
 
     format: Literal[2] = 2
     calls: dict[str, CallRecord] = Field(default_factory=dict)
+    # of calls that write a folder and have not finished: digests of all but the options
+    begun: dict[str, str] = Field(default_factory=dict)
     files: dict[str, tuple[list[Cell], str]] = Field(default_factory=dict)
 
 
@@ -268,7 +276,7 @@ class Results:
         """Return the valid result of a call, and delete an invalid one."""
         if self.place is None:
             return None
-        self.keys[call.name] = key = yield from self._key(call)
+        self.keys[call.name] = key = yield from self._key(call, call.options)
         record = self._file.calls.get(call.name)
         there = all((self.folder / path).exists() for path in call.outputs.values())
         same = record is not None and there and record.key == key
@@ -278,11 +286,25 @@ class Results:
             self._write()  # before the call changes its outputs
         return None
 
+    def begin(self, call: Call) -> Job[bool]:
+        """Record that a call runs; return whether it was interrupted before.
+
+        Its options may have changed: the verb refuses to resume if they matter.
+        """
+        if self.place is None:
+            return False
+        key = yield from self._key(call, None)
+        was_begun = self._file.begun.get(call.name) == key
+        self._file.begun[call.name] = key
+        self._write()
+        return was_begun
+
     def add(self, call: Call, result: CallRecord) -> CallRecord:
         """Record the result of a call that ran."""
         self.ran += 1
         if self.place is None:
             return result
+        self._file.begun.pop(call.name, None)
         states = {"key": self.keys[call.name], "outputs": self._states(call)}
         self._file.calls[call.name] = record = result.model_copy(update=states)
         self._write()
@@ -291,12 +313,12 @@ class Results:
     def _states(self, call: Call) -> dict[str, list[Cell]]:
         return {path: file_state(self.folder / path) for path in call.outputs.values()}
 
-    def _key(self, call: Call) -> Job[str]:
+    def _key(self, call: Call, options: Mapping[str, Any] | None) -> Job[str]:
         marks = []
         for role, one in call.each_input():
             marks.append([role, (yield from self._mark(one))])
         version = software_versions().get("napari-semsr")
-        content = [call.verb, version, call.options, marks, call.outputs]
+        content = [call.verb, version, options, marks, call.outputs]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -386,8 +408,12 @@ def execute(
         result_kept = yield from _as_part_of(step, results.find_kept(call))
         if result_kept is None:
             results.heard = []
+            verb, resume = known_verb(call.verb), False
+            if verb.resumes and verb.output is not None and verb.output.ending == "":
+                resume = yield from results.begin(call)  # a store has its own mark
             with within(call):
-                result_kept = yield from _run(call, calls, folder, step, results.heard)
+                job = _run(call, calls, folder, step, results.heard, resume=resume)
+                result_kept = yield from job
             result_kept = results.add(call, result_kept)
         results.found[call.name] = result_kept
     yield Progress(total, total, "done")
@@ -400,6 +426,8 @@ def _run(
     folder: Path,
     step: Progress,
     sentences: list[str],
+    *,
+    resume: bool,
 ) -> Job[CallRecord]:
     """Run a call as its command would; append its warnings to `sentences`."""
     for path in call.outputs.values():
@@ -408,25 +436,32 @@ def _run(
     places = [
         filling_store(folder / path, resume=True) for path in call.outputs.values()
     ]
-    is_begun = verb.resumes and any(
-        peek(one)[1].get("complete") is False for one in places
+    is_begun = verb.resumes and (
+        resume or any(peek(one)[1].get("complete") is False for one in places)
     )
     how: dict[str, Any] = {"hear": sentences.append, "share": _PARTS}
     job = verb.start(values, overwrite=True, resume=is_begun)
     try:
         result = yield from _as_part_of(step, job, **how)
-    except WriteError as error:
+    except SemsrError as error:
         if not is_begun or error.code not in ("other-run", "not-resumable"):
             raise
         job = verb.start(values, overwrite=True)
         result = yield from _as_part_of(step, job, **how)
     record = result.to_json()
+    if RECORD in call.outputs:
+        numbers = {"kind": call.verb, **jsonable(record)}
+        write_numbers(folder / call.outputs[RECORD], numbers)
     own = record.get("warnings")  # a job may return warnings
-    warnings = [*(map(str, own) if isinstance(own, list) else ()), *sentences]
-    numbers = {name: record.get(name) for name in result.NUMBERS}
+    messages = {
+        " ".join(one.split()): code_of(one)
+        for one in (*(own if isinstance(own, list) else ()), *sentences)
+    }
+    columns = {name: record.get(name) for name in result.NUMBERS}
     return CallRecord(
-        figures=jsonable(cells_of(result) if verb.tabled else numbers),
-        warnings=list(dict.fromkeys(" ".join(one.split()) for one in warnings)),
+        figures=jsonable(cells_of(result) if verb.tabled else columns),
+        warnings=[*messages],
+        codes=[*messages.values()],
     )
 
 

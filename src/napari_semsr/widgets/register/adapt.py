@@ -27,7 +27,6 @@ from napari_semsr.jobs import (
     Adapted,
     AdaptOptions,
     AdaptProgress,
-    fit_in_process,
 )
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
@@ -67,7 +66,7 @@ class _Outcome:
 
 def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
     """Train, add the model to the library, and open the enhanced mosaic."""
-    adaptation = yield from ADAPT.job(*images, folder, fit=fit_in_process, **how)
+    adaptation = yield from ADAPT.job(*images, folder, **how)
     yield from MODELS_IMPORT.anew(Path(adaptation.model))
     return _Outcome(
         adaptation,
