@@ -122,7 +122,7 @@ def test_without_steps_and_in_a_folder_of_others_it_says_what_to_do(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
     panel.output.value = tmp_path / "other"
-    assert "'Begin anew'" in run_panel(panel)
+    assert "'Overwrite results'" in run_panel(panel)
     panel.steps.line_edit.value = ""
     panel.run()
     assert "or a steps file, must be chosen" in panel.status.text()

@@ -80,7 +80,7 @@ class StitchOptions(Options):
     )
     significance: float = option(
         4.0,
-        "Certainty of joints",
+        "Certainty of overlaps",
         "standard deviations by which joints must exceed unrelated pairs of frames",
         step=0.5,
         ge=2,

@@ -106,8 +106,8 @@ class BatchPanel(Panel):
         self.workers.max = max(1, available_cores())
         self.overwrite = CheckBox(
             name="overwrite",
-            label="Begin anew",
-            tooltip="Run finished steps again, and write next to other files.",
+            label="Overwrite results",
+            tooltip="Run finished steps again; other files of the output folder are kept.",
         )
         self._output_proposed = typed_path(self.output)  # none yet; typed text is kept
         tooltip = "The table in the output folder, one column per number."

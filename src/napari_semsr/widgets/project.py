@@ -31,7 +31,12 @@ from napari_semsr.widgets.base import (
     labels_of_verbs,
     push_button,
 )
-from napari_semsr.widgets.layers import file_of, image_layers, step_before
+from napari_semsr.widgets.layers import (
+    file_of,
+    image_layers,
+    provenance_of,
+    step_before,
+)
 
 _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
 _LEAST_PX = 16  # minimum width of a canvas for a figure
@@ -87,7 +92,8 @@ class SavePanel(Panel):
             "Make again and compare",
             self.replay,
             "Make the saved file of the selected layer again from its history, and "
-            "compare both; nothing is changed.",
+            "compare both; nothing is changed. Only for a saved layer that was "
+            "computed here.",
         )
         self.folder_button = push_button(
             "Do the same to a folder…",
@@ -279,7 +285,9 @@ class SavePanel(Panel):
         self.made_group.setVisible(bool(images_made))
         self.layer_button.setEnabled(isinstance(layer_chosen, Image))
         self.replay_button.setEnabled(
-            layer_chosen is not None and file_of(layer_chosen) is not None
+            layer_chosen is not None
+            and file_of(layer_chosen) is not None
+            and provenance_of(layer_chosen) is not None
         )
 
     def chosen_layer(self) -> Layer | None:

@@ -153,7 +153,7 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     assert np.isnan(mosaic.data).any()
     low, high = mosaic.contrast_limits
     assert np.nanmin(mosaic.data) <= low < high <= np.nanmax(mosaic.data)
-    for name in ("nominal outlines", "outlines", "joints"):
+    for name in ("nominal outlines", "outlines", "overlaps"):
         np.testing.assert_allclose(model.layers[f"scan · {name}"].scale, 20)
     assert not model.layers["scan frames, nominal"].visible
 
@@ -162,7 +162,7 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     table = solved.features[["y_px", "x_px"]].to_numpy()
     np.testing.assert_allclose(found, table, atol=1e-4)
     assert list(solved.features["frame"]) == [f"frame_00{n}.tif" for n in range(4)]
-    joints = model.layers["scan · joints"]
+    joints = model.layers["scan · overlaps"]
     assert joints.features["used"].sum() >= 3
     assert all(len(line) == 2 for line in joints.data)
 

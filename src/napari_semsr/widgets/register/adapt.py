@@ -119,7 +119,7 @@ class AdaptPanel(Panel):
         self.form = OptionsForm(AdaptOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", self.images)
-        self.add_group("How", where, self.form)
+        self.add_group("Settings", where, self.form)
         self.stop_button = push_button(
             "Stop here",
             self.stop_here,
