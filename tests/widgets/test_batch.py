@@ -153,6 +153,23 @@ def shown(model, hold, scans, tmp_path):
     return hold(BatchPanel(model))
 
 
+def test_a_result_whose_history_came_after_it_was_shown_is_proposed(shown):
+    [made] = shown.viewer.layers
+    history = made.metadata.pop("micrograph")
+    data = made.data
+    shown.viewer.layers.clear()
+    computed = shown.viewer.add_image(data)  # shown while it is computed
+    computed.metadata["micrograph"] = history
+    assert shown.layer.value is None
+    shown.show()
+    assert shown.layer.value is computed
+    shown.hide()
+    shown.layer.value = None
+    shown.steps.value = "steps.yaml"
+    shown.show()
+    assert shown.layer.value is None
+
+
 @pytest.mark.broad
 def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     assert run_panel(shown).startswith("A layer that was made here, or a steps file")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib import colormaps
+from napari.utils.notifications import notification_manager
 from PIL import Image
 
 import napari_semsr
@@ -63,6 +64,19 @@ def make(model, qtbot, finish):
 
 def units(viewer):
     return [str(unit) for unit in viewer.layers.units]
+
+
+def test_a_folder_with_one_frame_is_no_error_before_it_is_stitched(
+    make, scan, tmp_path, run_panel
+):
+    shutil.copy(scan / "frame_000.tif", tmp_path)
+    shown = len(notification_manager.records)
+    panel = make(tmp_path)
+    assert "Follow this folder" in panel.about.text()
+    assert not panel.status.text()
+    assert len(notification_manager.records) == shown
+    run_panel(panel)
+    assert len(notification_manager.records) == shown + 1
 
 
 def test_folder_says_what_it_holds(make, scan):

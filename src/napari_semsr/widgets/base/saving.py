@@ -175,12 +175,6 @@ def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
             attributes_opened.append(item[1])
         else:
             others.append(f"{layer.name} ({item[2]})")
-    left_out = (
-        f"Not saved: {', '.join(others)}; an OME-Zarr store holds only images and "
-        "labels."
-    )
-    if not opened:
-        raise OptionError(left_out, code="wrong-type")
     images: list[tuple[Micrograph, ...]] = []
     for layer in opened:
         first, *more = planes_of(layer)
@@ -197,7 +191,10 @@ def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
     for attributes, result in zip(attributes_opened, results, strict=True):
         note_saved(attributes.get("metadata", {}), result)
     if others:
-        show_warning(left_out)
+        show_warning(
+            f"Not saved: {', '.join(others)}; an OME-Zarr store holds only images and "
+            "labels."
+        )
     return [str(target)]
 
 

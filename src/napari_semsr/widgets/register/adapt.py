@@ -317,7 +317,7 @@ class AdaptPanel(Panel):
         plot = self.clear_plot(height=170)
         seconds, gains = np.array(self._curve).T
         (axes,) = plot.axes
-        axes.plot(seconds, gains, "o-", color=COLOURS[2], lw=1.5, ms=3.5, label="model")
+        axes.plot(seconds, gains, "o-", color=COLOURS[0], lw=1.5, ms=3.5, label="model")
         if self._linear is not None:
             axes.axhline(self._linear, color="#8d99ae", ls="--", label="linear filter")
         axes.set_xlabel("Time trained (s)")

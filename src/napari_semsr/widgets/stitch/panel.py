@@ -114,7 +114,7 @@ _NOMINAL = "#5a9bd8"
 _SOLVED = "#ffffff"
 _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
-_JOINT, _LINE, _STAGE, _NONE = COLOURS[:4]
+_JOINT, _LINE, _, _NONE = COLOURS[:4]
 
 _FLAT_FILE = "file"
 _DISTORTION_NUMBER = "number"
@@ -860,7 +860,7 @@ def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
     distances = (mosaic_file.solution.positions_px - nominal)[
         mosaic_file.solution.has_place
     ]
-    draw_offsets(axes, distances, _STAGE)
+    draw_offsets(axes, distances, _JOINT)
     axes.set_xlabel("Solved minus nominal, x (px)")
     axes.set_ylabel("y (px)")
 
