@@ -99,7 +99,9 @@ def test_frc_map_lies_in_colour_over_the_image(
 
 def test_a_long_name_of_a_map_fits_next_to_its_colour_bar(viewer, qtbot, keep_picture):
     dock(viewer, "Metrics")
-    name = "a long name of a mosaic, with its date and place \N{MIDDLE DOT} FRC map (nm)"
+    name = (
+        "a long name of a mosaic, with its date and place \N{MIDDLE DOT} FRC map (nm)"
+    )
     layer = viewer.add_image(np.zeros((8, 8)), name=name, metadata={BAR_KEY: True})
 
     def margin() -> int:

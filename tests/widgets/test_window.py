@@ -104,7 +104,9 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     assert button_of(window.steps, "Register").text().startswith("\N{CHECK MARK}")
     model.layers.clear()
     assert not window.beginning.isHidden()
-    assert [item.text() for item in window.steps.buttons] == [one.title for one in STEPS]
+    assert [item.text() for item in window.steps.buttons] == [
+        one.title for one in STEPS
+    ]
 
 
 def test_samples_that_are_offered_are_those_of_the_manifest():

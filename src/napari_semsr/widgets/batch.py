@@ -108,7 +108,7 @@ class BatchPanel(Panel):
         self.overwrite = CheckBox(
             name="overwrite",
             label="Overwrite results",
-            tooltip="Run finished steps again; other files of the output folder are kept.",
+            tooltip="Run finished steps again; other files of the folder are kept.",
         )
         self._output_proposed = typed_path(self.output)  # none yet; typed text is kept
         tooltip = "The table in the output folder, one column per number."

@@ -287,6 +287,11 @@ def test_halves_are_written_beside_and_tell_the_resolution(
     resolution.form.set_values(block=32, step=16)
     run_panel(resolution)
     assert "mosaic-halves" in resolution.figures.text()
+    resolution.split_mosaic.value = True
+    assert not resolution.advice.text()
+    run_panel(resolution)
+    assert "single-image" in resolution.figures.text()
+    resolution.split_mosaic.value = False
     shutil.rmtree(tmp_path / "m.half-b.ome.zarr")
     assert "but not the other half" in run_panel(resolution)
     resolution.split_mosaic.value = True

@@ -44,7 +44,8 @@ def lay_as_tab(widget: QWidget, title: str) -> None:
     if not dock.property(_OURS):
         dock.setProperty(_OURS, "shown")
         dock.setWindowTitle(title)
-        dock.toggleViewAction().setText(title)
+        if (entry := dock.toggleViewAction()) is not None:  # of napari's menu Window
+            entry.setText(title)
         # napari 0.9.0 removes the expanding size policy of docked widgets
         policy = widget.sizePolicy()
         policy.setVerticalPolicy(QSizePolicy.Policy.Expanding)

@@ -450,29 +450,34 @@ class FrcMapPanel(Panel):
         yield from show_outline(self, {layer: [part]} if part else {})
         yield from self._draw(outcome)
         yield
-        median = _numbers(report)["Median"]
-        sentence = f"{report.blocks} blocks, no block has a resolution"
-        if median is not None:
-            median_text = f"median {Figure(median, report.unit)}"
-            known_count = report.blocks - report.failed
-            sentence = (
-                f"{known_count} of {report.blocks} blocks have a resolution, "
-                f"{median_text}"
-            )
-        elif outcome.note:  # the halves of a mosaic have too little in common
-            advice = f"or tick {self.split_mosaic.text}"
-            sentence += f" ({outcome.note.removesuffix('.')}, {advice})"
-        elif report.reason is not None:
-            sentence += f" (most: {REASON_TEXTS[report.reason]})"
-            if report.reason == "beyond-nyquist" and self.second.value is None:
-                where += "; choose another exposure of the field as Second image"
         self.show_result(
             _numbers_of(outcome),
-            f"{sentence}; {where}.",
+            f"{self._sentence(outcome)}; {where}.",
             curves=_curves(outcome),
             tables=_regions_table(outcome),
             more=_reasons_text(outcome),
         )
+
+    def _sentence(self, outcome: FrcOutcome) -> str:
+        """Return how many blocks have a resolution; if none, why, and what to do."""
+        report = outcome.blocks
+        median = _numbers(report)["Median"]
+        if median is not None:
+            known_count = report.blocks - report.failed
+            return (
+                f"{known_count} of {report.blocks} blocks have a resolution, "
+                f"median {Figure(median, report.unit)}"
+            )
+        sentence = f"{report.blocks} blocks, no block has a resolution"
+        if outcome.note:  # the halves of a mosaic have too little in common
+            note = outcome.note.removesuffix(".")
+            return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
+        if report.reason is None:
+            return sentence
+        sentence += f" (most: {REASON_TEXTS[report.reason]})"
+        if report.reason == "beyond-nyquist" and self.second.value is None:
+            sentence += "; choose another exposure of the field as Second image"
+        return sentence
 
     def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
         """Plot the blocks' resolutions, and the correlation of the whole field."""

@@ -465,9 +465,7 @@ class StitchMosaicPanel(Panel):
 
     def _show_facts(self, scan: tuple[Acquisition, int] | ReadError) -> None:
         if isinstance(scan, ReadError):
-            self.about.setText(
-                f"{scan} Follow this folder waits for further frames."
-            )
+            self.about.setText(f"{scan} Follow this folder waits for further frames.")
             self.show_status("")
             return
         acquisition, heights = scan
