@@ -12,6 +12,7 @@ from napari.layers._source import layer_source
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
+from skimage.io import imread
 
 from napari_semsr.core.errors import OptionError, ShapeError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
@@ -27,6 +28,7 @@ from napari_semsr.widgets.base.results import (
     open_store,
     watch_images,
 )
+from napari_semsr.widgets.base.saving import draw_figure
 from napari_semsr.widgets.layers import file_of, is_exposure, provenance_of
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -377,6 +379,20 @@ def test_a_dialog_begins_beside_the_data(
 
 
 @pytest.mark.broad
+def test_the_figure_of_the_panel_is_that_of_the_button(
+    model, hold, exposures, tmp_path
+):
+    options = hold(SavePanel(model)).figure_options()
+    run(draw_figure(exposures, tmp_path / "panel.png", options))  # without a map
+    blocks = FrcMapJobOptions(block=64, step=32)
+    output = tmp_path / "map.ome.tif"
+    run(FRC_MAP.job(*exposures, output=output, options=blocks))
+    run(draw_figure([exposures[0], read(output)], tmp_path / "map.png", options))
+    sizes = [imread(tmp_path / name).shape for name in ("panel.png", "map.png")]
+    run(draw_figure([exposures[0], read(output)], tmp_path / "map.png"))
+    assert imread(tmp_path / "map.png").shape == sizes[1] != sizes[0]
+
+
 def test_napari_saves_several_layers_as_a_figure(
     model, tmp_path, add, exposures, registered
 ):

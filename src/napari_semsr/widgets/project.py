@@ -80,7 +80,7 @@ class SavePanel(Panel):
             "Save everything into another folder NAME.semsr, and continue with that.",
         )
         self.made_list = QListWidget()
-        self.made_list.setToolTip("Images that were made here; click one to select it.")
+        self.made_list.setToolTip("Click an image to select it.")
         self.made_list.setFixedHeight(_LIST_HEIGHT)
         elide_items(self.made_list)
         self.layer_button = push_button(
@@ -112,6 +112,7 @@ class SavePanel(Panel):
             ],
         )
         self.paper = OptionsForm(FigureOptions)
+        self.paper.set_values(overlay=True)  # as the button of the other panels does
         self.figure_button = push_button(
             "Save figure…",
             self.save_figure,
@@ -136,7 +137,7 @@ class SavePanel(Panel):
             "Project", self.about, Form(self.recent, self.open_button, self.new_button)
         )
         self.made_group = self.add_group(
-            "Made here",
+            "Images",
             self.made_list,
             self.layer_button,
             self.replay_button,

@@ -189,6 +189,7 @@ def test_the_view_of_the_mosaic_returns_after_two_frames(by_hand, qtbot):
         panel.scroll_area.ensureWidgetVisible(back)
         qtbot.mouseClick(back, LEFT)
         assert mosaic.visible
+        assert panel.viewer.layers.selection.active == mosaic
         assert (camera.zoom, camera.center) == (zoom, centre)
 
 

@@ -235,16 +235,17 @@ def draw_figure(
 ) -> Job[Any]:
     """Save a figure, replacing an earlier one.
 
-    Without options, maps are overlaid on the measured images, if these are given.
+    Maps are overlaid on the measured images, if these are given, unless the options
+    exclude it.
     """
-    if options is None:
-        try:
-            figure_options = FigureOptions(overlay=True)
-            return (yield from FIGURE.anew(images, path, options=figure_options))
-        except OptionError as error:
-            if code_of(error) not in {"map-missing", "image-missing"}:
-                raise
-    return (yield from FIGURE.anew(images, path, options=options or FigureOptions()))
+    options = options or FigureOptions(overlay=True)
+    try:
+        return (yield from FIGURE.anew(images, path, options=options))
+    except OptionError as error:
+        if code_of(error) not in {"map-missing", "image-missing"}:
+            raise
+    plain = options.replace(overlay=False)
+    return (yield from FIGURE.anew(images, path, options=plain))
 
 
 def check_stack(layer: Layer, path: Path) -> None:

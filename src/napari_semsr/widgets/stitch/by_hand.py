@@ -162,6 +162,7 @@ class CorrectionList(QWidget):
         self._rows = [pair for _, pair in misfits]
         self.table.blockSignals(True)
         self.table.clearSelection()
+        self.table.scrollToTop()
         self.table.setRowCount(len(misfits))
         for row, (misfit, pair) in enumerate(misfits):
             names = f"{self._name(pair.first)} {_DASH} {self._name(pair.second)}"
@@ -238,6 +239,8 @@ class CorrectionList(QWidget):
             camera = host.camera(viewer)
             camera.center, camera.zoom = self._view_before
         self._view_before = None
+        if self._frames_shown is not None and self._mosaic in viewer.layers:
+            viewer.layers.selection.active = self._mosaic
         self._frames_shown, self._layers_hidden = None, []
         self._nudge = np.zeros(2)
 
