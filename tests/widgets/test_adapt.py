@@ -84,6 +84,7 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run
     assert "Objects, input" in panel.findings().text()
     assert Path(panel.report).is_file()
     assert not panel.stop_button.isEnabled()
+    assert panel.report_button.isVisibleTo(panel)
 
 
 @pytest.mark.broad
@@ -101,6 +102,7 @@ def test_a_cancelled_training_is_resumed(
     monkeypatch.setattr(panels, "fit_in_process", ends_halfway)
     message = run_panel(panel)
     assert "Train resumes the training" in message
+    assert not panel.report_button.isVisibleTo(panel)
     panel.form.set_values(minutes=3.0)  # a longer one is the same training
     run_panel(panel)
     assert states[0] is None
