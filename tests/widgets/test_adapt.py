@@ -9,6 +9,7 @@ from napari_semsr import training
 from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform
 from napari_semsr.jobs.adapt import job as adapting
+from napari_semsr.widgets.base.results import cache_folder
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.register import adapt as panels
 from napari_semsr.widgets.register.adapt import AdaptPanel
@@ -85,6 +86,7 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run
     assert Path(panel.report).is_file()
     assert not panel.stop_button.isEnabled()
     assert panel.report_button.isVisibleTo(panel)
+    assert str(cache_folder()) not in panel.figures.text()
 
 
 @pytest.mark.broad

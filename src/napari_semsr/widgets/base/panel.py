@@ -702,9 +702,7 @@ class Panel(QWidget):
         numbers = {
             name: self.translate(number) if isinstance(number, str) else number
             for name, number in numbers.items()
-            if not (
-                name == "Store" and is_temporary(str(number))
-            )  # it moves, or disappears
+            if not is_temporary(str(number))  # a path that moves, or disappears
         }
         first = _first_of(numbers)
         large = "" if first is None else self.translate(_headline(*first))
