@@ -168,6 +168,13 @@ def test_a_search_ends_between_its_steps(noisy):
     assert next(job, None) is None
 
 
+def test_a_search_says_how_far_it_is(noisy):
+    job = verb_of("particles").job(Micrograph(noisy, (5.0, 5.0), "balls"))
+    steps = [one for one in job if one.total]
+    assert [one.done for one in steps] == sorted(one.done for one in steps)
+    assert 0 == steps[0].done < steps[-1].done < steps[-1].total
+
+
 def test_pieces_of_a_net_are_doubted_and_balls_are_not(rng):
     y, x = np.indices(FIELD.shape)
     rows, columns = rng.uniform(0, 200, (2, 60, 1, 1))

@@ -9,6 +9,7 @@ from napari_semsr import training
 from napari_semsr.core import Affine, Cancelled, Micrograph, parse_pixel_size
 from napari_semsr.io import Side, StoredTransform
 from napari_semsr.jobs.adapt import job as adapting
+from napari_semsr.widgets.base.results import cache_folder
 from napari_semsr.widgets.layers import micrograph_from_layer
 from napari_semsr.widgets.register.adapt import AdaptPanel
 from tests.jobs.adapt.test_adapt import light_of, objects, sem_of
@@ -83,6 +84,8 @@ def test_a_press_trains_and_adds_the_enhanced_mosaic(panel, model, held_out, run
     assert "Objects, input" in panel.findings().text()
     assert Path(panel.report).is_file()
     assert not panel.stop_button.isEnabled()
+    assert panel.report_button.isVisibleTo(panel)
+    assert str(cache_folder()) not in panel.figures.text()
 
 
 @pytest.mark.broad
@@ -100,6 +103,7 @@ def test_a_cancelled_training_is_resumed(
     monkeypatch.setattr(adapting, "fit_in_process", ends_halfway)
     message = run_panel(panel)
     assert "Train resumes the training" in message
+    assert not panel.report_button.isVisibleTo(panel)
     panel.form.set_values(minutes=3.0)  # a longer one is the same training
     run_panel(panel)
     assert states[0] is None

@@ -122,7 +122,7 @@ def test_without_steps_and_in_a_folder_of_others_it_says_what_to_do(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("mine")
     panel.output.value = tmp_path / "other"
-    assert "'Begin anew'" in run_panel(panel)
+    assert "'Overwrite results'" in run_panel(panel)
     panel.steps.line_edit.value = ""
     panel.run()
     assert "or a steps file, must be chosen" in panel.status.text()
@@ -151,6 +151,23 @@ def shown(model, hold, scans, tmp_path):
     made = semsr.read(tmp_path / "soft.ome.tif")
     model.add_image(made.array(), **layer_keywords(made))
     return hold(BatchPanel(model))
+
+
+def test_a_result_whose_history_came_after_it_was_shown_is_proposed(shown):
+    [made] = shown.viewer.layers
+    history = made.metadata.pop("micrograph")
+    data = made.data
+    shown.viewer.layers.clear()
+    computed = shown.viewer.add_image(data)  # shown while it is computed
+    computed.metadata["micrograph"] = history
+    assert shown.layer.value is None
+    shown.show()
+    assert shown.layer.value is computed
+    shown.hide()
+    shown.layer.value = None
+    shown.steps.value = "steps.yaml"
+    shown.show()
+    assert shown.layer.value is None
 
 
 @pytest.mark.broad

@@ -11,6 +11,7 @@ from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QApplication, QDockWidget
 
 from napari_semsr.core.progress import Progress
+from napari_semsr.io import BAR_KEY
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import ASIDE, RichLabel, open_panel
 from napari_semsr.widgets.compare import BeforeAfter
@@ -94,6 +95,28 @@ def test_frc_map_lies_in_colour_over_the_image(
     qtbot.wait(100)
     face = panel.plot.figure.get_facecolor()
     assert np.mean(face[:3]) > 0.7
+
+
+def test_a_long_name_of_a_map_fits_next_to_its_colour_bar(viewer, qtbot, keep_picture):
+    dock(viewer, "Metrics")
+    name = (
+        "a long name of a mosaic, with its date and place \N{MIDDLE DOT} FRC map (nm)"
+    )
+    layer = viewer.add_image(np.zeros((8, 8)), name=name, metadata={BAR_KEY: True})
+
+    def margin() -> int:
+        """Brightness of the columns left of the name, in a wide margin."""
+        host.camera(viewer).zoom = 1e-3
+        qtbot.wait(100)
+        return int(picture_of(viewer)[:100, :8, :3].max())
+
+    qtbot.waitUntil(lambda: margin() == 0, timeout=LIMIT_MS)
+    keep_picture(viewer, "long-name")
+    wide = layer.name_overlay.font_size
+    viewer.window.resize(2000, 850)
+    qtbot.waitUntil(lambda: layer.name_overlay.font_size > wide, timeout=LIMIT_MS)
+    layer.name = "short"
+    qtbot.waitUntil(lambda: layer.name_overlay.font_size == 10, timeout=LIMIT_MS)
 
 
 def colourfulness(picture: np.ndarray) -> float:
@@ -237,6 +260,13 @@ def test_window_of_steps_is_a_dock_with_panels_beside_it(viewer, qtbot):
     viewer.window.add_plugin_dock_widget(PLUGIN, "Crop")
     qtbot.waitUntil(lambda: tabs_of(place) == ["Crop"], timeout=LIMIT_MS)
     assert place.windowTitle() == "Superlens SEM"
+    assert place.toggleViewAction().text() == "Superlens SEM"
+    for floats in (False, True, False):
+        place.setFloating(floats)
+        qtbot.waitUntil(
+            lambda: place.titleBarWidget().title.text() == "Superlens SEM",
+            timeout=LIMIT_MS,
+        )
     viewer.window.remove_dock_widget(window)
 
 

@@ -420,3 +420,16 @@ def test_a_scene_and_a_channel_of_a_mosaic_are_chosen(
     run_panel(panel)
     assert model.layers[0].data.shape == (30, 42)
     assert np.array_equal(model.layers[0].data[:, :16], tiles[6][:, :16])
+
+
+def test_a_warning_about_a_file_goes_with_the_next_file(
+    panel, tmp_path, finish, run_panel
+):
+    path, data = large_store(tmp_path)
+    (path / "0" / "c" / "1" / "2").unlink()
+    choose(panel, path, finish)
+    run_panel(panel)
+    assert panel.warned.text()
+    tifffile.imwrite(tmp_path / "next.tif", data[:64, :64])
+    choose(panel, tmp_path / "next.tif", finish)
+    assert not panel.warned.text()

@@ -148,7 +148,9 @@ def test_outlines_and_joints_are_shown_by_a_tick(
     panel.folder.value = scan
     qtbot.waitUntil(lambda: not panel.busy, timeout=LIMIT_MS)
     run_panel(panel)
-    helpers = {f"scan · {name}" for name in ("nominal outlines", "outlines", "joints")}
+    helpers = {
+        f"scan · {name}" for name in ("nominal outlines", "outlines", "overlaps")
+    }
     assert set(names(model)) == {"scan mosaic", *helpers}
     assert not any(model.layers[name].visible for name in helpers)
     assert model.layers.selection.active.name == "scan mosaic"

@@ -9,14 +9,16 @@ import tifffile
 import yaml
 from napari.layers import Layer
 from napari.layers._source import layer_source
+from napari.utils.notifications import notification_manager
 from npe2 import PluginManager, PluginManifest
 from qtpy.QtWidgets import QFileDialog, QMessageBox
+from skimage.io import imread
 
 from napari_semsr.core.errors import OptionError, ShapeError, WriteError
 from napari_semsr.core.micrograph import Micrograph, Provenance
 from napari_semsr.core.progress import run
 from napari_semsr.io.formats import read, write
-from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, read_layers
+from napari_semsr.io.layers import FOLDER_KEY, LIVE_KEY, SAVED_KEY, read_layers
 from napari_semsr.io.zarr.store import create_store
 from napari_semsr.jobs import FRC_MAP, FrcMapJobOptions
 from napari_semsr.widgets.base import begin_at
@@ -26,6 +28,7 @@ from napari_semsr.widgets.base.results import (
     open_store,
     watch_images,
 )
+from napari_semsr.widgets.base.saving import draw_figure
 from napari_semsr.widgets.layers import file_of, is_exposure, provenance_of
 from napari_semsr.widgets.project import SavePanel
 from napari_semsr.widgets.restore import RestorePanel
@@ -376,6 +379,20 @@ def test_a_dialog_begins_beside_the_data(
 
 
 @pytest.mark.broad
+def test_the_figure_of_the_panel_is_that_of_the_button(
+    model, hold, exposures, tmp_path
+):
+    options = hold(SavePanel(model)).figure_options()
+    run(draw_figure(exposures, tmp_path / "panel.png", options))  # without a map
+    blocks = FrcMapJobOptions(block=64, step=32)
+    output = tmp_path / "map.ome.tif"
+    run(FRC_MAP.job(*exposures, output=output, options=blocks))
+    run(draw_figure([exposures[0], read(output)], tmp_path / "map.png", options))
+    sizes = [imread(tmp_path / name).shape for name in ("panel.png", "map.png")]
+    run(draw_figure([exposures[0], read(output)], tmp_path / "map.png"))
+    assert imread(tmp_path / "map.png").shape == sizes[1] != sizes[0]
+
+
 def test_napari_saves_several_layers_as_a_figure(
     model, tmp_path, add, exposures, registered
 ):
@@ -493,14 +510,29 @@ def test_others_read_a_store_of_several_layers(mosaic_with_maps, tmp_path):
     assert labels.zarr.root_attrs["labels"] == ["particles"]
 
 
-@pytest.mark.parametrize("kind", ["points", "shapes", "vectors", "stack"])
-def test_layers_without_a_place_in_a_store_are_refused(
-    mosaic_with_maps, tmp_path, kind
-):
-    add = getattr(mosaic_with_maps, f"add_{kind}", mosaic_with_maps.add_image)
-    add(np.zeros((2, 2, 2)) if kind in ("vectors", "stack") else [[0, 0], [1, 1]])
-    code = "suffix-unknown" if kind == "stack" else "wrong-type"
-    with refused(OptionError, code):
+@pytest.mark.parametrize("kind", ["points", "shapes", "vectors"])
+def test_drawings_are_left_out_of_a_store_and_named(mosaic_with_maps, tmp_path, kind):
+    model = mosaic_with_maps
+    before = _seen(model.layers)
+    drawing = getattr(model, f"add_{kind}")(
+        np.zeros((2, 2, 2)) if kind == "vectors" else [[0, 0], [1, 1]], name="mine"
+    )
+    [saved] = save_all(model.layers, tmp_path / "all.ome.zarr")
+    warning = notification_manager.records[-1]
+    assert (str(warning.severity), f"mine ({kind})" in warning.message) == (
+        "warning",
+        True,
+    )
+    assert SAVED_KEY not in drawing.metadata
+    model.layers.clear()
+    for item in read_layers(saved):
+        model.add_layer(Layer.create(*item))
+    assert _seen(model.layers) == before
+
+
+def test_a_stack_without_a_place_in_a_store_is_refused(mosaic_with_maps, tmp_path):
+    mosaic_with_maps.add_image(np.zeros((2, 2, 2)))
+    with refused(OptionError, "suffix-unknown"):
         save_all(mosaic_with_maps.layers, tmp_path / "all.ome.zarr")
     assert not list(tmp_path.iterdir())
 

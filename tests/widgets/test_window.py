@@ -97,8 +97,16 @@ def test_samples_are_offered_while_nothing_is_open(window, model):
     button_of(window.beginning, "Two exposures").click()
     assert len(model.layers) == 2
     assert window.beginning.isHidden()
+    window.page.panel.ran.emit()
+    window.show_step(1)
+    window.page.panel.ran.emit()
+    window.show_step(0)
+    assert button_of(window.steps, "Register").text().startswith("\N{CHECK MARK}")
     model.layers.clear()
     assert not window.beginning.isHidden()
+    assert [item.text() for item in window.steps.buttons] == [
+        one.title for one in STEPS
+    ]
 
 
 def test_samples_that_are_offered_are_those_of_the_manifest():

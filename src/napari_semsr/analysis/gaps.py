@@ -887,8 +887,9 @@ def _particles(
     labels, total, contrast, level = np.zeros(values.shape, np.int32), 0, 0.0, 0.0
     scales = [*_SCALES_PX]
     while scales:
-        message = f"looking for particles: {total} found"
-        yield Progress(0, 0, message)
+        done = len(_SCALES_PX) - len(scales)
+        step = Progress(done, len(_SCALES_PX), f"looking for particles: {total} found")
+        yield step
         scale, covered_labels = scales[0], (labels > 0) | missing
         plain = smooth = ndimage.gaussian_filter(values, scale)
         if total:
@@ -907,7 +908,7 @@ def _particles(
         if not contrast > least:
             break
         basins, own = _basins(height, least)
-        yield Progress(0, 0, message)
+        yield step
         clear = _CLEAR * _LEAST_APART * quiet if len(scales) > 1 else 0.0
         own[own < max(least, clear)] = np.inf  # also that of the background
         share = height / own[basins]

@@ -339,9 +339,9 @@ class Removals:
         low, high = tells.drawn_interval or (0.0, 0.0)
         linear = self.light_tells[LINEAR].drawn_percent
         text = (
-            "In simulated samples, of removed objects that light can show, it drew "
-            f"{tells.drawn_percent:.0f} % (95 % interval {low:.0f} to {high:.0f} %; a "
-            f"linear filter {linear:.0f} %)"
+            "Objects that light can show were removed from simulated samples: its "
+            f"output showed {tells.drawn_percent:.0f} % of them nevertheless (95 % "
+            f"interval {low:.0f} to {high:.0f} %; a linear filter {linear:.0f} %)"
         )
         if cannot.enough:
             text += f"; of those that light cannot show, {cannot.drawn_percent:.0f} %"

@@ -7,6 +7,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, FileEdit
 from napari.layers import Layer
 from napari.viewer import Viewer
+from qtpy.QtGui import QShowEvent
 
 from napari_semsr.core import (
     Job,
@@ -50,9 +51,9 @@ _MOST_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
 _PATTERN = frozenset("*?[")
 _FIRST = ("name", "error", "warnings")  # columns that are shown first
 _ABOUT = (
-    "The same steps for every image of a folder: those of a layer's history, or of a "
-    "steps file. Run again after a stop, or with more images: finished results are "
-    "kept."
+    "Process one image first, for example in Enhance: its steps are repeated for "
+    "every image of a folder. Run again after a stop, or with more images: finished "
+    "results are kept."
 )
 _FILE = "no layer: a steps file"
 _YAML = {"Steps (*.yaml)": ".yaml"}
@@ -106,8 +107,8 @@ class BatchPanel(Panel):
         self.workers.max = max(1, available_cores())
         self.overwrite = CheckBox(
             name="overwrite",
-            label="Begin anew",
-            tooltip="Run finished steps again, and write next to other files.",
+            label="Overwrite results",
+            tooltip="Run finished steps again; other files of the folder are kept.",
         )
         self._output_proposed = typed_path(self.output)  # none yet; typed text is kept
         tooltip = "The table in the output folder, one column per number."
@@ -142,6 +143,13 @@ class BatchPanel(Panel):
         self._show_plan()
 
     # -- the steps of a layer --------------------------------------------------
+
+    def showEvent(self, event: QShowEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Propose the last result, unless a steps file is chosen."""
+        super().showEvent(event)
+        results = [layer for layer in self.layer.choices if layer is not None]
+        if results and self.layer.value is None and typed_path(self.steps) is None:
+            self.layer.value = results[0]
 
     def _with_steps(self) -> list[Layer]:
         images = image_layers(self.viewer)

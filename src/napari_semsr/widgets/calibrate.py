@@ -614,6 +614,10 @@ class CalibrateGroup(Form):
             "over it and type the length on its label, then press Set scale from "
             "line."
         )
+        for part in (self.measure_button, self.distance.native):
+            self._panel.scroll_area.ensureWidgetVisible(part)
+        self.distance.native.setFocus()
+        self.distance.native.selectAll()
 
     def measure_grating(self) -> None:
         """Measure the pixel size of the layer from its grating."""

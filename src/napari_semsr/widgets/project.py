@@ -31,7 +31,12 @@ from napari_semsr.widgets.base import (
     labels_of_verbs,
     push_button,
 )
-from napari_semsr.widgets.layers import file_of, image_layers, step_before
+from napari_semsr.widgets.layers import (
+    file_of,
+    image_layers,
+    provenance_of,
+    step_before,
+)
 
 _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
 _LEAST_PX = 16  # minimum width of a canvas for a figure
@@ -75,7 +80,7 @@ class SavePanel(Panel):
             "Save everything into another folder NAME.semsr, and continue with that.",
         )
         self.made_list = QListWidget()
-        self.made_list.setToolTip("Images that were made here; click one to select it.")
+        self.made_list.setToolTip("Click an image to select it.")
         self.made_list.setFixedHeight(_LIST_HEIGHT)
         elide_items(self.made_list)
         self.layer_button = push_button(
@@ -87,7 +92,8 @@ class SavePanel(Panel):
             "Make again and compare",
             self.replay,
             "Make the saved file of the selected layer again from its history, and "
-            "compare both; nothing is changed.",
+            "compare both; nothing is changed. Only for a saved layer that was "
+            "computed here.",
         )
         self.folder_button = push_button(
             "Do the same to a folder…",
@@ -106,6 +112,7 @@ class SavePanel(Panel):
             ],
         )
         self.paper = OptionsForm(FigureOptions)
+        self.paper.set_values(overlay=True)  # as the button of the other panels does
         self.figure_button = push_button(
             "Save figure…",
             self.save_figure,
@@ -130,7 +137,7 @@ class SavePanel(Panel):
             "Project", self.about, Form(self.recent, self.open_button, self.new_button)
         )
         self.made_group = self.add_group(
-            "Made here",
+            "Images",
             self.made_list,
             self.layer_button,
             self.replay_button,
@@ -279,7 +286,9 @@ class SavePanel(Panel):
         self.made_group.setVisible(bool(images_made))
         self.layer_button.setEnabled(isinstance(layer_chosen, Image))
         self.replay_button.setEnabled(
-            layer_chosen is not None and file_of(layer_chosen) is not None
+            layer_chosen is not None
+            and file_of(layer_chosen) is not None
+            and provenance_of(layer_chosen) is not None
         )
 
     def chosen_layer(self) -> Layer | None:

@@ -128,7 +128,7 @@ def test_card_tells_what_the_check_with_discs_found():
     tells = dict.fromkeys((MODEL, LINEAR), count)
     none = dict.fromkeys(tells, RemovalCount(objects=0, shown=0, drawn=0))
     card["checks"]["removals"] = Removals(1, tells, none).to_json()
-    assert "it drew 28 %" in card_text(card, None)
+    assert "showed 28 % of them" in card_text(card, None)
     assert "28 % of 50" in card_details(card)
     assert "has not been checked" in card_text({"name": "n"}, None)
     assert "discs" not in card_details({"name": "n"})

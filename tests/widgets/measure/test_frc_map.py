@@ -330,6 +330,7 @@ def test_mosaic_without_halves_is_split_only_when_asked(
     assert panel.split_mosaic.native.isVisible()
     panel.split_mosaic.value = True
     assert " blocks" in run_panel(panel)
+    assert not panel.advice.text()
 
 
 def test_images_that_were_treated_alike_are_proposed(panel, model, exposures, add):

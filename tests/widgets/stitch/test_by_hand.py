@@ -12,6 +12,7 @@ from qtpy.QtCore import Qt
 
 import napari_semsr
 from napari_semsr.stitching import Corrections, PairReport
+from napari_semsr.widgets import host
 from napari_semsr.widgets.stitch.by_hand import corrections_path, misfit_of
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
@@ -84,7 +85,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     assert "6 of 6 frames joined" in run_panel(panel)
     found = panel._last_corrected[0].solution.positions_px  # noqa: SLF001
     assert np.flatnonzero(away(found, scan) > 1).tolist() == [4]
-    by_hand = panel.by_hand
+    by_hand, zoom = panel.by_hand, host.camera(viewer).zoom
     misfits = [by_hand.table.item(row, 1).text() for row in range(3)]
     assert misfits == sorted(misfits, reverse=True)
     panel.correcting.header.click()
@@ -111,6 +112,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     made = panel._last_corrected[0]  # noqa: SLF001
     assert away(made.solution.positions_px, scan).max() < 0.15
     assert magenta not in viewer.layers
+    assert host.camera(viewer).zoom == zoom
     assert viewer.layers["lattice mosaic"].visible
     row = row_of(by_hand, "f003", "f004")
     assert by_hand.table.item(row, 2).text() == "joined by hand"
@@ -136,7 +138,7 @@ def by_hand(make_napari_viewer_proxy, qtbot, finish, run_panel, lattice, tmp_pat
 
 
 @pytest.mark.broad
-def test_buttons_strike_drop_fix_and_take_back(by_hand, qtbot):
+def test_buttons_reject_drop_fix_and_take_back(by_hand, qtbot):
     def press(button):
         by_hand._panel.scroll_area.ensureWidgetVisible(button)  # noqa: SLF001
         qtbot.mouseClick(button, LEFT)
@@ -146,8 +148,18 @@ def test_buttons_strike_drop_fix_and_take_back(by_hand, qtbot):
     click_row(qtbot, by_hand, row_of(by_hand, "f000", "f001"))
     press(by_hand.strike_button)
     assert by_hand.corrections.strike == (("f000.tif", "f001.tif"),)
-    click_row(qtbot, by_hand, row_of(by_hand, "f000", "f001"))
+    row = row_of(by_hand, "f000", "f001")
+    assert by_hand.table.item(row, 2).text() == "rejected"
+    click_row(qtbot, by_hand, row)
     press(by_hand.accept_button)
+    assert by_hand.corrections == Corrections()
+    click_row(qtbot, by_hand, row)
+    qtbot.keyClick(by_hand.table, Qt.Key.Key_Left)
+    moved = by_hand.corrections
+    press(by_hand.accept_button)
+    assert by_hand.corrections == moved != Corrections()
+    click_row(qtbot, by_hand, row)
+    press(by_hand.reset_button)
     assert by_hand.corrections == Corrections()
     click_row(qtbot, by_hand, row_of(by_hand, "f003", "f004"))
     press(by_hand.swap_button)
@@ -162,6 +174,23 @@ def test_buttons_strike_drop_fix_and_take_back(by_hand, qtbot):
     )
     press(by_hand.clear_button)
     assert by_hand.corrections == Corrections()
+
+
+def test_the_view_of_the_mosaic_returns_after_two_frames(by_hand, qtbot):
+    panel = by_hand._panel  # noqa: SLF001
+    camera, mosaic = host.camera(panel.viewer), panel.viewer.layers["lattice mosaic"]
+    zoom, centre = camera.zoom, camera.center
+    for back in (by_hand.mosaic_button, panel.correcting.header):
+        panel.correcting.unfold()
+        click_row(qtbot, by_hand, row_of(by_hand, "f000", "f001"))
+        click_row(qtbot, by_hand, row_of(by_hand, "f003", "f004"))
+        assert camera.zoom > zoom
+        assert not mosaic.visible
+        panel.scroll_area.ensureWidgetVisible(back)
+        qtbot.mouseClick(back, LEFT)
+        assert mosaic.visible
+        assert panel.viewer.layers.selection.active == mosaic
+        assert (camera.zoom, camera.center) == (zoom, centre)
 
 
 def test_the_misfit_of_an_overlap_that_disagrees_is_how_far_it_is_away():

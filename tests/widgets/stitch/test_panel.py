@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib import colormaps
+from napari.utils.notifications import notification_manager
 from PIL import Image
 
 import napari_semsr
@@ -63,6 +64,19 @@ def make(model, qtbot, finish):
 
 def units(viewer):
     return [str(unit) for unit in viewer.layers.units]
+
+
+def test_a_folder_with_one_frame_is_no_error_before_it_is_stitched(
+    make, scan, tmp_path, run_panel
+):
+    shutil.copy(scan / "frame_000.tif", tmp_path)
+    shown = len(notification_manager.records)
+    panel = make(tmp_path)
+    assert "Follow this folder" in panel.about.text()
+    assert not panel.status.text()
+    assert len(notification_manager.records) == shown
+    run_panel(panel)
+    assert len(notification_manager.records) == shown + 1
 
 
 def test_folder_says_what_it_holds(make, scan):
@@ -153,7 +167,7 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     assert np.isnan(mosaic.data).any()
     low, high = mosaic.contrast_limits
     assert np.nanmin(mosaic.data) <= low < high <= np.nanmax(mosaic.data)
-    for name in ("nominal outlines", "outlines", "joints"):
+    for name in ("nominal outlines", "outlines", "overlaps"):
         np.testing.assert_allclose(model.layers[f"scan · {name}"].scale, 20)
     assert not model.layers["scan frames, nominal"].visible
 
@@ -162,7 +176,7 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     table = solved.features[["y_px", "x_px"]].to_numpy()
     np.testing.assert_allclose(found, table, atol=1e-4)
     assert list(solved.features["frame"]) == [f"frame_00{n}.tif" for n in range(4)]
-    joints = model.layers["scan · joints"]
+    joints = model.layers["scan · overlaps"]
     assert joints.features["used"].sum() >= 3
     assert all(len(line) == 2 for line in joints.data)
 
@@ -273,6 +287,11 @@ def test_halves_are_written_beside_and_tell_the_resolution(
     resolution.form.set_values(block=32, step=16)
     run_panel(resolution)
     assert "mosaic-halves" in resolution.figures.text()
+    resolution.split_mosaic.value = True
+    assert not resolution.advice.text()
+    run_panel(resolution)
+    assert "single-image" in resolution.figures.text()
+    resolution.split_mosaic.value = False
     shutil.rmtree(tmp_path / "m.half-b.ome.zarr")
     assert "but not the other half" in run_panel(resolution)
     resolution.split_mosaic.value = True

@@ -73,7 +73,7 @@ class NoiseReport(ImageMeasure):
         """An assessment of the noise."""
         if self.snr is None:
             return ""
-        much = f"the image varies {self.snr:.2g} times as much"
+        much = f"the image's standard deviation is {self.snr:.2g} times that"
         return much if self.snr >= 1 else "more noise than image"
 
 

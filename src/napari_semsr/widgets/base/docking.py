@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QSizePolicy, QWidget
+from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QSizePolicy, QWidget
 
 from napari_semsr.jobs import PANELS
 from napari_semsr.widgets.base.runner import is_alive
@@ -37,15 +37,29 @@ def lay_as_tab(widget: QWidget, title: str) -> None:
     The user may move it later.
     """
     dock = widget.parentWidget()
-    if isinstance(dock, QDockWidget) and not dock.property(_OURS):
+    if not isinstance(dock, QDockWidget):
+        return
+    # napari makes a new title bar, with the plugin's name, when a dock floats
+    QTimer.singleShot(0, lambda: _label_title_bar(dock))
+    if not dock.property(_OURS):
         dock.setProperty(_OURS, "shown")
         dock.setWindowTitle(title)
+        if (entry := dock.toggleViewAction()) is not None:  # of napari's menu Window
+            entry.setText(title)
         # napari 0.9.0 removes the expanding size policy of docked widgets
         policy = widget.sizePolicy()
         policy.setVerticalPolicy(QSizePolicy.Policy.Expanding)
         widget.setSizePolicy(policy)
         # napari resizes the docks after showing this one
         QTimer.singleShot(0, lambda: _tabify(dock))
+
+
+def _label_title_bar(dock: QDockWidget) -> None:
+    """Show the title of a dock in napari's title bar, without the plugin's name."""
+    bar = dock.titleBarWidget() if is_alive(dock) else None
+    label = getattr(bar, "title", None)
+    if isinstance(label, QLabel):
+        label.setText(dock.windowTitle())
 
 
 def _tabify(dock: QDockWidget) -> None:

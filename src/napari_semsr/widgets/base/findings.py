@@ -123,6 +123,9 @@ def copy_text(text: str) -> str:
     return "Copied; paste it into a spreadsheet."
 
 
+_WIDEST_PX = 240  # of a column of a table; chosen: two columns are in view
+
+
 class RowTable(QTableWidget):
     """A read-only table with a selected row."""
 
@@ -131,9 +134,11 @@ class RowTable(QTableWidget):
         self.setToolTip(tooltip)
         self.setFixedHeight(height)
         self.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        rows = self.verticalHeader()
-        if rows is not None:
+        rows, heads = self.verticalHeader(), self.horizontalHeader()
+        if rows is not None and heads is not None:
             rows.setVisible(False)
+            heads.setMaximumSectionSize(_WIDEST_PX)
+            heads.setStretchLastSection(True)
 
     def fill(self, columns: Columns, *, sorts: bool = False) -> None:
         """Show columns by their headers; numbers sort numerically if it `sorts`."""
@@ -149,6 +154,7 @@ class RowTable(QTableWidget):
                 item.setData(Qt.ItemDataRole.DisplayRole, value)
                 item.setData(Qt.ItemDataRole.UserRole, row)
                 self.setItem(row, place, item)
+        self.resizeColumnsToContents()
         self.setSortingEnabled(sorts)
 
     def chosen_row(self) -> int | None:

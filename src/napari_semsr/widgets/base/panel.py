@@ -441,6 +441,8 @@ class Panel(QWidget):
             _in_view.add(self)
         lay_as_tab(self, self.title)
         self.session.watch(self)
+        for box in self._boxes:  # a result that was shown while computed has a history
+            _list_again(box)
         self._show_databar()  # its input may have one by now
         self._show_offers()
 
@@ -700,9 +702,7 @@ class Panel(QWidget):
         numbers = {
             name: self.translate(number) if isinstance(number, str) else number
             for name, number in numbers.items()
-            if not (
-                name == "Store" and is_temporary(str(number))
-            )  # it moves, or disappears
+            if not is_temporary(str(number))  # a path that moves, or disappears
         }
         first = _first_of(numbers)
         large = "" if first is None else self.translate(_headline(*first))
@@ -1269,8 +1269,9 @@ class Panel(QWidget):
         self._measured = {item: read.get(item, plane_at(item, dims)) for item in layers}
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
-        """Start an inspection job, replacing a running one."""
+        """Start an inspection job, replacing a running one and earlier warnings."""
         self.looker.cancel()
+        self._forget_warnings()
         self.looker.start(
             title, make, JobRequest(f"looks of {id(self)}", show=on_result)
         )

@@ -19,6 +19,7 @@ from napari.utils.notifications import Notification, notification_manager
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
+from qtpy.QtGui import QFont, QFontMetricsF
 
 from napari_semsr.core import (
     SIZE_ERROR_KEY,
@@ -489,6 +490,9 @@ _coloured: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
 _OURS = "napari-semsr"
 _LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
+_BAR_WIDTH = 90  # px of a colour bar with its numbers and margins
+_NAME_PT, _LEAST_PT = 10.0, 5.0  # font sizes: napari's, and the least readable one
+_ENLARGED = 1.5  # width of text on napari's canvas over that in a widget; measured
 _SAME_SIDE = 0.02  # relative, of a side; chosen: rounding of a scaled image's size
 
 
@@ -516,20 +520,34 @@ def watch_images(viewer: ViewerModel) -> None:
             event.value.events.visible.connect(show)
             if isinstance(event.value, Image):
                 if BAR_KEY not in event.value.metadata:  # which may cover a map
-                    settle_colour_bars(model)
+                    _settle_colour_bars(model)
                 # after all other callbacks
                 QTimer.singleShot(0, partial(_raise_drawings, of_viewer))
         elif model is not None:
             if event.type == "removed":
                 _release_guests(model)
             settle_scale_bar(model)
-            settle_colour_bars(model)
+            _settle_colour_bars(model)
 
     for layer in viewer.layers:
         _follow_pixels(layer)
     events = viewer.layers.events
-    for signal in (events.inserted, events.removed, events.reordered):
+    for signal in (events.inserted, events.removed, events.reordered, events.renamed):
         signal.connect(show)
+    host.on_resize(viewer, show)
+
+
+def _settle_colour_bars(viewer: ViewerModel) -> None:
+    """Show one colour bar, with a name that fits on the canvas next to it."""
+    settle_colour_bars(viewer)
+    room = host.viewbox_size(viewer)[1] - _BAR_WIDTH
+    for layer in viewer.layers:
+        if layer.metadata.get(BAR_KEY) and layer.colorbar.visible:
+            font = QFont()
+            font.setPointSizeF(_NAME_PT)
+            width = _ENLARGED * QFontMetricsF(font).horizontalAdvance(layer.name)
+            size = _NAME_PT * min(1.0, room / max(width, 1.0))
+            layer.name_overlay.font_size = max(size, _LEAST_PT)
 
 
 def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
@@ -591,7 +609,7 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
         identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
     ):  # a copy is another layer
         layer.metadata.pop(IDENTITY_KEY, None)
-    settle_colour_bars(viewer)
+    _settle_colour_bars(viewer)
     _fit_guest(viewer, layer)
     images = grey_layers(viewer)
     if layer not in images:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Image, Labels, Layer
+from napari.utils.notifications import show_warning
 from qtpy.QtWidgets import QApplication, QFileDialog, QMessageBox, QWidget
 
 from napari_semsr.core import (
@@ -164,16 +165,16 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
     """Save layers in the format of the name's suffix, or of this one."""
     opened: list[Image | Labels] = []
+    attributes_opened: list[dict[str, Any]] = []
+    others: list[str] = []
     for item in layers:
         layer = Layer.create(*item)
-        if not isinstance(layer, Image | Labels):
-            msg = (
-                f"Layer {layer.name!r} is of {item[2]}, which an OME-Zarr cannot "
-                "have: select only images and labels, and save the others separately."
-            )
-            raise OptionError(msg, code="wrong-type")
-        show_colour_bar(layer)  # napari passes everything except this
-        opened.append(layer)
+        if isinstance(layer, Image | Labels):
+            show_colour_bar(layer)  # napari passes everything except this
+            opened.append(layer)
+            attributes_opened.append(item[1])
+        else:
+            others.append(f"{layer.name} ({item[2]})")
     images: list[tuple[Micrograph, ...]] = []
     for layer in opened:
         first, *more = planes_of(layer)
@@ -187,8 +188,13 @@ def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
         results = [run(save_job(planes if planes[1:] else planes[0], target))]
     else:
         results = run(save_together([first for first, *_ in images], target))
-    for (_, attributes, _), result in zip(layers, results, strict=True):
+    for attributes, result in zip(attributes_opened, results, strict=True):
         note_saved(attributes.get("metadata", {}), result)
+    if others:
+        show_warning(
+            f"Not saved: {', '.join(others)}; an OME-Zarr store holds only images and "
+            "labels."
+        )
     return [str(target)]
 
 
@@ -229,16 +235,17 @@ def draw_figure(
 ) -> Job[Any]:
     """Save a figure, replacing an earlier one.
 
-    Without options, maps are overlaid on the measured images, if these are given.
+    Maps are overlaid on the measured images, if these are given, unless the options
+    exclude it.
     """
-    if options is None:
-        try:
-            figure_options = FigureOptions(overlay=True)
-            return (yield from FIGURE.anew(images, path, options=figure_options))
-        except OptionError as error:
-            if code_of(error) not in {"map-missing", "image-missing"}:
-                raise
-    return (yield from FIGURE.anew(images, path, options=options or FigureOptions()))
+    options = options or FigureOptions(overlay=True)
+    try:
+        return (yield from FIGURE.anew(images, path, options=options))
+    except OptionError as error:
+        if code_of(error) not in {"map-missing", "image-missing"}:
+            raise
+    plain = options.replace(overlay=False)
+    return (yield from FIGURE.anew(images, path, options=plain))
 
 
 def check_stack(layer: Layer, path: Path) -> None:

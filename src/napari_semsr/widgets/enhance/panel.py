@@ -643,7 +643,7 @@ class EnhancePanel(Panel):
         self.add_group("Image", Form(self.layer, self.new_planes_box()))
         self.add_group("Model", self.model)
         parts = self.form, self.sharpen, self.weights
-        self.add_group("How", *parts, choices, self.unmade, where, self.advanced)
+        self.add_group("Settings", *parts, choices, self.unmade, where, self.advanced)
         self.add_group("Compare", self.look)
         self.add_results("Result")
         self._connect()

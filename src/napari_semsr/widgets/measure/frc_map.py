@@ -247,14 +247,14 @@ class FrcMapPanel(Panel):
             "An independent exposure of the same field; without one the image is split "
             "into halves, which is valid only while its noise is white; a mosaic is "
             "measured by the halves that were stitched with it.",
-            none="none: split the first image",
+            none="none",
         )
         self.split_mosaic = CheckBox(
             name="split_mosaic",
             value=False,
             text="Split the mosaic anyway",
-            tooltip="Measure a single mosaic that has no stored halves; blending of "
-            "frames makes the resolution too good or too poor.",
+            tooltip="Split a single mosaic instead of comparing its stored halves; "
+            "blending of frames makes the resolution too good or too poor.",
         )
         self.regions = new_region_box(
             self,
@@ -298,6 +298,7 @@ class FrcMapPanel(Panel):
         # not magicgui's signal, which is not emitted for None
         for box in (self.first, self.second):
             box.native.currentIndexChanged.connect(self._advise)
+        self.split_mosaic.changed.connect(self._advise)
         self.take_input(self.first)
         propose_partner(
             self,
@@ -325,7 +326,9 @@ class FrcMapPanel(Panel):
         alone = first is not None and second is None and is_stitched(first)
         store = _store_of(first) if alone else None
         there = store is not None and all(path.exists() for path in half_paths(store))
-        self.advice.setText(_HALVES if there else _ONE_MOSAIC if alone else "")
+        text = _HALVES if there else _ONE_MOSAIC
+        is_needed = alone and not self.split_mosaic.value
+        self.advice.setText(text if is_needed else "")
         self.layers.show_row("split_mosaic", alone)
 
     def job(self) -> Work:
@@ -335,7 +338,7 @@ class FrcMapPanel(Panel):
         if layer is second is not None:
             msg = (
                 f"Both images are the layer {layer.name!r}; choose another exposure of "
-                "the field as the second, or 'none: split the first image'."
+                "the field as the second, or 'none'."
             )
             raise ShapeError(msg, code="same-image")
         images = read_pair(self, layer, second)
@@ -344,7 +347,7 @@ class FrcMapPanel(Panel):
             _measure,
             images,
             options,
-            _store_of(layer),
+            None if self.split_mosaic.value else _store_of(layer),
             needs_halves=(
                 second is None
                 and options.split == "diagonal"
@@ -447,25 +450,34 @@ class FrcMapPanel(Panel):
         yield from show_outline(self, {layer: [part]} if part else {})
         yield from self._draw(outcome)
         yield
-        median = _numbers(report)["Median"]
-        sentence = f"{report.blocks} blocks, no block has a resolution"
-        if median is not None:
-            median_text = f"median {Figure(median, report.unit)}"
-            known_count = report.blocks - report.failed
-            sentence = (
-                f"{known_count} of {report.blocks} blocks have a resolution, "
-                f"{median_text}"
-            )
-        elif report.reasons:
-            most = max(report.reasons, key=lambda reason: report.reasons[reason])
-            sentence += f" (most: {REASON_TEXTS[most]})"
         self.show_result(
             _numbers_of(outcome),
-            f"{sentence}; {where}.",
+            f"{self._sentence(outcome)}; {where}.",
             curves=_curves(outcome),
             tables=_regions_table(outcome),
             more=_reasons_text(outcome),
         )
+
+    def _sentence(self, outcome: FrcOutcome) -> str:
+        """Return how many blocks have a resolution; if none, why, and what to do."""
+        report = outcome.blocks
+        median = _numbers(report)["Median"]
+        if median is not None:
+            known_count = report.blocks - report.failed
+            return (
+                f"{known_count} of {report.blocks} blocks have a resolution, "
+                f"median {Figure(median, report.unit)}"
+            )
+        sentence = f"{report.blocks} blocks, no block has a resolution"
+        if outcome.note:  # the halves of a mosaic have too little in common
+            note = outcome.note.removesuffix(".")
+            return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
+        if report.reason is None:
+            return sentence
+        sentence += f" (most: {REASON_TEXTS[report.reason]})"
+        if report.reason == "beyond-nyquist" and self.second.value is None:
+            sentence += "; choose another exposure of the field as Second image"
+        return sentence
 
     def _draw(self, outcome: FrcOutcome) -> Iterator[None]:
         """Plot the blocks' resolutions, and the correlation of the whole field."""
@@ -556,6 +568,8 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
     for (name, own), colour in zip(counts.items(), REGION_COLOURS, strict=False):
         axes.stairs(own, edges, color=colour, lw=1.4, label=short_label(name))
     marks = {k: v for k, v in _numbers(report).items() if v is not None}
+    # the median first: the first colour stands out from the bars
+    marks = {name: marks[name] for name in sorted(marks, key="Median".__ne__)}
     for (name, value), colour in zip(marks.items(), COLOURS[1:], strict=False):
         label_text = name.replace("th percentile", " % below")
         label = f"{label_text} {format_number(value, '.3g')} {report.unit}"

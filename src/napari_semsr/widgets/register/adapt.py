@@ -118,11 +118,12 @@ class AdaptPanel(Panel):
         self.form = OptionsForm(AdaptOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", self.images)
-        self.add_group("How", where, self.form)
+        self.add_group("Settings", where, self.form)
         self.stop_button = push_button(
             "Stop here",
             self.stop_here,
-            "End the training now: the present model is evaluated and used.",
+            "While the network is trained: end the training now, then evaluate and "
+            "use the present model.",
         )
         self.stop_button.setEnabled(False)
         self.buttons.insert(1, self.stop_button)
@@ -136,7 +137,8 @@ class AdaptPanel(Panel):
             self.save_report,
             "Save the page, and a .json file with every number next to it.",
         )
-        self.add_results("Training", FoldingRow(self.report_button, self.keep_button))
+        self._report_row = FoldingRow(self.report_button, self.keep_button)
+        self.add_results("Training", self._report_row)
         self.report: Path | None = None
         self.layer: Image | None = None  # the held-out part
         self._view: tuple[Any, ...] = ()  # when it was added
@@ -246,8 +248,7 @@ class AdaptPanel(Panel):
             self.layer = None
         self._folder, self._request, self._linear = folder, request, None
         self.show_result({}, "Training starts after the registration.")
-        for button in (self.report_button, self.keep_button):
-            button.setEnabled(False)
+        self._report_row.setVisible(False)
 
     def _show_busy(self, busy: bool) -> None:
         super()._show_busy(busy)
@@ -316,7 +317,7 @@ class AdaptPanel(Panel):
         plot = self.clear_plot(height=170)
         seconds, gains = np.array(self._curve).T
         (axes,) = plot.axes
-        axes.plot(seconds, gains, "o-", color=COLOURS[2], lw=1.5, ms=3.5, label="model")
+        axes.plot(seconds, gains, "o-", color=COLOURS[0], lw=1.5, ms=3.5, label="model")
         if self._linear is not None:
             axes.axhline(self._linear, color="#8d99ae", ls="--", label="linear filter")
         axes.set_xlabel("Time trained (s)")
@@ -331,8 +332,7 @@ class AdaptPanel(Panel):
         self._request = None  # it is finished
         self._remove_held_out()
         self.report = Path(adaptation.report)
-        for button in (self.report_button, self.keep_button):
-            button.setEnabled(True)
+        self._report_row.setVisible(True)
         name = Path(adaptation.model).stem
         path = outcome.enhanced.path
         with self.in_place(mosaic, path=path) as earlier:

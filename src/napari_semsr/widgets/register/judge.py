@@ -85,7 +85,7 @@ class JudgePanel(Panel):
         self.form = OptionsForm(JudgeOptions)
         self.form.show_row("landmarks_only", visible=False)
         self.add_group("Images", Form(self.optical, self.sem, self.networks))
-        self.add_group("How", where, self.form)
+        self.add_group("Settings", where, self.form)
         self.report_button = push_button(
             "Open the report",
             self.open_report,

@@ -686,7 +686,7 @@ class RegisterPanel(Panel):
         self.marking = Folded("Landmarks", tooltip, self.marks)
         self.add_group("Images", Form(self.moving, self.fixed))
         buttons = Form(self.apply_button, self.shown_button)
-        self.add_group("How", self.form, self.marking, buttons)
+        self.add_group("Settings", self.form, self.marking, buttons)
         self.add_group("Compare", self.look)
         self._build_results()
         self.registered: tuple[Registered, Image, Image] | None = None  # of these

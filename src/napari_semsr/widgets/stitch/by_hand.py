@@ -9,7 +9,13 @@ import numpy as np
 from napari.layers import Image, Layer
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QKeyEvent
-from qtpy.QtWidgets import QAbstractItemView, QTableWidget, QTableWidgetItem, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
 
 from napari_semsr.core import FloatArray, OptionError
 from napari_semsr.io import HELPER_KEY, replacing
@@ -73,6 +79,7 @@ class CorrectionList(QWidget):
         self._frames_shown: tuple[Image, Image] | None = (
             None  # the second one can be moved
         )
+        self._view_before: tuple[Any, float] | None = None  # centre and zoom
         self._frames = (0, 0)  # the rows of the list, in the order shown
         self._nudge = np.zeros(2)
         self._rows: list[PairReport] = []
@@ -86,7 +93,9 @@ class CorrectionList(QWidget):
         vertical, header = self.table.verticalHeader(), self.table.horizontalHeader()
         if vertical is not None and header is not None:
             vertical.hide()
-            header.setStretchLastSection(True)
+            modes = QHeaderView.ResizeMode
+            header.setSectionResizeMode(modes.ResizeToContents)
+            header.setSectionResizeMode(2, modes.Stretch)
             row = vertical.defaultSectionSize()
             self.table.setFixedHeight((_ROWS + 1) * row)
         self.table.installEventFilter(self)
@@ -96,10 +105,10 @@ class CorrectionList(QWidget):
             push_button(
                 "Accept",
                 self.accept,
-                "Keep this overlap unchanged, and show the next one.",
+                "Use this overlap as shown, and show the next one.",
             ),
             push_button(
-                "Strike",
+                "Reject",
                 self.strike,
                 "Exclude this overlap from the solution, and show the next one.",
             ),
@@ -113,8 +122,16 @@ class CorrectionList(QWidget):
         self.fix_button = push_button(
             "Fix in place", self.fix, "Fix the magenta frame at the position shown."
         )
+        self.reset_button = push_button(
+            "Reset", self.reset, "Discard the corrections of this overlap."
+        )
         self.clear_button = push_button(
-            "Clear all", self.clear, "Discard all corrections."
+            "Reset all", self.clear, "Discard all corrections, and show the mosaic."
+        )
+        self.mosaic_button = push_button(
+            "Show mosaic",
+            self.show_whole,
+            "Hide the two frames, and show the mosaic again; corrections are kept.",
         )
         self.solve_button = push_button(
             "Solve again",
@@ -125,8 +142,9 @@ class CorrectionList(QWidget):
             ),
         )
         first = FoldingRow(self.accept_button, self.strike_button, self.swap_button)
-        second = FoldingRow(self.drop_button, self.fix_button, self.clear_button)
-        lay_below(self, self.table, self.about, first, second, self.solve_button)
+        second = FoldingRow(self.drop_button, self.fix_button, self.reset_button)
+        third = FoldingRow(self.mosaic_button, self.clear_button, self.solve_button)
+        lay_below(self, self.table, self.about, first, second, third)
 
     # -- the list ----------------------------------------------------------------
 
@@ -144,6 +162,7 @@ class CorrectionList(QWidget):
         self._rows = [pair for _, pair in misfits]
         self.table.blockSignals(True)
         self.table.clearSelection()
+        self.table.scrollToTop()
         self.table.setRowCount(len(misfits))
         for row, (misfit, pair) in enumerate(misfits):
             names = f"{self._name(pair.first)} {_DASH} {self._name(pair.second)}"
@@ -151,7 +170,6 @@ class CorrectionList(QWidget):
             for column, text in enumerate((names, number, "")):
                 self.table.setItem(row, column, QTableWidgetItem(text))
         self.table.blockSignals(False)
-        self.table.resizeColumnsToContents()
         self._show_states()
         self._show_about()
 
@@ -171,7 +189,7 @@ class CorrectionList(QWidget):
             names = [self._name(pair.first), self._name(pair.second)]
             state = "used" if pair.used else pair.reason or "not used"
             if frozenset(names) in pairs_struck:
-                state = "struck"
+                state = "rejected"
             elif frozenset(names) in pairs_joined:
                 state = "joined by hand"
             elif names_dropped := [name for name in names if name in corrections.drop]:
@@ -216,6 +234,13 @@ class CorrectionList(QWidget):
                     self._panel.viewer.layers.remove(layer)
         for layer in self._layers_hidden:
             layer.visible = True
+        viewer = self._panel.viewer
+        if self._view_before is not None and viewer.dims.ndisplay == 2:
+            camera = host.camera(viewer)
+            camera.center, camera.zoom = self._view_before
+        self._view_before = None
+        if self._frames_shown is not None and self._mosaic in viewer.layers:
+            viewer.layers.selection.active = self._mosaic
         self._frames_shown, self._layers_hidden = None, []
         self._nudge = np.zeros(2)
 
@@ -243,6 +268,8 @@ class CorrectionList(QWidget):
             image, weight = frames.correct(index)
             planes.append(np.where(weight > 0, image, np.float32(0)))
         limits = np.quantile(np.stack(planes), (0.01, 0.995)).tolist()
+        camera = host.camera(viewer)
+        self._view_before = camera.center, camera.zoom
         self._layers_hidden = [layer for layer in viewer.layers if layer.visible]
         for layer in self._layers_hidden:
             layer.visible = False
@@ -410,10 +437,25 @@ class CorrectionList(QWidget):
             self.table.selectRow(row)
 
     def accept(self) -> None:
+        """Use the overlap as shown: as found, or as moved by hand."""
+        with self._panel.showing_errors():
+            pair = self._pair()
+            joins = self.corrections.join
+            if not any({one.first, one.second} == {*pair} for one in joins):
+                self._change(pair)
+            self._next()
+
+    def reset(self) -> None:
         """Discard the corrections of the overlap shown."""
         with self._panel.showing_errors():
             self._change(self._pair())
-            self._next()
+            self._show_frames(*self._frames)
+
+    def show_whole(self) -> None:
+        """Show the mosaic instead of two frames."""
+        self.table.clearSelection()
+        self.leave()
+        self._show_about()
 
     def strike(self) -> None:
         """Exclude the overlap shown from the solution."""
@@ -455,6 +497,5 @@ class CorrectionList(QWidget):
     def clear(self) -> None:
         """Discard all corrections."""
         self.corrections = Corrections()
-        self.leave()
         self._show_states()
-        self._show_about()
+        self.show_whole()

@@ -21,6 +21,8 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
+    ReadError,
+    code_of,
     figures_of,
     format_pixel_size,
     format_shape,
@@ -112,7 +114,7 @@ _NOMINAL = "#5a9bd8"
 _SOLVED = "#ffffff"
 _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
-_JOINT, _LINE, _STAGE, _NONE = COLOURS[:4]
+_JOINT, _LINE, _, _NONE = COLOURS[:4]
 
 _FLAT_FILE = "file"
 _DISTORTION_NUMBER = "number"
@@ -145,6 +147,21 @@ def look_into(
     lowest = heights[0][0] if heights else folder
     scan = yield from open_scan(lowest, options=options)
     return scan.replace(name=folder.resolve().name), len(heights)
+
+
+def _look_for_frames(
+    folder: Path, options: StitchFolderOptions
+) -> Job[tuple[Acquisition, int] | ReadError]:
+    """Open a scan as `look_into` does; return the refusal of one with few frames.
+
+    Such a folder can be followed, so it is not an error before a run.
+    """
+    try:
+        return (yield from look_into(folder, options))
+    except ReadError as error:
+        if code_of(error) != "too-few-frames":
+            raise
+        return error
 
 
 def lay_frames(
@@ -239,7 +256,7 @@ class StitchMosaicPanel(Panel):
             tooltip="Rows x columns, such as 4x5; the folder's positions are then "
             "ignored.",
         )
-        self.grid.native.setPlaceholderText("as the folder says, or 4x5")
+        self.grid.native.setPlaceholderText("from the folder, or 4x5")
         self.pixel_size = PixelSizeEdit(
             "Pixel size stated by the scan; correct it here if it is wrong. It "
             "is stored in nm with the mosaic."
@@ -307,7 +324,7 @@ class StitchMosaicPanel(Panel):
             self.positions, self.distortion, self.distortion_amount.native
         )
         self.advanced = Folded("Advanced", tooltip, distortion_form, self.form)
-        self.add_group("How", self.how, self.advanced)
+        self.add_group("Settings", self.how, self.advanced)
 
     def _build_results(self) -> None:
         self.output = store_edit("mosaic")
@@ -342,11 +359,12 @@ class StitchMosaicPanel(Panel):
         self.by_hand = CorrectionList(self, self.solve_again)
         tip = "Inspect overlaps one by one, and correct wrong ones."
         self.correcting = Folded("Correct by hand", tip, self.by_hand)
+        self.correcting.header.clicked.connect(self.by_hand.show_whole)
         self.add_results(
             "Result",
             self.trouble,
             self.correcting,
-            helpers="Show outlines and joints",
+            helpers="Show outlines and overlaps",
             ticks=[self.coverage.native],
             below=[self.register_button],
         )
@@ -431,7 +449,7 @@ class StitchMosaicPanel(Panel):
         else:
             self.about.setText("")
             how = StitchFolderOptions(colour=self.form.values()["colour"])
-            look = partial(look_into, folder_chosen, how)
+            look = partial(_look_for_frames, folder_chosen, how)
             self.look_up("Look into folder", look, self._show_facts)
 
     def _look_for_missing(self) -> None:
@@ -445,7 +463,11 @@ class StitchMosaicPanel(Panel):
         else:
             self.look()
 
-    def _show_facts(self, scan: tuple[Acquisition, int]) -> None:
+    def _show_facts(self, scan: tuple[Acquisition, int] | ReadError) -> None:
+        if isinstance(scan, ReadError):
+            self.about.setText(f"{scan} Follow this folder waits for further frames.")
+            self.show_status("")
+            return
         acquisition, heights = scan
         facts = scan_facts(acquisition)
         if heights:
@@ -556,6 +578,7 @@ class StitchMosaicPanel(Panel):
         """Compute positions with the corrections, and show the new mosaic."""
         if self._last_corrected is None:
             return
+        self.by_hand.show_whole()
         mosaic_file, folder, positions, options = self._last_corrected
         corrections = self.by_hand.corrections
         self.by_hand.leave()
@@ -776,7 +799,7 @@ def _add_shapes_layers(
     viewer.add_shapes(
         [centres[[pair.first, pair.second]] for pair in pairs],
         shape_type="line",
-        name=result_name(viewer, name, "joints"),
+        name=result_name(viewer, name, "overlaps"),
         edge_color=np.array([joint_colour(pair) for pair in pairs]),
         features=ends | features,
         **keywords,
@@ -835,7 +858,7 @@ def _draw_stage(axes: "Axes", mosaic_file: StitchedFile) -> None:
     distances = (mosaic_file.solution.positions_px - nominal)[
         mosaic_file.solution.has_place
     ]
-    draw_offsets(axes, distances, _STAGE)
+    draw_offsets(axes, distances, _JOINT)
     axes.set_xlabel("Solved minus nominal, x (px)")
     axes.set_ylabel("y (px)")
 

@@ -217,9 +217,7 @@ class Beginning(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self._viewer = viewer
-        note = RichLabel(
-            "Nothing is open: choose a file below, a folder of frames, or a sample."
-        )
+        note = RichLabel("Nothing is open: choose a file below, or a folder of frames.")
         tooltip = "Choose a folder of frames to stitch."
         self.frames_button = push_button("Folder of frames…", self._ask_frames, tooltip)
         self.buttons = [
@@ -229,8 +227,9 @@ class Beginning(QWidget):
         self.help_button = push_button("First steps", self._show_help, tooltip)
         tooltip = "Run the whole workflow on simulated samples, to layers and a report."
         self.demo_button = push_button("Demonstration", self._show_demo, tooltip)
-        buttons = (*self.buttons, self.help_button, self.demo_button)
-        lay_below(self, note, FoldingRow(self.frames_button, *buttons))
+        first = FoldingRow(self.frames_button, self.help_button, self.demo_button)
+        samples = FoldingRow(*self.buttons)
+        lay_below(self, note, first, RichLabel("Or open a sample:"), samples)
 
     def _ask_frames(self) -> None:
         folder = QFileDialog.getExistingDirectory(
@@ -352,7 +351,7 @@ class StepsWindow(QWidget):
         foot = self.next_button, self.figure_button, self.others
         column.addLayout(_with_margins(FoldingRow(*foot)))
         viewer.layers.events.inserted.connect(self._on_inserted)
-        viewer.layers.events.removed.connect(self._mark)
+        viewer.layers.events.removed.connect(self._on_removed)
         self.show_step(0)
         visible = [layer for layer in viewer.layers if layer.visible]
         if any(FOLDER_KEY in layer.metadata for layer in visible):
@@ -451,6 +450,12 @@ class StepsWindow(QWidget):
         if frames and is_alive(self):
             self.show_step(0)
             self.page.show_kind(FRAMES)
+        self._mark()
+
+    def _on_removed(self, _: object = None) -> None:
+        """Begin again once no layer is left."""
+        if not self.viewer.layers:
+            self._ran.clear()
         self._mark()
 
     # -- what is done --------------------------------------------------------------
