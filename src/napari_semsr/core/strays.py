@@ -174,7 +174,11 @@ def _peaks(values: Float32Array) -> BoolArray:
     Noise stands out from both sides along a third of a segment, a stray line along all.
     """
     wide = np.pad(values, max(_APART), mode="reflect")
-    starts = [_starts(n) for n in values.shape]
+    # segments are not shorter than `_SEGMENT` unless the line is
+    starts = [
+        np.linspace(0, n, max(1, n // _SEGMENT), endpoint=False).astype(int)
+        for n in values.shape
+    ]
     strips = [*itertools.pairwise((*starts[0][::2], len(values)))]  # one fits a cache
     peaks, lines = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
     for apart in _APART:
@@ -215,11 +219,6 @@ def _peaks(values: Float32Array) -> BoolArray:
                 line[1:] |= line[:-1] & same
                 line[:-1] |= line[1:] & same
     return peaks | lines
-
-
-def _starts(size: int) -> NDArray[np.intp]:
-    """Return the starts of segments, not shorter than `_SEGMENT` unless the line is."""
-    return np.linspace(0, size, max(1, size // _SEGMENT), endpoint=False).astype(int)
 
 
 def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolArray:

@@ -214,16 +214,12 @@ def _of_micro_manager(folder: Path) -> Positions:
         with suppress(OSError, tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
             tag = tif.pages.first.tags.get(_MICRO_MANAGER)
             value = tag.value if tag is not None else None
-            value = _parse(value) if isinstance(value, str | bytes) else value
+            if isinstance(value, str | bytes):
+                with suppress(ValueError):
+                    value = json.loads(value)
             if isinstance(value, dict):
                 entries.append((path, value))
     return _place_entries(folder, folder, entries, [])
-
-
-def _parse(text: str | bytes) -> object:
-    with suppress(ValueError):
-        return json.loads(text)
-    return None
 
 
 def _of_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:

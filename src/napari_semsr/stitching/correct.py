@@ -461,7 +461,9 @@ class _Solver:
             }
             fresh = self._compare(sorted(changed_pairs))
             same = [
-                self._now(item) for p, item in base.items() if p not in changed_pairs
+                replace(item, step=item.step[:2] - self._change(p))
+                for p, item in base.items()
+                if p not in changed_pairs
             ]
             shifts = [*same, *fresh.values()]
             steps, matrix = self._steps(shifts)
@@ -486,11 +488,6 @@ class _Solver:
         return {
             pair: shifts_of_pairs[pair] for pair in self.free if pair in shifts_of_pairs
         }
-
-    def _now(self, item: LinearisedShift) -> LinearisedShift:
-        """Return the step of a pair from its current shift."""
-        pair = (item.first, item.second)
-        return replace(item, step=item.step[:2] - self._change(pair))
 
     def _compare(self, pairs: Sequence[IntPair]) -> dict[IntPair, LinearisedShift]:
         """Compare pairs at their current shifts; omit those that do not fit."""

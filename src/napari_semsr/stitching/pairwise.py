@@ -391,14 +391,10 @@ class Resampled:
         """Return the weight without the rim that smoothing mixed with the outside."""
         mask, known = weight > 0, self._inside
         if known is None or not np.array_equal(known[0], mask):
-            known = self._inside = mask, self._erode(mask)
+            side = 2 * self.margin + 1
+            least = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
+            known = self._inside = mask, np.asarray(least > 0)
         return np.where(known[1], weight, np.float32(0))
-
-    def _erode(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Erode a mask by the radius of smoothing."""
-        side = 2 * self.margin + 1
-        is_inside = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
-        return np.asarray(is_inside > 0)
 
     def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
         """Return the parts of two frames that overlap."""

@@ -109,19 +109,16 @@ def _shared_blocks(
         sums = [block_sums(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
+    # 1 / (shading * gain)
+    roots = [block_sums(np.sqrt(weight))[usable] / _BLOCK**2 for weight, _ in parts]
+    units = [1 / np.maximum(root, 1e-3) for root in roots]
     return (
         cell,
         *places,
         means([image for _, image in parts]),
-        np.stack([_unit(weight)[usable] for weight, _ in parts], axis=1),
+        np.stack(units, axis=1),
         means([1 / np.maximum(weight, 1e-3) for weight, _ in parts]) / count,
     )
-
-
-def _unit(weight: NDArray[np.float32]) -> FloatArray:
-    """Compute 1 / (shading * gain) of every block."""
-    mean = block_sums(np.sqrt(weight)) / _BLOCK**2
-    return 1 / np.maximum(mean, 1e-3)
 
 
 def overlap_blocks(

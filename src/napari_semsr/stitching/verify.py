@@ -83,12 +83,6 @@ def is_plain(state: State, index: int) -> bool:
     return texture < _DETAIL * FINE_NOISE * state.noise
 
 
-def _reason(state: State, index: int) -> str:
-    if is_plain(state, index):
-        return _PLAIN
-    return "fits no placed frame: foreign, displaced too far, or too dark"
-
-
 def drop_misfits(state: State) -> list[int]:
     """Remove frames that show other detail than all of their neighbours.
 
@@ -401,7 +395,9 @@ def warn_of_lost(state: State) -> list[int]:
     """Warn of frames without a position, or with another one; list doubtful ones."""
     without_place = np.flatnonzero(~state.has_place).tolist()
     for index in without_place:
-        state.reasons.setdefault(index, _reason(state, index))
+        misfit = "fits no placed frame: foreign, displaced too far, or too dark"
+        reason = _PLAIN if is_plain(state, index) else misfit
+        state.reasons.setdefault(index, reason)
     doubtful = [
         i for i in without_place if state.reasons[i] not in (_PLAIN, DROP_REASON)
     ]

@@ -82,18 +82,20 @@ def mask_pixels(
 
 def noise_reach(fields: list[RealArray]) -> IntPair:
     """Measure over how many rows and columns the noise of a scan is correlated."""
-    blocks = np.concatenate([_blocks(field.astype(float)) for field in fields])
+    blocks = np.concatenate(
+        [
+            split_blocks(field.astype(float), _BLOCK)
+            .swapaxes(1, 2)
+            .reshape(-1, _BLOCK, _BLOCK)
+            for field in fields
+        ]
+    )
     structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))
     order = np.argsort(structure)
     flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
     along = _noise_correlation(flat_ones)
     across = _noise_correlation(flat_ones.swapaxes(1, 2))
     return _first_below(across - along), _first_below(along - across)
-
-
-def _blocks(field: FloatArray) -> FloatArray:
-    """Cut a field (Y, X) into blocks (N, B, B)."""
-    return split_blocks(field, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
 
 
 def _noise_correlation(blocks: FloatArray) -> FloatArray:

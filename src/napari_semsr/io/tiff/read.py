@@ -1017,21 +1017,16 @@ def _ome_xml(path: Path) -> str:
         return str(tif.ome_metadata or "")
 
 
-def _pass_over_entities(tif: "tifffile.TiffFile") -> None:
-    """Prevent `tifffile` from parsing unchecked OME-XML with entities."""
-    ome = tif.ome_metadata or ""
-    if "FileName" not in ome and ("<!DOCTYPE" in ome or "<!ENTITY" in ome):
-        tif.is_ome = False
-
-
 def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
     """Raise `ReadError` for parts outside the TIFF's folder and too many planes.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
     """
-    _pass_over_entities(tif)
     ome = tif.ome_metadata
     if not ome:
+        return
+    if "FileName" not in ome and ("<!DOCTYPE" in ome or "<!ENTITY" in ome):
+        tif.is_ome = False  # `tifffile` would parse entities unchecked
         return
     root = _parse_ome(ome)
     elements = [] if root is None else list(root.iter())

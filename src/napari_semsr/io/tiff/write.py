@@ -180,7 +180,11 @@ def write_fei(image: Micrograph, path: Path) -> None:
     }
     lines = []
     for section, values in sections.items():
-        lines += [f"[{section}]", *(f"{k}={_plain(v)}" for k, v in values.items()), ""]
+        texts = (
+            f"{key}={value:.12g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in values.items()
+        )
+        lines += [f"[{section}]", *texts, ""]
     tag = (_FEI_TAG, 2, 0, "\r\n".join(lines), True)
     dtype = image.dtype.newbyteorder("=")
     with replacing(path) as temporary, tifffile.TiffWriter(temporary) as tif:
@@ -190,11 +194,6 @@ def write_fei(image: Micrograph, path: Path) -> None:
             metadata=None,
             extratags=[tag],
         )
-
-
-def _plain(value: object) -> str:
-    """Format a number without superfluous digits."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _info(image: Micrograph) -> str:
