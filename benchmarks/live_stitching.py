@@ -123,6 +123,7 @@ def pace_scan(
         if not taken and len(live) == len(true):
             taken = now
             row |= {"placed_when_taken": placed, "taken_after_s": now - written}
+            row["processor_when_taken_s"] = time.process_time()
         if taken and (placed == len(true) or now - taken > MOST_AFTER_S):
             row |= {"placed": placed, "placed_after_s": now - written}
             break

@@ -42,6 +42,9 @@ _CHANGE = 0.12  # logarithm of the contrast; chosen: half of the effect of 150 n
 # Times the error, in two frames in a row. Measured: in 34 clean scans with known
 # positions and flat field, no two frames exceed 2.2 times.
 _SURE = 3.0
+# The same at stated positions, where the error is less certain: 3 times is exceeded in
+# one of two clean scans of *circuit*.
+_SURE_AS_STATED = 4.5
 _LEAST_NEIGHBOURS = 2  # neighbours; as for reliable positions
 # Share of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of
 # nine scans: none fits so badly, and 258 do if the frame is of another area
@@ -240,7 +243,8 @@ class _Details:
         if first_frames is None:
             return []
         change, error = first_frames
-        sign = int(np.sign(change)) if abs(change) > max(_CHANGE, _SURE * error) else 0
+        sure = _SURE_AS_STATED if index in placement.provisional else _SURE
+        sign = int(np.sign(change)) if abs(change) > max(_CHANGE, sure * error) else 0
         before = self._was.get(index - 1, 0)
         self._was[index] = sign
         if sign == 0:
