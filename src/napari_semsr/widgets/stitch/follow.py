@@ -194,6 +194,8 @@ class GrowingLayer:
         """
         levels, viewer = self.levels, self._panel.viewer
         if levels.changes == self._changes_shown:
+            if limits is not None:
+                self._show_limits(limits)
             return False
         self._changes_shown = levels.changes
         data, box = levels.levels()
@@ -211,12 +213,18 @@ class GrowingLayer:
             if not np.array_equal(translate, self.layer.translate):
                 self.layer.translate = translate  # which slices all of it again
         self._box = box
-        if self.layer is not None and self._limits == tuple(self.layer.contrast_limits):
-            limits = limits or self._measure_limits(data[1]) or self._limits
-            if limits != self._limits:
-                self.layer.contrast_limits = limits
-            self._limits = tuple(self.layer.contrast_limits)
+        if self.layer is not None:
+            self._show_limits(limits or self._measure_limits(data[1]) or self._limits)
         return True
+
+    def _show_limits(self, limits: tuple[float, ...]) -> None:
+        """Set contrast limits, unless the user changed them."""
+        layer = self.layer
+        if layer is None or self._limits != tuple(layer.contrast_limits):
+            return
+        if limits != self._limits:
+            layer.contrast_limits = limits
+            self._limits = tuple(layer.contrast_limits)
 
     def _measure_limits(self, level: Float32Array) -> tuple[float, ...] | None:
         """Measure contrast limits, if more was added; None without any contrast."""
