@@ -106,7 +106,7 @@ def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
     heads, rows = texts(panel.rows)
     assert heads[1] == "error"
     assert rows[1][1].startswith("degrade: ")
-    assert "1 of 4 images failed" in panel.warned.text()
+    assert "1 of 4 images failed" in panel.warning_label.text()
 
 
 def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path):
@@ -218,7 +218,7 @@ def test_warnings_of_steps_are_in_the_words_of_their_panels(
     panel.layer.value = model.layers[0]
     panel.inputs.value = scans
     run_panel(panel)
-    assert "give 'Blur' if it is known" in panel.warned.text()
+    assert "give 'Blur' if it is known" in panel.warning_label.text()
 
 
 def test_a_button_below_a_result_leads_to_its_steps(shown, hold):

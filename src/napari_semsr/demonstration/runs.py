@@ -67,7 +67,7 @@ VIEW = "sem/view.tif"
 """The SEM image of a part of the mosaic, in the folder of its scan."""
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, and a few seconds
 _TILE_PX = 256  # its tiles; chosen
-_LEAST_PX = 64  # smallest part of a mosaic that is measured; chosen
+_MIN_PX = 64  # smallest part of a mosaic that is measured; chosen
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -303,11 +303,11 @@ def sample_truth(
 
 def gap_free_box(is_covered: NDArray[np.bool_]) -> Box:
     """Find a large rectangle without gaps, by repeatedly cropping the worst side."""
-    box = largest_gap_free_box(is_covered, least=_LEAST_PX)
+    box = largest_gap_free_box(is_covered, least=_MIN_PX)
     if box is not None:
         return box
     msg = (
-        f"The mosaic must have {_LEAST_PX} px without a gap on each side to be "
+        f"The mosaic must have {_MIN_PX} px without a gap on each side to be "
         "measured, and has not: take another seed or larger frames."
     )
     raise ShapeError(msg, code="gaps-everywhere")

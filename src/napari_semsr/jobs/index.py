@@ -51,7 +51,7 @@ ACTIONS = {
 }
 """Summaries of the actions of verbs with several actions."""
 
-_DECLARED = {
+_MODULES = {
     "adapt": "adapt.job",
     "batch": "batch.job",
     "demo": ".demonstration.job",
@@ -71,7 +71,7 @@ _DECLARED = {
 }
 """Modules in ``napari_semsr.jobs`` of verbs with another name."""
 _SEVERAL = ("models",)  # which its actions are
-_UNLISTED = {
+_UNLISTED_JOBS = {
     "specimen": "samples",
     "exposure": "samples",
     "gold": "samples",
@@ -82,13 +82,13 @@ _UNLISTED = {
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
 """Verbs whose panel is generated, with its title."""
 MEASURES = tuple(
-    name for name in VERBS if _DECLARED.get(name, "").startswith("measure.")
+    name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
 )
 """Verbs that measure one image or many."""
 
 _VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
 _AS_NAME = str.maketrans("- ", "__")
-_CALLED = {
+_FUNCTION_NAMES = {
     "models list": "list_models",
     "models info": "model_info",
     "models export": "export_model",
@@ -100,9 +100,9 @@ _CALLED = {
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
     """Import a verb; return None for other names, or a verb with several actions."""
-    if name not in _VALUES and name not in _UNLISTED:
+    if name not in _VALUES and name not in _UNLISTED_JOBS:
         return None
-    place = (_DECLARED | _UNLISTED).get(name, name)
+    place = (_MODULES | _UNLISTED_JOBS).get(name, name)
     module = import_module(f".{place}", "napari_semsr.jobs")
     verb: Verb[Any, Any] = getattr(module, name.upper().translate(_AS_NAME))
     return verb
@@ -114,7 +114,9 @@ def actions_of(name: str) -> tuple[str, ...]:
     return tuple(action for verb, _, action in words if verb == name)
 
 
-JOBS = (*VERBS, *_UNLISTED)
+JOBS = (*VERBS, *_UNLISTED_JOBS)
 """Jobs in histories: verbs with and without a command."""
-FUNCTIONS = {_CALLED.get(name, name.replace("-", "_")): name for name in _VALUES}
+FUNCTIONS = {
+    _FUNCTION_NAMES.get(name, name.replace("-", "_")): name for name in _VALUES
+}
 """Verbs by the names of their functions."""

@@ -46,8 +46,8 @@ from napari_semsr.models import (
     first_line,
     has_fast_bf16,
     is_out_of_memory,
-    load_beside,
     load_model,
+    load_training_networks,
     read_card,
     resolve,
     save_model,
@@ -150,7 +150,7 @@ def train(
         if first and folder.model.is_file():
             yield Progress(recipe.steps, recipe.steps, "evaluating on held-out pairs")
             comparison = compare(recipe, folder.model, initial_network)
-            if comparison is not None and not comparison.kept:
+            if comparison is not None and not comparison.is_better:
                 best = read_card(folder.model).training["validation"]
     return TrainResult(trainer.global_step, best, folder.model, comparison)
 
@@ -369,7 +369,7 @@ def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     pairs = [] if alone else held_out_fields(recipe, _scale_of(network))
     learner = _LEARNERS[recipe.kind](network, recipe, pairs)
     if recipe.start_from is not None and recipe.adversarial:
-        learner.take_over(load_beside(recipe.start_from))
+        learner.take_over(load_training_networks(recipe.start_from))
     return learner
 
 
@@ -501,7 +501,7 @@ class Comparison:
     begun_with: str | None  # the untouched model
     # "input", "linear filter", "untouched", "trained": psnr_db, ssim, frc_per_px
     rows: dict[str, dict[str, float]]
-    kept: bool  # whether the trained model is better than the untouched one
+    is_better: bool  # whether the trained model is better than the untouched one
     # Expected error of the registration of the pairs, also in pixels of LOW
     map_error_nm: float | None = None
     map_error_px: float | None = None

@@ -47,7 +47,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import image_layers, provenance_of
 
 _TABLE_HEIGHT = 220  # px; chosen: eight rows
-_MOST_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
+_MAX_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
 _PATTERN = frozenset("*?[")
 _FIRST = ("name", "error", "warnings")  # columns that are shown first
 _ABOUT = (
@@ -196,7 +196,7 @@ class BatchPanel(Panel):
             steps, before = steps_of_layer(layer)
             if before:
                 lines = [f"The step that made the first image ({before}) is left out."]
-            lines += [f"{n}. {say_step(step)}" for n, step in enumerate(steps, 1)]
+            lines += [f"{n}. {describe_step(step)}" for n, step in enumerate(steps, 1)]
             count = len(plan_batch(self._read_plan()).images)
             lines.append(f"To {count} image{'' if count == 1 else 's'}.")
         except SemsrError as error:
@@ -278,7 +278,7 @@ def verbs_of_layer(layer: Layer | None) -> list[str]:
     return [] if history is None else verbs_of(history)
 
 
-def say_step(step: dict[str, Any]) -> str:
+def describe_step(step: dict[str, Any]) -> str:
     """Return a step as a line: its verb, and the options that are not defaults."""
     ((verb, options),) = step.items()
     options_text = (
@@ -290,7 +290,7 @@ def say_step(step: dict[str, Any]) -> str:
 
 def _rows_shown(report: BatchReport) -> Columns:
     """Return the first rows, without empty columns."""
-    rows = report.rows[:_MOST_ROWS]
+    rows = report.rows[:_MAX_ROWS]
     columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
     heads = [name for name in _FIRST if name in columns]
     heads += [name for name in columns if name not in (*_FIRST, "image")]

@@ -163,7 +163,7 @@ _GRID = ("units", "scale", "translate", "affine")
 _Facts = dict[Layer, dict[str, Any]]
 _FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
 """A calibrated layer, earlier grids and origins, and layers that were hidden."""
-_MOST_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
+_MAX_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
 
 
 def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
@@ -546,7 +546,7 @@ class CalibrateGroup(Form):
             there, history = self._viewer.layers, self._history
             self._sizes = [
                 size
-                for size in self._sizes[-_MOST_SIZES:]
+                for size in self._sizes[-_MAX_SIZES:]
                 if size[0] in there or history.holds(size[0])
             ]
             self.undo_button.setEnabled(any(size[0] in there for size in self._sizes))

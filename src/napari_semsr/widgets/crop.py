@@ -126,7 +126,9 @@ class CropPanel(Panel):
         """Propose another opened image, unless the user has chosen one."""
         layer, like = self.layer.value, self.like.value
         if like is self._layer_offered or like is layer:
-            layers_opened = [x for x in grey_layers(self.viewer) if x not in self.made]
+            layers_opened = [
+                x for x in grey_layers(self.viewer) if x not in self.own_layers
+            ]
             # images without a pixel size cannot be aligned
             fit = [x for x in layers_opened if is_calibrated(x)]
             others = [x for x in fit if x is not layer and layer in fit]
@@ -182,8 +184,8 @@ class CropPanel(Panel):
         self, layer: Layer, like: Layer | None, cut: Outcome
     ) -> Iterator[None]:
         """Add the crops as layers, and report their positions."""
-        result: Cropped = cut.made
-        pairs = [(cut.opened, layer)]
+        result: Cropped = cut.result
+        pairs = [(cut.output, layer)]
         if like is not None and cut.beside is not None:
             pairs.append((cut.beside, like))
         sources = [source for _, source in pairs]

@@ -36,7 +36,7 @@ _ABOUT = (
 
 
 # images that become layers, from bottom to top
-_SHOWN = ("mosaic", "place_sem", "enhanced")
+_LAYERS = ("mosaic", "place_sem", "enhanced")
 
 
 def _demonstrate(
@@ -44,7 +44,7 @@ def _demonstrate(
 ) -> Job[tuple[DemoResult, dict[str, Opened]]]:
     demo_result = yield from DEMO.job(folder=folder, options=options)
     stores = {}
-    for name in _SHOWN:
+    for name in _LAYERS:
         stores[name] = yield from open_store(getattr(demo_result, name))
     return demo_result, stores
 

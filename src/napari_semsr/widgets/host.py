@@ -57,7 +57,7 @@ def grid(viewer: Any) -> Any:
     return getattr(viewer, "canvas", viewer).grid
 
 
-def show_beside(viewer: Any, left: int, right: int) -> None:
+def show_side_by_side(viewer: Any, left: int, right: int) -> None:
     """Show two layers, by index, side by side; others are hidden.
 
     Before napari 0.9, hidden layers occupy grid cells, counted modulo the columns: the

@@ -45,14 +45,14 @@ from napari_semsr.widgets import host
 
 _EDIT = "edit"  # a step of another program
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
-_DRAWN = "specimen"
+_SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
 NO_IMAGE = "Choose an image layer; open one with Open mosaic or a sample."
 """Message of a panel without an image."""
 _TOLERANCE = 1e-6  # relative tolerance of equal scales; chosen
-_FILLED = 0.95  # share of the canvas, as with napari's Home button
-_MOST_CLASSES = 256  # chosen: a record of a few kilobytes
+_FILL_SHARE = 0.95  # share of the canvas, as with napari's Home button
+_MAX_CLASSES = 256  # chosen: a record of a few kilobytes
 
 
 _DOT = " \N{MIDDLE DOT} "
@@ -238,7 +238,7 @@ def is_superlens(layer: Layer) -> bool:
 
 def is_truth(layer: Layer) -> bool:
     """Whether a layer is a ground truth, by name or history."""
-    return step_before(layer) == _DRAWN or bool(_TRUTH.search(layer.name))
+    return step_before(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
 
 
 def is_exposure(layer: Layer) -> bool:
@@ -352,7 +352,7 @@ def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
     ]
 
 
-def say_plane(layer: Image, place: Sequence[int]) -> str:
+def plane_name(layer: Image, place: Sequence[int]) -> str:
     """Name the plane of a stack, such as ``plane t = 3 of 10``; else empty."""
     counts = finest(layer).shape[: layer.ndim - 2]
     places_text = ", ".join(
@@ -364,7 +364,7 @@ def say_plane(layer: Image, place: Sequence[int]) -> str:
 
 def named_with_plane(layer: Image, place: Sequence[int]) -> str:
     """Return the name of a layer and, for a stack, of its plane."""
-    return ", ".join(filter(None, (layer.name, say_plane(layer, place))))
+    return ", ".join(filter(None, (layer.name, plane_name(layer, place))))
 
 
 def _grey(layer: Layer, plane: Any) -> Any:
@@ -583,8 +583,8 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
 def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
     """Record error and source of a layer's pixel size, or remove both."""
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
-    known = {k: v for k, v in record_of(layer).items() if k not in keys}
-    layer.metadata["micrograph"] = known | facts
+    known_facts = {k: v for k, v in record_of(layer).items() if k not in keys}
+    layer.metadata["micrograph"] = known_facts | facts
 
 
 def layer_keywords(
@@ -627,9 +627,9 @@ def look_of(layer: Image | Labels) -> DisplaySettings:
 def _look_of_labels(layer: Labels) -> DisplaySettings:
     """Return colours and names of the values of a layer."""
     values = np.unique(np.asarray(layer.data))
-    if len(values) > _MOST_CLASSES:
+    if len(values) > _MAX_CLASSES:
         msg = (
-            f"Layer {layer.name!r} can have up to {_MOST_CLASSES} values to be saved "
+            f"Layer {layer.name!r} can have up to {_MAX_CLASSES} values to be saved "
             f"with their colours, got {len(values)}; right-click it and choose "
             "Convert to Image."
         )
@@ -753,7 +753,7 @@ def fill_view(viewer: ViewerModel, layer: Layer) -> None:
     side = high - low + layer.extent.step[axes] * factor  # to the edges of its pixels
     camera = host.camera(viewer)
     camera.center = tuple((low + high) / 2)
-    camera.zoom = _FILLED * np.min(host.viewbox_size(viewer) / side)
+    camera.zoom = _FILL_SHARE * np.min(host.viewbox_size(viewer) / side)
 
 
 def to_shared_units(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:

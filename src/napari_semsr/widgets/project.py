@@ -39,7 +39,7 @@ from napari_semsr.widgets.layers import (
 )
 
 _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
-_LEAST_PX = 16  # minimum width of a canvas for a figure
+_MIN_PX = 16  # minimum width of a canvas for a figure
 _LIST_HEIGHT = 120
 _NO_PROJECT = (
     "No project is open. A project is a folder NAME.semsr that keeps every layer, "
@@ -344,7 +344,7 @@ class SavePanel(Panel):
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
         sentence = f"{name} is {same} when it is made again ({report.job})."
-        self.notify(" ".join([sentence, *(item.said for item in report.differs)]))
+        self.notify(" ".join([sentence, *(item.sentence for item in report.differs)]))
 
     # -- figures ---------------------------------------------------------------
 
@@ -388,9 +388,9 @@ class SavePanel(Panel):
         """Refuse a screenshot of a canvas that is too narrow."""
         window = self.window()
         canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
-        if canvas is not None and min(canvas.width(), canvas.height()) < _LEAST_PX:
+        if canvas is not None and min(canvas.width(), canvas.height()) < _MIN_PX:
             msg = (
-                f"The canvas must be at least {_LEAST_PX} px wide for a figure, got "
+                f"The canvas must be at least {_MIN_PX} px wide for a figure, got "
                 f"{canvas.width()} px; make the window wider."
             )
             raise OptionError(msg, code="canvas-too-small")

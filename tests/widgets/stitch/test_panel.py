@@ -233,7 +233,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     assert units(model) == NM
     assert "Up to 4 frames" in panel.status.text()
     assert layer not in grey_layers(model)
-    assert layer not in panel.made
+    assert layer not in panel.own_layers
     assert model.layers.selection.active is mosaic
     assert tick(False) == []
     [layer] = tick(True)
@@ -332,7 +332,7 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     panel.calibration.value = path
     assert panel.pixel_size.value == (25, 25)
     assert not panel.pixel_size.isEnabled()
-    assert "0.4 \N{PLUS-MINUS SIGN} 0.1 % at the rim" in panel.calibrated.text()
+    assert "0.4 \N{PLUS-MINUS SIGN} 0.1 % at the rim" in panel.calibration_label.text()
     assert panel.distortion.current_choice == "from the calibration"
     run_panel(panel)
     bent = str(panel.findings().numbers["Distortion"])

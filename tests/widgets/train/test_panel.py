@@ -316,7 +316,7 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     training.last = 100_000
     panel.name.value = "mine"
     panel.run_button.click()
-    qtbot.waitUntil(lambda: panel.reached > 0, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.steps_done > 0, timeout=LIMIT_MS)
     assert "2 min left" in panel.status.text()
     panel.view.poll()
     assert "Time left" in panel.view.figures.text()
@@ -340,7 +340,7 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
     training.validate = lambda *_: time.sleep(0.05)
     training.last = 100_000
     panel.run_button.click()
-    qtbot.waitUntil(lambda: panel.reached > 0, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.steps_done > 0, timeout=LIMIT_MS)
     panel.cancel_button.click()
     finish(panel)
     assert "before the first step" in panel.status.text()

@@ -55,8 +55,10 @@ _APART_PX = 2  # between the rings of two discs
 # place may have this share of a disc's contrast without it: less than the half from
 # which a disc counts as shown, else an image that shows nothing would be right.
 _ROUNDING = 1e-6
-_HIDDEN = 0.45
-_TOLD = 1 / 3  # contrast that a disc must add or remove, over the local contrast
+_HIDDEN_CONTRAST = 0.45
+_CLEAR_CONTRAST = (
+    1 / 3
+)  # contrast that a disc must add or remove, over the local contrast
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +133,8 @@ class Discs:
 class DiscPlaces:
     """Places of the discs to insert and to erase."""
 
-    inserted: Discs  # no disc touches another's ring
-    erased: Discs
+    to_insert: Discs  # no disc touches another's ring
+    to_erase: Discs
 
     @classmethod
     def choose(
@@ -170,7 +172,7 @@ class DiscPlaces:
         A disc whose mean would leave the range of grey levels, `bounds`, gets the
         opposite sign.
         """
-        discs = self.inserted
+        discs = self.to_insert
         sizes = _SHARE * local_contrast(image)[discs.pixels]
         steps: FloatArray = sizes * rng.choice([-1.0, 1.0], len(discs))
         for index, (centre, radius) in enumerate(discs):
@@ -178,7 +180,7 @@ class DiscPlaces:
             new_value = image[box][_away(box, centre) <= radius].mean() + steps[index]
             if not bounds[0] <= new_value <= bounds[1]:
                 steps[index] *= -1
-        return discs.insert_into(self.erased.erase_from(image), steps)
+        return discs.insert_into(self.to_erase.erase_from(image), steps)
 
 
 def local_contrast(image: FloatArray) -> FloatArray:
@@ -297,7 +299,7 @@ class Trial:
     """A ground truth before and after the change, and the discs."""
 
     original: FloatArray  # (Y, X) what a perfect image would show, on one grey scale
-    changed: FloatArray
+    with_changes: FloatArray
     places: DiscPlaces  # discs that were inserted, and erased
 
     @classmethod
@@ -310,16 +312,16 @@ class Trial:
         def keep_discs(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
             without = discs.contrast(absent)
             step = np.abs(discs.contrast(present) - without)
-            clear = step > _TOLD * local[discs.pixels]
-            return discs.choose(clear & (np.abs(without) <= _HIDDEN * step))
+            clear = step > _CLEAR_CONTRAST * local[discs.pixels]
+            return discs.choose(clear & (np.abs(without) <= _HIDDEN_CONTRAST * step))
 
-        inserted_discs = keep_discs(places.inserted, original, changed_truth)
-        erased_discs = keep_discs(places.erased, changed_truth, original)
+        inserted_discs = keep_discs(places.to_insert, original, changed_truth)
+        erased_discs = keep_discs(places.to_erase, changed_truth, original)
         return cls(original, changed_truth, DiscPlaces(inserted_discs, erased_discs))
 
     def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
         """Find the discs that an image, of any grey scale, shows correctly."""
-        matched_image = matched_gain(image, self.changed) * image
+        matched_image = matched_gain(image, self.with_changes) * image
 
         def is_shown(
             discs: Discs, absent: FloatArray, present: FloatArray
@@ -332,8 +334,8 @@ class Trial:
 
         places = self.places
         return {
-            "inserted": is_shown(places.inserted, self.original, self.changed),
-            "erased": ~is_shown(places.erased, self.changed, self.original),
+            "inserted": is_shown(places.to_insert, self.original, self.with_changes),
+            "erased": ~is_shown(places.to_erase, self.with_changes, self.original),
         }
 
 

@@ -63,10 +63,12 @@ SUPERLENS = MicroscopeOptions(photons=3500.0)
 """Microscope of the test: a numerical aperture of 1.8."""
 
 _STREAM = 0x9A12ED  # seed; not used for training or for any choice
-_FITTED = 4  # chosen: fields for the linear filter; of 256 px, 600 pixels for each tap
+_FIT_FIELDS = (
+    4  # chosen: fields for the linear filter; of 256 px, 600 pixels for each tap
+)
 _AT_ONCE = 28  # objects of each change in one field; chosen: they fit into 512 px
 _FINE = 2  # pixels of a specimen per optical pixel
-_LEAST_RELIEF_NM = 20.0  # relief of inserted objects where the sample is flat
+_MIN_RELIEF_NM = 20.0  # relief of inserted objects where the sample is flat
 _RADII_PX = (2, 3, 4, 5)  # chosen: light of 550 nm hides the smaller ones
 _HALF = 0.5  # of relief and material, inserted; of contrast, to count as shown
 
@@ -126,7 +128,7 @@ def paired_removals(
     specimen_iterator = iter(specimens)
     yield Progress(0, 2 * objects, "fitting a linear filter")
     filters = []
-    for index, surface in enumerate(islice(specimen_iterator, _FITTED)):
+    for index, surface in enumerate(islice(specimen_iterator, _FIT_FIELDS)):
         pair = Instrument(optics, side, scale, seed, index).take(surface)
         filters.append((_enlarge(pair.low, scale), pair.high))
     linear = fit_place_filter(filters)
@@ -138,11 +140,11 @@ def paired_removals(
     none = RemovalCount(objects=0, shown=0, drawn=0)
     tells, cannot = dict.fromkeys(calls, none), dict.fromkeys(calls, none)
     fields, left = 0, [objects, objects]
-    for index, surface in enumerate(specimen_iterator, _FITTED):
+    for index, surface in enumerate(specimen_iterator, _FIT_FIELDS):
         instrument = Instrument(optics, side, scale, seed, index)
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
         places = TwiceImaged.take(surface, instrument, counts)
-        counts_found = len(places.inserted), len(places.erased)
+        counts_found = len(places.to_insert), len(places.to_erase)
         if not any(counts_found):
             continue
         fields += 1
@@ -159,7 +161,7 @@ def paired_removals(
     if fields == 0:
         msg = (
             "No simulated sample has room for an object; give larger fields "
-            f"(`size_px`), or more than {_FITTED} of them."
+            f"(`size_px`), or more than {_FIT_FIELDS} of them."
         )
         raise ReadError(msg, code="nothing-to-measure")
     return Removals(fields, tells, cannot)
@@ -232,8 +234,8 @@ class TwiceImaged:
 
     pairs: tuple[SsumPair, SsumPair]  # before, after
     truths: tuple[FloatArray, FloatArray]  # their SEM images on one grey scale
-    inserted: Discs  # present in the second state
-    erased: Discs  # present in the first state
+    to_insert: Discs  # present in the second state
+    to_erase: Discs  # present in the first state
 
     @classmethod
     def take(
@@ -249,7 +251,7 @@ class TwiceImaged:
         )
         truths = original, _on_one_scale(after.high, after.high_range)
         kept_places = Trial.of(*truths, places).places
-        return cls((before, after), truths, kept_places.inserted, kept_places.erased)
+        return cls((before, after), truths, kept_places.to_insert, kept_places.to_erase)
 
     def judge(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
         """Find the objects that an image shows, and those drawn though removed (N,)."""
@@ -259,7 +261,7 @@ class TwiceImaged:
             image = np.asarray(call(light), np.float64)
             images.append(matched_gain(image, truth) * image)
         shown_there, drawn_there = [], []
-        for discs, there in ((self.inserted, 1), (self.erased, 0)):
+        for discs, there in ((self.to_insert, 1), (self.to_erase, 0)):
             true_contrast = discs.contrast(self.truths[there])
             shown_there.append(discs.contrast(images[there]) / true_contrast >= _HALF)
             drawn_there.append(
@@ -277,7 +279,7 @@ class TwiceImaged:
         change = (clean[1] - clean[0]) ** 2
         noise = (noisy[0] - clean[0]) ** 2
         changes = []
-        for discs in (self.inserted, self.erased):
+        for discs in (self.to_insert, self.to_erase):
             own = discs.on_grid(1 / scale)
             square = own.sums(noise) / own.sums(np.ones_like(noise))
             changes.append(np.sqrt(own.sums(change) / square))
@@ -304,7 +306,7 @@ def _change_surface(
     factor = _FINE // instrument.scale
     margin = (surface.height_nm.shape[0] - _FINE * instrument.side) // 2
     inserted_discs, erased_discs = (
-        discs.on_grid(factor, margin) for discs in (places.inserted, places.erased)
+        discs.on_grid(factor, margin) for discs in (places.to_insert, places.to_erase)
     )
     height, material = (
         erased_discs.erase_from(plane.astype(np.float64))
@@ -312,7 +314,7 @@ def _change_surface(
     )
     coarse = tuple((inserted_discs.centres / factor).astype(int).T)
     relief = local_contrast(height[::factor, ::factor])[coarse]
-    rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
+    rise = _HALF * np.maximum(relief, _MIN_RELIEF_NM)
     up = (rng.random(len(inserted_discs)) < _HALF) | (
         height[inserted_discs.pixels] < rise
     )

@@ -47,15 +47,15 @@ from superqt.utils import QFlowLayout
 
 from napari_semsr.widgets.base.manual import open_manual
 
-_RESTYLED = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
-_REBREAKING = _RESTYLED | {QEvent.Type.Resize}
-_RESIZED = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
+_STYLE_EVENTS = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
+_REBREAKING = _STYLE_EVENTS | {QEvent.Type.Resize}
+_RESIZE_EVENTS = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
 _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # padding of a spin box in napari's style
-_LEAST_DIGITS = "0" * 7
+_MIN_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 TEXTS = "other_texts"
 """Property of a button: all its possible labels, for which it keeps room."""
-_LEAST_LETTERS = (
+_MIN_LETTERS = (
     7  # characters of a name in a list or field: the rest is elided or scrolled
 )
 
@@ -160,7 +160,7 @@ class RichLabel(QTextBrowser):
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Fit colours and height to another theme or font."""
         super().changeEvent(event)
-        if event is not None and event.type() in _RESTYLED:
+        if event is not None and event.type() in _STYLE_EVENTS:
             self._write()
 
     def _fit(self) -> None:
@@ -205,7 +205,7 @@ class ScrollBox(QScrollArea):
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Follow the height of the content."""
-        if event is not None and event.type() in _RESIZED:
+        if event is not None and event.type() in _RESIZE_EVENTS:
             self._fit()
         return super().eventFilter(source, event)
 
@@ -334,7 +334,7 @@ def _elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
 def fold_combo(box: QComboBox) -> None:
     """Let a combo box be narrower than its entries, which are elided."""
     box.setSizeAdjustPolicy(box.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(_LEAST_LETTERS)
+    box.setMinimumContentsLength(_MIN_LETTERS)
     view = box.view()
     if view is not None:
         elide_items(view)
@@ -414,7 +414,7 @@ class _Shortening(QObject):
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Shorten soon after the box is shown or its style changes."""
-        if event is not None and event.type() in _RESTYLED:
+        if event is not None and event.type() in _STYLE_EVENTS:
             self.startTimer(0)  # after Qt has processed the event
         return super().eventFilter(source, event)
 
@@ -441,7 +441,7 @@ def least_width(widget: QWidget) -> int:
         widget, QAbstractSpinBox
     ):  # which reserves room for its longest label
         prefix = getattr(widget, "prefix", str)()
-        texts = (widget.specialValueText(), prefix + _LEAST_DIGITS, widget.text())
+        texts = (widget.specialValueText(), prefix + _MIN_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
         widest = max(map(metrics.horizontalAdvance, texts))
         return widest + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
@@ -450,7 +450,7 @@ def least_width(widget: QWidget) -> int:
         if others:
             return max(_button_width(widget, each) for each in (text, *others))
         return _chrome(widget) + metrics.horizontalAdvance(text)
-    letters = _LEAST_LETTERS * metrics.averageCharWidth()
+    letters = _MIN_LETTERS * metrics.averageCharWidth()
     own = Qt.FindChildOption.FindDirectChildrenOnly
     field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
     return widget.minimumSizeHint().width() + (letters if field else 0)
@@ -472,12 +472,12 @@ class _Lines(QFlowLayout):
 
     def heightForWidth(self, width: int) -> int:  # noqa: N802 - Qt's name
         """Return the height of all lines."""
-        return self._lay(QRect(0, 0, width, 0), test=True)
+        return self._lay_out(QRect(0, 0, width, 0), test=True)
 
     def setGeometry(self, rect: QRect) -> None:  # noqa: N802 - Qt's name
         """Lay out the widgets."""
         QLayout.setGeometry(self, rect)
-        self._lay(rect)
+        self._lay_out(rect)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Ask for one line."""
@@ -507,7 +507,7 @@ class _Lines(QFlowLayout):
             left -= need + _GAP_PX
         return lines
 
-    def _lay(self, rect: QRect, *, test: bool = False) -> int:
+    def _lay_out(self, rect: QRect, *, test: bool = False) -> int:
         """Lay out the widgets, unless only measuring; return the height."""
         top = rect.top()
         for line in self._break_lines(rect.width()):

@@ -58,7 +58,9 @@ _AUTOMATIC = "automatic"
 _MORE_TOLD = "Settings that few users need."
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
 # napari's selection is hardly visible in either theme; text is readable on this
-_CHOSEN = "QListView::item:selected { background-color: rgba(80, 110, 230, 150); }"
+_SELECTION_STYLE = (
+    "QListView::item:selected { background-color: rgba(80, 110, 230, 150); }"
+)
 _GAP_PX = 6  # distance of a label from its control
 _LARGEST_INT = 1_000_000  # bound of a box without one; chosen
 _LARGEST_FLOAT = 1e9
@@ -136,7 +138,7 @@ class Form(QWidget):
             fold_combo(native)
         if isinstance(native, QAbstractItemView):
             elide_items(native)
-            native.setStyleSheet(_CHOSEN)
+            native.setStyleSheet(_SELECTION_STYLE)
         grows = QSizePolicy.Policy.Expanding
         if isinstance(native, QAbstractButton):
             fold_text(native)
@@ -424,8 +426,8 @@ class OptionsForm(Form):
         super().__init__(*(controls[name].widget for name in rows))
         self._model, self._controls, self._more = model, controls, tuple(more)
         if more:
-            self._folded = Form(*(controls[name].widget for name in more))
-            self._fold = Folded(MORE, _MORE_TOLD, self._folded)
+            self._more_rows = Form(*(controls[name].widget for name in more))
+            self._fold = Folded(MORE, _MORE_TOLD, self._more_rows)
             self.add(self._fold)
         conditions = {
             name: display_of(model.model_fields[name]).when for name in controls
@@ -465,7 +467,7 @@ class OptionsForm(Form):
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label, also among the folded ones."""
         if name in self._more:
-            self._folded.show_row(name, visible)
+            self._more_rows.show_row(name, visible)
         else:
             super().show_row(name, visible)
 

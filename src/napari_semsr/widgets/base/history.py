@@ -15,7 +15,7 @@ from napari_semsr.widgets.base.results import drop_store
 MADE_KEY = "semsr made"
 """Entry of a layer's metadata: title of the panel that made it."""
 
-_Removed = list[tuple[int, Layer]]
+_Removal = list[tuple[int, Layer]]
 """Removed layers in order, and their indices in the list at that time."""
 
 
@@ -28,7 +28,7 @@ class RemovedLayers:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
-        self._last: _Removed = []
+        self._last: _Removal = []
         self._text = ""
         self._removing = False  # whether the next removal belongs to the last one
         self._quiet = False
@@ -123,7 +123,7 @@ class RemovedLayers:
         self.changed.emit()
 
 
-def _forget(removal: _Removed, others: Sequence[Layer]) -> None:
+def _forget(removal: _Removal, others: Sequence[Layer]) -> None:
     """Make a removal final; stores that other layers show are kept."""
     while removal:
         drop_store(removal.pop()[1], others)

@@ -94,10 +94,10 @@ from napari_semsr.widgets.base.results import (
     add_luminance,
     crop_databar,
     databar_of,
+    describe_databar,
     is_coloured,
     is_kept,
     is_unsaved,
-    say_databar,
     stated_size,
     take_stated_size,
 )
@@ -132,8 +132,8 @@ from napari_semsr.widgets.layers import (
     named_with_plane,
     network_of,
     plane_at,
+    plane_name,
     planes_of,
-    say_plane,
     sources_of,
     without_cache,
 )
@@ -196,7 +196,7 @@ class ResultSwitch:
 _MINIMUM_WIDTH = 320  # of a panel; chosen
 _PLOTS = "napari_semsr.widgets.base.plots"
 _LINES = 4  # lines of messages that are visible; chosen: most are shorter
-_MOST_LINES = 12  # lines of unfolded messages; more scrolls
+_MAX_LINES = 12  # lines of unfolded messages; more scrolls
 _LOOK_MS = 500  # ms between two checks whether the cause of an error is gone; chosen
 # ms between two updates of progress. Each repaints the whole window, which takes 14 ms
 # of a core without a GPU. napari's bar is not used: its animation repaints 27 times a
@@ -389,11 +389,13 @@ class Panel(QWidget):
         self.plot: PlotCanvas | None = None
         self._findings = Findings(title)
         self._layers_read: _Planes = {}  # planes of the layers that were read
-        self._measured: _Planes = {}  # planes of the layers of the result
+        self._source_planes: _Planes = {}  # planes of the layers of the result
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
         self._runners = self.runner, self.saver, self.looker
         self._follow_jobs()
-        self.made: list[Image] = []  # layers made by this panel that are in the viewer
+        self.own_layers: list[
+            Image
+        ] = []  # layers made by this panel that are in the viewer
         self._switch = ResultSwitch(viewer, title)
         self.all_planes: CheckBox | None = None
         self._build()
@@ -521,9 +523,13 @@ class Panel(QWidget):
             policy.setRetainSizeWhenHidden(True)
             part.setSizePolicy(policy)
         self.unsaved = RichLabel()
-        self.status, self.plane, self.warned = RichLabel(), RichLabel(), RichLabel()
-        texts = (self.status, self.warned, self.unsaved, self.plane)
-        self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MOST_LINES)
+        self.status, self.plane, self.warning_label = (
+            RichLabel(),
+            RichLabel(),
+            RichLabel(),
+        )
+        texts = (self.status, self.warning_label, self.unsaved, self.plane)
+        self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MAX_LINES)
         self._mending = new_timer(self, self._look_for_mended, _LOOK_MS)
         self._causes: tuple[object, ...] | None = (
             None  # causes of the error that is shown
@@ -685,7 +691,7 @@ class Panel(QWidget):
         with the numbers, which state the `network` that made the result; `tables` are
         shown and copied, too. Results that follow the mouse do not `reveal` the group.
         """
-        planes_measured = self._measured.items()
+        planes_measured = self._source_planes.items()
         networks_known = {
             named_with_plane(*one): network_of(one[0]) for one in planes_measured
         }
@@ -719,7 +725,7 @@ class Panel(QWidget):
         self._folds = first is not None
         number = (numbers, curves or {}, self.plot, tables or {})
         self._findings = Findings(self.title, tuple(origin), *number)
-        planes = dict.fromkeys(say_plane(*one) for one in planes_measured)
+        planes = dict.fromkeys(plane_name(*one) for one in planes_measured)
         self.results.setTitle(": ".join(filter(None, (self._results_title, *planes))))
         if reveal:
             self.reveal()
@@ -807,7 +813,7 @@ class Panel(QWidget):
             if self._adding and event.type == "inserted":
                 about = event.value.metadata
                 about.setdefault(MADE_KEY, self.title)
-                about.setdefault(SOURCES_KEY, sources_of(self._measured))
+                about.setdefault(SOURCES_KEY, sources_of(self._source_planes))
                 self._layers_shown.append(event.value)
             for box in self._boxes:
                 _list_again(box)
@@ -856,7 +862,7 @@ class Panel(QWidget):
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
         dims = self.viewer.dims
-        planes = {item.name: say_plane(item, plane_at(item, dims)) for item in stacks}
+        planes = {item.name: plane_name(item, plane_at(item, dims)) for item in stacks}
         sentences = [f"{plane} of {name} is used" for name, plane in planes.items()]
         if self.takes_stack():
             sentences = [f"all planes of {stacks[0].name} are used"]
@@ -892,7 +898,7 @@ class Panel(QWidget):
             layer = self._with_databar()
             self.databar_button.setVisible(layer in self.viewer.layers)
             if layer is not None:
-                self.databar_button.setText(f"{say_databar(layer)}: crop it")
+                self.databar_button.setText(f"{describe_databar(layer)}: crop it")
 
     def crop_databar(self) -> None:
         """Replace the selected image by one without its data bar."""
@@ -1007,7 +1013,7 @@ class Panel(QWidget):
             self._active = self.viewer.layers.selection.active
         new = [item for item in self._layers_shown if item not in before]
         images = [item for item in image_layers(self.viewer) if item in new]
-        self.made += [item for item in images if FOLDER_KEY not in item.metadata]
+        self.own_layers += [item for item in images if FOLDER_KEY not in item.metadata]
         if any(item.metadata.get(HELPER_KEY) == self.title for item in new):
             self._show_helpers(bool(self.helpers.value))  # before they are drawn
         self._show_unsaved()
@@ -1029,16 +1035,18 @@ class Panel(QWidget):
         """List the layers that are lost when napari closes, and offer to save them."""
         if not is_alive(self):
             return
-        self.made = [item for item in self.made if item in self.viewer.layers]
-        self.save_button.setVisible(bool(self.made))
-        names = [item.name for item in self.made if is_unsaved(item)]
+        self.own_layers = [
+            item for item in self.own_layers if item in self.viewer.layers
+        ]
+        self.save_button.setVisible(bool(self.own_layers))
+        names = [item.name for item in self.own_layers if is_unsaved(item)]
         self.unsaved.setText(describe_unsaved(names))
 
     def save(self) -> None:
         """Ask where to save the active layer or the last result, and save it."""
         active = self.viewer.layers.selection.active
-        left = [item for item in self.made if is_unsaved(item)] or self.made
-        layer = active if active in self.made else left[-1]
+        left = [item for item in self.own_layers if is_unsaved(item)] or self.own_layers
+        layer = active if active in self.own_layers else left[-1]
         self.save_as(layer)
 
     def save_file(
@@ -1106,7 +1114,9 @@ class Panel(QWidget):
 
     def report_found(self) -> None:
         """Ask for a file name, and write a report on the latest measurement."""
-        layers_shown = [item for item in self._measured if item in self.viewer.layers]
+        layers_shown = [
+            item for item in self._source_planes if item in self.viewer.layers
+        ]
         layers = [item for item in image_layers(self.viewer) if item in layers_shown]
         layers.sort(key=layers_shown.index)
         reference = getattr(getattr(self, "reference", None), "value", None)
@@ -1153,7 +1163,7 @@ class Panel(QWidget):
         From a stack, the plane that was measured, or else the one that is shown.
         """
         without_cache(layer)
-        plane = self._measured.get(layer) or plane_at(layer, self.viewer.dims)
+        plane = self._source_planes.get(layer) or plane_at(layer, self.viewer.dims)
         image = micrograph_from_layer(layer, plane=plane, colour=True)
         layer_name = named_with_plane(layer, plane)
         image = image.replace(look=look_of(layer), name=layer_name)
@@ -1254,7 +1264,7 @@ class Panel(QWidget):
         self, under: Any, read: _Planes, prepare: _Begin | None
     ) -> Iterator[None]:
         """Prepare for a job that is about to start."""
-        self._measured = read
+        self._source_planes = read
         self._switch.under = under
         self._forget_warnings()
         self._show_buttons()
@@ -1266,7 +1276,9 @@ class Panel(QWidget):
     def note_origin(self, layers: Sequence[Image]) -> None:
         """Record the layers of a result, and their planes."""
         read, dims = self._layers_read, self.viewer.dims
-        self._measured = {item: read.get(item, plane_at(item, dims)) for item in layers}
+        self._source_planes = {
+            item: read.get(item, plane_at(item, dims)) for item in layers
+        }
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Start an inspection job, replacing a running one and earlier warnings."""
@@ -1424,13 +1436,13 @@ class Panel(QWidget):
         sentence, place = self.translate(text), advice_on(text)
         link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
-        if line not in self.warned.text():
-            self.warned.setText(self.warned.text() + line)
+        if line not in self.warning_label.text():
+            self.warning_label.setText(self.warning_label.text() + line)
             if not self.isVisible():
                 show_warning(sentence)
 
     def _forget_warnings(self) -> None:
-        self.warned.setText("")
+        self.warning_label.setText("")
 
     def labels(self) -> Labels:
         """Return the labels of rows and entries, by option name."""
@@ -1463,7 +1475,7 @@ DASH = "\N{EN DASH}"
 _LARGE = 20  # font size of the large number; chosen: twice that of other text
 _ABREAST = 36  # characters of a table row with gaps; chosen: 320 px
 _GAP = 2  # character widths between columns
-_MOST_SHOWN = 20  # rows shown of a table; chosen: copy and save give all
+_MAX_SHOWN = 20  # rows shown of a table; chosen: copy and save give all
 
 
 def _sheet(title: str, columns: Columns) -> str:
@@ -1488,7 +1500,7 @@ def _sheet(title: str, columns: Columns) -> str:
             parts.append([first])
         parts[-1].append(head)
     parts_shown = [_part({head: cells[head] for head in part}) for part in parts]
-    more, rest = len(cells[first]) - _MOST_SHOWN, ""
+    more, rest = len(cells[first]) - _MAX_SHOWN, ""
     if more > 0:
         rest = f"<p>and {more} more rows: Copy and Save numbers have all.</p>"
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
@@ -1500,7 +1512,7 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
     heads = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in columns)
     rows = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}{gap}</td>' for cell in row)}</tr>"
-        for row in list(zip(*columns.values(), strict=True))[:_MOST_SHOWN]
+        for row in list(zip(*columns.values(), strict=True))[:_MAX_SHOWN]
     )
     return f"<table><tr>{heads}</tr>{rows}</table>"
 

@@ -55,7 +55,7 @@ from napari_semsr.io import (
     read,
     read_project,
     stack_planes,
-    tell_missing,
+    warn_of_missing_blocks,
     without_rows,
 )
 from napari_semsr.jobs import INFO
@@ -94,7 +94,7 @@ _PYRAMID = 4 / 3  # size of a store over its finest level; 1/(1 - 1/4)
 _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
-_given: set[Path] = set()
+_given_paths: set[Path] = set()
 """Paths that this process created, links resolved."""
 
 
@@ -141,7 +141,7 @@ def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
 
 def remove_own(path: Path) -> None:
     """Remove a store, if this process made it."""
-    if path.resolve() in _given:
+    if path.resolve() in _given_paths:
         shutil.rmtree(path.resolve(), ignore_errors=True)
 
 
@@ -171,13 +171,13 @@ def is_unsaved(layer: Layer) -> bool:
         None if STRENGTH_KEY in metadata else metadata.get(STORE_KEY)
     )  # at full strength
     places = [Path(place) for place in (metadata.get(SAVED_KEY), store) if place]
-    if is_sized_anew(layer):
+    if has_new_pixel_size(layer):
         places = [place for place in places if place.parent in _project]
     temporary = all(is_temporary(str(place)) for place in places)
     return temporary and not metadata.get(LIVE_KEY)
 
 
-def is_sized_anew(layer: Layer) -> bool:
+def has_new_pixel_size(layer: Layer) -> bool:
     """Whether the pixel size of a layer differs from that of its file."""
     about, has_size = record_of(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
@@ -207,10 +207,10 @@ def free_path(folder: Path, name: str, suffix: str) -> Path:
     """Return an unused path in a folder."""
     stem = file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
-    while path.resolve() in _given or path.exists() or path.is_symlink():
+    while path.resolve() in _given_paths or path.exists() or path.is_symlink():
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
-    _given.add(path.resolve())
+    _given_paths.add(path.resolve())
     return path
 
 
@@ -346,7 +346,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
             break
     if len(images) == 1 and images[0].is_lazy and min(images[0].shape) >= _FACTOR:
         images += yield from coarse_levels(images[0])
-    tell_missing(path, options.series or 0, options.level)
+    warn_of_missing_blocks(path, options.series or 0, options.level)
     return Opened(images[0], tuple(images), path, options)
 
 
@@ -361,8 +361,8 @@ def open_store(path: str | Path) -> Job[Opened]:
 class Outcome:
     """Output of a job, opened again."""
 
-    made: Any  # result of the job
-    opened: Opened
+    result: Any  # result of the job
+    output: Opened
     beside: Opened | None = None  # a second image that it wrote
     planes: tuple[Micrograph, ...] = ()  # of a stack; the first is the opened one
 
@@ -454,7 +454,7 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
     pixels = stack_planes([plane.data for plane in planes])
     counts = finest(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
-    layer.metadata[STORE_KEY] = str(Path(outcome.made.output).resolve())
+    layer.metadata[STORE_KEY] = str(Path(outcome.result.output).resolve())
     show_scale_bar(viewer)
     return layer
 
@@ -483,15 +483,17 @@ def add_opened(viewer: Viewer, opened_store: Opened, **keywords: Any) -> Image:
 
 # Handling of added images: scale bar, view, data bar.
 
-_watched: WeakSet[Any] = WeakSet()
-_asked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
-_stated: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = WeakKeyDictionary()
-_coloured: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
+_watched_viewers: WeakSet[Any] = WeakSet()
+_layers_asked_about: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+_stated_sizes: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = (
+    WeakKeyDictionary()
+)
+_colour_layers: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
 _OURS = "napari-semsr"
 _LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _BAR_WIDTH = 90  # px of a colour bar with its numbers and margins
-_NAME_PT, _LEAST_PT = 10.0, 5.0  # font sizes: napari's, and the least readable one
+_NAME_PT, _MIN_PT = 10.0, 5.0  # font sizes: napari's, and the least readable one
 _ENLARGED = 1.5  # width of text on napari's canvas over that in a widget; measured
 _SAME_SIDE = 0.02  # relative, of a side; chosen: rounding of a scaled image's size
 
@@ -507,9 +509,9 @@ def watch_images(viewer: ViewerModel) -> None:
     napari takes of it, its files are forgotten.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
-    if viewer in _watched:
+    if viewer in _watched_viewers:
         return
-    _watched.add(viewer)
+    _watched_viewers.add(viewer)
     of_viewer = ref(viewer)
 
     def show(event: Any) -> None:
@@ -547,7 +549,7 @@ def _settle_colour_bars(viewer: ViewerModel) -> None:
             font.setPointSizeF(_NAME_PT)
             width = _ENLARGED * QFontMetricsF(font).horizontalAdvance(layer.name)
             size = _NAME_PT * min(1.0, room / max(width, 1.0))
-            layer.name_overlay.font_size = max(size, _LEAST_PT)
+            layer.name_overlay.font_size = max(size, _MIN_PT)
 
 
 def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
@@ -625,7 +627,7 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
         bare = next(item for item in (layer, *others) if not is_calibrated(item))
         _ask_pixel_size(viewer, bare)
     if databar_of(layer):
-        sentence = f"{say_databar(layer)}, in {layer.name}."
+        sentence = f"{describe_databar(layer)}, in {layer.name}."
         offer(sentence, "Crop it", lambda: crop_databar(viewer, layer))
 
 
@@ -716,7 +718,7 @@ def _release_guests(viewer: ViewerModel) -> None:
 
 def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     """Ask once for the pixel size of an image without one, if others have one."""
-    layers_asked = _asked.setdefault(viewer, set())
+    layers_asked = _layers_asked_about.setdefault(viewer, set())
     if layer.name in layers_asked:
         return
     layers_asked.add(layer.name)
@@ -759,11 +761,11 @@ def stated_size(layer: Layer | None) -> PixelSize | None:
     path, own = layer.source.path, {READ_KEY, STORE_KEY} & {*layer.metadata}
     if path is None or own or layer.source.reader_plugin == _OURS:
         return None
-    size_known = _stated.get(layer)
+    size_known = _stated_sizes.get(layer)
     if size_known is None or size_known[0] != path:
         colour = isinstance(layer, Image) and layer.rgb
         columns = finest(layer).shape[-2 if colour else -1]
-        _stated[layer] = size_known = path, _size_in(Path(path), columns)
+        _stated_sizes[layer] = size_known = path, _size_in(Path(path), columns)
     return size_known[1]
 
 
@@ -793,12 +795,12 @@ def is_coloured(layer: Layer | None) -> bool:
     """Whether an image layer is coloured, and not grey stored as RGB."""
     if not (isinstance(layer, Image) and layer.rgb):
         return False
-    if layer not in _coloured:
+    if layer not in _colour_layers:
         values = layer.data[-1] if layer.multiscale else layer.data
         plane = values[(0,) * (values.ndim - 3)]
         step = max(1, max(plane.shape[:2]) // _LOOK_PX)
-        _coloured[layer] = as_grey(np.asarray(plane[::step, ::step])) is None
-    return _coloured[layer]
+        _colour_layers[layer] = as_grey(np.asarray(plane[::step, ::step])) is None
+    return _colour_layers[layer]
 
 
 def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
@@ -823,7 +825,7 @@ def databar_of(layer: Layer | None) -> int:
     return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
 
 
-def say_databar(layer: Layer) -> str:
+def describe_databar(layer: Layer) -> str:
     """Return a sentence on where a data bar begins."""
     return f"Data bar below row {finest(layer).shape[-2] - databar_of(layer)}"
 

@@ -58,7 +58,7 @@ from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
 from napari_semsr.widgets.base.results import (
     PIXEL_EVENTS,
     free_path,
-    is_sized_anew,
+    has_new_pixel_size,
     is_unsaved,
     keep_results_in,
     offer,
@@ -80,7 +80,7 @@ from napari_semsr.widgets.layers import (
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
 _ARRAY = ".zarr"  # folders with pixels in a project
 _STORE = f".ome{_ARRAY}"
-_KEPT = {
+_SAVED_NAMES = {
     "": (
         *("opacity", "blending", "visible", "units", "axis_labels"),
         *("scale", "translate", "rotate", "shear", "affine"),
@@ -104,8 +104,14 @@ _KEPT = {
 """Layer attributes that are saved, besides name, metadata and features."""
 
 _VERTICES = (Shapes, Points, Vectors, Tracks)
-_MOST_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
-_EVENTS = {*PIXEL_EVENTS, "name", "metadata", "features", *chain(*_KEPT.values())}
+_MAX_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
+_EVENTS = {
+    *PIXEL_EVENTS,
+    "name",
+    "metadata",
+    "features",
+    *chain(*_SAVED_NAMES.values()),
+}
 """Events of layers after which a project is saved."""
 
 _NO_ONE = ("offscreen", "minimal")
@@ -123,7 +129,7 @@ class _RemovedLayer:
     index: int  # its index in the layer list when it was removed
     layer: Callable[[], Layer | None]  # a weak reference
     record: ProjectLayer | None = None  # once its pixels are in the project
-    unsaved: Layer | None = None  # before that
+    unsaved_layer: Layer | None = None  # before that
 
 
 def _has_typed_size(layer: Layer) -> bool:
@@ -131,7 +137,7 @@ def _has_typed_size(layer: Layer) -> bool:
     if not isinstance(layer, Image):
         return False
     opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
-    return is_sized_anew(layer) or (
+    return has_new_pixel_size(layer) or (
         opened_with_size and SAVED_KEY not in layer.metadata
     )
 
@@ -368,10 +374,10 @@ class Session(QObject):
         layer, kind = event.source, event.type
         # napari's only event for an undone stroke, among others
         is_drawn = kind == "set_data" and isinstance(layer, Labels)
-        undone = is_drawn and isinstance(layer.data, np.ndarray)
-        if not is_alive(self) or not (undone or kind in _EVENTS):
+        is_undone = is_drawn and isinstance(layer.data, np.ndarray)
+        if not is_alive(self) or not (is_undone or kind in _EVENTS):
             return
-        if undone or kind in PIXEL_EVENTS:
+        if is_undone or kind in PIXEL_EVENTS:
             self._changed_layers.add(layer)
             self._filed_layers.discard(layer)
             if layer not in self._edited_layers:
@@ -386,7 +392,7 @@ class Session(QObject):
         passes = _passes(layer) or layer.metadata.get(LIVE_KEY)
         if self.folder is not None and not (quiet or passes):
             self._removed_layers.append(
-                _RemovedLayer(event.index, ref(layer), unsaved=layer)
+                _RemovedLayer(event.index, ref(layer), unsaved_layer=layer)
             )
         self._touch()
 
@@ -455,7 +461,9 @@ class Session(QObject):
             self._touch()
             return
         layers_removed = [
-            item.unsaved for item in self._removed_layers if item.unsaved is not None
+            item.unsaved_layer
+            for item in self._removed_layers
+            if item.unsaved_layer is not None
         ]
         layers = [*self.viewer.layers, *layers_removed]
         sources = [(layer, self._bring(layer)) for layer in layers]
@@ -566,11 +574,11 @@ class Session(QObject):
         """
         read = {(one.kind, one.name, one.input) for one in layers if one.input}
         for item in reversed(list(self._removed_layers)):
-            layer = item.unsaved
+            layer = item.unsaved_layer
             if layer is not None and layer not in self._changed_layers:
                 if self._is_kept(layer):
                     item.record = describe_layer(layer, self._kept_sources.get(layer))
-                    item.unsaved = None
+                    item.unsaved_layer = None
                 elif not isinstance(
                     layer, Image | Labels
                 ):  # of a kind that is not saved
@@ -584,7 +592,7 @@ class Session(QObject):
     def _is_kept(self, layer: Layer) -> bool:
         """Whether a project can save a layer in its present state."""
         if isinstance(layer, Vectors | Tracks):
-            return bool(np.size(layer.data) <= _MOST_NUMBERS)
+            return bool(np.size(layer.data) <= _MAX_NUMBERS)
         return isinstance(layer, _VERTICES) or layer in self._kept_sources
 
     def left_out(self) -> list[str]:
@@ -832,7 +840,7 @@ def _make_layers(
 def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     """Describe a layer, and how it is displayed."""
     _, attributes, kind = layer.as_layer_data_tuple()
-    names = (*_KEPT[""], *_KEPT[kind], "metadata", "features")
+    names = (*_SAVED_NAMES[""], *_SAVED_NAMES[kind], "metadata", "features")
     attributes_kept = {name: attributes[name] for name in names if name in attributes}
     data = None
     if isinstance(layer, Image):
@@ -848,7 +856,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     if isinstance(layer, _VERTICES):
         data = [np.asarray(item).tolist() for item in layer.data]
     if isinstance(layer, Shapes | Points) and not data:
-        _keep_pen(layer, attributes_kept)
+        _save_drawing_style(layer, attributes_kept)
     source = place or LayerSource()
     return ProjectLayer(
         kind=kind,
@@ -861,7 +869,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     )
 
 
-def _keep_pen(layer: Shapes | Points, pens: dict[str, Any]) -> None:
+def _save_drawing_style(layer: Shapes | Points, pens: dict[str, Any]) -> None:
     """Save the drawing colours and sizes of an empty layer."""
     for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
         pens.pop(name, None)

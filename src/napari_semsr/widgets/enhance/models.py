@@ -74,7 +74,7 @@ OWN_IMAGE_TIME = (
 """Time that *Train on this image alone* takes; see `docs/own-image.md`."""
 
 _TOLERANCE = 0.001  # relative; pixel sizes this close are equal; chosen
-_CHECKED = "models.md#does-it-show-what-is-there"
+_CHECK_PAGE = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
 _PREVIEW = (
     "A preview: trained on simulated samples. For this sample, train on an SEM "
@@ -121,7 +121,7 @@ def card_text(
 def _check_text(card: dict[str, Any]) -> str:
     """Report the results of the checks; for discs, of the worst condition."""
     records, removals = DiscRecord.of_card(card), Removals.of_card(card)
-    link = f'<a href="{_CHECKED}">How this is checked</a>. {_CHOICE}'
+    link = f'<a href="{_CHECK_PAGE}">How this is checked</a>. {_CHOICE}'
     if removals is not None:
         return f"{removals.sentence(MODEL)} {link}"
     if not records:
@@ -132,7 +132,7 @@ def _check_text(card: dict[str, Any]) -> str:
         f"Checked on {_IMAGES[kind]} with discs added or removed: "
         f"{100 * enhanced_share:.0f} % are shown correctly by its output, "
         f"{100 * degraded_share:.0f} % by its input "
-        f"({'' if len(record.found['conditions']) == 1 else 'worst case: '}{name}). "
+        f"({'' if len(record.content['conditions']) == 1 else 'worst case: '}{name}). "
         f"{record.verdict()} {link}"
     )
 
@@ -329,7 +329,7 @@ class ModelChooser(Form):
         panel: Any = open_panel(self.viewer, "Train")
         panel.take_noisy(self._layer)
 
-    def _is_unfit(self) -> bool:
+    def _is_unsuitable(self) -> bool:
         """Whether no model is chosen, or one that was trained for other pixel sizes."""
         from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
@@ -353,7 +353,7 @@ class ModelChooser(Form):
         card = self.card
         card_shown = card_text(card, *self._field)
         text = card_shown if card else "No model is installed; add a model file."
-        offers_own = self._layer is not None and self._is_unfit()
+        offers_own = self._layer is not None and self._is_unsuitable()
         if offers_own:
             text += (
                 f"<p>If no other model fits, train on this image. {OWN_IMAGE_TIME}</p>"

@@ -80,10 +80,10 @@ from napari_semsr.widgets.layers import (
 from napari_semsr.widgets.measure.regions import (
     Region,
     new_region_box,
+    part_note,
     propose_partner,
     read_pair,
     read_regions,
-    say_part,
     show_outline,
 )
 
@@ -427,7 +427,7 @@ class FrcMapPanel(Panel):
         if layer in self.viewer.layers:
             where = "the map is shown over the image"
             result, name = report.result, report.images[0]
-            with self.in_place(*self._measured) as earlier:
+            with self.in_place(*self._source_planes) as earlier:
                 yield from self.take_away(earlier)
                 if self._found_none:
                     where = "so no map is shown"
@@ -663,7 +663,7 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
         name: blocks[name] for name in _numbers(outcome.blocks) if name in blocks
     }
     resolution = whole.pop("Resolution", None)
-    where = say_part(outcome.part) if outcome.part else ""
+    where = part_note(outcome.part) if outcome.part else ""
     rows["Whole field"] = (
         f"left out: {outcome.why}"
         if resolution is None

@@ -67,7 +67,7 @@ class GapsPanel(TruthPanel):
     ) -> Mapping[str, Cell]:
         """Count the gaps with their middle in a region, and the particles."""
         del options
-        report, image = outcome.report, outcome.shown
+        report, image = outcome.report, outcome.image
         box_of(region, image)
 
         def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
@@ -142,7 +142,7 @@ class GapsPanel(TruthPanel):
         """
         if layer not in self.viewer.layers:
             return
-        result, part = outcome.report.result, outcome.shown
+        result, part = outcome.report.result, outcome.image
         gaps = (*result.found, *result.invented)
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))

@@ -20,7 +20,10 @@ from napari_semsr.widgets.measure.regions import (
 from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
 
 _ELSEWHERE = frozenset(
-    {"Data range", *(told.label for told, _ in quantities_of(Histogram).values())}
+    {
+        "Data range",
+        *(quantity.label for quantity, _ in quantities_of(Histogram).values()),
+    }
 )  # figures of the whole region, or of all regions
 
 

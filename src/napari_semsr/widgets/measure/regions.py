@@ -233,13 +233,13 @@ def propose_partner(
     unless it was proposed and another fits better. Returns a function to call when
     layers were added or removed: it changes no choice of the user.
     """
-    proposed: list[Image | None] = [None]
+    proposal: list[Image | None] = [None]
 
     def propose(_: object = None, *, is_own: bool = True) -> None:
         layer, layer_chosen = image.value, partner.value
-        if proposed[0] not in panel.viewer.layers:
-            proposed[0] = None
-        is_proposed = layer_chosen is proposed[0]
+        if proposal[0] not in panel.viewer.layers:
+            proposal[0] = None
+        is_proposed = layer_chosen is proposal[0]
         if layer is None or not (is_proposed or is_own):
             return
         others = reversed(grey_layers(panel.viewer))
@@ -248,8 +248,8 @@ def propose_partner(
         best = max(fit, key=lambda one: (fit[one], one is layer_chosen), default=None)
         is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
         if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
-            proposed[0] = best if best is not None and fit[best] else None
-            partner.value = proposed[0]
+            proposal[0] = best if best is not None and fit[best] else None
+            partner.value = proposal[0]
 
     image.changed.connect(propose)
     propose()
@@ -282,7 +282,7 @@ def read_pair(
     return images
 
 
-def say_part(part: Micrograph) -> str:
+def part_note(part: Micrograph) -> str:
     """Return a note that only this part was measured."""
     return f"in the largest gap-free rectangle, {format_shape(part.shape)}"
 

@@ -33,8 +33,8 @@ from napari_semsr.widgets.measure.regions import (
     Region,
     largest_part,
     new_region_box,
+    part_note,
     read_regions,
-    say_part,
     show_outline,
 )
 
@@ -49,7 +49,7 @@ _GAP = 1.06  # distance of a ring's label from it; chosen
 _RADII = (0.85, 0.5, 0.25)  # of the rings that are drawn; chosen
 _NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # periods that a ring may have; chosen
 _STEPS = np.outer(10.0 ** np.arange(-3, 8), _NICE).ravel()
-_LEAST_RADIUS_PX = 6  # of a ring; chosen
+_MIN_RADIUS_PX = 6  # of a ring; chosen
 _COLOUR = "#ffd400"
 
 
@@ -61,7 +61,7 @@ def ring_periods(image: Micrograph) -> list[float]:
     pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
     finest = 2 * max(pitch)
     coarsest = min(p * n for p, n in zip(pitch, image.shape, strict=True))
-    coarsest /= _LEAST_RADIUS_PX
+    coarsest /= _MIN_RADIUS_PX
     periods = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
     return [period for period in periods if period <= coarsest]
 
@@ -293,7 +293,7 @@ class SpectrumPanel(Panel):
         many = "spectrum" if count == 1 else "spectra"
         regions_measured = [one for own in cut.values() for one in own]
         where = "<br>".join(
-            f"{part.name} {say_part(part)}" for part in regions_measured
+            f"{part.name} {part_note(part)}" for part in regions_measured
         )
         several = count > 1
         sizes = {

@@ -67,11 +67,11 @@ from napari_semsr.widgets.measure.regions import (
     box_of,
     cut_out,
     new_region_box,
+    part_note,
     propose_partner,
     read_pair,
     read_regions,
     region_table,
-    say_part,
     show_outline,
 )
 
@@ -81,18 +81,18 @@ class VerbOutcome:
     """Results of a verb for the same images."""
 
     images: Sequence[Micrograph]  # as they were read
-    shown: Micrograph  # the image made, or the first image measured
+    image: Micrograph  # the image made, or the first image measured
     step: str  # the step, as named in the new layer
     planes: Sequence[
         Micrograph
     ] = ()  # planes of the first image, if all were processed
     report: Any = None  # of the verb
-    written: Outcome | None = None  # the image made, opened again
+    output: Outcome | None = None  # the image made, opened again
     is_part: bool = False  # whether gaps were cropped
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
-_MOST_PLOTS = 2  # plots that the panel's verb draws below each other
+_MAX_PLOTS = 2  # plots that the panel's verb draws below each other
 _DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
 _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 
@@ -245,15 +245,15 @@ class VerbPanel(Panel):
             images = [request.planes or parts[0], *parts[1:]]
             job = run(*images, output=target.path, options=options)
             outcome_written = yield from write_outcome(job, target)
-            report = outcome_written.made
+            report = outcome_written.result
         image = (
-            parts[0] if outcome_written is None else outcome_written.opened.micrograph
+            parts[0] if outcome_written is None else outcome_written.output.micrograph
         )
         parts_of_outcome: dict[str, Any] = {
             "written": outcome_written,
             "is_part": box is not None,
         }
-        outcome = replace(request, shown=image, report=report, **parts_of_outcome)
+        outcome = replace(request, image=image, report=report, **parts_of_outcome)
         measure = partial(self.in_region, outcome, options)
         return replace(outcome, regions=(yield from region_table(regions, measure)))
 
@@ -267,17 +267,17 @@ class VerbPanel(Panel):
         """Add the image made as a layer, and show the figures."""
         report = outcome.report
         figures: Numbers = figures_of(report)
-        if isinstance(report, MapMade) and outcome.written is not None:
-            yield from self._add_map(outcome.written.opened)
-        elif outcome.written is not None:
-            yield from self._add_image(layer, outcome, outcome.written)
+        if isinstance(report, MapMade) and outcome.output is not None:
+            yield from self._add_map(outcome.output.output)
+        elif outcome.output is not None:
+            yield from self._add_image(layer, outcome, outcome.output)
             if self.output is not None:
                 figures = {**figures, "Store": str(report.output)}
         if self.cuts_gaps:
-            part = {layer: [outcome.shown]} if outcome.is_part else {}
+            part = {layer: [outcome.image]} if outcome.is_part else {}
             yield from show_outline(self, part)
             if part:
-                figures = {**figures, "Measured": say_part(outcome.shown)}
+                figures = {**figures, "Measured": part_note(outcome.image)}
         yield from self.mark(layer, outcome)
         yield
         # rows of a report are saved with its curves, as there may be thousands
@@ -296,7 +296,7 @@ class VerbPanel(Panel):
         # its kind, its image, its unit in brackets
         kind, _, rest = opened_store.micrograph.name.partition(" of ")
         source, _, unit = rest.rpartition(" (")
-        with self.in_place(kind, *self._measured) as earlier:
+        with self.in_place(kind, *self._source_planes) as earlier:
             yield from self.take_away(earlier)
             title = result_name(self.viewer, source, f"{kind} ({unit}")
             layer = add_opened(self.viewer, opened_store, name=title)
@@ -311,7 +311,7 @@ class VerbPanel(Panel):
         if outcome_made.planes:
             layer = add_stack(self.viewer, outcome_made, source, title)
         else:
-            layer = add_opened(self.viewer, outcome_made.opened, name=title)
+            layer = add_opened(self.viewer, outcome_made.output, name=title)
         yield
         self.compare(layer, source, outcome)
 
@@ -341,7 +341,7 @@ class VerbPanel(Panel):
                     face_color="transparent",
                     border_color=_DISC_COLOUR,
                     border_width=np.minimum(_DISC_BORDER * slower, 1.0),
-                    **lying_over(outcome.shown, self.title, layer),
+                    **lying_over(outcome.image, self.title, layer),
                 )
 
     def sentence(self, outcome: VerbOutcome) -> str:
@@ -374,7 +374,7 @@ class VerbPanel(Panel):
         from napari_semsr.widgets.base import draw_plot
 
         curves: dict[str, Columns] = {}
-        canvas = self.clear_plot(rows=_MOST_PLOTS, height=230)
+        canvas = self.clear_plot(rows=_MAX_PLOTS, height=230)
         plots = plots_of(report, self.verb.curves)
         for axes, plot in zip(canvas.axes, plots, strict=False):
             draw_plot(axes, plot)
@@ -489,7 +489,7 @@ class ErrorMapPanel(VerbPanel):
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options
-        report, error_map = outcome.report, outcome.shown
+        report, error_map = outcome.report, outcome.image
         values = cut_out(region, error_map, box_of(region, error_map)).array()
         finite = values[np.isfinite(values)]
         if not finite.size:

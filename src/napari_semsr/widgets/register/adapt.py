@@ -58,8 +58,8 @@ _FAR = 0.04  # of the width of all layers, distance to the held-out part
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    made: Adapted
-    enhanced: Opened
+    result: Adapted
+    mosaic: Opened
     linear: Opened
     look_here: Opened
 
@@ -167,7 +167,7 @@ class AdaptPanel(Panel):
             box.value for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made)
+        pair = find_pair(self.viewer, self.own_layers)
         if pair is not None:
             self.mosaic.value, self.sem.value = pair
             self._layers_offered = pair
@@ -328,13 +328,13 @@ class AdaptPanel(Panel):
 
     def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
         """Add the enhanced mosaic, and show the model's gain and invented objects."""
-        adaptation = outcome.made
+        adaptation = outcome.result
         self._request = None  # it is finished
         self._remove_held_out()
         self.report = Path(adaptation.report)
         self._report_row.setVisible(True)
         name = Path(adaptation.model).stem
-        path = outcome.enhanced.path
+        path = outcome.mosaic.path
         with self.in_place(mosaic, path=path) as earlier:
             yield from self.take_away(earlier)
             stores_hidden = {
@@ -344,10 +344,10 @@ class AdaptPanel(Panel):
             for what, opened_store in stores_hidden.items():
                 title = result_name(self.viewer, mosaic.name, what)
                 layer = add_opened(self.viewer, opened_store, name=title, visible=False)
-                self.made.append(layer)
+                self.own_layers.append(layer)
             title = result_name(self.viewer, mosaic.name, name)
-            enhanced_layer = add_opened(self.viewer, outcome.enhanced, name=title)
-            self.made.append(enhanced_layer)
+            enhanced_layer = add_opened(self.viewer, outcome.mosaic, name=title)
+            self.own_layers.append(enhanced_layer)
         yield
         NEWS.changed.emit()
         self._draw()

@@ -120,7 +120,7 @@ class JudgePanel(Panel):
             box.value for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made)
+        pair = find_pair(self.viewer, self.own_layers)
         if pair is None:  # without pixel sizes; a layer cannot be its own reference
             left = [item for item in self.optical.choices if item is not self.sem.value]
             if self.optical.value is not self.sem.value or not left:

@@ -111,13 +111,13 @@ _MARK_SHARE = 0.02  # share of the image's longer side; chosen: a mark covers no
 _SEEN_PX = (14, 30)  # size on the screen, at any zoom
 _MIN_PAIRS = 3  # pairs needed for a transform
 _PAIRS_FOR_ERROR = 4  # pairs needed to estimate the error of an affine transform
-_DONE = ("added", "removed", "changed")
+_LIST_CHANGES = ("added", "removed", "changed")
 _GRID = ("units", "scale", "translate")
 _TABLES = {"Table of landmarks (*.csv)": ".csv"}
 _PARTNER_KEY = "semsr landmarks with"
 """Metadata key: the image in which a layer's landmarks have their partners."""
 
-Chosen = tuple[Image | None, Image | None]
+ImagePair = tuple[Image | None, Image | None]
 """The moving image and the fixed one."""
 
 
@@ -127,14 +127,14 @@ class LandmarkControls(Form):
     def __init__(
         self,
         panel: Panel,
-        images: Callable[[], Chosen],
+        images: Callable[[], ImagePair],
         model: Callable[[], str],
         on_changed: Callable[[], None],
     ) -> None:
         super().__init__()
         self._panel, self._viewer = panel, panel.viewer
         self._images, self._model, self._on_changed = images, model, on_changed
-        self._of: Chosen = (None, None)
+        self._of: ImagePair = (None, None)
         self.points: tuple[Points, ...] = ()
         self._linking = False  # a change that must be ignored
         self._alone = Alone(panel.viewer)
@@ -311,7 +311,7 @@ class LandmarkControls(Form):
         if len(marks) == 2 and not self.points:
             self._follow(images, tuple(marks))
 
-    def _follow(self, images: Chosen, points: tuple[Points, ...]) -> None:
+    def _follow(self, images: ImagePair, points: tuple[Points, ...]) -> None:
         """Use two layers for the landmarks of two images, and watch them."""
         self._of, self.points = images, points
         for layer in points:
@@ -362,7 +362,7 @@ class LandmarkControls(Form):
         """React to changes of one of the layers."""
         action = str(getattr(event.action, "value", event.action))
         is_own = is_alive(self) and event.source in self.points
-        if not is_own or self._linking or action not in _DONE:
+        if not is_own or self._linking or action not in _LIST_CHANGES:
             return
         place = self.points.index(event.source)
         if action == "removed":
@@ -626,7 +626,7 @@ _REACH = 0.4  # px of a patch, at half a patch's spacing: most arrows
 _SHARE = 90  # % of the arrows that are not longer; chosen
 _PATCH = 128  # largest side of a patch; that of the recipe fine-tune
 _THIN = 0.03  # share of a patch: width of an arrow
-_SEEN = (
+_SEEN_SHARE = (
     1 / 300
 )  # share of the image: arrows this wide are visible when all of it is in view
 _REFUSAL_TEXTS = {
@@ -689,7 +689,9 @@ class RegisterPanel(Panel):
         self.add_group("Settings", self.form, self.marking, buttons)
         self.add_group("Compare", self.look)
         self._build_results()
-        self.registered: tuple[Registered, Image, Image] | None = None  # of these
+        self.last_registration: tuple[Registered, Image, Image] | None = (
+            None  # of these
+        )
         self._layers_wanted: dict[
             str, Layer | None
         ] = {}  # by the user, until it is gone
@@ -788,7 +790,7 @@ class RegisterPanel(Panel):
             for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made, is_unsized=True)
+        pair = find_pair(self.viewer, self.own_layers, is_unsized=True)
         if pair is not None:
             with self._proposing():
                 self.moving.value, self.fixed.value = pair
@@ -902,7 +904,7 @@ class RegisterPanel(Panel):
         helpers: list[Layer] = []
         layer = add_opened(
             self.viewer,
-            outcome.opened,
+            outcome.output,
             name=result_name(self.viewer, moving.name, "registered"),
             colormap=moving.colormap,
             contrast_limits=moving.contrast_limits,
@@ -912,7 +914,7 @@ class RegisterPanel(Panel):
         with self.in_place(moving, fixed_layer, leader=layer) as earlier:
             yield from self.take_away(earlier)
             about = registration.registration
-            for helper in self._add_helpers(about, layer, outcome.opened, moving.name):
+            for helper in self._add_helpers(about, layer, outcome.output, moving.name):
                 helpers.append(helper)
                 yield
         moving.visible = False
@@ -920,7 +922,7 @@ class RegisterPanel(Panel):
         self.marks.put_away()
         if field_in_view(self.viewer, fixed_layer) is None:
             fill_view(self.viewer, fixed_layer)
-        self.registered = registration, moving, fixed_layer
+        self.last_registration = registration, moving, fixed_layer
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed_layer, layer)
         held_out = about.residuals
@@ -955,7 +957,7 @@ class RegisterPanel(Panel):
         places = (residuals.places_nm[finite] - origin) / pitch
         off, reliable = residuals.off_nm[finite] / pitch, residuals.reliable[finite]
         side, times = residuals.side_nm / pitch, _arrow_factor(registration)
-        width = max(1.0, _THIN * float(side.min()), _SEEN * max(image.shape))
+        width = max(1.0, _THIN * float(side.min()), _SEEN_SHARE * max(image.shape))
         # An unreliable patch matches anywhere: it has a box, as an arrow would mislead.
         is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
         look = lying_over(image, self.title, layer)
@@ -988,9 +990,9 @@ class RegisterPanel(Panel):
 
     def take_size(self) -> None:
         """Calibrate the layer without a pixel size by the measured one."""
-        if self.registered is None:
+        if self.last_registration is None:
             return
-        registration_found, *layers = self.registered
+        registration_found, *layers = self.last_registration
         for layer in (item for item in layers if not is_calibrated(item)):
             side = (
                 registration_found.stored.moving
@@ -1008,8 +1010,8 @@ class RegisterPanel(Panel):
 
     def save_transform(self) -> None:
         """Ask for a name, and write the transform."""
-        if self.registered is not None:
-            transform_file = self.registered[0].stored
+        if self.last_registration is not None:
+            transform_file = self.last_registration[0].stored
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
             write = partial(write_transform, transform_file=transform_file)
             sentence = "The transform is saved as {}."
@@ -1020,8 +1022,8 @@ class RegisterPanel(Panel):
 
         If the SEM image was moved onto the mosaic, the transform is inverted.
         """
-        if self.registered is not None:
-            registration, moving, fixed_layer = self.registered
+        if self.last_registration is not None:
+            registration, moving, fixed_layer = self.last_registration
             stored_map, there = registration.stored, self.viewer.layers
             if moving in there and fixed_layer in there:
                 if _sem_score(moving) <= _sem_score(fixed_layer):
@@ -1083,9 +1085,9 @@ class RegisterPanel(Panel):
                 options = fitting_options(*images, **how)
                 how = {"options": options, "transform": transform_file}
                 make = partial(PAIRS.anew, *images, path, **how)
-                self.start(make, self._tell_pairs, "Cut pairs")
+                self.start(make, self._show_pairs, "Cut pairs")
 
-    def _tell_pairs(self, pairs_made: PairsMade) -> None:
+    def _show_pairs(self, pairs_made: PairsMade) -> None:
         self.show_status(
             f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} "
             f"for validation and {pairs_made.test} for testing in "

@@ -35,7 +35,7 @@ _PAIR = "overlap"
 """What the two frames that are shown are, among layers that explain a result."""
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
-_SEEN = 0.8  # share of the view that an overlap fills
+_VIEW_SHARE = 0.8  # share of the view that an overlap fills
 _KEYS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 _DASH = "\N{EN DASH}"
 _HELP = (
@@ -348,7 +348,7 @@ class CorrectionList(QWidget):
         origin = np.array(layer.translate) - corners[0] * np.array(layer.scale)
         camera.center = tuple(((low + high) / 2 * layer.scale + origin) * factor)
         fits = np.min(host.viewbox_size(viewer) / (np.maximum(high - low, 1) * scale))
-        camera.zoom = max(_SEEN * float(fits), 1 / float(scale.min()))
+        camera.zoom = max(_VIEW_SHARE * float(fits), 1 / float(scale.min()))
 
     # -- corrections ------------------------------------------------------------
 

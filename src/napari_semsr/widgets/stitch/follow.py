@@ -164,10 +164,10 @@ def follow_and_stitch(
         outcome = yield from write_outcome(job, Target(places[1]))
     except UnplacedError as error:
         return error, followed_scan
-    stitched_file = outcome.made
+    stitched_file = outcome.result
     warnings = (*stitched_file.warnings, *followed_scan.warnings(stitched_file.corners))
     return replace(
-        outcome, made=replace(stitched_file, warnings=warnings)
+        outcome, result=replace(stitched_file, warnings=warnings)
     ), followed_scan
 
 
@@ -311,7 +311,7 @@ class FolderFollower(QWidget):
         self._show_models()
         self.doubts = RichLabel()
         lay_below(self, self.button, self.enhance.native, self._model_row, self.doubts)
-        self._mosaic, self._enhanced = GrowingLayer(panel), GrowingLayer(panel)
+        self._mosaic, self._enhanced_layer = GrowingLayer(panel), GrowingLayer(panel)
         self._enhancement: GrowingEnhancement | None = None
         self._stop = threading.Event()
         self._end = threading.Event()
@@ -330,7 +330,7 @@ class FolderFollower(QWidget):
     @property
     def enhanced(self) -> "Image | None":
         """Layer of the enhanced mosaic that grows with it."""
-        return self._enhanced.layer
+        return self._enhanced_layer.layer
 
     def _show_models(self, _: Any = None) -> None:
         if is_alive(self):
@@ -388,7 +388,7 @@ class FolderFollower(QWidget):
         self._enhancement = None
         if not self._panel.start(make, show, _FOLLOW):
             return
-        self._mosaic, self._enhanced = mosaic, enhanced
+        self._mosaic, self._enhanced_layer = mosaic, enhanced
         self._stop, self._end = stop, end
         self.doubts.setText("")
         self.button.setText(_STOP)
@@ -406,7 +406,7 @@ class FolderFollower(QWidget):
         if self._mosaic.update():
             self._show_doubts()
         if self.layer is not None:
-            self._enhanced.update(tuple(self.layer.contrast_limits))
+            self._enhanced_layer.update(tuple(self.layer.contrast_limits))
 
     def _show_doubts(self) -> None:
         lines = self._mosaic.levels.doubts
@@ -421,7 +421,7 @@ class FolderFollower(QWidget):
         self.button.setText(_FOLLOW)
         self.button.setEnabled(True)
         self._mosaic.remove()
-        self._enhanced.remove()
+        self._enhanced_layer.remove()
 
     def _finish(
         self,
@@ -439,10 +439,10 @@ class FolderFollower(QWidget):
         yield from self._show(outcome, folder, how["positions"], options)
         if isinstance(outcome, UnplacedError):
             return
-        mosaic = self._panel.viewer.layers[outcome.opened.micrograph.name]
+        mosaic = self._panel.viewer.layers[outcome.output.micrograph.name]
         if layer is not None:
             mosaic.contrast_limits = layer.contrast_limits
-            shift = _shift(followed_scan.positions, outcome.made.corners)
+            shift = _shift(followed_scan.positions, outcome.result.corners)
             center[-2:] += shift * layer.scale + mosaic.translate
             camera.center, camera.zoom = tuple(center), zoom
         if model is not None:

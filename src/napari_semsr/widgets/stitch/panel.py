@@ -108,10 +108,10 @@ if TYPE_CHECKING:
 
 # Colours that do not occur in viridis, so that a bad overlap is never read as a poor
 # one.
-_REJECTED = _LOST = "#c00000"
+_REJECTED_COLOUR = _LOST_COLOUR = "#c00000"
 _AMBIGUOUS = "#ff8fd8"
 _NOMINAL = "#5a9bd8"
-_SOLVED = "#ffffff"
+_SOLVED_COLOUR = "#ffffff"
 _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
 _JOINT, _LINE, _, _NONE = COLOURS[:4]
@@ -270,7 +270,7 @@ class StitchMosaicPanel(Panel):
             mode=FileDialogMode.OPTIONAL_FILE,
             filter="*.json",
         )
-        self.calibrated = RichLabel()
+        self.calibration_label = RichLabel()
         self.flat = ComboBox(
             name="flat",
             label="Flat field",
@@ -292,7 +292,7 @@ class StitchMosaicPanel(Panel):
             self.grid,
             self.pixel_size,
             self.calibration,
-            self.calibrated,
+            self.calibration_label,
             self.flat,
             self.flat_file,
         )
@@ -402,7 +402,7 @@ class StitchMosaicPanel(Panel):
                     )
                     field = format_shape(distortion.shape)
                     sentence += f"; distortion {share} % at the rim of {field}"
-        self.calibrated.setText(sentence)
+        self.calibration_label.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
         self.pixel_size.value = size
         self.distortion.choices = choices
@@ -539,7 +539,7 @@ class StitchMosaicPanel(Panel):
                 outcome = yield from write_outcome(job, Target(target))
             except UnplacedError as error:
                 return error
-            height = outcome.made.height
+            height = outcome.result.height
             beside = None if height is None else (yield from open_store(height))
             return replace(outcome, beside=beside)
 
@@ -570,8 +570,8 @@ class StitchMosaicPanel(Panel):
         if isinstance(outcome, UnplacedError):
             self._ask_grid(outcome.grids)
             raise outcome
-        self._ask_grid(outcome.made.solution.grids)
-        self._last_corrected = outcome.made, folder, positions, options
+        self._ask_grid(outcome.result.solution.grids)
+        self._last_corrected = outcome.result, folder, positions, options
         yield from self.show_outcome(outcome, folder)
 
     def solve_again(self) -> None:
@@ -584,7 +584,7 @@ class StitchMosaicPanel(Panel):
         self.by_hand.leave()
 
         def show(outcome: Outcome) -> Iterator[None]:
-            self._last_corrected = outcome.made, folder, positions, options
+            self._last_corrected = outcome.result, folder, positions, options
             yield from self.show_outcome(outcome, folder)
 
         job = partial(
@@ -600,7 +600,7 @@ class StitchMosaicPanel(Panel):
         Layers of an earlier run on the same folder are replaced, except a mosaic that
         the user saved or renamed.
         """
-        mosaic_file, mosaic = outcome.made, outcome.opened.micrograph
+        mosaic_file, mosaic = outcome.result, outcome.output.micrograph
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
             if FOLDER_KEY not in layer.metadata:
@@ -618,7 +618,7 @@ class StitchMosaicPanel(Panel):
                 add_opened(self.viewer, outcome.beside, name=title, visible=False)
                 yield
             title = free_name(self.viewer, mosaic.name)
-            self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
+            self._mosaic = add_opened(self.viewer, outcome.output, name=title)
             self._list_overlaps(mosaic_file)
             yield
             over = lying_over(mosaic, _TITLE, self._mosaic)
@@ -740,7 +740,7 @@ def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
     from matplotlib.colors import to_rgba
 
     if not pair.used:
-        return to_rgba(_REJECTED, 0.45)
+        return to_rgba(_REJECTED_COLOUR, 0.45)
     if pair.ambiguous:
         return to_rgba(_AMBIGUOUS)
     return to_rgba(colormaps["viridis"](float(np.clip(pair.quality, 0, 1))))
@@ -768,7 +768,9 @@ def _add_shapes_layers(
             _boxes(nominal[has_nominal], frame),
             shape_type="rectangle",
             name=result_name(viewer, name, "nominal outlines"),
-            edge_color=[_NOMINAL if ok else _LOST for ok in has_place[has_nominal]],
+            edge_color=[
+                _NOMINAL if ok else _LOST_COLOUR for ok in has_place[has_nominal]
+            ],
             features={"frame": names[has_nominal], "placed": has_place[has_nominal]},
             opacity=0.6,
             **keywords,
@@ -779,7 +781,7 @@ def _add_shapes_layers(
         _boxes(corners[has_place], frame),
         shape_type="rectangle",
         name=result_name(viewer, name, "outlines"),
-        edge_color=_SOLVED,
+        edge_color=_SOLVED_COLOUR,
         features={"frame": names[has_place], "y_px": y_px, "x_px": x_px},
         opacity=0.5,
         **keywords,
@@ -925,6 +927,6 @@ def _legend(mosaic_file: StitchedFile) -> str:
     if any(pair.ambiguous for pair in mosaic_file.solution.pairs):
         others[_AMBIGUOUS] = "another shift fits too"
     if mosaic_file.pairs_rejected:
-        others[_REJECTED] = "not used"
+        others[_REJECTED_COLOUR] = "not used"
     used_text = f"<p>Overlaps: {first} to {last} used, by correlation from 0 to 1</p>"
     return used_text + legend(others)

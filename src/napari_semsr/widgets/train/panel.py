@@ -140,7 +140,7 @@ def _draw_gain(
 
 _CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
 _GAP_SHARE = 0.04  # between images; chosen
-_MOST_POINTS = 4000  # points of a drawn curve; chosen
+_MAX_POINTS = 4000  # points of a drawn curve; chosen
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
@@ -225,7 +225,7 @@ class TrainView(QWidget):
         late = self._losses and step.done <= self._losses[-1][0]  # events may be nested
         if step.loss is None or late:
             return
-        if len(self._losses) >= _MOST_POINTS:
+        if len(self._losses) >= _MAX_POINTS:
             del self._losses[1::2]
         self._losses.append((float(step.done), step.loss))
         self._dirty = True
@@ -366,7 +366,7 @@ _FILE = "a YAML file …"
 _AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # not names of models
 _FIRST = "fine-tune"
 _BY_ITSELF = "own-image"
-_NAMED = {  # labels of the two layer lists, by the source of pairs
+_LAYER_LABELS = {  # labels of the two layer lists, by the source of pairs
     _LAYERS: (
         ("Image to improve", "The image to improve."),
         (
@@ -408,7 +408,7 @@ class PairsForm(Form):
             tooltip="Source of the pairs.",
             choices=_SOURCES,
         )
-        low, high = _NAMED[_LAYERS]
+        low, high = _LAYER_LABELS[_LAYERS]
         self.low = layer_box("low", *low)
         self.high = layer_box("high", *high)
         for control in (self.source, self.low, self.high):
@@ -438,7 +438,7 @@ class PairsForm(Form):
 
     def _show_rows(self, _: object = None) -> None:
         for name, words in zip(
-            ("low", "high"), _NAMED.get(self.source.value, ()), strict=False
+            ("low", "high"), _LAYER_LABELS.get(self.source.value, ()), strict=False
         ):
             self.relabel(name, *words)
         self.show_row("low", self.cuts or self.own)
@@ -627,7 +627,7 @@ class TrainPanel(Panel):
         self.view = TrainView(viewer)
         self._request: TrainRequest | None = None
         self._start_proposed = ""
-        self.reached = 0
+        self.steps_done = 0
         self._left = False
         self._clock = new_timer(self, self.view.poll, _POLL_MS)
         source_tooltip = (
@@ -825,7 +825,7 @@ class TrainPanel(Panel):
 
     def _watch(self, request: TrainRequest) -> None:
         """Prepare to watch a run."""
-        self._request, self.reached, self._left = request, 0, False
+        self._request, self.steps_done, self._left = request, 0, False
         self.view.watch(Path(request.run_dir), is_resumed=request.resume)
         self.view.poll()
         self.reveal()
@@ -867,7 +867,7 @@ class TrainPanel(Panel):
         super()._show_step(step)
         if not isinstance(step, TrainStep):
             return
-        self.reached = step.done
+        self.steps_done = step.done
         self.view.add_step(step)
 
     def _settle(self, _: str = "") -> None:
@@ -887,7 +887,7 @@ class TrainPanel(Panel):
         NEWS.changed.emit()
         self.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
-            f"{_told_gain(outcome)}; it is in the list of Enhance."
+            f"{_held_out_gain(outcome)}; it is in the list of Enhance."
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -907,14 +907,14 @@ class TrainPanel(Panel):
     def _show_cancelled(self) -> None:
         self._settle()
         run_dir = None if self._request is None else Path(self._request.run_dir)
-        if run_dir is None or not self.reached or not (run_dir / _STATE).is_file():
+        if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
             self.show_status("Stopped before the first step; nothing has changed.")
             return
         name = recipe_facts(run_dir / _RECIPE).name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
             self.show_status(
-                f"Stopped after step {self.reached}, before the first validation; "
+                f"Stopped after step {self.steps_done}, before the first validation; "
                 "Resume continues from there."
             )
             return
@@ -924,12 +924,12 @@ class TrainPanel(Panel):
         """Report the result of the stopped run."""
         NEWS.changed.emit()
         self.show_status(
-            f"Stopped after step {self.reached}. The best {model.card['name']} so far "
-            "is in the list of Enhance; Resume continues from here."
+            f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
+            "far is in the list of Enhance; Resume continues from here."
         )
 
 
-def _told_gain(outcome: Trained) -> str:
+def _held_out_gain(outcome: Trained) -> str:
     """Return the gain of training on held-out data, if known."""
     over, linear = (outcome.gain_over(n) for n in ("untouched", "linear filter"))
     if over is not None and linear is not None:

@@ -147,7 +147,7 @@ STEPS = (
 
 
 TITLE = "Superlens SEM"
-_DONE = "\N{CHECK MARK} "
+_CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # like those of the panels
 _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
 _OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
@@ -480,7 +480,7 @@ class StepsWindow(QWidget):
             is_done = step.key in self._ran or (step is STEPS[0] and has_opened)
             page = self.pages[STEPS.index(step)]
             is_done = is_done and not any(panel.asks for panel in page.panels.values())
-            button.setText(f"{_DONE if is_done else ''}{step.title}")
+            button.setText(f"{_CHECK_MARK if is_done else ''}{step.title}")
         self.steps.fit()
 
     # -- in its dock ---------------------------------------------------------------
