@@ -92,9 +92,9 @@ class SampledStatistics:
         """Describe the sample and its error."""
         return (
             f"Approximate: the statistics are those of {self.sample_tiles} of "
-            f"{self.tiles} parts of the field; according to held-out parts, the RMS difference "
-            f"from the exact result is about {self.error:.2g} of the result's "
-            "standard deviation."
+            f"{self.tiles} parts of the field; according to held-out parts, the RMS "
+            f"difference from the exact result is about {self.error:.2g} of the "
+            "result's standard deviation."
         )
 
     def to_json(self) -> dict[str, object]:

@@ -519,8 +519,9 @@ def _place(state: State) -> Job[None]:
     if not np.isfinite(state.positions).any():
         msg = (
             f"No overlap between the {len(state.acquisition)} frames stands out from "
-            f"chance (best score {max((f.best for f in state.candidates), default=0):.1f}"
-            f", needed {state.threshold:.1f}): {state.to_check}."
+            "chance (best score "
+            f"{max((f.best for f in state.candidates), default=0):.1f}, "
+            f"needed {state.threshold:.1f}): {state.to_check}."
         )
         raise UnplacedError(msg, state.likely_grids(), code="no-overlap")
     state.noise = noise_level(state.frames)
