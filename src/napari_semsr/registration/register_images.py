@@ -437,7 +437,7 @@ def register_unsized(
     """Register two images, one of which has an arbitrary pixel size.
 
     Pixels are assumed to be square. Sizes are tried at which one field is up to
-    `_MOST_RATIO` times as long as the other; the best ones are registered as usual.
+    `_MAX_RATIO` times as long as the other; the best ones are registered as usual.
     Returns the factor of the pixel size of the `unsized_role` image, and the
     registration with that size.
 

@@ -241,7 +241,7 @@ class Scene:
         return part.seen_with(options, (lines[0][:, None], lines[1][None]))
 
     def coefficients(self) -> Float32Array:
-        """Spline coefficients (Y, X) of `seen`, for `sample`."""
+        """Spline coefficients (Y, X) of `image`, for `sample`."""
         spline = ndimage.spline_filter(self.image, order=3, output=np.float32)
         return np.asarray(spline)
 

@@ -137,7 +137,7 @@ class Learner(lightning.LightningModule):
         return None
 
     def take_over(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the other networks that `beside` returns, from `load_beside`."""
+        """Load the networks that `beside` returns, by `load_training_networks`."""
         others = self.beside()
         if others is None or not weights:
             return

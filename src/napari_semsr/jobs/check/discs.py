@@ -306,7 +306,7 @@ class Trial:
     def of(
         cls, original: FloatArray, changed_truth: FloatArray, places: DiscPlaces
     ) -> Self:
-        """Keep the discs by which a truth can be told, after `_TOLD` and `_HIDDEN`."""
+        """Keep the discs that a ground truth shows clearly, by their contrasts."""
         local = local_contrast(original)
 
         def keep_discs(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
