@@ -80,7 +80,7 @@ class Difference:
     name: str  # of the input, model or package
     then: str | None  # digest, version or value, as recorded
     now: str | None  # and as found
-    sentence: str
+    said: str
 
 
 @dataclass(eq=False)
@@ -261,9 +261,7 @@ class ReplayReport(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Return what was compared, then the differences."""
-        differs = {
-            item.what.capitalize(): Figure(item.sentence) for item in self.differs
-        }
+        differs = {item.what.capitalize(): Figure(item.said) for item in self.differs}
         return {**declared_figures(self), **differs}
 
 

@@ -397,7 +397,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         **existing.at(folder, folder),
     )
     comparison = fit_result.comparison
-    if comparison is not None and not comparison.is_better:
+    if comparison is not None and not comparison.kept:
         warn(
             f"Training gave no model better than {comparison.begun_with} on "
             f"{comparison.pairs} held-out pairs, which is kept unchanged: cut more "
@@ -410,7 +410,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         model=str(fit_result.model),
         run_dir=str(folder),
         comparison=jsonable(comparison),
-        kept=comparison is None or comparison.is_better,
+        kept=comparison is None or comparison.kept,
     )
 
 

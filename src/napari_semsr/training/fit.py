@@ -150,7 +150,7 @@ def train(
         if first and folder.model.is_file():
             yield Progress(recipe.steps, recipe.steps, "evaluating on held-out pairs")
             comparison = compare(recipe, folder.model, initial_network)
-            if comparison is not None and not comparison.is_better:
+            if comparison is not None and not comparison.kept:
                 best = read_card(folder.model).training["validation"]
     return TrainResult(trainer.global_step, best, folder.model, comparison)
 
@@ -501,7 +501,7 @@ class Comparison:
     begun_with: str | None  # the untouched model
     # "input", "linear filter", "untouched", "trained": psnr_db, ssim, frc_per_px
     rows: dict[str, dict[str, float]]
-    is_better: bool  # whether the trained model is better than the untouched one
+    kept: bool  # whether the trained model is better than the untouched one
     # Expected error of the registration of the pairs, also in pixels of LOW
     map_error_nm: float | None = None
     map_error_px: float | None = None

@@ -344,7 +344,7 @@ class SavePanel(Panel):
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
         sentence = f"{name} is {same} when it is made again ({report.job})."
-        self.notify(" ".join([sentence, *(item.sentence for item in report.differs)]))
+        self.notify(" ".join([sentence, *(item.said for item in report.differs)]))
 
     # -- figures ---------------------------------------------------------------
 

@@ -133,8 +133,8 @@ class Discs:
 class DiscPlaces:
     """Places of the discs to insert and to erase."""
 
-    to_insert: Discs  # no disc touches another's ring
-    to_erase: Discs
+    inserted: Discs  # no disc touches another's ring
+    erased: Discs
 
     @classmethod
     def choose(
@@ -172,7 +172,7 @@ class DiscPlaces:
         A disc whose mean would leave the range of grey levels, `bounds`, gets the
         opposite sign.
         """
-        discs = self.to_insert
+        discs = self.inserted
         sizes = _SHARE * local_contrast(image)[discs.pixels]
         steps: FloatArray = sizes * rng.choice([-1.0, 1.0], len(discs))
         for index, (centre, radius) in enumerate(discs):
@@ -180,7 +180,7 @@ class DiscPlaces:
             new_value = image[box][_away(box, centre) <= radius].mean() + steps[index]
             if not bounds[0] <= new_value <= bounds[1]:
                 steps[index] *= -1
-        return discs.insert_into(self.to_erase.erase_from(image), steps)
+        return discs.insert_into(self.erased.erase_from(image), steps)
 
 
 def local_contrast(image: FloatArray) -> FloatArray:
@@ -315,8 +315,8 @@ class Trial:
             clear = step > _CLEAR_CONTRAST * local[discs.pixels]
             return discs.choose(clear & (np.abs(without) <= _HIDDEN_CONTRAST * step))
 
-        inserted_discs = keep_discs(places.to_insert, original, changed_truth)
-        erased_discs = keep_discs(places.to_erase, changed_truth, original)
+        inserted_discs = keep_discs(places.inserted, original, changed_truth)
+        erased_discs = keep_discs(places.erased, changed_truth, original)
         return cls(original, changed_truth, DiscPlaces(inserted_discs, erased_discs))
 
     def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
@@ -334,8 +334,8 @@ class Trial:
 
         places = self.places
         return {
-            "inserted": is_shown(places.to_insert, self.original, self.with_changes),
-            "erased": ~is_shown(places.to_erase, self.with_changes, self.original),
+            "inserted": is_shown(places.inserted, self.original, self.with_changes),
+            "erased": ~is_shown(places.erased, self.with_changes, self.original),
         }
 
 

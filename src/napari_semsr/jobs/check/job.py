@@ -549,7 +549,7 @@ def judge_source(
             counts = math.ceil(left[0] / rest), min(left[1], more)
         scenes = source.scenes(index, counts)
         places = scenes[0].trial.places
-        if len(places.to_insert) + len(places.to_erase) == 0:
+        if len(places.inserted) + len(places.erased) == 0:
             continue
         truths += 1
         for scene in scenes:
@@ -568,7 +568,7 @@ def judge_source(
             result = trial.judge(output.array().astype(np.float64))
             verdict = Verdict(trial.places, result, trial.judge(degraded_image))
             verdicts[scene.condition].append(verdict)
-        have = have[0] + len(places.to_insert), have[1] + len(places.to_erase)
+        have = have[0] + len(places.inserted), have[1] + len(places.erased)
     if truths == 0:
         msg = (
             "Clear images need contrast and room for discs; there was none in "

@@ -144,7 +144,7 @@ def paired_removals(
         instrument = Instrument(optics, side, scale, seed, index)
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
         places = TwiceImaged.take(surface, instrument, counts)
-        counts_found = len(places.to_insert), len(places.to_erase)
+        counts_found = len(places.inserted), len(places.erased)
         if not any(counts_found):
             continue
         fields += 1
@@ -234,8 +234,8 @@ class TwiceImaged:
 
     pairs: tuple[SsumPair, SsumPair]  # before, after
     truths: tuple[FloatArray, FloatArray]  # their SEM images on one grey scale
-    to_insert: Discs  # present in the second state
-    to_erase: Discs  # present in the first state
+    inserted: Discs  # present in the second state
+    erased: Discs  # present in the first state
 
     @classmethod
     def take(
@@ -251,7 +251,7 @@ class TwiceImaged:
         )
         truths = original, _on_one_scale(after.high, after.high_range)
         kept_places = Trial.of(*truths, places).places
-        return cls((before, after), truths, kept_places.to_insert, kept_places.to_erase)
+        return cls((before, after), truths, kept_places.inserted, kept_places.erased)
 
     def judge(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
         """Find the objects that an image shows, and those drawn though removed (N,)."""
@@ -261,7 +261,7 @@ class TwiceImaged:
             image = np.asarray(call(light), np.float64)
             images.append(matched_gain(image, truth) * image)
         shown_there, drawn_there = [], []
-        for discs, there in ((self.to_insert, 1), (self.to_erase, 0)):
+        for discs, there in ((self.inserted, 1), (self.erased, 0)):
             true_contrast = discs.contrast(self.truths[there])
             shown_there.append(discs.contrast(images[there]) / true_contrast >= _HALF)
             drawn_there.append(
@@ -279,7 +279,7 @@ class TwiceImaged:
         change = (clean[1] - clean[0]) ** 2
         noise = (noisy[0] - clean[0]) ** 2
         changes = []
-        for discs in (self.to_insert, self.to_erase):
+        for discs in (self.inserted, self.erased):
             own = discs.on_grid(1 / scale)
             square = own.sums(noise) / own.sums(np.ones_like(noise))
             changes.append(np.sqrt(own.sums(change) / square))
@@ -306,7 +306,7 @@ def _change_surface(
     factor = _FINE // instrument.scale
     margin = (surface.height_nm.shape[0] - _FINE * instrument.side) // 2
     inserted_discs, erased_discs = (
-        discs.on_grid(factor, margin) for discs in (places.to_insert, places.to_erase)
+        discs.on_grid(factor, margin) for discs in (places.inserted, places.erased)
     )
     height, material = (
         erased_discs.erase_from(plane.astype(np.float64))
