@@ -629,10 +629,10 @@ def test_what_is_drawn_is_not_saved_before_it_is_in_a_project(kind, model, proje
     model.add_points(ndim=2, name="nothing yet")
     DRAWN[kind](model)
     assert panel.session.unsaved_names() == ["drawn"]
-    assert panel.unsaved_label.text().endswith("when napari is closed: drawn.")
+    assert panel.unsaved.text().endswith("when napari is closed: drawn.")
     panel = project.save(model)
     assert panel.session.unsaved_names() == []
-    assert panel.unsaved_label.text() == ""
+    assert panel.unsaved.text() == ""
 
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["known", "of another reader"])
@@ -648,7 +648,7 @@ def test_a_typed_pixel_size_is_not_saved_before_a_file_has_it(
     opener.calibrate.pixel_size.value = (3.0, 3.0)
     opener.calibrate.apply_button.click()
     assert panel.session.unsaved_names() == ["the pixel size of first"]
-    assert "the pixel size of first" in panel.unsaved_label.text()
+    assert "the pixel size of first" in panel.unsaved.text()
     opener.calibrate.undo_button.click()
     assert panel.session.unsaved_names() == []
     opener.calibrate.apply_button.click()

@@ -363,7 +363,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
 
         def on(store: Path) -> Job[Trained]:
             files = {"pairs": store, "transform": None, "place": place}
-            more = {"named": {**without, **files}}
+            more = {"parameters": {**without, **files}}
             fresh = replace(existing, resume=False)
             return _train(run.on(None, folder, existing=fresh, **more))
 

@@ -209,7 +209,7 @@ class _Step:
     def values(self) -> dict[str, Any]:
         """Its options with the image and output that a step may leave out."""
         inputs = [item for item in self.verb.inputs if not item.flag]
-        has_names = bool(inputs) and not getattr(inputs[0], "named", False)
+        has_names = bool(inputs) and not getattr(inputs[0], "takes_name", False)
         usual = tuple(item.batch for item in inputs if item.batch)
         usual = usual or ("{previous}",) * has_names
         usual_values = dict(zip((item.name for item in inputs), usual, strict=False))
@@ -590,7 +590,9 @@ class _Maker:
     ) -> File | str:
         """Return the file that a text names, relative to the steps' folder."""
         path = as_on_disk(self.base / text)
-        file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
+        file = not isinstance(item, FieldInfo) and not getattr(
+            item, "takes_name", False
+        )
         file = file or (name == "psf" and _names_kernel(text))
         file = file or (name == "flat_field" and text not in ("auto", "none"))
         model = isinstance(item, FileIn) and name == "model"

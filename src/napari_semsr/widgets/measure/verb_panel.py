@@ -250,7 +250,7 @@ class VerbPanel(Panel):
             parts[0] if outcome_written is None else outcome_written.output.micrograph
         )
         parts_of_outcome: dict[str, Any] = {
-            "written": outcome_written,
+            "output": outcome_written,
             "is_part": box is not None,
         }
         outcome = replace(request, image=image, report=report, **parts_of_outcome)
