@@ -45,7 +45,7 @@ _OUTPUT_FLAGS = {
 def source_of(image: Any, item: ImageIn | None = None) -> Any:
     """Convert an array to an image; return paths and other arguments unchanged.
 
-    Of several images, or pairs of them, each is converted.
+    In a sequence of images, or of pairs of them, each image is converted.
     """
     several = item is not None and (item.many or item.pairs or item.takes is not None)
     if isinstance(image, (Micrograph, str, os.PathLike)):
@@ -133,7 +133,7 @@ def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
         parameters.append(inspect.Parameter("sides", kind, annotation=Any))
     parameters.sort(key=lambda item: item.kind)
     last = max((n for n, item in enumerate(parameters) if _is_needed(item)), default=0)
-    for place in range(last):  # so that none with a default comes before
+    for place in range(last):  # none with a default may come first
         parameters[place] = parameters[place].replace(default=_NO_DEFAULT)
     return inspect.Signature(parameters, return_annotation=verb.returns)
 
@@ -171,7 +171,7 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
             default: Any = _NO_DEFAULT
             if not info.is_required():
                 default = info.get_default(call_default_factory=True)
-            # one number may stand for both axes, as in the options
+            # one number may be given for both axes, as in the options
             yield name, kind | float if FloatPair in get_args(kind) else kind, default
     if verb.written or verb.replaces:
         yield "overwrite", bool, False
@@ -195,10 +195,10 @@ def _docstring(verb: Verb[Any, Any]) -> str:
             lines += [f"{name} : optional", *_wrap(info.description or name)]
     if verb.reads:
         reading = f"{', '.join(ReadOptions.model_fields)} : optional"
-        lines += [reading, *_wrap("How files are read, as `read` takes them")]
+        lines += [reading, *_wrap("How files are read: the options of `read`")]
     if verb.sides:
         before = "_ or ".join(verb.sides)
-        more = f"The same for one image alone, with {before}_ before the name"
+        more = f"The same for one image only, with the prefix {before}_"
         lines += ["**sides : object", *_wrap(more)]
     for name in _OUTPUT_FLAGS:
         if name in {setting for setting, _, _ in _settings(verb)}:

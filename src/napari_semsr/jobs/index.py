@@ -10,7 +10,7 @@ VERBS = {
     "info": "describe a file: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
     "crop": "crop a box, or the area of another image, on the grid of that image",
-    "register": "register an image to another of the same place, of any contrast",
+    "register": "register an image to another one of the same area, of any contrast",
     "judge": "register, enhance and measure an image against SEM, on one page",
     "simulate": "simulate a folder of superlens frames with ground truth",
     "stitch": "stitch a folder of frames into one calibrated mosaic",
@@ -31,7 +31,7 @@ VERBS = {
     "particles": "measure the sizes of particles, or of the objects of a label image",
     "profile": "measure widths, edge and line distance along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
-    "figure": "draw images, maps and overlays with scale bar, colour bar, caption",
+    "figure": "make a figure of images, maps and overlays with scale bars and caption",
     "batch": "run steps on every image of a folder or table; collect one table",
     "replay": "reproduce an output from its provenance, and compare the two",
     "report": "write a printable page of images and values, with methods",
@@ -43,7 +43,7 @@ VERBS = {
 
 ACTIONS = {
     "models list": "list bundled and imported models",
-    "models info": "read the card of a model",
+    "models info": "show the card of a model",
     "models export": "export a model, for this program or for others",
     "models import": "add a model to the library, after reading its card",
     "models check": "count the objects that a model shows, and those it invents",
@@ -69,8 +69,8 @@ _DECLARED = {
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
-"""Modules in ``napari_semsr.jobs`` of verbs with another name."""
-_SEVERAL = ("models",)  # which its actions are
+"""Modules in ``napari_semsr.jobs`` of verbs whose name differs."""
+_SEVERAL = ("models",)  # modules that contain all actions of a verb
 _UNLISTED = {
     "specimen": "samples",
     "exposure": "samples",

@@ -1,4 +1,4 @@
-"""Verbs as values, and the services of a verb's run.
+"""Commands as values, and the services of their runs.
 
 One `Verb` defines the command with its help, summary and JSON, the Python function with
 its signature, the form and values of a panel, a step of a batch or replay, a row of a
@@ -72,7 +72,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.leakage import tell_learnt
 
-_OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images
+_OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
@@ -80,7 +80,7 @@ T = TypeVar("T")
 
 
 def size_figure(**more: Any) -> property:
-    """Make a result's property that shows its pixel size with its uncertainty."""
+    """Return a property of a result that shows its pixel size with its uncertainty."""
 
     def get(result: Any) -> str:
         error = getattr(result, "pixel_size_sd_nm", None)
@@ -102,7 +102,7 @@ class Sized(Result):
     def pixel_size_basis(
         self,
     ) -> Annotated[str, record_quantity("Basis of the pixel size")]:
-        """Whether the pixel size is stated or calibrated; None if not known."""
+        """Whether the pixel size is recorded or calibrated; None if unknown."""
         return size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
 
@@ -124,14 +124,14 @@ class MapMade(ImageMeasure):
 
     @property
     def map_in(self) -> Annotated[str, Quantity("Map in", tabled=False)]:
-        """Quantity of its values."""
+        """Quantity that the map shows."""
         words = {"grey": LEVELS, "percent": "% of the range"}
         return words.get(self.unit, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMade(Result):
-    """A resulting image: its path, or itself if it was not written."""
+    """A resulting image: its path, or the image itself if it was not written."""
 
     output: str | None
     shape: tuple[int, ...]  # rows and columns; planes before them for a stack
@@ -153,18 +153,18 @@ class ImageIn:
     optional: bool = False
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "IMAGE"
-    role: str = ""  # in histories, if not its name
-    column: str = ""  # in result tables, if not its name
+    role: str = ""  # name in histories, if different
+    column: str = ""  # name in result tables, if different
     takes: Any = None  # further types that its function accepts
     many: bool = False
-    pairs: bool = False  # also pairs of images, or a single image
+    pairs: bool = False  # accepts pairs of images, too
     also: tuple[str, ...] = ()  # further column names in tables
-    label: str = ""  # in a panel; derived from the name by default
+    label: str = ""  # in a panel; by default derived from the name
     batch: str = ""  # default in a step of a batch: "{input}"
     side: str = ""  # prefix of its own reading options
     stack: bool = False  # may be a stack, processed plane by plane
     guide: bool = False  # guides the verb; its data are not part of the result
-    # how it is read from the verb's and reading options, if not as usual
+    # function for its reading options, if they are special
     reading: Callable[[Any, ReadOptions], ReadOptions] | None = None
 
     @property
@@ -192,8 +192,8 @@ class FileIn:
     named: bool = False  # accepts a name instead of a file
     default: str | None = None
     batch: str = ""
-    role: str = ""  # in histories, if not its name
-    # computes its digest from the call's values, if it is not a file's
+    role: str = ""  # name in histories, if different
+    # computes its digest from the call's values, if not from a file
     digest: Callable[..., Job[str]] | None = None
 
 
@@ -204,7 +204,7 @@ class Output:
     help: str
     name: str = "output"
     required: bool = True
-    one_needs_it: bool = False  # not written for many images
+    one_needs_it: bool = False  # only for a single image
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
     default: str = ""  # of the command
@@ -213,8 +213,8 @@ class Output:
     also: tuple[str, ...] = ()  # further allowed suffixes
     beside: tuple[str, ...] = ()  # suffixes of companion files with the same stem
     grows: bool = False  # a folder whose contents the verb checks
-    remade: bool = False  # also by a resumed run
-    goes_on: bool = False  # input of a batch's next step
+    remade: bool = False  # overwritten by a resumed run, too
+    goes_on: bool = False  # input of the next step of a batch
     kept: bool = False  # its function may return it in memory instead
     # further images written next to it, by the part named in histories
     parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
@@ -230,7 +230,7 @@ class Output:
         inputs: Sequence[Path],
         existing: OverwritePolicy,
     ) -> Path:
-        """Refuse a path where it cannot or must not be written."""
+        """Raise an error for a path where it cannot or must not be written."""
         replaces = existing.overwrite or (existing.resume and self.remade)
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
@@ -261,7 +261,7 @@ CALIBRATION = FileIn(
     "pixel size and its standard deviation, as `calibrate()` wrote them",
     metavar="JSON",
 )
-"""Added to option sets that have both."""
+"""Added to option groups that have both."""
 _IN_FILE = ("known_distortion",)  # a `Calibration` object
 
 
@@ -275,12 +275,12 @@ MAP_OUT = Output(
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A set of a verb's options, passed on under one name."""
+    """A group of a command's options, passed on under one name."""
 
     name: str
     title: str
     options: type[Options]
-    exclude: tuple[str, ...] = ()  # options that its command lacks
+    exclude: tuple[str, ...] = ()  # options that the command line lacks
     before: str = ""  # prefix of their names, for one image's options
 
     def arguments(self, exclude: Iterable[str] = ()) -> dict[str, FieldInfo | FileIn]:
@@ -302,18 +302,18 @@ class Run(Generic[O]):
     """One run of a verb: its inputs, reading options and outputs."""
 
     verb: str
-    given: dict[str, Any]  # by the names of the verb's images; a list for several
+    given: dict[str, Any]  # by the names of the verb's images; a list for many
     options: O
     opening: ReadOptions
     target: Path | None = None
     existing: OverwritePolicy = field(default_factory=OverwritePolicy)
-    inputs: list[Path] = field(default_factory=list)  # images that it reads
+    inputs: list[Path] = field(default_factory=list)  # images to read
     named: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, Micrograph] = field(default_factory=dict)  # opened
     sources: dict[str, Source] = field(default_factory=dict)  # their source files
-    readings: dict[str, ReadOptions] = field(default_factory=dict)  # for some images
-    roles: dict[str, str] = field(default_factory=dict)  # of images, in histories
+    readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
+    roles: dict[str, str] = field(default_factory=dict)  # roles of images in histories
     guides: tuple[str, ...] = ()  # images that only guide the verb
     records: dict[str, InputRecord] = field(default_factory=dict)
 
@@ -408,7 +408,7 @@ class Run(Generic[O]):
     ) -> Job[Provenance]:
         """Compose the provenance of the output, with further `inputs`.
 
-        It lists the images that were opened; `more` has facts of the run.
+        It lists the images that were opened; `more` describes the run.
         """
         records: list[InputRecord] = []
         lead_records: list[InputRecord] = []
@@ -445,7 +445,7 @@ class Run(Generic[O]):
         return (yield from keep_map(blocks, about, self.target))
 
     def collect(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
-        """Run a job; return its result and its warnings in the user's terms."""
+        """Run a job; return its result and its warnings, as the user reads them."""
         sentences: list[str] = []
         result = yield from collect_warnings(job, sentences)
         translate = self.named.get("translate", str)
@@ -481,7 +481,7 @@ class Verb(Generic[O, R]):
     groups: tuple[Group, ...] = ()
     reads: bool = True  # has reading options
     opens: bool = True  # opens its images before it runs; otherwise its job opens them
-    not_read: tuple[str, ...] = ()  # of those, options that its command lacks
+    not_read: tuple[str, ...] = ()  # reading options that the command line lacks
     resumes: bool = False
     replaces: bool = False  # files to overwrite on request, other than an output
     tabled: bool = False  # also accepts many images, with a row for each
@@ -492,7 +492,7 @@ class Verb(Generic[O, R]):
 
     @property
     def summary(self) -> str:
-        """One sentence on what it does."""
+        """One sentence that describes it."""
         return (VERBS | ACTIONS)[self.name]
 
     @property
@@ -518,7 +518,7 @@ class Verb(Generic[O, R]):
 
     @property
     def sets(self) -> tuple[Group, ...]:
-        """Its option sets by the names in its job; those of one image last."""
+        """Its option groups, by the names in its job; those of one image last."""
         groups = [Group("options", self.title, self.options, _IN_FILE), *self.groups]
         if self.reads:
             not_read = () if self.sides else self.not_read
@@ -572,7 +572,7 @@ class Verb(Generic[O, R]):
         return image if gives_image else result
 
     def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Make its option sets from values by name; other values are ignored."""
+        """Create its option groups from values by name; other values are ignored."""
         sets = {one.name: one.options for one in self.sets if not one.before}
         values_given = with_calibration(values, sets.values())
         parts = {}
@@ -591,7 +591,7 @@ class Verb(Generic[O, R]):
         return parts
 
     def parse_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Make its option sets from options by name; refuse others.
+        """Create its option groups from options by name; raise an error for others.
 
         Raises
         ------
@@ -629,7 +629,7 @@ class Verb(Generic[O, R]):
             yield ReadOptions.parse({**both, **own})
 
     def start(self, values: Mapping[str, Any], **how: Any) -> Job[R]:
-        """Make its job from values by name, including options."""
+        """Create its job from values by name, including options."""
         items = (*self.inputs, *self.written)
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
@@ -643,9 +643,9 @@ class Verb(Generic[O, R]):
         resume: bool | Any = False,
         **values: Any,
     ) -> Job[R]:
-        """Check the outputs, open the images, run.
+        """Check the outputs, open the images, and run.
 
-        It yields `Progress` and returns the result. The output comes after the inputs.
+        It yields `Progress` and returns the result. In `inputs`, the output comes last.
         A resumable verb keeps finished parts, unless `keep` is False.
         """
         yield Progress(0, 0, "reading")
@@ -677,7 +677,7 @@ class Verb(Generic[O, R]):
     def _run(
         self, values: dict[str, Any], options: O, opening: ReadOptions | None
     ) -> Run[O]:
-        """Separate the images from the values, with the reading options of each."""
+        """Separate the images, with the reading options of each, from the values."""
         images = {item.name: values.pop(item.name, None) for item in self.images}
         images_given = {
             name: image for name, image in images.items() if image is not None
@@ -696,7 +696,7 @@ class Verb(Generic[O, R]):
         return run
 
     def _check_outputs(self, run: Run[O], values: dict[str, Any]) -> None:
-        """Refuse outputs that cannot or must not be written, before any work."""
+        """Raise an error for outputs that cannot or must not be written."""
         files = [values.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
         run.inputs = paths_of(*_each(run.given.values()), *by)
@@ -712,9 +712,9 @@ class Verb(Generic[O, R]):
 
 
 def check_devices(sets: Iterable[Any]) -> None:
-    """Refuse option sets with an unavailable device, before anything is read.
+    """Raise an error for an unavailable device, before anything is read.
 
-    Training checks its own device, since the recipe may set it.
+    Training checks its own device, as the recipe may set it.
     """
     for one in sets:
         name = getattr(one, "device", "auto")

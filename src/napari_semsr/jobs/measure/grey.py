@@ -48,7 +48,7 @@ METRICS = Verb(
         ImageIn("image", "the image to measure"),
         ImageIn(
             "reference",
-            "the truth, of the same shape; without one only sharpness and grey levels "
+            "the ground truth, of the same shape; without it, only sharpness and greys "
             "are measured",
             optional=True,
         ),

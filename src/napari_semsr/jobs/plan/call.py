@@ -14,9 +14,9 @@ class File(Options):
     Attributes
     ----------
     path : str
-        Its path, now or when a history was written; empty if only its name is known.
+        Its path, current or when a history was written; empty if only a name is known.
     digest : str or None
-        As recorded in a history. `execute` refuses a file with another digest; None
+        As recorded in a history. `execute` raises an error for another digest; None
         accepts any content.
     name : str
         Its name in messages; by default the last part of its path.
@@ -94,9 +94,9 @@ class Plan(Options):
     Attributes
     ----------
     calls : tuple of Call
-        Their names differ.
+        Calls with different names.
     result : CallOutput or None
-        The file that the plan makes, if it is for one.
+        The file that the plan creates, if it creates only one.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class Plan(Options):
                 raise ValueError(msg)
             before.add(call.name)
         if self.result is not None and self.result.call not in before:
-            msg = f"its result is of {self.result.call}, which is not one of its calls"
+            msg = f"the result is that of {self.result.call}, which is not in the plan"
             raise ValueError(msg)
         return self
 
