@@ -1,4 +1,4 @@
-"""Functions of the Python interface, generated from verbs.
+"""Functions of the Python interface, generated from commands.
 
 A function takes a `Micrograph`, an array or the path of an image; options are
 keywords with the names of the command's flags.
@@ -65,10 +65,10 @@ def source_of(image: Any, item: ImageIn | None = None) -> Any:
 
 @cache
 def function_of(name: str) -> Callable[..., Any]:
-    """Return the function of a verb."""
+    """Return the function of a command."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"There is no function for the verb {name}."
+        msg = f"There is no function for the command {name}."
         raise OptionError(msg, code="verb-unknown")
     signature = signature_of(verb)
     parameters = set(signature.parameters)
@@ -107,7 +107,7 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
-    """Return the signature of a verb's function, with types and defaults."""
+    """Return the signature of a command's function, with types and defaults."""
     rows = [*_files(verb), *_settings(verb)]
     positional = [item.name for item in verb.inputs if not item.flag]
     required_names = [
@@ -144,7 +144,7 @@ def _is_needed(item: inspect.Parameter) -> bool:
 
 
 def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of the files that a verb reads and writes."""
+    """Yield names, types and defaults of the files that a command reads and writes."""
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageIn) else PathLike
         kind = Sequence[kind] if item.many else kind
@@ -162,7 +162,7 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of a verb's options and the common ones."""
+    """Yield names, types and defaults of a command's options and the common ones."""
     for model in (one.options for one in verb.sets if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden_options:
@@ -181,7 +181,7 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _docstring(verb: Verb[Any, Any]) -> str:
-    """Return the docstring of a verb's function."""
+    """Return the docstring of a command's function."""
     lines = [_sentence(verb.summary), "", "Parameters", "-" * 10]
     kinds = {name: default for name, _, default in _files(verb)}
     for item in (*verb.inputs, *verb.written):

@@ -98,24 +98,24 @@ def load_verb(name: str) -> "Command":
 
 
 def arguments_of(name: str) -> list[argparse.Action]:
-    """List the arguments of a verb in order, without the common ones."""
+    """List the arguments of a command in order, without the common ones."""
     parser = argparse.ArgumentParser(add_help=False)
     load_verb(name).configure(parser)
     return list(parser._actions)  # noqa: SLF001 - argparse has no public way
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser, with the arguments of one verb or of all."""
+    """Build the parser, with the arguments of one command or of all."""
     parser = _Parser(
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
-        epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options. "
+        epilog="Lengths are nanometres; `semsr COMMAND --help` lists its options. "
         "Messages are explained in docs/troubleshooting.md of the manual.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     _add_common(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
     for name, text in VERBS.items():
         one = _add_parser(verbs, name, text)
         if only is None or only == name:
@@ -124,7 +124,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """Add the parser of a verb, or of one of its actions."""
+    """Add the parser of a command, or of one of its actions."""
     about = f"{text[0].upper()}{text[1:]}."
     parser: argparse.ArgumentParser = place.add_parser(
         name, help=text, description=about, allow_abbrev=False
@@ -133,7 +133,7 @@ def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _fill(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the arguments of a verb, or its actions with theirs."""
+    """Add the arguments of a command, or its actions with theirs."""
     actions = actions_of(name)
     if actions:
         place = parser.add_subparsers(dest="action", metavar="action", required=True)
@@ -158,7 +158,7 @@ def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
 
 
 def _in_words_of(words: Sequence[str], text: str) -> str:
-    """Replace option names in a sentence with the flags of the current verb."""
+    """Replace option names in a sentence with the flags of the current command."""
     if "`" not in text:
         return text
     verb = next((word for word in words if word in VERBS), "")
@@ -427,7 +427,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         console.emit({"version": version}, f"semsr {version}")
         return _DONE
     if arguments.verb is None:
-        parser.error(f"a verb is required, one of {', '.join(VERBS)}")
+        parser.error(f"a command is required, one of {', '.join(VERBS)}")
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         try:
@@ -452,7 +452,7 @@ def _refuse_verb(word: str) -> NoReturn:
     suggestion = (
         f"did you mean `semsr {near[0]}`?" if near else f"there are {', '.join(VERBS)}"
     )
-    msg = f"There is no verb {word!r} ({suggestion}); see `semsr --help`."
+    msg = f"There is no command {word!r} ({suggestion}); see `semsr --help`."
     raise OptionError(msg, code="verb-unknown")
 
 
@@ -480,7 +480,7 @@ def _flags(verb: str) -> list[str]:
 def _result(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
-    """Run the job of a verb; return its record and its summary."""
+    """Run the job of a command; return its record and its summary."""
     name = _name_verb(arguments)
     if name in ("enhance", "batch"):  # before torch is loaded
         compact_memory()

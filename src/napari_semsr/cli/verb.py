@@ -99,7 +99,7 @@ def _help(info: FieldInfo) -> str:
     return text.replace("%", "%%")
 
 
-# Arguments, job and summary of a verb.
+# Arguments, job and summary of a command.
 
 
 def path_word(text: str) -> str:
@@ -184,10 +184,10 @@ class Command:
     verb: "jobs.Verb[Any, Any]"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the verb's arguments to its parser."""
+        """Add the command's arguments to its parser."""
         verb, group = self.verb, parser.add_argument_group("files")
         for place, item in enumerate(verb.inputs):
-            # for a verb that measures, a table names both images
+            # for a command that measures, a table names both images
             optional = item.optional or (verb.tabled and place > 0)
             _add_file(group if item.flag else parser, item, optional=optional)
         for output in verb.written:

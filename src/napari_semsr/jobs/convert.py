@@ -153,7 +153,7 @@ def verb_that_saves(
     make: Callable[..., Micrograph],
     *images: str,
 ) -> Verb[Any, Any]:
-    """Declare a verb without a command that recreates an image in memory.
+    """Declare a job, not a command, that recreates an image in memory.
 
     `make` returns the image for the options and the opened `images`.
     """

@@ -1,4 +1,4 @@
-"""The verbs of ``semsr``: summary and module of each."""
+"""The commands of ``semsr``: summary and module of each."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -39,7 +39,7 @@ VERBS = {
     "demo": "run all steps on simulated samples, from frames to a report",
     "doctor": "check this installation: versions, devices, memory, Qt, OpenGL",
 }
-"""What each verb does, in the order of the help."""
+"""What each command does, in the order of the help."""
 
 ACTIONS = {
     "models list": "list bundled and imported models",
@@ -49,7 +49,7 @@ ACTIONS = {
     "models check": "count the objects that a model shows, and those it invents",
     "models architectures": "list the networks that can be built",
 }
-"""Summaries of the actions of verbs with several actions."""
+"""Summaries of the actions of commands with several actions."""
 
 _DECLARED = {
     "adapt": "adapt.job",
@@ -69,8 +69,8 @@ _DECLARED = {
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
-"""Modules in ``napari_semsr.jobs`` of verbs whose name differs."""
-_SEVERAL = ("models",)  # modules that contain all actions of a verb
+"""Modules in ``napari_semsr.jobs`` of commands whose name differs."""
+_SEVERAL = ("models",)  # modules that contain all actions of a command
 _UNLISTED = {
     "specimen": "samples",
     "exposure": "samples",
@@ -78,7 +78,7 @@ _UNLISTED = {
     "blend": "blend",
     "difference": "blend",
 }
-"""Modules of verbs without a command; panels run them in memory."""
+"""Modules of jobs that are not commands; panels run them in memory."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
 """Verbs whose panel is generated, with its title."""
 MEASURES = tuple(
@@ -99,7 +99,7 @@ _CALLED = {
 
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
-    """Import a verb; return None for other names, or a verb with several actions."""
+    """Import a command; return None for other names, or one with several actions."""
     if name not in _VALUES and name not in _UNLISTED:
         return None
     place = (_DECLARED | _UNLISTED).get(name, name)
@@ -109,12 +109,12 @@ def verb_of(name: str) -> "Verb[Any, Any] | None":
 
 
 def actions_of(name: str) -> tuple[str, ...]:
-    """Return the actions of a verb, empty if it has none."""
+    """Return the actions of a command, empty if it has none."""
     words = (one.partition(" ") for one in ACTIONS)
     return tuple(action for verb, _, action in words if verb == name)
 
 
 JOBS = (*VERBS, *_UNLISTED)
-"""Jobs in histories: verbs with and without a command."""
+"""Jobs in histories: commands, and jobs that are not commands."""
 FUNCTIONS = {_CALLED.get(name, name.replace("-", "_")): name for name in _VALUES}
 """Verbs by the names of their functions."""

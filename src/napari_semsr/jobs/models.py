@@ -106,7 +106,7 @@ MODEL_IN = FileIn(
     named=True,
     default=DEFAULT_MODEL,
 )
-"""Name of a verb's model input."""
+"""Name of a command's model input."""
 
 
 @dataclass(frozen=True, slots=True)

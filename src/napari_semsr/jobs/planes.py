@@ -1,4 +1,4 @@
-"""Run a verb for single planes on a stack or time series."""
+"""Run a command for single planes on a stack or time series."""
 
 import math
 import shutil

@@ -674,10 +674,7 @@ def _follow(run: _Stitching) -> Job[Followed]:
             _take_up(run)
         return Followed()
     if _is_focused(run):
-        msg = (
-            "Heights can be combined only when all exist: omit `follow` or `focus` "
-            "out."
-        )
+        msg = "Heights can be combined only when all exist: omit `follow` or `focus`."
         raise OptionError(msg, code="options-contradict")
     folder = frame_folder(_folder(run), _table(run), options)
     flat = _flat_path(run)

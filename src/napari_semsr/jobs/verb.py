@@ -146,7 +146,7 @@ class ImageMade(Result):
 
 @dataclass(frozen=True, slots=True)
 class ImageIn:
-    """An image that a verb reads."""
+    """An image that a command reads."""
 
     name: str
     help: str
@@ -163,7 +163,7 @@ class ImageIn:
     batch: str = ""  # default in a step of a batch: "{input}"
     side: str = ""  # prefix of its own reading options
     stack: bool = False  # may be a stack, processed plane by plane
-    guide: bool = False  # guides the verb; its data are not part of the result
+    guide: bool = False  # guides the command; its data are not part of the result
     # function for its reading options, if they are special
     reading: Callable[[Any, ReadOptions], ReadOptions] | None = None
 
@@ -180,7 +180,7 @@ class ImageIn:
 
 @dataclass(frozen=True, slots=True)
 class FileIn:
-    """Another input of a verb: a file, folder or name."""
+    """Another input of a command: a file, folder or name."""
 
     name: str
     help: str
@@ -199,7 +199,7 @@ class FileIn:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output of a verb."""
+    """An output of a command."""
 
     help: str
     name: str = "output"
@@ -212,7 +212,7 @@ class Output:
     ending: str | None = ".ome.tif"
     also: tuple[str, ...] = ()  # further allowed suffixes
     beside: tuple[str, ...] = ()  # suffixes of companion files with the same stem
-    grows: bool = False  # a folder whose contents the verb checks
+    grows: bool = False  # a folder whose contents the command checks
     remade: bool = False  # overwritten by a resumed run, too
     goes_on: bool = False  # input of the next step of a batch
     kept: bool = False  # its function may return it in memory instead
@@ -270,7 +270,7 @@ MAP_OUT = Output(
     required=False,
     one_needs_it=True,
 )
-"""Output of verbs that map one image; for many images each has a row instead."""
+"""Output of commands that map one image; many images have a row each instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,15 +294,15 @@ class Group:
         return {f"{self.before}{name}": item for name, item in all_arguments.items()}
 
 
-_WITH_BARS = "crop", "calibrate"  # verbs that may omit the bar
+_WITH_BARS = "crop", "calibrate"  # commands that may omit the bar
 
 
 @dataclass(slots=True)
 class Run(Generic[O]):
-    """One run of a verb: its inputs, reading options and outputs."""
+    """One run of a command: its inputs, reading options and outputs."""
 
     verb: str
-    given: dict[str, Any]  # by the names of the verb's images; a list for many
+    given: dict[str, Any]  # by the names of the command's images; a list for many
     options: O
     opening: ReadOptions
     target: Path | None = None
@@ -314,7 +314,7 @@ class Run(Generic[O]):
     sources: dict[str, Source] = field(default_factory=dict)  # their source files
     readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
     roles: dict[str, str] = field(default_factory=dict)  # roles of images in histories
-    guides: tuple[str, ...] = ()  # images that only guide the verb
+    guides: tuple[str, ...] = ()  # images that only guide the command
     records: dict[str, InputRecord] = field(default_factory=dict)
 
     @property
@@ -467,7 +467,7 @@ def size_of(image: Micrograph) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verb(Generic[O, R]):
-    """A verb: its inputs, options, outputs, result and job."""
+    """A command: its inputs, options, outputs, result and job."""
 
     name: str
     images: tuple[ImageIn, ...]
@@ -533,7 +533,7 @@ class Verb(Generic[O, R]):
     def arguments(self) -> "dict[str, ImageIn | FileIn | Output | FieldInfo]":
         """All arguments of its command and of a batch step, by name."""
         all_arguments: dict[str, Any] = {}
-        for group in reversed(self.sets):  # the verb's options before reading options
+        for group in reversed(self.sets):  # own options before those of reading
             all_arguments |= group.arguments(group.exclude)
         return all_arguments | {
             item.name: item for item in (*self.inputs, *self.written)
@@ -559,7 +559,7 @@ class Verb(Generic[O, R]):
 
     @property
     def hidden_options(self) -> dict[str, None]:
-        """Reading options with the names of the verb's own options, left at None."""
+        """Reading options with the names of the command's own options, left at None."""
         own = self.options.model_fields
         return {name: None for name in ReadOptions.model_fields if name in own}
 
@@ -596,7 +596,7 @@ class Verb(Generic[O, R]):
         Raises
         ------
         OptionError
-            If a name is not an option of the verb, its groups or reading.
+            If a name is not an option of the command, its groups or reading.
         """
         defaults = {name: one.before for one in self.sets for name in one.arguments()}
         unknown = sorted(set(options) - {*defaults})
@@ -646,7 +646,7 @@ class Verb(Generic[O, R]):
         """Check the outputs, open the images, and run.
 
         It yields `Progress` and returns the result. In `inputs`, the output comes last.
-        A resumable verb keeps finished parts, unless `keep` is False.
+        A resumable command keeps finished parts, unless `keep` is False.
         """
         yield Progress(0, 0, "reading")
         first = [item.name for item in self.inputs if not item.flag]

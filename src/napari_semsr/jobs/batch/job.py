@@ -103,9 +103,7 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     steps, inputs, output = (run.named[k] for k in ("steps", "inputs", "output"))
     yield Progress(0, 0, "checking the steps")
     if scheduler is not None and workers != 1:
-        msg = (
-            "Set `workers` or `scheduler`, not both: a scheduler has its own workers."
-        )
+        msg = "Set `workers` or `scheduler`, not both: a scheduler has its own workers."
         raise OptionError(msg, code="options-contradict")
     plan = plan_batch(steps, inputs=inputs, output=output)
     if scheduler is None:  # a cluster's workers choose their own devices

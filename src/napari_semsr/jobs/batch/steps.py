@@ -1,6 +1,6 @@
-"""Read and check a steps file: each step is a verb with its options.
+"""Read and check a steps file: each step is a command with its options.
 
-Everything is checked here, before the first image is processed: unknown verbs and
+Everything is checked here, before the first image is processed: unknown commands and
 options, missing files, outputs outside the folder, and outputs that collide.
 """
 
@@ -64,7 +64,7 @@ TABLE = "table.csv"
 """The table in the output folder."""
 
 REPORT = "report"
-"""Prefix of the report's page names, and the verb that makes them."""
+"""Prefix of the report's page names, and the command that makes them."""
 
 _LARGEST = 1 << 20  # bytes; chosen: about ten thousand lines
 _DEEPEST = 16  # nesting depth; chosen: steps need five
@@ -179,7 +179,7 @@ class _Step:
 
     @cached_property
     def arguments(self) -> Mapping[str, ImageIn | FileIn | Output | FieldInfo]:
-        """The arguments of its verb."""
+        """The arguments of its command."""
         return self.verb.arguments
 
     @cached_property
@@ -219,7 +219,7 @@ class _Step:
         return usual_values | self.values_given
 
     def check(self, values: Mapping[str, Any], image: str = "") -> None:
-        """Check the options with the verb's own checks."""
+        """Check the options with the command's own checks."""
         try:
             self.verb.parse(values)
         except Exception as error:
@@ -275,14 +275,14 @@ NO_STEPS = {
 
 
 def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
-    """Return the column names of a verb's results."""
+    """Return the column names of a command's results."""
     return columns_of(kind) if verb.tabled else kind.NUMBERS
 
 
 def _steps(entries: Any) -> list[_Step]:
     """Read the list of steps."""
     if not isinstance(entries, (list, tuple)) or not entries:
-        msg = f"steps must be a list of verbs with their options, got {entries!r:.60}."
+        msg = f"steps must be a list of commands and options, got {entries!r:.60}."
         raise OptionError(msg, code="wrong-type")
     if len(entries) > _MOST_STEPS:
         msg = f"There must be at most {_MOST_STEPS} steps, got {len(entries)}."
@@ -294,10 +294,10 @@ def _steps(entries: Any) -> list[_Step]:
 
 
 def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
-    """Read one step: a verb, optionally with options and a name."""
+    """Read one step: a command, optionally with options and a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
-        msg = f"Step {number} must be a verb with its options, got {entry!r:.60}."
+        msg = f"Step {number} must be a command with its options, got {entry!r:.60}."
         raise OptionError(msg, code="wrong-type")
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
@@ -337,7 +337,7 @@ def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
         near = difflib.get_close_matches(name, verb_names, n=_NEAR)
         suggestion = f"did you mean {' or '.join(near)}?"
         hint = suggestion if near else f"the commands are {', '.join(verb_names)}."
-        msg = f"Step {number} names {name!r:.60}, which is not a verb; {hint}"
+        msg = f"Step {number} names {name!r:.60}, which is not a command; {hint}"
         raise OptionError(msg, code="verb-unknown")
     verb = verb_of(name)
     if verb is None or name in NO_STEPS:
@@ -494,7 +494,7 @@ class _Maker:
         return Call.parse({"name": step.name, "inputs": inputs, **how})
 
     def _value(self, step: _Step, name: str, value_given: Any) -> Any:
-        """Convert a value to what the verb takes: a list, one value, or text."""
+        """Convert a value to what the command takes: a list, one value, or text."""
         value, item = self._fill_value(step, name, value_given), step.arguments[name]
         if isinstance(item, FieldInfo):
             if _is_list(value):
@@ -685,16 +685,12 @@ def plan_batch(
         path = Path(steps)
         content, base, title = read_steps(path), path.absolute().parent, path.stem
     if not isinstance(content, Mapping):
-        msg = (
-            f"A steps file must have inputs, output and steps, got {content!r:.60}."
-        )
+        msg = f"A steps file must have inputs, output and steps, got {content!r:.60}."
         raise OptionError(msg, code="wrong-type")
     keys = ("inputs", "output", "steps", "report")
     for key in content:
         if key not in keys:
-            msg = (
-                f"A steps file has no entry {key!r:.60}; it has {', '.join(keys)}."
-            )
+            msg = f"A steps file has no entry {key!r:.60}; it has {', '.join(keys)}."
             raise OptionError(msg, code="unknown-option")
     where = _path_from("inputs", content, base, inputs)
     folder = _path_from("output", content, base, output)
@@ -770,7 +766,7 @@ def _is_path(path: Path) -> bool:
 def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
     """Extract the steps of a batch from a history, in the form of a steps file.
 
-    Returns the last calls that each take one image, and the name of the verb before
+    Returns the last calls that each take one image, and the name of the command before
     them, or ``""``. Raises `CheckpointError` if the model of a step no longer exists.
     """
     steps_found = _steps_back(history)
@@ -780,7 +776,7 @@ def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
 
 
 def verbs_of(history: Provenance) -> list[str]:
-    """Return the verbs of those steps, even if their models are missing."""
+    """Return the commands of those steps, even if their models are missing."""
     return [call.verb for call, _ in _steps_back(history)]
 
 

@@ -1,4 +1,4 @@
-"""The verb `gaps`: gaps between particles."""
+"""The command `gaps`: gaps between particles."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any

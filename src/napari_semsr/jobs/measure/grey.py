@@ -1,4 +1,4 @@
-"""The measuring verb of grey values: metrics against a reference, and grey levels."""
+"""The command `metrics`: metrics against a reference, and grey levels."""
 
 from dataclasses import dataclass, field, replace
 

@@ -1,4 +1,4 @@
-"""The verb `profile`: a profile along a line, with widths, edge and pairs."""
+"""The command `profile`: a profile along a line, with widths, edge and pairs."""
 
 import math
 from collections.abc import Mapping, Sequence

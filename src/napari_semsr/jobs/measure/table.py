@@ -73,10 +73,10 @@ _TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measuring verb, and the columns of its result."""
+    """A measuring command, and the columns of its result."""
 
     verb: Verb[Any, Any]
-    result: type[Result]  # arguments of the verb, with its options
+    result: type[Result]  # arguments of the command, with its options
 
     @property
     def roles(self) -> tuple[tuple[str, ...], ...]:

@@ -1,4 +1,4 @@
-"""Calls of verbs and plans of several calls, as JSON values."""
+"""Calls of commands and plans of several calls, as JSON values."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
@@ -58,21 +58,21 @@ Input = File | CallOutput | Hole
 
 
 class Call(Options):
-    """One call of a verb: exactly what `Verb.start` takes.
+    """One call of a command: exactly what `Verb.start` takes.
 
     Attributes
     ----------
     name : str
         Its name in the plan.
     verb : str
-        Name of the verb, or of a job that has no command.
+        Name of the command, or of a job that is not a command.
     inputs : dict of str to input or to a tuple of inputs
-        Inputs by the names of the verb's images and files, or of an option whose value
-        is a file, such as ``psf``.
+        Inputs by the names of the command's images and files, or of an option with
+        a file as its value, such as ``psf``.
     options : dict of str to object
-        Options of the verb and of reading, as JSON, by their names.
+        Options of the command and of reading, as JSON, by their names.
     outputs : dict of str to str
-        Paths below the plan's folder, by the names of the verb's outputs.
+        Paths below the plan's folder, by the names of the command's outputs.
     """
 
     name: str

@@ -65,10 +65,10 @@ _PARTS = 100  # steps of one call in the overall progress; chosen: percent
 
 
 def known_verb(name: str) -> Verb[Any, Any]:
-    """Import a verb; raise an `OptionError` for other names."""
+    """Import a command; raise an `OptionError` for other names."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"A plan calls {name!r:.60}, which is not a verb."
+        msg = f"A plan calls {name!r:.60}, which is not a command."
         raise OptionError(msg, code="verb-unknown")
     return verb
 
@@ -196,7 +196,7 @@ def _check_content(call: Call, role: str, file: File) -> Job[None]:
 # Validity of results.
 #
 # A result is valid if its key equals the recorded one and its outputs are unchanged.
-# The key depends on the verb, the version, the options, the contents of inputs, and the
+# The key depends on the command, version and options, the contents of inputs, and the
 # keys of the calls whose outputs are read. A changed call therefore only repeats calls
 # that depend on it.
 

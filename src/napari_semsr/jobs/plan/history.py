@@ -88,7 +88,7 @@ def repeatable_jobs() -> list[str]:
 
 
 def _verb_of_job(job: str) -> Verb[Any, Any] | None:
-    """Return the verb that reproduces the output of a job; None if none does."""
+    """Return the command that reproduces a job's output; None if there is none."""
     name = _CURRENT_JOBS.get(job, job)
     verb = verb_of(name) if name in JOBS else None
     makes = verb is not None and (verb.makes_image or name == "simulate")
@@ -325,7 +325,7 @@ def _frc_map(history: Provenance, file: Path) -> Provenance:
 
 
 def _repeatability(history: Provenance, _: Path) -> Provenance:
-    """Convert the former verb for comparing two scans to an error map."""
+    """Convert the former command for comparing two scans to an error map."""
     roles = {"first": "reference", "second": "enhanced"}
     inputs = tuple(
         record.model_copy(update={"role": roles.get(record.role, record.role)})

@@ -1165,7 +1165,7 @@ def _plots_of(
 def _plots(
     verb: str, content: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
 ) -> Iterator[tuple[str, bytes]]:
-    """Plot a verb's result from its JSON; `names` are those of its numbered images."""
+    """Plot a command's result from its JSON; `names` are those of numbered images."""
     for curve in curves_of(verb):
         plot = curve.plot(content.get, names)
         if plot is not None:
@@ -1232,7 +1232,7 @@ REPORT = Verb(
     (
         ImageIn(
             "inputs",
-            "images and stores, JSON files of measuring verbs, and pairs as A::B, "
+            "images and stores, JSON files of measuring commands, and pairs as A::B, "
             "where A is the reference",
             metavar="INPUT",
             many=True,

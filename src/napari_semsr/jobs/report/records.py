@@ -1,4 +1,4 @@
-"""JSON files of the measuring verbs, as values of a report."""
+"""JSON files of the measuring commands, as values of a report."""
 
 import json
 import math
@@ -47,9 +47,9 @@ KINDS = {
     "register": "transform mutual_information_after residual_median_nm",
     "judge": "baselines models registration",
 }
-"""Keys that identify the verb of older JSON files, which do not name it."""
+"""Keys that identify the command of older JSON files, which do not name it."""
 _CURRENT_VERBS = {"histogram": "metrics", "repeatability": "error-map"}
-"""Verbs of former versions, with the current verbs of their keys."""
+"""Commands of former versions, with the current commands for their keys."""
 _KNOWN = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 # texts that are shown elsewhere on the page
@@ -88,7 +88,7 @@ class StoredNumbers:
 
 
 def _quantities_of_keys(name: str) -> dict[str, Quantity]:
-    """Map the keys of a verb's records to result fields and options."""
+    """Map the keys of a command's records to result fields and options."""
     verb = verb_of(name)
     if verb is None:
         return {}
@@ -103,7 +103,7 @@ def _quantities_of_keys(name: str) -> dict[str, Quantity]:
 
 
 def curves_of(name: str) -> tuple[Curve, ...]:
-    """Return the curves that a verb declares."""
+    """Return the curves that a command declares."""
     verb = verb_of(name)
     return () if verb is None else verb.curves
 
@@ -114,7 +114,7 @@ def is_record(path: Path) -> bool:
 
 
 def read_record(path: Path) -> StoredNumbers:
-    """Read the JSON file of a measuring verb."""
+    """Read the JSON file of a measuring command."""
     try:
         if path.stat().st_size > _LARGEST:
             msg = f"{path} is too large to contain measurements."
