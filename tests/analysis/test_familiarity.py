@@ -76,7 +76,7 @@ def test_a_card_without_a_place_has_none():
 )
 def test_a_damaged_card_is_refused(place, wrong):
     record = {**place.to_json(), **wrong} if isinstance(wrong, dict) else wrong
-    with pytest.raises(CheckpointError, match="training place is damaged"):
+    with pytest.raises(CheckpointError, match="training area is damaged"):
         Familiarity.of_card({FAMILIARITY: record})
 
 

@@ -98,5 +98,5 @@ def test_a_card_keeps_it():
     found = Falloff(12.3456, 0.5)
     assert Falloff.of_card({"focus": found.to_json()}) == Falloff(12.346, 0.5)
     assert Falloff.of_card({}) is None
-    with pytest.raises(CheckpointError, match="focus of its training place is damaged"):
+    with pytest.raises(CheckpointError, match="focus of its training area is damaged"):
         Falloff.of_card({"focus": {"falloff_db": "?"}})

@@ -224,7 +224,7 @@ BAD = {
         _one("Concat", "x", "x", axis=1),
         "one channel, got channels 2",
     ),
-    "half a pixel": (_one("AveragePool", **HALF), "makes 128 x 128"),
+    "half a pixel": (_one("AveragePool", **HALF), "returns 128 x 128"),
     "custom": (
         _one("Strange", domain="com.evil"),
         "com.evil.Strange, which is not in the ONNX standard",

@@ -198,7 +198,7 @@ def test_a_frame_that_found_no_place_is_joined(plain):
                 },
                 "join": [{"first": "f000", "second": "f001", "shift_px": (0, 70)}],
             },
-            "Places and joins contradict each other",
+            "Placed frames and joins contradict each other",
         ),
         ({"place": {"f000": {"y_px": float("nan"), "x_px": 1}}}, "finite number"),
         ({"dorp": []}, "did you mean drop"),

@@ -98,7 +98,7 @@ def test_other_light_is_named_once_and_at_once(scan, share):
     found = named(scan, dimmer(share))
     assert list(found) in ([FROM], [FROM + 1])
     (doubt,) = next(iter(found.values()))
-    assert "light" in doubt
+    assert "brightness" in doubt
 
 
 def test_a_little_less_light_is_not_named(scan):

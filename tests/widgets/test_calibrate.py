@@ -19,6 +19,7 @@ from napari_semsr.widgets.measure.spectrum import SpectrumPanel
 from napari_semsr.widgets.open_mosaic import OpenMosaicPanel
 from napari_semsr.widgets.register.panel import RegisterPanel
 from napari_semsr.widgets.restore import RestorePanel
+from tests.children import LIMIT_MS
 from tests.refusals import refused
 from tests.widgets.scenes import edges, grain
 
@@ -48,6 +49,26 @@ def test_apply_pixel_size_moves_the_origin_along(affine, origin):
 def test_line_length_counts_rows_and_columns_by_their_pitch(y, x, rows):
     line = Shapes([np.array([[0, 0], [rows, 2.0]])], shape_type="line")
     assert line_length(line, (y, x)) == pytest.approx(np.hypot(rows * y, 2 * x))
+
+
+def test_the_known_distance_is_in_view_after_a_bar_is_found(
+    panel, model, rng, finish, qtbot
+):
+    image = np.clip(rng.normal(120, 30, (400, 600)), 0, 255).astype(np.uint8)
+    image[350:] = 0
+    image[365:367, 350:470] = 255
+    image[358:374, [350, 351, 468, 469]] = 255
+    group, distance = panel.calibrate, panel.calibrate.distance.native
+    group.layer.value = model.add_image(image, name="barred")
+    panel.resize(400, 500)
+    panel.show()
+    qtbot.waitExposed(panel)
+    assert distance.visibleRegion().isEmpty()
+    group.bar_button.click()
+    finish(panel)
+    assert "118 px" in panel.status.text()
+    qtbot.waitUntil(lambda: not distance.visibleRegion().isEmpty(), timeout=LIMIT_MS)
+    assert not group.measure_button.visibleRegion().isEmpty()
 
 
 @pytest.mark.parametrize("zoom", [1, 2])

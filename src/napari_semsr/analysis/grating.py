@@ -107,7 +107,7 @@ class CalibrateOptions(Options):
             msg = f"A printed bar is not a grating: omit {option_names} or `bar`"
             raise ValueError(msg)
         if self.bar is False and self.pitch_nm is None:
-            msg = "pitch_nm must be set"
+            msg = "pitch_nm must be given"
             raise ValueError(msg)
         return self
 

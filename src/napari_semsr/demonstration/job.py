@@ -38,7 +38,7 @@ from napari_semsr.demonstration.runs import (
     VIEW,
     WIENER,
     Compared,
-    Scan,
+    StitchedScan,
     demo_plan,
     elsewhere_options,
     read_record,
@@ -193,8 +193,8 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
     for sentence, code in zip(adapted.warnings, adapted.codes, strict=True):
         warn(sentence, code)
     yield Progress(0, 0, "writing the report")
-    scan = Scan.read(run.place, "mosaic", "scan", options)
-    other = Scan.read(
+    scan = StitchedScan.read(run.place, "mosaic", "scan", options)
+    other = StitchedScan.read(
         run.place, "elsewhere", "elsewhere_scan", elsewhere_options(options)
     )
     resolutions = yield from _measure_mosaic(scan, paths)
@@ -317,7 +317,7 @@ class _Place:
     curve: list[dict[str, Any]]
 
     @classmethod
-    def read(cls, scan: Scan, paths: Mapping[str, Path]) -> Self:
+    def read(cls, scan: StitchedScan, paths: Mapping[str, Path]) -> Self:
         """Read the folder of the run, which may have been moved."""
         folder = paths["adapted"]
         record = read_record(folder / "report.json")
@@ -341,7 +341,7 @@ class _Place:
 class _Elsewhere:
     """A sample unlike the training area: its mosaic and the results of models."""
 
-    scan: Scan
+    scan: StitchedScan
     versions: dict[str, Compared]  # the mosaic, and the results of models
     truth: Micrograph  # its SEM image, on the mosaic's grid
     unfamiliar_percent: float | None
@@ -362,7 +362,7 @@ class _Sem:
 
 
 def _measure_mosaic(
-    scan: Scan, paths: Mapping[str, Path]
+    scan: StitchedScan, paths: Mapping[str, Path]
 ) -> Job[tuple[FrcResult, FrcResult]]:
     """Correlate the halves of a mosaic, and the mosaic with the simulated sample."""
     resolution = yield from FRC.job(paths["mosaic"])
@@ -373,7 +373,7 @@ def _measure_mosaic(
 
 
 def _compare_elsewhere(
-    scan: Scan, paths: Mapping[str, Path], place: _Place
+    scan: StitchedScan, paths: Mapping[str, Path], place: _Place
 ) -> _Elsewhere:
     """Compare the results of two models for a mosaic with the sample's SEM image."""
     box, part, truth = scan.truth_below("sem/sem.ome.tif")
@@ -411,7 +411,7 @@ def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
 # Figures.
 
 
-def _errors_of(scan: Scan) -> dict[str, Any]:
+def _errors_of(scan: StitchedScan) -> dict[str, Any]:
     """Return how many frames are placed, and the errors of their positions."""
     placement = scan.placement
     return {
@@ -459,7 +459,7 @@ _JOINT_PX = 120  # side of an overlap's image; chosen: fits a row of them
 _CROP_PX = 160  # side of a detail; chosen: single pixels are visible
 
 
-def _stitching(scan: Scan) -> dict[str, Any]:
+def _stitching(scan: StitchedScan) -> dict[str, Any]:
     """Draw frames, their positions, and how certain these are."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
     solved, placement = scan.solved_px, scan.placement
@@ -512,7 +512,7 @@ def _stitching(scan: Scan) -> dict[str, Any]:
 
 
 def _worst_joint(
-    scan: Scan, pairs: Sequence[PairReport], centres: NDArray[Any]
+    scan: StitchedScan, pairs: Sequence[PairReport], centres: NDArray[Any]
 ) -> tuple[slice, slice]:
     """Return rows and columns around the overlap with the largest nominal error."""
     error = scan.placement.nominal_px - scan.solved_px

@@ -89,7 +89,7 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
+class StitchedScan:
     """A stitched scan with its frames and their true positions."""
 
     folder: Path

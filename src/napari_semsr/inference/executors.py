@@ -192,8 +192,8 @@ class TileWorker:
         if side <= smallest:
             window = side + 2 * plan.halo
             msg = (
-                f"Device {self.predictor.device} does not have enough memory for a "
-                f"window of {window} px: free some of it, or use another device."
+                f"Not enough memory for a window of {window} px on "
+                f"{self.predictor.device}: free some of it, or use another device."
             )
             raise DeviceMemoryError(msg)
         with self._cutting:  # unless another thread has halved them already

@@ -598,7 +598,7 @@ class SeenField:
     """A field (Y, X) on the network's grid."""
 
     input: ReadableArray  # For the network, with outlier pixels replaced
-    samples: ReadableArray  # For measurements of power and range, without outlier pixels
+    samples: ReadableArray  # For measurements of power and range, without outliers
     note: str | None = None  # Note on replaced pixels
 
 

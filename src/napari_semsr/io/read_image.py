@@ -83,7 +83,7 @@ _SYNONYMS = {
 # Entries of an image's metadata
 CUT_KEY = "databar_rows_cropped"
 LEVEL_KEY = "rows_of_level_0"  # rows of level 0 per row of a coarser level
-SERIES_KEY = "series_read"  # of several, counted from 0
+SERIES_KEY = "series_read"  # index of the image that was read, from 0
 OWN_SERIES_KEY = "series_of_file"  # number of full-size images in this file
 SMALLEST_NM, LARGEST_NM = 1e-5, 1e9  # accepted pixel sizes; chosen
 LARGEST_PRINTED_NM = 5000.0

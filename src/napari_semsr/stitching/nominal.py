@@ -164,7 +164,7 @@ class PossibleTurns:
     turns: tuple[complex, ...] = ()  # factors of x + iy, the nearest to 1 first
     doubt: float = float("inf")  # possible error of a single one by chance
     distance: float = 0.0  # distance of neighbours, in px
-    # between two shifts of neighbours that fit equally well, in px; infinite for one
+    # between two shifts of neighbours that fit equally well, px; infinite if one fits
     period: float = float("inf")
 
     @property

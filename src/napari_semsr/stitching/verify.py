@@ -489,7 +489,7 @@ def _lay_along(state: State) -> None:
 
 
 def _settle_lines(state: State) -> None:
-    """Place frames connected by lines as stated along them, with a warning."""
+    """Place frames connected only by lines as stated along these, with a warning."""
     hanging = settle_along(state)
     if not (state.is_stated and hanging):
         return

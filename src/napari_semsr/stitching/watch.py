@@ -85,7 +85,7 @@ class _Course:
     """Logarithm of one value per frame over the scan."""
 
     least: float  # ratio to the first frames below which a frame is named
-    both_ways: bool  # whether above the inverse, too
+    both_ways: bool  # whether a frame above the inverse is named, too
     values: dict[int, float] = field(default_factory=dict)
     is_named: bool = False
 

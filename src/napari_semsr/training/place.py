@@ -236,7 +236,7 @@ def save_place_state(path: Path, state: dict[str, object]) -> None:
         torch.save({"format": _FORMAT, **state}, partial)
 
 
-def load_place_state(path: Path) -> dict[str, object]:
+def load_place_state(path: Path) -> dict[str, Any]:
     """Load a state of `save_place_state`, without running code from the file.
 
     Raises a `CheckpointError` if it cannot be read.

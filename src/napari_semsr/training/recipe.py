@@ -429,7 +429,7 @@ class Recipe(Options):
             f"{self.kind}": (
                 self.shift_px > 0 and self.kind not in ("supervised", "paired-gan")
             ),
-            f"learns: {self.learns} is only for kind restorer, got {self.kind}": (
+            f"learns: {self.learns} is for kind restorer only, got {self.kind}": (
                 self.learns != "all" and not restores
             ),
             "kind restorer needs either images or superlens as its only source": (

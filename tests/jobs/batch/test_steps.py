@@ -119,7 +119,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("stitch: {flat-field: '{name}-flat'}", "needs flat_field s0-flat, but this"),
         ("restore: {psf: '2'}", "a positive width with its unit"),
         ("register: {}", "must name fixed, the image"),
-        ("calibrate: {}", "pitch_nm must be set"),
+        ("calibrate: {}", "pitch_nm must be given"),
         ("enhance: {model: nothing}", "nothing"),
         ("enhance: {--scheduler: null}", "must not set scheduler"),
         ("crop: {like: ['{input}', '{input}']}", "one file as like"),

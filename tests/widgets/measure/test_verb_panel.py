@@ -38,3 +38,17 @@ def test_particle_sizes_are_those_of_an_image_and_of_labels(
     curves = panel.findings().curves
     assert list(curves["Particles"]["label"]) == [5]
     assert "Diameters" in curves
+
+
+def test_the_ring_around_a_large_particle_is_narrow(model, hold, add, run_panel):
+    y, x = np.indices((160, 200))
+    discs = np.full(y.shape, 50.0)
+    for column, radius in ((60, 40), (150, 8)):
+        discs[np.hypot(y - 80, x - column) < radius] = 150
+    add(model, Micrograph(discs, (2.0, 2.0), "discs"))
+    run_panel(hold(make_panel(model, VERB_PANELS["Particle sizes"])))
+    rings = model.layers["Particle sizes: discs"]
+    large, small = np.argmax(rings.size), np.argmin(rings.size)
+    widths = rings.size * rings.border_width
+    assert 4 < rings.size[large] / rings.size[small] < 6
+    assert widths[large] < 3 * widths[small]

@@ -94,7 +94,7 @@ class VerbOutcome:
 
 _MOST_PLOTS = 2  # plots that the panel's verb draws below each other
 _DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
-_DISC_BORDER = 0.06  # over the median diameter; chosen: the image below stays visible
+_DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 
 
 class VerbPanel(Panel):
@@ -332,14 +332,15 @@ class VerbPanel(Panel):
         with self.in_place(layer) as earlier:
             yield from self.take_away(earlier)
             if len(middles):
-                border = _DISC_BORDER * np.median(diameters)
+                # the ring of a large disc grows less than the disc
+                slower = np.sqrt(np.median(diameters) / diameters)
                 self.viewer.add_points(
                     middles,
                     name=f"{self.title}: {layer.name}",
                     size=diameters,
                     face_color="transparent",
                     border_color=_DISC_COLOUR,
-                    border_width=np.minimum(border / diameters, 1.0),
+                    border_width=np.minimum(_DISC_BORDER * slower, 1.0),
                     **lying_over(outcome.shown, self.title, layer),
                 )
 
