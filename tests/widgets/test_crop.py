@@ -126,7 +126,7 @@ def test_what_cannot_be_cut_is_told_in_panel_words(panel, model, add, run_panel)
     panel.like.value = model.layers[0]
     said = run_panel(panel)
     assert said.endswith(
-        "but bare has none: give it one ('Pixel size' in Open mosaic)."
+        "but bare has none: set it one ('Pixel size' in Open mosaic)."
     )
 
 

@@ -395,7 +395,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     comparison = fit_result.comparison
     if comparison is not None and not comparison.kept:
         warn(
-            f"Training produced no model better than {comparison.begun_with} on "
+            f"Training gave no model better than {comparison.begun_with} on "
             f"{comparison.pairs} held-out pairs, which is kept unchanged: cut more "
             "pairs, or check their alignment.",
             "no-gain",
@@ -492,7 +492,7 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
             f"The transform of the pairs has an expected error of {off_px:.2g} px "
-            f"({format_rounded(off_nm)} nm). Held-out pairs have it too, so a gain on "
+            f"({format_rounded(off_nm)} nm). Held-out pairs have it, too, so a gain on "
             "them may be a loss: register again, with landmarks or an elastic "
             "transform.",
             "map-imprecise",
