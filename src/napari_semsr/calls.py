@@ -30,7 +30,7 @@ Report = Callable[[Progress], None]
 
 _NO_DEFAULT = inspect.Parameter.empty
 _IMAGE = "Micrograph, (Y, X) array_like or path"
-_IMPORTS = (  # of examples, in this order, with the text that requires each
+_IMPORTS = (  # imports of examples, in order, with the text that requires each
     ("json", "json."),
     ("tempfile", "tempfile."),
     ("numpy as np", "np."),

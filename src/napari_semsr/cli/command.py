@@ -201,7 +201,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 _BAR_WIDTH = 24  # characters of the progress bar; chosen: two thirds of a line remain
 _TTY_INTERVAL_S = 0.1  # seconds between updates of the bar; chosen: looks smooth
-_FIRST_LINE_S = 3.0  # before the first line without a terminal; chosen: short runs
+_FIRST_LINE_S = 3.0  # seconds before the first line without a terminal
 _LINE_INTERVAL_S = 10.0  # seconds between such lines; chosen: a log stays short
 _SENTENCES = {"warnings", "message", "error", "notes", "reason", "refused"}
 
@@ -217,7 +217,7 @@ class Console:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic  # Returns seconds
-    warned: list[str] = field(default_factory=list, init=False)  # Also if quiet
+    warned: list[str] = field(default_factory=list, init=False)  # Even if quiet
     _start_time: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
@@ -405,7 +405,7 @@ def _note(error: Exception, verb: str | None) -> None:
 
 
 def _helps(verb: str | None) -> bool:
-    """Return whether this process helps another to train, which reports for both."""
+    """Return whether another process of this training reports for both."""
     return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
 
 

@@ -93,7 +93,7 @@ def _help(info: FieldInfo) -> str:
     has_shown_default = (
         not info.is_required() and default not in (None, "") and default is not False
     )
-    if isinstance(default, tuple):  # of rows and columns, as on the command line
+    if isinstance(default, tuple):  # e.g. rows and columns, as on the command line
         default = "x".join(map(str, default))
     text = f"{text} (default: {default})" if has_shown_default else text
     return text.replace("%", "%%")

@@ -313,7 +313,7 @@ class _Place:
     record: dict[str, Any]  # result of `adapt`
     area: SharedArea
     enhanced: list[Path]  # the mosaic, and that of the other sample
-    planes: dict[str, NDArray[Any]]  # of the held-out part, matched to the SEM image
+    planes: dict[str, NDArray[Any]]  # held-out part, matched to the SEM image
     curve: list[dict[str, Any]]
 
     @classmethod
@@ -358,7 +358,7 @@ class _Sem:
 
     versions: dict[str, Compared]
     truth: Micrograph
-    exposures: FrcResult  # of two exposures
+    exposures: FrcResult  # correlation of two exposures
 
 
 def _measure_mosaic(

@@ -66,7 +66,7 @@ WIENER = "Wiener filter"
 VIEW = "sem/view.tif"
 """The SEM image of a part of the mosaic, in the folder of its scan."""
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, in a few seconds
-_TILE_PX = 256  # of its tiles; chosen: smaller than the image
+_TILE_PX = 256  # side of its tiles; chosen: smaller than the image
 _LEAST_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates below
 
 

@@ -148,7 +148,7 @@ def _cell(shares: Mapping[str, Any]) -> str:
 
 MODEL, LIGHT, LINEAR = "model", "light", "linear filter"
 """Rows of the paired test: the checked model, its input, and the best linear filter."""
-# chosen: the linear filter's J is 69 points from there on and 9 below
+# chosen: J of the linear filter is 69 points from there on and 9 below
 TELLS_SD = 9.0
 """Change of the optical image in standard deviations of its noise that shows an
 object.
@@ -221,7 +221,7 @@ class RemovalCount:
         return middle - down, middle + up
 
     def _interval(self, count: int) -> FloatPair | None:
-        from napari_semsr.analysis import percent_interval  # seldom needed
+        from napari_semsr.analysis import percent_interval  # rarely needed
 
         return percent_interval(count, self.objects) if self.enough else None
 

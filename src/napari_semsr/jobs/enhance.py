@@ -272,7 +272,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     written_file = yield from write_blocks(target, make, fill, kept_store=place)
     _follow(live, place, target, is_renamed=True)
     report, (change, misfit, misfit_map) = written_file.result
-    # a resumed run has it from its start
+    # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None:
         _write_misfit(misfit_map, source.name, provenance, map_path)

@@ -526,7 +526,7 @@ def _network_of(
                 statements = {
                     **statements,
                     "pixel_size_nm": size,
-                }  # axes state one end only
+                }  # axes state only one bound
         network, probe_result = models.measure_onnx(
             graph.serialise(), stride=card_values.get("stride")
         )
@@ -551,7 +551,7 @@ def _network_of(
             f"{one_line(where) or 'its top'}: {one_line(sentence, _SAID)}."
         )
         raise CheckpointError(msg, code="model-damaged") from None
-    if card_values.get("receptive_field") != card.receptive_field:  # measured on others
+    if card_values.get("receptive_field") != card.receptive_field:  # differs
         fields = models.effective_fields(
             network, stride=network.stride, halo=probe_result.halo
         )

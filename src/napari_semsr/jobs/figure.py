@@ -51,7 +51,7 @@ _MOST = 12  # images; chosen: as many as fit a page
 _MM = 25.4
 _TEXT = ".txt"
 _SHADES = 256  # colours of a colour map, as in matplotlib
-_OPACITY = 0.55  # default colours of a map, as in the panels
+_OPACITY = 0.55  # default opacity of a map, as in the panels
 _BAND_PX = 1 << 24  # pixels read at once; chosen: 128 MB of float64
 
 
@@ -112,7 +112,7 @@ class FigureMade(Result):
     pixel_size_nm: FloatPair | None
     shape: tuple[int, int]  # of the figure
     caption: Annotated[str, Quantity("Caption")]  # in the figure
-    networks: tuple[str, ...]  # that enhanced images
+    networks: tuple[str, ...]  # that made images
     caption_file: Annotated[str | None, Quantity("Caption file")] = None
 
     first_pixel = figure(
@@ -446,7 +446,7 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
     y0, x0, y1, x1 = inset
     if image is not first and image.unit == first.unit:
         away = np.subtract(first.origin, image.origin)
-        corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # of pixels, not their centres
+        corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # pixel corners, not centres
         corners_px = np.rint((corners * first.scale + away) / image.scale + 0.5).astype(
             int
         )

@@ -224,7 +224,7 @@ class LiveScan:
             self._settling.close()
 
 
-_TIMES = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}  # seconds of each unit
+_TIMES = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}  # seconds per unit
 _TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
 
 

@@ -109,11 +109,11 @@ INPUT = "input"
 """Name of the unprocessed image; the other baseline is `LINEAR`."""
 
 _NUMBERS = ".json"
-_NONE = "none"  # in place of a network
+_NONE = "none"  # instead of a network
 
 _LEAST_PX = 64  # as in the demonstration: smaller areas have too few rings
 _MARGIN_PX = 32  # chosen: the context margin of splines and of the linear filter
-_BORDER = 17  # points along each side of an area, to test the map; chosen
+_BORDER = 17  # points along each side of an area, to test the map; chosen: fast
 _UNCONFIRMED = 0.1  # share of patches; chosen: beyond, the map affects the figures
 
 # The linear filter.
@@ -362,7 +362,7 @@ def _fill(
         )
 
 
-# What is evaluated.
+# Inputs and area of the comparison.
 
 
 def _check_two(optical: Image, sem: Image) -> None:

@@ -342,7 +342,7 @@ class _Pixels:
 
     @property
     def identical(self) -> bool:
-        """Whether nothing differs."""
+        """Whether all pixels are equal."""
         return self.different == 0 and self.shape == self.other
 
     def add(self, plane: int, box: Box, first: Any, second: Any) -> None:

@@ -32,7 +32,7 @@ class SpecimenOptions(Options):
 class ExposureOptions(Options):
     """Options of a simulated SEM image of a known specimen."""
 
-    kind: Literal["blur", "fog", "hybrid"] = "fog"  # of `simulation.degrade`
+    kind: Literal["blur", "fog", "hybrid"] = "fog"  # as in `simulation.degrade`
     # electrons per pixel at white, which set the shot noise
     electrons: float = Field(default=1000.0, gt=0, le=1e12)
     # standard deviation of the detector noise, of 255 levels

@@ -526,7 +526,7 @@ class _ScanWriter:
 # A live scan, written as by an instrument: frame by frame, each in parts.
 
 _LIVE_FAULTS = 10  # frames; chosen: four faults, with good frames between them
-_FIRST_PART, _PAUSE = 0.4, 0.2  # fractions of a file, and of a frame's time; chosen
+_FIRST_PART, _PAUSE = 0.4, 0.2  # fractions of a file, and of a frame's time
 _STEP_S = 0.1  # s; chosen: cancelling takes no longer
 _AGAIN_AFTER = 2  # frames; chosen: a program that follows has read it by then
 

@@ -1041,8 +1041,8 @@ def _record_options(run: _Stitching) -> dict[str, Any]:
 
 
 # Choose the distortion to correct: the requested one, otherwise the calibration's.
-# standard deviations; as significant as a distortion found in the overlaps
-# standard deviations, as where the overlaps find one
+
+# standard deviations; as for a distortion estimated from the overlaps
 _BEYOND_DOUBT = 4.0
 
 

@@ -176,7 +176,7 @@ def _start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
     return None if start is None else models.read_card(models.resolve(start))
 
 
-_LEAST_PAIRS = 2  # pairs that training needs; chosen: a batch
+_LEAST_PAIRS = 2  # fewest pairs to train on
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +450,7 @@ def _of_own_image(plan: "training.Recipe", path: Path) -> "training.Recipe":
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
     both = bool(record["options"].get("second_scan"))
     sentence = f" Trained on {' and '.join(names if both else names[:1])}."
-    description = plan.description.removesuffix(sentence) + sentence  # of a resumed run
+    description = plan.description.removesuffix(sentence) + sentence  # once
     if not both:
         return plan.replace(description=description)
     # each scan is the best target for the other, except for noise

@@ -49,9 +49,9 @@ from napari_semsr.jobs.train import (
 
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
-_LISTEN_S = 0.25  # s between checks for a message of the child; chosen
+_LISTEN_S = 0.25  # s between checks for a message of the child; chosen: responsive
 _LAST_WORDS = 2000  # characters of its last output in a message; chosen: a few lines
-_KILL_S = 5.0  # s, longest wait for a child to end; chosen: saving
+_KILL_S = 5.0  # s, longest wait for a child to end; chosen: it saves first
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class TrainRequest:
     run_dir: str
     resume: bool = False
     overwrite: bool = False
-    # replaces the recipe's; None keeps it
+    # replaces that of the recipe; None keeps it
     pairs: str | None = None
     start_from: str | None = None
     steps: int | None = None
@@ -253,11 +253,11 @@ class Child:
 # or the end of stdin (also when the other process dies), ends the training and keeps
 # its state. Every line on stdout is a JSON object with one key:
 #
-# ========== ==========================================================================
-# ``step`` ``[done, total, message, loss]``; the loss is null at first ``warned``
-# ``[sentence, code]`` of a warning ``result`` what `train` returned ``failed``
-# ``[class, sentence, code]`` of an error ``ended`` true: it was stopped ==========
-# ==========================================================================
+# ``step``: ``[done, total, message, loss]``; the loss is null at first
+# ``warned``: ``[sentence, code]`` of a warning
+# ``result``: the value that `train` returned
+# ``failed``: ``[class, sentence, code]`` of an error
+# ``ended``: true if it was stopped
 #
 # If several devices train together, Lightning starts the same command for each of the
 # others. These read the request from the environment, print nothing, and stop with the

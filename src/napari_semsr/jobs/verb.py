@@ -473,7 +473,7 @@ class Verb(Generic[O, R]):
     images: tuple[ImageIn, ...]
     options: type[O]
     result: type[R]
-    run: Callable[..., Job[R]]  # takes a `Run`, and the opened images or None
+    run: Callable[..., Job[R]]  # accepts a `Run`, and the opened images or None
     title: str = "options"  # order of the options in the help
     files: tuple[FileIn, ...] = ()
     output: Output | None = None

@@ -29,7 +29,7 @@ APART_PX = 32  # between the two parts; chosen: more than the linear filter's ma
 LEAST_PX = 160  # along the longer side: two parts of 64 px, and the gap between them
 _LEAST_ACROSS_PX = 64  # along the shorter side: the side of a patch
 _PARTS = 4  # along each side of a held-out part; their scatter gives the error
-_CERTAIN = 4.0  # standard errors
+_CERTAIN = 4.0  # standard errors: one false match in a thousand
 _NEAR_PX = 2.0  # chosen: about what light resolves
 _COARSE_PX = 24.0  # chosen: slower grey values are illumination and charging
 

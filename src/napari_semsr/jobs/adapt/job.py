@@ -528,7 +528,7 @@ def _write_model(
         f"{f' ({vendor})' if vendor else ''}, {today}.",
         limits="For this sample, at this focus. It predicts what is usually there: "
         "if light cannot show an object, its presence or absence is a guess.",
-        # of the field itself, so that other exposures are scaled equally
+        # range of the field itself, so that other exposures are scaled equally
         input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={

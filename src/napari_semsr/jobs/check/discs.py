@@ -44,7 +44,7 @@ Change = Literal["inserted", "erased"]
 # without the disc.
 RADII_PX = (3, 4, 5, 6)  # the range of blurs that models undo
 MARGIN_PX = 24  # a centre's distance from the border: half the square of local contrast
-_SHARE = 0.5  # of the local contrast: clearly visible, within what the image has
+_SHARE = 0.5  # of the local contrast; chosen: clearly visible, yet not unusual
 _PLAIN = 0.25  # share of a disc's contrast that its position may have without it
 _LEAST = 0.125  # local contrast over that of the whole image; noise dominates below
 _WINDOW, _STEP = 49, 16  # = 2 * 24 + 1; every third pixel is enough, and much faster
@@ -364,7 +364,7 @@ class PresenceRow:
     """Number of discs of one radius that are shown correctly."""
 
     radius_px: int
-    change: Change  # the change of the truth
+    change: Change  # change of the ground truth
     discs: int  # number of discs
     enhanced: int  # number that each image shows correctly
     degraded: int

@@ -104,7 +104,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     clipped_share = np.isnan(with_dither).mean() - np.isnan(values).mean()
     with_dither += dither
     noise_levels = across(with_dither)
-    if clipped_share and np.isfinite(noise_levels).sum() < _FEWEST:  # count clipped
+    if clipped_share and np.isfinite(noise_levels).sum() < _FEWEST:  # use clipped
         noise_levels = across(with_dither := values + dither)
     means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
     finite = np.isfinite(noise_levels)

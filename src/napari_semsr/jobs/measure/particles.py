@@ -30,7 +30,7 @@ _MOST_PARTS = 2  # average objects per label; chosen: grey levels have more
 # more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
 _MOST_BESIDE, _LEAST_FILL, _BESIDE_PX = 0.5, 0.95, 2
 # Share of the diameters that clear particles have: 0.43 and more of real powders and
-# balls, 0.36 and less of 34 of 41 real grounds, grains and tissues (docs/gaps.md)
+# balls, 0.36 and less of 34 of 41 real surfaces, grains and tissues (docs/gaps.md)
 _LEAST_CLEAR, _LEAST_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
 
 

@@ -277,7 +277,7 @@ class ProfileReport(CurveFound):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    height = figure(  # of the highest line
+    height = figure(  # height of the highest line
         lambda made: made.readings.main and made.readings.main.height, "Height", LEVELS
     )
 

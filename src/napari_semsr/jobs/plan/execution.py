@@ -244,7 +244,7 @@ class _ResultsFile(Options):
 
     format: Literal[2] = 2
     calls: dict[str, CallRecord] = Field(default_factory=dict)
-    # of calls that write a folder and have not finished: digests of all but the options
+    # for unfinished calls that write a folder: digests of everything but the options
     begun: dict[str, str] = Field(default_factory=dict)
     files: dict[str, tuple[list[Cell], str]] = Field(default_factory=dict)
 

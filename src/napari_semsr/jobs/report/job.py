@@ -214,7 +214,7 @@ class Pair:
     reference: Picture
     compared: Picture
     measured: Measured = field(default_factory=Measured)
-    map: Micrograph | None = None  # errors
+    map: Micrograph | None = None  # error map
 
     @property
     def label(self) -> str:
@@ -960,7 +960,7 @@ def _names(names: Sequence[str]) -> str:
 
 _WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
 _SHEET_MM = 200.0  # chosen: fits on A4 with title and margins
-_STRIP_MM = 3.0  # chosen: width of an image of one pixel
+_STRIP_MM = 3.0  # chosen: smallest width of an image
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
 _COLUMNS = 4  # images in a table; chosen: as many as fit on a page
