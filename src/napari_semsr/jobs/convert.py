@@ -55,7 +55,7 @@ class Converted(ImageMade):
 
 
 _OUTPUT = Output(
-    "its suffix is the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
+    "its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
 )
 
 

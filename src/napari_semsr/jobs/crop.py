@@ -555,7 +555,7 @@ CROP = Verb(
     _crop,
     title="area and cutting",
     output=Output(
-        "file of the result; its suffix is the format", goes_on=True, kept=True
+        "file of the result; its suffix sets the format", goes_on=True, kept=True
     ),
     outputs=(
         Output(

@@ -147,7 +147,7 @@ DEGRADE = Verb(
     _degrade,
     title="degradation",
     output=Output(
-        "file of the result; its suffix is the format",
+        "file of the result; its suffix sets the format",
         flag="",
         goes_on=True,
         kept=True,

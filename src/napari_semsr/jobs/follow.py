@@ -354,7 +354,7 @@ class Follower:
         return is_full or self.is_stopped()
 
     def _is_idle(self) -> bool:
-        """Return whether no new frame arrived for the idle time."""
+        """Return whether no new frame arrived within the idle time."""
         return self.idle_s is not None and time.monotonic() - self._since > self.idle_s
 
     def _waiting_for_the_folder(self) -> Job[None]:
@@ -485,6 +485,6 @@ def _check_enough(folder: Path, count: int) -> None:
     if count < 2:
         msg = (
             f"{folder} must contain at least two frames to stitch, but {count} arrived "
-            "before the following ended."
+            "before the scan ended."
         )
         raise ReadError(msg, code="too-few-frames")

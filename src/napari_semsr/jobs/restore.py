@@ -281,7 +281,7 @@ RESTORE = Verb(
     run_by_plane(_restore_plane, _sum_up),
     title="restoration",
     output=Output(
-        "file of the result; its suffix is the format", goes_on=True, kept=True
+        "file of the result; its suffix sets the format", goes_on=True, kept=True
     ),
     opens=False,
     resumes=True,

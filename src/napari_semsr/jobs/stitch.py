@@ -1217,7 +1217,7 @@ STITCH = Verb(
         ),
     ),
     output=Output(
-        "file of the mosaic; its suffix is the format",
+        "file of the mosaic; its suffix sets the format",
         ending=".ome.zarr",
         goes_on=True,
         parts=_parts,
