@@ -779,7 +779,7 @@ JUDGE = Verb(
     files=(
         FileIn(
             "models",
-            "names of models or model files that enhance OPTICAL; `none` omits "
+            "names of models or model files that enhance OPTICAL; none omits "
             f"them; by default {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
             flag="--models",
             metavar="MODEL",
