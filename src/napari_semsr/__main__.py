@@ -1,4 +1,4 @@
-"""``python -m napari_semsr`` is ``semsr``."""
+"""Run ``semsr`` as ``python -m napari_semsr``."""
 
 import sys
 

@@ -78,7 +78,7 @@ def measure_table(
         ``"error-map"``, ``"gaps"`` or ``"profile"``.
     images : path, or sequence of paths or of pairs of paths
         A folder that is neither a store nor a scan, a glob, or a table with a column
-        for each image, whose paths are relative to its folder.
+        for each image, and paths relative to the table's folder.
     second : path, optional
         The second image for all, or a folder of images with the same names.
     table : path, optional

@@ -1,4 +1,4 @@
-"""Functions of the Python interface, generated from verbs.
+"""Functions of the Python interface, generated from commands.
 
 A function takes a `Micrograph`, an array or the path of an image; options are
 keywords with the names of the command's flags.
@@ -30,7 +30,7 @@ Report = Callable[[Progress], None]
 
 _NO_DEFAULT = inspect.Parameter.empty
 _IMAGE = "Micrograph, (Y, X) array_like or path"
-_IMPORTS = (  # of examples, in this order, with the text that requires each
+_IMPORTS = (  # imports of examples, in order, with the text that requires each
     ("json", "json."),
     ("tempfile", "tempfile."),
     ("numpy as np", "np."),
@@ -45,7 +45,7 @@ _OUTPUT_FLAGS = {
 def source_of(image: Any, item: ImageIn | None = None) -> Any:
     """Convert an array to an image; return paths and other arguments unchanged.
 
-    Of several images, or pairs of them, each is converted.
+    In a sequence of images, or of pairs of them, each image is converted.
     """
     several = item is not None and (item.many or item.pairs or item.takes is not None)
     if isinstance(image, (Micrograph, str, os.PathLike)):
@@ -65,10 +65,10 @@ def source_of(image: Any, item: ImageIn | None = None) -> Any:
 
 @cache
 def function_of(name: str) -> Callable[..., Any]:
-    """Return the function of a verb."""
+    """Return the function of a command."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"There is no function for the verb {name}."
+        msg = f"There is no function for the command {name}."
         raise OptionError(msg, code="verb-unknown")
     signature = signature_of(verb)
     parameters = set(signature.parameters)
@@ -107,7 +107,7 @@ def function_of(name: str) -> Callable[..., Any]:
 
 
 def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
-    """Return the signature of a verb's function, with types and defaults."""
+    """Return the signature of a command's function, with types and defaults."""
     rows = [*_files(verb), *_settings(verb)]
     positional = [item.name for item in verb.inputs if not item.flag]
     required_names = [
@@ -133,7 +133,7 @@ def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
         parameters.append(inspect.Parameter("sides", kind, annotation=Any))
     parameters.sort(key=lambda item: item.kind)
     last = max((n for n, item in enumerate(parameters) if _is_needed(item)), default=0)
-    for place in range(last):  # so that none with a default comes before
+    for place in range(last):  # none with a default may come first
         parameters[place] = parameters[place].replace(default=_NO_DEFAULT)
     return inspect.Signature(parameters, return_annotation=verb.returns)
 
@@ -144,7 +144,7 @@ def _is_needed(item: inspect.Parameter) -> bool:
 
 
 def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of the files that a verb reads and writes."""
+    """Yield names, types and defaults of the files that a command reads and writes."""
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageIn) else PathLike
         kind = Sequence[kind] if item.many else kind
@@ -162,7 +162,7 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield names, types and defaults of a verb's options and the common ones."""
+    """Yield names, types and defaults of a command's options and the common ones."""
     for model in (one.options for one in verb.sets if not one.before):
         for name, info in model.model_fields.items():
             if model is ReadOptions and name in verb.hidden_options:
@@ -171,7 +171,7 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
             default: Any = _NO_DEFAULT
             if not info.is_required():
                 default = info.get_default(call_default_factory=True)
-            # one number may stand for both axes, as in the options
+            # one number may be given for both axes, as in the options
             yield name, kind | float if FloatPair in get_args(kind) else kind, default
     if verb.all_outputs or verb.replaces:
         yield "overwrite", bool, False
@@ -181,7 +181,7 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _docstring(verb: Verb[Any, Any]) -> str:
-    """Return the docstring of a verb's function."""
+    """Return the docstring of a command's function."""
     lines = [_sentence(verb.summary), "", "Parameters", "-" * 10]
     kinds = {name: default for name, _, default in _files(verb)}
     for item in (*verb.inputs, *verb.all_outputs):
@@ -195,10 +195,10 @@ def _docstring(verb: Verb[Any, Any]) -> str:
             lines += [f"{name} : optional", *_wrap(info.description or name)]
     if verb.reads:
         reading = f"{', '.join(ReadOptions.model_fields)} : optional"
-        lines += [reading, *_wrap("How files are read, as `read` takes them")]
+        lines += [reading, *_wrap("How files are read: the options of `read`")]
     if verb.sides:
         before = "_ or ".join(verb.sides)
-        more = f"The same for one image alone, with {before}_ before the name"
+        more = f"The same for one image only, with the prefix {before}_"
         lines += ["**sides : object", *_wrap(more)]
     for name in _OUTPUT_FLAGS:
         if name in {setting for setting, _, _ in _settings(verb)}:

@@ -1,4 +1,4 @@
-"""Functions of the Python interface, generated from verbs.
+"""Functions of the Python interface, generated from commands.
 
 ``functions.pyi`` is written by ``scripts/write_stub.py``, for editors.
 """

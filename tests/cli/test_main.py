@@ -180,7 +180,7 @@ raise SystemExit(door.main(["info", "x"]))
 """
     run = children.run([sys.executable, "-c", code])
     assert run.returncode == 130
-    assert run.stderr == "semsr info: Interrupted; what was finished is kept.\n"
+    assert run.stderr == "semsr info: Interrupted; finished results are kept.\n"
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ def test_interrupt_that_a_library_makes_an_error_of_is_one(
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.getsignal(signal.SIGTERM) is terminate
     assert said.code == 130
-    assert said.err == "semsr info: Interrupted; what was finished is kept.\n"
+    assert said.err == "semsr info: Interrupted; finished results are kept.\n"
 
 
 def test_interrupt_that_is_ignored_stays_so(semsr, info_does, interrupt_is):

@@ -30,7 +30,7 @@ Where the model must not be used|Another relief
 An electron image, restored|Before and after
 Open it in napari|Provenance"""
 # a network of two steps draws what light did not carry, and the map of it says so
-pytestmark = pytest.mark.filterwarnings("ignore:.* is unlike the place that")
+pytestmark = pytest.mark.filterwarnings("ignore:.* is unlike the area that")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

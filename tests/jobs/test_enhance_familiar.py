@@ -76,12 +76,12 @@ def test_another_pitch_is_warned_of_once_and_another_model_proposed(
     record = json.loads(capsys.readouterr().out)
     assert record["unfamiliar_percent"] > 80
     (said,) = (text for text in record["warnings"] if "unlike" in text)
-    assert "unlike the place that own was trained on" in said
+    assert "unlike the area that own was trained on" in said
     assert "ssum-sem" in said
 
 
 def test_in_memory_it_is_warned_of_too(adapted):
-    with pytest.warns(UserWarning, match="unlike the place that own was trained on"):
+    with pytest.warns(UserWarning, match="unlike the area that own was trained on"):
         semsr.enhance(field(14), model=adapted, device="cpu")
 
 

@@ -455,7 +455,7 @@ def test_overlay_moves_with_the_origin_of_the_map(tmp_path: Path) -> None:
     run(FIGURE.job([flat, moved], path, options=options))
     assert not coloured(path)[:74, :304].any()  # 20 px of the image lie above it
     away = laid.replace(origin=(laid.origin[0] + 1e4, laid.origin[1]))
-    with pytest.raises(SemsrError, match="must be on flat, but is elsewhere"):
+    with pytest.raises(SemsrError, match="must overlap flat, but does not"):
         run(FIGURE.job([flat, away], tmp_path / "away.png", options=options))
 
 
@@ -479,7 +479,7 @@ def test_overlay_has_one_letter_and_names_every_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("order", "said"),
     [
-        ("mi", "map comes after none: give an image first"),
+        ("mi", "map comes after none: pass an image first"),
         ("imm", "comes after another map"),
         ("ii", "needs a map among the images"),
         ("bm", "both have a pixel size, or neither; A has none"),

@@ -52,7 +52,7 @@ def test_models_of_optical_images_warn_of_a_scan_out_of_focus(tmp_path):
     assert not warnings_of(near, adapted)
     assert len(warnings_of(farther, taught)) == 1
     (sentence,) = warnings_of(far, adapted)
-    assert "than the place that adapted was trained on" in sentence
+    assert "than the area that adapted was trained on" in sentence
     assert not warnings_of(farther, plain)  # it restores images of any kind
     unknown = farther.replace(provenance=None)
     assert not warnings_of(unknown, taught)

@@ -139,14 +139,14 @@ def test_command_warns_where_halves_are_missing(own, capsys):
         shutil.rmtree(half)
     for verb in (["frc", str(own)], ["frc-map", str(own), "-o", f"{own}.tif"]):
         assert main([*verb, "--json"]) == 0
-        assert "has no halves beside it" in capsys.readouterr().err
+        assert "has no halves next to it" in capsys.readouterr().err
 
 
 def alone(path, why):
-    with pytest.warns(UserWarning, match="It is measured as a single image"):
+    with pytest.warns(UserWarning, match="It was measured as a single image"):
         found = measured(path)
     assert found.method.startswith("single-image FRC")
-    assert " It is measured as a single image." in found.note
+    assert " It was measured as a single image." in found.note
     assert why in found.note
 
 
@@ -165,7 +165,7 @@ def test_halves_of_other_frames_are_not_used(own, scan, tmp_path):
     other = shutil.copytree(scan, tmp_path / "other")
     (other / "frame_003.tif").unlink()
     napari_semsr.stitch(scan, own, blend="seam", overwrite=True)
-    alone(own, "made of other frames or in another way")
+    alone(own, "made from other frames or options")
 
 
 @pytest.mark.broad

@@ -172,7 +172,7 @@ def test_recipe_and_images_that_do_not_fit_each_other_are_refused(
         run(TRAIN.job("fine-tune", tmp_path / "a", cut=OwnImage(image)))
     with refused(OptionError, "recipe-unsuitable"):
         run(TRAIN.job(recipe, tmp_path / "a", cut=CutRequest(image, image)))
-    with refused(OptionError, "missing-value", match=r"one image; give it as `image`"):
+    with refused(OptionError, "missing-value", match=r"one image; pass it as `image`"):
         train("own-image", tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

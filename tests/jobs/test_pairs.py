@@ -401,7 +401,7 @@ def test_an_image_that_is_its_own_reference_is_refused(scene, tmp_path):
 
 def test_one_folder_and_one_image_are_refused(scene, tmp_path):
     (tmp_path / "a").mkdir()
-    with refused(SemsrError, "no-image", match="must hold images, got none"):
+    with refused(SemsrError, "no-image", match="must contain images, got none"):
         napari_semsr.pairs(tmp_path / "a", scene.truth, tmp_path / "p.zarr")
     napari_semsr.write(scene.first, tmp_path / "a" / "x.tif")
     with refused(SemsrError, "wrong-type"):

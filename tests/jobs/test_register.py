@@ -224,7 +224,7 @@ def test_landmarks_alone_give_their_map(views, tmp_path):
     assert made.searched == "landmarks"
     assert made.score is None
     np.testing.assert_allclose(made.transform["degrees"], truth.degrees, atol=1e-4)
-    assert made.tested == "4 landmarks left out"
+    assert made.tested == "4 landmarks held out"
     assert made.residual_median_nm < 0.01
     assert made.unreliable is None
     assert made.error_nm < 0.01
@@ -334,7 +334,7 @@ def test_what_cannot_be_done_is_refused_before_work(views, folder):
     elastic = {"landmarks": _marks(truth), "model": "elastic"}
     over_itself = {"transform": stored, "transform_out": stored}
     for how, error, match in (
-        ({"landmarks_only": True}, OptionError, "give `landmarks` as well"),
+        ({"landmarks_only": True}, OptionError, "set `landmarks` as well"),
         ({"landmarks_only": True, **elastic}, OptionError, "similarity or an affine"),
         ({"output": folder / "fixed.tif"}, SemsrError, "is the input;"),
         ({"output": out, **over_itself}, SemsrError, "is the input;"),

@@ -140,7 +140,7 @@ def test_gap_is_found_where_there_was_none(place, a):
     zarr.open_group(path, mode="r+")["0"][4, 5] = np.nan
     found = semsr.replay(path)
     assert (found.identical, found.different, found.where) == (False, 1, (4, 5))
-    assert "empty in only one" in said(found, "pixels")[0]
+    assert "missing in only one" in said(found, "pixels")[0]
 
 
 def test_other_shape_and_calibration_are_told(place, a):

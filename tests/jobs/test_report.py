@@ -161,7 +161,7 @@ def test_missing_pixels_are_cut_off_and_counted(tmp_path: Path) -> None:
     [image] = told["images"]
     assert image["measured_box_px"] == [32, 0, 128, 160]
     assert by_name(image["numbers"])["Without a grey level"]["value"] == 25
-    assert "largest rectangle without a gap" in page.text
+    assert "largest rectangle without gaps" in page.text
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])

@@ -226,10 +226,10 @@ def test_stopped_work_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"phantom": "pits"}, "Give `phantom` or `image`, not both"),
+        ({"phantom": "pits"}, "Set `phantom` or `image`, not both"),
         ({"sem": True}, "needs a simulated sample"),
         ({"sem_view": True}, "needs a simulated sample"),
-        ({"view_mirror": True}, "give it as well"),
+        ({"view_mirror": True}, "set it as well"),
         ({"focal_series": 1}, "at least 2"),
     ],
     ids=["both", "sem", "view", "options of a view", "focal"],

@@ -207,7 +207,7 @@ def test_a_calibration_brings_its_distortion(bent_scan, tmp_path):
         ({}, "auto", "overlaps", ""),
         ({}, "none", None, ""),
         ({}, 0.04, "option", ""),
-        ({}, 0.05, "option", "0.05 as given, though the calibration has 0.0400"),
+        ({}, 0.05, "option", "0.05 as set, although the calibration has 0.0400"),
         ({"shape": None}, None, "overlaps", "so it is not used"),
         ({"distortion": 0.02}, "auto", "overlaps", "The overlaps show a distortion"),
         ({"distortion": None}, None, "overlaps", ""),

@@ -441,7 +441,7 @@ def test_the_printed_bar_gets_the_line_and_its_length_is_typed(panel, model, fin
     group.layer.value = model.layers["field"]
     group.bar_button.click()
     finish(panel)
-    assert "no printed scale bar" in panel.status.text()
+    assert "No printed scale bar" in panel.status.text()
     group.layer.value = layer
     group.bar_button.click()
     finish(panel)

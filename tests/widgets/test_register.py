@@ -116,7 +116,7 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     assert missed_nm(panel.last_registration[0].registration.transform) < 5
     assert not opened.layers["light"].visible
     told = panel.figures.text()
-    for word in ("Expected error", "nm (", "Overlap", "Turn", "Mutual information"):
+    for word in ("Expected error", "nm (", "Overlap", "Rotation", "Mutual information"):
         assert word in told
     middle = np.array([[995.0, 995.0]])
     down, right = (TRUE(middle) - middle)[0]
@@ -200,7 +200,7 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
     panel.fixed.value = opened.layers["lattice again"]
     assert "match at" in run_panel(panel)
     assert "Also fits 1" in panel.figures.text()
-    for word in ("none: several places fit", "of the first position, turned by"):
+    for word in ("none: several places fit", "from the best position, turned by"):
         assert word in panel.figures.text()
 
 

@@ -58,12 +58,12 @@ class _Parser(argparse.ArgumentParser):
         self._negative_number_matcher = re.compile(r"-\.?\d")
 
     def spell_help(self) -> None:
-        """Replace option names with their flags; loads the verbs that are named."""
+        """Replace option names with their flags; load the commands that are named."""
         for action in self._actions:
             action.help = action.help and in_flags(action.help, self._actions)
 
     def format_help(self) -> str:
-        """Return the help; its texts are only composed on request."""
+        """Return the help; its texts are composed only on request."""
         self.spell_help()
         return super().format_help()
 
@@ -89,7 +89,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def load_verb(name: str) -> "Command":
-    """Make the command of a verb."""
+    """Return the command with a given name."""
     from napari_semsr.cli.verb import Command
 
     value = verb_of(name)
@@ -98,24 +98,24 @@ def load_verb(name: str) -> "Command":
 
 
 def arguments_of(name: str) -> list[argparse.Action]:
-    """List the arguments of a verb in order, without the common ones."""
+    """List the arguments of a command in order, without the common ones."""
     parser = argparse.ArgumentParser(add_help=False)
     load_verb(name).configure(parser)
-    return list(parser._actions)  # noqa: SLF001 - argparse tells them nowhere else
+    return list(parser._actions)  # noqa: SLF001 - argparse has no public way
 
 
 def build_parser(only: str | None = None) -> argparse.ArgumentParser:
-    """Build the parser, with the arguments of one verb or of all."""
+    """Build the parser, with the arguments of one command or of all."""
     parser = _Parser(
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
-        epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options. "
+        epilog="Lengths are nanometres; `semsr COMMAND --help` lists its options. "
         "Messages are explained in docs/troubleshooting.md of the manual.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     _add_common(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
     for name, text in VERBS.items():
         one = _add_parser(verbs, name, text)
         if only is None or only == name:
@@ -124,7 +124,7 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
 
 
 def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
-    """Add the parser of a verb, or of one of its actions."""
+    """Add the parser of a command, or of one of its actions."""
     about = f"{text[0].upper()}{text[1:]}."
     parser: argparse.ArgumentParser = place.add_parser(
         name, help=text, description=about, allow_abbrev=False
@@ -133,7 +133,7 @@ def _add_parser(place: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 
 def _fill(parser: argparse.ArgumentParser, name: str) -> None:
-    """Add the arguments of a verb, or its actions with theirs."""
+    """Add the arguments of a command, or its actions with theirs."""
     actions = actions_of(name)
     if actions:
         place = parser.add_subparsers(dest="action", metavar="action", required=True)
@@ -146,7 +146,7 @@ def _fill(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
-    """Replace names of options and verbs in a sentence with command-line words."""
+    """Replace names of options and commands in a sentence with what a user types."""
 
     def say(verb: str, option: str, value: str) -> str:
         name = FUNCTIONS.get(verb, verb)
@@ -158,7 +158,7 @@ def in_flags(text: str, arguments: Sequence[argparse.Action]) -> str:
 
 
 def _in_words_of(words: Sequence[str], text: str) -> str:
-    """Replace option names in a sentence with the flags of the current verb."""
+    """Replace option names in a sentence with the flags of the current command."""
     if "`" not in text:
         return text
     verb = next((word for word in words if word in VERBS), "")
@@ -183,13 +183,13 @@ def _option_words(
 
 
 def _name_verb(arguments: argparse.Namespace) -> str:
-    """Return the verb of a command with its action, if any."""
+    """Return the name of a command with its action, if any."""
     verb = str(arguments.verb)
     return f"{verb} {arguments.action}" if actions_of(verb) else verb
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every verb, allowed before or after the verb."""
+    """Add the options of every command, allowed before or after its name."""
     group = parser.add_argument_group("output")
     for flag, text in _COMMON.items():
         group.add_argument(
@@ -199,10 +199,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 # Output of a command: results on stdout, everything else on stderr.
 
-_BAR_WIDTH = 24  # characters of the progress bar; chosen
-_TTY_INTERVAL_S = 0.1  # seconds between updates of the bar; chosen
-_FIRST_LINE_S = 3.0  # seconds before the first line without a terminal; chosen
-_LINE_INTERVAL_S = 10.0  # seconds between such lines; chosen
+_BAR_WIDTH = 24  # characters of the progress bar; chosen: two thirds of a line remain
+_TTY_INTERVAL_S = 0.1  # seconds between updates of the bar; chosen: looks smooth
+_FIRST_LINE_S = 3.0  # seconds before the first line without a terminal
+_LINE_INTERVAL_S = 10.0  # seconds between such lines; chosen: a log stays short
 _SENTENCES = {"warnings", "message", "error", "notes", "reason", "refused"}
 
 
@@ -216,8 +216,8 @@ class Console:
     # Looked up at creation, so that redirection works
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
-    clock: Callable[[], float] = time.monotonic  # Tells seconds
-    warnings: list[str] = field(default_factory=list, init=False)  # Quiet ones as well
+    clock: Callable[[], float] = time.monotonic  # Returns seconds
+    warnings: list[str] = field(default_factory=list, init=False)  # Even if quiet
     _start_time: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
@@ -240,7 +240,7 @@ class Console:
         due = now - self._start_time >= _FIRST_LINE_S and since >= _LINE_INTERVAL_S
         step = self._pace.add_time_left(step, now)
         if isinstance(step, Waiting):
-            if step.message != self._awaited_name:  # said once, and in full
+            if step.message != self._awaited_name:  # printed once, in full
                 self._awaited_name = step.message
                 self._say(f"semsr: {step.message}")
         elif self.err.isatty():
@@ -287,14 +287,14 @@ class Console:
         self._say(f"semsr {verb}: {message}" if verb else f"semsr: {message}")
 
     def _say(self, line: str) -> None:
-        """Print one line on stderr, whatever line breaks the message holds."""
+        """Print a message on stderr as one line, whatever line breaks it contains."""
         self.clear()
         line = self.words(" ".join(line.split()))
         self.err.write(_printable(line, self.err) + "\n")
         self.err.flush()
 
     def _write_sentences(self, name: str, value: Any) -> Any:
-        """Rewrite the sentences under these keys of a record as on stderr."""
+        """Rewrite the sentences under these keys of a record in the words of stderr."""
         if isinstance(value, str):
             return self.words(value) if name in _SENTENCES else value
         if isinstance(value, dict):
@@ -321,7 +321,7 @@ def _line(step: Progress) -> str:
 
 
 def _printable(text: str, stream: TextIO) -> str:
-    """Replace terminal control characters and those outside its encoding."""
+    """Replace control characters and those outside the stream's encoding."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return (
         escape_invisible(text, lines=True)
@@ -347,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 done, 2 bad input or usage, 130 interrupted.
+        Exit status: 0 if done, 2 for bad input or usage, 130 if interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
@@ -365,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError, ValueError):  # not a real stream, or closed already
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _SUCCESS
-    except Exception as error:  # noqa: BLE001 - the last door before the user
+    except Exception as error:  # noqa: BLE001 - users see a sentence, no traceback
         if signals and not debug:  # C code may raise another error for the interrupt
             return _report_interrupt(verb, console, debug=debug)
         message = sentence_of(error)
@@ -389,7 +389,7 @@ def coded_warnings(messages: Sequence[str]) -> dict[str, list[str]]:
 
 def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int:
     if not _helps(verb):
-        console.error("Interrupted; what was finished is kept.", verb)
+        console.error("Interrupted; finished results are kept.", verb)
     if not debug:
         _leave_quietly()
     return _INTERRUPT
@@ -405,12 +405,12 @@ def _note(error: Exception, verb: str | None) -> None:
 
 
 def _helps(verb: str | None) -> bool:
-    """Return whether this process trains together with one that reports for both."""
+    """Return whether another process of this training reports for both."""
     return verb == "train" and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -> int:
-    """Parse and run; every failure is an exception."""
+    """Parse and run a command; raise every failure as an exception."""
     verb_word = next((word for word in words if not word.startswith("-")), None)
     if verb is None and verb_word is not None:
         _refuse_verb(verb_word)
@@ -427,7 +427,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         console.emit({"version": version}, f"semsr {version}")
         return _SUCCESS
     if arguments.verb is None:
-        parser.error(f"a verb is required, one of {', '.join(VERBS)}")
+        parser.error(f"a command is required, one of {', '.join(VERBS)}")
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         try:
@@ -447,17 +447,17 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
 
 
 def _refuse_verb(word: str) -> NoReturn:
-    """Refuse an unknown verb, suggesting a similar one."""
+    """Raise an error for an unknown command, suggesting a similar one."""
     near = get_close_matches(word, VERBS, 1)
     suggestion = (
-        f"did you mean `semsr {near[0]}`?" if near else f"it has {', '.join(VERBS)}"
+        f"did you mean `semsr {near[0]}`?" if near else f"there are {', '.join(VERBS)}"
     )
-    msg = f"There is no verb {word!r} ({suggestion}); see `semsr --help`."
+    msg = f"There is no command {word!r} ({suggestion}); see `semsr --help`."
     raise OptionError(msg, code="verb-unknown")
 
 
 def _refuse(strange: list[str], verb: str) -> NoReturn:
-    """Refuse unknown arguments, suggesting one similar to the first."""
+    """Raise an error for unknown arguments, suggesting one similar to the first."""
     flag = strange[0].partition("=")[0]
     group = verb.partition(" ")[0]
     for other in ACTIONS:
@@ -480,7 +480,7 @@ def _flags(verb: str) -> list[str]:
 def _result(
     arguments: argparse.Namespace, console: Console
 ) -> tuple[dict[str, object], str]:
-    """Run the job of a verb; return its record and its summary."""
+    """Run the job of a command; return its record and its summary."""
     name = _name_verb(arguments)
     if name in ("enhance", "batch"):  # before torch is loaded
         compact_memory()

@@ -1,4 +1,4 @@
-"""Command of a verb: its arguments, its job, and the summary of its result."""
+"""Sub-commands of ``semsr``: arguments, jobs, and summaries of results."""
 
 import argparse
 import types
@@ -19,15 +19,15 @@ from napari_semsr.core import (
     format_shape,
 )
 
-_MAX_ROWS = 12  # rows of failures and of a table in a summary
+_MAX_ROWS = 12  # rows of a table, or of failures, in a summary
 
 # Flags are generated from the option models, so that options are declared once.
 
 
 def add_options(parser: argparse.ArgumentParser, options: "jobs.Group") -> None:
-    """Add one flag for each option of a set.
+    """Add one flag for each option of a group.
 
-    Values are passed on as text: the set itself checks them, so that a command, a
+    Values are passed on as text: the group itself checks them, so that a command, a
     panel and a store refuse the same values with the same messages.
     """
     group = parser.add_argument_group(options.title)
@@ -61,7 +61,7 @@ def _add_field(
     extra: dict[str, Any] = {"metavar": metavar or _metavar(name, kind)}
     if isinstance(metavar, tuple):
         extra["nargs"] = len(metavar)
-    if bool in get_args(info.annotation):  # the flag may have no value
+    if bool in get_args(info.annotation):  # the flag may be given without a value
         extra |= {"nargs": "?", "const": True}
     if get_origin(kind) is Literal:
         extra = {"choices": [str(item) for item in get_args(kind)]}
@@ -93,17 +93,17 @@ def _help(info: FieldInfo) -> str:
     has_shown_default = (
         not info.is_required() and default not in (None, "") and default is not False
     )
-    if isinstance(default, tuple):  # of rows and columns, as on the command line
+    if isinstance(default, tuple):  # e.g. rows and columns, as on the command line
         default = "x".join(map(str, default))
     text = f"{text} (default: {default})" if has_shown_default else text
     return text.replace("%", "%%")
 
 
-# Arguments, job and summary of a verb.
+# Arguments, job and summary of a command.
 
 
 def path_word(text: str) -> str:
-    """Refuse an empty path, which would mean the current folder."""
+    """Raise an error for an empty path, which would mean the current folder."""
     if not text.strip():
         msg = "a path must not be empty"
         raise argparse.ArgumentTypeError(msg)
@@ -146,7 +146,7 @@ class _OutputAction(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        """Store the output; if it is given by -o, the position becomes optional."""
+        """Store the output; if given by -o, the positional argument is optional."""
         if getattr(namespace, self.dest, None) is not None:
             parser.error(f"the output is named twice, the second time as {values}")
         setattr(namespace, self.dest, values)
@@ -178,16 +178,16 @@ def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
 class Command:
     """One sub-command of ``semsr``.
 
-    One that measures takes a folder, a glob or a table in place of an image, too.
+    A command that measures also takes a folder, a glob or a table instead of an image.
     """
 
     verb: "jobs.Verb[Any, Any]"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
-        """Add the verb's arguments to its parser."""
+        """Add the command's arguments to its parser."""
         verb, group = self.verb, parser.add_argument_group("files")
         for place, item in enumerate(verb.inputs):
-            # for a verb that measures, a table names both images
+            # for a command that measures, a table names both images
             optional = item.optional or (verb.makes_table and place > 0)
             _add_file(group if item.flag else parser, item, optional=optional)
         for output in verb.all_outputs:
@@ -206,7 +206,7 @@ class Command:
         names = " and ".join(jobs.measure_of(self.verb.name).names)
         group = parser.add_argument_group(
             "many images",
-            "In place of an image: a folder, a glob in quotes, or a table (CSV) whose "
+            "Instead of an image: a folder, a glob in quotes, or a table (CSV) whose "
             f"header has {names}, with paths relative to its folder.",
         )
         if not self._own_table:
@@ -225,7 +225,7 @@ class Command:
 
     @property
     def _own_table(self) -> bool:
-        """Whether the verb writes a table for a single image, too."""
+        """Whether the command also writes a table for a single image."""
         return any(item.name == "table" for item in self.verb.all_outputs)
 
     def start(self, arguments: argparse.Namespace) -> Job[Any]:
@@ -310,7 +310,7 @@ def _sheets(result: "jobs.Result") -> Iterator[str]:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
         if len(rows) > _MAX_ROWS:
-            yield f"and {len(rows) - _MAX_ROWS} more; --json has all"
+            yield f"and {len(rows) - _MAX_ROWS} more; --json lists all"
 
 
 def _cell(value: Any) -> str:
@@ -340,14 +340,14 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
         ("failed", f"{row[first]}: {row['error']}") for row in failures[:_MAX_ROWS]
     ]
     if len(failures) > _MAX_ROWS:
-        rows.append(("", f"and {len(failures) - _MAX_ROWS} more; the table has all"))
+        rows.append(("", f"and {len(failures) - _MAX_ROWS} more; the table lists all"))
     if result.table is not None:
         rows.append(("table", result.table))
     return columns(rows)
 
 
 def columns(rows: Iterable[tuple[str, str]]) -> str:
-    """Set names and values in two columns."""
+    """Format names and values as two columns."""
     pairs = [(escape_invisible(name), escape_invisible(value)) for name, value in rows]
     width = max((len(name) for name, _ in pairs), default=0)
     return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in pairs)

@@ -1,4 +1,4 @@
-"""The main job end to end on drawn samples, ending in a report."""
+"""The whole workflow on simulated samples, from frames to a report."""
 
 import lazy_loader
 

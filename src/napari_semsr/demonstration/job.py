@@ -85,7 +85,7 @@ from napari_semsr.reporting import (
 )
 from napari_semsr.stitching import PairReport, valid_mask
 
-_MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # chosen: more on a slow or busy processor
+_MINUTES = (1.0, 2.0, 4.0, 8.0, 16.0)  # tried in turn; slow or busy computers need more
 
 
 class DemoOptions(Options):
@@ -99,12 +99,12 @@ class DemoOptions(Options):
         ge=144,
         le=512,
     )
-    seed: int = option(0, "Seed", "Other samples, stage errors, haze and noise.", ge=0)
+    seed: int = option(0, "Seed", "Varies samples, stage errors, haze and noise.", ge=0)
 
 
 @dataclass(frozen=True, slots=True)
 class DemoResult(Result):
-    """Path and figures of the report, and images of the place on one grid."""
+    """Path and figures of the report, and images of the area on one grid."""
 
     report: Annotated[str, Quantity("Report")]
     seconds: float
@@ -119,7 +119,7 @@ class DemoResult(Result):
         lambda result: "{placed} of {frames} placed".format(**result.figures["scan"]),
         "Frames",
     )
-    # root mean square distances from the truth
+    # root mean square distances from the ground truth
     nominal = figure(
         lambda result: result.figures["scan"]["nominal_error_px"],
         *("Error of nominal positions", "px", ".3g"),
@@ -132,7 +132,7 @@ class DemoResult(Result):
         lambda result: result.figures["mosaic"]["halves"]["resolution_nm"],
         *("Mosaic resolves", "nm", ".3g"),
     )
-    # on the held-out part of the place, over the light
+    # on the held-out part of the area, compared with the optical image
     gains = figure(
         lambda result: _gains(result.figures["adapt"]["evaluated"]),
         "Held-out part, below the cut-off",
@@ -146,7 +146,7 @@ class DemoResult(Result):
     )
     unlike = figure(
         lambda result: result.figures["elsewhere"]["unfamiliar_percent"],
-        *("Unlike the training place", "% of its area", ".0f"),
+        *("Unlike the training area", "% of its area", ".0f"),
     )
     restored = figure(
         lambda result: "; ".join(
@@ -158,7 +158,7 @@ class DemoResult(Result):
 
     @property
     def opened(self) -> Annotated[str, Quantity("In napari")]:
-        """Command that opens the place."""
+        """Command that opens the images of the area in napari."""
         paths = self.mosaic, self.place_sem, self.enhanced
         return " ".join(["napari --plugin napari-semsr", *(f'"{p}"' for p in paths)])
 
@@ -173,7 +173,7 @@ def _gains(versions: Mapping[str, Any]) -> str:
 
 
 def _objects(versions: Mapping[str, Any]) -> str:
-    """Return the numbers of objects that each version shows and invents."""
+    """Return how many objects each version shows and invents."""
     return "; ".join(
         "{} {shown} of {objects} shown, {invented} of {drawn} invented".format(
             name, **objects["objects"]
@@ -260,14 +260,14 @@ def _demonstrate(run: Run[DemoOptions]) -> Job[DemoResult]:
 def _run_steps(
     folder: Path, state: Path, options: SimulateOptions
 ) -> Job[dict[str, CallRecord]]:
-    """Run all steps, with a longer training if a short one gains nothing."""
+    """Run all steps; train longer if a short training gains nothing."""
     for minutes in _MINUTES:
         plan, results = demo_plan(options, minutes), Results(state, folder)
         try:
             return (yield from execute(plan, folder, results))
         except AdaptRefused as refused:
             if refused.reason != "no-gain" or minutes == _MINUTES[-1]:
-                msg = f"This sample cannot be trained on: {refused} Take another seed."
+                msg = f"This sample cannot be trained on: {refused} Use another seed."
                 raise SemsrError(msg, code=code_of(refused)) from refused
     raise AssertionError
 
@@ -278,7 +278,7 @@ def demo_paths(folder: Path) -> dict[str, Path]:
 
 
 def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
-    """Refuse a folder that cannot be written, before any computation."""
+    """Raise an error if a folder cannot be written, before any computation."""
     paths = demo_paths(run.place)
     if run.existing.overwrite:
         paths["results"].unlink(missing_ok=True)
@@ -303,17 +303,17 @@ def _prepare_folder(run: Run[DemoOptions]) -> dict[str, Path]:
     return paths
 
 
-# Measures of the files.
+# Measurements of the files.
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """The area that the model was trained on, and its evaluation."""
 
-    record: dict[str, Any]  # of `adapt`
+    record: dict[str, Any]  # result of `adapt`
     area: SharedArea
     enhanced: list[Path]  # the mosaic, and that of the other sample
-    planes: dict[str, NDArray[Any]]  # of the held-out part, matched to the SEM image
+    planes: dict[str, NDArray[Any]]  # held-out part, matched to the SEM image
     curve: list[dict[str, Any]]
 
     @classmethod
@@ -339,11 +339,11 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Elsewhere:
-    """A sample unlike the training place: its mosaic and the results of models."""
+    """A sample unlike the training area: its mosaic and the results of models."""
 
     scan: StitchedScan
     versions: dict[str, Compared]  # the mosaic, and the results of models
-    truth: Micrograph  # its SEM image, on the mosaic's pixels
+    truth: Micrograph  # its SEM image, on the mosaic's grid
     unfamiliar_percent: float | None
 
     def gains(self) -> dict[str, tuple[float | None, float | None]]:
@@ -354,11 +354,11 @@ class _Elsewhere:
 
 @dataclass(frozen=True, slots=True)
 class _Sem:
-    """An SEM image as taken and as restored, compared with the truth."""
+    """An SEM image as acquired and as restored, compared with the ground truth."""
 
     versions: dict[str, Compared]
     truth: Micrograph
-    exposures: FrcResult  # of two exposures
+    exposures: FrcResult  # correlation of two exposures
 
 
 def _measure_mosaic(
@@ -395,7 +395,7 @@ def _compare_elsewhere(
 
 
 def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
-    """Compare an exposure, and images restored from it, with their specimen."""
+    """Compare an exposure, and images restored from it, with the simulated specimen."""
     specimen, first, second, enhanced = (
         open_image(paths[f"sem_{name}"])
         for name in ("truth", "first", "second", "enhanced")
@@ -412,7 +412,7 @@ def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
 
 
 def _errors_of(scan: StitchedScan) -> dict[str, Any]:
-    """Return how many frames have a place, and the errors of the positions."""
+    """Return how many frames are placed, and the errors of their positions."""
     placement = scan.placement
     return {
         "placed": int(placement.placed.sum()),
@@ -423,7 +423,7 @@ def _errors_of(scan: StitchedScan) -> dict[str, Any]:
 
 
 def _elsewhere_figures(run: _Elsewhere) -> dict[str, Any]:
-    """Return figures of the sample that is unlike the training place."""
+    """Return figures of the sample that is unlike the training area."""
     versions = _versions(run.versions)
     for name, (gain, error) in run.gains().items():
         versions[name] |= {
@@ -453,14 +453,14 @@ def _of_pair(result: FrcResult) -> dict[str, Any]:
 
 # Figures. Their text is in the template of the page.
 
-_FRAMES_SHOWN = 4  # frames on the page; chosen
-_WEAKEST = 5  # overlaps on the page; chosen
-_JOINT_PX = 120  # side of an overlap's image; chosen
-_CROP_PX = 160  # side of a detail; chosen
+_FRAMES_SHOWN = 4  # frames on the page; chosen: one row
+_WEAKEST = 5  # overlaps on the page; chosen: fit in one row
+_JOINT_PX = 120  # side of an overlap's image; chosen: fits a row of them
+_CROP_PX = 160  # side of a detail; chosen: single pixels are visible
 
 
 def _stitching(scan: StitchedScan) -> dict[str, Any]:
-    """Draw frames, their positions, and the confidence in these."""
+    """Draw frames, their positions, and how certain these are."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
     solved, placement = scan.solved_px, scan.placement
     sample = np.linspace(0, len(frames) - 1, _FRAMES_SHOWN).round().astype(int)
@@ -502,7 +502,7 @@ def _stitching(scan: StitchedScan) -> dict[str, Any]:
         "errors": [
             ("Nominal positions", rms(before), np.nanmax(np.hypot(*before.T))),
             ("Solved positions", rms(after), np.nanmax(np.hypot(*after.T))),
-            ("Solved, as the program expects", rms(scan.sigma_px), None),
+            ("Solved positions, expected error", rms(scan.sigma_px), None),
         ],
         "pixel_nm": scan.mosaic.mean_pixel_size_nm or np.nan,
         "cloud": errors_png(before, after),
@@ -525,7 +525,7 @@ def _worst_joint(
 def _crops(
     versions: Mapping[str, Compared], truth: Micrograph
 ) -> list[tuple[str, bytes]]:
-    """Draw the centre of all versions and of the truth, in its range of grey levels."""
+    """Draw the centre of all versions and of the ground truth, in its grey levels."""
     images = {name: one.image for name, one in versions.items()} | {"truth": truth}
     middle = np.array(truth.shape) // 2
     box = _window(middle, truth.shape, _CROP_PX)
@@ -539,8 +539,8 @@ def _crops(
 def _correlations(
     resolutions: tuple[FrcResult, FrcResult], pixel_nm: float | None
 ) -> bytes:
-    """Plot the mosaic's correlation, between its halves and with the truth."""
-    names = "two halves of the frames", "mosaic and truth"
+    """Plot the mosaic's correlation, between its halves and with the ground truth."""
+    names = "two halves of the frames", "mosaic and ground truth"
     lines = [
         resolution.line(name, colour)
         for colour, (name, resolution) in enumerate(
@@ -552,7 +552,7 @@ def _correlations(
 
 
 def _show_alignment(area: SharedArea) -> bytes:
-    """Draw the overlay of light and SEM, and both parts."""
+    """Draw the optical image over the SEM image, with both parts outlined."""
     return overlay_png(
         area.light.array(),
         area.sem.array(),
@@ -577,7 +577,7 @@ def _digests(
 def _window(
     centre: Sequence[float] | NDArray[Any], shape: tuple[int, int], side: int
 ) -> tuple[slice, slice]:
-    """Return rows and columns of a square around a place, shifted into the image."""
+    """Return rows and columns of a square around a position, shifted into the image."""
     y, x = (
         int(min(max(0, middle - side // 2), max(0, size - side)))
         for middle, size in zip(centre, shape, strict=True)

@@ -1,6 +1,6 @@
 """The steps of the demonstration as a plan, and measures of their results.
 
-Frames are stitched to a mosaic. A model is trained on the part that has an SEM image,
+Frames are stitched into a mosaic. A model is trained on the part that has an SEM image,
 and enhances that mosaic, and that of a sample for which it is not suitable. A simulated
 SEM image is enhanced by another model.
 """
@@ -60,18 +60,18 @@ FILES = {
     "sem_enhanced": "sem/enhanced.ome.zarr",
     "sem_enhanced_record": "sem/enhanced.json",
 }
-"""Files of the demonstration by what they are."""
+"""Files of the demonstration by role."""
 WIENER = "Wiener filter"
 """Label of the result of `wiener`."""
 VIEW = "sem/view.tif"
 """The SEM image of a part of the mosaic, in the folder of its scan."""
-_SEM_SHAPE = (384, 540)  # px; chosen: several tiles, and a few seconds
-_TILE_PX = 256  # its tiles; chosen
-_MIN_PX = 64  # smallest part of a mosaic that is measured; chosen
+_SEM_SHAPE = (384, 540)  # px; chosen: several tiles, in a few seconds
+_TILE_PX = 256  # side of its tiles; chosen: smaller than the image
+_MIN_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates below
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read the values that a call printed."""
+    """Read the record that a call printed."""
     record: dict[str, Any] = read_object(path)
     del record["kind"]
     return record
@@ -79,11 +79,11 @@ def read_record(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Positions (y, x) of N frames against the truth; NaN for excluded ones."""
+    """Positions (y, x) of N frames and their errors; NaN for excluded frames."""
 
-    placed: NDArray[np.bool_]  # (N,), frames that have a place
-    origin_px: FloatArray  # (2,), of the mosaic's pixel (0, 0) in the truth's frame
-    nominal_px: FloatArray  # (N, 2), moved as a whole onto the solved ones
+    placed: NDArray[np.bool_]  # (N,), frames that have a position
+    origin_px: FloatArray  # (2,), the mosaic's pixel (0, 0) in the ground truth
+    nominal_px: FloatArray  # (N, 2), shifted as a whole onto the solved ones
     solved_error_px: FloatArray  # (N, 2)
     nominal_error_px: FloatArray  # (N, 2)
 
@@ -120,7 +120,7 @@ class StitchedScan:
         return cls(place, options, frames, record, solved, sigma, mosaic, placement)
 
     def truth_below(self, name: str) -> tuple[Box, Micrograph, Micrograph]:
-        """Return a part of the mosaic without gaps, its image, and a true image there.
+        """Return a gap-free part of the mosaic, its image, and the ground truth there.
 
         `name` is a file of the scan.
         """
@@ -132,14 +132,14 @@ class StitchedScan:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """An image after the gain and offset that fit it best to the truth."""
+    """An image after the gain and offset that best match it to the ground truth."""
 
     image: Micrograph
     metrics: Metrics
 
     @classmethod
     def of(cls, image: Micrograph, truth: Micrograph, **how: Any) -> "Compared":
-        """Compare an image with the truth on its grid."""
+        """Compare an image with the ground truth on its grid."""
         metrics = measure_metrics(image, truth, match="affine", **how)
         data = (image.array() * metrics.gain + metrics.offset).astype(np.float32)
         return cls(image.replace(data=data), metrics)
@@ -150,11 +150,11 @@ class Compared:
 
 
 def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
-    """Return the options of the simulated scan, and of the place's SEM image."""
+    """Return the options of the simulated scan, and of the area's SEM image."""
     return SimulateOptions(
         phantom="circuit",
         pitch_nm=240.0,  # lines of 120 nm, which light resolves
-        relief_nm=40.0,  # thin: light of higher lines cancels that of their ground
+        relief_nm=40.0,  # thin: light from higher lines cancels that of the substrate
         frames_grid=(4, 5),
         frame_px=frame_px,
         overlap=0.4,
@@ -169,9 +169,9 @@ def scan_options(*, frame_px: int, seed: int) -> SimulateOptions:
 
 
 def elsewhere_options(place: SimulateOptions) -> SimulateOptions:
-    """Return the options of the scan of a sample that is unlike a place."""
+    """Return the options of a scan whose sample is unlike that of another scan."""
     return place.replace(
-        relief_nm=160.0,  # four times as high: light and SEM relate otherwise
+        relief_nm=160.0,  # four times as high: optical and SEM image relate differently
         frames_grid=(2, 3),
         sem_view=False,
         sem=True,
@@ -179,7 +179,7 @@ def elsewhere_options(place: SimulateOptions) -> SimulateOptions:
 
 
 def demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
-    """Return the plan of all steps, with a training of so many minutes."""
+    """Return the plan of all steps; the training takes `minutes`."""
 
     def of(role: str, part: str | None = None) -> CallOutput:
         return CallOutput(call=role, part=part)
@@ -187,7 +187,7 @@ def demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
     def chosen(options: SimulateOptions) -> dict[str, Any]:
         return options.model_dump(mode="json", exclude_unset=True)
 
-    plain = {"distortion": "none"}  # the simulated lens has none
+    plain = {"distortion": "none"}  # the simulated microscope has none
     untouched = {"model": MOSAIC_MODEL}
     area = {
         "mosaic": of("mosaic"),
@@ -233,7 +233,7 @@ def demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
 
 
 def wiener(image: Micrograph, *, sigma_px: float = 1.0) -> Micrograph:
-    """Restore by scikit-image's unsupervised Wiener filter, given the blur's sigma."""
+    """Restore with the unsupervised Wiener filter of scikit-image, given a sigma."""
     # Orieux, Giovannelli, Rodet, J. Opt. Soc. Am. A 27, 1593 (2010)
     from skimage.restoration import unsupervised_wiener
 
@@ -278,7 +278,7 @@ def rms(steps_px: FloatArray) -> float:
 def sample_truth(
     truth: Micrograph, mosaic: Micrograph, origin_px: FloatArray
 ) -> Micrograph:
-    """Average the finely sampled truth over the pixels of a mosaic, in float32."""
+    """Average the finely sampled ground truth over the pixels of a mosaic (float32)."""
     pixel = np.array(mosaic.scale)
     fine = pixel / np.array(truth.scale)
     counts = np.maximum(1, np.rint(fine).astype(int))
@@ -307,7 +307,7 @@ def gap_free_box(is_covered: NDArray[np.bool_]) -> Box:
     if box is not None:
         return box
     msg = (
-        f"The mosaic must have {_MIN_PX} px without a gap on each side to be "
-        "measured, and has not: take another seed or larger frames."
+        f"The mosaic must have a square of {_MIN_PX} px without gaps to be "
+        "measured, and has none: use another seed or larger frames."
     )
     raise ShapeError(msg, code="gaps-everywhere")

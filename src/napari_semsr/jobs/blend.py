@@ -123,7 +123,7 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
         bare = first if first.unit == "pixel" else second
         msg = (
             f"Both images must have a pixel size or none, but {bare.name!r} has none; "
-            "give it one (`pixel_size_nm`)."
+            "set it (`pixel_size_nm`)."
         )
         raise ShapeError(msg, code="pixel-size-missing")
     grids = Grid.of(first), Grid.of(second)
@@ -132,7 +132,7 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
     if box is None:
         msg = (
             f"{first.name!r} and {second.name!r} do not overlap; choose two images of "
-            "one place."
+            "the same area."
         )
         raise ShapeError(msg, code="no-overlap")
     like = first if coarse is grids[0] else second
@@ -153,13 +153,13 @@ def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:
 
 
 class BlendOptions(Options):
-    """How an image and a result are mixed."""
+    """How an image and a result are blended."""
 
     strength: FiniteFloat
 
 
 def _blend(options: BlendOptions, image: Micrograph, result: Micrograph) -> Micrograph:
-    """Mix a result with its input, as `blend_levels` does for all levels."""
+    """Blend a result with its input, as `blend_levels` does for all levels."""
     levels = run(input_levels(image, (), result, [result.data]))
     blended_image = blend_levels(levels, [result.data], options.strength)[0]
     history = derived_from("blend", options.model_dump(), input=image, result=result)

@@ -1,6 +1,6 @@
-"""Measure a microscope by the picture of a grating, or by a printed scale bar.
+"""Calibrate a microscope with the image of a grating or a printed scale bar.
 
-A bar's number is not read: nothing is calibrated by what only looks like a bar.
+The label of a bar is not read, as something else may only look like a bar.
 """
 
 import math
@@ -32,13 +32,13 @@ from napari_semsr.io import ReadOptions, parse_length_nm, write_calibration
 from napari_semsr.jobs.images import Result, jsonable
 from napari_semsr.jobs.verb import ImageIn, Output, Run, Verb
 
-_OFF = 0.1  # chosen: headers err by some percent; beyond, a pitch or an order is wrong
-_APART = 4.0  # standard deviations beyond which bar and header are told to disagree
+_OFF = 0.1  # chosen: headers err by some percent; beyond, the pitch or order is wrong
+_APART = 4.0  # standard deviations between bar and header that cause a warning
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationReport(Result):
-    """What a grating says of a microscope, with standard deviations."""
+    """Calibration of a microscope by a grating, with standard deviations."""
 
     image: str
     output: str | None
@@ -46,11 +46,11 @@ class CalibrationReport(Result):
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give one flat record."""
+        """Return one flat record."""
         return dict(jsonable(self))
 
     def figures(self) -> dict[str, Figure]:
-        """Write the pixel size first."""
+        """Return the figures, the pixel size first."""
         calibration = self.calibration
         size = format_pixel_size(
             calibration.pixel_size_nm, calibration.pixel_size_sd_nm
@@ -60,10 +60,10 @@ class CalibrationReport(Result):
 
 @dataclass(frozen=True, slots=True)
 class ScaleBarReport(Result):
-    """A printed scale bar, and what it says where its length is known.
+    """A printed scale bar, and the calibration if its length is known.
 
-    `box` is where it lies, ``(y0, x0, y1, x1)``, `calibration` None where the printed
-    length was not given, `stated_nm` the pixel size ``(y, x)`` that the file states.
+    `box` is ``(y0, x0, y1, x1)``; `calibration` is None if the printed length was not
+    given; `stated_nm` is the pixel size ``(y, x)`` that the file states.
     """
 
     image: str
@@ -75,10 +75,10 @@ class ScaleBarReport(Result):
     stated_nm: FloatPair | None
 
     def to_json(self) -> dict[str, Any]:
-        """Give one flat record.
+        """Return one flat record.
 
-        The pixel size is null where the printed length was not given. The label is not
-        read: the keys of what it suggests stay, and are null.
+        The pixel size is null if the printed length was not given. The label is not
+        read: the keys of the values that it suggests are kept, as null.
         """
         sizes = ("pixel_size_nm", "pixel_size_sd_nm", "bar_nm")
         values = jsonable(self.calibration) or dict.fromkeys(sizes)
@@ -97,7 +97,7 @@ class ScaleBarReport(Result):
     def stated_pixel_size_nm(
         self,
     ) -> Annotated[FloatPair | None, record_quantity("Stated pixel size", "nm")]:
-        """The pixel size that the file states, by the key of the record."""
+        """The pixel size that the file states, under the key of the record."""
         return self.stated_nm
 
     @property
@@ -117,7 +117,7 @@ class ScaleBarReport(Result):
         )
 
     @property
-    def stated(self) -> Annotated[str | None, Quantity("The file says")]:
+    def stated(self) -> Annotated[str | None, Quantity("Stated in the file")]:
         """The pixel size that the file states."""
         return None if self.stated_nm is None else format_pixel_size(self.stated_nm)
 
@@ -164,15 +164,15 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
     if run.target is not None and length_nm is None:
         msg = (
             f"{run.target} needs the printed length of the bar: read it from the "
-            "image and give it, for example `bar='50 um'`."
+            "image and set it, for example `bar='50 um'`."
         )
         raise OptionError(msg, code="missing-value")
     yield Progress(1, 2, "looking for the bar")
     bar = find_scale_bar(image.data)
     if bar is None:
         msg = (
-            f"{run.names[0]} has no printed scale bar that can be found: draw a line "
-            "over it (Open mosaic, Calibrate a layer), or give the pixel size."
+            f"No printed scale bar was found in {run.names[0]}: draw a line "
+            "over it (Open mosaic, Calibrate a layer), or set the pixel size."
         )
         raise ReadError(msg, code="scale-bar-missing")
     calibration = None
@@ -208,7 +208,7 @@ def _measure_bar(run: Run[CalibrateOptions], image: Micrograph) -> Job[ScaleBarR
 
 
 def _reading(options: CalibrateOptions, opening: ReadOptions) -> ReadOptions:
-    """Read options that keep the data bar, which holds the scale bar."""
+    """Return reading options that keep the data bar, which contains the scale bar."""
     if options.bar is False:
         return opening
     return opening.replace(crop_databar=False, databar_rows=None)

@@ -10,7 +10,7 @@ from napari_semsr.core import Figure, FloatPair
 CHANGES = ("inserted", "erased")
 """Changes of discs."""
 
-_APART = 2  # standard errors
+_APART = 2  # standard errors of a significant difference
 _KINDS = ("held_out", "given", "drawn")
 
 
@@ -97,11 +97,11 @@ class DiscRecord:
             100 * enhanced_share,
             "% of the discs",
             ".0f",
-            f"(its input {100 * degraded_share:.0f} %; at worst: {name})",
+            f"(its input: {100 * degraded_share:.0f} %; at worst: {name})",
             verdict=self.verdict().rstrip("."),
             large=True,
         )
-        return {"Shown rightly": figure}
+        return {"Shown correctly": figure}
 
     def resolved_figures(self) -> dict[str, Figure]:
         """Return the shares over the radii that the blur resolves."""
@@ -148,9 +148,9 @@ def _cell(shares: Mapping[str, Any]) -> str:
 
 MODEL, LIGHT, LINEAR = "model", "light", "linear filter"
 """Rows of the paired test: the checked model, its input, and the best linear filter."""
-# chosen: the linear filter's J is 69 points from there on and 9 below
+# chosen: J of the linear filter is 69 points from there on and 9 below
 TELLS_SD = 9.0
-"""Change of the light, in standard deviations of its noise, from which it shows an
+"""Change of the optical image in standard deviations of its noise that shows an
 object.
 """
 _MIN_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
@@ -158,14 +158,14 @@ _MIN_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemovalCount:
-    """Counts of places that were imaged with an object and with it removed.
+    """Counts of positions that were imaged with an object and without it.
 
-    Shares are in per cent, intervals 95 % ones; all are None below 40 places.
+    Shares are in per cent, intervals 95 % ones; all are None below 40 positions.
     """
 
-    objects: int  # places
-    shown: int  # places where the image with the object shows it
-    drawn: int  # places where the image without the object shows it, too
+    objects: int  # positions
+    shown: int  # positions where the image with the object shows it
+    drawn: int  # positions where the image without the object still shows it
 
     def __add__(self, other: "RemovalCount") -> "RemovalCount":
         """Add the counts."""
@@ -174,7 +174,7 @@ class RemovalCount:
 
     @property
     def enough(self) -> bool:
-        """Whether there are enough places for a share."""
+        """Whether there are enough positions for a share."""
         return self.objects >= _MIN_REMOVED
 
     @property
@@ -184,12 +184,12 @@ class RemovalCount:
 
     @property
     def drawn_percent(self) -> float | None:
-        """Share of objects that are drawn though they were removed."""
+        """Share of objects that are drawn although they were removed."""
         return 100 * self.drawn / self.objects if self.enough else None
 
     @property
     def difference(self) -> float | None:
-        """Youden's J in percentage points: shown less drawn though removed."""
+        """Youden's J in percentage points: shown minus drawn although removed."""
         percent = 100 * (self.shown - self.drawn) / max(self.objects, 1)
         return percent if self.enough else None
 
@@ -202,7 +202,7 @@ class RemovalCount:
     def difference_interval(self) -> FloatPair | None:
         """Interval of `difference` (Newcombe's score interval [1]_).
 
-        It assumes independent shares, and is too wide for shares of the same places.
+        It assumes independent shares, and is too wide for shares of the same positions.
 
         References
         ----------
@@ -221,7 +221,7 @@ class RemovalCount:
         return middle - down, middle + up
 
     def _interval(self, count: int) -> FloatPair | None:
-        from napari_semsr.analysis import percent_interval  # seldom needed
+        from napari_semsr.analysis import percent_interval  # rarely needed
 
         return percent_interval(count, self.objects) if self.enough else None
 
@@ -243,7 +243,7 @@ class RemovalCount:
         return cls(**{name: int(record[name]) for name in names})
 
     def cells(self) -> tuple[str, ...]:
-        """Return places, shares and difference as cells of a table."""
+        """Return positions, shares and difference as cells of a table."""
         if not self.enough:
             return str(self.objects), *("\N{EN DASH}",) * 3
         low, high = self.drawn_interval or (0.0, 0.0)
@@ -266,16 +266,16 @@ _GROUPS = {
     "light_tells": f"{TELLS_SD:g} or more",
     "light_cannot_tell": f"below {TELLS_SD:g}",
     "all": "any",
-}  # and the change of the light at each, in standard deviations of its noise
+}  # change of the optical image in standard deviations of its noise
 
 
 @dataclass(frozen=True, slots=True)
 class Removals:
-    """Objects shown, and drawn though removed, in the same simulated samples.
+    """Objects shown, and drawn although removed, in the same simulated samples.
 
-    `light_tells` and `light_cannot_tell` count the places of each image, by its name,
-    where the light changes with the object by 9 standard deviations of its noise or
-    more, and by less.
+    `light_tells` and `light_cannot_tell` count positions for each image, by its name:
+    those where the object changes the optical image by 9 standard deviations of its
+    noise or more, and those where by less.
     """
 
     fields: int  # simulated fields
@@ -283,7 +283,7 @@ class Removals:
     light_cannot_tell: Mapping[str, RemovalCount]
 
     def of(self, name: str) -> dict[str, RemovalCount]:
-        """Return the counts of one image, by whether the light shows the object."""
+        """Return the counts of one image, by whether light shows the object."""
         tells, cannot = self.light_tells[name], self.light_cannot_tell[name]
         return dict(zip(_GROUPS, (tells, cannot, tells + cannot), strict=True))
 
@@ -309,7 +309,7 @@ class Removals:
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Self | None:
-        """Read the record of a card; None without a readable one."""
+        """Read the record of a card; None if it has no readable one."""
         try:
             return cls.from_json((card.get("checks") or {})["removals"])
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -344,7 +344,7 @@ class Removals:
             f"interval {low:.0f} to {high:.0f} %; a linear filter {linear:.0f} %)"
         )
         if cannot.enough:
-            text += f"; of those that light cannot show, {cannot.drawn_percent:.0f} %"
+            text += f"; of the others, {cannot.drawn_percent:.0f} %"
         return f"{text}."
 
     def figures(self, name: str) -> dict[str, Figure]:

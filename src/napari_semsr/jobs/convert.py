@@ -41,7 +41,7 @@ class ConvertOptions(Options):
     zarr_version: Literal["0.5", "0.4"] = option(
         "0.5",
         "OME-Zarr",
-        "version of OME-Zarr of an output .ome.zarr; 0.4 for programs that do not read "
+        "version of OME-Zarr of an output .ome.zarr; 0.4 for programs that cannot read "
         "0.5",
         choices={"0.5": "0.5", "0.4": "0.4"},
     )
@@ -55,7 +55,7 @@ class Converted(ImageMade):
 
 
 _OUTPUT = Output(
-    "its suffix is the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
+    "its suffix sets the format: .ome.zarr .ome.tif .tif .png", flag="", goes_on=True
 )
 
 
@@ -85,8 +85,8 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     path, version = run.targets["output"], run.options.zarr_version
     if version != "0.5" and output_kind(path) != "ome-zarr":
         msg = (
-            f"A version of OME-Zarr needs an output .ome.zarr, got {path.name}: leave "
-            "`zarr_version` out, or change the suffix."
+            f"A version of OME-Zarr needs an output .ome.zarr, got {path.name}: omit "
+            "`zarr_version`, or change the suffix."
         )
         raise OptionError(msg, code="option-without-effect")
     for place in read_companions(image, path):
@@ -127,7 +127,7 @@ def save_job(
 
 
 def save_together(images: Sequence[Micrograph], output: Path) -> Job[list[Converted]]:
-    """Write images as one OME-Zarr; what is there is replaced."""
+    """Write images as one OME-Zarr; an existing one is replaced."""
     path = _OUTPUT.check(output, (), REPLACING)
     if output_kind(path) != "ome-zarr":
         msg = (
@@ -153,7 +153,7 @@ def verb_that_saves(
     make: Callable[..., Micrograph],
     *images: str,
 ) -> Verb[Any, Any]:
-    """Declare a verb without a command, which recreates an image in memory.
+    """Declare a job, not a command, that recreates an image in memory.
 
     `make` returns the image for the options and the opened `images`.
     """

@@ -87,7 +87,7 @@ class CropOptions(Options):
     )
     gap_free: bool = option(
         False,
-        "Leave empty places out",
+        "Exclude empty areas",
         "shrink the area to a rectangle without empty pixels, as measurements need",
     )
     like_pixel_size_nm: TypedSize = option(
@@ -104,9 +104,9 @@ class CropOptions(Options):
 
     @model_validator(mode="after")
     def _one_area(self) -> Self:
-        """Refuse two areas, and empty areas."""
+        """Raise an error for two areas, or an empty area."""
         if self.box is not None and self.box_nm is not None:
-            msg = "Give the area once: box or box_nm, not both"
+            msg = "Set the area once: box or box_nm, not both"
             raise ValueError(msg)
         corners = self.box or self.box_nm
         if corners and not (corners[0] < corners[2] and corners[1] < corners[3]):
@@ -125,8 +125,8 @@ class Cropped(ImageMade):
     `area` is ``(y0, x0, y1, x1)`` in pixels of the reference, or of the image without a
     reference; `origin` is the centre of the first pixel, in nm if calibrated. The shift
     is that by which the image was moved, `quarters` the number of quarters of the field
-    that give the same one alone, `runner_up` the relative fit of the second best,
-    `correlation` that of both band-passed images after the move: negative for inverted
+    that give the same shift alone, `runner_up` the relative fit of the second best,
+    `correlation` that of both band-passed images after the shift: negative for inverted
     contrast.
     """
 
@@ -153,11 +153,11 @@ class Cropped(ImageMade):
     @property
     def grey_values(self) -> Annotated[str, Quantity("Grey values")]:
         """Whether grey values are unchanged."""
-        return "interpolated" if self.resampled else "as they are"
+        return "interpolated" if self.resampled else "unchanged"
 
     @property
     def moved(self) -> Annotated[str | None, Quantity("Moved by")]:
-        """The shift in words."""
+        """The shift as text."""
         if self.shift_px is None or self.shift_nm is None:
             return None
         return f"{format_shift(self.shift_px)} ({describe_shift(self.shift_nm)})"
@@ -187,10 +187,10 @@ def _crop(
 ) -> Job[Cropped]:
     settings, beside = run.options, run.targets.get("like_output")
     if beside is not None and run.target is None:
-        msg = "A crop of the reference needs an output of the image, too: give one."
+        msg = "A crop of the reference needs an output of the image, too: set one."
         raise OptionError(msg, code="missing-value")
     if beside is not None and like is None:
-        msg = "An area of a reference needs a reference: give `like`."
+        msg = "An area of a reference needs a reference: set `like`."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
     image_given, resampling = run.image_inputs["image"], plan.area.resampling
@@ -303,7 +303,7 @@ def _about(source: Micrograph, area: Area, history: Provenance) -> Micrograph:
 
 
 def _facts(plan: _CropPlan) -> dict[str, Any]:
-    """Return the position of an area, and how it was found."""
+    """Return the position of an area, and how it was measured."""
     shift, (down, right) = plan.shift, plan.area.grid.pitch
     return {
         "area": _corners(plan.box),
@@ -335,7 +335,7 @@ def _plan_box(image: Micrograph, options: CropOptions) -> Job[_CropPlan]:
     else:
         if image.pixel_size_nm is None:
             msg = (
-                f"A box in nm needs a pixel size, but {image.name} has none: give "
+                f"A box in nm needs a pixel size, but {image.name} has none: set "
                 "`pixel_size_nm`, or the box in pixels."
             )
             raise ShapeError(msg, code="pixel-size-missing")
@@ -368,7 +368,7 @@ def _plan_common(
 ) -> Job[_CropPlan]:
     """Plan a crop to the common area of two images, on the reference's grid."""
     if options.box or options.box_nm:
-        msg = "Give a box or a reference (`like`), not both."
+        msg = "Set a box or a reference (`like`), not both."
         raise OptionError(msg, code="options-contradict")
     _check_search(options)
     target, source = _grids(image, reference)
@@ -387,10 +387,10 @@ def _plan_common(
 
 
 def _check_alone(options: CropOptions) -> None:
-    """Refuse a missing area, and options that need a reference."""
+    """Raise an error for a missing area, and for options that need a reference."""
     if options.like_pixel_size_nm is not None:
         msg = (
-            "The pixel size of a reference needs a reference: give `like`, or "
+            "The pixel size of a reference needs a reference: set `like`, or "
             "`pixel_size_nm` for the image."
         )
         raise OptionError(msg, code="missing-value")
@@ -398,16 +398,16 @@ def _check_alone(options: CropOptions) -> None:
         msg = "An area is needed: `like`, `box`, `box_nm` or `gap_free`."
         raise OptionError(msg, code="missing-value")
     if options.align:
-        msg = "A shift needs a reference: give `like`."
+        msg = "A shift needs a reference: set `like`."
         raise OptionError(msg, code="missing-value")
     _check_search(options)
 
 
 def _check_search(options: CropOptions) -> None:
-    """Refuse a search range if no shift is searched."""
+    """Raise an error for a search range if no shift is searched."""
     usual = CropOptions.model_fields["search"].default
     if options.search != usual and not options.align:
-        msg = "The search range needs `align`: give it, too."
+        msg = "The search range needs `align`: set it, too."
         raise OptionError(msg, code="option-without-effect")
 
 
@@ -417,7 +417,7 @@ def _grids(image: Micrograph, reference: Micrograph) -> tuple[Grid, Grid]:
         if one.pixel_size_nm is None:
             msg = (
                 f"Two images are aligned by their pixel sizes, but {one.name} has "
-                f"none: give it one (`{name}`)."
+                f"none: set it (`{name}`)."
             )
             raise ShapeError(msg, code="pixel-size-missing")
     target, source = Grid.of(reference), Grid.of(image)
@@ -464,8 +464,8 @@ def _find(
     names = [one.name for one in both if one.provenance and one.provenance.networks()]
     if names:
         warn(
-            f"The shift is found with {' and '.join(names)}, which a network made; it "
-            "can move all details alike, so the shift can be wrong by more than its "
+            f"The shift is found with {' and '.join(names)}, made by a network; this "
+            "can shift all details, so the shift can be wrong by more than its "
             "standard error: find it with the network's input.",
             "made-by-network",
         )
@@ -555,7 +555,7 @@ CROP = Verb(
     _crop,
     title="area and cutting",
     output=Output(
-        "file of the result; its suffix is the format",
+        "file of the result; its suffix sets the format",
         goes_on=True,
         may_stay_in_memory=True,
     ),

@@ -49,7 +49,7 @@ class DegradeOptions(EffectOptions):
     )
     airlight: float | None = option(
         None,
-        "Haze draws to",
+        "Grey level of haze",
         "grey level of dense haze, on the 0-255 scale; default: the image's mean",
         when=_OF_HAZE,
         ge=0,
@@ -75,7 +75,7 @@ class DegradeOptions(EffectOptions):
 
 @dataclass(frozen=True, slots=True)
 class DegradedFile(Result):
-    """Result of a degradation, with the random parameters that were drawn."""
+    """Result of a degradation, with its random parameters."""
 
     output: str | None
     degradation: str
@@ -85,7 +85,7 @@ class DegradedFile(Result):
     image: Micrograph = field(metadata={"json": False})
 
     def figures(self) -> dict[str, Figure]:
-        """Return the drawn parameters with their units."""
+        """Return the random parameters with their units."""
         rows = {"Degradation": Figure(self.degradation)}
         for name, value in self.parameters.items():
             word, _, unit = name.rpartition("_")
@@ -147,7 +147,7 @@ DEGRADE = Verb(
     _degrade,
     title="degradation",
     output=Output(
-        "file of the result; its suffix is the format",
+        "file of the result; its suffix sets the format",
         flag="",
         goes_on=True,
         may_stay_in_memory=True,

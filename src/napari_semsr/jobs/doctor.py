@@ -22,7 +22,7 @@ from napari_semsr.core import (
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.verb import Run, Verb
 
-_PATIENCE_S = 60.0  # for napari's answer; chosen: a cold start takes 20 s
+_PATIENCE_S = 60.0  # to wait for napari; chosen: a cold start takes 20 s
 _NOT_FOR_USERS = {"bench", "dev", "docs"}  # extras for developers
 _REQUIREMENT = re.compile(r"([\w.-]+).*?(?:extra == ['\"](\w+)['\"])?$")
 _FACT = re.compile(r"[\s-]*(Qt|PyQt6|PySide6|GL version|OpenGL|screen \d+): (.+)$")
@@ -31,10 +31,10 @@ _GB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class DoctorReport(Result):
-    """Versions, devices, memory and window of this installation.
+    """Versions, devices, memory and display of this installation.
 
-    `packages` has the version of each requirement, null if it is missing, `extras` the
-    missing packages of each extra, `window` what napari reports on Qt and OpenGL.
+    `packages` has the version of each requirement, null if it is missing; `extras` the
+    missing packages of each extra; `window` what napari reports on Qt and OpenGL.
     """
 
     version: Annotated[str, Quantity("napari-semsr")]
@@ -123,7 +123,7 @@ def _version(name: str) -> str | None:
 
 
 def _try_device(name: str) -> str:
-    """Describe a GPU, or why it cannot compute."""
+    """Describe a GPU, or the reason that it cannot compute."""
     try:
         return models.device_name(models.find_device(name).device)
     except SemsrError as error:

@@ -87,7 +87,7 @@ from napari_semsr.jobs.verb import (
     Verb,
 )
 
-# Resume a store that was started in another way: from a layer, or from a file.
+# Resume a store that was started differently: from a layer, or from a file.
 #
 # A layer is recorded by the digest of its grey values, a file by that of its bytes, and
 # the store notes that of its grey values too. If the grey values are equal, the store
@@ -99,7 +99,7 @@ MISFIT = "misfit"
 _MAP = "residual_map"  # the argument of the same map
 
 UNFAMILIAR = "unfamiliar_map"
-"""Part of a run and its argument: the map of distance from the training place."""
+"""Part of a run and its argument: the map of distance from the training area."""
 
 _VALUES = "values"
 """Key of a store's note: the digest of the input's grey values."""
@@ -110,10 +110,10 @@ class Unfinished:
     """An unfinished result."""
 
     image: str  # name of the input
-    model: str  # Name of its model
-    options: dict[str, Any]  # How it was run, as an `EnhanceOptions` takes it
-    done: int  # Tiles that are finished
-    tiles: int  # and all
+    model: str  # Name of the model
+    options: dict[str, Any]  # Options of the run, as for `EnhanceOptions`
+    done: int  # Finished tiles
+    tiles: int  # All tiles
 
 
 def find_unfinished(path: Path) -> Unfinished | None:
@@ -165,7 +165,7 @@ class EnhancedFile(ImageMade):
     `change` is None if the model has its own grey levels; `misfit`, the residual of the
     image, is known for models trained on a simulated instrument, or if its map was
     requested. `unfamiliar_percent` is the share of the blocks of the image that are
-    unlike the place that the model was trained on; None for models that do not state
+    unlike the area that the model was trained on; None for models that do not state
     it, and for images smaller than a block.
     """
 
@@ -175,10 +175,10 @@ class EnhancedFile(ImageMade):
     misfit: Misfit | None = field(default=None, metadata={"json": False})
     misfit_map: Annotated[str | None, Quantity("Misfit map")] = None  # its path
     unfamiliar_percent: Annotated[
-        float | None, Quantity("Unlike the training place", "% of the area", ".0f")
+        float | None, Quantity("Unlike the training area", "% of the area", ".0f")
     ] = None
     unfamiliar_map: Annotated[
-        str | None, Quantity("Map of what is unlike the training place")
+        str | None, Quantity("Map of distance from the training area")
     ] = None  # its path
 
     misfit_percent = figure(
@@ -272,7 +272,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     written_file = yield from write_blocks(target, make, fill, kept_store=place)
     _follow(live, place, target, is_renamed=True)
     report, (change, misfit, misfit_map) = written_file.result
-    # a resumed run has it from its start
+    # the precision that the run started with
     provenance = provenance.model_copy(update={"precision": report.precision})
     if map_path is not None:
         _write_misfit(misfit_map, source.name, provenance, map_path)
@@ -295,7 +295,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
 def _follow(
     live: "inference.LiveField | None", place: Path, target: Path, *, is_renamed: bool
 ) -> None:
-    """Tell the display when the store gets its final name."""
+    """Notify the display when the store gets its final name."""
     if live is not None and place != target:
         live.read_from(read(target).data if is_renamed else None)
 
@@ -309,7 +309,7 @@ def _write_misfit(
     else:
         warn(
             f"No map of the misfit was written: {name} shows hardly more than noise, "
-            "or has gaps all over.",
+            "or has too many gaps.",
             "nothing-to-measure",
         )
 
@@ -321,12 +321,12 @@ def compare_with_place(
     *,
     wants_map: bool = False,
 ) -> Job[tuple[float | None, Micrograph | None]]:
-    """Compare an image with the training place of a model; warn if it is unlike.
+    """Compare an image with the training area of a model; warn if it is unlike.
 
-    A warning, too, if a model of optical images gets one that is out of focus. Returns
-    the share that is unlike it, in per cent, and the map of `map_unfamiliar` if
-    requested. Both are None for models that do not state their place; then a map is
-    refused.
+    Also warns if a model of optical images gets one that is out of focus. Returns the
+    percentage that is unlike the area, and the map of `map_unfamiliar` if requested.
+    Both are None for models that do not record their training area; requesting a map is
+    then an error.
     """
     card = model.card
     focus, place = Falloff.of_card(card.training), Familiarity.of_card(card.training)
@@ -342,8 +342,8 @@ def compare_with_place(
     percent = unfamiliar_percent(far)
     if percent is not None and percent > UNLIKE_PERCENT:
         warn(
-            f"{percent:.0f} % of {source.name} is unlike the place that {card.name} "
-            f"was trained on: enhance it with {MOSAIC_MODEL}, or train on a place of "
+            f"{percent:.0f} % of {source.name} is unlike the area that {card.name} "
+            f"was trained on: enhance it with {MOSAIC_MODEL}, or train on an area of "
             "it.",
             "image-unfamiliar",
         )
@@ -353,12 +353,12 @@ def compare_with_place(
 def map_unfamiliar(
     source: Micrograph, model: str | os.PathLike[str], options: EnhanceOptions
 ) -> Job[Micrograph]:
-    """Map the distance of each block to the training place of a model, over the limit.
+    """Map the distance of each block to a model's training area, relative to the limit.
 
     Raises
     ------
     OptionError
-        If the model does not state its training place.
+        If the model does not record its training area.
     ShapeError
         If the image is smaller than a block.
     """
@@ -381,8 +381,8 @@ def _distances(
     """Compare the blocks of an image; also return its shape on the model's pixels."""
     if place is None:
         msg = (
-            "A map of what is unlike the training place needs a model that states "
-            f"it, as those of adapt do, got {model.card.name}."
+            "A map of distance from the training area needs a model that records "
+            f"it, as those of adapt do; got {model.card.name}."
         )
         raise OptionError(msg, code="model-unsuitable")
     field, scaling = inference.field_for_model(source, model, options)
@@ -399,7 +399,7 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
     if not far.size:
         msg = (
             f"{source.name} has no block of {BLOCK_PX} x {BLOCK_PX} px to compare with "
-            "the training place, as its map needs."
+            "the training area, as the map needs."
         )
         raise ShapeError(msg, code="image-too-small")
     grid = Grid.of(source)
@@ -410,11 +410,11 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
     return Micrograph(
         far.astype("float32"),
         None if source.pixel_size_nm is None else parse_pixel_size((y, x)),
-        f"distance of {source.name} to the training place",
+        f"distance of {source.name} to the training area",
         origin=(grid.corner[0] + y / 2, grid.corner[1] + x / 2),
         spacing_px=(1.0, 1.0) if source.pixel_size_nm is not None else (y, x),
         look=DisplaySettings(
-            limits=(0.0, 2.0),  # the limit in the middle
+            limits=(0.0, 2.0),  # the limit at the centre
             colormap="magma",
             opacity=0.6,  # the image is the layer below
             colour_bar=True,
@@ -425,7 +425,7 @@ def _draw_distances(far: FloatArray, source: Micrograph, shape: IntPair) -> Micr
 def _write_distances(
     distance_map: Micrograph | None, provenance: Provenance, run: Run[EnhanceOptions]
 ) -> str | None:
-    """Write the map of what is unlike the training place, if requested."""
+    """Write the map of the distance from the training area, if requested."""
     if distance_map is None:
         return None
     map_history = provenance.model_copy(update={"part": UNFAMILIAR})
@@ -466,14 +466,14 @@ def learnt_from_instrument(card: dict[str, Any]) -> bool:
 def _note_memory(
     report: EnhanceReport, options: EnhanceOptions, memory_before: int
 ) -> EnhanceReport:
-    """Add a note if a run exceeded its memory limit."""
+    """Return a note if a run exceeded its memory limit."""
     if options.memory_gb is None or report.device != "cpu":
         return report
     memory_taken = report.peak_memory_mb / 1e3 - memory_before / 1e9
     if memory_taken <= options.memory_gb:
         return report
     note = Message(
-        f"The run took {memory_taken:.2g} GB, libraries included, more than the "
+        f"The run took {memory_taken:.2g} GB, including libraries, more than the "
         f"{options.memory_gb:g} GB of memory_gb: it needs about {memory_taken:.2g} GB.",
         "memory",
     )
@@ -584,8 +584,8 @@ ENHANCE = Verb(
             metavar="FILE",
         ),
         Output(
-            "write a map of how far each block of the image is from the place that "
-            "the model was trained on, over the limit from which it is unlike it",
+            "write a map of how far each block of the image is from the area that "
+            "the model was trained on, relative to the limit of similarity",
             name=UNFAMILIAR,
             is_required=False,
             remade=True,

@@ -25,9 +25,9 @@ from napari_semsr.io import GrowingMosaic, GrowingWindow
 from napari_semsr.jobs.follow import LiveDisplay
 from napari_semsr.jobs.models import find_model
 
-_QUIET_S = 1.0  # seconds; chosen: overlapping frames of a row arrive within it
-_MIN_REST_S = 0.1  # seconds; chosen: frames wait briefly
-_LOOK_S = 0.1  # seconds between searches for a block; chosen
+_QUIET_S = 1.0  # seconds; chosen: overlapping frames of a row arrive within that time
+_MIN_REST_S = 0.1  # seconds; chosen: frames hardly wait
+_LOOK_S = 0.1  # seconds between searches for a block; chosen: responsive
 # of the range; chosen: a quarter of a grey level of 255, half the work of deep models
 _TOLERANCE = 0.001
 
@@ -48,7 +48,7 @@ class GrowingEnhancement:
 
     A block is enhanced once its pixels, and those in the network's context margin, have
     not changed for a second, and again after a change. The thread computes only while
-    the scan pauses; otherwise it waits, within a pass between two layers. Grey values
+    the scan pauses; otherwise it waits, also between two layers of a pass. Grey values
     are measured over the mosaic so far, and again once its number of pixels has
     doubled; all blocks are then enhanced again.
 
@@ -59,9 +59,9 @@ class GrowingEnhancement:
     place : path
         Store of the enhanced blocks; an existing one is overwritten.
     display : LiveDisplay
-        What shows the mosaic.
+        Display of the mosaic.
     show : callable
-        Takes each enhanced block: the enhanced mosaic, and a box in its pixels.
+        Called with each enhanced block: the enhanced mosaic, and a box in its pixels.
 
     Raises
     ------
@@ -84,8 +84,8 @@ class GrowingEnhancement:
         self._mosaic: GrowingMosaic | None = None
         self._output: GrowingMosaic | None = None
         self._boxes: Any = None  # `BoxPreview` of the mosaic at the last measurement
-        self._measured_box = Box(0, 0, 0, 0)  # the mosaic then
-        self._written_px = 0  # since then
+        self._measured_box = Box(0, 0, 0, 0)  # extent of the mosaic at that time
+        self._written_px = 0  # pixels written since then
         self._change_times: dict[
             IntPair, float
         ] = {}  # time of the last change of blocks
@@ -112,7 +112,7 @@ class GrowingEnhancement:
     # Called in the thread that follows the scan.
 
     def rest(self, seconds: float) -> None:
-        """Let blocks be enhanced for a time, at least a moment."""
+        """Let blocks be enhanced for a time, or at least briefly."""
         self._resting.set()
         time.sleep(max(seconds, _MIN_REST_S))
         self._resting.clear()
@@ -122,7 +122,7 @@ class GrowingEnhancement:
         self._display.show_doubt(sentence)
 
     def show_block(self, mosaic: GrowingMosaic, box: Box) -> None:
-        """Take a rectangle that was written, in the mosaic's pixels."""
+        """Register a rectangle that was written, in the mosaic's pixels."""
         self._display.show_block(mosaic, box)
         now, side = time.monotonic(), mosaic.chunk
         with self._lock:
@@ -162,11 +162,11 @@ class GrowingEnhancement:
                     self._enhance(place)
         except Cancelled:
             return
-        except Exception as error:  # noqa: BLE001 - whatever it is, the scan goes on
-            self.show_doubt(f"Enhancing as the mosaic grows ended: {error}")
+        except Exception as error:  # noqa: BLE001 - in any case, the scan continues
+            self.show_doubt(f"Enhancement of the growing mosaic stopped: {error}")
 
     def _block(self, place: IntPair) -> Box:
-        assert self._mosaic is not None  # noqa: S101 - blocks are its
+        assert self._mosaic is not None  # noqa: S101 - it has blocks
         side = self._mosaic.chunk
         block = Box.of((side, side), (place[0] * side, place[1] * side))
         return block.intersection(self._mosaic.box)
@@ -189,12 +189,12 @@ class GrowingEnhancement:
                 return float(np.hypot(down, box.x0 + box.x1 - view.x0 - view.x1))
 
             place = min(quiet, key=far, default=None)
-            if place is not None:  # changed meanwhile, so it is enhanced again
+            if place is not None:  # changes make it due again
                 del self._change_times[place]
             return place
 
     def _field(self, box: Box) -> Micrograph:
-        assert self._mosaic is not None  # noqa: S101 - there are blocks of it
+        assert self._mosaic is not None  # noqa: S101 - it has blocks
         window = _PausingWindow(self._mosaic, box, self._pause)
         size = self._mosaic.store.record.pixel_size_nm
         return Micrograph(window, size, "the mosaic so far")
@@ -216,7 +216,7 @@ class GrowingEnhancement:
     def _enhance(self, place: IntPair) -> None:
         """Enhance a block from its current pixels, unless it has none."""
         mosaic, block = self._mosaic, self._block(place)
-        assert mosaic is not None  # noqa: S101 - there is a block of it
+        assert mosaic is not None  # noqa: S101 - it has blocks
         if not np.isfinite(mosaic.read(block)).any():
             return
         whole, (rows, columns) = mosaic.box, self._measured_box.shape
@@ -246,7 +246,7 @@ class GrowingEnhancement:
 
 
 def _try_model(model: Any) -> None:
-    """Refuse a network that does not run, or that needs the whole mosaic."""
+    """Raise an error for a network that fails, or that needs the whole mosaic."""
     field = np.random.default_rng(0).random((64, 64), np.float32)
     boxes = inference.preview_boxes(
         Micrograph(field, None, "test"), model, halo_tolerance=_TOLERANCE

@@ -1,7 +1,7 @@
 """Export and import of models: ONNX files and bioimage.io packages.
 
 A package is a zip of ONNX weights and an ``rdf.yaml`` that describes their input. What
-the description cannot express is refused, or written as text into the package. Imported
+the description cannot express is an error, or becomes text in the package. Imported
 files are read as data: nothing in them is unpickled or executed.
 """
 
@@ -78,8 +78,8 @@ _BAD_ZIP = (
     LookupError,
     RuntimeError,  # also for features that zipfile lacks
     ValueError,
-)  # errors of reading a damaged archive
-_TEXT_LENGTH = 300  # characters of a file's text in a message; chosen
+)  # errors from reading a damaged archive
+_TEXT_LENGTH = 300  # characters of a file's text in a message; chosen: a few lines
 _MAX_VALUES = 100_000  # chosen: descriptions at bioimage.io have some hundred
 _TEXT_LIMIT = 2**20  # bytes of a description: those at bioimage.io have some thousand
 
@@ -91,7 +91,7 @@ class ExportOptions(Options):
 
 
 class ImportOptions(Options):
-    """What an imported file may not state."""
+    """Values that an imported file may lack."""
 
     name: str | None = option(
         None,
@@ -114,7 +114,7 @@ class ImportOptions(Options):
         "in the file, or percentiles.",
         choices={
             "percentiles of the image": "percentiles",
-            "mean and deviation": "deviation",
+            "mean and standard deviation": "deviation",
             "fixed grey levels": "levels",
         },
     )
@@ -136,7 +136,7 @@ class ImportOptions(Options):
     )
 
     def changes(self) -> dict[str, Any]:
-        """Return the given values by the names of a model card."""
+        """Return the values that are set, by their keys in a model card."""
         size = self.pixel_size_nm
         card_values = {
             "name": self.name,
@@ -149,7 +149,7 @@ class ImportOptions(Options):
         return {key: value for key, value in card_values.items() if value is not None}
 
 
-# Out.
+# Export.
 
 
 def export_foreign(
@@ -178,7 +178,7 @@ def export_foreign(
         is_bundled = model.parent.resolve() == models.WEIGHTS.resolve()
         people = tuple(authors or author_names) or (_OURS if is_bundled else ())
         if not people:
-            msg = "A bioimage.io package must name its authors: give `authors`."
+            msg = "A bioimage.io package must name its authors: set `authors`."
             raise CheckpointError(msg, code="missing-value")
     data = models.export_onnx(loaded_model.module, card)
     if kind == "bioimageio":
@@ -267,7 +267,7 @@ def _package(
     authors: Sequence[str],
     ours: bytes | None,
 ) -> bytes:
-    """Write a network, its description and a test into a zip; `ours`: its own file."""
+    """Write a network, its description and a test to a zip; `ours`: its model file."""
     card = model.card
     probe_result = models.probe(model.module, stride=card.stride)
     if probe_result.norms or probe_result.halo is None:
@@ -290,7 +290,7 @@ def _package(
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         files[f"{name}.npy"] = buffer.getvalue()
-    if ours is not None and card.architecture != "onnx":  # which contains them
+    if ours is not None and card.architecture != "onnx":  # ONNX contains its weights
         files[card.name + SUFFIXES["semsr"]] = ours
     description = _description(
         card, files, authors, least=least, halo=probe_result.halo
@@ -381,7 +381,7 @@ def _description(
     least: int,
     halo: int,
 ) -> dict[str, Any]:
-    """Describe a package, as ``bioimageio.spec`` 0.5 has it."""
+    """Describe a package, in the format of ``bioimageio.spec`` 0.5."""
 
     def file(name: str) -> dict[str, str]:
         return {"source": name, "sha256": hashlib.sha256(files[name]).hexdigest()}
@@ -394,7 +394,7 @@ def _description(
         raise CheckpointError(msg, code="licence-unknown")
     citations = [{"text": "napari-semsr", "url": _HOME}]
     inner = str(card.options.get("network", card.architecture))
-    if inner in _PAPERS:  # of the architecture
+    if inner in _PAPERS:  # paper of the architecture
         text, kind, where = _PAPERS[inner]
         citations.append({"text": text, kind: where})
     return {
@@ -470,11 +470,11 @@ def _preprocessing(card: "models.ModelCard") -> list[dict[str, Any]]:
     return [{"id": name, "kwargs": kwargs}]
 
 
-# In.
+# Import.
 
 
 def check_no_code(path: Path) -> None:
-    """Refuse a file that can execute code when loaded."""
+    """Raise an error if a file can execute code when loaded."""
     kind = _RUNS_CODE.get(path.suffix.lower())
     if kind is not None:
         msg = (
@@ -526,7 +526,7 @@ def _network_of(
                 statements = {
                     **statements,
                     "pixel_size_nm": size,
-                }  # axes state one end only
+                }  # axes state only one bound
         network, probe_result = models.measure_onnx(
             graph.serialise(), stride=card_values.get("stride")
         )
@@ -551,7 +551,7 @@ def _network_of(
             f"{one_line(where) or 'its top'}: {one_line(sentence, _TEXT_LENGTH)}."
         )
         raise CheckpointError(msg, code="model-damaged") from None
-    if card_values.get("receptive_field") != card.receptive_field:  # measured on others
+    if card_values.get("receptive_field") != card.receptive_field:  # differs
         fields = models.effective_fields(
             network, stride=network.stride, halo=probe_result.halo
         )
@@ -606,7 +606,7 @@ def _from_package(
 
 
 def _text(value: Any, longest: int) -> str:
-    """Clean a text for a card: join surrogate pairs of JSON, drop single ones."""
+    """Clean a text for a card: join surrogate pairs of JSON, drop unpaired ones."""
     whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole[:longest]
 
@@ -692,7 +692,7 @@ def _weights_of(
 
 
 def _card_values(description: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the values of a description by the names of a card."""
+    """Return the values of a description by the keys of a model card."""
     inputs, outputs = description["inputs"], description["outputs"]
     if len(inputs) != 1 or len(outputs) != 1:
         msg = (
@@ -719,7 +719,7 @@ def _card_values(description: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _check_axes(tensor: dict[str, Any], name: str) -> None:
-    """Refuse other axes than batch, channel, y and x of one grey image."""
+    """Raise an error for axes other than batch, channel, y and x of one grey image."""
     axes = tensor["axes"]
     kinds = [axis.get("type") for axis in axes]
     sides = [axis.get("id") for axis in axes if axis.get("type") == "space"]
@@ -736,7 +736,7 @@ def _check_axes(tensor: dict[str, Any], name: str) -> None:
 
 
 def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Translate a package's scaling of grey values, if it is one of ours."""
+    """Translate a package's scaling of grey values, if it is supported."""
     real = [s for s in steps if s["id"] != "ensure_dtype"]
     if not real:
         return {"input_scaling": "levels", "input_levels": (0.0, 1.0)}

@@ -47,11 +47,11 @@ from napari_semsr.reporting import (
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
 
-_MOST = 12  # images; chosen: the letters of a page
+_MOST = 12  # images; chosen: as many as fit a page
 _MM = 25.4
 _TEXT = ".txt"
 _SHADES = 256  # colours of a colour map, as in matplotlib
-_OPACITY = 0.55  # default colours of a map, as in the panels
+_OPACITY = 0.55  # default opacity of a map, as in the panels
 _BAND_PX = 1 << 24  # pixels read at once; chosen: 128 MB of float64
 
 
@@ -76,11 +76,11 @@ class FigureOptions(Options):
     no_caption: bool = option(
         False,
         "No caption",
-        "Leave out the description of each image, except networks that made it.",
+        "Omit the description of each image, except the networks that made it.",
     )
     caption_file: bool = option(
         False,
-        "Caption beside",
+        "Caption file",
         "Also write the whole caption to a text file with the figure's name.",
     )
     greys: Literal["own", "common"] = option(
@@ -99,21 +99,21 @@ class FigureOptions(Options):
         None,
         "",
         "Rows Y0 to Y1 and columns X0 to X1 of the first image, enlarged below; the "
-        "same place of the others.",
+        "same area of the others.",
         metavar=("Y0", "X0", "Y1", "X1"),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class FigureMade(Result):
-    """Result: a figure, with the pixel size of its first image."""
+    """A figure, with the pixel size of its first image."""
 
     path: str
     pixel_size_nm: FloatPair | None
     shape: tuple[int, int]  # of the figure
     caption: Annotated[str, Quantity("Caption")]  # in the figure
     networks: tuple[str, ...]  # that made images
-    caption_file: Annotated[str | None, Quantity("Caption in")] = None
+    caption_file: Annotated[str | None, Quantity("Caption file")] = None
 
     first_pixel = figure(
         lambda result: format_pixel_size(result.pixel_size_nm),
@@ -221,7 +221,7 @@ def _cells(
 def _find_measured(
     above: Micrograph, images: Sequence[tuple[Micrograph, InputRecord]]
 ) -> Micrograph | None:
-    """Find the image that a map measured, by its history; None without one."""
+    """Find the image that a map measured, by its history; None if there is none."""
     history = above.provenance
     inputs = () if history is None else history.defining_step().inputs
     for record in sorted(inputs, key=lambda item: item.role != "enhanced"):
@@ -231,7 +231,7 @@ def _find_measured(
     if inputs:
         msg = (
             f"The map {above.name} is overlaid on the image that it measured "
-            f"(`overlay`), but {inputs[0].name} is not among the images: give it, too."
+            f"(`overlay`), but {inputs[0].name} is not among the images: pass it, too."
         )
         raise OptionError(msg, code="image-missing")
     return None
@@ -250,13 +250,13 @@ def _is_same(one: InputRecord, other: InputRecord) -> bool:
 
 
 def _before(images: Sequence[Micrograph], number: int) -> Micrograph:
-    """Return the image before a map whose history names none."""
+    """Return the image before a map whose history names no image."""
     if number and not _is_map(images[number - 1]):
         return images[number - 1]
     msg = (
         "A map can be overlaid on the image before it (`overlay`), but "
         f"{images[number].name} comes after {'another map' if number else 'none'}: "
-        "give an image first, then its map."
+        "pass an image first, then its map."
     )
     raise OptionError(msg, code="image-missing")
 
@@ -287,7 +287,7 @@ def _overlay(
     top, left, bottom, right = (*(start / pixel), *((start + size) / pixel))
     whole = np.multiply(image.shape, image.scale) / pixel
     if bottom <= 0 or right <= 0 or top >= whole[0] or left >= whole[1]:
-        msg = f"The map {above.name} must be on {image.name}, but is elsewhere."
+        msg = f"The map {above.name} must overlap {image.name}, but does not."
         raise ShapeError(msg, code="no-overlap")
     opacity = above.look.opacity if above.look is not None else 1.0
     return PlateOverlay(
@@ -416,8 +416,8 @@ def _colours_of(name: str, look: DisplaySettings) -> "str | Colormap | None":
 def _factor(image: Micrograph, options: FigureOptions, count: int) -> int:
     """Return how many pixels along an axis are averaged to one.
 
-    Twice as many remain as are drawn: block averages alias finer detail, and drawing
-    filters the rest.
+    Twice as many pixels remain as are drawn: block averages alias finer detail, and
+    drawing filters the rest.
     """
     columns = columns_of(count, options.columns, options.width_mm)
     columns_wanted = 2 * round(options.width_mm / _MM * options.dpi / columns)
@@ -446,7 +446,7 @@ def _box(inset: tuple[int, int, int, int], image: Micrograph, first: Micrograph)
     y0, x0, y1, x1 = inset
     if image is not first and image.unit == first.unit:
         away = np.subtract(first.origin, image.origin)
-        corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # of pixels, not their centres
+        corners = np.array([(y0, x0), (y1, x1)]) - 0.5  # pixel corners, not centres
         corners_px = np.rint((corners * first.scale + away) / image.scale + 0.5).astype(
             int
         )

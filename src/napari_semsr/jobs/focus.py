@@ -12,7 +12,7 @@ def focus_warning(
 ) -> Message | None:
     """Return a warning if a scan is out of focus by more than the depth of focus.
 
-    `place`: falloff of fine detail where the `model` was trained, if known.
+    `place`: falloff of fine detail in the area that `model` was trained on, if known.
     """
     falloff = Falloff.of(image)
     if falloff is None or not falloff.is_out_of_focus(place):
@@ -20,7 +20,7 @@ def focus_warning(
     less = (
         "than light shows at sharp edges"
         if place is None
-        else f"than the place that {model} was trained on"
+        else f"than the area that {model} was trained on"
     )
     return Message(
         f"{image.name} has less fine detail {less}, as if out of focus by more than "

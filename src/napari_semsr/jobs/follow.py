@@ -39,13 +39,13 @@ from napari_semsr.io import (
 )
 from napari_semsr.stitching import StitchOptions
 
-_CHUNK = 256  # px; chosen: a frame of 256 px touches four
-_CHUNK_STEP = 16  # px; levels of up to a sixteenth share their borders
+_CHUNK = 256  # px; chosen: a frame of 256 px touches four chunks
+_CHUNK_STEP = 16  # px; levels down to 1/16 share chunk borders
 _POLL_S = 0.25  # seconds; chosen: a file unchanged for this time is complete
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _MOVED_PX = 1.0  # px; chosen: larger moves by the final solution are reported
-_RETRIES = 2  # of waiting frames, for each that is taken; chosen: they are caught up
-_MAX_NAMES = 5  # frames named in a message; chosen
+_RETRIES = 2  # of waiting frames per new frame; chosen: they catch up
+_MAX_NAMES = 5  # frames named in a message; chosen: one line
 
 
 class LiveDisplay(Protocol):
@@ -103,7 +103,7 @@ class LiveScan:
     def positions(self) -> dict[str, FloatPair | None]:
         """Return the corner ``(y, x)`` of each frame in px.
 
-        None for a frame that its content does not place, wherever it is shown.
+        None for a frame that is not placed by its content, wherever it is shown.
         """
         if self.placement is None:
             return {}
@@ -144,7 +144,7 @@ class LiveScan:
             index = placement.add(name, stated_corner)
         if stated_corner is not None:
             placement.state(index, stated_corner, unit)
-        assert self.watch is not None  # noqa: S101 - made with the placement
+        assert self.watch is not None  # noqa: S101 - created with the placement
         doubts = self.watch.look_at(index, pixels)
         placement.place(index)
         placement.retry(_RETRIES)
@@ -215,7 +215,7 @@ class LiveScan:
             return True
         frames_changed = placement.changed_frames()
         if frames_changed:
-            self._fuse(frames_changed[-1])  # the newest first, since users watch it
+            self._fuse(frames_changed[-1])  # the newest first, as users watch it
         return bool(frames_changed)
 
     def close(self) -> None:
@@ -224,7 +224,7 @@ class LiveScan:
             self._settling.close()
 
 
-_TIMES = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}  # seconds of each unit
+_TIMES = {"": 1.0, "s": 1.0, "min": 60.0, "h": 3600.0}  # seconds per unit
 _TIME = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*")
 
 
@@ -315,7 +315,7 @@ class Follower:
     _unstated: set[str] = field(
         default_factory=set
     )  # frames without a row in the table
-    _changes: int = 0  # the table at the last search
+    _changes: int = 0  # changes of the table at the last search
 
     def run(self) -> Job[None]:
         """Take frames until the scan ends."""
@@ -334,7 +334,7 @@ class Follower:
             yield self._step()
             while not self.is_ended() and (yield from self._rest()):
                 if time.monotonic() - last >= _POLL_S:
-                    break  # frames that arrived meanwhile come first
+                    break  # new frames come first
             self.rest(max(0.0, min(_POLL_S - (time.monotonic() - last), _POLL_S)))
 
     def _state_late_ones(self) -> None:
@@ -354,12 +354,12 @@ class Follower:
         return is_full or self.is_stopped()
 
     def _is_idle(self) -> bool:
-        """Return whether no new frame arrived for the idle time."""
+        """Return whether no new frame arrived within the idle time."""
         return self.idle_s is not None and time.monotonic() - self._since > self.idle_s
 
     def _waiting_for_the_folder(self) -> Job[None]:
         while not (self.folder.exists or self.is_ended() or self._is_idle()):
-            yield Waiting(0, 0, f"waiting for {self.folder.folder}, which is not there")
+            yield Waiting(0, 0, f"waiting for {self.folder.folder}, which is missing")
             time.sleep(_POLL_S)
 
     def _step(self) -> Progress:
@@ -386,7 +386,7 @@ class Follower:
         for doubt in (yield from self._when_possible(take)) or ():
             yield Waiting(0, 0, doubt)
         yield from self._when_possible(partial(self.scan.fuse, frame.name))
-        yield from self._rest()  # one step, also while frames come without a pause
+        yield from self._rest()  # one step, even if frames arrive without a pause
         self._since = time.monotonic()
         yield self._step()
 
@@ -404,7 +404,7 @@ class Follower:
             except OSError as error:
                 if error.errno not in _NO_ROOM:
                     raise
-                message = "the disk is full: waiting until there is room on it"
+                message = "the disk is full: waiting until there is space"
             yield Waiting(0, 0, message)
             if self.is_stopped() or self._is_idle():
                 return None
@@ -443,25 +443,25 @@ def follow_scan(
     display: LiveDisplay | None = None,
     rest: Callable[[float], object] = time.sleep,
 ) -> Job[Followed]:
-    """Place and fuse the frames that arrive in a folder, until the scan is over.
+    """Place and fuse the frames that arrive in a folder, until the scan ends.
 
     Ends by Ctrl-C, by `is_stopped`, after `until` frames, or after `idle_s` seconds
     without a new one. The growing mosaic is at `target`, or next to it if another image
-    is there. `rest` waits a number of seconds while no frame has arrived.
+    is at that path. `rest` waits a number of seconds while no frame has arrived.
 
     Raises
     ------
     ReadError
         If fewer than two frames arrived.
     WriteError
-        If another process follows into the same target.
+        If another process follows a scan into the same target.
     """
     if folder.folder.is_file():
-        msg = f"A scan that is followed is a folder of frames, got {folder.folder}."
+        msg = f"A scan to follow must be a folder of frames, got {folder.folder}."
         raise OptionError(msg, code="folder-missing")
     place = filling_store(target, resume=False)
     with writing(place):
-        lock = StoreLock(place)  # from before the first frame
+        lock = StoreLock(place)  # even before the first frame
         if is_live(place):
             remove_target(place)
     scan = LiveScan(place, folder.read, options, flat, display)
@@ -484,7 +484,7 @@ def follow_scan(
 def _check_enough(folder: Path, count: int) -> None:
     if count < 2:
         msg = (
-            f"{folder} must hold at least two frames to be joined, but {count} came "
-            "before the following ended."
+            f"{folder} must contain at least two frames to stitch, but {count} arrived "
+            "before the scan ended."
         )
         raise ReadError(msg, code="too-few-frames")

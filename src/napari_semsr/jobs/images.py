@@ -100,7 +100,7 @@ def _open(image: Image | Source, options: ReadOptions) -> Micrograph:
     own, which = count_series(image_opened.metadata, count)
     if own > 1 and options.series is None:
         warn(
-            f"{path.name} holds {own} images; {which} is used: choose one with series "
+            f"{path.name} has {own} images; {which} is used: choose one with series "
             f"0 to {count - 1}.",
             "several-images",
         )
@@ -123,8 +123,8 @@ def _as_read(image: Micrograph, options: ReadOptions) -> Micrograph:
     for name in _IN_FILES:
         if getattr(options, name):
             msg = (
-                f"{image.name} is one image in memory and has no {name} to choose: "
-                f"leave {name} out, or give the path of its file."
+                f"{image.name} is one image in memory and has no {name}: "
+                f"omit {name}, or pass the path of its file."
             )
             raise OptionError(msg, code="option-without-effect")
     rows, before = options.databar_rows, image.metadata.get(CUT_KEY, 0)
@@ -134,7 +134,7 @@ def _as_read(image: Micrograph, options: ReadOptions) -> Micrograph:
             has += f", and {before} rows of data bar were removed" if before else ""
             msg = (
                 f"{image.name} has {has}, so a data bar of {rows} rows cannot be "
-                "removed: leave databar_rows out, or give the path of its file."
+                "removed: omit databar_rows, or pass the path of its file."
             )
             raise OptionError(msg, code="out-of-range")
         facts = {**image.metadata, CUT_KEY: rows}
@@ -162,7 +162,7 @@ def size_alike(images: Sequence[Micrograph], options: ReadOptions) -> list[Micro
 def databar_note(
     name: str, image: Micrograph, reach: float | None = None
 ) -> Message | None:
-    """Return a note if a file seems to end in a data bar that it does not state.
+    """Return a note if an image seems to end in an unrecorded data bar.
 
     Only the first `reach` rows are searched, or all.
     """
@@ -190,7 +190,7 @@ def levels_note(image: Micrograph, dtype: str | None) -> Message | None:
         return None
     return Message(
         f"{dtype} keeps only whole numbers, but the grey values of {image.name} are "
-        f"{low:.3g} to {high:.3g}: leave the dtype out, or write a .png without it, "
+        f"{low:.3g} to {high:.3g}: omit the dtype, or write a .png without it, "
         "which is stretched.",
         "values-rounded",
     )
@@ -243,7 +243,7 @@ def input_record(
     *,
     role: str = "image",
 ) -> InputRecord:
-    """Record an input for the provenance of an output, in one go."""
+    """Record an input for the provenance of an output, in one step."""
     return run(record_input(image, image_opened, options, role=role))
 
 
@@ -254,7 +254,7 @@ def record_input(
     *,
     role: str = "image",
 ) -> Job[InputRecord]:
-    """Record an input for the provenance of an output, in steps where it is large."""
+    """Record an input for the provenance of an output, in steps if it is large."""
     if isinstance(image, Micrograph):
         digest = yield from digest_values(image_opened)
     elif isinstance(image, Source):
@@ -274,9 +274,9 @@ def record_input(
 def add_own_records(
     images: tuple[Micrograph, Micrograph], records: tuple[InputRecord, InputRecord]
 ) -> Job[tuple[Micrograph, Micrograph]]:
-    """Add each of two images to its own history, before any crop.
+    """Append to the history of each of two images its own record, before any crop.
 
-    So `measure_frc` can find that one image was made from the other. A history may hold
+    This lets `measure_frc` find that one image was made from the other. A history has
     the digest of a file or that of its grey values.
     """
     histories = [
@@ -284,7 +284,7 @@ def add_own_records(
     ]
     if histories[0] == histories[1]:
         return images
-    apart = records[0].path != records[1].path  # else possibly planes of one stack
+    apart = records[0].path != records[1].path  # otherwise possibly planes of one stack
     records_in_order = []
     for image, record in zip(images, records, strict=True):
         values = yield from digest_values(image)
@@ -384,7 +384,7 @@ def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Pro
 def _selection(options: ReadOptions) -> str:
     """Return the choice of an image in a file, if it is not the first.
 
-    The first is left out, as in older records.
+    The first is omitted, as in older records.
     """
     option_values = {
         "series": options.series or None,
@@ -427,7 +427,7 @@ def calibrated_of(first: Micrograph, second: Micrograph | None) -> Micrograph:
             what = (
                 f"that of {sized_images[0].name} is used; check that it fits"
                 if sized_images
-                else "results are not in nm; give one (`pixel_size_nm`)"
+                else "results are not in nm; set it (`pixel_size_nm`)"
             )
             warn(f"{image.name} has no pixel size, so {what}.", "pixel-size-missing")
             break
@@ -496,9 +496,9 @@ def _scalar(value: object) -> Any:
 class Result:
     """Base class of results.
 
-    `NUMBERS` are the keys of its record that the table of a batch has, unless its verb
-    measures; `INSTEAD` are the types of the verb's results if an option is set, by the
-    name of that option.
+    `NUMBERS` are the keys of its record that are columns in the table of a batch, if
+    the command does not measure; `INSTEAD` are the types of the results if an option is
+    set, by the name of that option.
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ()
@@ -538,7 +538,7 @@ def check_image_target(
     overwrite: bool = False,
     resume: bool = False,
 ) -> Path:
-    """Refuse an output path where an image cannot or must not be written.
+    """Raise an error for an output path that an image cannot or must not be written to.
 
     A store that is written tile by tile may be resumed.
     """
@@ -556,7 +556,7 @@ class OverwritePolicy:
 
     overwrite: bool = False
     resume: bool = False  # resume an interrupted run
-    keep: bool = False  # finished parts if this run fails or is stopped
+    keep: bool = False  # keep finished parts if this run fails or stops
 
     def store_to_resume(self, target: Path) -> Path | None:
         """Return the store that a later run can resume; None if none is kept."""
@@ -585,7 +585,7 @@ def check_target_file(
     inputs: Iterable[str | os.PathLike[str]] = (),
     overwrite: bool = False,
 ) -> Path:
-    """Refuse a path where a table, page or model cannot or must not be written."""
+    """Raise an error for a path to which a file cannot or must not be written."""
     path = Path(output)
     if not path.name.lower().endswith(tuple(suffixes)):
         suffixes_text = " or ".join(suffixes)
@@ -594,10 +594,10 @@ def check_target_file(
     check_not_input(path, inputs)
     _check_parent(path)
     if path.is_dir():
-        msg = f"{path} is a folder; give a file name."
+        msg = f"{path} is a folder; set a file name."
         raise WriteError(msg, code="output-is-folder")
     if path.exists() and not overwrite:
-        msg = f"{path} exists; choose another name or give `overwrite`."
+        msg = f"{path} exists; choose another name or set `overwrite`."
         raise WriteError(msg, code="output-exists")
     return path
 
@@ -605,25 +605,25 @@ def check_target_file(
 def check_target_folder(
     output: str | os.PathLike[str], *, empty: bool = True, parents: bool = False
 ) -> Path:
-    """Refuse an output folder that is not empty or cannot be made."""
+    """Raise an error if an output folder is not empty or cannot be created."""
     path = Path(output)
-    if path.name in ("", ".."):  # hidden names next to it are made from its name
+    if path.name in ("", ".."):  # hidden names next to it are derived from its name
         path = _real(path)
     first = path
     while parents and not first.absolute().parent.exists():
         first = first.absolute().parent
     _check_parent(first)
     if path.exists() and not path.is_dir():
-        msg = f"{path} is a file; give a folder."
+        msg = f"{path} is a file; choose a folder."
         raise WriteError(msg, code="output-is-file")
     if path.is_dir() and list_folder(path) and empty:
-        msg = f"The folder {path} is not empty; choose another or give `overwrite`."
+        msg = f"The folder {path} is not empty; choose another or set `overwrite`."
         raise WriteError(msg, code="output-exists")
     return path
 
 
 def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> None:
-    """Refuse to overwrite an input."""
+    """Raise an error if an output is an input."""
     for item in inputs:
         source, target = _real(Path(item)), _real(path)
         if source == target:
@@ -635,7 +635,7 @@ def check_not_input(path: Path, inputs: Iterable[str | os.PathLike[str]]) -> Non
 
 
 def _real(path: Path) -> Path:
-    """Resolve links; circular ones are kept."""
+    """Resolve links; leave circular ones as they are."""
     try:
         return path.resolve()
     except (OSError, RuntimeError, ValueError):
@@ -643,7 +643,7 @@ def _real(path: Path) -> Path:
 
 
 def check_apart(target: Path, beside: Path) -> None:
-    """Refuse two outputs with the same or nested paths."""
+    """Raise an error if two outputs have the same or nested paths."""
     one, two = _real(target), _real(beside)
     if one == two or one in two.parents or two in one.parents:
         msg = (
@@ -654,7 +654,7 @@ def check_apart(target: Path, beside: Path) -> None:
 
 
 def _check_parent(path: Path) -> None:
-    """Refuse a folder that is missing or read-only."""
+    """Raise an error if a folder is missing or read-only."""
     parent = path.absolute().parent
     if parent.exists() and not parent.is_dir():
         msg = f"{parent} is a file, not a folder; choose another."
@@ -746,7 +746,7 @@ def write_area(
 ) -> Job[Written[int]]:
     """Compute an area block by block and write it; `result` counts clipped pixels.
 
-    `about` gives name, calibration and history; its data are not read.
+    `about` provides name, calibration and history; its data are not read.
     """
     kind = area.dtype if dtype is None else dtype
     policy = existing or OverwritePolicy()
@@ -767,7 +767,7 @@ def write_area(
 
 # Maps that are computed block by block, and written or kept in memory.
 
-_BLOCK = 1024  # side in pixels of a block that is mapped at once; chosen: 20 MB
+_BLOCK = 1024  # side in pixels of a block to map at once; chosen: 20 MB
 
 
 def keep_map(
@@ -777,9 +777,9 @@ def keep_map(
     *,
     block: int = _BLOCK,
 ) -> Job[Micrograph | None]:
-    """Write a map block by block, or return it without a target.
+    """Write a map block by block, or return it if there is no target.
 
-    `blocks` computes boxes in order; the data of `about` are not read.
+    `blocks` computes boxes in order; `about` provides only metadata.
     """
     if target is None:
         values = np.empty(about.shape, np.float32)

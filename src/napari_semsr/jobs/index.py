@@ -1,4 +1,4 @@
-"""The verbs of ``semsr``: summary and module of each."""
+"""The commands of ``semsr``: summary and module of each."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ VERBS = {
     "info": "describe a file: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
     "crop": "crop a box, or the area of another image, on the grid of that image",
-    "register": "register an image to another of the same place, of any contrast",
+    "register": "register an image to another one of the same area, of any contrast",
     "judge": "register, enhance and measure an image against SEM, on one page",
     "simulate": "simulate a folder of superlens frames with ground truth",
     "stitch": "stitch a folder of frames into one calibrated mosaic",
@@ -31,7 +31,7 @@ VERBS = {
     "particles": "measure the sizes of particles, or of the objects of a label image",
     "profile": "measure widths, edge and line distance along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
-    "figure": "draw images, maps and overlays with scale bar, colour bar, caption",
+    "figure": "make a figure of images, maps and overlays with scale bars and caption",
     "batch": "run steps on every image of a folder or table; collect one table",
     "replay": "reproduce an output from its provenance, and compare the two",
     "report": "write a printable page of images and values, with methods",
@@ -39,17 +39,17 @@ VERBS = {
     "demo": "run all steps on simulated samples, from frames to a report",
     "doctor": "check this installation: versions, devices, memory, Qt, OpenGL",
 }
-"""What each verb does, in the order of the help."""
+"""What each command does, in the order of the help."""
 
 ACTIONS = {
     "models list": "list bundled and imported models",
-    "models info": "read the card of a model",
+    "models info": "show the card of a model",
     "models export": "export a model, for this program or for others",
     "models import": "add a model to the library, after reading its card",
     "models check": "count the objects that a model shows, and those it invents",
     "models architectures": "list the networks that can be built",
 }
-"""Summaries of the actions of verbs with several actions."""
+"""Summaries of the actions of commands with several actions."""
 
 _MODULES = {
     "adapt": "adapt.job",
@@ -69,8 +69,8 @@ _MODULES = {
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
-"""Modules in ``napari_semsr.jobs`` of verbs with another name."""
-_SEVERAL = ("models",)  # which its actions are
+"""Modules in ``napari_semsr.jobs`` of commands whose name differs."""
+_SEVERAL = ("models",)  # modules that contain all actions of a command
 _UNLISTED_JOBS = {
     "specimen": "samples",
     "exposure": "samples",
@@ -78,7 +78,7 @@ _UNLISTED_JOBS = {
     "blend": "blend",
     "difference": "blend",
 }
-"""Modules of verbs without a command; panels run them in memory."""
+"""Modules of jobs that are not commands; panels run them in memory."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
 """Verbs whose panel is generated, with its title."""
 MEASURES = tuple(
@@ -99,7 +99,7 @@ _FUNCTION_NAMES = {
 
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
-    """Import a verb; return None for other names, or a verb with several actions."""
+    """Import a command; return None for other names, or one with several actions."""
     if name not in _VALUES and name not in _UNLISTED_JOBS:
         return None
     place = (_MODULES | _UNLISTED_JOBS).get(name, name)
@@ -109,13 +109,13 @@ def verb_of(name: str) -> "Verb[Any, Any] | None":
 
 
 def actions_of(name: str) -> tuple[str, ...]:
-    """Return the actions of a verb, empty if it has none."""
+    """Return the actions of a command, empty if it has none."""
     words = (one.partition(" ") for one in ACTIONS)
     return tuple(action for verb, _, action in words if verb == name)
 
 
 JOBS = (*VERBS, *_UNLISTED_JOBS)
-"""Jobs in histories: verbs with and without a command."""
+"""Jobs in histories: commands, and jobs that are not commands."""
 FUNCTIONS = {
     _FUNCTION_NAMES.get(name, name.replace("-", "_")): name for name in _VALUES
 }

@@ -23,12 +23,12 @@ from napari_semsr.jobs.verb import FileIn, Run, Verb
 
 _DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
-_MAX_METADATA = 24  # entries in a summary; chosen
+_MAX_METADATA = 24  # entries in a summary; chosen: fits on a screen
 
 
 @dataclass(frozen=True, slots=True)
 class Description(Result):
-    """Facts of a file: shape, dtype, pixel size, vendor and metadata."""
+    """Description of a file: shape, dtype, pixel size, vendor and metadata."""
 
     path: str
     facts: dict[str, Any] = field(metadata=FLAT)
@@ -49,7 +49,7 @@ class Description(Result):
         metadata_shown = list(metadata.items())[:_MAX_METADATA]
         rows |= {f"  {name}": str(value) for name, value in metadata_shown}
         if len(metadata) > len(metadata_shown):
-            more = f"{len(metadata) - len(metadata_shown)} more; `json` shows all"
+            more = f"{len(metadata) - len(metadata_shown)} more; `json` lists all"
             rows["  and"] = more
         return {name: Figure(value) for name, value in rows.items()}
 
@@ -73,7 +73,7 @@ def _describe(run: Run[Options]) -> Job[Description]:
 
 
 def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
-    """Measure a printed scale bar, if the file states no pixel size.
+    """Measure a printed scale bar, if the file has no pixel size.
 
     Its label is not read: the keys for it are null.
     """

@@ -109,13 +109,13 @@ INPUT = "input"
 """Name of the unprocessed image; the other baseline is `LINEAR`."""
 
 _NUMBERS = ".json"
-_NONE = "none"  # in place of a network
+_NONE = "none"  # instead of a network
 
-_MIN_PX = 64  # as in the demonstration: rings of fewer pixels are too few
+_MIN_PX = 64  # as in the demonstration: smaller areas have too few rings
 _MARGIN_PX = 32  # chosen: the context margin of splines and of the linear filter
-_BORDER = 17  # points along each side of an area where the map is tested; chosen
+_BORDER = 17  # points along each side of an area, to test the map; chosen: fast
 _UNCONFIRMED_SHARE = (
-    0.1  # share of patches; chosen: from there the map affects the figures
+    0.1  # share of patches; chosen: beyond, the map affects the figures
 )
 
 # The linear filter.
@@ -133,7 +133,7 @@ class JudgeOptions(RegisterOptions):
         None,
         "Grey range",
         "span of the grey values for PSNR and SSIM; by default by the bit depth that "
-        "the SEM image states, else 255 for 8-bit, 65535 for 16-bit, else the range "
+        "the SEM image states, otherwise 255 for 8-bit, 65535 for 16-bit, or the range "
         "of its values",
         gt=0,
     )
@@ -144,7 +144,7 @@ _GAIN = Quantity("Over the input", DB, "+.2f", sd="psnr_gain_sd_db")
 
 
 class JudgedArea(TypedDict):
-    """The evaluated part of the SEM image, and its share with a confirmed map."""
+    """The evaluated part of the SEM image, and how much of it has a confirmed map."""
 
     box_px: list[int]
     shape: Annotated[list[int], Quantity("Shape", "px")]
@@ -160,10 +160,10 @@ class JudgedArea(TypedDict):
 class JudgedPicture(Result):
     """An image compared with the SEM image: input, linear filter or network.
 
-    `metrics` are computed after the best gain and offset, `frc` assumes that the SEM
+    `metrics` are computed after the best gain and offset; `frc` assumes that the SEM
     image is free of noise. Errors of PSNR are by the jackknife over 16 parts; errors
-    that both images share cancel in that of the gain over the input. `light` is the
-    gain below and above the optical cut-off, `model` describes the network.
+    that both images share cancel out in that of the gain over the input. `light` is the
+    gain below and above the optical cut-off; `model` describes the network.
     """
 
     ROWS: ClassVar = (  # columns of the tables
@@ -238,7 +238,7 @@ class Judged(Result):
             px = f"= {off['error_px']:.2g} px"
             error_figure = Figure(off["error_nm"], "nm", ".3g", px)
         rows = {"Expected error of the map": error_figure}
-        rows["Judged"] = Figure(f"{shape} of {self.sem}")
+        rows["Evaluated"] = Figure(f"{shape} of {self.sem}")
         for item in self.pictures[:1]:  # one range for all
             rows["Data range"] = figures_of(item.metrics)["Data range"]
         for item in self.pictures:
@@ -290,7 +290,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     require_pixel_sizes(moving=source, fixed=fixed_image)
     registration = yield from register_as(run, optical, sem, fixed_opening)
     placed_image = registration.image
-    assert placed_image is not None  # noqa: S101 - it was not written
+    assert placed_image is not None  # noqa: S101 - returned if not written
     _warn_of_inputs(source, fixed_image)
     box = yield from _common(placed_image, fixed_image, source)
     record = input_record(sem, fixed_image, fixed_opening)
@@ -368,7 +368,7 @@ def _fill(
         )
 
 
-# What is evaluated.
+# Inputs and area of the comparison.
 
 
 def _check_two(optical: Image, sem: Image) -> None:
@@ -377,7 +377,7 @@ def _check_two(optical: Image, sem: Image) -> None:
     both = all(not isinstance(image, Micrograph) for image in (optical, sem))
     if both and len(paths) == 1:
         msg = (
-            f"{name_of(optical)} cannot be compared with itself: give an SEM image of "
+            f"{name_of(optical)} cannot be compared with itself: pass an SEM image of "
             "the same area as the second image."
         )
         raise OptionError(msg, code="second-image-missing")
@@ -405,11 +405,11 @@ def _reach_nm(models: Iterable[Path], source: Micrograph) -> float:
 
 
 def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[Box]:
-    """Find a rectangle on the SEM image in which both have grey values."""
+    """Find a rectangle on the SEM image where both have grey values."""
     grid = Grid.of(sem)
     box = yield from find_gap_free([Area.of(seen_image, grid), Area.of(sem, grid)])
     if box is not None:
-        # next to gaps, another pixel size excludes one pixel more or less
+        # next to gaps, another pixel size excludes a pixel more or less
         inset = math.ceil(2 * max(source.scale) / min(sem.scale))
         rows, columns = sem.shape
         box = Box(
@@ -453,13 +453,13 @@ def _warn_of_map(area: JudgedArea, registration: Registration) -> None:
     some, all_of_them = area["unreliable_patches"], area["patches"]
     if some > _UNCONFIRMED_SHARE * all_of_them:
         text = (
-            f"The map is not confirmed at {some} of {all_of_them} places of the "
+            f"The map is not confirmed at {some} of {all_of_them} points of the "
             "evaluated area: figures are too low there."
         )
         bending_note = (
             ""
             if registration.model == "elastic"
-            else " An elastic map follows a distorted image."
+            else " An elastic map can follow distortions."
         )
         warn(text + bending_note, "map-unconfirmed")
     if registration.error_px >= COSTLY_PX:
@@ -475,8 +475,8 @@ def _warn_of_inputs(source: Micrograph, sem: Micrograph) -> None:
     """Warn if the input was made by a network, or if the images seem exchanged."""
     if source.metadata.get("vendor") and not sem.metadata.get("vendor"):
         warn(
-            f"{source.name} has the metadata of an electron microscope, and "
-            f"{sem.name} has not: check that the two are not exchanged.",
+            f"{source.name} has the metadata of an electron microscope, but "
+            f"{sem.name} does not: check that the two are not exchanged.",
             "images-exchanged",
         )
     network = source.provenance and source.provenance.network()
@@ -514,7 +514,7 @@ def _about(
 
 @dataclass(frozen=True, slots=True)
 class _Lens:
-    """The optical image in the evaluated area."""
+    """Resamples the optical image in the evaluated area."""
 
     transform: Affine | Elastic  # from the optical image to the SEM image
     grid: Grid  # of the area
@@ -522,7 +522,7 @@ class _Lens:
     def looks_at(
         self, source: Micrograph, reach_nm: float
     ) -> tuple[int, int, int, int]:
-        """Box in pixels of the optical image that contains all needed data."""
+        """Return the box in pixels of the optical image with all needed data."""
         share = np.linspace(0, 1, _BORDER)
         edge = np.concatenate([[(s, 0.0), (s, 1.0), (0.0, s), (1.0, s)] for s in share])
         corner, end = np.array(self.grid.corner), np.array(self.grid.end)
@@ -548,7 +548,7 @@ class _Lens:
 
 @dataclass(slots=True)
 class _Table:
-    """Rows as they are measured; images are only stored as PNG."""
+    """Rows as they are measured; images are stored only as PNG."""
 
     sem: Micrograph  # the evaluated area
     run: Run[JudgeOptions]
@@ -694,7 +694,7 @@ def _patches(
 # Figures and sentences of the page. Their text is in its template.
 
 _DETAIL_PX = 160  # side of a detail on the SEM image; chosen: pixels can be seen
-_DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is hand-picked
+_DETAILS = ((0.33, 0.25), (0.67, 0.75))  # fixed places, so that none is cherry-picked
 _SEM = "SEM image"
 
 
@@ -752,7 +752,7 @@ def _verdict(result: "Judged") -> list[str]:
         gain_text = f"{name} brings the input {_gain(row)} closer to the SEM image"
         if (row.psnr_gain_db or 0.0) <= 0:
             gain_text = (
-                f"{name} brings no gain: its PSNR differs from the input's by "
+                f"{name} gains nothing: its PSNR differs from the input's by "
                 f"{_gain(row)}"
             )
         if linear is not None and linear.psnr_gain_db is not None:
@@ -761,7 +761,7 @@ def _verdict(result: "Judged") -> list[str]:
     off = result.registration
     if sentences and off["error_nm"] is not None:
         sentences.append(
-            f"The expected error of the map between both is "
+            f"The expected error of the map between the two is "
             f"{format_rounded(off['error_nm'])} nm ({off['error_px']:.2g} px)."
         )
     return sentences
@@ -785,8 +785,8 @@ JUDGE = Verb(
     files=(
         FileIn(
             "models",
-            "names of models or model files that enhance OPTICAL; none leaves them "
-            f"out; by default {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
+            "names of models or model files that enhance OPTICAL; none omits "
+            f"them; by default {MOSAIC_MODEL}, or {DEFAULT_MODEL} for an SEM image",
             flag="--models",
             metavar="MODEL",
             many=True,

@@ -1,7 +1,7 @@
 """Detect leakage: figures of a model on its own training data are too good.
 
-A model card keeps digests and areas of the training images, and so does the history of
-the model's results.
+A model card records digests and areas of the training images, and so does the history
+of the model's results.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ TRAINED_ON = "learnt_from"
 LIGHT = "mosaic"
 """Role of the optical image in the training data of an adapted model."""
 
-_SAMPLES = 64  # points along each side at which an area is sampled; chosen: 2 %
+_SAMPLES = 64  # points along each side to sample an area; chosen: errors of 2 %
 
 
 def warn_if_trained_on(
@@ -45,7 +45,7 @@ def warn_if_trained_on(
                 warn(
                     f"{opened_image.name} was made by the model {name}, which was "
                     f"trained on {share:.0%} of the area evaluated here: the figures "
-                    "are too good. Evaluate it on another place, or on a held-out "
+                    "are too good. Evaluate it on another area, or on a held-out "
                     "part.",
                     "not-independent",
                     stacklevel=3,
@@ -54,7 +54,7 @@ def warn_if_trained_on(
 
 
 def _models(history: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Return the models in a history that state their training data."""
+    """Return the models in a history that record their training data."""
     if history is None:
         return
     if history.options.get(TRAINED_ON):

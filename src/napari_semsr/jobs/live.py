@@ -1,4 +1,4 @@
-"""A mosaic of frames in memory, passed on by a program that controls a microscope."""
+"""A mosaic of frames in memory, sent by a program that controls a microscope."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -51,7 +51,7 @@ class LiveMosaic:
     Raises
     ------
     WriteError
-        If the output exists, the folder of the frames holds other files, or another
+        If the output exists, the folder of the frames contains other files, or another
         process writes the same mosaic.
     OptionError
         If an option is unknown or out of range.
@@ -88,17 +88,17 @@ class LiveMosaic:
         live_options = STITCH.parse_options(options)
         self.options: StitchFolderOptions = live_options["options"]
         if self.options.follow:
-            msg = "A mosaic of frames in memory follows no folder: leave follow out."
+            msg = "A mosaic of frames in memory follows no folder: omit follow."
             raise OptionError(msg, code="options-contradict")
         if self.options.flat_field not in ("auto", "none"):
-            msg = "A flat field of a file is for stitch: use auto or none."
+            msg = "A flat field from a file is only for stitch: use auto or none."
             raise OptionError(msg, code="options-contradict")
         self.folder.mkdir(exist_ok=True)
         old = [path for path in list_folder(self.folder) if path.suffix == ".tif"]
         if old and not resume:
             msg = (
-                f"The folder {self.folder} holds frames already: choose another with "
-                "frames=, or take them with resume=True."
+                f"The folder {self.folder} already has frames: choose another with "
+                "frames=, or use them with resume=True."
             )
             raise WriteError(msg, code="foreign-files")
         self._place = filling_store(self.output, resume=False)
@@ -107,7 +107,7 @@ class LiveMosaic:
         self._files: FrameFolder = frame_folder(self.folder, None, self.options)
         self._scan = LiveScan(self._place, self._files.read, self.options)
         self._stated_corners: dict[str, FloatPair | None] = {}
-        self._has_table = False  # with the positions of all frames so far
+        self._has_table = False  # whether it has the positions of all frames
         for frame in self._left():
             corner = self._files.corner(frame.name)
             self._stated_corners[frame.name] = corner
@@ -115,7 +115,7 @@ class LiveMosaic:
 
     def _left(self) -> Iterator[Any]:
         """List the frames of an interrupted scan by name."""
-        # files are returned when unchanged at the second look
+        # files count as complete if unchanged the second time
         frames = [frame for _ in range(2) for frame in self._files.poll()]
         whole = (frame for frame in frames if frame.pixels is not None)
         yield from sorted(whole, key=lambda frame: str(frame.name))
@@ -173,7 +173,7 @@ class LiveMosaic:
         ------
         ShapeError
             If the frame is not (Y, X), or differs from the first in shape or type.
-            It is not taken; the mosaic stays as it is.
+            It is not added; the mosaic is unchanged.
         """
         pixels = np.asarray(frame)
         kind = pixels.shape, pixels.dtype
@@ -232,7 +232,7 @@ class LiveMosaic:
         Returns
         -------
         StitchedFile
-            Its `warnings` hold the doubts, and frames that moved by more than a pixel.
+            Its `warnings` include the doubts, and frames that moved by more than 1 px.
 
         Raises
         ------

@@ -55,7 +55,7 @@ class ArchitectureList(Result):
     discriminators: tuple[dict[str, Any], ...]
 
     def figures(self) -> dict[str, Figure]:
-        """Return each as a line."""
+        """Return one line for each architecture."""
         architectures = {}
         for row in (*self.architectures, *self.discriminators):
             facts = [f"{row['weights'] / 1e6:.2f} M weights"]
@@ -94,7 +94,7 @@ def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
 # The model library: bundled models, and those that a user imported.
 
 DEFAULT_MODEL = "sem-restore"
-_GAINS = ("gain_db", "hidden_db")  # over the input, or over its local mean
+_GAINS = ("gain_db", "hidden_db")  # relative to the input, or to its local mean
 MOSAIC_MODEL = "ssum-sem"  # trained on superlens mosaics
 _SUFFIX = ".safetensors"
 
@@ -106,7 +106,7 @@ MODEL_IN = FileIn(
     takes_name=True,
     default=DEFAULT_MODEL,
 )
-"""Name of a verb's model input."""
+"""Name of a command's model input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class ModelList(Result):
     shelf: str
 
     def figures(self) -> dict[str, Figure]:
-        """Return each as a line."""
+        """Return one line for each model."""
         return {
             row["name"]: Figure(
                 row["fault"] or row["description"] or row["architecture"]
@@ -195,7 +195,7 @@ def find_model(name_or_path: str | os.PathLike[str]) -> Path:
 
 
 def model_that_made(history: Provenance) -> str:
-    """Return the name or file of the exact model that made an image, by its digest.
+    """Return the name or file of the model that made an image, by its digest.
 
     Raises `CheckpointError` if neither the library nor its recorded path has it.
     """
@@ -215,7 +215,7 @@ def model_that_made(history: Provenance) -> str:
 
 
 def on_shelf(name: str) -> str | None:
-    """Whether a name is used in the library."""
+    """Return a name if the library has it, otherwise None."""
     if name in models.list_bundled():
         return "bundled"
     return "imported" if (shelf_folder() / f"{name}{_SUFFIX}").is_file() else None
@@ -279,7 +279,7 @@ def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     yield Progress(0, 2, "checking")
     path, options = Path(run.parameters["file"]), run.options
     if not path.is_file():
-        msg = f"There is no file {path}; give a {_SUFFIX}, .onnx or .zip file."
+        msg = f"There is no file {path}; use a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg, code="file-missing")
     check_no_code(path)
     foreign = path.suffix.lower() in (SUFFIXES["onnx"], SUFFIXES["bioimageio"])
@@ -304,14 +304,14 @@ def _place(run: Run[ImportOptions], path: Path, name: str) -> Path:
     """Return the path of an imported model in the library, and create its folder."""
     if name in models.list_bundled():
         msg = (
-            f"{path.name} has the name of the bundled model {name}; give it another "
+            f"{path.name} has the name of the bundled model {name}; choose another "
             "(`name`, for an ONNX file)."
         )
         raise CheckpointError(msg, code="name-taken")
     folder = shelf_folder()
     target = folder / f"{name}{_SUFFIX}"
     if target.exists() and not run.existing.overwrite:
-        msg = f"The library has a model {name} already; give `overwrite` to replace it."
+        msg = f"The library already has a model {name}; set `overwrite` to replace it."
         raise WriteError(msg, code="name-taken")
     folder.mkdir(parents=True, exist_ok=True)
     return target
@@ -383,7 +383,7 @@ MODELS_EXPORT = Verb(
         ImageIn(
             "field",
             "for a model with whole-image statistics, which other programs cannot "
-            "compute: export it with those of this image, without haze removal",
+            "compute: the export has those of this image, without haze removal",
             optional=True,
             flag="--field",
         ),
@@ -395,7 +395,7 @@ MODELS_EXPORT = Verb(
         MODEL_IN,
         FileIn(
             "authors",
-            "author in a bioimage.io package; may be given several times",
+            "author in a bioimage.io package; may be repeated",
             flag="--author",
             metavar="NAME",
             many=True,

@@ -71,7 +71,7 @@ from napari_semsr.pairing import (
 
 _SHEET = ".png"
 _SKIPPED_SUFFIXES = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
-# How far a ratio of pixel sizes may be from a whole number; chosen, since calibrations
+# How far a ratio of pixel sizes may differ from a whole number; chosen: calibrations
 # differ by one or two per cent.
 _SIZE_TOLERANCE = 0.02
 _MOST = 4  # as `PairOptions.scale`
@@ -81,22 +81,22 @@ _MOST = 4  # as `PairOptions.scale`
 class PairsMade(Result):
     """Result: numbers of pairs, and of rejected patches by reason.
 
-    `pairing` is ``paired`` or ``unpaired``, `patch` the side of a LOW patch, `scale`
-    the HIGH pixels for each LOW pixel, `scale_note` the reason for it, and how to get
-    another, if none was given. The pixel size is that of HIGH; None if unknown or
+    `pairing` is ``paired`` or ``unpaired``; `patch` is the side of a LOW patch, `scale`
+    the HIGH pixels for each LOW pixel, `scale_note` the reason for it and how to change
+    it, if none was set. The pixel size is that of HIGH; None if unknown or
     different. `images` has for each pair its ``name``, the patches in ``train``,
     ``validation`` and ``test``, and those ``rejected`` by reason; ``refused`` is the
-    reason for having none. `same_place` lists the names of images that show one place;
+    reason for having none. `same_place` lists the names of images that show one area;
     it is in one set only.
     """
 
     output: str
     sheet: Annotated[str, Quantity("Contact sheet")]
     pairing: Annotated[str, Quantity("Pairs")]
-    train: Annotated[int, Quantity("To train on", "pairs", "d")]
-    validation: Annotated[int, Quantity("To validate", "pairs", "d")]
-    test: Annotated[int, Quantity("To test", "pairs", "d")]
-    candidates: Annotated[int, Quantity("Looked at", "patches", "d")]
+    train: Annotated[int, Quantity("For training", "pairs", "d")]
+    validation: Annotated[int, Quantity("For validation", "pairs", "d")]
+    test: Annotated[int, Quantity("For testing", "pairs", "d")]
+    candidates: Annotated[int, Quantity("Candidates", "patches", "d")]
     rejected: dict[str, int]
     patch: Annotated[int, Quantity("Side of a patch", "px", "d")]
     scale: int
@@ -111,24 +111,24 @@ class PairsMade(Result):
 
     @property
     def scaled(self) -> Annotated[str | None, Quantity("Scale")]:
-        """The scale and its reason, if it is not 1 or was not given."""
+        """The scale and its reason, if it is not 1 or was chosen."""
         if self.scale == 1 and not self.scale_note:
             return None
         return f"{self.scale} ({self.scale_note})".removesuffix(" (None)")
 
     def figures(self) -> dict[str, Figure]:
-        """Return also what was rejected, and the result of each pair of images."""
+        """Return the figures, the rejections, and the result of each pair of images."""
         rows = declared_figures(self)
         for reason, count in self.rejected.items():
-            rows[f"Left out: {reason}"] = Figure(count, "patches", "d")
+            rows[f"Rejected: {reason}"] = Figure(count, "patches", "d")
         for row in self.images if len(self.images) > 1 else ():
             counts_text = [f"{name} {row[name]}" for name in SPLITS if row.get(name)]
             why = row.get("rejected", {}).items()
             counts_text += [f"rejected: {reason} {count}" for reason, count in why]
-            counts_text += [f"left out: {row['refused']}"] if "refused" in row else []
+            counts_text += [f"skipped: {row['refused']}"] if "refused" in row else []
             rows[f"Of {row['name']}"] = Figure(", ".join(counts_text))
         for number, names in enumerate(self.same_place, 1):
-            rows[f"Images of one place, {number}"] = Figure(", ".join(names))
+            rows[f"Images of one area, {number}"] = Figure(", ".join(names))
         return rows
 
 
@@ -143,7 +143,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     if transform is not None and not isinstance(transform, StoredTransform):
         transform = read_transform(Path(transform))
     if transform is not None and folders:
-        msg = "A transform is for one pair of images, got folders: give it two images."
+        msg = "A transform is for one pair of images, got folders: pass two images."
         raise OptionError(msg, code="options-contradict")
     yield Progress(0, 0, "reading")
     images_opened = (
@@ -153,7 +153,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     records = [[record for record, *_ in side] for side in images_opened]
     images = [[image for _, image, _ in side] for side in images_opened]
     pair_map = None
-    if transform is not None:  # where it is one of these images
+    if transform is not None:  # if it is one of these images
         check_sides(
             transform, *((image, record) for ((record, image, _),) in images_opened)
         )
@@ -174,7 +174,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
             _nothing_left(choice.candidates, choice.rejections, is_paired=is_paired),
             code="nothing-to-train",
         )
-    if is_paired and settings.min_correlation != 0:  # with 0 an image is its own target
+    if is_paired and settings.min_correlation != 0:  # with 0, copies are allowed
         _refuse_copies(*images)
     run.options = settings
     provenance = yield from run.history(
@@ -214,14 +214,14 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
 
 
 def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> None:
-    """Refuse pairs in which every image is its own reference."""
+    """Raise an error for pairs in which every image is its own reference."""
     if all(
         low.shape == high.shape and np.array_equal(low.array(), high.array())
         for low, high in zip(lows, highs, strict=True)
     ):
         msg = (
             f"The two images of a pair must differ, but {lows[0].name} and "
-            f"{highs[0].name} have the same pixels: give LOW and HIGH of one field."
+            f"{highs[0].name} have the same pixels: pass LOW and HIGH of one field."
         )
         raise OptionError(msg, code="same-image")
 
@@ -229,7 +229,7 @@ def _refuse_copies(lows: Sequence[Micrograph], highs: Sequence[Micrograph]) -> N
 def _nothing_left(
     candidates: int, rejections: dict[str, int], *, is_paired: bool
 ) -> str:
-    """Make the error if no patch is usable."""
+    """Return the error for no usable patch."""
     why = ", ".join(f"{reason} {n}" for reason, n in rejections.items())
     show = "images show one field" if is_paired else "sets have equal structure"
     return (
@@ -238,16 +238,16 @@ def _nothing_left(
     )
 
 
-# Alignment of two scans of one place.
+# Alignment of two scans of one area.
 
-_GREY_SIGMA_PX = 4.0  # chosen: the remaining noise is small against the structure
-_MAX_STRETCH = 0.1  # of the numbers of pixels; chosen: what registration searches
+_GREY_SIGMA_PX = 4.0  # chosen: the noise that remains is small
+_MAX_STRETCH = 0.1  # relative to the numbers of pixels; chosen: range of the registration
 
 
 def _align_pairs(
     images: list[list[Micrograph]], scale: int
 ) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, Any]]]]:
-    """Align each HIGH with its LOW; report the pairs that could not be, and why."""
+    """Align each HIGH with its LOW; report pairs that fail, and why."""
     indices, images_found, refusals = [], [], []
     error: RegistrationError | None = None
     for number, (low, high) in enumerate(zip(*images, strict=True)):
@@ -265,12 +265,12 @@ def _align_pairs(
 def _brought_onto(
     low: Micrograph, high: Micrograph, scale: int
 ) -> Job[tuple[Micrograph, Micrograph]]:
-    """Align HIGH with LOW in place and grey levels; crop both to the common area.
+    """Align HIGH with LOW in position and grey levels; crop both to the common area.
 
     HIGH is resampled, since LOW is the input of the network.
     """
     coarse, fine = low.pixel_size_nm, high.pixel_size_nm
-    if coarse is None:  # an unknown size follows from the other
+    if coarse is None:  # an unknown size is derived from the other
         y, x = fine or (1.0, 1.0)
         coarse = PixelSize((y * scale, x * scale))
     fine = fine or PixelSize((coarse[0] / scale, coarse[1] / scale))
@@ -280,7 +280,7 @@ def _brought_onto(
         shapes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
         msg = (
             f"{low.name} and {high.name} must show one field at scale {scale}, got "
-            f"{shapes} px: crop them to one field, or give `scale` or pixel sizes."
+            f"{shapes} px: crop them to one field, or set `scale` or pixel sizes."
         )
         raise ShapeError(msg, code="sizes-differ")
     fixed_image, moving = (
@@ -342,7 +342,7 @@ def _known_box(is_known: BoolArray) -> Box:
 
 
 def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
-    """Return gain and offset that give an image the contrast and mean of another."""
+    """Return gain and offset that match the contrast and mean of another image."""
     finite = np.isfinite(image) & np.isfinite(other)
     soft = [
         ndimage.gaussian_filter(
@@ -358,10 +358,10 @@ def _grey_match(image: FloatArray, other: FloatArray) -> FloatPair:
 def _map_error_nm(
     transform_file: StoredTransform | None, records: Iterable[InputRecord]
 ) -> float | None:
-    """Return the expected error of the transform from LOW to HIGH, if it is stated."""
+    """Return the expected error of the transform from LOW to HIGH, if known."""
     if transform_file is not None:
         error = transform_file.quality.get("error_nm")
-    else:  # an image that was registered before
+    else:  # an image that is already registered
         steps = (record.provenance for record in records if record.provenance)
         option_sets = (step.options for step in steps if step.job == "register")
         error = next(option_sets, {}).get("error_nm")
@@ -369,11 +369,11 @@ def _map_error_nm(
 
 
 # Chosen: with three patches along the shorter side, half a patch apart, there are 25
-# places, enough for three sets; smaller patches are mostly border.
+# positions, enough for three sets; smaller patches are mostly border.
 _ACROSS = 3
-_MIN_PATCH = 32  # smallest side to which patches are halved for that
+_MIN_PATCH = 32  # smallest side to which patches are halved for these sets
 MIN_SIDE = _ACROSS * _MIN_PATCH
-"""Pixels along the shorter side of the smallest image that three sets are cut from."""
+"""Minimum shorter side, in pixels, of an image that is split into three sets."""
 
 
 def fitting_options(
@@ -385,10 +385,10 @@ def fitting_options(
     scale: int | None = None,
     trained_sizes: "inference.TrainedPixelSizes | None" = None,
 ) -> PairOptions:
-    """Choose the options for cutting pairs for a model, as far as not given.
+    """Choose the options for cutting pairs for a model that are not set.
 
     Images are resampled to the pixel size that a model was trained for
-    (`trained_sizes`) if they are when it is applied.
+    (`trained_sizes`) if this also happens when it is applied.
     """
     options_given = options or PairOptions()
     names_given, factor = (
@@ -424,7 +424,7 @@ def fitting_options(
 def _with_scale(
     options: PairOptions, images: list[list[Micrograph]], *, is_paired: bool
 ) -> tuple[PairOptions, str | None]:
-    """Choose the scale that the images state, if none was given."""
+    """Choose the scale that the images state, if none was set."""
     if options.scale is not None:
         return options, None
     both = list(zip(*images, strict=True)) if is_paired else []
@@ -474,7 +474,7 @@ def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
     many = isinstance(first, list)
     if many != isinstance(second, list):
         msg = (
-            "Pairs need two images or two folders, got an image and a folder: give "
+            "Pairs need two images or two folders, got an image and a folder: pass "
             "the folders of both, or one file of each."
         )
         raise ReadError(msg, code="wrong-type")
@@ -501,7 +501,7 @@ def _list_side(side: Any) -> Any:
     )
     if not paths:
         pattern_text = "" if pattern == _ANY else f" named {pattern}"
-        msg = f"The folder {folder} must hold images{pattern_text}, got none."
+        msg = f"The folder {folder} must contain images{pattern_text}, got none."
         raise ReadError(msg, code="no-image")
     return paths
 
@@ -529,8 +529,8 @@ def _by_name(
         lacks = "LOW" if alone[0] in names[1] else "HIGH"
         msg = (
             "Images that are matched by name need a partner of the same name, but "
-            f"{alone[0]} has none in {lacks} ({len(alone)} in all): add it, or leave "
-            f"it out with `leave_out={alone[0]}`."
+            f"{alone[0]} has none in {lacks} ({len(alone)} in all): add it, or exclude "
+            f"it with `leave_out={alone[0]}`."
         )
         raise ReadError(msg, code="second-image-missing")
     both = sorted(names[0])
@@ -541,13 +541,13 @@ def _keys(side: Any, images: list[Image]) -> list[str]:
     """Return names without suffixes, the text matched by a pattern's *, or numbers."""
     names = [name_of(image) for image in images]
     composed_names = [normalize("NFC", name) for name in names]
-    if len(set(composed_names)) == len(set(names)):  # unless both forms are there
+    if len(set(composed_names)) == len(set(names)):  # unless both forms exist
         names = composed_names
     if _is_pattern(side):
         before, after = normalize("NFC", Path(side).name).split(_ANY)
         return [name.removeprefix(before).removesuffix(after) for name in names]
     in_memory = all(isinstance(image, Micrograph) for image in images)
-    if in_memory and len(names) > len(set(names)) == 1:  # as arrays are named
+    if in_memory and len(names) > len(set(names)) == 1:  # default name of arrays
         return [str(number) for number, _ in enumerate(names, 1)]
     return [display_name(name) for name in names]
 
@@ -555,7 +555,7 @@ def _keys(side: Any, images: list[Image]) -> list[str]:
 def _distinct(
     images_by_key: list[tuple[str, Image]], left_out: set[str]
 ) -> dict[str, Image]:
-    """Return the remaining images by name; refuse duplicate names."""
+    """Return the remaining images by name; raise an error for duplicate names."""
     images: dict[str, Image] = {}
     for key, image in images_by_key:
         if key in left_out:
@@ -564,7 +564,7 @@ def _distinct(
             msg = (
                 "Images that are matched by name need unique names, got "
                 f"{name_of(images[key])} and {name_of(image)} for {key}: rename one, "
-                f"or leave both out with `leave_out={key}`."
+                f"or exclude both with `leave_out={key}`."
             )
             raise ReadError(msg, code="names-alike")
         images[key] = image
@@ -589,7 +589,7 @@ def _open_each(
 ) -> Iterator[tuple[InputRecord, Micrograph, bool]]:
     """Open, calibrate and prepare the images of one side.
 
-    Also returns for each whether it had another pixel size.
+    Also returns, for each image, whether its pixel size differed.
     """
     size = options.low_pixel_nm if role == "low" else options.high_pixel_nm
     for image in images:

@@ -1,4 +1,4 @@
-"""Run a verb for single planes on a stack or time series."""
+"""Run a command for single planes on a stack or time series."""
 
 import math
 import shutil
@@ -56,7 +56,7 @@ def _run_planes(
 ) -> Job[Any]:
     """Run a job on an image, or on every plane of a stack.
 
-    Each plane of a stack has its own scaling and goes into a hidden store beside the
+    Each plane of a stack has its own scaling and goes to a hidden store next to the
     output, so that an interrupted run can be resumed; the stores are removed once the
     stack is complete.
     """

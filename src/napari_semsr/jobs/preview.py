@@ -12,12 +12,12 @@ from napari_semsr.core import Box, Job, Progress
 from napari_semsr.jobs.images import Image, open_image
 from napari_semsr.jobs.models import DEFAULT_MODEL, find_model
 
-_PATIENCE_S = 0.1  # s between two checks for a request; chosen
+_PATIENCE_S = 0.1  # seconds between checks for a request; chosen: responsive
 Answer = tuple[Box, NDArray[Any]]
 
 
 class PreviewDesk:
-    """Exchange of requests and results of a preview; only the latest counts."""
+    """Exchanges requests and results of a preview; only the latest counts."""
 
     def __init__(self) -> None:
         self._wishes: deque[Box] = deque(maxlen=1)

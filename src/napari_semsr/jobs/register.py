@@ -77,10 +77,10 @@ from napari_semsr.registration import (
 Where = str | os.PathLike[str]
 Role = Literal["moving", "fixed"]
 
-_CHUNK = 1024  # side of a block of computation in px; chosen
+_CHUNK = 1024  # side of a block of computation in px; chosen: little memory
 _SPARE_PAIRS = 4  # fewest landmarks that leave a residual after an affine fit
-_LITTLE = 0.3  # share of the smaller image; registration was not tested below it
-COSTLY_PX = 0.5  # expected error; pairs as far off lost 0.3 dB and more in training
+_LITTLE = 0.3  # share of the smaller image; registration is untested below it
+COSTLY_PX = 0.5  # expected error; such pairs lost 0.3 dB and more in training
 _DOUBTFUL_PX = 1.0  # expected error; chosen: details of one pixel cannot be compared
 _UNRELIABLE = 0.3  # share of patches; chosen: above, whole areas are wrong
 _ASTRAY_PX = 10.0  # distance to the map; chosen: clicks are a few px off
@@ -91,7 +91,7 @@ class RegisterOptions(RegistrationOptions):
 
     landmarks_only: bool = option(
         False,
-        "Landmarks alone decide",
+        "Use landmarks only",
         "compute the map from the landmarks alone, ignoring the images; otherwise "
         "they are the starting point",
     )
@@ -112,27 +112,27 @@ _ERROR = Quantity("Expected error", "px", ".2g", verdict="verdict", large=True)
 class Registered(Result):
     """An image resampled on the grid of another, and the quality of the map.
 
-    `found_pixel_size_nm` is that of the image `found_size_of`, which had none; both are
-    None if both images had one.
+    `found_pixel_size_nm` is the estimated size of the image `found_size_of`; both are
+    None if both images had a pixel size.
 
     If nothing is written, `image` is a lazy dask array. It is NaN where the moving
-    image has no data. `registration` is the map, `stored` the same as `write_transform`
-    takes it. `transform` has the affine ``matrix`` ``[[yy, yx, y], [xy, xx, x]]`` from
-    the moving to the fixed image in nm; the same as ``degrees``, ``scale`` and
-    ``mirrored``; of an elastic map also the ``spacing_nm`` of its knots and
-    ``largest_nm``, its largest displacement where it was tested. The expected error is
+    image has no data. `registration` is the map, `stored` its form for
+    `write_transform`. `transform` has the affine matrix ``[[yy, yx, y], [xy, xx, x]]``
+    from the moving to the fixed image in nm; also as ``degrees``, ``scale`` and
+    ``mirrored``; for an elastic map also the ``spacing_nm`` of its knots and
+    ``largest_nm``, its largest displacement at tested positions. The expected error is
     the root mean square over the overlap, in pixels of the coarser image and in nm, the
-    mutual information in bits, by the origins alone and after registration, `score` the
-    height of the search's best peak in standard deviations of chance. Residuals are of
-    patches or landmarks that were held out; `unreliable` is the share of the patches
+    mutual information in bits, before and after registration; `score` is the
+    height of the search's best peak in standard deviations of chance. Residuals are at
+    patches or landmarks that were held out; `unreliable` is the fraction of patches
     where the map is not reliable.
     """
 
     NUMBERS: ClassVar = ("error_px", "error_nm", "overlap", "mutual_information_after")
 
-    found_size_of: Annotated[str | None, Quantity("Pixel size found of")]
+    found_size_of: Annotated[str | None, Quantity("Pixel size estimated for")]
     found_pixel_size_nm: Annotated[
-        float | None, Quantity("Pixel size found", "nm", ".4g")
+        float | None, Quantity("Estimated pixel size", "nm", ".4g")
     ]
     output: str | None
     transform_output: Annotated[str | None, Quantity("Transform")]
@@ -175,7 +175,7 @@ class Registered(Result):
             return ""
         if self.error_px <= 1:
             return "less than a pixel of the coarser image"
-        return f"{self.error_px:.2g} pixels of the coarser image: look at the overlay"
+        return f"{self.error_px:.2g} pixels of the coarser image: check the overlay"
 
     no_error: ClassVar = "not known"
     pixel_size = size_figure()
@@ -193,8 +193,8 @@ class Registered(Result):
         return describe_shift((float(down), float(right)))
 
     @property
-    def turn(self) -> Annotated[str, Quantity("Turn")]:
-        """Rotation angle in words, with its direction."""
+    def turn(self) -> Annotated[str, Quantity("Rotation")]:
+        """Rotation angle and its direction as text."""
         turn_degrees = round(self.transform["degrees"], 2)
         return (
             f"{abs(turn_degrees):.2f}° "
@@ -209,24 +209,24 @@ class Registered(Result):
 
     @property
     def tested(self) -> Annotated[str | None, Quantity("Tested on")]:
-        """Number and kind of what the residuals were measured on."""
-        kind = "landmarks left out" if self.unreliable is None else "patches held out"
+        """Number of landmarks or patches that the residuals were measured on."""
+        kind = "landmarks held out" if self.unreliable is None else "patches held out"
         return None if self.residual_median_nm is None else f"{self.patches} {kind}"
 
     @property
-    def next_best(self) -> Annotated[str | None, Quantity("Next best place")]:
+    def next_best(self) -> Annotated[str | None, Quantity("Second-best position")]:
         """The second-best position."""
         rivals = self.registration.rivals
         return rival_in_words(rivals[0]) if rivals else None
 
 
 def require_pixel_sizes(**images: Micrograph) -> None:
-    """Refuse images whose pixel size only registration could find."""
+    """Raise an error for images without a pixel size, which a measurement needs."""
     for role, image in images.items():
         if image.pixel_size_nm is None:
             msg = (
                 f"The {role} image {image.name} has no pixel size, which this "
-                f"measurement needs: give `{role}_pixel_size_nm`; registering the two "
+                f"measurement needs: set `{role}_pixel_size_nm`; registering the two "
                 "images estimates it."
             )
             raise RegistrationError(msg, code="pixel-size-missing")
@@ -237,7 +237,7 @@ def rival_in_words(rival: AlternativeTransform) -> str:
     share = rival.score
     alike = f"{share:.0%}" if share <= 1 else f"{share:.1f} times"
     return (
-        f"{alike} as well, {describe_shift(rival.shift_nm)} of the first position, "
+        f"{alike} as well, {describe_shift(rival.shift_nm)} from the best position, "
         f"turned by {rival.degrees:+.1f}°"
     )
 
@@ -251,18 +251,18 @@ def _register(
         run.parameters["landmarks"] = Landmarks(*map(np.array, landmarks.values()))
     beside = run.targets.get("transform_out")
     if beside is not None and run.target is None:
-        msg = "A transform is written next to an image: give an output as well."
+        msg = "A transform is written next to an image: set an output as well."
         raise OptionError(msg, code="missing-value")
-    for role in ("moving", "fixed"):  # names that the user gave
+    for role in ("moving", "fixed"):  # names set by the user
         run.images[role] = run.images[role].replace(
             name=name_of(run.image_inputs[role])
         )
     unsized_role = _find_unsized(run)
-    for role in run.images:  # after all checks, since it reads large images
+    for role in run.images:  # after all checks, as it reads large images
         yield from run.record(role)
     registration, transform_file = yield from _find_or_take_map(run, unsized_role)
     moving, fixed_image = run.images["moving"], run.images["fixed"]
-    if beside is not None:  # before the image, to save the slow step first
+    if beside is not None:  # before the image, as the map took longest
         write_transform(beside, transform_file)
     about = yield from _about(run, moving, fixed_image, registration)
     warped_image = WarpedImage(moving, Grid.of(fixed_image), registration.transform)
@@ -304,9 +304,9 @@ def register_as(
     transform: StoredTransform | str | None = None,
     **changes: Any,
 ) -> Job[Registered]:
-    """Register two images with the options and files of another verb's run.
+    """Register two images with the options and files of another command's run.
 
-    `reading` is of the fixed image; `changes` are of the options.
+    `reading` applies to the fixed image; `changes` override options.
     """
     chosen_options = run.options.model_dump(include={*RegisterOptions.model_fields})
     return (
@@ -323,9 +323,9 @@ def register_as(
 
 
 def _find_unsized(run: Run[RegisterOptions]) -> Role | None:
-    """Return the role of the image without a pixel size, which is assumed for now.
+    """Return the role of the image without a pixel size, which is assumed at first.
 
-    A stored transform states it; otherwise landmarks or the images determine it.
+    A stored transform provides it; otherwise landmarks or the images determine it.
     """
     roles: tuple[Role, Role] = ("moving", "fixed")
     lacking = [role for role in roles if run.images[role].pixel_size_nm is None]
@@ -333,7 +333,7 @@ def _find_unsized(run: Run[RegisterOptions]) -> Role | None:
         one = run.images["moving"]
         msg = (
             f"Neither {one.name} nor {run.images['fixed'].name} has a pixel size: "
-            "give one (`moving_pixel_size_nm` or `fixed_pixel_size_nm`), and the "
+            "set one (`moving_pixel_size_nm` or `fixed_pixel_size_nm`), and the "
             "other is estimated."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
@@ -350,7 +350,7 @@ def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
     """Set the estimated pixel size of an image, and report it."""
     other = run.images["fixed" if role == "moving" else "moving"]
     image = resize_image(run.images[role], factor)
-    how = f"found by registration: {other.pixel_size_from or f'that of {other.name}'}"
+    how = f"by registration: {other.pixel_size_from or f'that of {other.name}'}"
     origin = size_origin(how, image.scale)
     run.images[role] = image.replace(metadata={**image.metadata, ORIGIN_KEY: origin})
     warn(
@@ -360,7 +360,7 @@ def _note_size(run: Run[RegisterOptions], role: Role, factor: float) -> None:
     )
 
 
-# Find the map between both images, or read it.
+# Find the map between the two images, or read it.
 
 
 def _about(
@@ -407,9 +407,9 @@ def _about(
 def _find_or_take_map(
     run: Run[RegisterOptions], unsized_role: Role | None
 ) -> Job[tuple[Registration, StoredTransform]]:
-    """Find the map, or use a given one; return it in its stored form, too.
+    """Find the map, or use a given one; also return it in its stored form.
 
-    The image without a pixel size then has the estimated one.
+    The image without a pixel size is given the estimated one.
     """
     options, landmarks = run.options, run.parameters.get("landmarks")
     transform, records = run.parameters.get("transform"), run.records
@@ -465,7 +465,7 @@ def _find_map(
         return registration
     if landmarks is None:
         if options.landmarks_only:
-            msg = "`landmarks_only` needs landmarks: give `landmarks` as well."
+            msg = "`landmarks_only` needs landmarks: set `landmarks` as well."
             raise OptionError(msg, code="missing-value")
         return (yield from register(moving, fixed_image, options))
     if not isinstance(landmarks, Landmarks):
@@ -482,7 +482,7 @@ def _find_map(
     if options.landmarks_only:
         if options.model == "elastic":
             msg = (
-                "Landmarks alone give a similarity or an affine map: choose one of "
+                "Landmarks alone yield a similarity or an affine map: choose one of "
                 "them (`model`), or let the images refine it."
             )
             raise OptionError(msg, code="options-contradict")
@@ -498,9 +498,9 @@ def _find_map(
     if astray.size:
         worst = int(off.argmax())
         warn(
-            f"Landmark {worst + 1} lies {off[worst]:.0f} nm from its position in the "
+            f"Landmark {worst + 1} is {off[worst]:.0f} nm from its position in the "
             f"images ({astray.size} of {len(landmarks)} farther than {limit:.0f} nm): "
-            "check that each pair marks the same place.",
+            "check that each pair marks the same point.",
             "landmarks-contradict",
         )
     return registration
@@ -509,7 +509,7 @@ def _find_map(
 def _check_stored(
     options: RegisterOptions, landmarks: Landmarks | Where | None
 ) -> None:
-    """Refuse options of the search if the map is given."""
+    """Raise an error for options of the search if the map is given."""
     usual = RegisterOptions().model_dump()
     names = (name for name, v in options.model_dump().items() if v != usual[name])
     flags = [f"`{name}`" for name in names]
@@ -517,7 +517,7 @@ def _check_stored(
         flags.append("`landmarks`")
     if flags:
         msg = (
-            f"A stored transform is applied as it is: leave out {', '.join(flags)}, "
+            f"A stored transform is applied unchanged: omit {', '.join(flags)}, "
             "or the transform."
         )
         raise OptionError(msg, code="options-contradict")
@@ -528,7 +528,7 @@ def check_sides(
     moving: tuple[Micrograph, InputRecord],
     fixed_side: tuple[Micrograph, InputRecord],
 ) -> None:
-    """Refuse a map of other images; warn if another image covers the same area."""
+    """Raise an error for a map of other images; warn if one shows the same area."""
     theirs = transform_file.fixed.digest, transform_file.moving.digest
     pairs = zip(theirs, (moving[1], fixed_side[1]), strict=True)
     is_exchanged = all(
@@ -537,7 +537,7 @@ def check_sides(
     if is_exchanged and theirs[0] != theirs[1]:
         msg = (
             f"The transform maps {transform_file.moving.name} onto "
-            f"{transform_file.fixed.name}, not the other way round: exchange the "
+            f"{transform_file.fixed.name}, not the reverse: exchange the "
             "images, or register them in this order."
         )
         raise RegistrationError(msg, code="images-exchanged")
@@ -567,7 +567,7 @@ def check_sides(
             warn(
                 f"{image.name} is not the image that the transform was computed from, "
                 f"{side.name}, but covers the same area: check that both show the "
-                "same place.",
+                "same area.",
                 "transform-of-other-image",
             )
 
@@ -628,7 +628,7 @@ def _finite(value: float) -> float | None:
 
 
 def _unreliable(registration: Registration) -> float | None:
-    """Return the share of the patches where a map is not reliable."""
+    """Return the fraction of patches where a map is not reliable."""
     reliable, is_patches = (
         registration.residuals.reliable,
         registration.residuals.side_nm > 0,
@@ -637,10 +637,10 @@ def _unreliable(registration: Registration) -> float | None:
 
 
 def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, Any]:
-    """Return a map in numbers; only the file has all those of an elastic map.
+    """Return the values of a map; only the file has all those of an elastic map.
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
-    displacement is that at tested places of the fixed image.
+    displacement is that at tested positions of the fixed image.
     """
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
@@ -661,7 +661,7 @@ def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, 
 
 
 def _warn_if_doubtful(registration: Registration, options: RegisterOptions) -> None:
-    """Warn of what makes a map doubtful."""
+    """Warn of anything that makes a map doubtful."""
     if registration.searched == "full" and options.search == "near":
         warn(
             "No match was found near the stated pixel sizes, so all rotations were "
@@ -677,24 +677,24 @@ def _warn_if_doubtful(registration: Registration, options: RegisterOptions) -> N
         )
     if registration.error_px > _DOUBTFUL_PX:
         warn(
-            f"The map is expected to be {registration.error_px:.2g} px "
-            f"({format_rounded(registration.error_nm)} nm) off: do not compare details "
+            f"The map is expected to be off by {registration.error_px:.2g} px "
+            f"({format_rounded(registration.error_nm)} nm): do not compare details "
             "of that size.",
             "map-imprecise",
         )
     elif not np.isfinite(registration.error_px):
         warn(
-            "The error of the map is not known: mark another place, or let the "
+            "The error of the map is not known: add another landmark, or let the "
             "images refine it."
             if registration.searched == "landmarks"
-            else "The transform does not state its error.",
+            else "The transform does not include its error.",
             "map-error-unknown",
         )
     share = _unreliable(registration)
     if share is not None and share > _UNRELIABLE:
-        or_else = "one is distorted (`model=elastic`)"
+        or_else = "one is distorted (try `model=elastic`)"
         if isinstance(registration.transform, Elastic):
-            or_else = "have too little detail for a distortion (`model=affine`)"
+            or_else = "have too little detail for an elastic map (try `model=affine`)"
         warn(
             f"The map is not confirmed over {share:.0%} of the overlap: the images "
             f"differ there, or {or_else}.",
@@ -705,13 +705,13 @@ def _warn_if_doubtful(registration: Registration, options: RegisterOptions) -> N
 def _pose(transform: Affine | Elastic) -> str:
     """Describe rotation and scale of an image."""
     affine = transform.affine if isinstance(transform, Elastic) else transform
-    pose_text = f"turned by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
+    pose_text = f"rotated by {affine.degrees:.1f} degrees, scaled by {affine.scale:.3f}"
     return f"mirrored, {pose_text}" if affine.is_mirrored else pose_text
 
 
 LANDMARKS_IN = FileIn(
     "landmarks",
-    "pairs of corresponding points, the starting point of the map",
+    "pairs of corresponding points, from which the map is refined",
     flag="--landmarks",
     metavar="CSV",
     takes=Landmarks,

@@ -58,14 +58,14 @@ from napari_semsr.jobs.plan import (
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 
 _BLOCK = 1024  # side in pixels of a block that is compared at once; chosen: 8 MB each
-_ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: that of 10 digits
+_ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: 10 digits are stored
 
 
 # Find the inputs of an output: at their recorded paths, or by their digests.
 
-_ABOVE = 4  # levels above an output at which inputs are searched; chosen
+_ABOVE = 4  # levels above an output to search for inputs; chosen: a project folder
 _LONGEST = 1000  # characters of a path in a message; chosen: any real path
-_DIGEST_DIGITS = 12  # hexadecimal digits of a digest in a message; chosen
+_DIGEST_DIGITS = 12  # hexadecimal digits of a digest in a message; chosen: unambiguous
 _STORES = (".zarr",)
 
 
@@ -73,13 +73,13 @@ _STORES = (".zarr",)
 class Difference:
     """Something that differs from the record.
 
-    A version is that of a package, a device, a precision or a number of threads.
+    Of a version, it is the name of a package, a device, a precision or a thread count.
     """
 
     what: Literal["pixels", "calibration", "input", "model", "version"]
     name: str  # of the input, model or package
     then: str | None  # digest, version or value, as recorded
-    now: str | None  # and as found
+    now: str | None  # the same, as found
     said: str
 
 
@@ -87,8 +87,8 @@ class Difference:
 class InputSearch:
     """Finds inputs, and collects differences."""
 
-    output: Path  # inputs are searched next to it
-    inputs: Path | None = None  # folder in which they are searched by digest
+    output: Path  # inputs are searched for next to it
+    inputs: Path | None = None  # folder to search for inputs by digest
     differences: list[Difference] = field(default_factory=list)
     _digests: dict[tuple[Path, Digest], str | None] = field(default_factory=dict)
 
@@ -111,7 +111,7 @@ class InputSearch:
         unknown = file.digest is None and role != "model"
         if unknown or now == file.digest:
             return
-        then, there = _short(file.digest), f"{_short(now)} is there"
+        then, there = _short(file.digest), f"{_short(now)} was found"
         if role == "model":
             name = PurePosixPath(file.name).stem
             sentence = f"The model {name} has changed: {then} made the output, {there}."
@@ -126,7 +126,7 @@ class InputSearch:
     def _locate(
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
-        """Find a file with the digest of a record, else one at its path."""
+        """Find a file with the digest of a record, otherwise one at its path."""
         item = known_verb(call.verb).arguments.get(role)
         folders = isinstance(item, FileIn) and item.digest is not None
         near = [
@@ -148,7 +148,7 @@ class InputSearch:
     def _model(
         self, call: Call, role: str, file: File
     ) -> Job[tuple[Path | None, str | None]]:
-        """Find a model by its digest, else by its name."""
+        """Find a model by its digest, otherwise by its name."""
         model_path, now = None, None
         with suppress(CheckpointError):
             model_path = find_model(PurePosixPath(file.name).stem)
@@ -225,14 +225,14 @@ def _role_of(call: Call, name: str) -> str:
 
 
 def _missing(call: Call, role: str, file: File) -> ReadError:
-    """Make the error for a missing input."""
+    """Return the error for a missing input."""
     where = "at no recorded path"
     if file.path:
         where = f"not at {one_line(file.path, _LONGEST)}"
     digest = file.digest or "without a digest"
     return ReadError(
         f"The {_role_of(call, role)} {file.name!r} ({digest}), an input of "
-        f"{call.verb}, is {where}, nor next to the output: give its folder as "
+        f"{call.verb}, is {where}, nor next to the output: pass its folder as "
         "`inputs`, to find it by its digest.",
         code="file-missing",
     )
@@ -243,16 +243,16 @@ class ReplayReport(Result):
     """Result: whether a replayed output equals the stored one.
 
     `identical` is whether all pixels are equal or not finite in both; `differs` lists
-    all differences: pixels, calibration, inputs, model, versions; `where` is the place
-    of the largest difference, in a stack after its plane.
+    all differences: pixels, calibration, inputs, model, versions; `where` is the point
+    of the largest difference, after the plane in a stack.
     """
 
     NUMBERS: ClassVar = ("identical", "max_abs_difference")
 
     output: Annotated[str, Quantity("Output")]
-    job: Annotated[str, Quantity("Made again by")]
+    job: Annotated[str, Quantity("Reproduced by")]
     identical: Annotated[bool, Quantity("Identical", large=True)]
-    max_abs_difference: float | None  # None where shapes differ
+    max_abs_difference: float | None  # None if shapes differ
     differs: tuple[Difference, ...]
     pixels: Annotated[int, Quantity("Compared", "px", "d")]
     different: int
@@ -268,14 +268,14 @@ class ReplayReport(Result):
 def _replay(run: Run[Options]) -> Job[ReplayReport]:
     """Replay the history of an output, and compare the results.
 
-    It is made in the system's temporary folder; nothing else is written.
+    It runs in the system's temporary folder; nothing else is written.
     """
     path, inputs = Path(run.parameters["output"]), run.parameters["inputs"]
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The folder of inputs must be a folder, got {folder}."
         raise ReadError(msg, code="folder-missing")
-    # outputs are grey: a colour image is refused below, since it has no history
+    # outputs are grey: a colour image fails below, as it has no history
     plane = 0 if _planes(path) > 1 else None
     stored_image = open_image(
         path, ReadOptions(plane=plane, colour="luminance"), blank=True
@@ -290,7 +290,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
     search, history = InputSearch(path, folder), read_history(stored_history, path)
     size = stored_image.shape[0] * stored_image.shape[1]
     with tempfile.TemporaryDirectory(prefix="semsr-replay-") as scratch:
-        # the first run gave the same warnings
+        # the first run had the same warnings
         job = _run_again(history, search, Path(scratch), size)
         again = yield from map_progress(job, within=_SILENCE)
         differences = yield from _compare(path, again)
@@ -316,7 +316,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
 
 
 def _planes(path: Path) -> int:
-    """Count planes; 1 for a missing file, which its reader refuses."""
+    """Count planes; 1 for a missing file, which fails when read."""
     return count_planes(path) if path.is_file() else 1
 
 
@@ -335,14 +335,14 @@ class _Pixels:
     other: tuple[int, ...] = ()
     pixels: int = 0
     different: int = 0
-    empty: int = 0  # of the different ones, those that are finite in one image only
+    empty: int = 0  # different pixels that are finite in only one image
     largest: float | None = 0.0
     place: tuple[int, ...] | None = None
     values: tuple[float, float] = field(default=(0.0, 0.0))
 
     @property
     def identical(self) -> bool:
-        """Whether nothing differs."""
+        """Whether all pixels are equal."""
         return self.different == 0 and self.shape == self.other
 
     def add(self, plane: int, box: Box, first: Any, second: Any) -> None:
@@ -376,7 +376,7 @@ class _Pixels:
         where = ", ".join(f"{name} {number}" for name, number in pairs)
         then, now = (f"{value:.9g}" for value in self.values)
         share = f"{self.different} of {self.pixels} pixels differ"
-        gaps = f", {self.empty} of them empty in only one" if self.empty else ""
+        gaps = f", {self.empty} of them missing in only one" if self.empty else ""
         most = f"by up to {self.largest:.6g}, " if self.largest else ""
         sentence = f"{share}{gaps}, {most}at {where}: {then} stored, {now} replayed."
         return Difference("pixels", name, then, now, sentence)
@@ -415,7 +415,7 @@ def _compare_planes(
     for number, box in enumerate(boxes):
         yield Progress(number, len(boxes), f"comparing {first.name}")
         one, two = (read_box(image.data, box) for image in (first, second))
-        if two.dtype != one.dtype:  # it was saved with another dtype
+        if two.dtype != one.dtype:  # saved with another dtype
             two = to_dtype(two, one.dtype)[0]
         pixels.add(plane, box, one, two)
         return_free_memory()  # of decoded chunks
@@ -443,7 +443,7 @@ def _calibration(stored_image: Micrograph, again: Micrograph) -> Iterator[Differ
             "none" if v is None else f"{v[0]:.9g}, {v[1]:.9g} {unit}"
             for v in (one, two)
         )
-        sentence = f"The {name} is {then} as stored, {now} when replayed."
+        sentence = f"The {name} was {then} when stored, {now} when replayed."
         yield Difference("calibration", name, then, now, sentence)
 
 
@@ -473,10 +473,10 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
 # written to a separate folder only, and their size is limited by that of the stored
 # output.
 
-_MAX_THREADS = 1024  # chosen: no user's machine has more
+_MAX_THREADS = 1024  # chosen: no computer has more
 _SIMULATED_PX = (
     1 << 22
-)  # pixels that may be simulated for any output; our samples have 2^19
+)  # pixels that may be simulated for any output; bundled ones have 2^19
 _SCENE = 256  # simulated pixels per pixel of a frame; chosen: a scan of 8 x 8 needs 190
 _LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
 _BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan
@@ -507,7 +507,7 @@ def _bind(plan: Plan, search: InputSearch) -> Job[Plan]:
 
 
 def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
-    """Refuse to simulate more than an output of this size can need."""
+    """Raise an error if a simulation is larger than an output can need."""
     for call in plan.calls:
         options = known_verb(call.verb).parse(call.options)["options"]
         if not hasattr(options, "drawn_pixels"):
@@ -519,7 +519,7 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
             most = max(pixels, _SIMULATED_PX)
         free = psutil.virtual_memory().available // _BYTES
         if pixels_to_draw > min(most, free):
-            why = "memory holds" if pixels_to_draw > free else "its size can need"
+            why = "fits into memory" if pixels_to_draw > free else "its size can need"
             msg = (
                 f"The history of {name} needs {pixels_to_draw} simulated pixels, more "
                 f"than {why}, {min(most, free)}."
@@ -553,7 +553,7 @@ def _threads(record: Provenance, path: Path) -> Iterator[None]:
     count = record.threads
     if count is not None and not 1 <= count <= _MAX_THREADS:
         msg = (
-            f"The history of {path.name} must state 1 to {_MAX_THREADS} threads, got "
+            f"The history of {path.name} must record 1 to {_MAX_THREADS} threads, got "
             f"{shorten(count)}."
         )
         raise ReadError(msg, code="out-of-range")
@@ -610,8 +610,8 @@ def _run_again(
     output_made = output_path(last, folder, part)
     if output_made is None:
         msg = (
-            f"By its history {path.name} is {one_line(repr(part))} of {last.verb}, "
-            "which does not make such an image: the history is damaged or forged."
+            f"By its history, {path.name} is {one_line(repr(part))} of {last.verb}, "
+            "which does not create such an image: the history is damaged or forged."
         )
         raise ReadError(msg, code="history-damaged")
     return output_made
@@ -626,13 +626,13 @@ REPLAY = Verb(
     files=(
         FileIn(
             "output",
-            "an image or store that semsr or a panel wrote",
+            "an image or store written by semsr or a panel",
             optional=False,
             metavar="OUTPUT",
         ),
         FileIn(
             "inputs",
-            "folder in which inputs are searched by their digests, if they were moved",
+            "folder to search for inputs by their digests, if they were moved",
             flag="--inputs",
             metavar="DIR",
         ),

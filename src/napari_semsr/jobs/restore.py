@@ -52,7 +52,7 @@ from napari_semsr.restoration import (
 # Blur from a file: a point-spread function, or a simulated microscope.
 
 _FWHM_PER_SIGMA = 2.354820045
-_REACH = 3.0  # radius of a lens's rings, in widths; chosen: 95 % of its light
+_REACH = 3.0  # radius of the diffraction rings, in widths; chosen: 95 % of the light
 
 
 def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
@@ -78,7 +78,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
         msg = (
             "The file of a microscope must have psf_fwhm_px, a known pixel_size_nm, "
             "and optics pupil or gaussian, as truth/microscope.json of a calibrated "
-            f"simulation; {choice.path} does not: give the width of the blur, such as "
+            f"simulation; {choice.path} does not: set the width of the blur, such as "
             "`psf=1.3px`."
         )
         raise OptionError(msg, code="missing-value")
@@ -91,7 +91,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
 def _pupil_psf(
     record: dict[str, Any], size: FloatPair, pixel_nm: float, name: str
 ) -> Micrograph:
-    """Return the point-spread function of a simulated lens, in focus and at its centre.
+    """Return the point-spread function of a simulated microscope, in focus, on axis.
 
     `size`: pixel size of the image to restore; `pixel_nm`: of the camera.
     """
@@ -111,7 +111,7 @@ def _pupil_psf(
 _TILES = "Restoring tiles"
 _ESTIMATE_WARNING = (  # given once: the width of the blur differs between planes
     "The blur was estimated, which cannot distinguish blur from a smooth sample; "
-    "give `psf` if it is known, or use Richardson-Lucy, which is less sensitive to "
+    "set `psf` if it is known, or use Richardson-Lucy, which is less sensitive to "
     "it."
 )
 
@@ -128,7 +128,7 @@ METHOD_CALLED = {
 class RestoredFile(ImageMade):
     """Result of a restoration.
 
-    `parameters` are the method's numbers: the blur, the noise, iterations, the halo,
+    `parameters` are those of the method: the blur, the noise, iterations, the halo,
     and whether tiles equal the untiled result (`exact`), or by how much they may differ
     (`tolerance`, relative to the range of grey values); for a stack, those of its first
     plane.
@@ -169,7 +169,7 @@ class RestoredFile(ImageMade):
 
     @property
     def against_whole(self) -> Annotated[str, Quantity("Tiles against whole")]:
-        """By how much tiles may differ from the untiled result."""
+        """Largest possible difference of tiles from the untiled result."""
         parameters = self.parameters
         return (
             "equal"
@@ -256,7 +256,7 @@ def _prepare(
     guides: list[InputRecord] = []
     more: dict[str, Any] = {}
     if parse_psf(options.psf).kind == "file":
-        # not an input: it does not make two images related
+        # not an input: two images that share it are not related
         guides.append(record_file(options.psf, "psf"))
         more["psf_digest"] = guides[0].digest
     provenance = yield from run.history(*guides, **more)
@@ -281,7 +281,7 @@ RESTORE = Verb(
     run_by_plane(_restore_plane, _sum_up),
     title="restoration",
     output=Output(
-        "file of the result; its suffix is the format",
+        "file of the result; its suffix sets the format",
         goes_on=True,
         may_stay_in_memory=True,
     ),

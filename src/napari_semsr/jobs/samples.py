@@ -10,12 +10,12 @@ from napari_semsr.core import Micrograph, Options, parse_pixel_size
 from napari_semsr.jobs.convert import verb_that_saves
 from napari_semsr.jobs.images import derived_from, made_by
 
-# All chosen: large enough for a demonstration, small enough to simulate quickly.
+# Sizes chosen: large enough for a demonstration, small enough to simulate quickly.
 _PIXEL_NM = 10.0
-_SHAPE = (640, 896)  # of the degraded sample; chosen
-_PITCH_PX = 13.0  # of its grating; chosen
-_GOLD_PX = 320  # side of the gold sample; chosen
-_SHOWN_GOLD = 100_000  # far from the seeds of fields that compare models
+_SHAPE = (640, 896)  # of the degraded sample
+_PITCH_PX = 13.0  # of its grating; chosen: hardly resolved
+_GOLD_PX = 320  # side of the gold sample; chosen: some particles
+_SHOWN_GOLD = 100_000  # far from the seeds of fields used to compare models
 
 
 class SpecimenOptions(Options):
@@ -32,7 +32,7 @@ class SpecimenOptions(Options):
 class ExposureOptions(Options):
     """Options of a simulated SEM image of a known specimen."""
 
-    kind: Literal["blur", "fog", "hybrid"] = "fog"  # of `simulation.degrade`
+    kind: Literal["blur", "fog", "hybrid"] = "fog"  # as in `simulation.degrade`
     # electrons per pixel at white, which set the shot noise
     electrons: float = Field(default=1000.0, gt=0, le=1e12)
     # standard deviation of the detector noise, of 255 levels
@@ -42,7 +42,7 @@ class ExposureOptions(Options):
 
 
 class GoldPairOptions(Options):
-    """Options of the gold sample, and which of its two images."""
+    """Options of the gold sample: seed, and whether the coarse or the fine image."""
 
     part: Literal["coarse", "fine"] = "coarse"
     seed: NonNegativeInt = 0

@@ -63,7 +63,7 @@ _OURS = (
     "focal",
     "sem",
 )
-_OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # of a focal series
+_OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # folders of a focal series
 _MAX_HEIGHTS = 1000  # limit of three digits
 _OF_PHANTOMS = (
     *ObjectOptions.model_fields,
@@ -71,7 +71,7 @@ _OF_PHANTOMS = (
     "microsphere",
     "camera_pixel_um",
 )
-"""Options of a phantom and its pixel size, which an image has already."""
+"""Options of a phantom and its pixel size, which an image already has."""
 _FRAME_BYTES = 2  # uint16
 _SCENE_BYTES = 8  # bytes per pixel: sharp and blurred, in float32
 
@@ -81,7 +81,7 @@ class SimulateOptions(ScanOptions, ViewOptions):
 
     positions: Literal["px", "nm", "none"] = Field(
         default="px",
-        description="unit of the nominal positions; none writes no positions.csv",
+        description="unit of the nominal positions; none: no positions.csv",
     )
     pixel_size_error: float = Field(
         default=0.0,
@@ -122,7 +122,7 @@ class SimulateOptions(ScanOptions, ViewOptions):
     live: float | None = Field(
         default=None,
         gt=0,
-        description="seconds per frame; frames are written like by an instrument: in "
+        description="seconds per frame; frames are written as by an instrument: in "
         "parts, with a growing table",
     )
     live_faults: bool = Field(
@@ -133,7 +133,7 @@ class SimulateOptions(ScanOptions, ViewOptions):
 
     @property
     def lean_px(self) -> float:
-        """Lateral shift that the scene must leave room for."""
+        """Lateral shift for which the scene must have room."""
         return self.focal_shift_px if self.has_heights else 0.0
 
     def drawn_pixels(self) -> int:
@@ -215,7 +215,7 @@ def _simulate(
     with _whole_folder(target) as place:
         writer = _ScanWriter(place, scan, settings, tuple(inputs), run.opening)
         yield from writer.frames()
-        yield Progress(0, 0, "writing the truth")
+        yield Progress(0, 0, "writing the ground truth")
         writer.tables()
         writer.truth()
         extra = yield from writer.more()
@@ -228,7 +228,7 @@ def _report_simulation(
     scan: "simulation.Scan",
     extra: tuple[str, ...],
 ) -> SimulatedScan:
-    """Make the result."""
+    """Return the result."""
     return SimulatedScan(
         frames=len(scan.frames),
         truth=str(target / "truth"),
@@ -247,15 +247,15 @@ def _report_simulation(
 def _check_scan(
     target: Path, image: Micrograph | None, options: SimulateOptions
 ) -> None:
-    """Refuse a folder with other files, and impossible options."""
+    """Raise an error for a folder with other files, or for impossible options."""
     if image is not None and "phantom" in options.model_fields_set:
-        msg = "Give `phantom` or `image`, not both."
+        msg = "Set `phantom` or `image`, not both."
         raise OptionError(msg, code="options-contradict")
     stranger = target.is_dir() and list_folder(target)
     if stranger and not (target / _MARK).is_file():
         msg = (
             f"The folder {target} has files that are not of a simulated scan, so it "
-            "is not replaced; choose another."
+            "was not replaced; choose another."
         )
         raise WriteError(msg, code="foreign-files")
     if (options.sem or options.sem_view) and image is not None:
@@ -264,7 +264,7 @@ def _check_scan(
     usual = ViewOptions().model_dump()
     views = options.model_dump(include={*usual})
     if views != usual and not options.sem_view:
-        msg = "Options `view_…` need `sem_view`: give it as well."
+        msg = "Options `view_…` need `sem_view`: set it as well."
         raise OptionError(msg, code="option-without-effect")
     if options.live_faults and options.live is None:
         msg = "Faults of a live scan (`live_faults`) need `live`."
@@ -302,13 +302,13 @@ def _fit_options(image: Micrograph, options: SimulateOptions) -> SimulateOptions
         y, x = (v * binning for v in image.pixel_size_nm)
         options = options.replace(pixel_size_nm=(y, x))
     if options.positions == "nm" and options.pixel_size_nm is None:
-        msg = "Positions in nm need an image with a pixel size; give `pixel_size_nm`."
+        msg = "Positions in nm need an image with a pixel size; set `pixel_size_nm`."
         raise OptionError(msg, code="pixel-size-missing")
     return options
 
 
 def _too_large(options: SimulateOptions, need: str) -> DeviceMemoryError:
-    """Make the error for a scan that is too large."""
+    """Return the error for a scan that is too large."""
     rows, columns = options.frames_grid
     msg = (
         f"A scan of {rows} x {columns} frames of {options.frame_px} px needs {need}: "
@@ -355,7 +355,7 @@ class _ScanWriter:
     ) -> None:
         """Write one image on the grid of the frames, or of the scene.
 
-        Frames state the nominal pixel size, the ground truth the true one.
+        Frames have the nominal pixel size, the ground truth the true one.
         """
         scene, size = self.scan.scene, self.scan.pixel_size_nm
         finer, share = scene.oversampling if fine else 1, 1.0
@@ -436,7 +436,7 @@ class _ScanWriter:
         options = self.options
         per_photon = options.full_scale / options.photons if options.photons else None
         good = [i for i in range(len(scan.names)) if i not in scan.bad]
-        # everything that determined the frames, given or random
+        # everything that determined the frames, set or random
         parameters = {
             "options": options.model_dump(mode="json"),
             "source": self.inputs[0].name if self.inputs else options.phantom,
@@ -449,7 +449,7 @@ class _ScanWriter:
             "counts_per_photon": per_photon,
             "object_oversampling": scene.oversampling,
             "object_origin_px": scene.origin_px,
-            # origin of the mosaic of all good frames: 0, 0 of a stitched one
+            # origin of the mosaic of all good frames: 0, 0 in a stitched one
             "mosaic_origin_px": scan.true_px[good or slice(None)].min(axis=0),
             "image_offset_px": scene.image_offset_px,
             "gains": dict(zip(scan.names, scan.gains, strict=True)),
@@ -525,26 +525,26 @@ class _ScanWriter:
         write_transform(self.place / "truth" / "view.json", transform_file)
 
 
-# A live scan, written like by an instrument: frame by frame, each in parts.
+# A live scan, written as by an instrument: frame by frame, each in parts.
 
-_LIVE_FAULTS = 10  # frames; chosen: four with faults, and others between them
-_FIRST_PART, _PAUSE = 0.4, 0.2  # parts of a file, and of the time of a frame; chosen
-_STEP_S = 0.1  # s; chosen: a cancelled simulation ends within it
-_AGAIN_AFTER = 2  # frames; chosen: a following program has read it by then
+_LIVE_FAULTS = 10  # frames; chosen: four faults, with good frames between them
+_FIRST_PART, _PAUSE = 0.4, 0.2  # fractions of a file, and of a frame's time
+_STEP_S = 0.1  # s; chosen: cancelling takes no longer
+_AGAIN_AFTER = 2  # frames; chosen: a program that follows has read it by then
 
 
 @dataclass(frozen=True, slots=True)
 class _LiveFaults:
     """Numbers of the frames with faults; -1 for none."""
 
-    twice: int = -1  # first with another frame's pixels, then correctly
-    late: int = -1  # after its successor
+    twice: int = -1  # written with another frame's pixels, then correctly
+    late: int = -1  # written after its successor
     black: int = -1
     lost_frame: int = -1  # has a row in the table, but no file
 
     @classmethod
     def draw(cls, options: SimulateOptions) -> "_LiveFaults":
-        """Choose frames that are not adjacent, if faults are wanted."""
+        """Choose frames that are not adjacent, if faults are requested."""
         if not options.live_faults:
             return cls()
         rng = np.random.default_rng([options.seed, 26])
@@ -552,7 +552,7 @@ class _LiveFaults:
         return cls(*odd[:4].tolist())
 
     def put_into(self, scan: "simulation.Scan") -> "simulation.Scan":
-        """Make a frame of a scan black, and record the faults."""
+        """Blacken a frame of a scan, and record the faults."""
         if self.black < 0:
             return scan
         frames, options = scan.frames.copy(), scan.options
@@ -651,7 +651,7 @@ SIMULATE = Verb(
     _simulate,
     title="sample, microscope and scan",
     output=Output(
-        "folder for the frames and their truth",
+        "folder for the frames and their ground truth",
         name="out_dir",
         flag="",
         ending="",

@@ -113,7 +113,7 @@ def digest_scan(folder: Path, acquisition: Acquisition) -> Job[str]:
     if not acquisition.files:
         return (yield from digest_job(folder))
     whole, doing = hashlib.sha256(), f"recording the frames of {folder.name}"
-    # sorted independently of how a disk stores names
+    # sorted regardless of how a disk stores names
     named_files = [
         (Path(normalize("NFC", str(item.relative_to(folder)))), item)
         for item in acquisition.files
@@ -160,7 +160,7 @@ def _parts(mosaic: Path) -> dict[str, Path]:
 # a failed or cancelled run leaves nothing, unless it can be resumed.
 
 HEIGHT = "height"
-"""Name of the map of the height at which each place is sharpest."""
+"""Name of the map of the height at which each pixel is sharpest."""
 HALF = "half"
 """Key in the history of a half: which one it is, and its frames."""
 
@@ -188,7 +188,7 @@ def _write_mosaic(
     def fill(store: OmeZarrStore) -> Job[int]:
         parts = [stack.enter_context(_companion_store(*one, run)) for one in beside]
         for part in parts:
-            store.repeat(part.pending())  # such as damaged ones
+            store.repeat(part.pending())  # e.g. damaged ones
         uncovered_counts: list[int] = []  # pixels, by block
 
         def fuse() -> Iterator[NDArray[Any]]:
@@ -222,7 +222,7 @@ def _write_mosaic(
         )
 
     kept_store = existing.store_to_resume(run.place)
-    with ExitStack() as stack:  # all are renamed when all are complete
+    with ExitStack() as stack:  # renamed when all are complete
         return (yield from write_blocks(run.place, make, fill, kept_store=kept_store))
 
 
@@ -231,11 +231,11 @@ def _block_copier(
 ) -> Callable[[Box], tuple[NDArray[Any], NDArray[Any]] | None]:
     """Return a function that copies blocks and coverage of the corrected mosaic.
 
-    It returns None for a block in which something moved.
+    It returns None for a block in which a frame moved.
     """
     former = _mosaic_to_correct(run)
     if former is None or np.dtype(former.dtype).kind != "f":
-        return lambda _: None  # for integers the clipped pixels are unknown
+        return lambda _: None  # in integers, clipped pixels are unknown
     before, (place, label) = former.plan, (Path(former.output), Path(former.coverage))
     old_mosaic = open_image(place) if place.exists() and label.exists() else None
     if old_mosaic is None or old_mosaic.provenance != former.provenance:
@@ -267,7 +267,7 @@ def _companions(
     about: Micrograph,
     run: "_Stitching",
 ) -> Iterator[tuple[Micrograph, Path, IntPair]]:
-    """Return what is written with the mosaic: heights or halves, with path and size."""
+    """Return the images written with the mosaic, heights or halves, with paths."""
     history = about.provenance
     height_path = _height_path(run)
     if height_path is not None and isinstance(plan, stitching.FocusPlan):
@@ -294,7 +294,7 @@ def _companions(
 def _companion_store(
     values: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
 ) -> Iterator[OmeZarrStore]:
-    """Open a store that is kept or removed with the mosaic's; empty pixels are NaN."""
+    """Open a store that shares the fate of the mosaic's; empty pixels are NaN."""
     existing = run.existing
     # integers have no NaN
     dtype = np.result_type(run.options.dtype, np.float32)
@@ -322,7 +322,7 @@ class StitchFolderOptions(StitchOptions):
     focus: Literal["max", "none"] = option(
         "none",
         "Heights",
-        "max: combine the heights listed in heights.csv, each place from the "
+        "max: combine the heights listed in heights.csv, each area from the "
         "sharpest one, with a map of heights; none: only the folder's own frames",
         choices={"all, where sharpest": "max", "the folder's frames": "none"},
         group="Frames",
@@ -336,8 +336,8 @@ class StitchFolderOptions(StitchOptions):
     distortion: float | Literal["auto", "none"] | None = Field(  # type: ignore[assignment]
         default=None,
         description="radial displacement at the rim, over the radius; auto: from the "
-        "overlaps, corrected if significant; none; default: that of the "
-        "calibration, else auto",
+        "overlaps, corrected if significant; none; default: from the "
+        "calibration, otherwise auto",
     )
     halves: bool = option(
         False,
@@ -347,7 +347,7 @@ class StitchFolderOptions(StitchOptions):
         group="Mosaic",
     )
     known_distortion: FieldDistortion | None = Field(
-        default=None, description="distortion of the field, as stated by a calibration"
+        default=None, description="field distortion, according to a calibration"
     )
     databar_rows: int | None = option(
         None,
@@ -372,14 +372,14 @@ class StitchFolderOptions(StitchOptions):
     )
     other_frames: Literal["refuse", "leave-out"] = Field(
         default="refuse",
-        description="frames with another shape or dtype than most: refuse the scan, "
-        "or leave them out, as `follow` does",
+        description="frames with another shape or dtype than most: reject the scan, "
+        "or exclude them, as `follow` does",
     )
     follow: bool = option(
         False,
         description="follow a scan that is running: place and fuse each frame as it "
-        "arrives; Ctrl-C, `until` or `idle` end this, and all frames are "
-        "then solved once more",
+        "arrives; Ctrl-C, `until` or `idle` end it, and all frames are "
+        "then solved again",
         user_only=True,
     )
     until: int | None = option(
@@ -406,15 +406,15 @@ class StitchFolderOptions(StitchOptions):
 
     corrections: stitching.Corrections | None = option(
         None,
-        description="corrections by hand: overlaps to reject, frames to drop or "
-        "place, shifts to use",
+        description="corrections by hand: overlaps to reject, frames to exclude or "
+        "place, shifts to use instead",
         metavar="JSON",
     )
 
     @field_validator("corrections", mode="before")
     @classmethod
     def _corrections_of_file(cls, value: object) -> object:
-        """Read a file."""
+        """Read the corrections if they are a file."""
         if isinstance(value, (str, PathLike)):
             return read_object(Path(value))
         return value
@@ -438,30 +438,30 @@ class StitchFolderOptions(StitchOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchedFile(Result):
-    """Result: a mosaic, and the positions of its frames.
+    """A mosaic, and the positions of its frames.
 
-    `coverage` is the path of the number of frames at each pixel, `height` that of the
-    map of the sharpest height in nm. `halves` has ``output, frames`` of each, `heights`
-    ``folder, z_nm, y_px, x_px, scatter_px`` of each that was joined: its shift off the
-    one that was solved, null where it was left out; `positions` ``frame, y_px, x_px``
+    `coverage` is the path of the image of the number of frames at each pixel, `height`
+    that of the map of the sharpest height in nm. `halves` has ``output, frames`` of
+    each; `heights` ``folder, z_nm, y_px, x_px, scatter_px``, with the shift from the
+    one that was solved, null if it was excluded; `positions` ``frame, y_px, x_px``
     of every frame, with the standard deviations ``sigma_px`` along both axes. `pairs`
     are the overlaps that were compared, with the fields of `stitching.PairReport`; a
-    `score` below `score_threshold` is not accepted. The pixel size is the one stated,
-    else that estimated from the stage: stage nanometres over solved pixels.
-    `pairs_used` are joints that the positions rest on; `residual_px` is the RMS
-    distance between their own shifts and the positions, each by its information,
-    `residual_median_px` and `residual_worst_px` the median and the largest, all null
-    where joints form no loop and nothing can contradict them. `distortion` is the
-    displacement at the rim over its radius that was taken back from every frame; 0
-    where there is none beyond doubt, or was not to be. `stage_to_camera` has
+    `score` below `score_threshold` is not accepted. The pixel size is the recorded one,
+    otherwise that estimated from the stage: stage nanometres over solved pixels.
+    `pairs_used` are the overlaps that determine the positions; `residual_px` is the RMS
+    distance between their shifts and the positions, weighted by information;
+    `residual_median_px` and `residual_worst_px` are median and maximum, all null
+    if the overlaps form no loop, as nothing can contradict them. `distortion` is the
+    displacement at the rim over the radius, as corrected in every frame; 0 if it is not
+    significant or was not to be corrected. `stage_to_camera` has
     ``angle_deg, scale, shear`` of the map from stated positions to camera pixels: a
-    step of the stage along x is seen turned by the angle, clockwise on the screen, and
-    scaled; shear is the tangent by which its axes depart from a right angle. It is null
+    step of the stage along x appears rotated by the angle, clockwise on the screen, and
+    scaled; shear is the tangent of the deviation from a right angle. It is null
     without positions, and so are values that the frames do not determine.
     `remaining_shading_percent` is the RMS difference of corrected frames where they
-    overlap in the mosaic, noise left out, in % of the mean. Where frames without
-    positions found no place, `likely_grids` has ``grid, order, neighbours, of`` of
-    those that the overlaps fit: `of` neighbours that many match.
+    overlap in the mosaic, excluding noise, in % of the mean. If frames without
+    positions could not be placed, `likely_grids` has ``grid, order, neighbours, of`` of
+    those that match the overlaps: the number of `neighbours` that match, `of` all.
     """
 
     NUMBERS: ClassVar = ("frames", "pairs_used", "pairs_rejected", "residual_px")
@@ -491,7 +491,7 @@ class StitchedFile(Result):
     distortion_centre_px: FloatPair
     distortion_from: Literal["overlaps", "calibration", "option"] | None
     remaining_shading_percent: Annotated[
-        float, Quantity("Shading left", "% of the mean", ".2g")
+        float, Quantity("Remaining shading", "% of the mean", ".2g")
     ]
     stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
@@ -511,7 +511,7 @@ class StitchedFile(Result):
 
     @property
     def corners(self) -> dict[str, FloatPair | None]:
-        """Corner ``(y, x)`` in px of each frame by its name; None without a place."""
+        """Corner ``(y, x)`` in px of each frame by its name; None if unplaced."""
         return {
             item["frame"]: None
             if item["y_px"] is None
@@ -524,7 +524,7 @@ class StitchedFile(Result):
         lambda result: (
             result.stage_pixel_size_nm and format_pixel_size(result.stage_pixel_size_nm)
         ),
-        "Pixel by stage",
+        "Pixel size from stage",
     )
 
     @property
@@ -537,7 +537,7 @@ class StitchedFile(Result):
         if self.residual_median_px is None or self.residual_worst_px is None:
             return "not verified: the overlaps form no loop"
         return (
-            f"overlaps miss by {self.residual_median_px:.2g} px in the median, by "
+            f"residuals of overlaps: {self.residual_median_px:.2g} px in the median, "
             f"{self.residual_worst_px:.2g} px at most"
         )
 
@@ -586,7 +586,7 @@ class StitchedFile(Result):
         return ", ".join(parts)
 
     def figures(self) -> dict[str, Figure]:
-        """Return also distortion, halves, heights and frames left out."""
+        """Return the figures, with distortion, halves, heights and frames left out."""
         rows = {**declared_figures(self), "Distortion": self._distortion()}
         for name, half in zip("ab", self.halves, strict=False):
             rows[f"Half {name}"] = Figure(
@@ -605,7 +605,7 @@ class StitchedFile(Result):
         """Return the corrected distortion, with its error."""
         share, sd = 100 * self.distortion, self.distortion_sd
         if sd is None and not share:
-            return Figure("not looked for")
+            return Figure("not measured")
         note = "at the rim"
         if self.distortion_from == "calibration" and sd is not None:
             note += ", by calibration"
@@ -621,7 +621,7 @@ def _in_nm(px: float | None, size: FloatPair | None) -> float | None:
     return px * float(np.mean(size))
 
 
-_FOLLOWING = ("follow", "until", "idle")  # without effect on the result
+_FOLLOWING = ("follow", "until", "idle")  # options without effect on the result
 
 _Stitching = Run[StitchFolderOptions]
 
@@ -667,17 +667,14 @@ def _stitch(run: Run[StitchFolderOptions]) -> Job[StitchedFile]:
 
 
 def _follow(run: _Stitching) -> Job[Followed]:
-    """Follow a scan that is still running, if asked for."""
+    """Follow a scan that is still running, if requested."""
     options = run.options
     if not options.follow:
         if run.existing.resume:
             _take_up(run)
         return Followed()
     if _is_focused(run):
-        msg = (
-            "Heights can be combined only when all exist: leave `follow` or `focus` "
-            "out."
-        )
+        msg = "Heights can be combined only when all exist: omit `follow` or `focus`."
         raise OptionError(msg, code="options-contradict")
     folder = frame_folder(_folder(run), _table(run), options)
     flat = _flat_path(run)
@@ -695,9 +692,9 @@ def _follow(run: _Stitching) -> Job[Followed]:
 
 
 def _take_up(run: _Stitching) -> None:
-    """Prepare to continue a scan that was interrupted while followed, or after it.
+    """Prepare to resume a scan that was interrupted during or after following.
 
-    Its frames exist.
+    Its frames already exist.
     """
     place = filling_store(run.place, resume=True)
     if is_live(place):
@@ -811,7 +808,7 @@ def _found_values(
 ) -> dict[str, Any]:
     """Return the distortion and the source of the pixel size for the history.
 
-    Each only if it was estimated, not given.
+    Each only if it was estimated, not set.
     """
     values: dict[str, Any] = {}
     if solution.distortion_sd is not None and solution.distortion:
@@ -831,7 +828,7 @@ def _found_values(
 def _height_rows(
     scans: "_Scans", shifts: Sequence["stitching.HeightShift"]
 ) -> tuple[dict[str, Any], ...]:
-    """Return each height with its shift, null if it was left out."""
+    """Return each height with its shift, null if it was excluded."""
     return tuple(
         {
             "folder": path.name,
@@ -879,7 +876,7 @@ class _Scans:
     folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
     z_nm: tuple[float, ...]
     acquisitions: tuple[Acquisition, ...]
-    number: int = 0  # the height that is solved
+    number: int = 0  # index of the solved height
     power: int = 0  # exponent of 2; grey values are multiplied by this power
 
     @property
@@ -897,8 +894,8 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
         scenes = scan.metadata.get(SCENES_KEY, 0)
         if scenes and scan.nominal_px is not None:
             msg = (
-                f"{_folder(run)} has {scenes} scenes that do not all touch, so they "
-                f"make no single mosaic: choose one (`series`, 0 to {scenes - 1})."
+                f"{_folder(run)} has {scenes} scenes that do not all touch and "
+                f"form no single mosaic: choose one (`series`, 0 to {scenes - 1})."
             )
             raise ReadError(msg, code="several-images")
         [in_float32], power = stitching.within_float32([scan])
@@ -921,7 +918,7 @@ def _open_scans(run: _Stitching) -> Job[_Scans]:
 
 
 def table_of_height(folder: Path, top: Path, table: Path | None) -> Path | None:
-    """Choose the positions of a height: those given, its own, or the common ones."""
+    """Choose the positions of a height: those passed, its own, or the common ones."""
     own, shared_table = folder / "positions.csv", top / "positions.csv"
     return (
         shared_table
@@ -969,9 +966,9 @@ def _plan(
 
 
 def _check(run: _Stitching, positions_out: Path | None) -> None:
-    """Refuse impossible outputs, and ones that would be mistaken for frames."""
+    """Raise an error for impossible outputs, or ones inside the folder of frames."""
     if _table(run) is not None and run.options.grid is not None:
-        msg = "Give `grid` or `positions`, not both."
+        msg = "Set `grid` or `positions`, not both."
         raise OptionError(msg, code="options-contradict")
     if _is_focused(run) and run.options.halves:
         msg = (
@@ -1005,7 +1002,7 @@ def _provenance(
 ) -> Job[Provenance]:
     """Record the provenance of the mosaic."""
     former = _mosaic_to_correct(run)
-    if former is not None:  # the frames are those that were solved
+    if former is not None:  # the frames that were solved
         update = {"options": _record_options(run)}
         return former.provenance.model_copy(update=update)
     folders = scans.folders or (_folder(run),)
@@ -1034,7 +1031,7 @@ def _record_options(run: _Stitching) -> dict[str, Any]:
     """Return the options in the form of a history."""
     options = {k: v for k, v in jsonable(run.options).items() if k not in _FOLLOWING}
     if options["other_frames"] == "refuse":
-        del options["other_frames"]  # as in histories older than this option
+        del options["other_frames"]  # omitted, as in histories older than this option
     flat_path = _flat_path(run)
     if flat_path is not None:
         options["flat_field"] = flat_path.name
@@ -1043,9 +1040,9 @@ def _record_options(run: _Stitching) -> dict[str, Any]:
     return options
 
 
-# Choose the distortion to correct: the one asked for, else the calibration's.
+# Choose the distortion to correct: the requested one, otherwise the calibration's.
 
-# standard deviations, as where the overlaps find one
+# standard deviations; as for a distortion estimated from the overlaps
 _BEYOND_DOUBT = 4.0
 
 
@@ -1053,7 +1050,7 @@ _BEYOND_DOUBT = 4.0
 class _DistortionCorrection:
     """The distortion to correct."""
 
-    options: StitchFolderOptions  # with a word or a number for it
+    options: StitchFolderOptions  # with a choice or a number for it
     measurement: FieldDistortion | None = (
         None  # that of the calibration, at the rim of a frame
     )
@@ -1061,7 +1058,7 @@ class _DistortionCorrection:
 
     @property
     def field_distortion(self) -> FieldDistortion | None:
-        """That of the calibration, if it is the corrected one."""
+        """Distortion of the calibration, if it is the corrected one."""
         return self.measurement if self.source == "calibration" else None
 
     @property
@@ -1080,7 +1077,7 @@ def _choose_distortion(
     distortion, field_distortion = options.distortion, options.known_distortion
     if field_distortion is None or field_distortion.shape is None:
         shapeless = field_distortion and Message(
-            f"The calibration states a distortion of {field_distortion.amount:.4g}, "
+            f"The calibration has a distortion of {field_distortion.amount:.4g}, "
             "but not the shape of its image, so it is not used: calibrate again.",
             "calibration-incomplete",
         )
@@ -1093,7 +1090,7 @@ def _choose_distortion(
     if isinstance(distortion, float):
         off = abs(distortion - at_rim.amount) > _BEYOND_DOUBT * at_rim.sd
         warning = Message(
-            f"The distortion is {distortion:g} as given, though the calibration has "
+            f"The distortion is {distortion:g} as set, although the calibration has "
             f"{about}.",
             "distortion-contradicts",
         )
@@ -1105,7 +1102,7 @@ def _choose_distortion(
         msg = (
             f"The calibration's distortion, from an image of {picture}, would be "
             f"{at_rim.amount:.2g} at the rim of frames of {frame}: calibrate with an "
-            "image of that size, or give `distortion=auto`."
+            "image of that size, or set `distortion=auto`."
         )
         raise OptionError(msg, code="distortion-too-large")
     beyond = Message(
@@ -1127,14 +1124,14 @@ def _disagreement(
     if at_rim is None or correction.source != "overlaps" or error is None:
         return ()
     doubt = _BEYOND_DOUBT * float(np.hypot(error, at_rim.sd))
-    # a distortion that counts as none may be this large
+    # largest distortion that counts as none
     doubt += 0 if solution.distortion else _BEYOND_DOUBT * error
     if abs(solution.distortion - at_rim.amount) <= doubt:
         return ()
     overlaps_show = f"{solution.distortion:.4f}" if solution.distortion else "none"
     warning = Message(
         f"The overlaps show a distortion of {overlaps_show} +- {error:.1g} at the "
-        f"rim, the calibration states {at_rim.amount:.4f} +- {at_rim.sd:.1g}: check "
+        f"rim, the calibration has {at_rim.amount:.4f} +- {at_rim.sd:.1g}: check "
         "that it was made with the same sphere and the same part of the camera.",
         "distortion-contradicts",
     )
@@ -1177,13 +1174,13 @@ def _warnings(
     ]
     if solution.pixel_size_nm is None:
         unknown = (
-            "The pixel size is unknown, so the mosaic is not calibrated: give "
+            "The pixel size is unknown, so the mosaic is not calibrated: set "
             "`pixel_size_nm`."
         )
         warnings.append(Message(unknown, "pixel-size-missing"))
     elif acquisition.pixel_size_nm is None:
         size = float(np.mean(solution.pixel_size_nm))
-        stage = f"No pixel size is stated: {size:.4g} nm follows from the stage only."
+        stage = f"No pixel size is known: {size:.4g} nm is estimated from the stage."
         warnings.append(Message(stage, "pixel-size-from-stage"))
     if written_file.result:
         clipped_note = (
@@ -1200,7 +1197,7 @@ STITCH = Verb(
     StitchFolderOptions,
     StitchedFile,
     _stitch,
-    title="frames, joints and blending",
+    title="frames, overlaps and blending",
     files=(
         FileIn(
             "folder",
@@ -1220,7 +1217,7 @@ STITCH = Verb(
         ),
     ),
     output=Output(
-        "file of the mosaic; its suffix is the format",
+        "file of the mosaic; its suffix sets the format",
         ending=".ome.zarr",
         goes_on=True,
         parts=_parts,

@@ -54,7 +54,7 @@ class TrainOptions(Options):
     """Options that replace those of the recipe."""
 
     steps: int | None = option(
-        None, "Steps", "Number of steps; the recipe's schedule is stretched.", ge=1
+        None, "Steps", "Number of steps; the recipe's schedule is scaled to it.", ge=1
     )
     name: str | None = option(None, "Name", "Name of the model in lists.")
     patch: int | None = option(
@@ -73,7 +73,7 @@ class TrainOptions(Options):
 
 
 class TrainingPlace(Options):
-    """Where a training runs; given by the user, not by a recipe."""
+    """Where a training runs; set by the user, not by a recipe."""
 
     bank_folder: str | None = option(
         None,
@@ -83,7 +83,7 @@ class TrainingPlace(Options):
         user_only=True,
     )
     device: str = device_option(
-        "Device: auto (a CUDA GPU, else the CPU), cpu, cuda or mps; cuda:1 is the "
+        "Device: auto (a CUDA GPU, otherwise the CPU), cpu, cuda or mps; cuda:1 is the "
         "second GPU.",
         trains=True,
     )
@@ -123,7 +123,7 @@ class RecipeFacts(Result):
     path: str
     description: str
     kind: str  # of training
-    architecture: str  # ``same``: that of `start_from`
+    architecture: str  # ``same`` for that of `start_from`
     steps: int
     patch_px: int
     scale: int  # clear pixels per degraded pixel
@@ -143,7 +143,7 @@ def _find_recipe(name_or_path: str | os.PathLike[str]) -> Path:
     if str(name_or_path) in bundled_recipes():
         return RECIPES / f"{name_or_path}.yaml"
     msg = (
-        f"There is no recipe {path}; give a YAML file, or one of "
+        f"There is no recipe {path}; use a YAML file, or one of "
         f"{', '.join(bundled_recipes())}."
     )
     raise ReadError(msg, code="recipe-unknown")
@@ -176,18 +176,18 @@ def _start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
     return None if start is None else models.read_card(models.resolve(start))
 
 
-_MIN_PAIRS = 2  # pairs that a store must have for training; chosen
+_MIN_PAIRS = 2  # fewest pairs to train on
 
 
 @dataclass(frozen=True, slots=True)
 class CutRequest:
-    """Two images of one place, from which training pairs are cut.
+    """Two images of one area, from which training pairs are cut.
 
     Patch, step, scale and pixel size are chosen for the recipe, its model and the
     images unless `options` set them.
     """
 
-    low: Image  # image to be improved
+    low: Image  # image to improve
     high: Image  # target image
     # from LOW, the moving image, to HIGH; None if both are on one grid
     transform: StoredTransform | str | os.PathLike[str] | None = None
@@ -196,10 +196,10 @@ class CutRequest:
 
 @dataclass(frozen=True, slots=True)
 class OwnImage:
-    """A noisy image to train on, alone or with a second scan of the same place."""
+    """A noisy image to train on, alone or with a second scan of the same area."""
 
     image: Image  # image that the model is for
-    second: Image | None = None  # from the same instrument; it is registered first
+    second: Image | None = None  # same instrument; it is registered first
 
 
 def images_to_cut(
@@ -210,15 +210,15 @@ def images_to_cut(
     image: Image | None = None,
     second: Image | None = None,
 ) -> CutRequest | OwnImage | None:
-    """Return the training images that a user gave, a pair or one image."""
+    """Return the training images that a user passed, a pair or one image."""
     if (low is None) != (high is None) or (low is None and transform is not None):
-        msg = "Training on a pair of images needs `low` and `high`; give both."
+        msg = "Training on a pair of images needs `low` and `high`; pass both."
         raise OptionError(msg, code="missing-value")
     if second is not None and image is None:
-        msg = "A second scan needs the first one: give `image`, too."
+        msg = "A second scan needs the first one: pass `image`, too."
         raise OptionError(msg, code="missing-value")
     if image is not None and low is not None:
-        msg = "Give `low` and `high`, or `image` alone, not both."
+        msg = "Pass `low` and `high`, or `image` alone, not both."
         raise OptionError(msg, code="options-contradict")
     if image is not None:
         return OwnImage(image, second)
@@ -230,10 +230,10 @@ HELD_OUT = {
     "expected_gain_db": Quantity("Expected gain", DB, "+.2f"),
     "psnr_db": Quantity("PSNR", DB, ".2f"),
     "ssim": Quantity("SSIM", "", ".4f"),
-    "frc_per_px": Quantity("Agreement with the truth up to", "per px", ".3f"),
+    "frc_per_px": Quantity("Agreement with the ground truth up to", "per px", ".3f"),
     "hidden_db": Quantity("Hidden pixels, over their neighbours' mean", DB, "+.2f"),
-    "alike_rows_px": Quantity("Noise alike from line to line, up to", "px", ".0f"),
-    "alike_columns_px": Quantity("Noise alike along a line, up to", "px", ".0f"),
+    "alike_rows_px": Quantity("Noise correlated across lines, up to", "px", ".0f"),
+    "alike_columns_px": Quantity("Noise correlated along a line, up to", "px", ".0f"),
 }
 """Labels of the validation measures."""
 
@@ -264,7 +264,7 @@ def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
     where = (
         f"{comparison['pairs']} pairs of the {comparison['set']} set, data range 255"
     )
-    figures = {"Judged on": Figure(where)}
+    figures = {"Evaluated on": Figure(where)}
     for name, row in rows.items():
         texts = [words.format(row[key]) for key, words in _ROW.items() if key in row]
         figures[_FIGURE_LABELS[name]] = Figure(", ".join(texts))
@@ -283,12 +283,12 @@ def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
 class Trained(Result):
     """Result of a training: steps, held-out figures, the best model.
 
-    `comparison` is made on held-out pairs, not used for training: ``rows`` with
+    `comparison` uses held-out pairs, not used for training: ``rows`` with
     ``psnr_db``, ``ssim`` and ``frc_per_px`` of ``input``, ``linear filter``,
     ``untouched`` and ``trained``; the ``set``, its number of ``pairs``, and
     ``begun_with``, the name of the untouched model; ``map_error_nm`` and
-    ``map_error_px``, the expected misalignment of the pairs. None without pairs. `kept`
-    is whether the trained model is better there than the untouched one; if not, the
+    ``map_error_px``, the expected misalignment of the pairs; None without pairs. `kept`
+    is whether the trained model is better on them than the untouched one; if not, the
     file is the untouched one.
     """
 
@@ -317,8 +317,8 @@ class Trained(Result):
 def _train(run: Run[TrainOptions]) -> Job[Trained]:
     """Train a model; with images, also cut pairs and compare the result.
 
-    `cut`: what pairs are cut from, instead of images; the pairs are next to the folder
-    of the run, and are used again by a resumed run.
+    `cut`: images to cut pairs from, instead of pairs; the pairs are next to the folder
+    of the run, and are reused by a resumed run.
     """
     settings, files_named, folder = run.options, run.parameters, run.place
     existing, resume = run.existing, run.existing.resume
@@ -339,10 +339,10 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     plan = training.load_recipe(path)
     place = _choose_place(plan, files_named.get("place") or TrainingPlace())
     if resume and existing.overwrite:
-        msg = "Give `resume` to continue or `overwrite` to start again, not both."
+        msg = "Set `resume` to continue or `overwrite` to start again, not both."
         raise OptionError(msg, code="options-contradict")
     if settings.from_scratch and start_from is not None:
-        msg = "Give `start_from` (a model) or `from_scratch` (none), not both."
+        msg = "Set `start_from` (a model) or `from_scratch` (none), not both."
         raise OptionError(msg, code="options-contradict")
     beside, is_packaged = _pairs_folder(folder), path.parent == RECIPES
     if (
@@ -355,7 +355,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         pairs, cut = beside, None  # cut for this run
     if cut is not None:
         if pairs is not None:
-            msg = "Give `pairs` for a store, or `low` and `high` for images, not both."
+            msg = "Pass `pairs` for a store, or `low` and `high` for images, not both."
             raise OptionError(msg, code="options-contradict")
         without = {
             k: v for k, v in files_named.items() if k not in ("cut", "transform")
@@ -380,9 +380,9 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
         )
     if pairs is None and is_packaged:
         learns = (
-            "trains on one image; give it as `image`."
+            "trains on one image; pass it as `image`."
             if plan.blind
-            else "of the package trains on pairs; give `pairs`, or two images as "
+            else "of the package trains on pairs; pass `pairs`, or two images as "
             "`low` and `high`."
         )
         raise OptionError(f"The recipe {path.stem} {learns}", code="missing-value")
@@ -415,14 +415,14 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
 
 
 def _choose_place(plan: "training.Recipe", place: TrainingPlace) -> TrainingPlace:
-    """Choose the device first, so that it is refused early and warned of once."""
+    """Choose the device first, so that errors come early and warnings once."""
     counts = {k: n for k, n in place.several().items() if n is not None}
     device = training.training_device(plan.replace(**counts), place.device)
     return place.replace(device=str(device))
 
 
 def _change_plan(plan: "training.Recipe", changes: dict[str, Any]) -> "training.Recipe":
-    """Replace options of the recipe by those of the user."""
+    """Replace options of the recipe with those of the user."""
     changes_given = {key: value for key, value in changes.items() if value is not None}
     from_scratch = changes_given.pop("from_scratch")
     if "steps" in changes_given:
@@ -454,7 +454,7 @@ def _own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
     both = bool(record["options"].get("second_scan"))
     sentence = f" Trained on {' and '.join(names if both else names[:1])}."
-    description = plan.description.removesuffix(sentence) + sentence  # of a resumed run
+    description = plan.description.removesuffix(sentence) + sentence  # once
     if not both:
         return plan.replace(description=description)
     # each scan is the best target for the other, except for noise
@@ -464,12 +464,12 @@ def _own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
 
 
 def _check_data(plan: "training.Recipe", folder: Path) -> None:
-    """Warn of leakage between sets; refuse a store without usable pairs."""
+    """Warn of leakage between sets; raise an error for a store without usable pairs."""
     if common := plan.data.files_in_several_sets():
         warn(
             f"{', '.join(common)} is in more than one of train, scans, validation and "
             "held_out, so the model is evaluated on training data: elsewhere it may "
-            "have no gain.",
+            "gain nothing.",
             "not-independent",
         )
     if plan.data.pairs is None:
@@ -509,7 +509,7 @@ def _trained_for(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
 
 
 def _warn_of_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None:
-    """Warn if a model is trained further at another pixel size."""
+    """Warn if a model is fine-tuned at another pixel size."""
     card, fine = _start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
         return
@@ -517,7 +517,7 @@ def _warn_of_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None
     if fine is None:
         warn(
             f"The pairs have no pixel size, or several, and {card.name} was trained "
-            f"for {pixel_size.sentence()}, which is assumed: give the sizes "
+            f"for {pixel_size.sentence()}, which is assumed: set the sizes "
             "(`low_pixel_nm`, `high_pixel_nm`), and train on pairs of one size.",
             "pixel-size-missing",
         )
@@ -539,7 +539,7 @@ def _warn_of_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None
     )
 
 
-# Pairs that are cut for a run are next to its folder.
+# Pairs that are cut for a run are stored next to its folder.
 
 
 def with_pairs(
@@ -554,18 +554,18 @@ def with_pairs(
 ) -> Job[Trained]:
     """Cut pairs for a recipe and its model, and train on them.
 
-    Pairs of a run that never started are removed; an earlier run that was to be
-    replaced keeps its own.
+    Pairs of a run that never started are removed; an earlier run to be
+    replaced keeps its pairs.
     """
     folder = check_target_folder(run_dir, empty=False, parents=True)
     store, before = _pairs_folder(folder), _stamp(folder)
     plan = training.load_recipe(_find_recipe(recipe))
     if isinstance(cut, OwnImage):
         cut = yield from _own_pairs(cut, plan, patch)
-    elif plan.blind:  # which would not use the clear image
+    elif plan.blind:  # it would not use the clear image
         msg = (
             "The recipe own-image does not use a clear image; choose fine-tune for a "
-            "noisy and a clear one, or give two noisy scans as image and second scan."
+            "noisy and a clear one, or pass two noisy scans as image and second scan."
         )
         raise OptionError(msg, code="recipe-unsuitable")
     if start_from is not None:
@@ -584,7 +584,7 @@ def with_pairs(
         if ours and _stamp(folder) == before:
             shutil.rmtree(store, ignore_errors=True)
             _sheet_of(store).unlink(missing_ok=True)
-            if aside is not None and aside.is_dir():  # an earlier run's
+            if aside is not None and aside.is_dir():  # of an earlier run
                 move(aside, store)
                 if (store / _sheet_of(store).name).is_file():
                     move(store / _sheet_of(store).name, _sheet_of(store))
@@ -601,7 +601,7 @@ def with_pairs(
 def _check_images(
     folder: Path, store: Path, cut: CutRequest | OwnImage | None
 ) -> Job[None]:
-    """Refuse to resume with other images than those that pairs were cut from."""
+    """Raise an error if a run is resumed with images other than those of its pairs."""
     if isinstance(cut, OwnImage):
         cut = CutRequest(cut.image, cut.image if cut.second is None else cut.second)
     history = open_pairs(store).record.get("provenance")
@@ -619,7 +619,7 @@ def _check_images(
             first = next(iter(names_by_digest.values()))
             msg = (
                 f"The run in {folder} was started with the image {first}, got "
-                f"{name_of(image)} with other content. Give the original image, or "
+                f"{name_of(image)} with other content. Pass the original image, or "
                 "start again with `overwrite`."
             )
             raise CheckpointError(msg, code="other-run")
@@ -635,7 +635,7 @@ def _own_pairs(
     if own.second is None and not plan.blind:
         msg = (
             f"The recipe {plan.name} cannot train on one image; choose own-image, or "
-            "give a second scan."
+            "pass a second scan."
         )
         raise OptionError(msg, code="recipe-unsuitable")
     yield Progress(0, 0, "reading the image")
@@ -654,9 +654,9 @@ def _own_pairs(
             "trained on; use another image."
         )
         raise OptionError(msg, code="image-blank")
-    # flat places also train the noise model
+    # flat areas also train the noise model
     options = PairOptions(test=0, min_contrast=0, min_correlation=0, scale=1)
-    # cut from these at every step
+    # random crops of these at every step
     options = fitting_options(image, image, options, patch_px=2 * plan.data.patch_px)
     if patch is not None and patch > options.patch:
         options = options.replace(patch=patch, step=max(4, patch // 2))
@@ -672,7 +672,7 @@ def _own_pairs(
 def _fit_options(
     cut: CutRequest, plan: "training.Recipe", patch: int | None
 ) -> PairOptions:
-    """Choose options for cutting that were not given, by recipe, model and images."""
+    """Fill in missing options for cutting pairs from recipe, model and images."""
     card, options = _start_card(plan), cut.options
     if patch is not None:
         option_values = options.model_dump(exclude_unset=True)
@@ -696,7 +696,7 @@ def _pairs_folder(run_dir: str | os.PathLike[str]) -> Path:
 
 
 def _stamp(folder: Path) -> int | None:
-    """Return when a run last started in a folder."""
+    """Return the time at which a run last started in a folder."""
     file = folder / "recipe.yaml"
     return file.stat().st_mtime_ns if file.is_file() else None
 
@@ -724,14 +724,14 @@ TRAIN = Verb(
     (
         ImageIn(
             "low",
-            "image to be improved; pairs are cut from it and `high` for the model "
+            "image to improve; pairs are cut from it and `high` for the model "
             "and recipe, and are written next to the run",
             optional=True,
             flag="--low",
         ),
         ImageIn(
             "high",
-            "target for `low`: an image of the same place",
+            "target for `low`: an image of the same area",
             optional=True,
             flag="--high",
         ),
@@ -743,7 +743,7 @@ TRAIN = Verb(
         ),
         ImageIn(
             "second",
-            "another scan of the place of `image`, by the same instrument; it is "
+            "another scan of the area of `image`, by the same instrument; it is "
             "registered, and each is the target of the other",
             optional=True,
             flag="--second",

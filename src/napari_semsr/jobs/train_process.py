@@ -49,9 +49,9 @@ from napari_semsr.jobs.train import (
 
 _MODULE = "napari_semsr.jobs.train_process"
 _RECIPE = "recipe.yaml"
-_LISTEN_S = 0.25  # s between two checks for a message of the child; chosen
-_LAST_WORDS = 2000  # characters of its last output in a message; chosen
-_KILL_S = 5.0  # s, longest wait for a child to end; chosen
+_LISTEN_S = 0.25  # s between checks for a message of the child; chosen: responsive
+_LAST_WORDS = 2000  # characters of its last output in a message; chosen: a few lines
+_KILL_S = 5.0  # s, longest wait for a child to end; chosen: it saves first
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class TrainRequest:
     run_dir: str
     resume: bool = False
     overwrite: bool = False
-    # replaces the recipe's; None keeps it
+    # replaces that of the recipe; None keeps it
     pairs: str | None = None
     start_from: str | None = None
     steps: int | None = None
@@ -96,8 +96,8 @@ def train_to_shelf(
     *,
     device: str = "auto",
 ) -> Job[Trained]:
-    """Cut pairs if images are given, train, and add the model to the library."""
-    models.find_training_device(device)  # before minutes of cutting pairs
+    """Cut pairs if images are passed, train, and add the model to the library."""
+    models.find_training_device(device)  # before cutting pairs for minutes
 
     def train(store: Path | None = None) -> Job[Trained]:
         pairs = request.pairs if store is None else str(store)
@@ -145,7 +145,7 @@ def train_in_subprocess(
 
 
 class Child:
-    """A training in another process: its reports, and how to stop it.
+    """A training in another process; receives its reports and can stop it.
 
     `module` is run, and calls `serve`; `request` is the argument of its function.
     """
@@ -168,7 +168,7 @@ class Child:
         self._send_line(json.dumps(request).encode())
 
     def _send_line(self, line: bytes) -> None:
-        """Write a line; a process that has ended is handled elsewhere."""
+        """Write a line; a process that has ended is handled by `hear`."""
         stream = self._process.stdin
         if stream is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -183,7 +183,7 @@ class Child:
     def hear(self) -> Iterator[tuple[str, Any]]:
         """Return new steps and the result, waiting briefly for one.
 
-        Its warnings are issued here, and its errors raised.
+        Its warnings are reissued here, and its errors raised.
         """
         try:
             line = self._messages.get(timeout=_LISTEN_S)
@@ -209,7 +209,7 @@ class Child:
             return
 
     def _death(self) -> SemsrError:
-        """Make the error for a process that ended without a message."""
+        """Return the error for a process that ended without a message."""
         code = self._process.wait()
         self._errors.seek(0)
         words = self._errors.read()[-_LAST_WORDS:].decode(errors="replace").split("\n")
@@ -253,18 +253,18 @@ class Child:
 # or the end of stdin (also when the other process dies), ends the training and keeps
 # its state. Every line on stdout is a JSON object with one key:
 #
-# ========== ==========================================================================
-# ``step`` ``[done, total, message, loss]``; the loss is null at first ``warned``
-# ``[sentence, code]`` of a warning ``result`` what `train` returned ``failed``
-# ``[class, sentence, code]`` of an error ``ended`` true: it was stopped ==========
-# ==========================================================================
+# ``step``: ``[done, total, message, loss]``; the loss is null at first
+# ``warned``: ``[sentence, code]`` of a warning
+# ``result``: the value that `train` returned
+# ``failed``: ``[class, sentence, code]`` of an error
+# ``ended``: true if it was stopped
 #
 # If several devices train together, Lightning starts the same command for each of the
 # others. These read the request from the environment, print nothing, and stop with the
 # first.
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
-_REPORT_EVERY_S = 0.05  # s between two reports; chosen
+_REPORT_EVERY_S = 0.05  # s between two reports; chosen: looks smooth
 _PARENT = "napari_semsr"
 _REQUEST = "SEMSR_TRAIN_REQUEST"
 _RANK = "LOCAL_RANK"
@@ -275,7 +275,7 @@ Say = Callable[[str, Any], None]
 def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
     """Train on request of the parent process; return the exit status."""
     source, send = _take_over_streams()
-    # A process in the background may ignore it.
+    # A background process may ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if _RANK in os.environ and _REQUEST in os.environ:
         request, send = os.environ[_REQUEST], lambda *_: None
@@ -297,10 +297,10 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
         send("result", train(json.loads(request), send))
     except KeyboardInterrupt:
         send("ended", True)
-    except Exception as error:  # noqa: BLE001 - told to the other process
+    except Exception as error:  # noqa: BLE001 - sent to the other process
         traceback.print_exc(file=sys.stderr)
         kind, sentence = type(error).__name__, str(error)
-        if not isinstance(error, SemsrError):  # our errors are sentences already
+        if not isinstance(error, SemsrError):  # errors of this package are sentences
             what = " ".join(sentence.split()) or "no message"
             kind, sentence = (
                 "SemsrError",
@@ -330,10 +330,10 @@ def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
 
 
 def _take_over_streams() -> tuple[int, Say]:
-    """Reserve stdin and stdout for messages; prints of libraries go to stderr.
+    """Reserve stdin and stdout for messages; redirect output of libraries to stderr.
 
-    Workers that are forked later close their `sys.stdin`; a thread waiting in it would
-    hold its lock, so the stream is read by its descriptor, unbuffered.
+    Workers that are forked later close their `sys.stdin`; a thread waiting for it would
+    hold its lock, so the stream is read through its descriptor, unbuffered.
     """
     source, speech = os.dup(_STDIN), os.dup(_STDOUT)
     nothing = os.open(os.devnull, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Verbs as values, and the services of a verb's run.
+"""Commands as values, and the services of their runs.
 
 One `Verb` defines the command with its help, summary and JSON, the Python function with
 its signature, the form and values of a panel, a step of a batch or replay, a row of a
@@ -72,7 +72,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
 from napari_semsr.jobs.leakage import warn_if_trained_on
 
-_OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images
+_OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
 _PAIRS = ".zarr"
 O = TypeVar("O", bound=Options)  # noqa: E741
 R = TypeVar("R", bound=Result)
@@ -80,7 +80,7 @@ T = TypeVar("T")
 
 
 def size_figure(**more: Any) -> property:
-    """Make a result's property that shows its pixel size with its uncertainty."""
+    """Return a property of a result that shows its pixel size with its uncertainty."""
 
     def get(result: Any) -> str:
         error = getattr(result, "pixel_size_sd_nm", None)
@@ -102,7 +102,7 @@ class Sized(Result):
     def pixel_size_basis(
         self,
     ) -> Annotated[str, record_quantity("Basis of the pixel size")]:
-        """Whether the pixel size is stated or calibrated; None if not known."""
+        """Whether the pixel size is recorded or calibrated; None if unknown."""
         return size_basis(self.pixel_size_nm, self.pixel_size_sd_nm)
 
 
@@ -124,14 +124,14 @@ class MapMade(ImageMeasure):
 
     @property
     def map_in(self) -> Annotated[str, Quantity("Map in", tabled=False)]:
-        """Quantity of its values."""
+        """Quantity that the map shows."""
         words = {"grey": LEVELS, "percent": "% of the range"}
         return words.get(self.unit, self.unit)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMade(Result):
-    """A resulting image: its path, or itself if it was not written."""
+    """A resulting image: its path, or the image itself if it was not written."""
 
     output: str | None
     shape: tuple[int, ...]  # rows and columns; planes before them for a stack
@@ -146,25 +146,25 @@ class ImageMade(Result):
 
 @dataclass(frozen=True, slots=True)
 class ImageIn:
-    """An image that a verb reads."""
+    """An image that a command reads."""
 
     name: str
     help: str
     optional: bool = False
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "IMAGE"
-    role: str = ""  # in histories, if not its name
-    column: str = ""  # in result tables, if not its name
+    role: str = ""  # name in histories, if different
+    column: str = ""  # name in result tables, if different
     takes: Any = None  # further types that its function accepts
     many: bool = False
-    pairs: bool = False  # also pairs of images, or a single image
+    pairs: bool = False  # accepts pairs of images, too
     also: tuple[str, ...] = ()  # further column names in tables
-    label: str = ""  # in a panel; derived from the name by default
+    label: str = ""  # in a panel; by default derived from the name
     batch: str = ""  # default in a step of a batch: "{input}"
     side: str = ""  # prefix of its own reading options
     stack: bool = False  # may be a stack, processed plane by plane
-    guide: bool = False  # guides the verb; its data are not part of the result
-    # how it is read from the verb's and reading options, if not as usual
+    guide: bool = False  # guides the command; its data are not part of the result
+    # function for its reading options, if they are special
     reading: Callable[[Any, ReadOptions], ReadOptions] | None = None
 
     @property
@@ -180,7 +180,7 @@ class ImageIn:
 
 @dataclass(frozen=True, slots=True)
 class FileIn:
-    """Another input of a verb: a file, folder or name."""
+    """Another input of a command: a file, folder or name."""
 
     name: str
     help: str
@@ -192,19 +192,19 @@ class FileIn:
     takes_name: bool = False  # accepts a name instead of a file
     default: str | None = None
     batch: str = ""
-    role: str = ""  # in histories, if not its name
-    # computes its digest from the call's values, if it is not a file's
+    role: str = ""  # name in histories, if different
+    # computes its digest from the call's values, if not from a file
     digest: Callable[..., Job[str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """An output of a verb."""
+    """An output of a command."""
 
     help: str
     name: str = "output"
     is_required: bool = True
-    one_needs_it: bool = False  # not written for many images
+    one_needs_it: bool = False  # only for a single image
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
     default: str = ""  # of the command
@@ -212,9 +212,9 @@ class Output:
     ending: str | None = ".ome.tif"
     also: tuple[str, ...] = ()  # further allowed suffixes
     beside: tuple[str, ...] = ()  # suffixes of companion files with the same stem
-    grows: bool = False  # a folder whose contents the verb checks
-    remade: bool = False  # also by a resumed run
-    goes_on: bool = False  # input of a batch's next step
+    grows: bool = False  # a folder whose contents the command checks
+    remade: bool = False  # overwritten by a resumed run, too
+    goes_on: bool = False  # input of the next step of a batch
     may_stay_in_memory: bool = False  # its function may return it in memory instead
     # further images written next to it, by the part named in histories
     parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
@@ -230,7 +230,7 @@ class Output:
         inputs: Sequence[Path],
         existing: OverwritePolicy,
     ) -> Path:
-        """Refuse a path where it cannot or must not be written."""
+        """Raise an error for a path where it cannot or must not be written."""
         replaces = existing.overwrite or (existing.resume and self.remade)
         how: dict[str, Any] = {"inputs": inputs, "overwrite": replaces}
         if self.ending == "":
@@ -261,7 +261,7 @@ CALIBRATION = FileIn(
     "pixel size and its standard deviation, as `calibrate()` wrote them",
     metavar="JSON",
 )
-"""Added to option sets that have both."""
+"""Added to option groups that have both."""
 _IN_FILE = ("known_distortion",)  # a `Calibration` object
 
 
@@ -270,17 +270,17 @@ MAP_OUT = Output(
     is_required=False,
     one_needs_it=True,
 )
-"""Output of verbs that map one image; for many images each has a row instead."""
+"""Output of commands that map one image; many images have a row each instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A set of a verb's options, passed on under one name."""
+    """A group of a command's options, passed on under one name."""
 
     name: str
     title: str
     options: type[Options]
-    exclude: tuple[str, ...] = ()  # options that its command lacks
+    exclude: tuple[str, ...] = ()  # options that the command line lacks
     before: str = ""  # prefix of their names, for one image's options
 
     def arguments(self, exclude: Iterable[str] = ()) -> dict[str, FieldInfo | FileIn]:
@@ -294,29 +294,29 @@ class Group:
         return {f"{self.before}{name}": item for name, item in all_arguments.items()}
 
 
-_WITH_BARS = "crop", "calibrate"  # verbs that may omit the bar
+_WITH_BARS = "crop", "calibrate"  # commands that may omit the bar
 
 
 @dataclass(slots=True)
 class Run(Generic[O]):
-    """One run of a verb: its inputs, reading options and outputs."""
+    """One run of a command: its inputs, reading options and outputs."""
 
     verb: str
     image_inputs: dict[
         str, Any
-    ]  # by the names of the verb's images; a list for several
+    ]  # by the names of the command's images; a list for many
     options: O
     opening: ReadOptions
     target: Path | None = None
     existing: OverwritePolicy = field(default_factory=OverwritePolicy)
-    inputs: list[Path] = field(default_factory=list)  # images that it reads
+    inputs: list[Path] = field(default_factory=list)  # images to read
     parameters: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, Micrograph] = field(default_factory=dict)  # opened
     sources: dict[str, Source] = field(default_factory=dict)  # their source files
-    readings: dict[str, ReadOptions] = field(default_factory=dict)  # for some images
-    roles: dict[str, str] = field(default_factory=dict)  # of images, in histories
-    guides: tuple[str, ...] = ()  # images that only guide the verb
+    readings: dict[str, ReadOptions] = field(default_factory=dict)  # of some images
+    roles: dict[str, str] = field(default_factory=dict)  # roles of images in histories
+    guides: tuple[str, ...] = ()  # images that only guide the command
     records: dict[str, InputRecord] = field(default_factory=dict)
 
     @property
@@ -410,7 +410,7 @@ class Run(Generic[O]):
     ) -> Job[Provenance]:
         """Compose the provenance of the output, with further `inputs`.
 
-        It lists the images that were opened; `more` has facts of the run.
+        It lists the images that were opened; `more` describes the run.
         """
         records: list[InputRecord] = []
         lead_records: list[InputRecord] = []
@@ -447,7 +447,7 @@ class Run(Generic[O]):
         return (yield from keep_map(blocks, about, self.target))
 
     def collect(self, job: Job[T]) -> Job[tuple[T, tuple[str, ...]]]:
-        """Run a job; return its result and its warnings in the user's terms."""
+        """Run a job; return its result and its warnings, as the user reads them."""
         sentences: list[str] = []
         result = yield from collect_warnings(job, sentences)
         translate = self.parameters.get("translate", str)
@@ -469,13 +469,13 @@ def size_of(image: Micrograph) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verb(Generic[O, R]):
-    """A verb: its inputs, options, outputs, result and job."""
+    """A command: its inputs, options, outputs, result and job."""
 
     name: str
     images: tuple[ImageIn, ...]
     options: type[O]
     result: type[R]
-    run: Callable[..., Job[R]]  # takes a `Run`, and the opened images or None
+    run: Callable[..., Job[R]]  # accepts a `Run`, and the opened images or None
     title: str = "options"  # order of the options in the help
     files: tuple[FileIn, ...] = ()
     output: Output | None = None
@@ -483,7 +483,7 @@ class Verb(Generic[O, R]):
     groups: tuple[Group, ...] = ()
     reads: bool = True  # has reading options
     opens: bool = True  # opens its images before it runs; otherwise its job opens them
-    not_read: tuple[str, ...] = ()  # of those, options that its command lacks
+    not_read: tuple[str, ...] = ()  # reading options that the command line lacks
     resumes: bool = False
     replaces: bool = False  # files to overwrite on request, other than an output
     makes_table: bool = False  # also accepts many images, with a row for each
@@ -494,7 +494,7 @@ class Verb(Generic[O, R]):
 
     @property
     def summary(self) -> str:
-        """One sentence on what it does."""
+        """One sentence that describes it."""
         return (VERBS | ACTIONS)[self.name]
 
     @property
@@ -520,7 +520,7 @@ class Verb(Generic[O, R]):
 
     @property
     def sets(self) -> tuple[Group, ...]:
-        """Its option sets by the names in its job; those of one image last."""
+        """Its option groups, by the names in its job; those of one image last."""
         groups = [Group("options", self.title, self.options, _IN_FILE), *self.groups]
         if self.reads:
             not_read = () if self.sides else self.not_read
@@ -535,7 +535,7 @@ class Verb(Generic[O, R]):
     def arguments(self) -> "dict[str, ImageIn | FileIn | Output | FieldInfo]":
         """All arguments of its command and of a batch step, by name."""
         all_arguments: dict[str, Any] = {}
-        for group in reversed(self.sets):  # the verb's options before reading options
+        for group in reversed(self.sets):  # own options before those of reading
             all_arguments |= group.arguments(group.exclude)
         return all_arguments | {
             item.name: item for item in (*self.inputs, *self.all_outputs)
@@ -561,7 +561,7 @@ class Verb(Generic[O, R]):
 
     @property
     def hidden_options(self) -> dict[str, None]:
-        """Reading options with the names of the verb's own options, left at None."""
+        """Reading options with the names of the command's own options, left at None."""
         own = self.options.model_fields
         return {name: None for name in ReadOptions.model_fields if name in own}
 
@@ -574,7 +574,7 @@ class Verb(Generic[O, R]):
         return image if gives_image else result
 
     def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Make its option sets from values by name; other values are ignored."""
+        """Create its option groups from values by name; other values are ignored."""
         sets = {one.name: one.options for one in self.sets if not one.before}
         values_given = with_calibration(values, sets.values())
         parts = {}
@@ -593,12 +593,12 @@ class Verb(Generic[O, R]):
         return parts
 
     def parse_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Make its option sets from options by name; refuse others.
+        """Create its option groups from options by name; raise an error for others.
 
         Raises
         ------
         OptionError
-            If a name is not an option of the verb, its groups or reading.
+            If a name is not an option of the command, its groups or reading.
         """
         defaults = {name: one.before for one in self.sets for name in one.arguments()}
         unknown = sorted(set(options) - {*defaults})
@@ -631,7 +631,7 @@ class Verb(Generic[O, R]):
             yield ReadOptions.parse({**both, **own})
 
     def start(self, values: Mapping[str, Any], **how: Any) -> Job[R]:
-        """Make its job from values by name, including options."""
+        """Create its job from values by name, including options."""
         items = (*self.inputs, *self.all_outputs)
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
@@ -645,10 +645,10 @@ class Verb(Generic[O, R]):
         resume: bool | Any = False,
         **values: Any,
     ) -> Job[R]:
-        """Check the outputs, open the images, run.
+        """Check the outputs, open the images, and run.
 
-        It yields `Progress` and returns the result. The output comes after the inputs.
-        A resumable verb keeps finished parts, unless `keep` is False.
+        It yields `Progress` and returns the result. In `inputs`, the output comes last.
+        A resumable command keeps finished parts, unless `keep` is False.
         """
         yield Progress(0, 0, "reading")
         first = [item.name for item in self.inputs if not item.flag]
@@ -679,7 +679,7 @@ class Verb(Generic[O, R]):
     def _run(
         self, values: dict[str, Any], options: O, opening: ReadOptions | None
     ) -> Run[O]:
-        """Separate the images from the values, with the reading options of each."""
+        """Separate the images, with the reading options of each, from the values."""
         images = {item.name: values.pop(item.name, None) for item in self.images}
         images_given = {
             name: image for name, image in images.items() if image is not None
@@ -702,7 +702,7 @@ class Verb(Generic[O, R]):
         return run
 
     def _check_outputs(self, run: Run[O], values: dict[str, Any]) -> None:
-        """Refuse outputs that cannot or must not be written, before any work."""
+        """Raise an error for outputs that cannot or must not be written."""
         files = [values.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
         run.inputs = paths_of(*_each(run.image_inputs.values()), *by)
@@ -718,9 +718,9 @@ class Verb(Generic[O, R]):
 
 
 def check_devices(sets: Iterable[Any]) -> None:
-    """Refuse option sets with an unavailable device, before anything is read.
+    """Raise an error for an unavailable device, before anything is read.
 
-    Training checks its own device, since the recipe may set it.
+    Training checks its own device, as the recipe may set it.
     """
     for one in sets:
         name = getattr(one, "device", "auto")

@@ -84,7 +84,7 @@ class CropPanel(Panel):
             "Shapes layer: crop to its last rectangle in the plane in view. None: "
             "crop to the largest rectangle without empty pixels.",
             layers=lambda: [*drawn_layers(viewer, Shapes), *grey_layers(viewer)],
-            none="none: leave empty places out",
+            none="none: exclude empty areas",
         )
         self.draw_button = push_button(
             "Draw rectangle",

@@ -184,7 +184,7 @@ def test_a_bar_that_contradicts_the_file_is_told(semsr, barred, tmp_path):
 
 def test_bars_are_refused_in_one_sentence(refused, barred, grating):
     plain = str(grating)
-    assert "has no printed scale bar" in refused("calibrate", plain, "--bar")
+    assert "No printed scale bar was found" in refused("calibrate", plain, "--bar")
     for words, said in (
         (("--bar", "wide"), "look like '50 um'"),
         (("--bar", "-3"), "look like '50 um'"),

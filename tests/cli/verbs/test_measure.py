@@ -66,7 +66,7 @@ def test_profile_says_edge_and_nothing(semsr, tmp_path, rng):
     assert float(rows["Edge at"].split(" ")[0]) == pytest.approx(50.5, abs=1)
     assert " px (95 %: " in rows["Edge, 10 to 90 %"]
     noise = _saved(tmp_path / "noise.tif", rng.normal(100, 1, (40, 120)))
-    assert "noise" in _rows(semsr("profile", noise, *line))["Nothing found"]
+    assert "noise" in _rows(semsr("profile", noise, *line))["No reading"]
 
 
 def test_decorrelation_says_the_cut_off_and_that_of_blocks(semsr, tmp_path, rng):

@@ -11,6 +11,6 @@ def test_check_says_how_many_discs_are_shown(model, hold, run_panel):
     said = run_panel(panel)
     assert said.startswith("Discs that sem-restore shows correctly: ")
     assert "blur, inserted" in panel.figures.text()
-    for told in ("Shown rightly", "% of the discs", "than its input"):
+    for told in ("Shown correctly", "% of the discs", "than its input"):
         assert told in panel.headline.text()
     assert {"condition", "radius"} <= set(panel.findings().curves["discs"])

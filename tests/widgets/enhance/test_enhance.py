@@ -422,7 +422,7 @@ def test_a_tick_shows_where_an_image_is_unlike_the_training_place(
     assert panel.unfamiliar.native.isVisibleTo(panel)
     assert not panel.unfamiliar.value
     run_panel(panel)
-    assert "Unlike the training place" in panel.figures.text()
+    assert "Unlike the training area" in panel.figures.text()
     assert (
         "half · tiny · distance to training area (unlike it above 1)"
         not in model.layers
@@ -449,7 +449,7 @@ def test_a_small_image_has_no_unfamiliar_map_and_says_so(
     assert "Enhanced in" in run_panel(panel)
     assert "has no block of 96 x 96 px" in panel.warning_label.text()
     panel.model.add_file(write_tiny_model(tmp_path, name="plain"))
-    assert "plain does not state its training area" in panel.unmade.text()
+    assert "plain does not record its training area" in panel.unmade.text()
 
 
 @pytest.fixture
@@ -587,5 +587,5 @@ def test_an_image_unlike_the_training_place_is_warned_of(
     training = {FAMILIARITY: place.to_json()}
     panel.model.add_file(write_tiny_model(tmp_path, training=training))
     run_panel(panel)
-    assert "unlike the place that tiny was trained on" in panel.warning_label.text()
-    assert "Unlike the training place" in panel.figures.text()
+    assert "unlike the area that tiny was trained on" in panel.warning_label.text()
+    assert "Unlike the training area" in panel.figures.text()

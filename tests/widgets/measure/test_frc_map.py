@@ -220,7 +220,7 @@ def test_all_criteria_are_drawn_and_the_chosen_one_is_told(panel, run_panel):
 def test_second_image_is_registered_unless_it_is_switched_off(panel, model, run_panel):
     model.layers["first"].data = np.roll(model.layers["first"].data, 2, axis=0)
     run_panel(panel)
-    assert "taken off" in panel.figures.text()
+    assert "corrected" in panel.figures.text()
     median = panel.findings().numbers["Median"].value
     panel.form.set_values(register=False)
     run_panel(panel)

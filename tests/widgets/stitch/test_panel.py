@@ -309,7 +309,7 @@ def test_distortion_is_a_number_with_its_deviation(make, scan, run_panel):
     assert str(found).startswith("0 \N{PLUS-MINUS SIGN} 0.")
     panel.distortion.value = "none"
     run_panel(panel)
-    assert panel.findings().numbers["Distortion"].value == "not looked for"
+    assert panel.findings().numbers["Distortion"].value == "not measured"
     panel.distortion.value = "number"
     assert not panel.distortion_amount.native.isHidden()
     panel.distortion_amount.value = 0.02

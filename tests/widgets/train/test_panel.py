@@ -549,7 +549,10 @@ def test_two_scans_are_brought_onto_each_other(panel, training, run_panel, model
         (
             "step,loss,hidden_db,alike_columns_px\n100,1,1.5,2\n200,1,2.5,2\n",
             {"step": 200, "hidden_db": 2.5, "alike_columns_px": 2},
-            ["Hidden pixels, over their neighbours' mean", "Noise alike along a line"],
+            [
+                "Hidden pixels, over their neighbours' mean",
+                "Noise correlated along a line",
+            ],
             (200, 2.5),
         ),
         (

@@ -1,1 +1,1 @@
-"""Adapt a small network to one's own place, and enhance the sample with it."""
+"""Train a small network on one area of a sample, and enhance the sample with it."""

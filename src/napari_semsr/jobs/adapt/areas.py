@@ -25,16 +25,16 @@ from napari_semsr.core import (
 )
 
 HELD_OUT = 0.3  # chosen: two thirds train, and the rest has room for 16 parts
-APART_PX = 32  # between both parts; chosen: more than the linear filter's margin
-MIN_PX = 160  # along the longer side: two parts of 64 px, and what is between them
-_MIN_ACROSS_PX = 64  # along the shorter one, which is the side of a patch
-_PARTS = 4  # along each side of a held-out part, whose scatter gives the error
-_CERTAIN = 4.0  # standard errors
+APART_PX = 32  # between the two parts; chosen: more than the linear filter's margin
+MIN_PX = 160  # along the longer side: two parts of 64 px, and the gap between them
+_MIN_ACROSS_PX = 64  # along the shorter side: the side of a patch
+_PARTS = 4  # along each side of a held-out part; their scatter gives the error
+_CERTAIN = 4.0  # standard errors: one false match in a thousand
 _NEAR_PX = 2.0  # chosen: about what light resolves
 _COARSE_PX = 24.0  # chosen: slower grey values are illumination and charging
 
 
-class AdaptRefused(SemsrError):  # noqa: N818 - a sentence, not an error
+class AdaptRefused(SemsrError):  # noqa: N818 - a refusal, not a fault
     """The images are not suitable for training a model; `reason` is a short code."""
 
     def __init__(self, message: str, reason: str, **facts: object) -> None:
@@ -84,7 +84,7 @@ def share_area(
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
             f"{mosaic.name} and {sem.name} must share a rectangle without gaps of "
-            f"{_MIN_ACROSS_PX} x {MIN_PX} px of the mosaic, got {has}: take an SEM "
+            f"{_MIN_ACROSS_PX} x {MIN_PX} px of the mosaic, got {has}: use an SEM "
             "image of a larger area."
         )
         raise ShapeError(msg, code="overlap-too-small")
@@ -121,19 +121,19 @@ def divide(box: Box) -> tuple[Box, Box]:
 
 
 def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
-    """Refuse images whose structures do not match.
+    """Raise an error if the structures of the images do not match.
 
-    `kernel` is the linear filter fitted on the training parts. What it makes of
-    the held-out light must correlate with the SEM image, or the local contrast of both
-    images must, as of shards, whose light is no linear filter of SEM: over 16 parts of
-    each area, the mean product of either exceeds four times its standard error.
-    Unrelated images do so in one of a thousand cases (Student's t, 15 degrees of
+    `kernel` is the linear filter fitted on the training parts. Its result for the
+    held-out optical image must correlate with the SEM image, or the local contrast of
+    both images must, as for shards, whose images are not related linearly. Over 16
+    parts of each area, one of the mean products must exceed four times its standard
+    error; unrelated images do so in one of a thousand cases (Student's t, 15 degrees of
     freedom).
 
     Raises
     ------
     AdaptRefused
-        As ``pairs-uncorrelated``.
+        With the code ``pairs-uncorrelated``.
     """
     parts = [area.part(area.held_out) for area in areas]
     planes = [[one.array().astype(float) for one in part] for part in parts]
@@ -147,9 +147,9 @@ def check_related(areas: Sequence[SharedArea], kernel: NDArray[Any]) -> None:
     names = ", ".join(area.name for area in areas)
     share = np.mean([_share(*pair) for pair in images])
     msg = (
-        f"No usable training patches: the light does not correlate with {names} "
-        f"({share:.2f} on the held-out part): check that all images show one place, or "
-        "mark places as landmarks."
+        f"No usable training patches: the optical image does not correlate with "
+        f"{names} ({share:.2f} on the held-out part): check that all images show the "
+        "same area, or mark corresponding points as landmarks."
     )
     raise AdaptRefused(msg, "pairs-uncorrelated")
 
@@ -167,7 +167,7 @@ def _belong(pairs: Sequence[tuple[FloatArray, FloatArray]]) -> bool:
 
 
 def _share(first: FloatArray, second: FloatArray) -> float:
-    """Correlate two planes without means."""
+    """Return the correlation of two planes whose means are zero."""
     scale = math.sqrt(float((first**2).mean() * (second**2).mean()))
     return float((first * second).mean()) / scale if scale else 0.0
 

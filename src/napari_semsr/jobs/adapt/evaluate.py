@@ -1,4 +1,4 @@
-"""Evaluate a model on the held-out part of a place, next to simpler methods."""
+"""Evaluate a model on the held-out part of an area, next to simpler methods."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,16 +26,16 @@ from napari_semsr.jobs.judge import INPUT
 
 ADAPTED_MODEL = "adapted model"
 """Name of the model in tables and on the page."""
-_NAMES = {INPUT: "the light as it is", LINEAR: "the linear filter"}
+_NAMES = {INPUT: "the optical image", LINEAR: "the linear filter"}
 SURE = 2.0
 """Standard errors by which a model must be better to be kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated(Result):
-    """One image of the held-out part against the SEM image.
+    """One image of the held-out part, compared with the SEM image.
 
-    Gains are over the input, after the gain and offset that bring each image nearest to
+    Gains are over the input, after the gain and offset that best match each image to
     the SEM image, with standard errors from 16 parts of each area. `objects` are
     counted by `analysis.count_objects`.
     """
@@ -82,13 +82,13 @@ def evaluate(
     Parameters
     ----------
     areas : sequence of SharedArea
-        Where both are known.
+        Areas that both images show.
     images : mapping of str to sequence of (Y, X) numpy.ndarray
-        By name, one for each area, of its held-out part.
+        By name, one for the held-out part of each area.
     cut_off_nm : float or None
-        Shortest period that the light carries.
+        Shortest period that the optical image can contain.
     before : mapping of str to Evaluated, optional
-        Rows that are there already, and come first.
+        Existing rows, which come first.
     """
     truths = [area.part(area.held_out)[1] for area in areas]
     largest = max((t.array() for t in truths), key=lambda plane: min(plane.shape))
@@ -156,12 +156,12 @@ def _range(truths: Sequence[Any]) -> float:
 
 
 def require_gain(evaluations: Mapping[str, Evaluated], name: str) -> None:
-    """Refuse a model that is not better than every other image by twice the error.
+    """Raise an error unless a model beats every other image by twice the error.
 
     Raises
     ------
     AdaptRefused
-        As ``no-gain``, with the figures of all.
+        With the code ``no-gain``, and the figures of all.
     """
     model = evaluations[name]
     for rival, row in evaluations.items():

@@ -1,4 +1,4 @@
-"""Train a small network on one's own place, and enhance the whole sample with it.
+"""Train a small network on one area of a sample, and enhance the sample with it.
 
 One SEM image of a part of a mosaic is enough: it is registered, the area that both show
 is divided into a part to train on and a part to evaluate on, and the model is kept only
@@ -111,7 +111,7 @@ STOP = "stop"
 """Name of a file in the folder of the run that ends the training early."""
 
 _REPORT, _STATE, _TRANSFORM = "report.html", "training.pt", "registration-{}.json"
-_WORST_PX = 1.0  # expected error of the registration; chosen: pairs then train a blur
+_WORST_PX = 1.0  # expected error of the registration; chosen: beyond, pairs teach blur
 
 
 class AdaptOptions(RegisterOptions):
@@ -140,7 +140,7 @@ class AdaptProgress(Progress):
     input, on the held-out part.
     """
 
-    seconds: float = 0.0  # trained
+    seconds: float = 0.0  # of training
     gain_db: float | None = None
     linear_gain_db: float | None = None
     shown: tuple[FloatArray, ...] = ()
@@ -148,22 +148,22 @@ class AdaptProgress(Progress):
 
 @dataclass(frozen=True, slots=True)
 class AppliedImage(Result):
-    """An image that the adapted model enhanced.
+    """An image enhanced by the adapted model.
 
-    `unfamiliar_percent` is the share of its blocks that are unlike the training place;
-    None if the place is too small to tell.
+    `unfamiliar_percent` is the share of its blocks that are unlike the training area;
+    None if the area is too small to decide.
     """
 
     image: str
     output: str
     unfamiliar_percent: Annotated[
-        float | None, Quantity("Unlike the training place", "% of the area", ".0f")
+        float | None, Quantity("Unlike the training area", "% of the area", ".0f")
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class Adapted(Result):
-    """A model trained on one place, its figures on the held-out part, and its results.
+    """A model trained on one area, its figures on the held-out part, and its results.
 
     `registration` has the keys of `Registered`, for the first SEM image;
     `registrations` are those of all. `held_out` has the model's gains over the input,
@@ -239,7 +239,7 @@ class Adapted(Result):
         rows |= declared_figures(self)
         for one in self.applied:
             unlike = one.unfamiliar_percent
-            share = "" if unlike is None else f", {unlike:.0f} % unlike the place"
+            share = "" if unlike is None else f", {unlike:.0f} % unlike the area"
             rows[f"Enhanced, {one.image}"] = Figure(f"{one.output}{share}")
         return rows
 
@@ -264,7 +264,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     mosaic = open_image(run.image_inputs["mosaic"], run.opening)
     mosaic = mosaic.replace(name=name_of(run.image_inputs["mosaic"]))
     folder.mkdir(parents=True, exist_ok=True)
-    # as the model receives this mosaic: range, without stray pixels
+    # as the model receives this mosaic: its range, without stray pixels
     measured_image, shown_image = mosaic.data, mosaic
     if (strays := find_strays(mosaic.data)) is not None:
         measured_image = strays.mask(mosaic.data)
@@ -441,7 +441,7 @@ def _error_px(registration: Registered) -> float:
 
 
 def _fits(registration: Registered, limit_px: float) -> bool:
-    """Return whether a registration's error is small enough, or not known."""
+    """Return whether a registration's error is small enough or unknown."""
     return (
         registration.searched == "stored" and math.isinf(_error_px(registration))
     ) or (_error_px(registration) <= limit_px)
@@ -471,7 +471,7 @@ def _train(
         sem = area.sem.array().copy()
         sem[held_out & ~preview_values] = np.nan
         images.append(training.PlaceImages(area.light.array(), sem, preview_values))
-    # in a separate process: torch's compiler must not run in that of a window
+    # in a separate process: torch's compiler must not run in that of the window
     fit = run.parameters.get("fit", fit_in_process)
     job = fit(
         images,
@@ -527,9 +527,9 @@ def _write_model(
         name,
         description=f"Trained on {mosaic.name} and {', '.join(a.name for a in areas)}"
         f"{f' ({vendor})' if vendor else ''}, {today}.",
-        limits="For this sample, at this focus. It predicts what usually is there: "
+        limits="For this sample, at this focus. It predicts what is usually there: "
         "if light cannot show an object, its presence or absence is a guess.",
-        # of the field itself, so that other exposures are scaled equally
+        # range of the field itself, so that other exposures are scaled equally
         input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={
@@ -613,7 +613,7 @@ def _enhance_held_out(
 def _apply(
     run: Run[AdaptOptions], model: Path, *, is_new: bool
 ) -> Job[list[AppliedImage]]:
-    """Enhance all images, and compare them with the training place.
+    """Enhance all images, and compare them with the training area.
 
     Results of an earlier model are not resumed.
     """
@@ -656,7 +656,7 @@ ADAPT = Verb(
         ),
         ImageIn(
             "sem",
-            "SEM images of places that MOSAIC shows; one is enough",
+            "SEM images of areas that MOSAIC shows; one is enough",
             label="SEM",
             metavar="SEM",
             many=True,

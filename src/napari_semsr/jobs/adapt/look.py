@@ -21,8 +21,8 @@ from napari_semsr.restoration import LinearFit
 LINEAR_PART, LOOK_HERE = "linear filter", "look here"
 """Parts of a run: the result of the filter, and the model's difference from it."""
 
-_ROWS = 1024  # that are filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
-_BRIGHTEST = 99.5  # percentile of the difference shown brightest; chosen
+_ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
+_BRIGHTEST = 99.5  # percentile of the difference shown brightest; chosen: ignores outliers
 
 
 def filter_mosaic(
@@ -51,8 +51,8 @@ def look_here(
 ) -> Micrograph:
     """Map the difference of the model's result from that of the linear filter.
 
-    In grey levels of the SEM image, without sign, after the gain and offset that bring
-    the model's result nearest; NaN where one of them is missing.
+    In grey levels of the SEM image, absolute, after the gain and offset that best match
+    the model's result to the filter's; NaN where one of them is missing.
     """
     linear = linear_image.array()
     model = model_image.array().astype(np.float32)

@@ -1,4 +1,4 @@
-"""The page of an adapted model: what it gains, what it invents, where it is used."""
+"""Report page of an adapted model: its gain, what it invents, where it is used."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ def held_out_pictures(
 def _plot_curve(
     curve: "Sequence[Mapping[str, Any]]", linear_gain_db: float | None
 ) -> bytes | None:
-    """Plot the gain on the held-out part over the time trained."""
+    """Plot the gain on the held-out part over the training time."""
     rows = [row for row in curve if row["gain_db"] is not None]
     if len(rows) < 2:
         return None

@@ -1,4 +1,4 @@
-"""Train on one place in another process, as the window requires.
+"""Train on one area in another process, as the window requires.
 
 The imports of an optimiser are kept out of the process of the window: torch's compiler
 brings triton, whose LLVM clashes with that of OpenGL.
@@ -80,7 +80,7 @@ def fit_in_process(
 
 
 def _report(folder: Path, value: dict[str, Any]) -> Progress:
-    """Read a report, with the images that it announces."""
+    """Read a report, with the images that it names."""
     if "steps" not in value:
         return Progress(value["done"], value["total"], value["message"])
     images: tuple[Any, ...] = ()
@@ -91,7 +91,7 @@ def _report(folder: Path, value: dict[str, Any]) -> Progress:
 
 
 def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
-    """Train as a request says; the state is in its folder afterwards."""
+    """Train as requested; the state is in the request's folder afterwards."""
     folder = Path(request["folder"])
     with np.load(folder / _IMAGES) as arrays_stored:
         arrays = dict(arrays_stored)

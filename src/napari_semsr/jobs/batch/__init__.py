@@ -1,1 +1,1 @@
-"""Batch processing: run the verbs of a steps file on many images."""
+"""Batch processing: run the commands of a steps file on many images."""

@@ -45,9 +45,9 @@ from napari_semsr.jobs.verb import FileIn, Run, Verb, check_devices
 
 _MAX_WORKERS = 256  # chosen: more need a cluster
 _PENDING = "not run yet"
-_RUN = "run"  # names the run whose workers may continue
+_RUN = "run"  # file that names the run whose workers may continue
 _PAGES = "pages"  # folder with the inputs of the report's pages
-_ON_A_PAGE = 20  # images; a report shows 40 of them, before and after
+_ON_A_PAGE = 20  # images; a report shows 40, each before and after
 
 
 Cells = dict[str, Cell]
@@ -73,7 +73,7 @@ class BatchReport(Result):
     @property
     def verdict(self) -> str:
         """A short verdict."""
-        return f"{self.failed} failed: see why below" if self.failed else "none failed"
+        return f"{self.failed} failed: reasons below" if self.failed else "none failed"
 
     pages = figure(lambda result: ", ".join(result.report) or None, "Report")
 
@@ -103,9 +103,7 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     steps, inputs, output = (run.parameters[k] for k in ("steps", "inputs", "output"))
     yield Progress(0, 0, "checking the steps")
     if scheduler is not None and workers != 1:
-        msg = (
-            "Give `workers` or `scheduler`, not both: a scheduler has its own workers."
-        )
+        msg = "Set `workers` or `scheduler`, not both: a scheduler has its own workers."
         raise OptionError(msg, code="options-contradict")
     plan = plan_batch(steps, inputs=inputs, output=output)
     if scheduler is None:  # a cluster's workers choose their own devices
@@ -137,8 +135,8 @@ def _claim(plan: BatchPlan, existing: OverwritePolicy) -> None:
     foreign = folder.is_dir() and not state.is_dir() and list_folder(folder)
     if foreign and not existing.overwrite:
         msg = (
-            f"{folder} holds files that are not from a batch; name a new folder, or "
-            "give `overwrite` to write next to them."
+            f"{folder} contains files that are not from a batch; name a new folder, or "
+            "use `overwrite` to write next to them."
         )
         raise WriteError(msg, code="foreign-files")
     if state.is_symlink():
@@ -164,7 +162,7 @@ class _Table:
         self.outcomes: dict[str, PlanOutcome] = {}
 
     def rows(self) -> list[Cells]:
-        """All rows; images that were not processed yet are marked so."""
+        """All rows; images that were not processed yet are marked as such."""
         outcomes, pending = self.outcomes, PlanOutcome({}, _PENDING)
         return [
             self._row(one, outcomes.get(one.name, pending)) for one in self.plan.images
@@ -214,8 +212,8 @@ class _Table:
             first = f"the first: {failures[0]}"
             if len(failures) == count:
                 what = "The image" if count == 1 else f"None of {count} images"
-                verb = "did not go" if count == 1 else "went"
-                msg = f"{what} {verb} through all steps, {first}"
+                verb = "did not complete" if count == 1 else "completed"
+                msg = f"{what} {verb} all steps, {first}"
                 raise SemsrError(msg, code="all-images-failed")
             message = (
                 f"{len(failures)} of {count} images failed (column error), {first}"

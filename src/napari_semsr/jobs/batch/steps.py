@@ -1,6 +1,6 @@
-"""Read and check a steps file: each step is a verb with its options.
+"""Read and check a steps file: each step is a command with its options.
 
-Everything is checked here, before the first image is processed: unknown verbs and
+Everything is checked here, before the first image is processed: unknown commands and
 options, missing files, outputs outside the folder, and outputs that collide.
 """
 
@@ -64,19 +64,19 @@ TABLE = "table.csv"
 """The table in the output folder."""
 
 REPORT = "report"
-"""Prefix of the report's page names, and the verb that makes them."""
+"""Prefix of the report's page names, and the command that makes them."""
 
 _LARGEST = 1 << 20  # bytes; chosen: about ten thousand lines
 _DEEPEST = 16  # nesting depth; chosen: steps need five
 _MAX_STEPS = 100  # chosen: longer lists are unreadable
 _MAX_INPUTS = 100_000  # chosen: the limit of a table of measurements
-_PATH_LENGTH = 300  # characters of a path in a message; chosen
+_PATH_LENGTH = 300  # characters of a path in a message; chosen: a few lines
 _NEAR = 3  # names that a message suggests
 
 _STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _STEP_MARK = "step."
-_BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # options of commands only
+_BY_ITSELF = frozenset({"overwrite", "resume", "table"})  # of the command line only
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ class BatchPlan:
     folder: Path
     images: tuple[ImageTask, ...]
     columns: tuple[str, ...]  # columns of the table, from the steps' results
-    report: dict[str, Any] | None  # options of the report, None without one
+    report: dict[str, Any] | None  # options of the report, None if there is none
     title: str
 
     @property
@@ -112,7 +112,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        """Compose a node; refuse aliases and deep nesting."""
+        """Compose a node; aliases and deep nesting are errors."""
         if self.check_event(yaml.AliasEvent):
             msg = "aliases (*) are not supported, repeat the text"
             raise yaml.YAMLError(msg)
@@ -125,7 +125,7 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        """Construct a mapping; refuse duplicate keys."""
+        """Construct a mapping; duplicate keys are errors."""
         keys = [str(getattr(key, "value", "")) for key, _ in node.value]
         twice = next((key for key in keys if keys.count(key) > 1), None)
         if twice is not None:
@@ -179,12 +179,12 @@ class _Step:
 
     @cached_property
     def arguments(self) -> Mapping[str, ImageIn | FileIn | Output | FieldInfo]:
-        """The arguments of its verb."""
+        """The arguments of its command."""
         return self.verb.arguments
 
     @cached_property
     def values_given(self) -> dict[str, Any]:
-        """Its options by argument name; unknown ones are refused."""
+        """Its options by argument name; unknown ones raise an error."""
         names_by_spelling = _spellings(self.verb)
         values: dict[str, Any] = {}
         for key, value in self.options.items():
@@ -199,7 +199,7 @@ class _Step:
                 raise self.wrong(fault, "unknown-option")
             name, *keys = names_by_spelling[spelt]
             if keys and not isinstance(value, bool):
-                fault = f"must have {key} true or false, got {value!r:.60}."
+                fault = f"must set {key} to true or false, got {value!r:.60}."
                 raise self.wrong(fault, "wrong-type")
             values[name] = (keys[0] if value else None) if keys else value
         refuse_user_only(values, _persons(self.arguments), self.label)
@@ -207,7 +207,7 @@ class _Step:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """Its options with the image and output that a step may leave out."""
+        """Its options, with the image and output that a step may omit."""
         inputs = [item for item in self.verb.inputs if not item.flag]
         has_names = bool(inputs) and not getattr(inputs[0], "takes_name", False)
         usual = tuple(item.batch for item in inputs if item.batch)
@@ -219,7 +219,7 @@ class _Step:
         return usual_values | self.values_given
 
     def check(self, values: Mapping[str, Any], image: str = "") -> None:
-        """Check the options with the verb's own checks."""
+        """Check the options with the command's own checks."""
         try:
             self.verb.parse(values)
         except Exception as error:
@@ -228,11 +228,11 @@ class _Step:
             raise OptionError(msg, code=code_of(error)) from error
 
     def wrong(self, fault: str, code: str = OptionError.code) -> OptionError:
-        """Make the error for a fault of this step."""
+        """Return the error for a fault of this step."""
         return OptionError(f"{self.label} {fault}", code=code)
 
     def leave(self, key: Any) -> OptionError:
-        """Make the error for an option that the batch sets."""
+        """Return the error for an option that the batch sets."""
         return self.wrong(f"must not set {key}: the batch sets it.", "unknown-option")
 
 
@@ -260,32 +260,32 @@ def _spelt(name: object) -> str:
 
 
 def _persons(arguments: Mapping[str, Any]) -> set[str]:
-    """Return the options that only a user at the command line sets."""
+    """Return the options that are set only on the command line."""
     fields = {k: v for k, v in arguments.items() if isinstance(v, FieldInfo)}
     return {name for name, info in fields.items() if display_of(info).user_only}
 
 
 NO_STEPS = {
-    "adapt": "it trains a model, which the next steps take by its file",
+    "adapt": "it trains a model, which the next steps need as a file",
     "batch": "a batch cannot run batches",
-    "demo": "it draws its own samples",
+    "demo": "it simulates its own samples",
     "models": "it manages models, not images",
 }
-"""Why some verbs are no steps of a batch."""
+"""Why some commands cannot be steps of a batch."""
 
 
 def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
-    """Return the column names of a verb's results."""
+    """Return the column names of a command's results."""
     return columns_of(kind) if verb.makes_table else kind.NUMBERS
 
 
 def _steps(entries: Any) -> list[_Step]:
     """Read the list of steps."""
     if not isinstance(entries, (list, tuple)) or not entries:
-        msg = f"steps must be a list of verbs with their options, got {entries!r:.60}."
+        msg = f"steps must be a list of commands and options, got {entries!r:.60}."
         raise OptionError(msg, code="wrong-type")
     if len(entries) > _MAX_STEPS:
-        msg = f"steps must be at most {_MAX_STEPS}, got {len(entries)}."
+        msg = f"There must be at most {_MAX_STEPS} steps, got {len(entries)}."
         raise OptionError(msg, code="out-of-range")
     steps: list[_Step] = []
     for number, entry in enumerate(entries, start=1):
@@ -294,16 +294,16 @@ def _steps(entries: Any) -> list[_Step]:
 
 
 def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
-    """Read one step: a verb, optionally with options and a name."""
+    """Read one step: a command, optionally with options and a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
-        msg = f"Step {number} must be a verb with its options, got {entry!r:.60}."
+        msg = f"Step {number} must be a command with its options, got {entry!r:.60}."
         raise OptionError(msg, code="wrong-type")
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
         verb_names = one_line(", ".join(map(str, verbs))) or "none"
         msg = (
-            f"Step {number} must name one verb, with its options below it, got "
+            f"Step {number} must be one command, with its options below it, got "
             f"{verb_names}."
         )
         raise OptionError(msg, code="wrong-type")
@@ -331,13 +331,13 @@ def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
 
 
 def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
-    """Return a verb by name; refuse unknown ones and those not for images."""
+    """Return a command by name; raise an error if it cannot be a step."""
     if name not in VERBS:
         verb_names = [one for one in VERBS if one not in NO_STEPS]
         near = difflib.get_close_matches(name, verb_names, n=_NEAR)
         suggestion = f"did you mean {' or '.join(near)}?"
-        hint = suggestion if near else f"there are {', '.join(verb_names)}."
-        msg = f"Step {number} names {name!r:.60}, which is not a verb; {hint}"
+        hint = suggestion if near else f"the commands are {', '.join(verb_names)}."
+        msg = f"Step {number} names {name!r:.60}, which is not a command; {hint}"
         raise OptionError(msg, code="verb-unknown")
     verb = verb_of(name)
     if verb is None or name in NO_STEPS:
@@ -350,7 +350,7 @@ def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
 
 
 def _check_columns(columns: Sequence[str], steps: Sequence[_Step]) -> None:
-    """Refuse input columns whose names are reserved."""
+    """Raise an error for input columns whose names are reserved."""
     names_in_use = {"input", "previous", "warnings", "error"}
     names_in_use |= {name for step in steps for name in step.columns}
     for name in columns:
@@ -372,7 +372,7 @@ class _Input:
     path: Path
     name: str
     cells: Mapping[str, str] = field(default_factory=dict)  # further columns
-    root: Path = field(default_factory=Path)  # of relative paths in cells
+    root: Path = field(default_factory=Path)  # base of relative paths in cells
 
 
 def _path_text(path: Path) -> str:
@@ -381,7 +381,7 @@ def _path_text(path: Path) -> str:
 
 
 def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
-    """Find the input images; refuse any inside the output folder."""
+    """Find the input images; raise an error for any in the output folder."""
     whole = folder.resolve()
     if inputs_path.is_file() and inputs_path.suffix.lower() in SHEET_SUFFIXES:
         images = list(_read_table(inputs_path))
@@ -484,7 +484,7 @@ class _Maker:
         )
         for one in (*read, *outputs_written):
             if one.name not in inputs | options | outputs:
-                raise step.wrong(f"must name {one.name}, {one.help}.", "missing-value")
+                raise step.wrong(f"needs {one.name}: {one.help}.", "missing-value")
         files = {k: self._text(v) for k, v in inputs.items() if not _is_list(v)}
         step.check(options | files, self.image.name)
         output = step.verb.output
@@ -496,7 +496,7 @@ class _Maker:
         return Call.parse({"name": step.name, "inputs": inputs, **how})
 
     def _value(self, step: _Step, name: str, value_given: Any) -> Any:
-        """Convert a value to what the verb takes: a list, one value, or text."""
+        """Convert a value to what the command takes: a list, one value, or text."""
         value, item = self._fill_value(step, name, value_given), step.arguments[name]
         if isinstance(item, FieldInfo):
             if _is_list(value):
@@ -551,7 +551,7 @@ class _Maker:
         ]
 
     def _fill_place(self, step: _Step, place: str, *, plain: bool) -> Input | str:
-        """Return the value of a placeholder; refuse unknown ones."""
+        """Return the value of a placeholder; raise an error if it is unknown."""
         image = self.image
         if place == "previous":
             return self.previous
@@ -570,13 +570,13 @@ class _Maker:
             place_names = ["input", "previous", "name", *image.cells]
             place_names += [f"{_STEP_MARK}{other}" for other in self.steps]
             places_text = ", ".join(f"{{{one}}}" for one in place_names)
-            fault = f"names {{{one_line(place)}}}, but there are {places_text}."
+            fault = f"names {{{one_line(place)}}}, but may name {places_text}."
         elif name in self.paths:
             return CallOutput(call=name)
         elif self.steps[name].number >= step.number:
             fault = (
-                f"needs {{{place}}}, which is not made before it: steps run in order "
-                "and must not form a circle."
+                f"needs {{{place}}}, which no earlier step makes: steps run in order "
+                "and must not form a cycle."
             )
         else:
             fault = (
@@ -611,7 +611,7 @@ class _Maker:
         return text
 
     def _output(self, step: _Step, name: str, text: str) -> str:
-        """Return the path of an output; refuse one outside the output folder."""
+        """Return the path of an output; raise an error if it is outside the folder."""
         parts = PurePosixPath(text.replace("\\", "/")).parts
         windows = PureWindowsPath(text)
         place = self.folder.joinpath(*parts)
@@ -631,7 +631,7 @@ class _Maker:
 
 
 def _names_kernel(text: str) -> bool:
-    """Whether a blur is given as a file; the verb refuses what is not a blur."""
+    """Whether a blur is given as a file; the command checks its content."""
     with suppress(OptionError):
         return parse_psf(text).kind == "file"
     return False
@@ -648,7 +648,7 @@ def _is_input(value: Any) -> bool:
 
 
 def _check_outputs(images: Sequence[ImageTask]) -> None:
-    """Refuse outputs that would be written twice or inside one another."""
+    """Raise an error for outputs that would be written twice or inside one another."""
     owners: dict[str, str] = {}
     for image in images:
         for step in image.plan.calls:
@@ -689,16 +689,12 @@ def plan_batch(
         path = Path(steps)
         content, base, title = read_steps(path), path.absolute().parent, path.stem
     if not isinstance(content, Mapping):
-        msg = (
-            f"Steps must be a table with inputs, output and steps, got {content!r:.60}."
-        )
+        msg = f"A steps file must have inputs, output and steps, got {content!r:.60}."
         raise OptionError(msg, code="wrong-type")
     keys = ("inputs", "output", "steps", "report")
     for key in content:
         if key not in keys:
-            msg = (
-                f"Steps have an unknown entry {key!r:.60}; known are {', '.join(keys)}."
-            )
+            msg = f"A steps file has no entry {key!r:.60}; it has {', '.join(keys)}."
             raise OptionError(msg, code="unknown-option")
     where = _path_from("inputs", content, base, inputs)
     folder = _path_from("output", content, base, output)
@@ -726,7 +722,7 @@ def plan_batch(
 
 
 def _report_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the options of the report, except its place and its content."""
+    """Read the options of the report, except its path and its content."""
     step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, Any]()
     for name, value in step.values_given.items():
         item = step.arguments[name]
@@ -743,15 +739,15 @@ def _path_from(
     base: Path,
     path: str | os.PathLike[str] | None,
 ) -> Path:
-    """Return a path of the file, relative to its folder, or its replacement."""
+    """Return a path in the steps file, relative to its folder, or its replacement."""
     if path is not None and str(path).strip():
         return Path(path).absolute()
     value = content.get(name)
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
-        msg = f"Steps must give {name} as a path; got {value!r:.60}."
+        msg = f"A steps file must have a path as {name}; got {value!r:.60}."
         raise OptionError(msg, code="missing-value")
     if not _is_path(base / value):
-        msg = f"Steps say {value!r:.60} as {name}, which is not a valid path."
+        msg = f"A steps file has {value!r:.60} as {name}, which is not a valid path."
         raise OptionError(msg, code="wrong-type")
     return base / value
 
@@ -772,9 +768,9 @@ def _is_path(path: Path) -> bool:
 
 
 def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
-    """Take the steps of a batch from a history, in the form of a steps file.
+    """Extract the steps of a batch from a history, in the form of a steps file.
 
-    Returns the last calls that each take one image, and the name of the verb before
+    Returns the last calls that each take one image, and the name of the command before
     them, or ``""``. Raises `CheckpointError` if the model of a step no longer exists.
     """
     steps_found = _steps_back(history)
@@ -784,7 +780,7 @@ def steps_of(history: Provenance) -> tuple[list[dict[str, Any]], str]:
 
 
 def verbs_of(history: Provenance) -> list[str]:
-    """Return the verbs of those steps, even if their models are missing."""
+    """Return the commands of those steps, even if their models are missing."""
     return [call.verb for call, _ in _steps_back(history)]
 
 

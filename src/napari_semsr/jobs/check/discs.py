@@ -1,9 +1,9 @@
 """Hallucination test with discs: what a network invents or removes.
 
-A ground truth is changed before it is imaged: discs are inserted at some places and
-erased at others. Places are chosen at random, apart from one another and from the
-border. The *local contrast* of an image at a place is the distance of its percentiles 5
-and 95 in a square of 49 px; that of a disc is the mean over its pixels less the mean
+A ground truth is changed before it is imaged: discs are inserted at some positions and
+erased at others. Positions are random, apart from one another and from the
+border. The *local contrast* of an image at a position is the range from percentile 5
+to 95 in a square of 49 px; that of a disc is the mean over its pixels less the mean
 over a ring that reaches from one pixel beyond its rim to one beyond twice its radius.
 
 A disc is inserted where there is no similar structure: half the local contrast is added
@@ -16,7 +16,7 @@ between those of the truth without and with the disc. It is right if it shows wh
 inserted, and does not show what was erased.
 
 Grey levels are matched to the truth first, by the gain and offset that give its mean
-and standard deviation, with a negative gain where the two are anticorrelated. A
+and standard deviation, with a negative gain if the two are anticorrelated. A
 least-squares gain would shrink with every error of an image: one full of false
 structure would seem to show nothing, and pass on all erased discs.
 
@@ -39,26 +39,26 @@ from napari_semsr.core import BoolArray, FloatArray, FloatPair, IntPair
 
 Change = Literal["inserted", "erased"]
 
-# The test is described in docs/models.md; its constants are chosen. Discs with less
-# than a third of the local contrast are left out, as are places that have half of it
+# The test is described in docs/models.md; its constants were chosen. Discs with less
+# than a third of the local contrast are left out, as are positions that have half of it
 # without the disc.
 RADII_PX = (3, 4, 5, 6)  # the range of blurs that models undo
 MARGIN_PX = 24  # a centre's distance from the border: half the square of local contrast
-_SHARE = 0.5  # of the local contrast: clearly visible, as much as the image has
-_PLAIN = 0.25  # share of a disc's contrast that its place may have without it
+_SHARE = 0.5  # of the local contrast; chosen: clearly visible, yet not unusual
+_PLAIN = 0.25  # share of a disc's contrast that its position may have without it
 _LEAST = 0.125  # local contrast over that of the whole image; noise dominates below
 _WINDOW, _STEP = 49, 16  # = 2 * 24 + 1; every third pixel is enough, and much faster
 _PERCENTILES = (5, 95)  # not the extremes, which are noise
 _APART_PX = 2  # between the rings of two discs
 
 # Also chosen. A relative deviation below this is rounding of float32 (about 1e-7). A
-# place may have this share of a disc's contrast without it: less than the half from
-# which a disc counts as shown, else an image that shows nothing would be right.
+# position may have this share of a disc's contrast without it: below the half from
+# which a disc counts as shown, or an image that shows nothing would be right.
 _ROUNDING = 1e-6
 _HIDDEN_CONTRAST = 0.45
 _CLEAR_CONTRAST = (
     1 / 3
-)  # contrast that a disc must add or remove, over the local contrast
+)  # contrast that a disc must add or remove, relative to local contrast
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Discs:
         return tuple(np.rint(self.centres).astype(np.int64).T)
 
     def choose(self, which: BoolArray) -> "Discs":
-        """Return some of the discs; `which` (N,)."""
+        """Return a subset of the discs by a mask (N,)."""
         return Discs(self.centres[which], self.radii[which])
 
     def on_grid(self, factor: float, margin_px: int = 0) -> "Discs":
@@ -87,7 +87,7 @@ class Discs:
         return Discs(centres, self.radii * factor)
 
     def contrast(self, image: FloatArray) -> FloatArray:
-        """Return the mean of each disc minus that of its ring, all in the image."""
+        """Return the mean of each disc minus that of its ring; all must be inside."""
         contrasts = np.empty(len(self))
         for index, (centre, radius) in enumerate(self):
             box = _box(centre, 2 * radius + 1, image.shape)
@@ -106,7 +106,7 @@ class Discs:
         return disc_sums
 
     def insert_into(self, image: FloatArray, steps: FloatArray) -> FloatArray:
-        """Add discs with rims smoothed over one pixel; texture within is kept."""
+        """Add discs with rims smoothed over one pixel; the texture inside is kept."""
         changed_image = image.copy()
         for (centre, radius), step in zip(self, steps, strict=True):
             box = _box(centre, radius + 1, image.shape)
@@ -131,7 +131,7 @@ class Discs:
 
 @dataclass(frozen=True, slots=True)
 class DiscPlaces:
-    """Places of the discs to insert and to erase."""
+    """Positions of the discs to insert and to erase."""
 
     inserted: Discs  # no disc touches another's ring
     erased: Discs
@@ -144,7 +144,7 @@ class DiscPlaces:
         rng: np.random.Generator,
         radii: tuple[int, ...] = RADII_PX,
     ) -> Self:
-        """Choose places for `counts` discs to insert and to erase; fewer without room.
+        """Choose positions of `counts` discs to insert and to erase; fewer if crowded.
 
         All radii occur equally often.
         """
@@ -184,7 +184,7 @@ class DiscPlaces:
 
 
 def local_contrast(image: FloatArray) -> FloatArray:
-    """Local contrast at each pixel, of the nearest square within the image."""
+    """Return the local contrast at each pixel, in the nearest square of the image."""
     windows = sliding_window_view(image, (_WINDOW, _WINDOW))[::_STEP, ::_STEP]
     flat = windows.reshape(*windows.shape[:2], -1)
     low, high = np.percentile(flat, _PERCENTILES, axis=-1)
@@ -202,7 +202,7 @@ def _draw_places(
     rng: np.random.Generator,
     radii: tuple[int, ...],
 ) -> Iterator[tuple[Change, tuple[int, int, int]]]:
-    """Draw places one after the other, alternating changes and radii."""
+    """Choose random positions one by one, alternating changes and radii."""
     contrast = local_contrast(image)
     low, high = np.percentile(image, _PERCENTILES)
     free = np.zeros(image.shape, dtype=bool)
@@ -227,7 +227,7 @@ def _draw_places(
 def _fitting(
     image: FloatArray, contrast: FloatArray, radius: int
 ) -> dict[Change, BoolArray]:
-    """Mask of places where a disc of this radius may be inserted or erased."""
+    """Return a mask of positions where a disc may be inserted or erased."""
     disc = _mean(image, 0, radius - 0.5)
     rim = _mean(image, radius + 0.5, radius + 1.5)
     ring = _mean(image, radius + 1, 2 * radius + 1)
@@ -241,7 +241,7 @@ def _fitting(
 
 
 def _mean(image: FloatArray, inner: float, outer: float) -> FloatArray:
-    """Mean over a ring around each pixel; the image is mirrored at its border."""
+    """Return the mean over a ring around each pixel; image borders are mirrored."""
     half = int(np.ceil(outer))
     y, x = np.mgrid[-half : half + 1, -half : half + 1]
     away = np.hypot(y, x)
@@ -286,7 +286,7 @@ def _box(
 
 
 def _away(box: tuple[slice, slice], centre: FloatPair | FloatArray) -> FloatArray:
-    """Distance of the pixels of a box from a place."""
+    """Distance of the pixels of a box from a position."""
     y, x = (
         np.arange(part.start, part.stop) - at
         for part, at in zip(box, centre, strict=True)
@@ -342,7 +342,7 @@ class Trial:
 def matched_gain(image: FloatArray, truth: FloatArray) -> float:
     """Return the gain that makes two standard deviations equal.
 
-    Contrast needs no offset. It is 0 for an image that is constant except for rounding.
+    Contrasts do not depend on the offset. The gain is 0 if an image is constant.
     """
     off, truth_off = image - image.mean(), truth - truth.mean()
     spread = float(off.std())
@@ -366,7 +366,7 @@ class PresenceRow:
     """Number of discs of one radius that are shown correctly."""
 
     radius_px: int
-    change: Change  # the change of the truth
+    change: Change  # change of the ground truth
     discs: int  # number of discs
     enhanced: int  # number that each image shows correctly
     degraded: int

@@ -1,7 +1,7 @@
 """Check a model for hallucinations, with objects inserted into samples and removed.
 
 A network can draw objects that do not exist and remove ones that do. A model that turns
-light into SEM-like images is tested on each place twice, with an object and with it
+light into SEM-like images is tested at each position twice, with an object and with it
 removed (`napari_semsr.jobs.check.removals`). For other models, discs of 3 to 6 px
 radius and half the local contrast are inserted into ground truths and erased from them
 before these are degraded; then each disc is looked for in the enhanced image, and in
@@ -111,7 +111,7 @@ class ModelCheck(Result):
     """Result of a check: shares of discs that a model shows correctly, by radius.
 
     `images` is the kind of ground truths: ``drawn``, ``given`` or ``held_out``; `seed`
-    is that of the discs' places.
+    is that of the discs' positions.
     """
 
     model: Annotated[str, Quantity("Model")]
@@ -120,7 +120,7 @@ class ModelCheck(Result):
     images: Annotated[str, Quantity("Images")]
     seed: int
     conditions: tuple[ConditionCheck, ...] = field(metadata={"json": False})
-    # of a model for light; None for others
+    # of a model for optical images; None for others
     removals: Removals | None = field(metadata={"json": False})
     written: Annotated[bool, Quantity("Written into the card")]
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
@@ -164,7 +164,7 @@ class ModelCheck(Result):
 
 # Clear images for a check: given ones, or those held out from training.
 
-_CLIP_PERCENTILES = (0.05, 99.95)  # percentiles that become black and white; chosen
+_CLIP_PERCENTILES = (0.05, 99.95)  # percentiles that become black and white; chosen: few pixels
 _WHITE = 255.0
 
 
@@ -179,12 +179,12 @@ class ClearSet:
 
     def __post_init__(self) -> None:
         if self.images and self.held_out is not None:
-            msg = "Give either clear images or the folder of held-out images, not both."
+            msg = "Pass either clear images or the folder of held-out images, not both."
             raise OptionError(msg, code="options-contradict")
 
     @property
     def kind(self) -> str:
-        """``"drawn"`` without images, else ``"given"`` or ``"held_out"``."""
+        """``"drawn"`` without images, otherwise ``"given"`` or ``"held_out"``."""
         if self.held_out is not None:
             return "held_out"
         return "given" if self.images else "drawn"
@@ -197,7 +197,7 @@ class ClearSet:
             entries = recipe_data(card).get("held_out") or []
             if not entries:
                 msg = (
-                    f"The card of {card.name} names no held-out images; give clear "
+                    f"The card of {card.name} names no held-out images; pass clear "
                     "images."
                 )
                 raise OptionError(msg, code="missing-value")
@@ -246,7 +246,7 @@ def _clear_image(
 
 _STREAM = 0xD15C  # seed; not used for training or for any choice
 _PHANTOM_SEED = 1 << 33  # beyond the seeds of training and validation
-_ELECTRONS = 1000.0  # dose per pixel of the simulated images; chosen
+_ELECTRONS = 1000.0  # dose per pixel of the simulated images; chosen: a slow scan
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +258,7 @@ class DegradedTruth:
     trial: Trial  # the ground truth, on the grid of the network's output
 
     def degrade(self, scale: int) -> FloatArray:
-        """Resample the degraded image onto the grid of the truth by a cubic spline."""
+        """Resample the degraded image onto the ground truth's grid by cubic splines."""
         image = self.field.array().astype(np.float64)
         if scale == 1:
             return image
@@ -270,14 +270,14 @@ class DegradedTruth:
 class TruthSource(ABC):
     """Source of ground truths."""
 
-    # full width at half maximum of each condition's blur, in pixels of the truth
+    # full width at half maximum of each condition's blur, in pixels of the ground truth
     widths_px: dict[str, float]
-    # number of truths; None if unlimited
+    # number of ground truths; None if unlimited
     count: int | None = None
 
     @abstractmethod
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
-        """Change one truth and degrade it in every way."""
+        """Change one ground truth and degrade it in every way."""
 
 
 class ClearImages(TruthSource):
@@ -369,8 +369,8 @@ class DrawnGold(TruthSource):
 
 Task = Literal["images", "superlens", "gold"]
 _TASKS: tuple[Task, ...] = ("images", "superlens", "gold")
-_AT_ONCE = 28  # discs of each change in one simulated truth
-_MAX_TRUTHS = 80  # simulated samples at most; chosen
+_AT_ONCE = 28  # discs of each change in one simulated sample
+_MAX_TRUTHS = 80  # simulated samples at most; chosen: limits the time
 
 
 class CheckOptions(Options):
@@ -379,7 +379,7 @@ class CheckOptions(Options):
     task: Literal["auto", "images", "superlens", "gold"] = option(
         "auto",
         "Degraded as",
-        "How ground truths are degraded: like Gao et al. or, for a model with finer "
+        "How ground truths are degraded: as by Gao et al. or, for a model with finer "
         "pixels, by binning; by a superlens; by a coarse scan of gold; auto uses "
         "what the model was trained on.",
         choices={
@@ -404,18 +404,18 @@ class CheckOptions(Options):
         le=4096,
         multiple_of=32,
     )
-    seed: int = option(0, "Seed", "Seed of the places of the discs.", ge=0)
+    seed: int = option(0, "Seed", "Seed of the positions of the discs.", ge=0)
     device: str = device_option()
     write: bool = option(
         False,
-        "Add it to the model's card",
+        "Add to the model card",
         "Write the result into the model's card; the weights stay the same, the "
         "digest of the file changes.",
     )
 
 
 def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
-    """Count the objects that a model shows, and the removed ones that it draws."""
+    """Count the objects that a model shows, and those that it draws unasked."""
     start = time.perf_counter()
     settings = request.options
     yield Progress(0, 2 * settings.discs, "loading the model")
@@ -449,7 +449,7 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
 
 
 def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removals]:
-    """Test a model for light on simulated samples, imaging each place twice."""
+    """Test a model of optical images on simulated samples, each imaged twice."""
     scale, how = model.card.scale, inference.EnhanceOptions(device=options.device)
     side = options.size_px // scale
 
@@ -501,7 +501,7 @@ def _tasks(
         tasks = ["images"]
     else:
         shares = recipe_data(card).get("sources") or {}
-        if card.architecture == "place":  # trained on light and its SEM image only
+        if card.architecture == "place":  # trained on one pair of images only
             shares = {"superlens": 1}
         tasks = [task for task in _TASKS if shares.get(task, 0) > 0] or ["images"]
     if clear.kind != "drawn" and tasks != ["images"]:
@@ -534,7 +534,7 @@ def _sources(
 def judge_source(
     source: TruthSource, model: "models.LoadedModel", options: CheckOptions
 ) -> Generator[Progress, None, list[ConditionCheck]]:
-    """Evaluate discs until there are enough, or no more truths."""
+    """Evaluate discs until there are enough, or no more ground truths."""
     how = inference.EnhanceOptions(device=options.device)
     verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
@@ -543,7 +543,7 @@ def judge_source(
         if not any(left):
             break
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
-        if source.count:  # spread over the remaining truths; few places have a disc
+        if source.count:  # spread over the remaining truths; few positions suit a disc
             rest = source.count - index
             more = math.ceil(3 * left[1] / rest)
             counts = math.ceil(left[0] / rest), min(left[1], more)
@@ -556,7 +556,7 @@ def judge_source(
             step = Progress(
                 sum(min(n, options.discs) for n in have),
                 2 * options.discs,
-                f"{scene.condition}, truth {truths}",
+                f"{scene.condition}, ground truth {truths}",
             )
             job = inference.enhance_array(scene.field, model, how)
 
@@ -572,7 +572,7 @@ def judge_source(
     if truths == 0:
         msg = (
             "Clear images need contrast and room for discs; there was none in "
-            f"{source.count or _MAX_TRUTHS}; give larger or sharper ones."
+            f"{source.count or _MAX_TRUTHS}; use larger or sharper ones."
         )
         raise ReadError(msg, code="no-structure")
     return [

@@ -1,12 +1,12 @@
-"""Paired hallucination test: image each place with an object, and with it removed.
+"""Paired hallucination test: image each sample with an object, and without it.
 
-The share of removed objects that are not drawn means nothing alone: an image without
-contrast draws none. So each place is imaged by the same simulated microscope with the
+The share of removed objects that are not drawn is not enough: an image without
+contrast draws none. So each position is imaged by the same simulated microscope with
 same noise, once with the object and once without, and an image is evaluated by how
-often it shows the object, and how often it draws it though it was removed. A network
-can only guess what the light does not show, so places are grouped by the change of the
-light with the object: the output of a matched filter, in standard deviations of its
-noise.
+often it shows the object, and how often it draws it although removed. A network can
+only guess what the optical image does not show, so positions are grouped by how much
+the object changes that image: the output of a matched filter, in standard deviations
+of its noise.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -66,10 +66,10 @@ _STREAM = 0x9A12ED  # seed; not used for training or for any choice
 _FIT_FIELDS = (
     4  # chosen: fields for the linear filter; of 256 px, 600 pixels for each tap
 )
-_AT_ONCE = 28  # objects of each change in one field; chosen: they fit into 512 px
+_AT_ONCE = 28  # objects of each change in one field; chosen: as many as fit into 512 px
 _FINE = 2  # pixels of a specimen per optical pixel
-_MIN_RELIEF_NM = 20.0  # relief of inserted objects where the sample is flat
-_RADII_PX = (2, 3, 4, 5)  # chosen: light of 550 nm hides the smaller ones
+_MIN_RELIEF_NM = 20.0  # relief of inserted objects if the sample is flat
+_RADII_PX = (2, 3, 4, 5)  # chosen: the smaller ones are invisible at 550 nm
 _HALF = 0.5  # of relief and material, inserted; of contrast, to count as shown
 
 
@@ -83,21 +83,21 @@ def paired_removals(
     objects: int = 200,
     seed: int = 0,
 ) -> Job[Removals]:
-    """Count the objects that images show if present, and draw though removed.
+    """Count the objects that images show if present, and draw although removed.
 
     Spots of 2 to 5 px radius are removed from each specimen, in height and material,
-    and others are put in where none is. An image shows an object if its contrast with
-    the rim is at least half of what it is in the noise-free SEM image, after the gain
-    that gives both images the same standard deviation. The light itself and the best
-    linear filter, fitted to the first four specimens, are judged in the same way.
+    and others are inserted elsewhere. An image shows an object if its contrast
+    with the rim is at least half of that in the noise-free SEM image, after the gain
+    that gives both images the same standard deviation. The optical image and the best
+    linear filter, fitted to the first four specimens, are evaluated in the same way.
 
     Parameters
     ----------
     enhance : mapping of str to callable
-        What makes an image of an optical `Micrograph` (side, side), by its name; the
-        image has `scale` times the pixels along each axis.
+        Functions that enhance an optical `Micrograph` (side, side), by name; the result
+        has `scale` times the pixels along each axis.
     specimens : iterable of Specimen
-        Samples of `surface_shape(side)`; the first four are not judged.
+        Samples of `surface_shape(side)`; the first four are not evaluated.
     optics : MicroscopeOptions, optional
         Microscope; its focus is set to the median height of each specimen.
     side : int
@@ -105,21 +105,21 @@ def paired_removals(
     scale : int, default=1
         Pixels of an SEM image for each optical one, 1 or 2.
     objects : int, default=200
-        Objects to remove, and to put in; specimens are taken until there are as many.
+        Objects to remove, and to insert; specimens are used until there are as many.
     seed : int, default=0
-        Of places, noise and what is put in.
+        Seed of positions, noise and inserted objects.
 
     Returns
     -------
     Removals
-        Counts for each of `enhance`, the light, and the linear filter.
+        Counts for each of `enhance`, the optical image, and the linear filter.
 
     Raises
     ------
     OptionError
         If the images have no room for an object.
     ReadError
-        If no specimen is left for the test, or none has a place for an object.
+        If no specimen is left for the test, or none has room for an object.
     """
     least = 4 * MARGIN_PX
     if side * scale < least:
@@ -160,7 +160,7 @@ def paired_removals(
             break
     if fields == 0:
         msg = (
-            "No simulated sample has room for an object; give larger fields "
+            "No simulated sample has room for an object; use larger fields "
             f"(`size_px`), or more than {_FIT_FIELDS} of them."
         )
         raise ReadError(msg, code="nothing-to-measure")
@@ -168,11 +168,11 @@ def paired_removals(
 
 
 def fine_circuits(side: int, *, count: int, seed: int = 0) -> Iterable[Specimen]:
-    """Simulate circuits at the optical limit, with seeds that no training uses.
+    """Simulate circuits at the optical limit, with seeds not used for training.
 
-    Wires have a pitch of 240 nm, 1.6 times the shortest period that the lens passes,
-    and a relief of 40 nm, within the depth of focus. Light then shows some objects and
-    hides others, and a linear filter can bring out what it shows.
+    Wires have a pitch of 240 nm, 1.6 times the shortest period that is resolved,
+    and a relief of 40 nm, within the depth of focus. The optical image shows some
+    objects and hides others, and a linear filter can enhance those that it shows.
     """
     look = ObjectOptions(phantom="circuit", pitch_nm=240.0, relief_nm=40.0)
     for index in range(count):
@@ -207,7 +207,7 @@ def _enlarge(image: NDArray[Any], scale: int) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """Both microscopes at one field; the noise is the same in all images."""
+    """Both microscopes at one field; each image has the same noise."""
 
     optics: MicroscopeOptions
     side: int
@@ -220,7 +220,7 @@ class Instrument:
         return np.random.default_rng([self.seed, self.index, purpose, _STREAM])
 
     def take(self, surface: Specimen, focus_nm: float | None = None) -> SsumPair:
-        """Image a sample by light and by SEM, by default in focus."""
+        """Image a sample optically and by SEM, by default in focus."""
         if focus_nm is None:
             focus_nm = float(np.median(surface.height_nm))
         optics = self.optics.replace(focus_nm=focus_nm)
@@ -254,7 +254,7 @@ class TwiceImaged:
         return cls((before, after), truths, kept_places.inserted, kept_places.erased)
 
     def judge(self, call: EnhanceCall) -> tuple[BoolArray, BoolArray]:
-        """Find the objects that an image shows, and those drawn though removed (N,)."""
+        """Find the objects that an image shows, and those drawn if removed (N,)."""
         images = []
         for pair, truth in zip(self.pairs, self.truths, strict=True):
             light = Micrograph(pair.low, parse_pixel_size(pair.pixel_nm), "light")
@@ -270,7 +270,7 @@ class TwiceImaged:
         return np.concatenate(shown_there), np.concatenate(drawn_there)
 
     def change_of_light(self) -> FloatArray:
-        """Change of the light with the objects, over its noise (N,)."""
+        """Return the change of the optical image by objects, over its noise (N,)."""
         scale = self.pairs[0].scale
         clean, noisy = (
             [_on_one_scale(getattr(pair, name), pair.low_range) for pair in self.pairs]
@@ -287,7 +287,7 @@ class TwiceImaged:
 
 
 def _on_one_scale(image: NDArray[Any], ends: tuple[float, float]) -> FloatArray:
-    """Undo the scaling of an image's percentiles to 0 and 1."""
+    """Undo the scaling of an image from its percentiles to 0 and 1."""
     low, high = ends
     return np.asarray(image, np.float64) * (high - low) + low
 

@@ -35,16 +35,16 @@ from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_o
 from napari_semsr.jobs.measure.repeatability import RepeatabilityReport, compare_scans
 from napari_semsr.jobs.verb import MAP_OUT, ImageIn, MapMade, Run, Verb
 
-_BRIGHTEST = 3.0  # RSEs at which the colours end; chosen: of normal errors 0.3 % more
+_BRIGHTEST = 3.0  # RSEs of the brightest colour; chosen: few normal errors exceed it
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorMapReport(MapMade):
-    """How an enhanced image agrees with its reference; its map is of their differences.
+    """How an enhanced image agrees with its reference, with a map of their differences.
 
-    `scale` are pixels of the enhanced image along a side of one of the reference,
-    `sigma_px` counts pixels of the enhanced image, `shift_px` those of the reference,
-    `range` the 0.1th and 99.9th percentile of the reference's grey levels.
+    `scale` is the number of pixels of the enhanced image per reference pixel and side,
+    `sigma_px` is in pixels of the enhanced image, `shift_px` in those of the reference,
+    `range` is the 0.1th and 99.9th percentile of the reference's grey levels.
     """
 
     INSTEAD: ClassVar = {"scans": RepeatabilityReport}
@@ -76,7 +76,7 @@ class ErrorMapReport(MapMade):
 
     @property
     def moved(self) -> Annotated[str, Quantity("Moved by", tabled=False)]:
-        """Shift of the enhanced image in words."""
+        """Shift of the enhanced image as text."""
         return format_shift(self.shift_px)
 
     @property
@@ -115,14 +115,14 @@ def _map_errors(
     pair = ErrorPair.of(reference, enhanced_image, shift)
     fit = yield from fit_error(pair)
     fit.warn_of_doubt(reference.name, enhanced_image.name)
-    return_free_memory()  # of the fit, before the field is read
+    return_free_memory()  # used by the fit, before the field is read
     yield Progress(0, 0, "measuring the range of grey levels")
     scale = MapScale.of(reference, settings.unit)
     tally = ErrorTally(float(np.mean(scale.span)))
 
     def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
         for fixed_block, errors in compute_ahead(ErrorField(pair, fit).read, boxes):
-            tally.add(fixed_block, errors)  # in their order
+            tally.add(fixed_block, errors)  # in order
             errors -= fixed_block
             np.abs(errors, out=errors)
             if scale.factor != 1:
@@ -187,7 +187,7 @@ ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
     >>> round(found.rsp, 4), found.map.shape
     (1.0, (128, 128))
 
-    Two scans of one place, of which neither is the truth:
+    Two scans of one area, of which neither is the ground truth:
 
     >>> rng = np.random.default_rng(0)
     >>> scene = 100 + 30 * np.kron(rng.normal(size=(16, 16)), np.ones((16, 16)))

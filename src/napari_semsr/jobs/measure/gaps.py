@@ -1,4 +1,4 @@
-"""The verb `gaps`: gaps between particles."""
+"""The command `gaps`: gaps between particles."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -79,7 +79,7 @@ class GapReport(ImageMeasure):
     )
 
     @property
-    def own_gaps(self) -> Annotated[int | None, record_quantity("Gaps of its own")]:
+    def own_gaps(self) -> Annotated[int | None, record_quantity("Gaps of the image")]:
         """Gaps between particles found in the image itself, if there is a reference."""
         return self.result.own
 
@@ -93,7 +93,7 @@ class GapReport(ImageMeasure):
     @property
     def places_px(
         self,
-    ) -> Annotated[list[FloatPair], record_quantity("Place of each gap", "px")]:
+    ) -> Annotated[list[FloatPair], record_quantity("Position of each gap", "px")]:
         """Centres ``(y, x)`` of the gaps."""
         return [gap.place_px for gap in self.result.found]
 
@@ -110,7 +110,7 @@ class GapReport(ImageMeasure):
 
     @property
     def unit(self) -> str:
-        """Unit of the plots: ``"nm"``, or ``"px"`` without calibration."""
+        """Unit of the plots: ``"nm"``, or ``"px"`` if not calibrated."""
         return "px" if self.pixel_size_nm is None else "nm"
 
     @property
@@ -158,7 +158,7 @@ class GapReport(ImageMeasure):
         widths_drawn, sizes = [widths] if lines else [], self.result.diameters(unit)
         if not sizes.size:
             return widths_drawn
-        last = len(self.images) - 1  # of the image they were found in
+        last = len(self.images) - 1  # the image in which they were found
         end = _WIDEST * float(np.percentile(sizes, 99))
         usual, wider = sizes[sizes <= end], ""
         if usual.size < sizes.size:  # otherwise the others would share one bar
@@ -170,7 +170,7 @@ class GapReport(ImageMeasure):
 
 
 _FINE = 200  # points of a plotted Gaussian
-_WIDEST = 1.5  # factor on the 99th percentile of diameters; chosen: end of the axis
+_WIDEST = 1.5  # times the 99th percentile of diameters; chosen: end of the axis
 
 
 def _measure(
@@ -195,7 +195,7 @@ def _measure(
         ),
         table=None if target is None else str(target),
     )
-    if target is not None:  # a row for each gap; unknown values are empty
+    if target is not None:  # one row per gap; unknown values are empty
         columns = gaps.table()
         rows = (
             [f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row]
@@ -211,7 +211,7 @@ GAPS = Verb(
         ImageIn("image", "an image of particles"),
         ImageIn(
             "reference",
-            "a better image of the same field: its gaps are searched for in the "
+            "a reference image of the same field: its gaps are searched for in the "
             "image; without it the image's own gaps are measured",
             optional=True,
         ),

@@ -1,4 +1,4 @@
-"""The measuring verb of grey values: metrics against a reference, and grey levels."""
+"""The command `metrics`: metrics against a reference, and grey levels."""
 
 from dataclasses import dataclass, field, replace
 
@@ -48,7 +48,7 @@ METRICS = Verb(
         ImageIn("image", "the image to measure"),
         ImageIn(
             "reference",
-            "the truth, of the same shape; without one only sharpness and grey levels "
+            "the ground truth, of the same shape; without it, only sharpness and greys "
             "are measured",
             optional=True,
         ),

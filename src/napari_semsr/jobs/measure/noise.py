@@ -9,21 +9,21 @@ from napari_semsr import core
 from napari_semsr.core import Quantity, option
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Run, Verb
 
-_DEVIATE = 0.6745 * 6  # median of second differences along both axes of noise of 1
-_ALONG_ONE = 0.6745 * 6**0.5  # the same along one axis
-# Of the noise across lines over that along both axes, the 5th percentile of blocks: in
-# white noise and detail measured below 1.2, in noise that a slow detector smears along
-# the lines 1.3 to 1.8. Along these it then is that of white noise.
+_DEVIATE = 0.6745 * 6  # median second difference along both axes for unit noise
+_ALONG_ONE = 0.6745 * 6**0.5  # the same for one axis
+# Ratio of the noise across lines to that along both axes, 5th percentile of blocks: for
+# white noise and detail measured below 1.2; for noise that a slow detector smears along
+# lines 1.3 to 1.8. Such noise is measured across lines, where it is white.
 _SMEAR_RATIO = 1.25
-_NOT_ALONG = 1.05  # chosen: the median along the lines; above is detail
+_NOT_ALONG = 1.05  # chosen: median ratio along lines; above, it is detail
 _FAR_PX, _STRIPE_SHARE = (
     16,
     0.25,
-)  # chosen: px; chosen: correlated so far off is a grating
-_LINES_ASKED = 512  # chosen: 0.1 s
-_SAMPLE = 1 << 20  # chosen: 0.1 s
+)  # chosen: only a grating is correlated at such a distance (px)
+_LINES_ASKED = 512  # lines to test; chosen: 0.1 s
+_SAMPLE = 1 << 20  # pixels to search for steps; chosen: 0.1 s
 _LEVELS = 1 << 16  # grey levels of a detector; more are not steps
-_FEWEST = 8  # blocks of a grey level; chosen: its median errs by some per cent then
+_FEWEST = 8  # blocks of a grey level; chosen: its median then errs by a few per cent
 
 
 _NOISE = Quantity("Noise s.d.", core.LEVELS, verdict="verdict", large=True)
@@ -41,8 +41,8 @@ class NoiseReport(ImageMeasure):
     """Noise of an image: of all blocks, and of those of each grey level.
 
     `snr` is the standard deviation of the signal divided by that of the noise;
-    `smeared` by how much more noise there is than white noise would show, where
-    neighbours along a line share it, else 1.
+    `smeared` is the factor by which noise exceeds what white noise would show, if
+    neighbours along a line share it, otherwise 1.
     """
 
     noise: Annotated[float, _NOISE]
@@ -64,7 +64,7 @@ class NoiseReport(ImageMeasure):
         if self.clipped:
             much = core.format_number(self.clipped, ".2g")
             notes += [
-                f"{much} % of the image ends at black or white, where no noise shows."
+                f"{much} % of the image is black or white, where noise is invisible."
             ]
         return " ".join(notes) or None
 
@@ -85,7 +85,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
         msg = f"Noise needs {side + 2} px a side, got {image.name} of {values.shape}."
         raise core.ShapeError(msg, code="image-too-small")
     values[~np.isfinite(values)] = np.nan
-    step = _step(values)  # a median would stay on whole steps
+    step = _step(values)  # a median would stay at whole steps
     dither = step * (np.random.default_rng(0).random(values.shape) - 0.5) if step else 0
     rows, columns = ((n - 2) // side for n in values.shape)
     inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
@@ -104,7 +104,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     clipped_share = np.isnan(with_dither).mean() - np.isnan(values).mean()
     with_dither += dither
     noise_levels = across(with_dither)
-    if clipped_share and np.isfinite(noise_levels).sum() < _FEWEST:  # they count, too
+    if clipped_share and np.isfinite(noise_levels).sum() < _FEWEST:  # use clipped
         noise_levels = across(with_dither := values + dither)
     means = values[1:-1, 1:-1][inner].reshape(shape).mean(axis=(1, 3))
     finite = np.isfinite(noise_levels)
@@ -157,7 +157,7 @@ def _has_stripes(lines: Any) -> bool:
 
 
 def _smear_ratio(white: Any, alone: list[Any]) -> float:
-    """Return how much noise both axes' differences miss, since lines share it.
+    """Return by how much differences underestimate noise shared along lines.
 
     `white` (N,), the noise of blocks by these; `alone`, for differences down and across
     the image: the noise by these, and whether a grating makes them.

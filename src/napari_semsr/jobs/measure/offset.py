@@ -1,4 +1,4 @@
-"""Two images of one place: their relative shift, and the scale of difference maps."""
+"""Two images of one area: their relative shift, and the scale of difference maps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ from napari_semsr.registration import Shift, find_shift
 # Sides of the central search area: the second is used if the first finds no shift;
 # chosen: 0.3 s, and 5 s
 _WINDOWS = 512, 2048
-_NO_SHIFT_PX = 0.05  # chosen: px; chosen: less changes 3 px by under 0.2 %
-_REACH_PX = 10  # that is searched; chosen: what lies further off was not one grid
-_TOLD_PX = 0.5  # chosen: it takes a decibel or more off PSNR where there are edges
-# Correlation from which two images are of one kind: real fast and slow scans have 0.98;
-# chosen below, since between kinds contrast itself moves edges
+_NO_SHIFT_PX = 0.05  # px; chosen: less changes detail of 3 px by under 0.2 %
+_REACH_PX = 10  # px to search; chosen: larger shifts mean different grids
+_TOLD_PX = 0.5  # px; chosen: such a shift lowers PSNR by a decibel or more
+# Correlation from which two images count as one kind: real fast and slow scans have
+# 0.98; chosen below, as contrast differs between kinds and moves edges
 _SAME = 0.9
-_SURE = 2.0  # standard errors by which a shift must differ from none; chosen
+_SURE = 2.0  # standard errors by which a shift must differ from zero; chosen: 95 %
 
 Both = tuple[NDArray[Any], NDArray[Any]]
 
@@ -74,11 +74,11 @@ def find_offset(
 ) -> Offset:
     """Find the shift of the second of two images.
 
-    `read` gives a part of both, on one grid of a `shape`; shifts up to `reach` pixels
-    are looked for. On a lattice `nearest` believes a shift of up to a pixel. What moves
-    no measure is left: what is aligned keeps its number.
+    `read` returns a part of both, on one grid of a `shape`; shifts up to `reach` pixels
+    are searched. On a lattice, `nearest` accepts a shift of up to a pixel. A shift too
+    small to change a measurement is not applied, so aligned images keep their values.
     """
-    # a window no wider than the search cannot tell where it ends
+    # a window no wider than the search cannot contain its ends
     sides = [max(side, 4 * (reach + 1)) for side in windows]
     shift, doubt = None, ""
     for side in sides:
@@ -94,7 +94,7 @@ def find_offset(
     size = float(np.hypot(*shift.shift_px))
     if shift.is_ambiguous and not (nearest and size <= 1):
         doubt = Message(
-            f"Another shift fits about as well ({shift.runner_up:.2f} of the best), as "
+            f"Another one fits about as well ({shift.runner_up:.2f} of the best), as "
             "on a lattice.",
             "ambiguous",
         )
@@ -109,7 +109,7 @@ def offset_of(
     offset = find_offset(read, shape, reach=search, nearest=True)
     if offset.doubt:
         warn(
-            f"The {what} are compared as they lie. {offset.doubt}",
+            f"The {what} are compared unregistered. {offset.doubt}",
             code_of(offset.doubt),
         )
     return offset
@@ -140,7 +140,7 @@ def warn_of_offset(image: Micrograph, reference: Micrograph) -> None:
     y, x = offset.best_shift.shift_px
     if np.hypot(y, x) >= _TOLD_PX:
         warn(
-            f"The image is shifted from its reference by ({-y:.1f}, {-x:.1f}) px, "
+            f"The image is shifted against its reference by ({-y:.1f}, {-x:.1f}) px, "
             "which counts as an error here: register them first (`register()`).",
             "images-shifted",
             stacklevel=3,
@@ -152,10 +152,10 @@ PERCENT = "% of the range"
 
 @dataclass(frozen=True, slots=True)
 class MapScale:
-    """Unit of a map of differences: grey levels, or per cent of an image's range."""
+    """Unit of a map of differences: grey levels, or percentages of an image's range."""
 
     span: FloatPair  # 0.1th and 99.9th percentile of the grey levels
-    percent: float  # of the range, in a grey level
+    percent: float  # of the range, per grey level
     unit: str
 
     @classmethod

@@ -21,17 +21,17 @@ _KEYS = {
     **lengths("x", "x"),
     "area_nm2": Quantity("Area", "nm²", also="area_px"),
     "area_px": Quantity("Area", "px²"),
-    **lengths("equivalent_diameter", "Diameter of a disc of its area"),
+    **lengths("equivalent_diameter", "Equivalent diameter"),
     "equivalent_diameter_sd_nm": Quantity("Error of the diameter", "nm"),
     "eccentricity": Quantity("Eccentricity of an ellipse of its moments"),
 }
 _MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
-# A clear particle has less than this share of its outline next to others, and fills
+# A clear particle shares less than this part of its outline with others, and fills
 # more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
 _MAX_BESIDE, _MIN_FILL, _BESIDE_PX = 0.5, 0.95, 2
 # Share of the diameters that clear particles have: 0.43 and more of real powders and
-# balls, 0.36 and less of 34 of 41 real grounds, grains and tissues (docs/gaps.md)
-_MIN_CLEAR, _MIN_COUNT = 0.4, 10  # of fewer particles, a share is not known
+# balls, 0.36 and less of 34 of 41 real surfaces, grains and tissues (docs/gaps.md)
+_MIN_CLEAR, _MIN_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
 
 
 class ParticleSizeOptions(ParticleOptions):
@@ -48,7 +48,7 @@ class ParticleSizeOptions(ParticleOptions):
 def _length(
     key: str, label: str, get: Callable[[Any], Any], **more: Any
 ) -> tuple[property, property, property]:
-    """Make the properties of a length of all particles: in nm, its error, in px."""
+    """Return properties for a length of all particles: in nm, its error, in px."""
 
     def found(result: "ParticleSizes", unit: str) -> float | None:
         known = result.diameters(unit)
@@ -65,11 +65,11 @@ def _length(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParticleSizes(ImageMeasure):
-    """Sizes of particles that are whole in the field, as discs of their areas.
+    """Sizes of particles that are completely in the field, as discs of their areas.
 
-    `clear` is the share of all diameters that particles have which are round or convex
-    and stand apart, None of labels; `size_error` is the relative error of the pixel
-    size, which all lengths share; `counts` are of diameters between `edges`.
+    `clear` is the fraction, by diameter, of particles that are round or convex and
+    isolated, None for labels; `size_error` is the relative error of the pixel
+    size, which all lengths share; `counts` are histogram counts between `edges`.
     """
 
     particles: Annotated[int, Quantity("Particles", large=True)]
@@ -104,7 +104,7 @@ class ParticleSizes(ImageMeasure):
     )
 
     def diameters(self, unit: str) -> list[float]:
-        """Return the diameters in nm or px; empty in nm without a pixel size."""
+        """Return the diameters in nm or px; in nm, empty if there is no pixel size."""
         found = (row[f"equivalent_diameter_{unit}"] for row in self.rows)
         return [size for size in found if size is not None]
 
@@ -138,8 +138,8 @@ def _labels(image: core.Micrograph) -> tuple[Any, Any]:
         return parts, np.arange(count + 1)
     if not whole or count > _MAX_PARTS * (numbers.size - 1):
         msg = (
-            "A label image must hold a whole number for each object and 0 elsewhere, "
-            f"got grey levels in {image.name}; leave `labels` out to find particles."
+            "A label image must have a whole number for each object and 0 elsewhere, "
+            f"got grey levels in {image.name}; omit `labels` to find particles."
         )
         raise core.ShapeError(msg, code="not-labels")
     return labels, numbers.astype(int)
@@ -164,7 +164,7 @@ def _clear_share(labels: Any, found: dict[str, Any]) -> float | None:
 def _measure(
     run: Run[ParticleSizeOptions], image: core.Micrograph
 ) -> core.Job[ParticleSizes]:
-    """Measure areas in pixels; missing pixels cut particles as borders do."""
+    """Measure areas in pixels; missing pixels cut particles like borders."""
     calibrated_of(image, None)  # warns of a missing pixel size
     if run.options.labels:
         (labels, numbers), smaller = _labels(image), 0
@@ -185,7 +185,7 @@ def _measure(
     if clear is not None and clear < _MIN_CLEAR and whole.sum() >= _MIN_COUNT:
         core.warn(
             f"Only {clear:.0%} of the particles found in {image.name}, by diameter, "
-            "are round or convex and stand apart: look at the outlines; the image may "
+            "are round or convex and isolated: check the outlines; the image may "
             "show none, or darker ones (`dark`).",
             "particles-doubtful",
         )

@@ -1,4 +1,4 @@
-"""The verb `profile`: a profile along a line, with widths, edge and pairs."""
+"""The command `profile`: a profile along a line, with widths, edge and pairs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from napari_semsr.core import (
 from napari_semsr.jobs.images import SIZES, calibrated_of, jsonable
 from napari_semsr.jobs.verb import ImageIn, Run, Sized, Verb, size_of
 
-_SEVERAL = 2  # lines from which on a table is used
+_SEVERAL = 2  # fewest lines that are listed in a table
 _PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 
@@ -62,10 +62,10 @@ class CurveFound(Sized):
         return Estimate(*(self.profile.per_px * part for part in parts))
 
     def figures(self) -> dict[str, Figure]:
-        """Return name and value of each reading; many lines by their median."""
+        """Return name and value of each reading; for many lines, their median."""
         readings, rows = self.readings, dict[str, Figure]()
         if readings.reason is not None:
-            rows["Nothing found"] = Figure(readings.reason)
+            rows["No reading"] = Figure(readings.reason)
         kind = "Dark line" if readings.dark else "Line"
         if readings.edge is not None:
             edge = readings.edge
@@ -170,7 +170,7 @@ _OF_EDGE = {
 
 
 def _cells(stem: str, label: str, part: str = "") -> tuple[property, property]:
-    """Make the properties of two columns, a length in nm and in px."""
+    """Return the properties of two columns, a length in nm and in px."""
     name = "_".join(filter(None, (stem, part)))
 
     errors = {item: f"{stem}_{item}_{{unit}}" for item in ("sd", "interval")}
@@ -214,7 +214,7 @@ class ProfileReport(CurveFound):
 
     @property
     def line(self) -> Annotated[tuple[float, ...], record_quantity("Line", "px")]:
-        """Its ends, ``y0, x0, y1, x1``."""
+        """Ends of the line, ``y0, x0, y1, x1``."""
         return self.options.line
 
     @property
@@ -248,7 +248,7 @@ class ProfileReport(CurveFound):
     def pairs(
         self,
     ) -> Annotated[list[Any], record_quantity("Neighbours", keys=_OF_PAIR)]:
-        """Readings of each two neighbouring lines."""
+        """Readings of each pair of neighbouring lines."""
         length = partial(_record_length, self.profile)
         return [
             {
@@ -277,7 +277,7 @@ class ProfileReport(CurveFound):
             **length("width_10_90", edge.width, edge.plain_width),
         }
 
-    height = figure(  # of the highest line
+    height = figure(  # height of the highest line
         lambda result: result.readings.main and result.readings.main.height,
         "Height",
         LEVELS,
@@ -285,12 +285,12 @@ class ProfileReport(CurveFound):
 
     @property
     def dip(self) -> Annotated[float | None, Quantity("Dip")]:
-        """Dip between the first two lines, as a share of the lower one."""
+        """Dip between the first two lines, as a fraction of the lower one."""
         dips = [pair.dip for pair in self.readings.pairs]
         return dips[0].value if dips and dips[0] else None
 
     # why there is neither line nor edge
-    reason = figure(lambda result: result.readings.reason, "Nothing found")
+    reason = figure(lambda result: result.readings.reason, "No reading")
 
     def lengths(self, stem: str) -> Mapping[str, Any]:
         """Record the widths of the highest line or edge, or the first distance."""

@@ -1,4 +1,4 @@
-"""Map the differences of two scans of one place, block by block."""
+"""Map the differences of two scans of one area, block by block."""
 
 import math
 from collections.abc import Iterator
@@ -33,20 +33,20 @@ from napari_semsr.core import (
 from napari_semsr.jobs.measure.offset import PERCENT, MapScale, Offset, offset_of
 from napari_semsr.jobs.verb import MapMade, Run
 
-# Root mean squares of all differences at which the colours end; chosen: of all that is
-# usual in the middle, and what noise does not explain stands out of its own scatter
+# Root mean squares of all differences for the brightest colour; chosen: usual values
+# are mid-range, and what noise does not explain stands out
 _BRIGHTEST = {"all": 2.0, "rest": 1.0}
 _MOSTLY = 0.5
-SCANS = "scans"  # the part of an error map, in its history
-_MIN_SHOWN = 0.9  # of the first scan: less is said; chosen, drift takes some per cent
+SCANS = "scans"  # key of the part of an error map in its history
+_MIN_SHOWN = 0.9  # of the first scan, else warn; chosen: drift costs some %
 
 
 @dataclass(frozen=True, slots=True)
 class RepeatabilityReport(MapMade):
-    """Differences of two scans of one place, in grey levels of the first.
+    """Differences of two scans of one area, in grey levels of the first.
 
     `sd` is that of one scan, the root mean square of the differences over √2. Of that,
-    `noise` has no memory of the neighbouring pixel, and `rest` is drift, charging,
+    `noise` is uncorrelated between neighbouring pixels, and `rest` is drift, charging,
     contamination, distortion. First = `offset` + `gain` · second; `correlation` is
     Pearson's r over squares of 4 px, `range` the 0.1th and 99.9th percentile.
     """
@@ -61,9 +61,9 @@ class RepeatabilityReport(MapMade):
         ),
     ]
     sd_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
-    noise: Annotated[float, Quantity("Of that, noise", LEVELS, also="noise_percent")]
+    noise: Annotated[float, Quantity("Of which noise", LEVELS, also="noise_percent")]
     noise_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
-    rest: Annotated[float, Quantity("Of that, the rest", LEVELS, also="rest_percent")]
+    rest: Annotated[float, Quantity("Of which the rest", LEVELS, also="rest_percent")]
     rest_percent: Annotated[float, Quantity("The same", PERCENT, ".3g")]
     noise_share: Annotated[float | None, Quantity("Noise's share", form=".1%")]
     mean: Annotated[float, Quantity("Map, mean", LEVELS, also="mean_percent")]
@@ -82,7 +82,7 @@ class RepeatabilityReport(MapMade):
 
     @property
     def verdict(self) -> str:
-        """An assessment of the deviation."""
+        """An assessment of the standard deviation."""
         share = self.noise_share
         if share is None:
             return ""
@@ -98,7 +98,7 @@ class RepeatabilityReport(MapMade):
 def compare_scans(
     run: Run[ErrorMapOptions], one: Micrograph, other: Micrograph
 ) -> Job[RepeatabilityReport]:
-    """Map the differences of two scans of one place; neither counts as the truth."""
+    """Map the differences of two scans of one area; neither is the ground truth."""
     settings = run.options
     pair, offset = ScanPair.of(one, other), Offset()
     if settings.align:
@@ -116,8 +116,8 @@ def compare_scans(
     match = yield from match_scans(pair)
     if match.correlation <= 0:
         warn(
-            f"The grey levels of {other.name} run against those of {one.name} (r "
-            f"{match.correlation:.2f}): they show different places, or one of them is "
+            f"The grey levels of {other.name} are inverted relative to {one.name} (r "
+            f"{match.correlation:.2f}): they show different areas, or one of them is "
             "inverted.",
             "contrast-inverted",
         )
@@ -128,7 +128,7 @@ def compare_scans(
 
     def blocks(boxes: list[Box]) -> Iterator[Float32Array]:
         for part in compute_ahead(repeat_field.read, boxes):
-            tally.add(part)  # in their order
+            tally.add(part)  # in order
             yield part.values * np.float32(scale.factor)
 
     kind = "repeatability" if settings.part == "all" else "repeatability without noise"
@@ -140,7 +140,7 @@ def compare_scans(
     scan_map = yield from run.keep(blocks, about, part=SCANS)
     if tally.sd == 0:
         warn(
-            f"{one.name} and {other.name} are equal in every pixel: use an "
+            f"{one.name} and {other.name} are identical: use an "
             "independent second scan, not a copy.",
             "same-image",
         )

@@ -83,7 +83,7 @@ from napari_semsr.jobs.verb import (
 # The halves of a mosaic, stored next to it.
 
 Halves = tuple[Micrograph, Micrograph]
-ALONE = "It is measured as a single image."
+ALONE = "It was measured as a single image."
 """Appended to the reason why a mosaic's halves are not used."""
 
 
@@ -97,16 +97,16 @@ def find_halves(
     if not there and (history is None or history.defining_step().job != "stitch"):
         return None, None
     fault = (
-        "has no halves beside it; stitch with `halves` for its resolution"
+        "has no halves next to it; stitch with `halves` to measure its resolution"
         if not there
-        else f"has {there[0].name} beside it, but not the other half"
+        else f"has {there[0].name} next to it, but not the other half"
     )
     if len(there) == len(paths):
         try:
             halves = read(paths[0]), read(paths[1])
             fault = _foreign(mosaic, mosaic_image, halves)
         except (SemsrError, OSError) as error:
-            fault = f"has halves beside it that cannot be read ({error})"
+            fault = f"has halves next to it that cannot be read ({error})"
         if not fault:
             first, second = (
                 mosaic_image.replace(data=half.data, name=half.name, look=half.look)
@@ -117,9 +117,9 @@ def find_halves(
 
 
 def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
-    """Return why halves do not match the mosaic; empty if they do."""
+    """Return the reason why halves do not match the mosaic; empty if they do."""
     if mosaic.suffix.lower() == ".png":
-        return "is a PNG, whose grey values are not those of its halves"
+        return "is a PNG, whose grey values differ from those of its halves"
     mosaic_stored = read(mosaic)
     for half in halves:
         lying = [
@@ -132,7 +132,7 @@ def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
         own_recipe is None or _recipe(half.provenance) != own_recipe for half in halves
     ):
         return (
-            "has halves beside it that were made of other frames or in another way; "
+            "has halves next to it that were made from other frames or options; "
             "stitch it again with `halves`"
         )
     return ""
@@ -149,7 +149,7 @@ def _recipe(history: Provenance | None) -> dict[str, Any] | None:
 
 # Shift of the second image relative to the first.
 
-_NOISE_PX = 1024  # in the centre, tested for shared noise; chosen: 0.2 s
+_NOISE_PX = 1024  # central area tested for shared noise; chosen: 0.2 s
 _STILL = Message(
     "They share noise, such as a detector's pattern, that did not move with the "
     "sample.",
@@ -235,7 +235,7 @@ class _Correlated(ImageMeasure):
         is_moved = getattr(self, "result").shift_px is not None  # noqa: B009 - of each
         return (
             f"({y:.2f}, {x:.2f}) \N{PLUS-MINUS SIGN} {self.found_shift_sd_px:.2f} px, "
-            f"{'taken off' if is_moved else 'left as it is'}"
+            f"{'corrected' if is_moved else 'not corrected'}"
         )
 
 
@@ -247,7 +247,7 @@ class FrcReport(_Correlated):
 
 
 def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | None]:
-    """Return the halves of a single mosaic, or why there are none."""
+    """Return the halves of a single mosaic, or the reason why there are none."""
     halves, image = run.parameters.get("halves"), run.image_inputs["a"]
     alone = "b" not in run.image_inputs and halves is None
     if not alone or isinstance(image, Micrograph) or run.options.split != "diagonal":
@@ -309,10 +309,10 @@ def _correlate(
 
 
 def _pair(alone: str) -> tuple[ImageIn, ImageIn]:
-    """Declare the images of both verbs; `alone` says how a single one is measured."""
+    """Declare the images of both commands; `alone`: how a single one is measured."""
     first = (
         "an image; alone, a mosaic is measured by the halves that "
-        f"`stitch(halves=True)` wrote beside it, and any other {alone}"
+        f"`stitch(halves=True)` wrote next to it, and any other {alone}"
     )
     second = "a second, independent image of the same field"
     return (
@@ -377,8 +377,8 @@ class FrcMapReport(_Correlated):
     """Resolution of blocks of one or two images: statistics and failures.
 
     `median_interval` includes the noise of the blocks and, in nm, the error of the
-    pixel size; `reasons` count blocks, `field_reason` is noise that both images share,
-    seen in all blocks pooled.
+    pixel size; `reasons` count blocks; `field_reason` is set if both images share noise
+    in all blocks pooled.
     """
 
     output: str | None
@@ -416,8 +416,8 @@ class FrcMapReport(_Correlated):
 
     @property
     def why(self) -> Annotated[str | None, record_quantity("Why")]:
-        """The same reason in words."""
-        return self.reason and f"most: {REASON_TEXTS[self.reason]}"
+        """The same reason as text."""
+        return self.reason and f"mostly: {REASON_TEXTS[self.reason]}"
 
     @property
     def verdict(self) -> str:
@@ -460,7 +460,7 @@ def _map_resolution(
         run.warn_if_trained_on()
     history = yield from run.history(inputs=records)
     map_values = result.map.array()
-    look = DisplaySettings(  # over its image: translucent, with a colour bar
+    look = DisplaySettings(  # for an overlay: translucent, with a colour bar
         limits=contrast_limits(map_values, 1, 99),
         colormap="viridis",
         opacity=0.55,
@@ -479,7 +479,7 @@ def _map_resolution(
     for name, share in (("p10_px", 10), ("median_px", 50), ("p90_px", 90)):
         value = result.percentile(share)
         in_px[name] = None if value is None else value / pixel
-    ends = replace(result, size_error=0.0).median_interval  # in px there is no error
+    ends = replace(result, size_error=0.0).median_interval  # no error in px
     return FrcMapReport(
         **run.facts(sized_image),
         output=run.output,
@@ -545,7 +545,7 @@ def _decorrelate(
     if network:
         warn(
             f"{source.name} was made by the network {network[0]}, so decorrelation "
-            "describes the network's output, not what was resolved; measure the "
+            "describes the network's output, not the acquired resolution; measure the "
             "original image, or compare two images (`frc()`, `error_map()`).",
             "made-by-network",
         )
@@ -589,7 +589,7 @@ DECORRELATION = Verb(
 
 
 def _holding(share: float, unit: str, **more: str) -> property:
-    """Make the property of the frequency below which a share of the power is."""
+    """Return a property: the frequency below which a fraction of the power is."""
 
     def get(report: "SpectrumReport") -> float | None:
         frequency = getattr(report.radial, f"frequency_per_{unit}")
@@ -632,7 +632,7 @@ def _take_spectrum(
     spectrum, target = measure_spectrum(source, run.options), run.target
     yield Progress(2, 3, "writing")
     as_table = target is not None and target.suffix.lower() == ".csv"
-    if target is not None and as_table:  # with a column in µm⁻¹ when calibrated
+    if target is not None and as_table:  # with a column in µm⁻¹ if calibrated
         curve, per_um = spectrum.radial, spectrum.radial.frequency_per_um
         rows = [["frequency_per_px", "frequency_per_um", "power"]]
         each = zip(curve.frequency_per_px, curve.power, strict=True)

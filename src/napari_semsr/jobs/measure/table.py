@@ -1,4 +1,4 @@
-"""Measure many images into a table with a row for each."""
+"""Measure many images into a table with one row for each."""
 
 import glob
 import hashlib
@@ -73,10 +73,10 @@ _TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """A measuring verb, and the columns of its result."""
+    """A measuring command, and the columns of its result."""
 
     verb: Verb[Any, Any]
-    result: type[Result]  # arguments of the verb, with its options
+    result: type[Result]  # arguments of the command, with its options
 
     @property
     def roles(self) -> tuple[tuple[str, ...], ...]:
@@ -101,7 +101,7 @@ class Measure:
 
 @cache
 def measure_of(name: str) -> Measure:
-    """Return a measuring verb by name; refuse others."""
+    """Return a measuring command by name; raise an error for others."""
     verb = verb_of(name) if name in MEASURES else None
     if verb is None:
         msg = f"A measure must be {', '.join(MEASURES)}, got {name!r}."
@@ -121,7 +121,7 @@ class _Item:
 
     paths: tuple[Path | None, ...]  # one for each role
     cells: Cells = field(default_factory=dict)  # further cells of a table
-    fault: str = ""  # why nothing can be measured
+    fault: str = ""  # reason why nothing can be measured
 
 
 def is_many(image: object) -> bool:
@@ -171,8 +171,8 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
     if _is_sheet(Path(images)):
         if second is not None:
             msg = (
-                f"{images} names all images of each row, so a second image cannot be "
-                f"given, got {second}."
+                f"{images} names all images of each row: omit the second image, "
+                f"got {second}."
             )
             raise OptionError(msg, code="options-contradict")
         return list(_read_sheet_rows(measure, Path(images)))
@@ -181,8 +181,8 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         return _there([_check_count(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
-            f"The second image must be an image, a folder or a glob, got {second}; a "
-            "table that names both must be given alone."
+            f"The second image must be an image, a folder or a glob, got {second}; no "
+            "second image is needed for a table that names both."
         )
         raise OptionError(msg, code="wrong-type")
     seconds = find_images(second)
@@ -193,7 +193,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
 
 
 def _there(items: list[_Item]) -> list[_Item]:
-    """Refuse a missing file before a table is written."""
+    """Raise an error for a missing file before a table is written."""
     for path in dict.fromkeys(path for item in items for path in item.paths):
         if path is not None and not path.exists():
             raise no_file(path)
@@ -201,13 +201,13 @@ def _there(items: list[_Item]) -> list[_Item]:
 
 
 def _check_count(measure: Measure, paths: Sequence[Path | None]) -> _Item:
-    """Refuse too few images, or too many."""
+    """Raise an error for too few images, or too many."""
     least, most = measure.images_needed, len(measure.roles)
     if not least <= len(paths) <= most or None in paths[:least]:
         count = f"{least}" if least == most else f"{least} or {most}"
         msg = (
             f"A row needs {count} image{'s' if most > 1 else ''} "
-            f"({' and '.join(measure.names)}), got {len(paths)}; name both, or a table "
+            f"({' and '.join(measure.names)}), got {len(paths)}; pass both, or a table "
             "with a column for each."
         )
         raise OptionError(msg, code="wrong-image-count")
@@ -243,7 +243,7 @@ def _stem(path: Path) -> str:
 
 
 def _read_sheet_rows(measure: Measure, path: Path) -> Iterator[_Item]:
-    """Read the rows of a table; paths in it are relative to its folder."""
+    """Read the rows of a table; its paths are relative to its folder."""
     for columns, cells in rows_of_images(path, measure.roles, measure.images_needed):
         names = [cells[name] if name else "" for name in columns]
         paths = tuple(
@@ -256,9 +256,9 @@ def _read_sheet_rows(measure: Measure, path: Path) -> Iterator[_Item]:
 def rows_of_images(
     path: Path, roles: Sequence[Sequence[str]], least_count: int = 1
 ) -> Iterator[tuple[list[str | None], dict[str, str]]]:
-    """Read a table that names images: its column for each role, and a row's cells.
+    """Read a table that names images: its column for each role, and the cells of rows.
 
-    The first roles are `least_count`: each must have a column, and a name in every row.
+    The first roles are `least_count`: each must have a column, and a value in each row.
     """
     sheet = read_sheet(path, "images")
     columns = [next((n for n in role if n in sheet.names), None) for role in roles]
@@ -270,7 +270,7 @@ def rows_of_images(
         )
         raise ReadError(msg, code="table-invalid")
     if not sheet.rows:
-        msg = f"{path} must name an image in each row, but has no row."
+        msg = f"{path} must have an image in each row, but has no rows."
         raise ReadError(msg, code="table-invalid")
     for line, row in sheet.rows:
         cells = dict(zip(sheet.names, row, strict=False))
@@ -278,17 +278,17 @@ def rows_of_images(
         if len(row) != len(sheet.names) or not all(cells[name] for name in first):
             what_it_does = "name images" if least_count > 1 else "names one"
             msg = (
-                f"{path} line {line} must hold {len(sheet.names)} cells, of which "
+                f"{path} line {line} must have {len(sheet.names)} cells, of which "
                 f"{' and '.join(first)} {what_it_does}, got {','.join(row)!r:.80}."
             )
             raise ReadError(msg, code="table-invalid")
         yield columns, {name: sheet.with_point(cell) for name, cell in cells.items()}
 
 
-# Fingerprints of rows, which tell whether a row must be measured again.
+# Fingerprints of rows, to decide whether a row must be measured again.
 
 _LAST = ("warnings", "error", "fingerprint")
-_PENDING = "Not measured yet; give `resume` to go on."
+_PENDING = "Not measured yet; set `resume` to continue."
 
 
 def _own_columns(measure: Measure) -> tuple[str, ...]:
@@ -317,7 +317,7 @@ def path_in_table(path: Path | None, table: Path | None) -> str | None:
 
 
 def _value(text: str, mark: str) -> Cell:
-    """Read a cell of our table, which a spreadsheet may have rewritten."""
+    """Read a cell of a resumed table, which a spreadsheet may have rewritten."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     number = text if mark == "," else text.replace(",", ".")
@@ -328,22 +328,22 @@ def _value(text: str, mark: str) -> Cell:
 
 
 def _read_rows(path: Path, measure: Measure) -> list[Cells]:
-    """Read the rows of a table that is to be resumed."""
+    """Read the rows of a table to be resumed."""
     sheet = read_sheet(path, "measured images")
     columns = _own_columns(measure)
     missing = [name for name in columns if name not in sheet.names]
     if missing:
         msg = (
-            f"{path} must be a table of this measure to be resumed, but has no column "
-            f"{missing[0]}; choose another name, or give `overwrite`."
+            f"{path} cannot be resumed as a table of this measure: it has no column "
+            f"{missing[0]}; choose another name, or set `overwrite`."
         )
         raise WriteError(msg, code="other-run")
     rows = []
     for line, cells in sheet.rows:
         if len(cells) != len(sheet.names):
             msg = (
-                f"{path} line {line} must hold {len(sheet.names)} cells to be "
-                f"resumed, got {len(cells)}; correct the line, or give `overwrite`."
+                f"{path} line {line} needs {len(sheet.names)} cells to "
+                f"resume, got {len(cells)}; correct the line, or set `overwrite`."
             )
             raise WriteError(msg, code="table-invalid")
         row: Cells = {}
@@ -365,10 +365,10 @@ class MeasuredTable(Result):
     over all rows; ``sd`` is None for one image.
     """
 
-    measure: str  # its verb
+    measure: str  # name of its command
     table: str | None  # path, if it was written
     images: int  # rows
-    measured: int  # measured now, of the requested images
+    measured: int  # of the requested images, in this run
     kept: int  # rows that were already there
     failed: int
     summary: dict[str, dict[str, float | int | None]]
@@ -410,9 +410,9 @@ class _Rows:
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
         if foreign:
             msg = (
-                f"{self.place} must hold rows of the same options to be resumed, but "
-                f"{foreign} of other images were measured with others; choose another "
-                "name, or give `overwrite`."
+                f"{self.place} can be resumed only with the same options, but "
+                f"{foreign} rows of other images have different ones; choose another "
+                "name, or set `overwrite`."
             )
             raise WriteError(msg, code="other-run")
         if self.dropped_rows:
@@ -429,14 +429,14 @@ class _Rows:
         return all(is_there(folder / str(path)) for path in row_values if path)
 
     def measure_all(self, options: Mapping[str, Any]) -> Job[int]:
-        """Measure missing rows; measured ones are kept if the run is stopped."""
+        """Measure missing rows; finished ones are kept if the run is stopped."""
         todo = [number for number, row in enumerate(self.item_rows) if row is None]
         tasks = [self._task(number, options) for number in todo]
         yield from execute_each(tasks, self._add, self._write)
         return len(todo)
 
     def _write(self) -> None:
-        """Write the table, if a row is new or gone."""
+        """Write the table, if a row was added or removed."""
         rows = self.table()
         if self.place is not None and rows and (self.dropped_rows or self.has_new_rows):
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
@@ -449,7 +449,7 @@ class _Rows:
         inputs = {one.name: File(path=str(path)) for one, path in files if path}
         how = {"verb": verb.name, "inputs": inputs, "options": options}
         call = Call.parse({"name": verb.name, **how})
-        # the name that makes rows distinct
+        # shortest name that distinguishes rows
         path = item.paths[self.measure.images_needed - 1]
         name = "" if path is None else path.name
         plan = Plan(calls=() if item.fault else (call,))
@@ -519,7 +519,7 @@ def measure_table_job(
     check_devices((settings,))
     target = _check_table(table, (images, second), existing)
     items = _items(measure, images, second)
-    if target is not None:  # which a glob may match
+    if target is not None:  # a glob may match the table itself
         items = [item for item in items if target not in item.paths]
     how = {
         "options": settings.model_dump(mode="json"),
@@ -555,18 +555,18 @@ def _check_table(
     images: Sequence[Inputs | None],
     existing: OverwritePolicy,
 ) -> Path | None:
-    """Refuse a table that cannot or must not be written."""
+    """Raise an error if a table cannot or must not be written."""
     if table is None:
         if existing.resume:
-            msg = "There is nothing to resume without a table; give `table` as well."
+            msg = "Only a table can be resumed; set `table` as well."
             raise OptionError(msg, code="missing-value")
         return None
     paths = [Path(one) for one in images if isinstance(one, (str, os.PathLike))]
     target = _TABLE.check(table, paths, REPLACING)
     if target.exists() and not (existing.resume or existing.overwrite):
         msg = (
-            f"{table} exists; give `resume` to keep its rows and measure what is "
-            "missing, `overwrite` to begin anew, or another name."
+            f"{table} exists; set `resume` to keep its rows and measure what is "
+            "missing, `overwrite` to start again, or another name."
         )
         raise WriteError(msg, code="output-exists")
     check_sheet(target)

@@ -1,4 +1,4 @@
-"""Plans: calls of verbs as values, read from histories, and carried out."""
+"""Plans: calls of commands as values, read from histories, and executed."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Calls of verbs and plans of several calls, as JSON values."""
+"""Calls of commands and plans of several calls, as JSON values."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
@@ -14,9 +14,9 @@ class File(Options):
     Attributes
     ----------
     path : str
-        Its path, now or when a history was written; empty if only its name is known.
+        Its path, current or when a history was written; empty if only a name is known.
     digest : str or None
-        As recorded in a history. `execute` refuses a file with another digest; None
+        As recorded in a history. `execute` raises an error for another digest; None
         accepts any content.
     name : str
         Its name in messages; by default the last part of its path.
@@ -58,21 +58,21 @@ Input = File | CallOutput | Hole
 
 
 class Call(Options):
-    """One call of a verb: exactly what `Verb.start` takes.
+    """One call of a command: exactly what `Verb.start` takes.
 
     Attributes
     ----------
     name : str
         Its name in the plan.
     verb : str
-        Name of the verb, or of a job that has no command.
+        Name of the command, or of a job that is not a command.
     inputs : dict of str to input or to a tuple of inputs
-        Inputs by the names of the verb's images and files, or of an option whose value
-        is a file, such as ``psf``.
+        Inputs by the names of the command's images and files, or of an option with
+        a file as its value, such as ``psf``.
     options : dict of str to object
-        Options of the verb and of reading, as JSON, by their names.
+        Options of the command and of reading, as JSON, by their names.
     outputs : dict of str to str
-        Paths below the plan's folder, by the names of the verb's outputs.
+        Paths below the plan's folder, by the names of the command's outputs.
     """
 
     name: str
@@ -94,9 +94,9 @@ class Plan(Options):
     Attributes
     ----------
     calls : tuple of Call
-        Their names differ.
+        Calls with different names.
     result : CallOutput or None
-        The file that the plan makes, if it is for one.
+        The file that the plan creates, if it creates only one.
 
     Raises
     ------
@@ -123,7 +123,7 @@ class Plan(Options):
                 raise ValueError(msg)
             before.add(call.name)
         if self.result is not None and self.result.call not in before:
-            msg = f"its result is of {self.result.call}, which is not one of its calls"
+            msg = f"the result is that of {self.result.call}, which is not in the plan"
             raise ValueError(msg)
         return self
 

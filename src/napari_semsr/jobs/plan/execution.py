@@ -58,17 +58,17 @@ RECORD = "json"
 """Name in `Call.outputs` of a file of the record that the command prints."""
 
 _LARGEST = 1 << 24  # bytes of a file of results; chosen: a hundred calls need a tenth
-_PAUSE_S = 2.0  # seconds between saves of results; chosen
+_PAUSE_S = 2.0  # seconds between saves of results; chosen: little work is lost
 _LISTEN_S = 0.25  # seconds; chosen: cancelling is immediate
-_WAITING = 2  # waiting plans per worker; chosen
+_WAITING = 2  # waiting plans per worker; chosen: no worker idles
 _PARTS = 100  # steps of one call in the overall progress; chosen: percent
 
 
 def known_verb(name: str) -> Verb[Any, Any]:
-    """Import a verb; raise an `OptionError` for other names."""
+    """Import a command; raise an `OptionError` for other names."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"A plan calls {name!r:.60}, which is not a verb."
+        msg = f"A plan calls {name!r:.60}, which is not a command."
         raise OptionError(msg, code="verb-unknown")
     return verb
 
@@ -87,7 +87,7 @@ def output_path(call: Call, folder: Path, part: str | None = None) -> Path | Non
         The folder of its plan.
     part : str, optional
         Another output by its name, a file by its path below an output that is a folder,
-        or a file that the verb writes next to its output. Other names stand for its
+        or a file that the command writes next to its output. Other names refer to its
         output.
 
     Returns
@@ -179,7 +179,7 @@ def digests_of_input(call: Call, role: str, file: File) -> tuple[Digest, ...]:
 
 
 def _check_content(call: Call, role: str, file: File) -> Job[None]:
-    """Refuse a file whose content does not match its digest."""
+    """Raise an error for a file whose content does not match its digest."""
     if file.digest is None:
         return
     for digest in digests_of_input(call, role, file):
@@ -188,7 +188,7 @@ def _check_content(call: Call, role: str, file: File) -> Job[None]:
                 return
     msg = (
         f"The {role} {file.name or Path(file.path).name} of {call.name} has changed "
-        f"since it was recorded with {file.digest}: give the file with this digest."
+        f"since it was recorded with {file.digest}: pass the file with this digest."
     )
     raise ReadError(msg, code="content-changed")
 
@@ -196,13 +196,13 @@ def _check_content(call: Call, role: str, file: File) -> Job[None]:
 # Validity of results.
 #
 # A result is valid if its key equals the recorded one and its outputs are unchanged.
-# The key depends on the verb, the version, the options, the contents of inputs, and the
+# The key depends on the command, version and options, the contents of inputs, and the
 # keys of the calls whose outputs are read. A changed call therefore only repeats calls
 # that depend on it.
 
 
 def file_state(path: Path) -> list[Cell]:
-    """Describe a file by name, size and time of change, a folder by all its files'."""
+    """Describe a file by name, size and modification time; a folder by its files."""
     try:
         if not path.is_dir():
             return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
@@ -244,7 +244,7 @@ class _ResultsFile(Options):
 
     format: Literal[2] = 2
     calls: dict[str, CallRecord] = Field(default_factory=dict)
-    # of calls that write a folder and have not finished: digests of all but the options
+    # for unfinished calls that write a folder: digests of everything but the options
     begun: dict[str, str] = Field(default_factory=dict)
     files: dict[str, tuple[list[Cell], str]] = Field(default_factory=dict)
 
@@ -289,7 +289,7 @@ class Results:
     def begin(self, call: Call) -> Job[bool]:
         """Record that a call runs; return whether it was interrupted before.
 
-        Its options may have changed: the verb refuses to resume if they matter.
+        Its options may have changed: the command checks whether it can resume.
         """
         if self.place is None:
             return False
@@ -342,7 +342,7 @@ class Results:
         return stamp[1]
 
     def _write(self) -> None:
-        assert self.place is not None  # noqa: S101 - nothing else calls it
+        assert self.place is not None  # noqa: S101 - checked by callers
         self.place.parent.mkdir(parents=True, exist_ok=True)
         with replacing(self.place) as place:
             text = json.dumps(self._file.model_dump(), allow_nan=False)
@@ -352,7 +352,7 @@ class Results:
 def _as_part_of(
     step: Progress, job: Job[T], hear: Callable[[str], object] = id, share: int = 0
 ) -> Job[T]:
-    """Report progress of a job as a share of the overall progress."""
+    """Report progress of a job as a part of the overall progress."""
 
     def report(inner: Progress) -> Progress:
         steps_done = step.done + int(share * inner.fraction)
@@ -374,10 +374,10 @@ def execute(
     Parameters
     ----------
     plan : Plan
-        Without holes.
+        Without placeholders.
     folder : Path
-        Folder of its outputs; existing ones are overwritten, a store of the same call
-        is resumed.
+        Folder of its outputs; existing ones are overwritten, but a store of a call is
+        resumed.
     results : Results, optional
         Results of earlier executions in this folder, which are reused and extended.
         Without them every call runs.
@@ -392,8 +392,8 @@ def execute(
     Raises
     ------
     ReadError
-        If a file has another digest than the plan states. Errors of calls are raised,
-        too.
+        If the digest of a file differs from that in the plan. Errors of calls are
+        raised, too.
     """
     plan.fill()
     calls = {call.name: call for call in plan.calls}
@@ -410,7 +410,7 @@ def execute(
             results.warnings = []
             verb, resume = known_verb(call.verb), False
             if verb.resumes and verb.output is not None and verb.output.ending == "":
-                resume = yield from results.begin(call)  # a store has its own mark
+                resume = yield from results.begin(call)  # a store records its own state
             with within(call):
                 job = _run(call, calls, folder, step, results.warnings, resume=resume)
                 result_kept = yield from job
@@ -472,8 +472,8 @@ def _run(
 class PlanTask:
     """A plan to execute, with all that a worker needs."""
 
-    name: str  # in progress
-    plan: Plan  # without holes
+    name: str  # in progress messages
+    plan: Plan  # without placeholders
     folder: str = ""  # of its outputs
     state: Path | None = None  # file of results; if None, every call runs
     cells: dict[str, Cell] = field(default_factory=dict)  # of its row in a table
@@ -485,7 +485,7 @@ class PlanOutcome:
     """Result of a plan: records of the calls that have a result, by name."""
 
     records: dict[str, CallRecord]
-    error: str | None = None  # a `Message`: why the next call failed
+    error: str | None = None  # a `Message`: the reason why the next call failed
     warnings: tuple[str, ...] = ()  # of the last call that ran
     ran: int = 0  # number of calls that ran; others had a result
 
@@ -504,7 +504,7 @@ def execute_each(
     Parameters
     ----------
     tasks : sequence of PlanTask
-        Their names differ if workers carry them out.
+        Their names differ if workers execute them.
     report : callable
         Receives each task with its `PlanOutcome`, as soon as it is known.
     keep : callable
@@ -552,14 +552,14 @@ def plan_job(task: PlanTask) -> Job[PlanOutcome]:
         yield from execute(task.plan, Path(task.folder), results)
     except Cancelled:
         raise
-    except Exception as fault:  # noqa: BLE001 - the other plans go on
+    except Exception as fault:  # noqa: BLE001 - the other plans continue
         error = Message(sentence_of(fault), code_of(fault))
     return PlanOutcome(results.records, error, tuple(results.warnings), results.ran)
 
 
 @contextmanager
 def _mark_execution(mark: Path) -> Iterator[str]:
-    """Write the name of this execution, which ends the workers of others."""
+    """Write the name of this execution, which stops the workers of others."""
     token = uuid.uuid4().hex
     with replacing(mark) as place:
         place.write_text(token, encoding="utf-8")
@@ -638,11 +638,11 @@ def _on_workers(
     address: str,
     mark: Path,
 ) -> Job[None]:
-    """Execute plans on workers, with a few plans waiting at a time."""
+    """Execute plans on workers, with a few plans queued at a time."""
     from napari_semsr.inference import remote_client, without_workers
 
     total, steps_done = sum(len(task.plan.calls) for task in tasks), 0
-    yield Progress(0, total, "joining the workers")
+    yield Progress(0, total, "connecting to the workers")
     waiting = list(reversed(tasks))
     running: dict[Any, Task] = {}
     ended_tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -685,8 +685,8 @@ def _outcome_of(future: Any) -> PlanOutcome:
         outcome: PlanOutcome = future.result()
     except KilledWorker:
         fault = (
-            "the workers that took the image were killed or ran out of memory; give "
-            "them more, then run again."
+            "the workers that took the image were killed or ran out of memory; use "
+            "more, then run again."
         )
         return PlanOutcome({}, Message(fault, "process-died"))
     except (CancelledError, CommClosedError) as error:

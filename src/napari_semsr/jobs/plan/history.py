@@ -29,7 +29,7 @@ from napari_semsr.jobs.stitch import HALF, digest_of_digests
 from napari_semsr.jobs.verb import FileIn, Verb
 from napari_semsr.simulation import ViewOptions
 
-_LAST_COMMITS = {"trust": "b537c11d"}  # of former jobs: the last commit with each
+_LAST_COMMITS = {"trust": "b537c11d"}  # last commit that had each former job
 _CURRENT_JOBS = {"repeatability": "error-map"}  # current names of former jobs
 _DEEPEST = 8  # calls before the last one; chosen: ends cycles
 
@@ -68,7 +68,7 @@ def read_history(history: Provenance, file: Path) -> RecordedPlan:
     Returns
     -------
     RecordedPlan
-        An input is a `CallOutput` if its own history can be read, else a `File`.
+        An input is a `CallOutput` if its own history can be read, otherwise a `File`.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def repeatable_jobs() -> list[str]:
 
 
 def _verb_of_job(job: str) -> Verb[Any, Any] | None:
-    """Return the verb that reproduces the output of a job; None if none does."""
+    """Return the command that reproduces a job's output; None if there is none."""
     name = _CURRENT_JOBS.get(job, job)
     verb = verb_of(name) if name in JOBS else None
     makes = verb is not None and (verb.makes_image or name == "simulate")
@@ -113,7 +113,7 @@ class _Reader:
             options = self._options(verb, current)
         inputs = self._inputs(verb, current, depth)
         part = current.part
-        is_coverage = self.file.name.endswith(f".{COVERAGE}.tif")  # has its mosaic's
+        is_coverage = self.file.name.endswith(f".{COVERAGE}.tif")  # history of a mosaic
         if depth == 0 and history.job == "stitch" and is_coverage:
             part = COVERAGE
         count = sum(call.verb == verb.name for call in self.calls)
@@ -136,7 +136,7 @@ class _Reader:
         return CallOutput(call=name, part=part)
 
     def _verb(self, history: Provenance) -> Verb[Any, Any]:
-        """Refuse a job that cannot be run again."""
+        """Return the command of a job; raise an error if it cannot be run again."""
         if history.job in _LAST_COMMITS:
             msg = (
                 f"{self.file.name} was made by {history.job!r}, which was removed "
@@ -153,7 +153,7 @@ class _Reader:
         return verb
 
     def _options(self, verb: Verb[Any, Any], history: Provenance) -> dict[str, Any]:
-        """Return the verb's and reading options for its call."""
+        """Return the options of a call, including those of reading."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
         refuse_user_only(own, user_only_options(verb.options), "A history")
@@ -174,7 +174,7 @@ class _Reader:
                 for name in ReadOptions.model_fields
                 if name in values and (side or name not in fields)
             }
-        for item in verb.files:  # such as landmarks that were not in a file
+        for item in verb.files:  # e.g. landmarks that were not in a file
             if isinstance(options_stored.get(item.name), dict):
                 values_given[item.name] = options_stored[item.name]
         return values_given
@@ -190,11 +190,11 @@ class _Reader:
             records = left
             if item.guide:
                 records = [one for one in history.guides if one.role == item.name]
-            elif several:  # else they are the planes of a stack
+            elif several:  # otherwise they are the planes of a stack
                 role = item.role or item.name
                 records = [one for one in left if one.role == role][:1]
             left = [one for one in left if one not in records]
-            if records[1:] and not item.stack:  # no planes of a stack
+            if records[1:] and not item.stack:  # not planes of a stack
                 msg = f"The history of {self.file.name} names several images for one."
                 raise ReadError(msg)
             images = tuple(self._image(record, depth) for record in records)
@@ -210,7 +210,7 @@ class _Reader:
         if any(not item.optional and item.name not in inputs for item in verb.inputs):
             msg = f"The history of {self.file.name} names no input to read."
             raise ReadError(msg, code="history-incomplete")
-        # those last whose digest depends on other files
+        # those whose digest depends on other files come last
         return dict(sorted(inputs.items(), key=lambda one: one[0] in roles.values()))
 
     def _image(self, record: InputRecord, depth: int) -> Input:
@@ -268,8 +268,8 @@ def _convert(history: Provenance, file: Path) -> Provenance:
     """Extract reading options, which convert records next to the data type."""
     if "dtype" not in history.options:
         msg = (
-            f"{file.name} was averaged by the demonstration, which makes "
-            "all of its images again: run `demo()`."
+            f"{file.name} was averaged by the demonstration, which creates "
+            "all of its images: run `demo()` again."
         )
         raise ReadError(msg, code="history-unknown")
     return _with_options(
@@ -292,19 +292,19 @@ def _register(history: Provenance, file: Path) -> Provenance:
     search = options.get("searched")
     if search == "stored" and "transform" not in guides:
         msg = (
-            f"{file.name} was registered by a transform that was in no file, or of "
-            "which nothing is recorded, so that it cannot be made again."
+            f"{file.name} was registered by a transform without a file or any other "
+            "record, so it cannot be reproduced."
         )
         raise ReadError(msg, code="history-incomplete")
     landmarks = options.get("landmarks")
     if search == "landmarks" and landmarks is None and "landmarks" not in guides:
         msg = (
-            f"The landmarks by which {file.name} was registered are not recorded, so "
-            "that it cannot be made again."
+            f"The landmarks by which {file.name} was registered were not recorded, so "
+            "it cannot be reproduced."
         )
         raise ReadError(msg, code="history-incomplete")
     options |= options.get("asked", {})
-    options.pop("transform", None)  # the map that was found
+    options.pop("transform", None)  # the resulting map
     if "transform" in guides:
         options = {"reading": options.get("reading")}
     if landmarks is not None:
@@ -316,8 +316,8 @@ def _frc_map(history: Provenance, file: Path) -> Provenance:
     """Remove the halves, which older versions recorded after the mosaic."""
     if "difference" in history.options:
         msg = (
-            f"{file.name} is the difference of two maps of a window: make the maps "
-            "again, and compute the difference there."
+            f"{file.name} is the difference of two maps of a window: compute the maps "
+            "again, then their difference."
         )
         raise ReadError(msg, code="history-unknown")
     images = [record for record in history.inputs if record.role == "image"]
@@ -325,7 +325,7 @@ def _frc_map(history: Provenance, file: Path) -> Provenance:
 
 
 def _repeatability(history: Provenance, _: Path) -> Provenance:
-    """Convert the former verb for comparing two scans to an error map."""
+    """Convert the former command for comparing two scans to an error map."""
     roles = {"first": "reference", "second": "enhanced"}
     inputs = tuple(
         record.model_copy(update={"role": roles.get(record.role, record.role)})
@@ -335,11 +335,11 @@ def _repeatability(history: Provenance, _: Path) -> Provenance:
 
 
 def _simulate(history: Provenance, file: Path) -> Provenance:
-    """Remove the view, which has no history, and the phantom of a scanned image."""
+    """Remove the view, which is not recorded, and the phantom of a scanned image."""
     if history.part is None:
         msg = (
-            f"{file.name} does not state which image of its simulation it is, so that "
-            "it cannot be made again."
+            f"{file.name} does not record which image of its simulation it is, so "
+            "it cannot be reproduced."
         )
         raise ReadError(msg, code="history-incomplete")
     phantom = {"phantom"} if history.inputs else set()
@@ -370,7 +370,7 @@ def _stitch(history: Provenance, _: Path) -> Provenance:
 
 
 def _enhance(history: Provenance, _: Path) -> Provenance:
-    """Name the map of a misfit by the output that writes it."""
+    """Name the misfit map by the output that it is written to."""
     return (
         history.model_copy(update={"part": "residual_map"})
         if history.part == MISFIT
@@ -389,7 +389,7 @@ def _blend(history: Provenance, _: Path) -> Provenance:
 
 
 def _gold(history: Provenance, _: Path) -> Provenance:
-    """Choose the image by an option, since the verb makes one of two."""
+    """Choose the image by an option, as the command creates one of two."""
     return _with_options(history, {**history.options, "part": history.part})
 
 
@@ -405,4 +405,4 @@ _CURRENT: dict[str, Callable[[Provenance, Path], Provenance]] = {
     "blend": _blend,
     "gold": _gold,
 }
-"""Jobs whose stored form differs from what their verb takes, or did."""
+"""Converters for jobs whose stored form differs from what their command accepts."""

@@ -1,1 +1,1 @@
-"""What a referee asks: pictures and numbers of images, and how each was found."""
+"""Report on images: figures, measurements, and the method of each."""

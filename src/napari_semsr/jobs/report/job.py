@@ -109,11 +109,11 @@ _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
 _NUMBERS = ".json"
 _INPUT_KINDS = ("images", "pairs", "files")
-_MIDDLE_PX = 4096  # side of the part measured of a larger image; chosen: 2 GB at most
+_MIDDLE_PX = 4096  # side of the measured centre of a larger image; chosen: 2 GB at most
 _MAX_STEPS = 40  # lines of a history on the page; chosen: two thirds of a sheet
 Where = str | os.PathLike[str]
 Input = Image | tuple[Image, Image]
-"""An image, a JSON file of a measuring verb, or a pair of the reference and the image
+"""An image, a JSON file of a measuring command, or a pair of a reference and the image
 compared with it; as text ``A::B``.
 """
 
@@ -136,7 +136,7 @@ class ReportOptions(Options):
 
 @dataclass(frozen=True, slots=True)
 class PanelFindings:
-    """Results of a panel, as the panel shows them."""
+    """Results of a panel, as displayed in the panel."""
 
     title: str
     origin: tuple[str, ...]  # names of the images
@@ -214,7 +214,7 @@ class Pair:
     reference: Picture
     other: Picture
     measures: Measured = field(default_factory=Measured)
-    map: Micrograph | None = None  # errors
+    map: Micrograph | None = None  # error map
 
     @property
     def label(self) -> str:
@@ -250,7 +250,7 @@ class ReportMade(Result):
         """Return the counts of the page."""
         all_figures = {name: ", ".join(getattr(self, name)) for name in _INPUT_KINDS}
         if self.refused:
-            all_figures["refused"] = f"{self.refused}, the page states why"
+            all_figures["refused"] = f"{self.refused}, with reasons on the page"
         all_figures = {"numbers": self.numbers, **all_figures}
         return {
             name.capitalize(): Figure(text)
@@ -262,7 +262,7 @@ class ReportMade(Result):
 def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     """Measure images and pairs, and write a page about them.
 
-    `findings` are results of panels; the first image of a pair is the reference.
+    `findings` are the results of panels; the first image of a pair is the reference.
     """
     start = time.monotonic()
     inputs, findings = run.image_inputs["inputs"], run.parameters.get("found", ())
@@ -393,7 +393,7 @@ def _open_all(images: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pi
             image_opened.name, image_opened, record, "", path
         )
     alike = size_alike([item.image for item in pictures.values()], reading)
-    when = "" if reading.pixel_size_nm is None else " when the report was made"
+    when = "" if reading.pixel_size_nm is None else " when the report was created"
     for item, sized_image in zip(pictures.values(), alike, strict=True):
         size_text = sized_image.pixel_size_nm and f"{sized_image.pixel_size_from}{when}"
         item.image, item.size_from = sized_image, size_text or "not known"
@@ -408,7 +408,7 @@ def _open_all(images: Sequence[Image], reading: ReadOptions) -> Job[dict[Any, Pi
 
 
 def _pair_up(reference: Picture, other: Picture) -> Pair:
-    """Pair two images; the output of a network is compared with the acquired image."""
+    """Pair two images; a network's output is compared with the acquired image."""
     if reference.networks and not other.networks:
         reference, other = other, reference
     if reference.image.shape > other.image.shape:
@@ -417,8 +417,8 @@ def _pair_up(reference: Picture, other: Picture) -> Pair:
     factor = rows // high
     if factor < 1 or (rows, columns) != (factor * high, factor * wide):
         msg = (
-            f"Both images of a pair must have the same size, or one so many "
-            f"times the pixels, got {reference.label} with {high} x {wide} px and "
+            f"Both images of a pair must have the same size, or one a whole "
+            f"multiple, got {reference.label} with {high} x {wide} px and "
             f"{other.label} with {rows} x {columns} px; bring them onto one grid "
             "with `crop(like=…)` or `register()`."
         )
@@ -437,9 +437,9 @@ def _try_measure(
     say: Callable[[T], Sequence[Number]] = lambda _: (),
     part: Callable[[T], Any] = lambda found: found,
 ) -> Job[T | None]:
-    """Run a measurement; record the reason if it is refused.
+    """Run a measurement; record the reason if it fails.
 
-    The result, or a `part` of it, is stored under `key`, with the numbers from `say`.
+    The result, or a `part` of it, is stored under `key`, with the values from `say`.
     """
     try:
         result = yield from collect_warnings(job, measures.notes)
@@ -490,7 +490,7 @@ def _measure(item: Picture, options: ReportOptions, progress: Progress) -> Job[N
     if box.shape != image.shape:
         item.box = box
         sentence = (
-            f"Measured in the middle {box.shape[0]} x {box.shape[1]} px of "
+            f"Measured in the central {box.shape[0]} x {box.shape[1]} px of "
             f"{image.shape[0]} x {image.shape[1]} px."
         )
         measures.notes.append(Message(sentence, "measured-in-part"))
@@ -511,7 +511,7 @@ def _measure(item: Picture, options: ReportOptions, progress: Progress) -> Job[N
         item.box = Box.of(gap_free.shape, (box.y0 + gap_free.y0, box.x0 + gap_free.x0))
         sentence = (
             f"Resolution, spectrum and sharpness are measured in the largest rectangle "
-            f"without a gap, {gap_free.shape[0]} x {gap_free.shape[1]} px."
+            f"without gaps, {gap_free.shape[0]} x {gap_free.shape[1]} px."
         )
         measures.notes.append(Message(sentence, "measured-in-part"))
     yield _step(progress, "Fourier ring correlation")
@@ -557,7 +557,7 @@ def _measure_frc(
         name = item.networks[-1][0]
         sentence = (
             f"{item.label} was made by the network {name}: its resolution and cut-off "
-            "describe the network's output, not what was resolved."
+            "describe the network's output, not the acquired resolution."
         )
         measures.notes.append(Message(sentence, "made-by-network"))
 
@@ -571,7 +571,7 @@ def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None
     if first.shape == second.shape:
         box = central_box(first.shape, _MIDDLE_PX)
         if box.shape != first.shape:
-            sentence = f"Compared in the middle {box.shape[0]} x {box.shape[1]} px."
+            sentence = f"Compared in the central {box.shape[0]} x {box.shape[1]} px."
             measures.notes.append(Message(sentence, "measured-in-part"))
         first, second = cut_box(first, box), cut_box(second, box)
     parts = first, second
@@ -701,12 +701,12 @@ REFERENCES = {
     "12050 (2019), doi:10.1038/s41598-019-48444-2.",
     "gao": "X. Gao et al., Sci. Rep. 14 (2024), doi:10.1038/s41598-024-57056-4.",
 }
-"""Papers that describe the measures."""
+"""Papers that describe the methods."""
 
 
 @dataclass(slots=True)
 class _Cites:
-    """Number papers in the order of their citation."""
+    """Numbers papers in the order of their citation."""
 
     keys: list[str] = field(default_factory=list)
 
@@ -722,7 +722,7 @@ class _Cites:
 
 
 def describe_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Describe the measurements that were made."""
+    """Describe the measurements; return sentences and references."""
     cites, versions = _Cites(), software_versions()
     names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
     others = ", ".join(
@@ -818,7 +818,7 @@ def _frc_papers(items: "Sequence[Picture | Pair]", cites: _Cites) -> str:
 
 
 def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
-    """Add the sentence on a method, and name the images without a value and why."""
+    """Return the sentence on a method, with the images that have no value, and why."""
     labelled_numbers = [(item.label, item.measures.number(name)) for item in items]
     methods: dict[str, None] = {}
     extras: dict[str, list[str]] = {}
@@ -853,13 +853,13 @@ def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[st
     is_fitted = _has_value(pairs, MATCHED_NAMES)
     if is_fitted or _has_value(pairs, AS_THEY_ARE):
         after = (
-            "both as they are and after the gain and offset that fit the image best "
+            "both unchanged and after the gain and offset that best match the image "
             "to its reference"
         )
         yield (
             "Pairs were compared by PSNR, SSIM "
             f"{cites('wang')} (11 x 11 Gaussian window, K₁ = 0.01, K₂ = 0.03) and "
-            f"NRMSE, {after if is_fitted else 'as they are'}. {_data_ranges(pairs)}"
+            f"NRMSE, {after if is_fitted else 'unchanged'}. {_data_ranges(pairs)}"
         )
     if _has_value(pairs, (EMD,)):
         yield "Grey levels were compared by the earth mover's distance."
@@ -902,7 +902,7 @@ _OF_RECORDS = {
     "gaps": ("Gaps between particles", ("de-haan",)),
     "profile": ("Line profiles", ()),
     "histogram": ("Histograms of grey levels", ()),
-    "calibrate": ("The pixel size by a grating of known pitch", ()),
+    "calibrate": ("The pixel size from a grating of known pitch", ()),
     "register": ("Registration", ()),
     "judge": ("Networks compared with an SEM image of the same area", ("wang",)),
 }
@@ -915,7 +915,7 @@ _OF_MAPS = {
 
 
 def _describe_files(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterable[str]:
-    """Describe the measurements that were read from files."""
+    """Describe the measurements read from files."""
     verbs = {item.verb for item in records}
     for verb in (*_OF_RECORDS, *sorted(verbs - {*_OF_RECORDS})):
         records_read = [item for item in records if item.verb == verb]
@@ -959,8 +959,8 @@ def _names(names: Sequence[str]) -> str:
 # Figures and tables of the page. Their text is in its template.
 
 _WHOLE = FigureOptions(width_mm=100, dpi=195)  # chosen: text is 7 points high here
-_SHEET_MM = 200.0  # chosen: of A4, with title and margins
-_STRIP_MM = 3.0  # chosen: width of an image of one pixel
+_SHEET_MM = 200.0  # chosen: fits on A4 with title and margins
+_STRIP_MM = 3.0  # chosen: smallest width of an image
 _SMALL = FigureOptions(width_mm=62, dpi=140)  # chosen: three in a row
 _PLOT = (560, 340)  # px; chosen: two in a row
 _COLUMNS = 4  # images in a table; chosen: as many as fit on a page
@@ -1035,11 +1035,11 @@ def write_report(
     )
 
 
-# Pictures.
+# Images.
 
 
 def _draw_plate(plate: PlateImage, options: FigureOptions) -> bytes:
-    """Draw an image with its bar, narrower if it would not fit on a page."""
+    """Draw an image with its scale bar, narrower if it would not fit on a page."""
     high, wide = plate.size
     fitting = max(_SHEET_MM * wide / high, _STRIP_MM)
     width = min(options.width_mm, fitting)
@@ -1165,7 +1165,7 @@ def _plots_of(
 def _plots(
     verb: str, content: Mapping[str, Any], names: Sequence[str] = ("image", "reference")
 ) -> Iterator[tuple[str, bytes]]:
-    """Plot a verb's result from its JSON; `names` are the images that it numbered."""
+    """Plot a command's result from its JSON; `names` are those of numbered images."""
     for curve in curves_of(verb):
         plot = curve.plot(content.get, names)
         if plot is not None:
@@ -1178,7 +1178,7 @@ def _plots(
 def _tables(
     pictures: "Sequence[Picture]",
 ) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
-    """Tabulate images next to each other, a few per table: heads, and rows by name."""
+    """Tabulate images side by side, a few per table: headers, and rows by name."""
     names = list(
         dict.fromkeys(n.name for item in pictures for n in item.measures.numbers)
     )
@@ -1232,7 +1232,7 @@ REPORT = Verb(
     (
         ImageIn(
             "inputs",
-            "images and stores, JSON files of measuring verbs, and pairs as A::B, "
+            "images and stores, JSON files of measuring commands, and pairs as A::B, "
             "where A is the reference",
             metavar="INPUT",
             many=True,

@@ -1,4 +1,4 @@
-"""Numbers of a report: each with its unit, interval, threshold and method."""
+"""Values of a report: each with its unit, interval, threshold and method."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,7 +35,7 @@ class Number:
     """A value, or the reason why there is none."""
 
     name: str
-    value: float | str | None  # None if it was refused
+    value: float | str | None  # None if it could not be measured
     unit: str = ""  # of the value and of its interval
     also: str = ""  # in another unit, or a restriction
     interval: FloatPair | None = None
@@ -140,7 +140,7 @@ def number_of(
     /,
     **more: Any,
 ) -> Number:
-    """Return the declared value, or why there is none; `more` overrides fields.
+    """Return the declared value, or the reason if there is none; `more`: other fields.
 
     A value that exists only in another unit is returned in that unit.
     """
@@ -177,7 +177,7 @@ def _say_number(result: Any, name: str, /, **more: Any) -> Number:
 
 
 def _length(result: FrcResult | Decorrelation, image: Micrograph, name: str) -> Number:
-    """Return a length in nm (px without pixel size), or why there is none."""
+    """Return a length in nm (px without pixel size), or the reason if there is none."""
     in_nm = result.resolution_nm is not None or image.pixel_size_nm is not None
     number = _say_number(result, f"resolution_{'nm' if in_nm else 'px'}", name=name)
     nothing = "" if number.value is not None else "no crossing."
@@ -210,12 +210,12 @@ def decorrelation_number(result: Decorrelation, image: Micrograph) -> Number:
 
 
 def grey_numbers(image: Micrograph) -> list[Number]:
-    """Return mean, deviation and range of grey levels, and the share without one."""
+    """Return mean, standard deviation and range of grey levels, and missing pixels."""
     data = image.array()
     finite = data[np.isfinite(data)] if data.dtype.kind == "f" else data.ravel()
     wide = finite.astype(np.float64, copy=False)
     unit = "grey levels"
-    say = partial(Number, method="over all pixels that have a grey level")
+    say = partial(Number, method="over all pixels with a grey level")
     low, high = (
         (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     )
@@ -245,17 +245,17 @@ def map_numbers(image: Micrograph) -> list[Number]:
         np.percentile(finite, (10, 50, 90)) if finite.size else [0.0] * 3
     )
     share = 100 * (1 - finite.size / data.size)
-    method = f"of {finite.size} places with a value"
+    method = f"of {finite.size} positions with a value"
     return [
         Number(
             "Median of the map",
             float(middle) if finite.size else None,
             unit,
             interval=(float(low), float(high)) if finite.size else None,
-            within="10 to 90 % of the places",
+            within="10 to 90 % of the positions",
             method=method,
         ),
-        Number("Without a value", share, "% of the places", method="counted"),
+        Number("Without a value", share, "% of the positions", method="counted"),
     ]
 
 
@@ -269,11 +269,11 @@ def sharpness_numbers(metrics: Metrics) -> list[Number]:
 def metric_numbers(metrics: Metrics) -> list[Number]:
     """Return the metrics of an image against a reference."""
     span = f"data range {write_number(metrics.data_range)} ({metrics.data_range_basis})"
-    how, match_text = f"{span}; grey levels as they are", ""
+    how, match_text = f"{span}; grey levels unchanged", ""
     if metrics.match is not None:
         match_text = _FIT_SUFFIX
         how = (
-            f"{span}; grey levels fitted first, gain {write_number(metrics.gain)} and "
+            f"{span}; grey levels matched first, gain {write_number(metrics.gain)} and "
             f"offset {write_number(metrics.offset)}"
         )
     methods = {
@@ -302,7 +302,7 @@ def emd_number(histogram: Histogram) -> list[Number]:
 def error_numbers(report: ErrorMapReport) -> list[Number]:
     """Return the agreement of a blurred enhanced image with its reference."""
     method = (
-        f"enhanced image moved by {report.moved}, blurred by a Gaussian and fitted in "
+        f"enhanced image shifted by {report.moved}, blurred by a Gaussian, matched in "
         f"gain and offset; {report.pixels} pixels"
     )
     names = ("rse", "rsp", "sigma_nm", "alpha", "beta")

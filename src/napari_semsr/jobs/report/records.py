@@ -1,4 +1,4 @@
-"""JSON files of the measuring verbs, as numbers of a report."""
+"""JSON files of the measuring commands, as values of a report."""
 
 import json
 import math
@@ -27,10 +27,10 @@ from napari_semsr.jobs.report.numbers import Number, number_of
 from napari_semsr.reporting import NO_VALUE, write_number
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
-_MAX_ROWS = 40  # of a table on the page; chosen: two thirds of a sheet
+_MAX_ROWS = 40  # rows of a table on the page; chosen: two thirds of a sheet
 _MAX_CELLS = 6  # columns of such a table; chosen: as many as fit on a page
 _SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
-_SHORT = 4  # values of a list written in full; chosen: a box, a line
+_SHORT = 4  # values of a list written in full; chosen: enough for a box or a line
 
 KINDS = {
     "frc": "criterion correlation resolution_px",
@@ -47,12 +47,12 @@ KINDS = {
     "register": "transform mutual_information_after residual_median_nm",
     "judge": "baselines models registration",
 }
-"""Keys that identify the verb of older JSON files, which do not name it."""
+"""Keys that identify the command of older JSON files, which do not name it."""
 _CURRENT_VERBS = {"histogram": "metrics", "repeatability": "error-map"}
-"""Verbs of former versions, with the current verbs of their keys."""
+"""Commands of former versions, with the current commands for their keys."""
 _KNOWN_KINDS = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
-# texts shown elsewhere on the page
+# texts that are shown elsewhere on the page
 _ELSEWHERE = frozenset(
     {"method", "criterion", "reason", "note", "image", "name", "table", "centred"}
 )
@@ -74,21 +74,21 @@ class StoredNumbers:
 
     name: str
     digest: str
-    verb: str  # that wrote it
-    images: tuple[str, ...]  # that were measured
+    verb: str  # command that wrote it
+    images: tuple[str, ...]  # measured images
     numbers: list[Number]
     sheets: list[NumbersTable]
-    notes: list[str]  # what it warns of
+    notes: list[str]  # its warnings
     content: dict[str, Any]
 
     def has(self, key: str) -> bool:
-        """Return whether a value exists, for one image or any in a table."""
+        """Return whether a value exists, for one image or for any in a table."""
         many = _is_table(self.content)
         return (self.content["summary"] if many else self.content).get(key) is not None
 
 
 def _quantities_of_keys(name: str) -> dict[str, Quantity]:
-    """Map the keys of a verb's records to result fields and options."""
+    """Map the keys of a command's records to result fields and options."""
     verb = verb_of(name)
     if verb is None:
         return {}
@@ -103,7 +103,7 @@ def _quantities_of_keys(name: str) -> dict[str, Quantity]:
 
 
 def curves_of(name: str) -> tuple[Curve, ...]:
-    """Return the curves that a verb declares."""
+    """Return the curves that a command declares."""
     verb = verb_of(name)
     return () if verb is None else verb.curves
 
@@ -114,10 +114,10 @@ def is_record(path: Path) -> bool:
 
 
 def read_record(path: Path) -> StoredNumbers:
-    """Read the JSON file of a measuring verb."""
+    """Read the JSON file of a measuring command."""
     try:
         if path.stat().st_size > _LARGEST:
-            msg = f"{path} is too large for the numbers of a measurement."
+            msg = f"{path} is too large to contain measurements."
             raise ReadError(msg, code="file-too-large")
         content = json.loads(
             read_text(path, "utf-8-sig"),
@@ -126,14 +126,14 @@ def read_record(path: Path) -> StoredNumbers:
             parse_int=_number,
         )
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "it is no JSON"
+        reason = getattr(error, "strerror", None) or "it is not JSON"
         msg = f"{path} cannot be read: {reason}."
         raise ReadError(msg) from error
     verb = _verb(content)
     if verb is None:
         msg = (
-            f"{path.name} must be JSON of a measuring verb, got another: use the "
-            f"output of semsr {', '.join(_KNOWN_KINDS)} wrote with `json`."
+            f"{path.name} must be JSON of a measuring command, got other JSON: use the "
+            f"output of semsr {', '.join(_KNOWN_KINDS)} with `json`."
         )
         raise ReadError(msg, code="format-unknown")
     with decoding(path, "numbers of a measurement"):
@@ -145,13 +145,13 @@ def _number(text: str) -> int | float:
     """Check a number; valid files contain neither NaN nor infinity."""
     value = float(text)
     if not math.isfinite(value):
-        msg = f"{shorten(text)} is no number"
+        msg = f"{shorten(text)} is not a number"
         raise ValueError(msg)
     return int(text) if text.lstrip("-").isdigit() else value
 
 
 def _check_curves(content: Mapping[str, Any], curves: Sequence[Curve]) -> None:
-    """Refuse curves without numbers, or with axes of different lengths."""
+    """Raise an error for curves without numbers, or with axes of different lengths."""
     for curve in curves:
         unit = "px" if content.get(curve.x.format(unit="nm")) is None else "nm"
         at, *names = (name.format(unit=unit) for name in (curve.x, *curve.ordinates))
@@ -160,7 +160,7 @@ def _check_curves(content: Mapping[str, Any], curves: Sequence[Curve]) -> None:
             y = _check_numbers(name, content)
             more = int(curve.shares)  # there are more edges than counts
             if None not in (x, y) and len(x) != len(y) + more:
-                msg = f"{at} and {name} must be of one length"
+                msg = f"{at} and {name} must have equal lengths"
                 raise ValueError(msg)
     if content.get("pixel_size_nm") is not None:
         ReadOptions.parse({"pixel_size_nm": content["pixel_size_nm"]})
@@ -235,7 +235,7 @@ def _is_table(content: Mapping[str, Any]) -> bool:
 def _columns(
     name: str, content: Mapping[str, Any]
 ) -> tuple[dict[str, Quantity], dict[str, Any]]:
-    """Declare a table by its columns, and number its rows, named by their images."""
+    """Declare a table by its columns, and number its rows, named after their images."""
     verb, total = verb_of(name), content["summary"]
     images = [] if verb is None else [one.column or one.name for one in verb.images]
     rows = {}
@@ -347,7 +347,7 @@ def _figure(quantity: Quantity, key: str, row: Mapping[str, Any]) -> str:
 
 
 def _plain(number: Number) -> Number:
-    """Format a boolean or a list; a long list by its mean."""
+    """Format a boolean or a list; a long list as its mean."""
     values: Any = number.value
     if isinstance(values, bool):
         return replace(number, value="yes" if values else "no")
@@ -357,7 +357,7 @@ def _plain(number: Number) -> Number:
         return number
     plain = [v for v in values if isinstance(v, (int, float)) and v == v]
     if not plain or len(plain) + values.count(None) < len(values):
-        return replace(number, value=None)  # of no numbers
+        return replace(number, value=None)  # if it has no numbers
     text = ", ".join(NO_VALUE if v is None else write_number(v) for v in values)
     text = f"{text} {number.unit}".rstrip()
     if len(values) > _SHORT:
