@@ -36,7 +36,7 @@ LABELS = {
         ("onto one grid (`crop()`).", "onto one grid (Crop)."),
         (
             "cut them off (`crop(gap_free=True)`).",
-            "cut them off ('Leave empty places out' in Crop).",
+            "cut them off ('Leave out empty areas' in Crop).",
         ),
         (
             "; stitch with `halves`",

@@ -87,7 +87,7 @@ class CropOptions(Options):
     )
     gap_free: bool = option(
         False,
-        "Leave empty places out",
+        "Leave out empty areas",
         "shrink the area to a rectangle without empty pixels, as measurements need",
     )
     like_pixel_size_nm: TypedSize = option(

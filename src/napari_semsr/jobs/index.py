@@ -1,4 +1,4 @@
-"""The verbs of ``semsr``: summary and module of each."""
+"""The commands of ``semsr``: summary and module of each."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ VERBS = {
     "info": "describe a file: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
     "crop": "crop a box, or the area of another image, on the grid of that image",
-    "register": "register an image to another of the same place, of any contrast",
+    "register": "register an image to another of the same area, whatever its contrast",
     "judge": "register, enhance and measure an image against SEM, on one page",
     "simulate": "simulate a folder of superlens frames with ground truth",
     "stitch": "stitch a folder of frames into one calibrated mosaic",
@@ -20,7 +20,7 @@ VERBS = {
     "adapt": "train a small network on one SEM image of a mosaic, and enhance with it",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",
-    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
+    "restore": "deblur by a classical method: Wiener, Richardson-Lucy and others",
     "frc": "measure resolution by Fourier ring correlation",
     "frc-map": "map the resolution block by block",
     "decorrelation": "measure the cut-off of one image by decorrelation analysis",
@@ -29,7 +29,7 @@ VERBS = {
     "error-map": "map where an image differs from its reference, or two scans differ",
     "gaps": "count and measure the gaps between particles",
     "particles": "measure the sizes of particles, or of the objects of a label image",
-    "profile": "measure widths, edge and line distance along a line",
+    "profile": "measure line widths, edges and distances along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
     "figure": "draw images, maps and overlays with scale bar, colour bar, caption",
     "batch": "run steps on every image of a folder or table; collect one table",
@@ -39,17 +39,17 @@ VERBS = {
     "demo": "run all steps on simulated samples, from frames to a report",
     "doctor": "check this installation: versions, devices, memory, Qt, OpenGL",
 }
-"""What each verb does, in the order of the help."""
+"""Summary of each command, in the order of the help."""
 
 ACTIONS = {
     "models list": "list bundled and imported models",
-    "models info": "read the card of a model",
+    "models info": "show the model card of a model",
     "models export": "export a model, for this program or for others",
-    "models import": "add a model to the library, after reading its card",
-    "models check": "count the objects that a model shows, and those it invents",
-    "models architectures": "list the networks that can be built",
+    "models import": "add a model to the library, and show its model card",
+    "models check": "count the real objects that a model shows, and those it invents",
+    "models architectures": "list the available network architectures",
 }
-"""Summaries of the actions of verbs with several actions."""
+"""Summaries of the actions of commands with several actions."""
 
 _DECLARED = {
     "adapt": "adapt.job",
@@ -69,8 +69,8 @@ _DECLARED = {
     "profile": "measure.profile",
     "spectrum": "measure.resolution",
 }
-"""Modules in ``napari_semsr.jobs`` of verbs with another name."""
-_SEVERAL = ("models",)  # which its actions are
+"""Modules below ``napari_semsr.jobs`` of commands with another name."""
+_SEVERAL = ("models",)  # commands that consist of actions
 _UNLISTED = {
     "specimen": "samples",
     "exposure": "samples",
@@ -78,13 +78,13 @@ _UNLISTED = {
     "blend": "blend",
     "difference": "blend",
 }
-"""Modules of verbs without a command; panels run them in memory."""
+"""Modules of jobs without a command; panels run them in memory."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
-"""Verbs whose panel is generated, with its title."""
+"""Commands whose panel is generated, by its title."""
 MEASURES = tuple(
     name for name in VERBS if _DECLARED.get(name, "").startswith("measure.")
 )
-"""Verbs that measure one image or many."""
+"""Commands that measure one image or many."""
 
 _VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
 _AS_NAME = str.maketrans("- ", "__")
@@ -99,7 +99,7 @@ _CALLED = {
 
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
-    """Import a verb; return None for other names, or a verb with several actions."""
+    """Import a command's `Verb`; return None for other names, or one with actions."""
     if name not in _VALUES and name not in _UNLISTED:
         return None
     place = (_DECLARED | _UNLISTED).get(name, name)
@@ -109,12 +109,12 @@ def verb_of(name: str) -> "Verb[Any, Any] | None":
 
 
 def actions_of(name: str) -> tuple[str, ...]:
-    """Return the actions of a verb, empty if it has none."""
+    """Return the actions of a command, empty if it has none."""
     words = (one.partition(" ") for one in ACTIONS)
     return tuple(action for verb, _, action in words if verb == name)
 
 
 JOBS = (*VERBS, *_UNLISTED)
-"""Jobs in histories: verbs with and without a command."""
+"""Jobs in histories: commands, and jobs without a command."""
 FUNCTIONS = {_CALLED.get(name, name.replace("-", "_")): name for name in _VALUES}
-"""Verbs by the names of their functions."""
+"""Commands by the names of their functions."""

@@ -66,7 +66,7 @@ _LATER_MS = (
 )
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
-_DIVERGING = "PiYG"  # less is magenta, more is green, no difference is white
+_DIVERGING = "PiYG"  # darker is magenta, brighter is green, no difference is white
 _MINUS = " \N{MINUS SIGN} "
 
 
@@ -211,7 +211,7 @@ class _Blend:
     """A result with its input; kept with the layer."""
 
     layer: Image
-    image: Micrograph  # the input; of a stack its first plane
+    image: Micrograph  # the input; the first plane of a stack
     result: Micrograph  # likewise
     after: list[Any]  # levels of the result, or one of all planes
     prepare: Callable[[], Job[list[Any]]]  # resamples the input to the result's pixels
@@ -408,7 +408,7 @@ class CompareControls(Form):
                 tick.value = False
 
     def _two(self) -> tuple[Image, Image] | None:
-        """Return both layers; report if they are not two."""
+        """Return both layers; show a message if they are not two."""
         left, right = self.left.value, self.right.value
         if left is right or None in (left, right):
             self._panel.show_status("Choose two different layers to compare.")
@@ -483,8 +483,8 @@ class CompareControls(Form):
             return
         part = f"{blend.strength:.0%}"
         self.note.setText(
-            f"{blend.layer.name} is shown, measured and saved at {part}: the rest is "
-            f"{blend.image.name}."
+            f"{blend.layer.name} is shown, measured and saved at {part} strength: the "
+            f"rest is {blend.image.name}."
         )
 
     def _say_unmixed(self) -> str:
@@ -498,8 +498,8 @@ class CompareControls(Form):
                 "those of the input, so a mixture of both would be meaningless."
             )
         return (
-            f"{layer.name} has a strength only in the session that made it; run it "
-            "again to choose one."
+            f"The strength of {layer.name} can be set only in the session that made "
+            "it; run it again to set one."
         )
 
     def _set_strength(self, percent: int) -> None:
@@ -570,6 +570,6 @@ class CompareControls(Form):
         layer.metadata[SOURCES_KEY] = sources_of(layers)
         layer.colorbar.visible = True
         self._panel.show_status(
-            f"Added {layer.name}: green is more, magenta is less, to "
+            f"Added {layer.name}: green is brighter, magenta darker, by up to "
             f"{Figure(most, 'grey levels', '.3g')}."
         )

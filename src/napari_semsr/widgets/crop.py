@@ -84,12 +84,12 @@ class CropPanel(Panel):
             "Shapes layer: crop to its last rectangle in the plane in view. None: "
             "crop to the largest rectangle without empty pixels.",
             layers=lambda: [*drawn_layers(viewer, Shapes), *grey_layers(viewer)],
-            none="none: leave empty places out",
+            none="none: leave out empty areas",
         )
         self.draw_button = push_button(
             "Draw rectangle",
             self.draw,
-            "Adds or selects a Shapes layer with its rectangle tool: drag over the "
+            "Add or select a Shapes layer with its rectangle tool: drag over the "
             "area to keep.",
         )
         self.form = OptionsForm(CropOptions)
@@ -149,7 +149,7 @@ class CropPanel(Panel):
             msg = (
                 f"Layer {layer.name!r} cannot be cropped to its own area: choose "
                 "another image, a Shapes layer with a rectangle, or 'none: leave "
-                "empty places out'."
+                "out empty areas'."
             )
             raise ShapeError(msg, code="same-image")
         if like is None:
@@ -201,7 +201,7 @@ class CropPanel(Panel):
             source.visible = False
         sentence = f"Cropped {layer.name} to {format_shape(result.shape)}."
         if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
-            sentence = f"Copied {layer.name}: it has no empty places."
+            sentence = f"Copied {layer.name}: it has no empty areas."
         figures = figures_of(result)
         figures.pop("Reference", None)  # a temporary store, of the second layer
         self.show_result(figures, sentence)

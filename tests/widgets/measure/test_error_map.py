@@ -61,7 +61,7 @@ def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
 
 def test_a_layer_is_not_compared_with_itself(panel, run_panel):
     panel.boxes["reference"].value = panel.boxes["enhanced"].value
-    assert "is the layer" in run_panel(panel)
+    assert "are both the layer" in run_panel(panel)
 
 
 @pytest.mark.broad

@@ -70,7 +70,7 @@ def test_map_is_called_outdated_by_a_new_pixel_size(
     opener.calibrate.pixel_size.value = (12.0, 12.0)
     opener.calibrate.apply_button.click()
     assert not layer.visible
-    assert f"Outdated and hidden, make again: {layer.name}." in opener.status.text()
+    assert f"Outdated and hidden, compute again: {layer.name}." in opener.status.text()
     opener.calibrate.undo_button.click()
     assert layer.visible
     assert "Outdated" not in opener.status.text()

@@ -518,7 +518,7 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
     labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
-    assert {"Image to improve", "Better image"} <= set(labels)
+    assert {"Image to improve", "Reference image"} <= set(labels)
 
 
 @pytest.mark.slow

@@ -171,7 +171,7 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
 
 
 class Session(QObject):
-    """Saves the content of a viewer, and asks before it is lost."""
+    """Saves the content of a viewer, and asks before unsaved content is discarded."""
 
     changed = QtSignal()
     """Emitted when something was saved, or a project opened."""
@@ -595,7 +595,7 @@ class Session(QObject):
     # -- pixels -----------------------------------------------------------
 
     def _bring(self, layer: Layer) -> _Bring | None:
-        """Return how the pixels of a layer get into the project, if necessary."""
+        """Return a function that brings a layer's pixels into the project, or None."""
         has_changed = layer in self._changed_layers
         if has_changed:
             self._changed_layers.discard(layer)
@@ -627,7 +627,7 @@ class Session(QObject):
         return self._bring_stored(layer, folder, path)
 
     def _bring_stored(self, layer: Image, folder: Path, path: Path) -> _Bring:
-        """Return how pixels stored elsewhere get into the project."""
+        """Return a function that brings pixels stored elsewhere into the project."""
         temporary = is_temporary(str(path))
         if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
 
@@ -644,7 +644,7 @@ class Session(QObject):
     def _note_input(
         self, folder: Path, path: Path, read: dict[str, Any]
     ) -> tuple[LayerSource, dict[str, str]]:
-        """Record what pixels are read from, such as frames."""
+        """Record the files that pixels are read from, such as frames."""
         place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
         frames = "frames" in read
         digest, input_noted = note_input(folder, place, self._inputs, frames=frames)
@@ -714,7 +714,7 @@ class Session(QObject):
         return True
 
     def _show(self, project_opened: OpenedProject, then: Callable[[], object]) -> None:
-        """Show the layers of a project as they were."""
+        """Show the layers of a project as they were saved."""
         viewer = self.viewer
         self._opening = False
         layers_made, layers_lost, sentences = _make_layers(project_opened)
@@ -760,7 +760,7 @@ class Session(QObject):
         return super().eventFilter(source, event)
 
     def destroy_panels(self) -> None:
-        """Destroy the panels, and do not ask any more."""
+        """Destroy the panels, and stop asking."""
         window: Any = None if self._window is None else self._window()
         if is_alive(window):
             window.removeEventFilter(self)
@@ -781,7 +781,7 @@ class Session(QObject):
             if self.folder is not None:
                 self._timer.stop()
                 self.save()
-                if self.runner.busy:  # with pixels: it closes once they are written
+                if self.runner.busy:  # writing pixels: it closes once they are written
                     show_info(f"Saving {self.folder.name}; then napari closes.")
                     self._then.append(window.close)
                     return False

@@ -12,7 +12,7 @@ from napari_semsr.widgets.base.history import RemovedLayers
 from napari_semsr.widgets.base.runner import is_alive, new_timer
 
 RUN_KEY = "semsr run"
-"""Entry of a layer's metadata: its run, and its first name."""
+"""Entry of a layer's metadata: the run that made it, and its first name."""
 
 _HIDDEN_KEY = "semsr hidden"
 """Entry of a layer's metadata: it was hidden with the result that it explains."""
@@ -46,7 +46,7 @@ def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
 
 
 class Together(QObject):
-    """Lets layers follow the result that they explain, the last one of several."""
+    """Hides, shows and removes layers with the result that they explain."""
 
     def __init__(
         self, parent: QObject, viewer: ViewerModel, history: RemovedLayers

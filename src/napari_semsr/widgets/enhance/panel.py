@@ -123,9 +123,7 @@ _imported = Event()
 def start_torch() -> Job[None]:
     """Import torch in the thread of a job, if it is not imported yet."""
     if not _imported.is_set():
-        yield Progress(
-            0, 0, "Starting torch (some seconds, once per session of napari)"
-        )
+        yield Progress(0, 0, "Starting torch (some seconds, once per napari session)")
         _import_torch()
 
 
@@ -194,7 +192,7 @@ def live_field(
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
-    """Collect the levels of an image that can be drawn without computation."""
+    """Collect the levels of an image that can be displayed without computation."""
     levels: list[Any] = [micrograph.data]
     if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
@@ -202,7 +200,7 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     coarsest = levels[-1]
     if not levels_in_memory and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
         levels_in_memory = [np.asarray(coarsest)]
-    # else a medium grey
+    # otherwise a medium grey
     middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
     return levels_in_memory or [np.full((1, 1), middle)]
 
@@ -409,7 +407,7 @@ class MousePreview(OverLayer):
                 self.found.emit(self._desk.blur_px)
 
     def _show(self, subject: Subject, box: Box, pixels: Any) -> None:
-        """Show the pixels at their place."""
+        """Show the pixels at their position."""
         source, image, _, _ = subject
         pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
         corner = np.asarray(image.origin) + (
@@ -634,7 +632,7 @@ class EnhancePanel(Panel):
         self._options_shown: tuple[Any, Any] = (
             None,
             None,
-        )  # options as read, and the former ones
+        )  # options as read now, and those before
         self._project: Path | None = None  # folders searched for unfinished stores
         self._store_offered: Path | None = None  # the one of them to resume
         self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
@@ -818,7 +816,7 @@ class EnhancePanel(Panel):
         for part in (self.weights, self.advanced):
             part.set_values(**{name: values[name] for name in part.form.names})
         self._options_shown = None, None
-        self._options_shown = self._options(None), options  # rows round the values
+        self._options_shown = self._options(None), options  # the form rounds the values
 
     def _find_resumable(
         self, request: tuple[Any, ...], path: Path | None, existing: str
@@ -922,7 +920,7 @@ class EnhancePanel(Panel):
         )
 
     def _show_beside(self, source: Any) -> None:
-        """Show a layer being enhanced next to its source, with a scale bar."""
+        """Show a layer that is being enhanced next to its source, with a scale bar."""
         if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)
             self.look.compare(source, self.live.layer)
@@ -947,7 +945,7 @@ class EnhancePanel(Panel):
         self._outcome = outcome
         if self._store_offered == Path(
             outcome.made.output
-        ):  # the next one chooses its own path
+        ):  # the next run chooses its own path
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)
@@ -1116,9 +1114,9 @@ def _enhance(
     maps: Mapping[str, bool],
     **arguments: Any,
 ) -> Job[EnhancedOutcome]:
-    """Enhance an image or planes, open the result, and make the maps asked for.
+    """Enhance an image or planes, open the result, and make the requested maps.
 
-    `maps`: which ones to make.
+    `maps`: keys of the maps to make.
     """
     start, live = time.monotonic(), None if live_layer is None else live_layer.live
     yield from start_torch()
@@ -1150,7 +1148,7 @@ def _make_maps(
     *,
     again: bool = False,
 ) -> Job[EnhancedOutcome]:
-    """Make the maps asked for; warn about those that could not be made.
+    """Make the requested maps; warn about those that could not be made.
 
     The result is kept even if a map fails. `again`: it existed before.
     """

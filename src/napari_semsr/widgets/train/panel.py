@@ -95,7 +95,7 @@ def _draw_loss(
 ) -> None:
     """Draw every reported loss, pale, and its running mean.
 
-    Before the first of them, in a resumed run, draw those of the validations.
+    In a resumed run, draw the losses of the validations before the first of them.
     """
     axes.set_ylabel("Loss")
     first_step = np.inf
@@ -127,7 +127,7 @@ def _draw_gain(
     label, base = _GAINS[key]
     axes.set_ylabel(f"{label} ({DB})")
     if not keys:
-        title = "no ground truth" if curve else "not yet judged"
+        title = "no ground truth" if curve else "not yet evaluated"
         axes.text(0.5, 0.5, title, ha="center", color=_BEST, transform=axes.transAxes)
         axes.set_yticks([])
         return
@@ -187,7 +187,7 @@ class TrainView(QWidget):
         self.look_button = push_button(
             "Show the preview",
             self.look,
-            "Fill the view with a held-out patch: degraded, restored, truth.",
+            "Fill the view with a held-out patch: degraded, restored, ground truth.",
         )
         self.look_button.setVisible(False)
         self._column = lay_below(self, self.figures, self.look_button)
@@ -358,7 +358,7 @@ _ALONE, _SCANS = "alone", "scans"
 _SOURCES = [
     ("a blurred and a sharp layer", _LAYERS),
     ("one noisy layer alone", _ALONE),
-    ("two scans of one place", _SCANS),
+    ("two scans of one area", _SCANS),
     ("a store of pairs", _STORE),
     ("the data of the recipe", _OWN),
 ]
@@ -370,7 +370,7 @@ _NAMED = {  # labels of the two layer lists, by the source of pairs
     _LAYERS: (
         ("Image to improve", "The image to improve."),
         (
-            "Better image",
+            "Reference image",
             "The target: the same field, on the same grid or registered.",
         ),
     ),
@@ -380,7 +380,7 @@ _NAMED = {  # labels of the two layer lists, by the source of pairs
         (
             "Second scan",
             (
-                "A second scan of the same place with the same microscope; it is "
+                "A second scan of the same area with the same microscope; it is "
                 "registered first."
             ),
         ),
@@ -415,13 +415,13 @@ class PairsForm(Form):
             self.add(control)
         self.lies = PlacementRows(
             self,
-            "They lie",
+            "Alignment",
             "Position of Low on High. Images of two instruments are registered "
             "first, in Register to SEM; its button 'Train on these' selects the "
             "result here.",
             images=("Low", "High"),
             otherwise=("on one grid", "grid"),
-            remedy="choose that Low and High are on one grid",
+            remedy="choose 'on one grid'",
         )
         self.placed, self.transform = self.lies.placed, self.lies.transform
         self.store = FileEdit(
@@ -768,7 +768,7 @@ class TrainPanel(Panel):
         return Work(make, self.show_outcome, partial(self._watch, request))
 
     def _check_name(self, name: str, *, replace: bool) -> None:
-        """Refuse a name that is invalid in the model library."""
+        """Raise an error if a name is invalid in the model library."""
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
                 "The model needs a name of letters, digits, '_', '-', '+' and '.', "
@@ -778,7 +778,7 @@ class TrainPanel(Panel):
         name_is_taken = on_shelf(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
             msg = f"The model {name} exists already; choose another name" + (
-                "." if name_is_taken == "bundled" else ", or give `overwrite`."
+                "." if name_is_taken == "bundled" else ", or set `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
 
@@ -793,7 +793,7 @@ class TrainPanel(Panel):
             return OwnImage(low)
         high = self.micrograph(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
-            msg = f"Low and high must be two layers, got {low.name} for both."
+            msg = f"Low and High must be two layers, got {low.name} for both."
             if own:
                 msg = (
                     f"The second scan must be another layer, got {low.name} for both; "
@@ -881,13 +881,13 @@ class TrainPanel(Panel):
         if not outcome.kept:
             self.show_status(
                 f"Training gave no model better than {_start_of(outcome)} on held-out "
-                "pairs, so none is added to the list of Enhance."
+                "pairs, so no model is added to Enhance."
             )
             return
         NEWS.changed.emit()
         self.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
-            f"{_told_gain(outcome)}; it is in the list of Enhance."
+            f"{_told_gain(outcome)}; it is now listed in Enhance."
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -925,7 +925,7 @@ class TrainPanel(Panel):
         NEWS.changed.emit()
         self.show_status(
             f"Stopped after step {self.reached}. The best {model.card['name']} so far "
-            "is in the list of Enhance; Resume continues from here."
+            "is now listed in Enhance; Resume continues from here."
         )
 
 
@@ -953,13 +953,13 @@ def _start_of(outcome: Trained) -> str:
 
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Refuse a folder that is not empty, before pairs are cut."""
+    """Raise an error if a folder is not empty, before pairs are cut."""
     if not replace and run_dir.is_dir() and list_folder(run_dir):
         contents = (
             "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         )
         msg = (
-            f"The folder {run_dir} has {contents}; choose another name, or give "
+            f"The folder {run_dir} has {contents}; choose another name, or set "
             "`overwrite`."
         )
         raise WriteError(msg, code="output-exists")
