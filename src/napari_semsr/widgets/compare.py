@@ -189,7 +189,7 @@ class Alone:
     def show(self, *layers: Layer) -> None:
         """Show these, and hide all others except overlays."""
         of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
-        for item in of:  # before hiding one also hides its explaining layers
+        for item in of:  # before hiding one also hides its helper layers
             self._before.setdefault(item, item.visible)
         for item in sorted(of, key=layers.__contains__, reverse=True):
             item.visible = item in layers
@@ -465,7 +465,7 @@ class CompareControls(Form):
     # -- strength ---------------------------------------------------------------
 
     def _blend(self) -> _Blend | None:
-        """Use the right layer as a result, if its input is known."""
+        """Return the mixture of the right layer, if it is a result of a known input."""
         return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: Any = None) -> None:

@@ -40,7 +40,7 @@ _DRAWN_LAYER = "rectangle to crop"
 def _drawn_box(
     shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
 ) -> CropOptions:
-    """Read the bounds of the last shape: in nm for a calibrated image, else in px."""
+    """Read the bounds of the last shape, in nm; in px for an uncalibrated image."""
     indices = shapes_in_view(shapes, dims)
     if not indices:
         msg = (
@@ -113,7 +113,7 @@ class CropPanel(Panel):
     def draw(self) -> None:
         """Select the rectangle tool, on a Shapes layer over the image to crop."""
         with self.showing_errors():
-            self.micrograph(self.layer.value)  # refused if it cannot be cropped
+            self.micrograph(self.layer.value)  # an error if it cannot be cropped
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
                 shapes = draw_over(self.viewer, self.layer.value, _DRAWN_LAYER)

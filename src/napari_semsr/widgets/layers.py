@@ -834,7 +834,7 @@ def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
 
 
 def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
-    """Return layers of some kinds that the user drew, without explaining layers."""
+    """Return layers of some kinds that the user drew, without helper layers."""
     return [
         item
         for item in viewer.layers

@@ -235,7 +235,7 @@ class OpenMosaicPanel(Panel):
             self.show_status(f"{name} can be opened.")
 
     def translate(self, text: str) -> str:
-        """Rename an option in a message to its tick box."""
+        """Replace an option in a message by its tick box."""
         return super().translate(
             text.replace(
                 "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"

@@ -191,7 +191,7 @@ class SavePanel(Panel):
                 self.session.begin(folder, self._show_all_saved)
 
     def _show_failed(self, text: str) -> None:
-        """Show a notification in the panel, too."""
+        """Also show a notification in the panel."""
         self.status.setText(text, "problem")
 
     def _show_all_saved(self) -> None:

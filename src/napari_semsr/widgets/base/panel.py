@@ -644,9 +644,7 @@ class Panel(QWidget):
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
-        elif (
-            active is None or active in layers
-        ):  # explaining layers are not the next input
+        elif active is None or active in layers:  # helper layers are not the next input
             layers.selection.active = active
 
     def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:

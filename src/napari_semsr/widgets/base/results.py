@@ -603,7 +603,7 @@ def _forget_files(layer: Image | Labels) -> None:
 
 
 def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
-    """Show the bars of an image, and place it among others."""
+    """Show scale bar and colour bar of an image, and position it among others."""
     identities = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
     if (
         identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
@@ -641,7 +641,7 @@ def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
 def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
     """Display uncalibrated images at the size of the field in view, if others have one.
 
-    Results and explaining layers of a fitted image are displayed at its position.
+    Results and helper layers of a fitted image are displayed at its position.
     """
     if layer.ndim < 2 or is_calibrated(layer) or fit_of(layer)[0] != 1:
         return

@@ -137,7 +137,7 @@ def _has_typed_size(layer: Layer) -> bool:
 
 
 class LayerSource(NamedTuple):
-    """Where a project has the pixels of a layer."""
+    """Where a project keeps the pixels of a layer."""
 
     store: str | None = None
     input: str | None = None
@@ -145,7 +145,7 @@ class LayerSource(NamedTuple):
 
 
 _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
-"""Writes pixels into a project; returns their place and the new metadata."""
+"""Writes pixels into a project; returns their location and the new metadata."""
 
 
 def describe_unsaved(names: list[str]) -> str:
@@ -258,7 +258,7 @@ class Session(QObject):
         ]
 
     def unsaved_names(self) -> list[str]:
-        """Return names of results, drawings and sizes that are not saved."""
+        """Return names of results, drawings and pixel sizes that are not saved."""
         if self._viewer() is None:
             return []
         images_made = self.images_made()
@@ -351,7 +351,7 @@ class Session(QObject):
     def _go_on(
         self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
     ) -> None:
-        """Use a project whose layers are open as the one to save."""
+        """Save to a project whose layers are already open from now on."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
@@ -663,7 +663,7 @@ class Session(QObject):
         return self._adopted_paths[path]
 
     def _writing(self, layer: Image | Labels) -> _Bring:
-        """Write pixels that are only in memory, or were opened by another reader."""
+        """Return a function that writes pixels in memory, or from another reader."""
         without_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None

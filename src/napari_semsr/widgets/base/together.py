@@ -35,7 +35,7 @@ def _leads(layer: Layer) -> bool:
 def _members(
     layers: Iterable[Layer], group: tuple[str, str], *, lead: bool
 ) -> list[Layer]:
-    """Return the layers of a group: results, or explaining layers."""
+    """Return the layers of a group: results, or helper layers."""
     return [item for item in layers if _leads(item) == lead and _group(item) == group]
 
 
@@ -65,7 +65,7 @@ class Together(QObject):
         event.value.events.visible.connect(self._on_visible)
 
     def _on_visible(self, event: Any) -> None:
-        """Hide or show explaining layers with their result."""
+        """Hide or show helper layers with their result."""
         layer = event.source
         group = _group(layer) if is_alive(self) and _leads(layer) else None
         if group is None:

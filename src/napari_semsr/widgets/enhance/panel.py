@@ -226,7 +226,7 @@ class LiveLayer(QObject):
         super().__init__()
         self.live = live
         self.store = store
-        self.made = request  # source, model, options, and its plane and place
+        self.made = request  # source, model, options, and its plane and path
         self.wanted = (
             True  # otherwise the unfinished store is deleted when its run ends
         )
@@ -483,7 +483,7 @@ class Advanced(_FoldedOptions):
     def __init__(self) -> None:
         self.cluster = OptionsForm(ClusterOptions)
         line = self.cluster.widget("scheduler").native
-        line.setPlaceholderText("none: in napari")
+        line.setPlaceholderText("none: run in napari")
         tooltip = "Memory, tolerance, flips and rotations, cluster; few runs need them."
         super().__init__(ADVANCED, tooltip, self.cluster)
 

@@ -71,7 +71,7 @@ def _add_spectrum_layer(
 ) -> Any:
     """Show a centred log power spectrum of an image, or of a part, next to it.
 
-    It is as large as the image; `place` is its number among several. `plane` is (Y, X).
+    It is as large as the image; `place` is its index among several. `plane` is (Y, X).
     Returns the layer; its metadata hold the frequency of one pixel.
     """
     has_size = image.pixel_size_nm is not None

@@ -574,7 +574,7 @@ class OverlayControls(CompareControls):
             self.flicker.value = False
 
     def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
-        """Subtract images with a common scale of grey levels; refuse others."""
+        """Subtract images, if their grey levels have a common scale."""
         yield from _require_one_scale(first, second)
         return (yield from super()._subtract(first, second))
 
@@ -622,7 +622,7 @@ _TITLE = "Register to SEM"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
 _GOOD, _BAD = "#1e90ff", "#e05d44"  # not colours of the overlay
-_REACH = 0.4  # px of a patch, at half a patch's spacing: most arrows
+_REACH = 0.4  # of a patch: length of most arrows; patches are half a patch apart
 _SHARE = 90  # % of the arrows that are not longer; chosen
 _PATCH = 128  # largest side of a patch; that of the recipe fine-tune
 _THIN = 0.03  # share of a patch: width of an arrow
@@ -1097,7 +1097,7 @@ class RegisterPanel(Panel):
 def _map_shown(layer: Image) -> Affine:
     """Return a layer's displayed transform beyond scale and translation, in nm.
 
-    In the layer's unit if that is not a length; such a layer is refused later.
+    In the layer's unit if that is not a length; such a layer raises an error later.
     """
     nm = nm_of(layer)
     linear, shift = shown_by(layer)

@@ -614,7 +614,7 @@ class TrainPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
-            tooltip="Folder of state, curve and model; empty: a folder of this name "
+            tooltip="Folder for state, curve and model; if empty, one of this name "
             "among your runs.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
@@ -661,7 +661,7 @@ class TrainPanel(Panel):
         open_panel(self.viewer, "Degrade")
 
     def _propose_start(self, _: object = None) -> None:
-        """Propose the model for such images."""
+        """Propose the model that suits the selected images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
         fits = low is not None and is_superlens(low)
@@ -785,7 +785,7 @@ class TrainPanel(Panel):
     def _cut(self) -> CutRequest | OwnImage:
         """Read the training layers: two, or a noisy one, perhaps with a second scan."""
         pairs, own = self.pairs, self.pairs.own
-        # a transform, known or to be found, relates both
+        # a transform, known or to be determined, relates both
         low = self.micrograph(
             pairs.low.value, is_unturned=not own and pairs.lies.has_map
         )
@@ -900,7 +900,7 @@ class TrainPanel(Panel):
             self.show_status("Stopping after this step, and saving the state …")
 
     def leave(self) -> None:
-        """Record that the panel left its dock; it then only stops."""
+        """Record that the panel left its dock: the model so far is then not imported."""
         super().leave()
         self._left = True
 
