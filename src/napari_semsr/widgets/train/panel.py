@@ -900,7 +900,7 @@ class TrainPanel(Panel):
             self.show_status("Stopping after this step, and saving the state …")
 
     def leave(self) -> None:
-        """Record that the panel left its dock: the model so far is then not imported."""
+        """Record that the panel left its dock: the model is then not imported."""
         super().leave()
         self._left = True
 
