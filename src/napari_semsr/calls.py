@@ -68,7 +68,7 @@ def function_of(name: str) -> Callable[..., Any]:
     """Return the function of a verb."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"There is no function for the verb {name}."
+        msg = f"There is no function for the command {name}."
         raise OptionError(msg, code="verb-unknown")
     signature = signature_of(verb)
     parameters = set(signature.parameters)

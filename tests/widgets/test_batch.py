@@ -112,7 +112,7 @@ def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
 def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path):
     text = "inputs: scans\noutput: made\nsteps: [sharpen]"
     (tmp_path / "steps.yaml").write_text(text)
-    assert "which is not a verb" in run_panel(panel)
+    assert "which is not a command" in run_panel(panel)
     assert not (tmp_path / "made").exists()
 
 

@@ -109,13 +109,13 @@ def build_parser(only: str | None = None) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="semsr",
         description="Enhance and measure SEM and superlens images.",
-        epilog="Lengths are nanometres; `semsr VERB --help` lists a verb's options. "
+        epilog="Lengths are nanometres; `semsr COMMAND --help` lists its options. "
         "Messages are explained in docs/troubleshooting.md of the manual.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     _add_common(parser)
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", title="commands")
     for name, text in VERBS.items():
         one = _add_parser(verbs, name, text)
         if only is None or only == name:
@@ -427,7 +427,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         console.emit({"version": version}, f"semsr {version}")
         return _DONE
     if arguments.verb is None:
-        parser.error(f"a verb is required, one of {', '.join(VERBS)}")
+        parser.error(f"a command is required, one of {', '.join(VERBS)}")
     with warnings.catch_warnings(record=True) as records:
         warnings.simplefilter("always")
         try:
@@ -447,12 +447,12 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
 
 
 def _refuse_verb(word: str) -> NoReturn:
-    """Refuse an unknown verb, suggesting a similar one."""
+    """Raise an error for an unknown command, suggesting a similar one."""
     near = get_close_matches(word, VERBS, 1)
     suggestion = (
         f"did you mean `semsr {near[0]}`?" if near else f"it has {', '.join(VERBS)}"
     )
-    msg = f"There is no verb {word!r} ({suggestion}); see `semsr --help`."
+    msg = f"There is no command {word!r} ({suggestion}); see `semsr --help`."
     raise OptionError(msg, code="verb-unknown")
 
 

@@ -122,7 +122,7 @@ class OpenMosaicPanel(Panel):
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
-            tooltip="Which image of an HDF5 file with several.",
+            tooltip="The image to open in an HDF5 file with several.",
             choices=[],
         )
         self.luminance = CheckBox(

@@ -374,8 +374,8 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ("bundled", "model sem-restore exists already"),
         ("no-name", "needs a name"),
         ("bad-name", "got '../mine'"),
-        ("in-use", "has other files; choose another name, or give 'Replace an ear"),
-        ("taken", "or give 'Replace an earlier one'"),
+        ("in-use", "has other files; choose another name, or set 'Replace an ear"),
+        ("taken", "or set 'Replace an earlier one'"),
     ],
 )
 def test_wrong_input_is_one_sentence(

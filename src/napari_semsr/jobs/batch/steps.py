@@ -282,7 +282,7 @@ def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
 def _steps(entries: Any) -> list[_Step]:
     """Read the list of steps."""
     if not isinstance(entries, (list, tuple)) or not entries:
-        msg = f"steps must be a list of verbs with their options, got {entries!r:.60}."
+        msg = f"steps must be a list of commands with options, got {entries!r:.60}."
         raise OptionError(msg, code="wrong-type")
     if len(entries) > _MOST_STEPS:
         msg = f"steps must be at most {_MOST_STEPS}, got {len(entries)}."
@@ -297,13 +297,13 @@ def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
     """Read one step: a verb, optionally with options and a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
-        msg = f"Step {number} must be a verb with its options, got {entry!r:.60}."
+        msg = f"Step {number} must be a command with its options, got {entry!r:.60}."
         raise OptionError(msg, code="wrong-type")
     verbs = [key for key in table if key != "name"]
     if len(verbs) != 1 or not isinstance(verbs[0], str):
         verb_names = one_line(", ".join(map(str, verbs))) or "none"
         msg = (
-            f"Step {number} must name one verb, with its options below it, got "
+            f"Step {number} must have one command, with its options below it, got "
             f"{verb_names}."
         )
         raise OptionError(msg, code="wrong-type")
@@ -337,7 +337,7 @@ def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
         near = difflib.get_close_matches(name, verb_names, n=_NEAR)
         suggestion = f"did you mean {' or '.join(near)}?"
         hint = suggestion if near else f"there are {', '.join(verb_names)}."
-        msg = f"Step {number} names {name!r:.60}, which is not a verb; {hint}"
+        msg = f"Step {number} names {name!r:.60}, which is not a command; {hint}"
         raise OptionError(msg, code="verb-unknown")
     verb = verb_of(name)
     if verb is None or name in NO_STEPS:

@@ -68,7 +68,7 @@ def known_verb(name: str) -> Verb[Any, Any]:
     """Import a verb; raise an `OptionError` for other names."""
     verb = verb_of(name)
     if verb is None:
-        msg = f"A plan calls {name!r:.60}, which is not a verb."
+        msg = f"A plan calls {name!r:.60}, which is not a command."
         raise OptionError(msg, code="verb-unknown")
     return verb
 

@@ -1232,7 +1232,7 @@ REPORT = Verb(
     (
         ImageIn(
             "inputs",
-            "images and stores, JSON files of measuring verbs, and pairs as A::B, "
+            "images and stores, JSON files of measurements, and pairs as A::B, "
             "where A is the reference",
             metavar="INPUT",
             many=True,

@@ -132,8 +132,8 @@ def read_record(path: Path) -> StoredNumbers:
     verb = _verb(content)
     if verb is None:
         msg = (
-            f"{path.name} must be JSON of a measuring verb, got another: use the "
-            f"output of semsr {', '.join(_KNOWN)} wrote with `json`."
+            f"{path.name} must be JSON of a measuring command: use the "
+            f"output of semsr {', '.join(_KNOWN)} with `json`."
         )
         raise ReadError(msg, code="format-unknown")
     with decoding(path, "numbers of a measurement"):

@@ -238,7 +238,7 @@ class ModelChooser(Form):
         self.own_button = push_button(
             "Train on this image alone…",
             self._train_alone,
-            "Denoise by a network trained on this image only: Train opens with this "
+            "Denoise with a network trained on this image only: opens Train with this "
             f"image chosen. {OWN_IMAGE_TIME}",
         )
         self.own_button.setVisible(False)

@@ -589,8 +589,8 @@ class EnhancePanel(Panel):
             precision=preference("computing", "precision"),
         )
         tooltip = (
-            "How much of noise, blur and haze is removed; with the values that "
-            "the model measures."
+            "How much noise, blur and haze is removed; by default as "
+            "the model measures them."
         )
         self.weights, self.advanced = _FoldedOptions(WEIGHTS, tooltip), Advanced()
         self.sharpen = Sharpen()
@@ -622,7 +622,7 @@ class EnhancePanel(Panel):
             name="existing",
             label="If it exists",
             tooltip="Keep an existing store, resume one that was interrupted here or "
-            "in the command line with the settings it was started with, or "
+            "on the command line with the settings it was started with, or "
             "overwrite it.",
             choices=list(_EXISTING.items()),
         )

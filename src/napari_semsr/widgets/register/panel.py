@@ -153,7 +153,7 @@ class LandmarkControls(Form):
             "Load…", self.load, "Load pairs of landmarks from a CSV table."
         )
         self.save_button = push_button(
-            "Save marks…",
+            "Save pairs…",
             self.save,
             "Save the pairs as a CSV table, in nm; in pixels for an image without a "
             "pixel size.",

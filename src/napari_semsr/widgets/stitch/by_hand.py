@@ -191,7 +191,7 @@ class CorrectionList(QWidget):
             if frozenset(names) in pairs_struck:
                 state = "rejected"
             elif frozenset(names) in pairs_joined:
-                state = "joined by hand"
+                state = "set by hand"
             elif names_dropped := [name for name in names if name in corrections.drop]:
                 state = f"{names_dropped[0]} dropped"
             elif names_fixed := [name for name in names if name in corrections.place]:

@@ -393,7 +393,7 @@ def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Make a box for a number with a default in the recipe."""
     box: FloatSpinBox = option_widget(TrainOptions, name)
     box.max, box.step = most, step
-    box.native.setSpecialValueText("as the recipe says")
+    box.native.setSpecialValueText("as in the recipe")
     return box
 
 
@@ -506,7 +506,7 @@ class RecipeForm(Form):
         )
         self.start = ComboBox(
             name="start",
-            label="Begin with",
+            label="Start from",
             tooltip="Fine-tune a model, or start with random weights.",
             choices=[],
         )
