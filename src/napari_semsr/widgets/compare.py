@@ -222,7 +222,7 @@ class _Blend:
 
     @property
     def strength(self) -> float:
-        """Share of the result in the mixture."""
+        """Fraction of the result in the mixture."""
         return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
 
     def show(self, strength: float) -> None:

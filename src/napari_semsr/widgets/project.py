@@ -96,7 +96,7 @@ class SavePanel(Panel):
             "computed here.",
         )
         self.folder_button = push_button(
-            "Do the same to a folder…",
+            "Apply to a folder…",
             self.do_the_same,
             "Apply the steps of the selected layer's history to every image of a "
             "folder or table.",

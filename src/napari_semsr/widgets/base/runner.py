@@ -90,7 +90,7 @@ def _nothing(*_: object) -> None:
 
 
 def _threads() -> QThreadPool:
-    """Threads in which napari's workers run."""
+    """Return the thread pool in which napari's workers run."""
     pool = QThreadPool.globalInstance()
     assert pool is not None  # noqa: S101 - while Qt is there
     return pool
@@ -232,7 +232,7 @@ class _Queue(QObject):
         self.ended.connect(self._on_end)
 
     def of(self, owner: "JobRunner") -> list[_Run]:
-        """Jobs of one runner."""
+        """Return the jobs of one runner."""
         return [run for run in (*self.shown, *self.runs) if run.owner is owner]
 
     def watch_windows(self) -> None:

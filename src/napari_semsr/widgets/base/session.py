@@ -934,7 +934,7 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
 
 
 def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
-    """Leave out options that only the user sets."""
+    """Leave out options that only the user may set."""
     return {k: v for k, v in values.items() if k not in form.user_only}
 
 

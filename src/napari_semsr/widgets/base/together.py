@@ -15,7 +15,7 @@ RUN_KEY = "semsr run"
 """Entry of a layer's metadata: the run that made it, and its first name."""
 
 _HIDDEN_KEY = "semsr hidden"
-"""Entry of a layer's metadata: it was hidden with the result that it explains."""
+"""Entry of a layer's metadata: whether it is hidden along with its result."""
 
 
 def _group(layer: Layer) -> tuple[str, str] | None:

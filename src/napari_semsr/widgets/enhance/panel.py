@@ -508,8 +508,8 @@ class Sharpen(Form):
         self.kind = ComboBox(
             name="sharpen",
             label="Sharpen",
-            tooltip="Undo no blur, the blur that the model measures, or one of a "
-            "known standard deviation. Choose, and check the preview under "
+            tooltip="The blur to undo: none, the one that the model measures, or "
+            "one of a known standard deviation. Check the preview under "
             "the mouse.",
             choices=[(n, n) for n in (_MEASURED, _OFF, "px", "nm")],
         )

@@ -171,7 +171,7 @@ class LandmarkControls(Form):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Number of landmarks in the moving and the fixed image; 0 in others."""
+        """Number of landmarks in the moving and fixed image; 0 if they are of others."""
         if not self.points or self._of != self._images():
             return 0, 0
         first, second = (len(layer.data) for layer in self.points)
@@ -1130,7 +1130,7 @@ def find_pair(
 
 
 def _sem_score(layer: Image) -> tuple[int, float]:
-    """Rank a layer by signs of an SEM image: the maker's tags, small pixels."""
+    """Rank a layer by signs of an SEM image: the vendor's tags, small pixels."""
     has_vendor = bool(vendor_of(layer))
     size = float(pitch_of(layer)[1]) if is_calibrated(layer) else np.inf
     return int(has_vendor) - int(is_stitched(layer)), -size

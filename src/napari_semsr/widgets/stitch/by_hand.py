@@ -32,7 +32,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import MARK_KEY, identity_of, to_shared_units
 
 _PAIR = "overlap"
-"""Name of the two frames that are shown, among layers that explain a result."""
+"""Mark in the metadata of the two frame layers that are shown."""
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
 _SEEN = 0.8  # fraction of the view that an overlap fills
@@ -471,7 +471,7 @@ class CorrectionList(QWidget):
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
-        """Leave the magenta frame out."""
+        """Leave the magenta frame out of the mosaic."""
         with self._panel.showing_errors():
             pair = self._pair()
             self._change(pair, drop=pair[1])

@@ -1,4 +1,4 @@
-"""Stitch mosaic: make one calibrated mosaic of a folder of frames."""
+"""Stitch mosaic: make one calibrated mosaic from a folder of frames."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

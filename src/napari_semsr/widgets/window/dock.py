@@ -44,7 +44,7 @@ from napari_semsr.widgets.layers import grey_layers
 
 @dataclass(frozen=True, slots=True)
 class WorkStep:
-    """A step of the work, with one or more panels."""
+    """A step of the workflow, with one or more panels."""
 
     key: str
     title: str  # label of its button, short: several fit into 320 px
