@@ -183,7 +183,7 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     said = shown.plan_note.text()
     assert "1. crop: box 0 0 32 40" in said
     assert "2. degrade" in said
-    assert "To 4 images." in said
+    assert "For 4 images." in said
     assert run_panel(shown) == "4 images done."
     again = semsr.read(tmp_path / "made" / "degrade" / "s1.ome.tif")
     np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)

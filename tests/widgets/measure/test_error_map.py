@@ -84,4 +84,4 @@ def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, 
     for said in ("Repeatability s.d.", "Noise's share", "Pixel size", "20 nm (stated)"):
         assert said in panel.figures.text()
     panel.boxes["reference"].value = panel.boxes["enhanced"].value
-    assert "which is First scan too" in run_panel(panel)
+    assert "and First scan are both the layer" in run_panel(panel)

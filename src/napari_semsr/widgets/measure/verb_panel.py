@@ -412,7 +412,7 @@ class TruthPanel(VerbPanel):
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:
-        """Rank a layer as reference of an image: its ground truth, then SEM; 0 if neither."""
+        """Rank a layer as reference of an image: its ground truth, then SEM."""
         if is_truth(image):
             return 0
         sem = bool(vendor_of(other)) and not vendor_of(image)

@@ -171,7 +171,7 @@ class LandmarkControls(Form):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Number of landmarks in the moving and fixed image; 0 if they are of others."""
+        """Number of landmarks in the moving and fixed image; 0 if of others."""
         if not self.points or self._of != self._images():
             return 0, 0
         first, second = (len(layer.data) for layer in self.points)
