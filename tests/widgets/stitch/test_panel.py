@@ -147,7 +147,7 @@ def test_heights_are_offered_where_there_are_any(
     run_panel(panel)
     assert [layer.name for layer in model.layers].count("series height") == 1
     panel.focus.value = "none"
-    assert "give 'Heights: all, where sharpest'" in run_panel(panel)
+    assert "set 'Heights: all, where sharpest'" in run_panel(panel)
     panel.folder.value = scan
     finish(panel)
     assert panel.focus.native.isHidden()
@@ -458,7 +458,7 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
             folder / f"{frame.stem}.png"
         )
     panel = make(folder)
-    assert "joined" in run_panel(panel)
+    assert "stitched" in run_panel(panel)
     assert "stage error" not in panel.figures.text()
 
 
