@@ -185,7 +185,7 @@ def test_marks_that_the_images_contradict_are_refused(
     mark(panel, qtbot)
     before = list(opened.layers)
     assert "images do not match near the landmarks" in run_panel(panel)
-    assert "none: no place fits" in panel.figures.text()
+    assert "none: no position fits" in panel.figures.text()
     assert not panel.transform_button.isEnabled()
     assert list(opened.layers) == before
 
@@ -200,7 +200,7 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
     panel.fixed.value = opened.layers["lattice again"]
     assert "match at" in run_panel(panel)
     assert "Also fits 1" in panel.figures.text()
-    for word in ("none: several places fit", "from the best position, turned by"):
+    for word in ("none: several positions fit", "from the best position, turned by"):
         assert word in panel.figures.text()
 
 
@@ -250,7 +250,7 @@ def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     assert "was found by registering it with electrons" in panel.warning_label.text()
     assert panel.last_registration[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
     assert missed_nm(panel.last_registration[0].registration.transform) < 20
-    assert "Give light the measured pixel size" in panel.take_size_button.text()
+    assert "Set the measured pixel size of light" in panel.take_size_button.text()
     qtbot.mouseClick(panel.take_size_button, Qt.MouseButton.LeftButton)
     found = micrograph_from_layer(light)
     np.testing.assert_allclose(found.pixel_size_nm, 10, rtol=0.01)

@@ -10,7 +10,7 @@ VERBS = {
     "info": "describe a file: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
     "crop": "crop a box, or the area of another image, on the grid of that image",
-    "register": "register an image to another one of the same area, of any contrast",
+    "register": "register an image to another of the same area, whatever its contrast",
     "judge": "register, enhance and measure an image against SEM, on one page",
     "simulate": "simulate a folder of superlens frames with ground truth",
     "stitch": "stitch a folder of frames into one calibrated mosaic",
@@ -20,7 +20,7 @@ VERBS = {
     "adapt": "train a small network on one SEM image of a mosaic, and enhance with it",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",
-    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
+    "restore": "deblur by a classical method: Wiener, Richardson-Lucy and others",
     "frc": "measure resolution by Fourier ring correlation",
     "frc-map": "map the resolution block by block",
     "decorrelation": "measure the cut-off of one image by decorrelation analysis",
@@ -29,7 +29,7 @@ VERBS = {
     "error-map": "map where an image differs from its reference, or two scans differ",
     "gaps": "count and measure the gaps between particles",
     "particles": "measure the sizes of particles, or of the objects of a label image",
-    "profile": "measure widths, edge and line distance along a line",
+    "profile": "measure line widths, edges and distances along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
     "figure": "make a figure of images, maps and overlays with scale bars and caption",
     "batch": "run steps on every image of a folder or table; collect one table",
@@ -43,11 +43,11 @@ VERBS = {
 
 ACTIONS = {
     "models list": "list bundled and imported models",
-    "models info": "show the card of a model",
+    "models info": "show the model card of a model",
     "models export": "export a model, for this program or for others",
-    "models import": "add a model to the library, after reading its card",
-    "models check": "count the objects that a model shows, and those it invents",
-    "models architectures": "list the networks that can be built",
+    "models import": "add a model to the library, and show its model card",
+    "models check": "count the real objects that a model shows, and those it invents",
+    "models architectures": "list the available network architectures",
 }
 """Summaries of the actions of commands with several actions."""
 
@@ -80,11 +80,11 @@ _UNLISTED_JOBS = {
 }
 """Modules of jobs that are not commands; panels run them in memory."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
-"""Verbs whose panel is generated, with its title."""
+"""Commands whose panel is generated, by its title."""
 MEASURES = tuple(
     name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
 )
-"""Verbs that measure one image or many."""
+"""Commands that measure one image or many."""
 
 _VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
 _AS_NAME = str.maketrans("- ", "__")

@@ -241,7 +241,9 @@ def _nothing_left(
 # Alignment of two scans of one area.
 
 _GREY_SIGMA_PX = 4.0  # chosen: the noise that remains is small
-_MAX_STRETCH = 0.1  # relative to the numbers of pixels; chosen: range of the registration
+_MAX_STRETCH = (
+    0.1  # relative to the numbers of pixels; chosen: range of the registration
+)
 
 
 def _align_pairs(

@@ -66,7 +66,7 @@ _LATER_MS = (
 )
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
-_DIVERGING = "PiYG"  # less is magenta, more is green, no difference is white
+_DIVERGING = "PiYG"  # darker is magenta, brighter is green, no difference is white
 _MINUS = " \N{MINUS SIGN} "
 
 
@@ -189,7 +189,7 @@ class Alone:
     def show(self, *layers: Layer) -> None:
         """Show these, and hide all others except overlays."""
         of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
-        for item in of:  # before hiding one also hides its explaining layers
+        for item in of:  # before hiding one also hides its helper layers
             self._before.setdefault(item, item.visible)
         for item in sorted(of, key=layers.__contains__, reverse=True):
             item.visible = item in layers
@@ -211,7 +211,7 @@ class _Blend:
     """A result with its input; kept with the layer."""
 
     layer: Image
-    image: Micrograph  # the input; of a stack its first plane
+    image: Micrograph  # the input; the first plane of a stack
     result: Micrograph  # likewise
     after: list[Any]  # levels of the result, or one of all planes
     prepare: Callable[[], Job[list[Any]]]  # resamples the input to the result's pixels
@@ -222,7 +222,7 @@ class _Blend:
 
     @property
     def strength(self) -> float:
-        """Share of the result in the mixture."""
+        """Fraction of the result in the mixture."""
         return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
 
     def show(self, strength: float) -> None:
@@ -410,7 +410,7 @@ class CompareControls(Form):
                 tick.value = False
 
     def _two(self) -> tuple[Image, Image] | None:
-        """Return both layers; report if they are not two."""
+        """Return both layers; show a message if they are not two."""
         left, right = self.left.value, self.right.value
         if left is right or None in (left, right):
             self._panel.show_status("Choose two different layers to compare.")
@@ -467,7 +467,7 @@ class CompareControls(Form):
     # -- strength ---------------------------------------------------------------
 
     def _blend(self) -> _Blend | None:
-        """Use the right layer as a result, if its input is known."""
+        """Return the mixture of the right layer, if it is a result of a known input."""
         return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: Any = None) -> None:
@@ -485,8 +485,8 @@ class CompareControls(Form):
             return
         part = f"{blend.strength:.0%}"
         self.note.setText(
-            f"{blend.layer.name} is shown, measured and saved at {part}: the rest is "
-            f"{blend.image.name}."
+            f"{blend.layer.name} is shown, measured and saved at {part} strength: the "
+            f"rest is {blend.image.name}."
         )
 
     def _why_no_strength(self) -> str:
@@ -500,8 +500,8 @@ class CompareControls(Form):
                 "those of the input, so a mixture of both would be meaningless."
             )
         return (
-            f"{layer.name} has a strength only in the session that made it; run it "
-            "again to choose one."
+            f"The strength of {layer.name} can be set only in the session that made "
+            "it; run it again to set one."
         )
 
     def _set_strength(self, percent: int) -> None:
@@ -572,6 +572,6 @@ class CompareControls(Form):
         layer.metadata[SOURCES_KEY] = sources_of(layers)
         layer.colorbar.visible = True
         self._panel.show_status(
-            f"Added {layer.name}: green is more, magenta is less, to "
+            f"Added {layer.name}: green is brighter, magenta darker, by up to "
             f"{Figure(most, 'grey levels', '.3g')}."
         )

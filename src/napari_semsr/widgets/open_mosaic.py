@@ -68,7 +68,7 @@ _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
 def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
-    """Describe a file, and whether it can only be opened by its luminance."""
+    """Describe a file; return also whether only its luminance can be opened."""
     result = yield from INFO.job(path, opening=opening)
     shape, stored_shape = result.facts.get("shape"), result.facts.get("stored_shape")
     if not shape or len(stored_shape or ()) <= len(shape):
@@ -122,7 +122,7 @@ class OpenMosaicPanel(Panel):
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
-            tooltip="Which image of an HDF5 file with several.",
+            tooltip="The image to open in an HDF5 file with several.",
             choices=[],
         )
         self.luminance = CheckBox(
@@ -131,7 +131,7 @@ class OpenMosaicPanel(Panel):
             tooltip="Open a colour image as grey, by its luminance.",
         )
         self.form = OptionsForm(ReadOptions)
-        self.form.show_row("colour", False)  # the tick stands for it
+        self.form.show_row("colour", False)  # the tick box replaces it
         self.pixel_size = PixelSizeEdit(
             "Pixel size stated by the file; correct it here if it is wrong."
         )
@@ -235,7 +235,7 @@ class OpenMosaicPanel(Panel):
             self.show_status(f"{name} can be opened.")
 
     def translate(self, text: str) -> str:
-        """Rename an option in a message to its tick box."""
+        """Replace an option in a message by its tick box."""
         return super().translate(
             text.replace(
                 "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"

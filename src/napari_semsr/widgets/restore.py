@@ -36,7 +36,7 @@ class RestorePanel(VerbPanel):
             self.look.finish(layer, source, outcome.images[0], outcome.output)
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Return a sentence on the result, and whether it has more than noise."""
+        """Return a sentence on the result, and on whether it has more than noise."""
         report: RestoredFile = outcome.report
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name

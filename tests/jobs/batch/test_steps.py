@@ -86,7 +86,7 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
 @pytest.mark.parametrize(
     ("step", "needs"),
     [
-        ("sharpen", "'sharpen', which is not a verb"),
+        ("sharpen", "'sharpen', which is not a command"),
         ("restor", "restore"),
         ("batch", "cannot run batches"),
         ("models: {action: list}", "manages models"),

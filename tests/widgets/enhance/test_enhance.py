@@ -174,7 +174,7 @@ def test_without_a_path_the_cache_is_used(asked):
 def test_large_result_needs_a_path(panel, monkeypatch):
     monkeypatch.setattr(results, "preference", lambda *_: 1e-6)
     panel.run()
-    assert "needs a chosen output path" in panel.status.text()
+    assert "needs an output path" in panel.status.text()
     assert not panel.runner.busy
 
 

@@ -95,7 +95,7 @@ def test_no_residuals_are_drawn_of_joints_without_a_loop(make, tmp_path, run_pan
     )  # fmt: skip
     panel = make(tmp_path / "two")
     panel.halves.value = False
-    assert "2 of 2 frames joined" in run_panel(panel)
+    assert "2 of 2 frames stitched" in run_panel(panel)
     assert not panel.plot.axes[0].get_lines()
 
 
@@ -147,7 +147,7 @@ def test_heights_are_offered_where_there_are_any(
     run_panel(panel)
     assert [layer.name for layer in model.layers].count("series height") == 1
     panel.focus.value = "none"
-    assert "give 'Heights: all, where sharpest'" in run_panel(panel)
+    assert "set 'Heights: all, where sharpest'" in run_panel(panel)
     panel.folder.value = scan
     finish(panel)
     assert panel.focus.native.isHidden()
@@ -159,7 +159,7 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     panel.show_button.click()
     finish(panel)
     said = run_panel(panel)
-    assert "4 of 4 frames joined" in said
+    assert "4 of 4 frames stitched" in said
     assert units(model) == NM
     mosaic = model.layers["scan mosaic"]
     assert model.layers.selection.active is mosaic
@@ -266,7 +266,7 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
     assert (store / "labels" / "coverage" / "0").is_dir()
     assert "exists" in run_panel(panel)
     panel.existing.value = True
-    assert "frames joined" in run_panel(panel)
+    assert "frames stitched" in run_panel(panel)
 
 
 @pytest.mark.broad
@@ -458,7 +458,7 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
             folder / f"{frame.stem}.png"
         )
     panel = make(folder)
-    assert "joined" in run_panel(panel)
+    assert "stitched" in run_panel(panel)
     assert "stage error" not in panel.figures.text()
 
 

@@ -374,8 +374,8 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ("bundled", "model sem-restore exists already"),
         ("no-name", "needs a name"),
         ("bad-name", "got '../mine'"),
-        ("in-use", "has other files; choose another name, or give 'Replace an ear"),
-        ("taken", "or give 'Replace an earlier one'"),
+        ("in-use", "has other files; choose another name, or set 'Replace an ear"),
+        ("taken", "or set 'Replace an earlier one'"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -518,7 +518,7 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
     labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
-    assert {"Image to improve", "Better image"} <= set(labels)
+    assert {"Image to improve", "Reference image"} <= set(labels)
 
 
 @pytest.mark.slow

@@ -164,7 +164,10 @@ class ModelCheck(Result):
 
 # Clear images for a check: given ones, or those held out from training.
 
-_CLIP_PERCENTILES = (0.05, 99.95)  # percentiles that become black and white; chosen: few pixels
+_CLIP_PERCENTILES = (
+    0.05,
+    99.95,
+)  # percentiles that become black and white; chosen: few pixels
 _WHITE = 255.0
 
 

@@ -73,7 +73,7 @@ _MIDDLE = 128
 def show_part(part: QWidget, on: bool) -> None:
     """Show or hide a part of a panel.
 
-    One without a parent would be a window, which flashes: it is shown with its parent.
+    A part without a parent would flash as a window; it is shown with its parent.
     """
     if on and part.parent() is None:
         part.setAttribute(Qt.WidgetAttribute.WA_WState_ExplicitShowHide, False)
@@ -115,7 +115,7 @@ class RichLabel(QTextBrowser):
         self.setText(text)
 
     def text(self) -> str:
-        """Return the text as it was given."""
+        """Return the text as it was set."""
         return self._text
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
@@ -173,7 +173,7 @@ class RichLabel(QTextBrowser):
 
 
 def link_to(label: str, target: str) -> str:
-    """Return a link as rich text that does not break within."""
+    """Return a link as rich text without line breaks."""
     words = html.escape(label).replace(" ", "&nbsp;")
     return f'<a href="{html.escape(target)}">{words}</a>'
 
@@ -181,8 +181,8 @@ def link_to(label: str, target: str) -> str:
 class ScrollBox(QScrollArea):
     """Shows widgets below each other at a fixed height, whatever their content.
 
-    If they are higher, a button in the corner unfolds the box, up to `most_lines`; more
-    scrolls. Nothing else moves when a text appears or disappears.
+    If they are higher, a button in the corner unfolds the box, up to `most_lines`; the
+    rest scrolls. Nothing else moves when a text appears or disappears.
     """
 
     def __init__(self, *widgets: QWidget, lines: int, most_lines: int) -> None:
@@ -234,7 +234,7 @@ class ScrollBox(QScrollArea):
             self.setFixedHeight(height)
         hint = self.unfolding.minimumSizeHint()
         side = max(line, hint.width(), hint.height())
-        self.setViewportMargins(0, 0, side, 0)  # always: else lines would break again
+        self.setViewportMargins(0, 0, side, 0)  # always: or lines would rewrap
         self.unfolding.setVisible(whole > least)
         self.unfolding.setText(_DOWN if is_open else _RIGHT)
         left = self.viewport().geometry().right() + 1  # type: ignore[union-attr]
@@ -356,10 +356,10 @@ def shorten_number(box: QDoubleSpinBox) -> None:
 
 
 def take_either_mark(box: QDoubleSpinBox) -> None:
-    """Accept both dot and comma as the decimal point, typed or pasted.
+    """Accept both a dot and a comma as the decimal point, typed or pasted.
 
-    Qt takes one of them for a thousands separator, which our numbers do not have, and
-    reads 0.25 as 25 in locales with a decimal comma.
+    Qt reads one of them as a thousands separator, which our numbers do not have, and
+    takes 0.25 for 25 in locales with a decimal comma.
     """
     line, marks = box.lineEdit(), _Marks(box)
     box.installEventFilter(marks)
@@ -369,7 +369,7 @@ def take_either_mark(box: QDoubleSpinBox) -> None:
 
 
 class _Marks(QObject):
-    """Replaces the other mark by the decimal point of a spin box."""
+    """Replaces the other decimal mark by that of a spin box."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Let either key enter the decimal point."""
@@ -381,7 +381,7 @@ class _Marks(QObject):
         return super().eventFilter(source, event)
 
     def follow(self, text: str) -> None:
-        """Replace the mark in pasted text, if it has exactly one."""
+        """Replace the decimal mark in pasted text, if it has exactly one."""
         box, line, point = _parts_of(self)
         other = "." if point == "," else ","
         if box.decimals() and point not in text and text.count(other) == 1:
@@ -407,19 +407,19 @@ class _Shortening(QObject):
             box.updateGeometry()
 
     def follow(self, _: str) -> None:
-        """Do so after a change, unless the user is typing."""
+        """Remove them after a change, unless the user is typing."""
         line = _parts_of(self)[1]
         if not (line.isModified() and line.hasFocus()):
             self.shorten()
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Shorten soon after the box is shown or its style changes."""
+        """Remove them soon after the box is shown or its style changes."""
         if event is not None and event.type() in _STYLE_EVENTS:
             self.startTimer(0)  # after Qt has processed the event
         return super().eventFilter(source, event)
 
     def timerEvent(self, event: QTimerEvent | None) -> None:  # noqa: N802
-        """Shorten once."""
+        """Remove them once."""
         if event is not None:
             self.killTimer(event.timerId())
             self.shorten()
@@ -428,7 +428,7 @@ class _Shortening(QObject):
 def _parts_of(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
     """Return the spin box of a helper, its line edit and its decimal point."""
     box = helper.parent()
-    assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
+    assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - created for one
     line = box.lineEdit()
     assert line is not None  # noqa: S101 - every spin box has one
     return box, line, box.locale().decimalPoint()

@@ -43,7 +43,7 @@ def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
 def advice_on(message: str) -> str | None:
     """Return the section of the manual about a message, if there is one.
 
-    `message`: as given by the job, in the words of commands.
+    `message`: as raised by the job, with the option names of commands.
     """
     places = (place for pattern, place in _troubles() if pattern.search(message))
     return next(places, None)

@@ -172,7 +172,7 @@ class ResultSwitch:
         self.toggle(self.under if isinstance(self.under, Layer) else None)
 
     def toggle(self, under: Layer | None = None) -> None:
-        """Hide or show."""
+        """Hide the results, or show them again."""
         layers = self._viewer.layers
         before, self._before = self._before, {}
         if before:
@@ -223,7 +223,7 @@ _Planes = dict[Image, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What Run starts; all parts except the job may be generators.
+    """The work that Run starts; all parts except the job may be generators.
 
     The window repaints and responds at each ``yield``.
     """
@@ -234,12 +234,12 @@ class Work:
 
 
 def plots_ready() -> bool:
-    """Whether the imports of plots are done."""
+    """Whether the plotting packages are imported."""
     return _PLOTS in sys.modules
 
 
 def _with_plots(make: _Make) -> Job[Any]:
-    """Import and warm up in the job's thread what shows its result.
+    """Import and warm up the packages that show a job's result, in the job's thread.
 
     matplotlib takes a second or more, and so do napari's imports for the first layer
     with labels or features.
@@ -443,9 +443,9 @@ class Panel(QWidget):
             _in_view.add(self)
         lay_as_tab(self, self.title)
         self.session.watch(self)
-        for box in self._boxes:  # a result that was shown while computed has a history
+        for box in self._boxes:  # a result shown while computed has a history now
             _list_again(box)
-        self._show_databar()  # its input may have one by now
+        self._show_databar()  # the input may have one by now
         self._show_offers()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -473,7 +473,7 @@ class Panel(QWidget):
             ),
         )
         self.grey_button = push_button(
-            "Take the luminance",
+            "Use the luminance",
             self.take_luminance,
             "Add the luminance of the selected layer as a grey layer.",
         )
@@ -501,8 +501,8 @@ class Panel(QWidget):
         self.save_button = push_button("Save…", self.save, tooltip)
         self.save_button.setVisible(False)
         tooltip = (
-            f"The manual on this panel ({HELP}).\n{HIDE} hides and shows what it made, "
-            f"{FLIP} shows what that was made of."
+            f"The manual page of this panel ({HELP}).\n{HIDE} hides and shows its "
+            f"results, {FLIP} shows their input."
         )
         self.help_button = push_button("?", self.show_help, tooltip)
         fixed_policy = QSizePolicy.Policy.Fixed
@@ -577,7 +577,7 @@ class Panel(QWidget):
         self.all_figures = Folded("All numbers", tooltip, self.figures)
         self.helpers = CheckBox(
             text=helpers,
-            tooltip="Layers that explain the result.",
+            tooltip="Show the layers that explain the result.",
         )
         self.helpers.changed.connect(self._show_helpers)
         parts = (self.headline, self.remarks, self.all_figures)
@@ -650,9 +650,7 @@ class Panel(QWidget):
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
-        elif (
-            active is None or active in layers
-        ):  # explaining layers are not the next input
+        elif active is None or active in layers:  # helper layers are not the next input
             layers.selection.active = active
 
     def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:
@@ -830,8 +828,8 @@ class Panel(QWidget):
         self.all_planes = CheckBox(
             name="all_planes",
             text="All planes",
-            tooltip="Process all planes, giving a stack; else only the plane that is "
-            "shown.",
+            tooltip="Process all planes, giving a stack; otherwise only the plane "
+            "that is shown.",
         )
         self.all_planes.changed.connect(self._show_plane)
         return self.all_planes
@@ -846,7 +844,7 @@ class Panel(QWidget):
         if not is_alive(self):
             return []
         boxes = self._boxes
-        if self.all_planes is not None:  # other lists are of layers that are only shown
+        if self.all_planes is not None:  # other lists hold layers that are only shown
             boxes = [] if self._input is None else [self._input]
         values = [box.value for box in boxes]
         layers = [
@@ -936,7 +934,7 @@ class Panel(QWidget):
             if len(lacking) > 1:
                 sentence = f"The files of {len(lacking)} layers state pixel sizes"
             many = "them" if len(lacking) > 1 else "it"
-            self.size_button.setText(f"{sentence}: take {many}")
+            self.size_button.setText(f"{sentence}: use {many}")
         colour_layer = next(filter(is_coloured, layers_chosen), None)
         self.grey_button.setVisible(colour_layer is not None)
         if colour_layer is not None:
@@ -1019,7 +1017,7 @@ class Panel(QWidget):
         self._show_unsaved()
 
     def _in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
-        """Run a function that adds layers; the event loop turns after each part."""
+        """Run a function that adds layers; events are processed after each part."""
         self._layers_shown.clear()
         with self._making():
             parts = act() or iter(())
@@ -1136,7 +1134,7 @@ class Panel(QWidget):
     def write_report(
         self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
     ) -> None:
-        """Ask for a file name, and write a report on layers; two may be a pair."""
+        """Ask for a file name, and write a report on layers; two alike are a pair."""
         with self.showing_errors():
             images: list[Any] = [self.as_shown(layer) for layer in layers]
             name = f"{layers[0].name if layers else self.title} report"
@@ -1151,16 +1149,16 @@ class Panel(QWidget):
 
     def _show_report(self, report: ReportMade) -> None:
         show_file(report.path)
-        refused_text = f" {report.refused} measures were refused, with reasons."
+        refused_text = f" {report.refused} measures were refused; see there why."
         self.notify(
-            f"The report is saved as {report.path}, its numbers beside it."
+            f"The report is saved as {report.path}, its numbers next to it."
             + (refused_text if report.refused else "")
         )
 
     def as_shown(self, layer: Image) -> Micrograph:
         """Read a layer, with its contrast and colours on screen.
 
-        From a stack, the plane that was measured, or else the one that is shown.
+        From a stack, read the plane that was measured, or the one that is shown.
         """
         without_cache(layer)
         plane = self._source_planes.get(layer) or plane_at(layer, self.viewer.dims)
@@ -1290,7 +1288,7 @@ class Panel(QWidget):
 
     def _show_looked(self) -> None:
         if not self.looker.busy:
-            self.show_status("Looking was cancelled.")
+            self.show_status("The inspection was cancelled.")
 
     def cancel(self) -> None:
         """Remove the last waiting job from the queue, or stop the running one."""
@@ -1361,7 +1359,7 @@ class Panel(QWidget):
         Qt's indeterminate bar is animated, and repaints the whole window.
         """
         bar, is_drawn = self.progress_bar, self.progress_bar.updatesEnabled()
-        bar.setUpdatesEnabled(False)  # painted once, not at each of these
+        bar.setUpdatesEnabled(False)  # painted once, not after each of these
         bar.setTextVisible(total > 0)
         bar.setRange(0, total or 1)
         bar.setValue(done_count if total else 0)
@@ -1370,7 +1368,7 @@ class Panel(QWidget):
     def _show_cancelled(self) -> None:
         self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
 
-    # -- saying ----------------------------------------------------------------
+    # -- messages --------------------------------------------------------------
 
     def show_help(self) -> None:
         """Open the manual page of this panel."""
@@ -1450,12 +1448,12 @@ class Panel(QWidget):
         return {name: label for one in labels_by_form for name, label in one.items()}
 
     def translate(self, text: str) -> str:
-        """Rephrase a job's message in the words of this panel."""
+        """Rephrase a job's message with the labels of this panel."""
         return in_panel_words(text, self.labels)
 
     @contextmanager
     def showing_errors(self) -> Iterator[None]:
-        """Context that shows errors and ends."""
+        """Context that shows an error instead of raising it."""
         try:
             yield
         except SemsrError as error:
@@ -1475,7 +1473,7 @@ DASH = "\N{EN DASH}"
 _LARGE = 20  # font size of the large number; chosen: twice that of other text
 _ABREAST = 36  # characters of a table row with gaps; chosen: 320 px
 _GAP = 2  # character widths between columns
-_MAX_SHOWN = 20  # rows shown of a table; chosen: copy and save give all
+_MAX_SHOWN = 20  # rows shown of a table; chosen: Copy and Save numbers have all
 
 
 def _sheet(title: str, columns: Columns) -> str:
@@ -1502,7 +1500,7 @@ def _sheet(title: str, columns: Columns) -> str:
     parts_shown = [_part({head: cells[head] for head in part}) for part in parts]
     more, rest = len(cells[first]) - _MAX_SHOWN, ""
     if more > 0:
-        rest = f"<p>and {more} more rows: Copy and Save numbers have all.</p>"
+        rest = f"<p>and {more} more rows; Copy and Save numbers include all.</p>"
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
 
 

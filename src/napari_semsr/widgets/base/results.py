@@ -90,12 +90,12 @@ from napari_semsr.widgets.layers import (
 )
 
 _GIB = 2**30
-_PYRAMID = 4 / 3  # size of a store over its finest level; 1/(1 - 1/4)
+_PYRAMID = 4 / 3  # size of a store relative to its finest level; 1/(1 - 1/4)
 _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
 _given_paths: set[Path] = set()
-"""Paths that this process created, links resolved."""
+"""Paths that this process created, with symbolic links resolved."""
 
 
 def cache_folder() -> Path:
@@ -126,7 +126,7 @@ def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
     """Remove the store of a layer whose removal is final.
 
     A store that another layer shows, or a job may read, is kept until napari closes;
-    one in a project while the project lists it. Stores of other processes are kept.
+    one in a project, while the project lists it. Stores of other processes are kept.
     """
     path = layer.metadata.get(STORE_KEY)
     is_shared = any(
@@ -164,7 +164,7 @@ def keep_results_in(folder: Path | None) -> None:
 def is_unsaved(layer: Layer) -> bool:
     """Whether a finished layer is only in memory and temporary folders.
 
-    Also if its pixel size changed since, unless an open project keeps it.
+    Also true if its pixel size has changed since, unless an open project keeps it.
     """
     metadata = layer.metadata
     store = (
@@ -189,7 +189,7 @@ def has_new_pixel_size(layer: Layer) -> bool:
 
 
 def is_kept(layer: Layer) -> bool:
-    """Whether the user saved a layer in a place of their choice."""
+    """Whether the user saved a layer to a path of their choice."""
     paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
     return any(
         path != Path() and not is_temporary(str(path)) and path.parent not in _project
@@ -215,7 +215,7 @@ def free_path(folder: Path, name: str, suffix: str) -> Path:
 
 
 def require_room(shape: tuple[int, int], scale: int) -> None:
-    """Refuse to keep a large result in the cache folder.
+    """Raise an error if a result is too large for the cache folder.
 
     `scale`: output pixels per input pixel along each axis.
     """
@@ -223,9 +223,9 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
     limit = float(preference("storage", "cache_gib"))
     if need > limit and not _project:
         msg = (
-            f"A result of {need:.1f} GiB needs a chosen output path, since the cache "
-            f"holds {limit:g} GiB; choose a path, open a project in the panel Save, or "
-            "raise it under Preferences."
+            f"A result of {need:.1f} GiB needs an output path, since the cache is "
+            f"limited to {limit:g} GiB; choose a path, open a project in Save, "
+            "or raise the limit under Preferences."
         )
         raise OptionError(msg, code="cache-too-small")
 
@@ -240,11 +240,11 @@ class Target:
 
 
 def store_edit(what: str = "result") -> FileEdit:
-    """Make the field for the store of a result, which may be empty."""
+    """Make the field for the output path of a result; it may be empty."""
     return FileEdit(
         name="output",
         label="Save as",
-        tooltip=f"A store, NAME.ome.zarr; empty keeps the {what} in a temporary "
+        tooltip=f"A store, NAME.ome.zarr; if empty, the {what} is in a temporary "
         "folder that is removed when napari closes. Save… writes TIFF or PNG "
         "afterwards.",
         mode=FileDialogMode.OPTIONAL_FILE,
@@ -253,7 +253,7 @@ def store_edit(what: str = "result") -> FileEdit:
 
 
 def typed_path(edit: FileEdit) -> Path | None:
-    """Path of an optional field."""
+    """Return the path in an optional field; None if it is empty."""
     text = str(edit.value or "").strip()
     return None if text in ("", ".") else Path(text)
 
@@ -262,7 +262,7 @@ _IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi", ".h5", ".hd
 
 
 def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
-    """Path of an optional field for a store, or a TIFF of all planes."""
+    """Return the path in an optional field for a store, or a TIFF of all planes."""
     path = typed_path(edit)
     if path is None:
         return None
@@ -420,9 +420,9 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
 
 
 def _compute(part: Any) -> NDArray[Any]:
-    """Compute with threads, outside napari's dask cache, which is made for one.
+    """Compute with threads, outside napari's dask cache, which is not thread-safe.
 
-    The scheduler's name, or none, would import `distributed`.
+    Naming the scheduler, or leaving it out, would import `distributed`.
     """
     whole: NDArray[Any] = np.asarray(part.compute(scheduler=get, callbacks=()))
     return whole
@@ -504,9 +504,9 @@ def watch_images(viewer: ViewerModel) -> None:
     The first calibrated image switches the scale bar on. Images from files fill the
     view. One without a pixel size would be a speck next to others that have one, or
     hide them: it is displayed at the size of the field in view, without changing its
-    data, and its pixel size is requested. Where its lowest rows look like a data bar,
-    they are offered to be cropped. Where pixels are replaced, and of the parts that
-    napari takes of it, its files are forgotten.
+    data, and its pixel size is requested. If its lowest rows look like a data bar, a
+    button to crop them is offered. The files of an image are forgotten if its pixels
+    are replaced, and for layers that napari makes from parts of it.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
     if viewer in _watched_viewers:
@@ -578,7 +578,7 @@ def _follow_pixels(layer: Layer) -> None:
 
 
 def _on_pixels(event: Any) -> None:
-    """Forget the files of replaced pixels, and note that in the history."""
+    """Forget the files of replaced pixels, and record that in the history."""
     layer = event.source
     note_edit(layer)
     _forget_files(layer)
@@ -594,7 +594,7 @@ def _note_shape(layer: Image | Labels) -> None:
 def _forget_files(layer: Image | Labels) -> None:
     """Forget the files whose pixels differ from those of an image now.
 
-    It may still be displayed from them.
+    The image may still be displayed from them.
     """
     about = layer.metadata
     if store := about.pop(STORE_KEY, None):
@@ -605,7 +605,7 @@ def _forget_files(layer: Image | Labels) -> None:
 
 
 def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
-    """Show the bars of an image, and place it among others."""
+    """Show scale bar and colour bar of an image, and position it among others."""
     identities = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
     if (
         identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
@@ -643,7 +643,7 @@ def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
 def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
     """Display uncalibrated images at the size of the field in view, if others have one.
 
-    Results and explaining layers of a fitted image are displayed at its place.
+    Results and helper layers of a fitted image are displayed at its position.
     """
     if layer.ndim < 2 or is_calibrated(layer) or fit_of(layer)[0] != 1:
         return
@@ -657,7 +657,7 @@ def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def _is_laid_on(layer: Layer, image: Layer) -> bool:
-    """Whether a layer has the position of an image: by history, mark or size.
+    """Whether a layer is on an image, according to its history, mark or size.
 
     A layer that is still being enhanced has no history.
     """
@@ -672,7 +672,7 @@ def _is_laid_on(layer: Layer, image: Layer) -> bool:
 
 
 def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
-    """Fit images without a pixel size to the field of those with one, together."""
+    """Scale images without a pixel size, as a group, to the field of the others."""
     sized_layers = [item for item in grey_layers(viewer) if is_calibrated(item)]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
     if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
@@ -826,7 +826,7 @@ def databar_of(layer: Layer | None) -> int:
 
 
 def describe_databar(layer: Layer) -> str:
-    """Return a sentence on where a data bar begins."""
+    """Return a sentence that says where a data bar begins."""
     return f"Data bar below row {finest(layer).shape[-2] - databar_of(layer)}"
 
 
@@ -842,11 +842,11 @@ def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
             contrast_limits(list(data) if about["multiscale"] else data)
             for data in (whole[0], cut)
         )
-        if np.array_equal(about["contrast_limits"], before):  # which the bar set, too
+        if np.array_equal(about["contrast_limits"], before):  # which the bar affected
             about["contrast_limits"] = after
     layer_made = Layer.create(cut, {**about, "cache": False}, kind)
     place, point = viewer.layers.index(layer), viewer.dims.point
     viewer.layers.remove(layer)
     viewer.layers.insert(place, layer_made)
-    viewer.dims.point = point  # which the last layer takes along
+    viewer.dims.point = point  # which is lost with the last layer
     viewer.layers.selection.active = layer_made

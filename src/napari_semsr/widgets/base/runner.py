@@ -2,10 +2,10 @@
 
 A service is a generator of `Progress`. Qt generator workers swallow `RuntimeError`
 and leave the generator open when they are stopped, so a *function* worker drives
-it here: the function looks at a cancel event between two steps, and closes the
-generator whatever happens.
+it here: the function checks a cancel event between two steps, and closes the
+generator in any case.
 
-Jobs of one queue are done one after another, whichever panel asks: two that compute on
+Jobs of one queue run one after another, whichever panel asks: two that compute on
 the same cores would both take longer, and need the memory of both.
 """
 
@@ -90,7 +90,7 @@ def _nothing(*_: object) -> None:
 
 
 def _threads() -> QThreadPool:
-    """Threads in which napari's workers run."""
+    """Return the thread pool in which napari's workers run."""
     pool = QThreadPool.globalInstance()
     assert pool is not None  # noqa: S101 - while Qt is there
     return pool
@@ -194,7 +194,7 @@ class _Worker(FunctionWorker[None]):
     def run(self) -> None:
         """Run the job, without raising.
 
-        superqt replaces hook and filters of Python's warnings meanwhile, for all
+        superqt replaces the hook and filters of Python's warnings meanwhile, in all
         threads: after two overlapping jobs no warning would be shown.
         """
         self.started.emit()
@@ -232,7 +232,7 @@ class _Queue(QObject):
         self.ended.connect(self._on_end)
 
     def of(self, owner: "JobRunner") -> list[_Run]:
-        """Jobs of one runner."""
+        """Return the jobs of one runner."""
         return [run for run in (*self.runs_shown, *self.runs) if run.owner is owner]
 
     def watch_windows(self) -> None:
@@ -425,7 +425,7 @@ def any_busy() -> bool:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a path that a waiting or running job will write."""
+    """Raise an error if a waiting or running job will write to a path."""
     for run in _queue().runs:
         if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
@@ -433,7 +433,7 @@ def check_free(path: Path) -> None:
 
 
 def check_unread(layers: Iterable[Any]) -> None:
-    """Refuse a new pixel size of layers that a running job has read."""
+    """Raise an error if a running job has read layers whose pixel size is to change."""
     layers_wanted = list(layers)
     for run in (*_queue().runs, *_queue().runs_shown):
         read = [item for item in run.request.reads if item in layers_wanted]
@@ -457,7 +457,7 @@ class JobRunner(QObject):
     failed = QtSignal(str)
     """Emits the error as one sentence."""
     logged = QtSignal(str)
-    """Then emits the log file of the error."""
+    """Emits the log file of the error, after `failed`."""
     cancelled = QtSignal()
     """Emitted when a cancelled job has really ended."""
     busy_changed = QtSignal(bool)

@@ -143,7 +143,7 @@ def _has_typed_size(layer: Layer) -> bool:
 
 
 class LayerSource(NamedTuple):
-    """Where a project has the pixels of a layer."""
+    """Where a project keeps the pixels of a layer."""
 
     store: str | None = None
     input: str | None = None
@@ -151,7 +151,7 @@ class LayerSource(NamedTuple):
 
 
 _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
-"""Writes pixels into a project; returns their place and the new metadata."""
+"""Writes pixels into a project; returns their location and the new metadata."""
 
 
 def describe_unsaved(names: list[str]) -> str:
@@ -177,7 +177,7 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
 
 
 class Session(QObject):
-    """Saves the content of a viewer, and asks before it is lost."""
+    """Saves the content of a viewer, and asks before unsaved content is discarded."""
 
     changed = QtSignal()
     """Emitted when something was saved, or a project opened."""
@@ -264,7 +264,7 @@ class Session(QObject):
         ]
 
     def unsaved_names(self) -> list[str]:
-        """Return names of results, drawings and sizes that are not saved."""
+        """Return names of results, drawings and pixel sizes that are not saved."""
         if self._viewer() is None:
             return []
         images_made = self.images_made()
@@ -357,7 +357,7 @@ class Session(QObject):
     def _go_on(
         self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
     ) -> None:
-        """Use a project whose layers are open as the one to save."""
+        """Save to a project whose layers are already open from now on."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
@@ -603,7 +603,7 @@ class Session(QObject):
     # -- pixels -----------------------------------------------------------
 
     def _bring(self, layer: Layer) -> _Bring | None:
-        """Return how the pixels of a layer get into the project, if necessary."""
+        """Return a function that brings a layer's pixels into the project, or None."""
         has_changed = layer in self._changed_layers
         if has_changed:
             self._changed_layers.discard(layer)
@@ -635,7 +635,7 @@ class Session(QObject):
         return self._bring_stored(layer, folder, path)
 
     def _bring_stored(self, layer: Image, folder: Path, path: Path) -> _Bring:
-        """Return how pixels stored elsewhere get into the project."""
+        """Return a function that brings pixels stored elsewhere into the project."""
         temporary = is_temporary(str(path))
         if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
 
@@ -652,7 +652,7 @@ class Session(QObject):
     def _note_input(
         self, folder: Path, path: Path, read: dict[str, Any]
     ) -> tuple[LayerSource, dict[str, str]]:
-        """Record what pixels are read from, such as frames."""
+        """Record the files that pixels are read from, such as frames."""
         place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
         frames = "frames" in read
         digest, input_noted = note_input(folder, place, self._inputs, frames=frames)
@@ -671,7 +671,7 @@ class Session(QObject):
         return self._adopted_paths[path]
 
     def _writing(self, layer: Image | Labels) -> _Bring:
-        """Write pixels that are only in memory, or were opened by another reader."""
+        """Return a function that writes pixels in memory, or from another reader."""
         without_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
@@ -722,7 +722,7 @@ class Session(QObject):
         return True
 
     def _show(self, project_opened: OpenedProject, then: Callable[[], object]) -> None:
-        """Show the layers of a project as they were."""
+        """Show the layers of a project as they were saved."""
         viewer = self.viewer
         self._opening = False
         layers_made, layers_lost, sentences = _make_layers(project_opened)
@@ -768,7 +768,7 @@ class Session(QObject):
         return super().eventFilter(source, event)
 
     def destroy_panels(self) -> None:
-        """Destroy the panels, and do not ask any more."""
+        """Destroy the panels, and stop asking."""
         window: Any = None if self._window is None else self._window()
         if is_alive(window):
             window.removeEventFilter(self)
@@ -789,7 +789,7 @@ class Session(QObject):
             if self.folder is not None:
                 self._timer.stop()
                 self.save()
-                if self.runner.busy:  # with pixels: it closes once they are written
+                if self.runner.busy:  # writing pixels: it closes once they are written
                     show_info(f"Saving {self.folder.name}; then napari closes.")
                     self._then.append(window.close)
                     return False
@@ -942,7 +942,7 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
 
 
 def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
-    """Leave out options that only the user sets."""
+    """Leave out options that only the user may set."""
     return {k: v for k, v in values.items() if k not in form.user_only}
 
 

@@ -1,4 +1,4 @@
-"""Temporary folders of sessions: marked while in use, removed when the session died."""
+"""Temporary folders of sessions: marked while in use, removed when it has died."""
 
 import json
 import os

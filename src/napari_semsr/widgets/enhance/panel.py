@@ -127,9 +127,7 @@ _models_imported = Event()
 def start_torch() -> Job[None]:
     """Import torch in the thread of a job, if it is not imported yet."""
     if not _models_imported.is_set():
-        yield Progress(
-            0, 0, "Starting torch (some seconds, once per session of napari)"
-        )
+        yield Progress(0, 0, "Starting torch (some seconds, once per napari session)")
         _import_torch()
 
 
@@ -198,7 +196,7 @@ def live_field(
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
-    """Collect the levels of an image that can be drawn without computation."""
+    """Collect the levels of an image that can be displayed without computation."""
     levels: list[Any] = [micrograph.data]
     if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
@@ -206,7 +204,7 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     coarsest = levels[-1]
     if not levels_in_memory and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
         levels_in_memory = [np.asarray(coarsest)]
-    # else a medium grey
+    # otherwise a medium grey
     middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
     return levels_in_memory or [np.full((1, 1), middle)]
 
@@ -232,7 +230,7 @@ class LiveLayer(QObject):
         super().__init__()
         self.live = live
         self.store = store
-        self.request = request  # source, model, options, and its plane and place
+        self.request = request  # source, model, options, and its plane and path
         self.is_wanted = (
             True  # otherwise the unfinished store is deleted when its run ends
         )
@@ -413,7 +411,7 @@ class MousePreview(OverLayer):
                 self.found.emit(self._desk.blur_px)
 
     def _show(self, subject: Subject, box: Box, pixels: Any) -> None:
-        """Show the pixels at their place."""
+        """Show the pixels at their position."""
         source, image, _, _ = subject
         pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
         corner = np.asarray(image.origin) + (
@@ -489,7 +487,7 @@ class Advanced(_FoldedOptions):
     def __init__(self) -> None:
         self.cluster = OptionsForm(ClusterOptions)
         line = self.cluster.widget("scheduler").native
-        line.setPlaceholderText("none: in napari")
+        line.setPlaceholderText("none: run in napari")
         tooltip = "Memory, tolerance, flips and rotations, cluster; few runs need them."
         super().__init__(ADVANCED_GROUP, tooltip, self.cluster)
 
@@ -514,8 +512,8 @@ class Sharpen(Form):
         self.kind = ComboBox(
             name="sharpen",
             label="Sharpen",
-            tooltip="Undo no blur, the blur that the model measures, or one of a "
-            "known standard deviation. Choose, and check the preview under "
+            tooltip="The blur to undo: none, the one that the model measures, or "
+            "one of a known standard deviation. Check the preview under "
             "the mouse.",
             choices=[(n, n) for n in (_FROM_IMAGE, _OFF, "px", "nm")],
         )
@@ -597,8 +595,8 @@ class EnhancePanel(Panel):
             precision=preference("computing", "precision"),
         )
         tooltip = (
-            "How much of noise, blur and haze is removed; with the values that "
-            "the model measures."
+            "How much noise, blur and haze is removed; by default as "
+            "the model measures them."
         )
         self.weights, self.advanced = _FoldedOptions(WEIGHTS, tooltip), Advanced()
         self.sharpen = Sharpen()
@@ -630,7 +628,7 @@ class EnhancePanel(Panel):
             name="existing",
             label="If it exists",
             tooltip="Keep an existing store, resume one that was interrupted here or "
-            "in the command line with the settings it was started with, or "
+            "on the command line with the settings it was started with, or "
             "overwrite it.",
             choices=list(_EXISTING.items()),
         )
@@ -640,7 +638,7 @@ class EnhancePanel(Panel):
         self._options_shown: tuple[Any, Any] = (
             None,
             None,
-        )  # options as read, and the former ones
+        )  # options as read now, and those before
         self._project: Path | None = None  # folders searched for unfinished stores
         self._store_offered: Path | None = None  # the one of them to resume
         self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
@@ -824,7 +822,7 @@ class EnhancePanel(Panel):
         for part in (self.weights, self.advanced):
             part.set_values(**{name: values[name] for name in part.form.names})
         self._options_shown = None, None
-        self._options_shown = self._options(None), options  # rows round the values
+        self._options_shown = self._options(None), options  # the form rounds the values
 
     def _find_resumable(
         self, request: tuple[Any, ...], path: Path | None, existing: str
@@ -928,7 +926,7 @@ class EnhancePanel(Panel):
         )
 
     def _show_with_source(self, source: Any) -> None:
-        """Show a layer being enhanced next to its source, with a scale bar."""
+        """Show a layer that is being enhanced next to its source, with a scale bar."""
         if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)
             self.look.compare(source, self.live.layer)
@@ -953,7 +951,7 @@ class EnhancePanel(Panel):
         self._outcome = outcome
         if self._store_offered == Path(
             outcome.result.output
-        ):  # the next one chooses its own path
+        ):  # the next run chooses its own path
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)
@@ -1122,9 +1120,9 @@ def _enhance(
     maps: Mapping[str, bool],
     **arguments: Any,
 ) -> Job[EnhancedOutcome]:
-    """Enhance an image or planes, open the result, and make the maps asked for.
+    """Enhance an image or planes, open the result, and make the requested maps.
 
-    `maps`: which ones to make.
+    `maps`: keys of the maps to make.
     """
     start, live = time.monotonic(), None if live_layer is None else live_layer.live
     yield from start_torch()
@@ -1156,7 +1154,7 @@ def _make_maps(
     *,
     again: bool = False,
 ) -> Job[EnhancedOutcome]:
-    """Make the maps asked for; warn about those that could not be made.
+    """Make the requested maps; warn about those that could not be made.
 
     The result is kept even if a map fails. `again`: it existed before.
     """

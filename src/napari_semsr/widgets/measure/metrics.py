@@ -40,7 +40,7 @@ class MetricsPanel(TruthPanel):
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:
-        """Rank the source of an image as its reference, if nothing better is open."""
+        """Rank a layer as reference: the source of an image, if there is no better."""
         made_of = not is_truth(image) and other.name in inputs_of(image)
         return TruthPanel.rank(image, other) or int(made_of)
 

@@ -87,7 +87,7 @@ class _ProfileRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerProfile:
-    """Profile of one layer along the line, or a sentence why there is none."""
+    """Profile of one layer along the line, or the reason why there is none."""
 
     name: str
     profile: Profile
@@ -170,7 +170,7 @@ class ProfilePanel(Panel):
         self.line = self.new_layer_box(
             "line",
             "Line",
-            "A Shapes layer; its selected line is measured, or else its last.",
+            "A Shapes layer; its selected line is measured, or its last one.",
             layers=lambda: drawn_layers(viewer, Shapes),
         )
         self.draw_button = push_button(
@@ -213,7 +213,7 @@ class ProfilePanel(Panel):
         self._watch()
 
     def leave(self) -> None:
-        """Stop watching the line, too."""
+        """Also stop watching the line."""
         self.follower.cancel()
         super().leave()
 
@@ -307,7 +307,7 @@ class ProfilePanel(Panel):
         return layers_chosen
 
     def _read(self, layer: Image, first: Image) -> _ProfileRequest:
-        """Prepare a layer with its place in the plane; its chunks are cached.
+        """Prepare a layer with its position in the plane; its chunks are cached.
 
         `first`: the layer whose coordinates define the plane, if it is fitted to the
         view.

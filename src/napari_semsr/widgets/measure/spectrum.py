@@ -56,7 +56,7 @@ _COLOUR = "#ffd400"
 def ring_periods(image: Micrograph) -> list[float]:
     """Return up to three round periods within a spectrum, the finest first.
 
-    In nm when calibrated, else in pixels.
+    In nm if calibrated, otherwise in pixels.
     """
     pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
     finest = 2 * max(pitch)
@@ -71,7 +71,7 @@ def _add_spectrum_layer(
 ) -> Any:
     """Show a centred log power spectrum of an image, or of a part, next to it.
 
-    It is as large as the image; `place` is its number among several. `plane` is (Y, X).
+    It is as large as the image; `place` is its index among several. `plane` is (Y, X).
     Returns the layer; its metadata hold the frequency of one pixel.
     """
     has_size = image.pixel_size_nm is not None
@@ -156,7 +156,7 @@ class Spectra:
 
 
 def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
-    """Crop images to where they have grey values, alike for those of one grid."""
+    """Crop images to their valid pixels, alike for those on one grid."""
     parts: dict[int, Micrograph] = {}
     grids = [Grid.of(image) for image in images]
     for grid in dict.fromkeys(grids):

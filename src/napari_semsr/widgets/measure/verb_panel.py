@@ -1,4 +1,4 @@
-"""A panel generated from a verb: lists of layers, a form, figures, a map."""
+"""A panel generated from a command: lists of layers, a form, figures, a map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -78,7 +78,7 @@ from napari_semsr.widgets.measure.regions import (
 
 @dataclass(frozen=True, slots=True)
 class VerbOutcome:
-    """Results of a verb for the same images."""
+    """Results of a command for the same images."""
 
     images: Sequence[Micrograph]  # as they were read
     image: Micrograph  # the image made, or the first image measured
@@ -86,19 +86,19 @@ class VerbOutcome:
     planes: Sequence[
         Micrograph
     ] = ()  # planes of the first image, if all were processed
-    report: Any = None  # of the verb
+    report: Any = None  # of the command
     output: Outcome | None = None  # the image made, opened again
     is_part: bool = False  # whether gaps were cropped
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
-_MAX_PLOTS = 2  # plots that the panel's verb draws below each other
+_MAX_PLOTS = 2  # plots that the panel's command draws below each other
 _DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
 _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 
 
 class VerbPanel(Panel):
-    """Runs a verb on layers; the verb makes an image, a map or only figures."""
+    """Runs a command on layers; it makes an image, a map or only figures."""
 
     title = ""
     run_label = "Measure"
@@ -155,7 +155,7 @@ class VerbPanel(Panel):
         self.take_input(self.boxes[first.images[self.input_image].name])
 
     def _listed(self) -> list[Any]:
-        """List grey layers, after Labels layers if the verb accepts them."""
+        """List grey layers, after Labels layers if the command accepts them."""
         others = [
             layer
             for layer in self.viewer.layers
@@ -202,8 +202,8 @@ class VerbPanel(Panel):
             if layer is layers_chosen[0] is not None:
                 instead = ", or 'none'" if item.optional else " for one of them"
                 msg = (
-                    f"{self.titles[item.name]} is the layer {layer.name!r}, which is "
-                    f"{next(iter(self.titles.values()))} too; choose another{instead}."
+                    f"{self.titles[item.name]} and {next(iter(self.titles.values()))} "
+                    f"are both the layer {layer.name!r}; choose another{instead}."
                 )
                 raise ShapeError(msg, code="same-image")
         more = [item for form in self.frames.values() for item in form.values().items()]
@@ -233,7 +233,7 @@ class VerbPanel(Panel):
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
-        """Run the verb, and summarise its results in regions."""
+        """Run the command, and summarise its results in regions."""
         parts, box = request.images, None
         if self.cuts_gaps:
             parts, box = yield from cut_gaps(*parts)
@@ -260,7 +260,7 @@ class VerbPanel(Panel):
     def in_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in a region; `options` are those report of the verb."""
+        """Measure in a region; `options` are those of the command."""
         raise NotImplementedError
 
     def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
@@ -368,7 +368,7 @@ class VerbPanel(Panel):
         return ""
 
     def draw(self, report: Any) -> Mapping[str, Columns]:
-        """Draw the plots that the verb declares, and return their columns."""
+        """Draw the plots that the command declares, and return their columns."""
         if not self.plots:
             return {}
         from napari_semsr.widgets.base import draw_plot
@@ -384,7 +384,7 @@ class VerbPanel(Panel):
 
 
 class TruthPanel(VerbPanel):
-    """Runs a verb on a layer, compared with the ground truth if there is one."""
+    """Runs a command on a layer, compared with the ground truth if there is one."""
 
     cuts_gaps = True
     helps = "Show what was measured"
@@ -412,7 +412,7 @@ class TruthPanel(VerbPanel):
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:
-        """Rank a layer as reference of an image: its ground truth, then SEM; else 0."""
+        """Rank a layer as reference of an image: its ground truth, then SEM."""
         if is_truth(image):
             return 0
         sem = bool(vendor_of(other)) and not vendor_of(image)
@@ -423,7 +423,7 @@ _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
 def __getattr__(name: str) -> Any:
-    """Return the panel class that is generated from a verb alone."""
+    """Return the panel class that is generated from a command alone."""
     titles = [title for title, verb in PANELS.items() if verb == name]
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
@@ -493,7 +493,7 @@ class ErrorMapPanel(VerbPanel):
         values = cut_out(region, error_map, box_of(region, error_map)).array()
         finite = values[np.isfinite(values)]
         if not finite.size:
-            msg = "no pixel is known there"
+            msg = "there are no valid pixels there"
             raise ShapeError(msg, code="no-finite-values")
         name = "RSE" if isinstance(report, ErrorMapReport) else "r.m.s."
         unit = "grey levels" if report.unit == "grey" else "%"

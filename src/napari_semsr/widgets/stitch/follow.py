@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 _EVERY_MS = 100  # between two updates of the layer
 _HALVINGS = 4  # levels in memory; chosen: 16 384 px are shown as 1 024
 _GRID = 2**_HALVINGS
-_MORE = 1.25  # ratio of blocks from one adjustment of the contrast to the next; chosen
+_MORE = 1.25  # growth in blocks from one adjustment of the contrast to the next; chosen
 _SAMPLE_PX = 256  # a side whose grey values are measured; chosen: 2 ms
 _LINES = 8  # warnings in view; chosen: more would push the buttons away
 _FOLLOW, _STOP = "Follow this folder", "Stop and finish"
@@ -211,7 +211,7 @@ class GrowingLayer:
             self.layer.data = data
             translate = self._start + np.array(box.corner) * self.layer.scale
             if not np.array_equal(translate, self.layer.translate):
-                self.layer.translate = translate  # which slices all of it again
+                self.layer.translate = translate  # which slices it again
         self._box = box
         if self.layer is not None:
             self._show_limits(limits or self._measure_limits(data[1]) or self._limits)
@@ -227,7 +227,7 @@ class GrowingLayer:
             self._limits = tuple(layer.contrast_limits)
 
     def _measure_limits(self, level: Float32Array) -> tuple[float, ...] | None:
-        """Measure contrast limits, if more was added; None without any contrast."""
+        """Measure contrast limits if enough was added; None if there is no contrast."""
         if self._changes_shown < _MORE * self._limits_at:
             return None
         some = level[tuple(slice(None, None, 1 + n // _SAMPLE_PX) for n in level.shape)]

@@ -1,4 +1,4 @@
-"""Stitch mosaic: make one calibrated mosaic of a folder of frames."""
+"""Stitch mosaic: make one calibrated mosaic from a folder of frames."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -637,7 +637,7 @@ class StitchMosaicPanel(Panel):
         self.trouble.setText(self.translate(trouble))
         placed_count = mosaic_file.frames - len(mosaic_file.left_out)
         sentence = (
-            f"{placed_count} of {mosaic_file.frames} frames joined in "
+            f"{placed_count} of {mosaic_file.frames} frames stitched in "
             f"{mosaic_file.seconds:.1f} s."
         )
         curves = {
@@ -667,8 +667,8 @@ class StitchMosaicPanel(Panel):
         for number, item in enumerate(grids):
             button = QPushButton(str(item))
             button.setToolTip(
-                f"{item.neighbours} of the {item.of} neighbours in this grid match "
-                "where it has them."
+                f"{item.neighbours} of the {item.of} pairs of neighbours in this grid "
+                "match at the positions that it states."
             )
             self._answers.addButton(button, number)
             cast("QVBoxLayout", self.question.layout()).addWidget(button)
@@ -710,7 +710,7 @@ def _find_sem_image(folder: Path) -> Path | None:
 
 
 def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
-    """Nominal corners, shifted as a whole onto the solved ones.
+    """Return nominal corners, shifted as a whole onto the solved ones.
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
@@ -728,7 +728,7 @@ def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
 
 
 def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
-    """Rectangles at the outer edges of the frames' pixels."""
+    """Return rectangles at the outer edges of the frames' pixels."""
     rows, columns = frame
     box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
     return [box + corner for corner in corners]
@@ -809,13 +809,13 @@ def _add_shapes_layers(
 
 
 def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
-    """Plot the residual of each overlap over the residual expected of noise alone."""
+    """Plot the residual of each overlap against that expected from noise alone."""
     rows = [
         (pair.sigma_px, pair.residual_px, pair.used)
         for pair in mosaic_file.solution.pairs
         if np.isfinite([pair.sigma_px, pair.residual_px]).all()
     ]
-    if not rows or mosaic_file.residual_px is None:  # without a loop all are 0
+    if not rows or mosaic_file.residual_px is None:  # without a closed loop, all are 0
         return
     values = np.array(rows, dtype=float)
     sigma, residual = np.maximum(values[:, :2].T, 1e-4)
@@ -895,7 +895,7 @@ def scan_facts(acquisition: Acquisition) -> str:
 
 
 def _joints_table(mosaic_file: StitchedFile) -> Columns:
-    """Return all overlaps as columns, with the values of the first plot."""
+    """Return all overlaps as columns, including the values of the first plot."""
     names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
     table: dict[str, list[Any]] = {
         "first frame": [names[pair.first] for pair in pairs],
@@ -910,7 +910,7 @@ def _joints_table(mosaic_file: StitchedFile) -> Columns:
 
 
 def _frames_table(mosaic_file: StitchedFile) -> Columns:
-    """Return the positions of all frames, with the values of the second plot."""
+    """Return the positions of all frames, including the values of the second plot."""
     solution, nominal = mosaic_file.solution, _aligned_nominal(mosaic_file)
     y, x = np.where(solution.has_place[:, None], solution.positions_px, np.nan).T
     table: dict[str, Any] = {"frame": solution.names, "y (px)": y, "x (px)": x}

@@ -95,7 +95,7 @@ def _draw_loss(
 ) -> None:
     """Draw every reported loss, pale, and its running mean.
 
-    Before the first of them, in a resumed run, draw those of the validations.
+    In a resumed run, draw the losses of the validations before the first of them.
     """
     axes.set_ylabel("Loss")
     first_step = np.inf
@@ -127,7 +127,7 @@ def _draw_gain(
     label, base = _GAINS[key]
     axes.set_ylabel(f"{label} ({DB})")
     if not keys:
-        title = "no ground truth" if curve else "not yet judged"
+        title = "no ground truth" if curve else "not yet evaluated"
         axes.text(0.5, 0.5, title, ha="center", color=_BEST, transform=axes.transAxes)
         axes.set_yticks([])
         return
@@ -187,7 +187,7 @@ class TrainView(QWidget):
         self.look_button = push_button(
             "Show the preview",
             self.look,
-            "Fill the view with a held-out patch: degraded, restored, truth.",
+            "Fill the view with a held-out patch: degraded, restored, ground truth.",
         )
         self.look_button.setVisible(False)
         self._column = lay_below(self, self.figures, self.look_button)
@@ -358,7 +358,7 @@ _ALONE, _SCANS = "alone", "scans"
 _SOURCES = [
     ("a blurred and a sharp layer", _LAYERS),
     ("one noisy layer alone", _ALONE),
-    ("two scans of one place", _SCANS),
+    ("two scans of one area", _SCANS),
     ("a store of pairs", _STORE),
     ("the data of the recipe", _OWN),
 ]
@@ -370,7 +370,7 @@ _LAYER_LABELS = {  # labels of the two layer lists, by the source of pairs
     _LAYERS: (
         ("Image to improve", "The image to improve."),
         (
-            "Better image",
+            "Reference image",
             "The target: the same field, on the same grid or registered.",
         ),
     ),
@@ -380,7 +380,7 @@ _LAYER_LABELS = {  # labels of the two layer lists, by the source of pairs
         (
             "Second scan",
             (
-                "A second scan of the same place with the same microscope; it is "
+                "A second scan of the same area with the same microscope; it is "
                 "registered first."
             ),
         ),
@@ -393,7 +393,7 @@ def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Make a box for a number with a default in the recipe."""
     box: FloatSpinBox = option_widget(TrainOptions, name)
     box.max, box.step = most, step
-    box.native.setSpecialValueText("as the recipe says")
+    box.native.setSpecialValueText("as in the recipe")
     return box
 
 
@@ -415,13 +415,13 @@ class PairsForm(Form):
             self.add(control)
         self.lies = PlacementRows(
             self,
-            "They lie",
+            "Alignment",
             "Position of Low on High. Images of two instruments are registered "
             "first, in Register to SEM; its button 'Train on these' selects the "
             "result here.",
             images=("Low", "High"),
             otherwise=("on one grid", "grid"),
-            remedy="choose that Low and High are on one grid",
+            remedy="choose 'on one grid'",
         )
         self.placed, self.transform = self.lies.placed, self.lies.transform
         self.store = FileEdit(
@@ -506,7 +506,7 @@ class RecipeForm(Form):
         )
         self.start = ComboBox(
             name="start",
-            label="Begin with",
+            label="Start from",
             tooltip="Fine-tune a model, or start with random weights.",
             choices=[],
         )
@@ -614,7 +614,7 @@ class TrainPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
-            tooltip="Folder of state, curve and model; empty: a folder of this name "
+            tooltip="Folder for state, curve and model; if empty, one of this name "
             "among your runs.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
@@ -661,7 +661,7 @@ class TrainPanel(Panel):
         open_panel(self.viewer, "Degrade")
 
     def _propose_start(self, _: object = None) -> None:
-        """Propose the model for such images."""
+        """Propose the model that suits the selected images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
         fits = low is not None and is_superlens(low)
@@ -768,7 +768,7 @@ class TrainPanel(Panel):
         return Work(make, self.show_outcome, partial(self._watch, request))
 
     def _check_name(self, name: str, *, replace: bool) -> None:
-        """Refuse a name that is invalid in the model library."""
+        """Raise an error if a name is invalid in the model library."""
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
                 "The model needs a name of letters, digits, '_', '-', '+' and '.', "
@@ -778,14 +778,14 @@ class TrainPanel(Panel):
         name_is_taken = on_shelf(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
             msg = f"The model {name} exists already; choose another name" + (
-                "." if name_is_taken == "bundled" else ", or give `overwrite`."
+                "." if name_is_taken == "bundled" else ", or set `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
 
     def _cut(self) -> CutRequest | OwnImage:
         """Read the training layers: two, or a noisy one, perhaps with a second scan."""
         pairs, own = self.pairs, self.pairs.own
-        # a transform, known or to be found, relates both
+        # a transform, known or to be determined, relates both
         low = self.micrograph(
             pairs.low.value, is_unturned=not own and pairs.lies.has_map
         )
@@ -793,7 +793,7 @@ class TrainPanel(Panel):
             return OwnImage(low)
         high = self.micrograph(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
-            msg = f"Low and high must be two layers, got {low.name} for both."
+            msg = f"Low and High must be two layers, got {low.name} for both."
             if own:
                 msg = (
                     f"The second scan must be another layer, got {low.name} for both; "
@@ -881,13 +881,13 @@ class TrainPanel(Panel):
         if not outcome.kept:
             self.show_status(
                 f"Training gave no model better than {_start_of(outcome)} on held-out "
-                "pairs, so none is added to the list of Enhance."
+                "pairs, so no model is added to Enhance."
             )
             return
         NEWS.changed.emit()
         self.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
-            f"{_held_out_gain(outcome)}; it is in the list of Enhance."
+            f"{_held_out_gain(outcome)}; it is now listed in Enhance."
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -900,7 +900,7 @@ class TrainPanel(Panel):
             self.show_status("Stopping after this step, and saving the state …")
 
     def leave(self) -> None:
-        """Record that the panel left its dock; it then only stops."""
+        """Record that the panel left its dock: the model is then not imported."""
         super().leave()
         self._left = True
 
@@ -925,7 +925,7 @@ class TrainPanel(Panel):
         NEWS.changed.emit()
         self.show_status(
             f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
-            "far is in the list of Enhance; Resume continues from here."
+            "far is now listed in Enhance; Resume continues from here."
         )
 
 
@@ -953,13 +953,13 @@ def _start_of(outcome: Trained) -> str:
 
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Refuse a folder that is not empty, before pairs are cut."""
+    """Raise an error if a folder is not empty, before pairs are cut."""
     if not replace and run_dir.is_dir() and list_folder(run_dir):
         contents = (
             "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         )
         msg = (
-            f"The folder {run_dir} has {contents}; choose another name, or give "
+            f"The folder {run_dir} has {contents}; choose another name, or set "
             "`overwrite`."
         )
         raise WriteError(msg, code="output-exists")
