@@ -107,14 +107,17 @@ class StitchedScan:
         place = folder / FILES[scan]
         frames = run(open_frames(place, positions=place / "truth" / "positions.csv"))
         record = read_record(folder / FILES[f"{role}_record"])
-        rows = {row["frame"]: row for row in record["positions"]}
+        errors = record["position_sd_px"]
+        rows = {
+            row["frame"]: (row["y_px"], row["x_px"], *(sd or (None, None)))
+            for row, sd in zip(record["positions"], errors, strict=True)
+        }
         nominal, true = run(open_frames(place)).nominal_corners(), frames.nominal_px
         if nominal is None or true is None or rows.keys() != {*frames.names}:
             msg = f"The true positions do not match the frames in {frames.name}."
             raise ReadError(msg, code="positions-invalid")
-        table = [rows[name] for name in frames.names]
-        solved = np.array([(r["y_px"], r["x_px"]) for r in table], dtype=float)
-        sigma = np.array([row["sigma_px"] for row in table], dtype=float)
+        table = np.array([rows[name] for name in frames.names], dtype=float)
+        solved, sigma = table[:, :2], table[:, 2:]
         mosaic = open_image(folder / FILES[role])
         placement = place_truth(solved, nominal, true)
         return cls(place, options, frames, record, solved, sigma, mosaic, placement)

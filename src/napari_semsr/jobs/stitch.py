@@ -444,9 +444,10 @@ class StitchedFile(Result):
     that of the map of the sharpest height in nm. `halves` has ``output, frames`` of
     each; `heights` ``folder, z_nm, y_px, x_px, scatter_px``, with the shift from the
     one that was solved, null if it was excluded; `positions` ``frame, y_px, x_px``
-    of every frame, with the standard deviations ``sigma_px`` along both axes. `pairs`
-    are the overlaps that were compared, with the fields of `stitching.PairReport`; a
-    `score` below `score_threshold` is not accepted. The pixel size is the recorded one,
+    of every frame, `position_sd_px` in the same order their standard deviations
+    ``(y, x)``, null for a frame without a position. `pairs` are the overlaps that were
+    compared, with the fields of `stitching.PairReport`; a `score` below
+    `score_threshold` is not accepted. The pixel size is the recorded one,
     otherwise that estimated from the stage: stage nanometres over solved pixels.
     `pairs_used` are the overlaps that determine the positions; `residual_px` is the RMS
     distance between their shifts and the positions, weighted by information;
@@ -496,6 +497,7 @@ class StitchedFile(Result):
     stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
+    position_sd_px: tuple[list[float] | None, ...]
     left_out: tuple[Fault, ...]
     likely_grids: tuple[dict[str, Any], ...]
     pairs: tuple[dict[str, Any], ...]
@@ -786,9 +788,11 @@ def _solve_and_write(
                 "frame": name,
                 "y_px": at and at[0],
                 "x_px": at and at[1],
-                "sigma_px": errors.get(name),
             }
             for name, at in corners.items()
+        ),
+        position_sd_px=tuple(
+            None if at is None else errors.get(name) for name, at in corners.items()
         ),
         **_solved_values(solution),
         seconds=time.monotonic() - start,
