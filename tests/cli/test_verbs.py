@@ -168,7 +168,7 @@ def test_what_a_file_says_in_vain_is_warned_of(semsr, tmp_path, words):
     verb, *rest = words
     said = semsr(verb, "said.tif", *rest, "--json")
     found = [one for one in said.record["warnings"] if one.startswith("said.tif: ")]
-    assert ["straight line" in one for one in found] == [True, False]
+    assert ["not linear" in one for one in found] == [True, False]
     assert "left unknown" in found[1]
     assert all(f"warning: {one}" in said.err for one in found)
 

@@ -279,7 +279,7 @@ def test_one_low_image_with_two_references_is_one_place(cut):
     assert made.validation
     moved = [lows[0], lows[1].replace(data=_PLACE[9:, 9:])]
     references = [one.replace(data=one.data**2 / 200) for one in moved]
-    with refused(SemsrError, "too-few-places", match="need at least 3 places"):
+    with refused(SemsrError, "too-few-places", match="need at least 3 areas"):
         cut(moved, references, "moved.zarr", patch=32, match="name")
 
 

@@ -186,7 +186,7 @@ def test_turned_and_scaled_axes_are_used_and_reported(scene, parts):
     assert found == pytest.approx(parts, abs=0.02)
     told = [text for text in solution.warnings if "stage's axes" in text]
     assert len(told) == (parts[0] != 0.5)
-    shown = r"overlaps show a (rotation of .* degrees|scale of 0.750)"
+    shown = r"overlaps indicate a (rotation of .* degrees|scale of 0.750)"
     assert all(re.search(shown, text) for text in told)
 
 

@@ -517,7 +517,8 @@ def _too_few(folder: Path, names_left: Sequence[str], faults: Sequence[Fault]) -
         f"{folder} must hold at least two frames to stitch, but has "
         f"{what_is_there}{why}"
     )
-    raise ReadError(f"{msg}{_or_heights(folder)}.", code="too-few-frames")
+    code = "frames-unusable" if faults else "too-few-frames"
+    raise ReadError(f"{msg}{_or_heights(folder)}.", code=code)
 
 
 def _or_heights(folder: Path) -> str:

@@ -91,5 +91,5 @@ def test_copied_numbers_have_the_verdict(scene, qtbot, run_panel):
 )
 def test_misfit_says_what_to_think_of_it(share, said):
     misfit = Misfit(share, 1.0, 0.0, (0.0, 1.0), None)
-    assert misfit.verdict.startswith(f"light {said}")
+    assert misfit.verdict.startswith(f"the input {said}")
     assert "42 ± 19 %" in misfit.verdict
