@@ -82,9 +82,9 @@ def test_help_lists_every_verb_and_the_version_is_printed(semsr):
 @pytest.mark.parametrize(
     ("words", "needs"),
     [
-        ((), "verb is required"),
-        (("sharpen",), "no verb 'sharpen' (it has info, convert,"),
-        (("frcmap", "a"), "no verb 'frcmap' (did you mean `semsr frc-map`?)"),
+        ((), "command is required"),
+        (("sharpen",), "no command 'sharpen' (there are info, convert,"),
+        (("frcmap", "a"), "no command 'frcmap' (did you mean `semsr frc-map`?)"),
         (("info",), "required: PATH (an image"),
         (("crop", "a"), "required: -o/--output (file of the result);"),
         (("models",), "required: action (list, info,"),
