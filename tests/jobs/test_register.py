@@ -209,9 +209,7 @@ def test_landmark_that_the_images_contradict_is_told(views):
         truth(marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0))
         + np.eye(8)[:, [5, 2]] * [0, 300],
     )
-    with warned(
-        "landmarks-contradict", match="Landmark 3 is .* nm from its position"
-    ):
+    with warned("landmarks-contradict", match="Landmark 3 is .* nm from its position"):
         register(moving, fixed, landmarks=marks)
 
 
