@@ -231,8 +231,8 @@ def run_sample(sample: Sample, known: set[Any]) -> Iterator[dict[str, Any]]:
         folder / "area.npz",
         light=area.light.array(),
         sem=area.sem.array(),
-        rows=[area.taught.y0, area.taught.y1],
-        columns=[area.taught.x0, area.taught.x1],
+        rows=[area.training_box.y0, area.training_box.y1],
+        columns=[area.training_box.x0, area.training_box.x1],
     )
     model = load_model(made.model)
     yield {

@@ -29,7 +29,7 @@ from napari_semsr.core import SemsrError, run
 from napari_semsr.jobs import STITCH, StitchFolderOptions
 from napari_semsr.jobs.images import write_positions
 
-MOST_PX, SEED = 0.02, 7
+MAX_PX, SEED = 0.02, 7
 SIMULATED: dict[str, dict[str, Any]] = {
     "lattice": {"phantom": "lattice"},
     "grating": {"phantom": "grating"},
@@ -113,7 +113,7 @@ def compare(kind: str, top: Path) -> dict[str, Any]:
     alike = images[0].shape == images[1].shape
     alike = alike and np.array_equal(*images, equal_nan=True)
     same = all(bool(one) == bool(other) for one, other in pairs)
-    met = same and alike and apart <= MOST_PX
+    met = same and alike and apart <= MAX_PX
     return {
         **row,
         "placed": len(both),

@@ -34,7 +34,7 @@ from napari_semsr.training.scenes import load_clear
 
 Image = NDArray[np.float64]
 MOST = 0.8  # of two places; chance reached 0.70 (two large balls), one place 0.94
-LEAST_SHARED = 0.1
+MIN_SHARED = 0.1
 FINE_PX, BROAD_PX = 2.0, 16.0
 DEVELOPED = ("03", "13", "14", "26", "31")  # pictures; recipes/sem-2x-pictures.yaml
 
@@ -91,7 +91,7 @@ def likeness(one: Image, other: Image) -> tuple[float, float]:
     cross = slide(a, b) - sum_a * sum_b / count
     power_a = slide(aa, known_b) - sum_a**2 / count
     power_b = slide(known_a, bb) - sum_b**2 / count
-    least = LEAST_SHARED * min(one.size, other.size)
+    least = MIN_SHARED * min(one.size, other.size)
     found = cross / np.sqrt(np.maximum(power_a * power_b, 1e-6 * count**2))
     found[count < least] = -1
     best = int(np.argmax(found))

@@ -42,7 +42,7 @@ NOISE = (0.3, 1.0, 2.5)
 TURNS = (0, 10, 30, 45)
 SCALES = (0.8, 0.9, 1.0, 1.1, 1.25)
 SHIFT = (0.5, 0.5)
-LEAST_PX = 2.3  # a grid shows no resolution below two pixels; chosen: a little more
+MIN_PX = 2.3  # a grid shows no resolution below two pixels; chosen: a little more
 
 
 def draw(
@@ -108,7 +108,7 @@ def ratios_of(
         for level in NOISE:
             noisy = clean + level * noise
             own = resolution(noisy[part.slices], clean[part.slices])
-            if own * scale > LEAST_PX:
+            if own * scale > MIN_PX:
                 image = Micrograph(noisy, parse_pixel_size(1.0), origin=(0.5, 0.5))
                 made = WarpedImage(image, grid, to).read()
                 yield level, turn, scale, resolution(made, seen) / (own * scale)

@@ -71,7 +71,7 @@ def compare() -> Iterator[dict[str, Any]]:
         predictor.statistics = found.statistics
         result = predictor.predict(np.asarray(image.data), plan.scaling)
         yield {
-            "sampled": found.sampled,
+            "sampled": found.sample_tiles,
             "of": found.tiles,
             "stated": found.error,
             "measured": error(result),

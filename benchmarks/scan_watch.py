@@ -84,7 +84,7 @@ def known(scan: Any) -> dict[int, list[str]]:
     flat = no_flat(scan.flat.shape, scan.options.offset, "none")
     flat = replace(flat, flat=scan.flat, valid=valid_mask(scan.flat))
     live = SimpleNamespace(
-        prepared=CorrectedFrames(Acquisition(scan.frames, names), flat),
+        frames=CorrectedFrames(Acquisition(scan.frames, names), flat),
         names=names,
         blank=set[int](),
         provisional=set[int](),

@@ -201,7 +201,7 @@ class Hand:
         self.told.said.append(f"{panel.title}: {panel.status.text()}")
         if not ran:
             self.told.faults.append(self.told.said[-1])
-        if "no pixel size" in panel.warned.text():
+        if "no pixel size" in panel.warning_label.text():
             self.told.faults.append(f"{panel.title} asks for a pixel size")
 
     def go_on(self) -> None:

@@ -29,7 +29,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER, KEPT = ROOT / "runs" / "campaign", ROOT / "benchmarks" / "campaign"
 TURN_S = 900.0  # of processor time, after which the training with least has its turn
-LEAST_STEPS = 200  # of a turn, that tell how long one takes, its start included; chosen
+MIN_STEPS = 200  # of a turn, that tell how long one takes, its start included; chosen
 
 
 def read(path: Path) -> Any:
@@ -104,7 +104,7 @@ class Training:
         """Shrink the schedule of a settled recipe to what the hours left allow."""
         if self.record["step_s"]:
             left = max(0.0, 3600 * self.hours - self.record["seconds"])
-            more = max(LEAST_STEPS, int(left / self.record["step_s"]))
+            more = max(MIN_STEPS, int(left / self.record["step_s"]))
             steps = self.begun_at + more
             if steps < recipe["steps"]:
                 falling = round(recipe["decay_steps"] * steps / recipe["steps"])
@@ -118,7 +118,7 @@ class Training:
         state = "waiting" if killed else f"failed ({code})" if code else "ended"
         self.write(seconds=self.since + used_s, state=state)
         made = self.step() - self.begun_at
-        if made >= LEAST_STEPS:  # else what it takes to begin is most of it
+        if made >= MIN_STEPS:  # else what it takes to begin is most of it
             self.write(step_s=used_s / made)
         return code is None and used_s < turn_s
 

@@ -20,7 +20,7 @@ from napari_semsr.jobs import REGISTER, RegisterOptions
 
 PIXEL = parse_pixel_size(5.8)
 DATABAR_ROWS = 39
-MOST_UNCERTAIN_PX = 0.2
+MAX_UNCERTAIN_PX = 0.2
 BETTER = 0.01  # of mutual information: a bending that is worth its freedom
 
 
@@ -54,7 +54,7 @@ def main() -> None:
             print(f"{number} left out: {error}")
             continue
         one, other = affine.registration, elastic.registration
-        if one.error_px > MOST_UNCERTAIN_PX:
+        if one.error_px > MAX_UNCERTAIN_PX:
             print(f"{number} left out: uncertain by {one.error_px:.2f} px")
             continue
         gained = other.mutual_information_after - one.mutual_information_after

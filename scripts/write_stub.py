@@ -180,7 +180,7 @@ def manifest() -> str:
         called = verb.replace("-", "_")
         lines += [
             f"    - id: napari-semsr.{called}",
-            f'      title: "{title}, {VERBS[verb]}"',
+            f'      title: "{title}: {VERBS[verb]}"',
             f"      python_name: napari_semsr.widgets.window.commands:open_{called}",
         ]
     return "\n".join([head + lines[0], *lines[1:], f"    {_END}\n{rest}"])

@@ -34,7 +34,7 @@ def fields_of(verb) -> dict[str, object]:
 def test_command_and_function_take_the_same(verb):
     actions = {action.dest: action for action in arguments_of(verb.name)}
     function = inspect.signature(getattr(napari_semsr, verb.function))
-    for item in (*verb.inputs, *verb.written):
+    for item in (*verb.inputs, *verb.all_outputs):
         assert actions[item.name].help.startswith(item.help)
         assert item.name in function.parameters
     for name, info in fields_of(verb).items():
@@ -51,7 +51,7 @@ def test_command_and_function_take_the_same(verb):
 def test_function_tells_what_the_command_tells(verb):
     told = inspect.getdoc(getattr(napari_semsr, verb.function))
     assert told.lower().startswith(verb.summary.lower())
-    for item in (*verb.inputs, *verb.written):
+    for item in (*verb.inputs, *verb.all_outputs):
         assert f"\n{item.name} : " in told
 
 

@@ -45,7 +45,7 @@ BLOCK, STEP = 64, 32  # of a resolution map
 FORMS = ("lines", "discs")
 RELIEF_NM = 60
 SEED = 50
-LEAST_CHIPS = 4  # one field has no standard error
+MIN_CHIPS = 4  # one field has no standard error
 _LEARNT = FOLDER / "sun.yaml"  # whose microscope all learn from
 _BAD: dict[str, Bad] = {
     "psnr_db": "low",
@@ -103,7 +103,7 @@ def _fields(judge: Judge, first_seed: int) -> Iterable[tuple[str, str, SsumPair]
 
 def chips(judge: Judge, first_seed: int) -> range:
     """Seeds of the fields that are of one kind only."""
-    return range(first_seed, first_seed + max(judge.fields, LEAST_CHIPS))
+    return range(first_seed, first_seed + max(judge.fields, MIN_CHIPS))
 
 
 def measure_quality(

@@ -28,7 +28,7 @@ from paper_tables.records import ASKED, FINISHED, finished, read_table
 
 Say = Callable[[str], None]
 START_MINUTES = 0.25  # of a process, until its clock runs, and after its last step
-LEAST_MINUTES = 0.02
+MIN_MINUTES = 0.02
 _SECOND = 60.0
 
 
@@ -104,7 +104,7 @@ def train_all(
     for p in fresh:
         share = shares.get(p.name)
         if share is not None:
-            share = max(share - START_MINUTES, LEAST_MINUTES)
+            share = max(share - START_MINUTES, MIN_MINUTES)
         _ask(runs / p.name, keys[p.name], share, go_on=begins[p.name] is not None)
     order = sorted(left, key=lambda p: -p.weight)
     return in_processes(order, runs, keys, jobs, say)

@@ -24,7 +24,7 @@ from napari_semsr.io import read
 from napari_semsr.training import load_recipe
 
 WHEELS = KIT / "wheels"
-MOST_WHEELS, MOST = 28 << 20, 64 << 20  # bytes
+MAX_WHEELS, MOST = 28 << 20, 64 << 20  # bytes
 STEPS = 960  # about what two idle AVX2 cores do in the two minutes of `semsr adapt`
 # Beyond PyTorch, NumPy, SciPy, scikit-image, Lightning and what these bring. Not
 # imagecodecs: 26 MB for formats that the kit does not read. numcodecs has 1.4 MB since
@@ -67,7 +67,7 @@ def take_wheels() -> None:
     call += ["--platform", "manylinux2014_x86_64"]
     subprocess.run([*call, *pinned()], check=True)
     size = size_of(WHEELS)
-    if size > MOST_WHEELS:
+    if size > MAX_WHEELS:
         sys.exit(f"The wheels must take at most 28 MiB, got {size / 2**20:.1f}.")
 
 

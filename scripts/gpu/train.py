@@ -31,7 +31,12 @@ import yaml
 from gpu.kit import IMAGES, Report, device_of, read_call, rounded, settle, use_tf32
 from torch import Tensor, nn
 
-from napari_semsr.models import LoadedModel, load_beside, load_model, read_card
+from napari_semsr.models import (
+    LoadedModel,
+    load_model,
+    load_training_networks,
+    read_card,
+)
 from napari_semsr.training import Recipe
 from napari_semsr.training.adversarial import History
 from napari_semsr.training.batches import CachedBatches, SceneCache, unit_scenes
@@ -343,7 +348,7 @@ class System:
         recipe = self.recipe
         learner = CardGan(first_network(recipe), recipe, held_out_fields(recipe, 1))
         if recipe.start_from is not None:
-            learner.take_over(load_beside(recipe.start_from))
+            learner.take_over(load_training_networks(recipe.start_from))
         learner.to(self.device).train()
         learner.on_train_start()  # lays weights out for a card
         learner.equip(recipe)

@@ -73,7 +73,7 @@ def function_of(name: str) -> Callable[..., Any]:
     signature = signature_of(verb)
     parameters = set(signature.parameters)
     lead_images = {item.name: item for item in verb.images if item.flag}
-    named_files = {item.name for item in (*verb.inputs, *verb.written)}
+    named_files = {item.name for item in (*verb.inputs, *verb.all_outputs)}
 
     def call(*positional: Any, **options: Any) -> Any:
         own_arguments = {
@@ -155,8 +155,8 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
         if item.optional and default is None:
             kind |= None
         yield item.name, kind, default if item.optional or default else _NO_DEFAULT
-    for output in verb.written:
-        optional = not output.required or output.kept
+    for output in verb.all_outputs:
+        optional = not output.is_required or output.may_stay_in_memory
         kind = PathLike | None if optional else PathLike
         yield output.name, kind, None if optional else _NO_DEFAULT
 
@@ -173,7 +173,7 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
                 default = info.get_default(call_default_factory=True)
             # one number may be given for both axes, as in the options
             yield name, kind | float if FloatPair in get_args(kind) else kind, default
-    if verb.written or verb.replaces:
+    if verb.all_outputs or verb.replaces:
         yield "overwrite", bool, False
     if verb.resumes:
         yield "resume", bool, False
@@ -184,7 +184,7 @@ def _docstring(verb: Verb[Any, Any]) -> str:
     """Return the docstring of a command's function."""
     lines = [_sentence(verb.summary), "", "Parameters", "-" * 10]
     kinds = {name: default for name, _, default in _files(verb)}
-    for item in (*verb.inputs, *verb.written):
+    for item in (*verb.inputs, *verb.all_outputs):
         kind = _IMAGE if isinstance(item, ImageIn) else "path"
         kind = f"sequence of {kind}" if getattr(item, "many", False) else kind
         more = "" if kinds[item.name] is _NO_DEFAULT else ", optional"

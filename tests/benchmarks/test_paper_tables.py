@@ -37,7 +37,7 @@ from paper_tables.theirs import GAO_TABLE_1
 from napari_semsr.models import (
     ModelCard,
     build,
-    load_beside,
+    load_training_networks,
     save_model,
     save_weights,
 )
@@ -472,7 +472,7 @@ def test_run_goes_on_from_its_table_model(
     assert publish(("gao-a", "sun"), runs, models, said.append) == []
     assert said[-1] == "gao-a: the one that is there is as good"
     held = models / "gao-a" / "gao-a.safetensors"
-    assert any(key.startswith("back.") for key in load_beside(held))
+    assert any(key.startswith("back.") for key in load_training_networks(held))
     assert records_of(models)["gao-a"]["steps"] == 4
 
 
@@ -511,7 +511,7 @@ def test_networks_beside_that_make_a_model_too_large_are_left_out(
     models = tmp_path / "models"
     assert publish(("sun",), tmp_path / "runs", models, said.append) == ["sun"]
     assert said[0].endswith("without the networks beside")
-    assert load_beside(models / "sun" / "sun.safetensors") == {}
+    assert load_training_networks(models / "sun" / "sun.safetensors") == {}
 
 
 @pytest.fixture

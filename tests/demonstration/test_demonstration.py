@@ -17,7 +17,7 @@ from napari_semsr.demonstration import job
 from napari_semsr.demonstration.job import DEMO, DemoOptions, DemoResult, demo_paths
 from napari_semsr.demonstration.runs import demo_plan, scan_options
 from napari_semsr.io.formats import describe, read
-from napari_semsr.jobs import ADAPTED, AdaptRefused
+from napari_semsr.jobs import ADAPTED_MODEL, AdaptRefused
 from napari_semsr.jobs.adapt import job as adapting
 from tests import children
 from tests.refusals import refused
@@ -92,12 +92,12 @@ def test_demo_lays_the_sem_image_on_the_mosaic(shown):
 @pytest.mark.broad
 def test_demo_compares_the_model_at_its_place_and_elsewhere(shown):
     place, other = shown.figures["adapt"], shown.figures["elsewhere"]
-    names = ["input", "linear filter", "ssum-sem", ADAPTED]
+    names = ["input", "linear filter", "ssum-sem", ADAPTED_MODEL]
     assert list(place["evaluated"]) == names
     below = "gain_below_cutoff_db"
     gains = {name: found[below] for name, found in place["evaluated"].items()}
     assert gains["ssum-sem"] > 1
-    assert list(other["versions"]) == ["mosaic", "ssum-sem", ADAPTED]
+    assert list(other["versions"]) == ["mosaic", "ssum-sem", ADAPTED_MODEL]
     assert other["versions"]["mosaic"][below] == 0
     assert other["unfamiliar_percent"] == place["applied"][1]["unfamiliar_percent"]
     assert other["unfamiliar_percent"] > 50

@@ -38,7 +38,9 @@ def line_of_measure(name: str) -> tuple[str, ...]:
     """Write a line of a verb that measures, with all that it writes."""
     verb = verb_of(name)
     images = [f"{image}.tif" for image in ("first", "second")[: len(verb.images)]]
-    outputs = [(item.flag, f"out{item.ending or '.ome.tif'}") for item in verb.written]
+    outputs = [
+        (item.flag, f"out{item.ending or '.ome.tif'}") for item in verb.all_outputs
+    ]
     return (*images, *(word for output in outputs for word in output))
 
 

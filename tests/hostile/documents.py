@@ -106,10 +106,10 @@ def _write_models(folder: Path) -> None:
 
 def read_model(path: Path) -> None:
     """Read a card, then the network."""
-    from napari_semsr.models import load_beside, load_model, read_card
+    from napari_semsr.models import load_model, load_training_networks, read_card
 
     read_card(path)
-    load_beside(path)
+    load_training_networks(path)
     load_model(path)
 
 

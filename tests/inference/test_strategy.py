@@ -152,7 +152,7 @@ def test_a_resumed_run_is_identical(make_loaded, rng, tmp_path, monkeypatch):
         next(job)
     job.close()
     kept = store.notes()["frozen"]
-    assert SampledStatistics.from_json(kept).sampled >= 8
+    assert SampledStatistics.from_json(kept).sample_tiles >= 8
     monkeypatch.setattr("napari_semsr.inference.sampled.measure_sample", None)
     again = _store(tmp_path, image, loaded, SMALL, resume=True)
     options = SMALL.replace(memory_gb=8)  # in which the field would fit by now

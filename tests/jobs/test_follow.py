@@ -144,7 +144,7 @@ def test_rows_of_the_table_may_come_after_their_frames(scan, tmp_path):
     for _ in range(4):
         next(steps)
     assert live.placement.provisional == {0, 1}
-    assert np.isfinite(live.placement.stated).all()
+    assert np.isfinite(live.placement.stated_corners).all()
 
 
 class Shown:

@@ -64,7 +64,7 @@ def test_record_has_the_compared_overlaps_and_the_errors_of_positions(made):
     assert {pair[end] for pair in pairs for end in ("first", "second")} == frames
     used = [pair["score"] for pair in pairs if pair["used"]]
     assert min(used) >= record["score_threshold"]
-    assert all(0 < sd < 1 for row in record["positions"] for sd in row["sigma_px"])
+    assert all(0 < sd < 1 for row in record["position_sd_px"] for sd in row)
 
 
 def test_solved_positions_go_to_fiji_and_back(scan, tmp_path):
@@ -260,7 +260,7 @@ def test_damaged_frame_is_null_and_named(bad_scan, tmp_path):
     )
     lost = done.positions[4]
     assert lost["frame"] == "frame_004.tif"
-    assert not any(lost[name] for name in ("y_px", "x_px", "sigma_px"))
+    assert lost["y_px"] is lost["x_px"] is done.position_sd_px[4] is None
     assert [item.frame for item in done.left_out] == ["frame_004.tif"]
     assert "frame_004.tif" in done.warnings[0]
     assert done.frames == 9

@@ -18,7 +18,12 @@ from napari_semsr.models.cards import (
     resolve,
     write_card,
 )
-from napari_semsr.models.checkpoint import build, load_beside, load_model, save_model
+from napari_semsr.models.checkpoint import (
+    build,
+    load_model,
+    load_training_networks,
+    save_model,
+)
 from tests import children
 from tests.refusals import refused
 
@@ -59,8 +64,8 @@ def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
     plain, whole = tmp_path / "plain.safetensors", tmp_path / "whole.safetensors"
     save_model(plain, network, CARD)
     save_model(whole, network, CARD, beside=judge.state_dict(), half=True)
-    assert load_beside(plain) == {}
-    held = load_beside(whole)
+    assert load_training_networks(plain) == {}
+    held = load_training_networks(whole)
     assert torch.allclose(held["weight"], judge.weight, atol=1e-3)
     assert held["weight"].dtype == torch.float32
     both = (load_model(path).module.state_dict() for path in (plain, whole))
@@ -68,7 +73,7 @@ def test_networks_beside_a_model_are_kept_apart(tmp_path: Path) -> None:
         assert torch.allclose(a, b, atol=1e-3)
     whole.write_bytes(whole.read_bytes()[:-5])
     with refused(CheckpointError, "model-damaged"):
-        load_beside(whole)
+        load_training_networks(whole)
 
 
 def test_bundled_models_load_and_fit_the_limits() -> None:

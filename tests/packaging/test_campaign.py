@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from napari_semsr.core.progress import run
-from napari_semsr.models import load_beside, load_model
+from napari_semsr.models import load_model, load_training_networks
 from napari_semsr.training import Recipe, load_recipe, train
 
 pytestmark = pytest.mark.broad
@@ -70,7 +70,7 @@ def test_a_lost_run_goes_on_from_what_was_kept(campaign, tmp_path):
     assert (told["steps"], told["seconds"]) == (4, 3600.0)
     for name in ("best", "last"):
         assert load_model(tmp_path / "kept" / "tiny" / f"{name}.safetensors")
-    beside = load_beside(tmp_path / "kept" / "tiny" / "last.safetensors")
+    beside = load_training_networks(tmp_path / "kept" / "tiny" / "last.safetensors")
     assert {name.partition(".")[0] for name in beside} == {"back", "judges"}
     # as it was kept, so is the status of a run that is still there
     assert "judged at step 4" in campaign.Training("tiny.yaml", 2.0).status()
@@ -98,7 +98,7 @@ def test_a_schedule_shrinks_to_what_the_hours_left_allow(campaign):
     assert yaml.safe_load(training.planned(dict(recipe))) == shrunk
     training.record["seconds"] = 9000.0  # more than it had: some steps, to end
     last = yaml.safe_load(training.planned(dict(recipe)))
-    assert last["steps"] == 1000 + campaign.LEAST_STEPS
+    assert last["steps"] == 1000 + campaign.MIN_STEPS
 
 
 def test_the_step_is_the_last_of_the_log(campaign):

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from napari_semsr.core.progress import run
-from napari_semsr.models import list_bundled, load_beside, load_model
+from napari_semsr.models import list_bundled, load_model, load_training_networks
 from napari_semsr.training import Recipe, train
 from napari_semsr.training.run_folder import STATE
 from tests.children import SLOW_LIMIT_S, run as run_child
@@ -135,7 +135,7 @@ def test_states_are_those_of_the_campaign(results, tmp_path):
         assert kept["steps"] == told[name]["steps_in_all"]
         assert kept["steps"] == told[name]["steps_before"] + told[name]["steps_made"]
         assert kept["state"] == "waiting"
-        beside = load_beside(tmp_path / name / "last.safetensors")
+        beside = load_training_networks(tmp_path / name / "last.safetensors")
         assert {key.partition(".")[0] for key in beside} == {"back", "judges"}
         for which in ("best", "last"):
             assert load_model(tmp_path / name / f"{which}.safetensors")

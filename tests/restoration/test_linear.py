@@ -18,7 +18,7 @@ def test_a_filter_is_found_with_its_offset():
     image, wanted, kernel = place(0)
     found = fit_place_filter([(image, wanted)], 7)
     np.testing.assert_allclose(found.kernel[1:-1, 1:-1], kernel, atol=0.01)
-    assert found.explained > 0.999
+    assert found.explained_share > 0.999
     made = found.apply(image)
     inner = np.s_[4:-4, 4:-4]
     np.testing.assert_allclose(made[inner], wanted[inner], atol=0.05)
@@ -29,7 +29,7 @@ def test_noise_takes_a_larger_ridge():
         fit_place_filter([place(noise, 60)[:2]], 9) for noise in (0.0, 10.0)
     )
     assert noisy.ridge > quiet.ridge
-    assert noisy.explained < quiet.explained
+    assert noisy.explained_share < quiet.explained_share
 
 
 def test_what_is_explained_holds_for_another_place():
@@ -38,7 +38,7 @@ def test_what_is_explained_holds_for_another_place():
     other, truth = image[5:-5, 160:290], wanted[5:-5, 160:290]
     error = (found.apply(other) - truth)[4:-4, 4:-4]
     share = 1 - error.var() / truth[4:-4, 4:-4].var()
-    assert found.explained == pytest.approx(share, abs=0.05)
+    assert found.explained_share == pytest.approx(share, abs=0.05)
 
 
 def test_missing_pixels_are_left_out_and_spread():

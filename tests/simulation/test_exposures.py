@@ -63,7 +63,7 @@ def test_heights_show_every_field_blurred_alike_wherever_it_lies(rng):
 
 
 def test_electron_image_covers_the_scene(scan):
-    assert scan.electron_image().shape == scan.scene.seen.shape
+    assert scan.electron_image().shape == scan.scene.image.shape
     image = cut_scan(np.random.default_rng(0).random((120, 220)), OPTIONS)
     with refused(OptionError, "heights-missing"):
         image.electron_image()

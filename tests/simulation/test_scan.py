@@ -35,7 +35,7 @@ def misplacement(frame, scene, corner):
     first = (np.asarray(corner) - scene.origin_px) * fine
     start = np.floor(first).astype(int)
     picked = [slice(s, s + len(frame) * fine, fine) for s in start]
-    area = scene.seen[tuple(picked)].astype(float)
+    area = scene.image[tuple(picked)].astype(float)
     window = np.outer(*2 * [tukey(len(frame), 0.35)])
     spectrum = np.fft.fft2((area - area.mean()) * window)
     moved = ndimage.fourier_shift(spectrum, -(first - start) / fine)

@@ -59,7 +59,7 @@ def lit(scan, *, match_gain=True):
     state.positions = scan.truth.copy()
     for knots in (COARSE_KNOTS, FINE_KNOTS):
         reshade(state, knots)
-    return state.prepared
+    return state.frames
 
 
 def left_over(prepared, scan):

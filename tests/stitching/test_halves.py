@@ -89,8 +89,8 @@ def test_a_flat_field_that_is_given_is_that_of_both(scan):
     whole = plan_fusion(scan.acquisition, solution, options)
     made = run(plan_halves(scan.acquisition, solution, whole, options))
     for half in made:
-        np.testing.assert_array_equal(half.plan.prepared.flat.flat, solution.flat.flat)
-        np.testing.assert_allclose(half.plan.prepared.gains, 1)
+        np.testing.assert_array_equal(half.plan.frames.flat.flat, solution.flat.flat)
+        np.testing.assert_allclose(half.plan.frames.gains, 1)
 
 
 def test_one_frame_has_no_halves(scan, solution, whole):

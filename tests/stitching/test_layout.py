@@ -45,13 +45,13 @@ def test_solve_layout_takes_what_agrees_and_drops_what_does_not():
     layout = solve_layout(9, found, 5.0, PLACES + 3)
     assert np.allclose(moved(layout.positions), PLACES, atol=1e-3)
     assert len(layout.joints) == 12
-    assert not layout.dropped
+    assert not layout.dropped_joints
     found[0] = candidates(0, 1, true(0, 1) + 20)
     fifth = found[5]
     found[5] = candidates(fifth.first, fifth.second, (11, -40), fifth.shifts[0])
     layout = solve_layout(9, found, 5.0, PLACES)
     assert np.allclose(moved(layout.positions), PLACES, atol=0.3)
-    assert [(j.first, j.second) for j in layout.dropped] == [(0, 1)]
+    assert [(j.first, j.second) for j in layout.dropped_joints] == [(0, 1)]
     assert len(layout.joints) == 11
 
 

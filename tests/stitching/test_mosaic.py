@@ -187,15 +187,15 @@ def test_loose_places_are_told_and_a_scan_without_any_joint_is_refused(square_sc
         finish(state)
     flat = no_flat((128, 128), 0.0, "none")
     state = placed(square_scan, layout=Layout(truth, (), ()))
-    state = replace(state, prepared=state.prepared.change(flat=flat))
+    state = replace(state, frames=state.frames.change(flat=flat))
     with pytest.raises(RegistrationError, match=r"unit, or let the flat field .*auto"):
         finish(state)
     steps = [(i, i + 1, tuple(truth[i + 1] - truth[i])) for i in range(8)]
     joints = tuple(Joint(i, j, shift, 9.0) for i, j, shift in steps)
     refined = Refined(truth, (), np.full((9, 2), 2.0))
-    state = placed(square_scan, layout=Layout(truth, joints, ()), refined=refined)
-    prepared = state.prepared.change(gains=square_scan.gains)
-    (warning,) = finish(replace(state, prepared=prepared)).warnings
+    state = placed(square_scan, layout=Layout(truth, joints, ()), refinement=refined)
+    prepared = state.frames.change(gains=square_scan.gains)
+    (warning,) = finish(replace(state, frames=prepared)).warnings
     assert warning.startswith("9 of 9 frames are uncertain")
     assert "up to 2.8 px" in warning
 
@@ -220,7 +220,9 @@ def hung(scan, pairs, own, **known):
         spread[6:] = np.inf
     layout = Layout(scan.truth, tuple(joints), ())
     refined = Refined(scan.truth, tuple(shifts), spread)
-    return finish(placed(scan, layout=layout, refined=refined, found=found, **known))
+    return finish(
+        placed(scan, layout=layout, refinement=refined, candidates=found, **known)
+    )
 
 
 @pytest.mark.parametrize("own", [15.0, None])
@@ -238,10 +240,10 @@ def test_frames_whose_one_joint_misses_itself_or_was_not_measured_are_told(
     else:
         assert told.startswith("3 of 9 frames left out")
     # placed among all of its neighbours, one of them holds them as well
-    rescued = hung(square_scan, chain, 15.0, rescued={6})
+    rescued = hung(square_scan, chain, 15.0, rescued_frames={6})
     assert rescued.has_place.all()
     with pytest.raises(RegistrationError, match="none of 9 does"):
-        hung(square_scan, [(5, 6)], 15.0, rescued={7})
+        hung(square_scan, [(5, 6)], 15.0, rescued_frames={7})
 
 
 @pytest.mark.parametrize("moved", [0.0, 15.0])

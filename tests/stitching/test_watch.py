@@ -129,7 +129,7 @@ class Known:
     def __init__(self, frames, positions, flat, dark):
         names = tuple(str(number) for number in range(len(frames)))
         field = replace(no_flat(flat.shape, dark, "none"), flat=flat)
-        self.prepared = CorrectedFrames(Acquisition(frames, names), field)
+        self.frames = CorrectedFrames(Acquisition(frames, names), field)
         self.names, self.blank, self.solution = names, set(), None
         self.provisional = set()
         self.positions = positions

@@ -40,9 +40,9 @@ CYCLE = {
     "architecture_options": {"width": 4, "blocks": 1},
     "gan": {**NARROW, "history": 2, **TERMS},
 }
-KNOWN, LEARNT = {"sigma_px": 1.0}, {"size_px": 5, "learnt": True, "noise": 0.01}
+KNOWN, TRAINED_ON = {"sigma_px": 1.0}, {"size_px": 5, "learnt": True, "noise": 0.01}
 KERNEL = {**CYCLE, "architecture": "resnet", "gan": {**NARROW, "kernel": KNOWN}}
-BLIND = {**KERNEL, "gan": {**NARROW, "kernel": LEARNT}}
+BLIND = {**KERNEL, "gan": {**NARROW, "kernel": TRAINED_ON}}
 KINDS = {"paired": PAIRED, "cycle": CYCLE, "kernel": KERNEL, "blind": BLIND}
 EACH = [
     pytest.param(name, marks=() if name == "kernel" else pytest.mark.broad)

@@ -31,7 +31,7 @@ def held_out(model):
     layers = []
 
     def note(event):
-        if event.value.name == "held-out part: light | now | SEM":
+        if event.value.name == "held-out part: optical | now | SEM":
             layers.append(event.value)
 
     model.layers.events.inserted.connect(note)

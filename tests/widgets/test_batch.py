@@ -106,13 +106,13 @@ def test_a_failing_image_is_told_and_shown_first(panel, run_panel, tmp_path):
     heads, rows = texts(panel.rows)
     assert heads[1] == "error"
     assert rows[1][1].startswith("degrade: ")
-    assert "1 of 4 images failed" in panel.warned.text()
+    assert "1 of 4 images failed" in panel.warning_label.text()
 
 
 def test_what_cannot_be_run_is_one_sentence(panel, run_panel, tmp_path):
     text = "inputs: scans\noutput: made\nsteps: [sharpen]"
     (tmp_path / "steps.yaml").write_text(text)
-    assert "which is not a verb" in run_panel(panel)
+    assert "which is not a command" in run_panel(panel)
     assert not (tmp_path / "made").exists()
 
 
@@ -183,7 +183,7 @@ def test_the_steps_of_a_layer_are_done_to_a_folder(shown, run_panel, tmp_path):
     said = shown.plan_note.text()
     assert "1. crop: box 0 0 32 40" in said
     assert "2. degrade" in said
-    assert "To 4 images." in said
+    assert "For 4 images." in said
     assert run_panel(shown) == "4 images done."
     again = semsr.read(tmp_path / "made" / "degrade" / "s1.ome.tif")
     np.testing.assert_array_equal(again.array(), shown.viewer.layers[0].data)
@@ -218,7 +218,7 @@ def test_warnings_of_steps_are_in_the_words_of_their_panels(
     panel.layer.value = model.layers[0]
     panel.inputs.value = scans
     run_panel(panel)
-    assert "give 'Blur' if it is known" in panel.warned.text()
+    assert "give 'Blur' if it is known" in panel.warning_label.text()
 
 
 def test_a_button_below_a_result_leads_to_its_steps(shown, hold):

@@ -305,10 +305,10 @@ def test_what_was_made_since_goes_back_with_a_size(model, hold, run_panel):
     assert sizes(model)["field · wiener"] is None
     assert tuple(model.layers["field · wiener"].scale) == (1, 1)
     assert not plane.visible
-    assert f"make again: {plane.name}." in opener.status.text()
+    assert f"compute again: {plane.name}." in opener.status.text()
     apply(5.0)
     assert sizes(model)["field · wiener"] == (5.0, 5.0)
-    assert f"make again: {plane.name}." in opener.status.text()
+    assert f"compute again: {plane.name}." in opener.status.text()
 
 
 def test_what_was_saved_without_its_size_is_told(

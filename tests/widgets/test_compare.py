@@ -14,7 +14,7 @@ from napari_semsr.io import STORE_KEY, read
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base.results import is_unsaved
 from napari_semsr.widgets.base.session import session_of
-from napari_semsr.widgets.compare import told_of_change
+from napari_semsr.widgets.compare import describe_small_change
 from napari_semsr.widgets.enhance.panel import EnhancePanel
 from napari_semsr.widgets.layers import (
     field_in_view,
@@ -242,7 +242,7 @@ def test_difference_is_a_signed_layer_of_its_own(panel, model, subtract):
     np.testing.assert_allclose(layer.data, wanted, atol=1e-6)
     assert layer not in grey_layers(model)
     assert layer not in panel.layer.choices
-    assert layer in panel.made
+    assert layer in panel.own_layers
     image = micrograph_from_layer(layer)
     assert image.provenance.job == "difference"
     assert (image.pixel_size_nm, image.origin) == ((10, 10), (500, -300))
@@ -357,7 +357,7 @@ def test_a_removed_result_comes_back_with_its_strength(panel, model, set_strengt
 
 def test_hardly_anything_is_said_in_the_table_and_in_a_sentence():
     change = Change(0.1, 2.0, 0.0, noise=4.0, level=1.0, looked_at=0.25, hardly=True)
-    rows, said = figures_of(change), told_of_change(change)
+    rows, said = figures_of(change), describe_small_change(change)
     assert said == " Hardly changed: the method has no effect here."
     mean = rows["Mean change"]
     assert mean.large
@@ -367,4 +367,4 @@ def test_hardly_anything_is_said_in_the_table_and_in_a_sentence():
     assert str(rows["Change seen in"]) == "25 % of the field"
     change = replace(change, hardly=False, looked_at=1.0)
     assert list(figures_of(change)) == ["Mean change", "Largest change"]
-    assert (told_of_change(change), told_of_change(None)) == ("", "")
+    assert (describe_small_change(change), describe_small_change(None)) == ("", "")

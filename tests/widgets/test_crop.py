@@ -91,7 +91,7 @@ def test_one_layer_is_cut_free_of_gaps(model, hold, add, run_panel):
     np.testing.assert_array_equal(part.array(), holed[12:, :280])
     assert part.origin == (120, 0)
     panel.layer.value = model.layers["mosaic · crop"]
-    assert "Copied mosaic · crop: it has no empty places." in run_panel(panel)
+    assert "Copied mosaic · crop: it has no empty areas." in run_panel(panel)
     panel.like.value = model.layers["mosaic"]
     assert panel.form.widget("gap_free").native.isVisibleTo(panel)
     panel.like.value = None

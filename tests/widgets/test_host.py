@@ -99,7 +99,7 @@ def test_the_left_layer_is_left_where_hidden_layers_take_cells(count):
     for left, right in permutations(range(count), 2):
         grid = SimpleNamespace(stride=1, shape=(-1, -1), enabled=False)
         viewer = SimpleNamespace(grid=grid, layers=range(count))
-        host.show_beside(viewer, left, right)
+        host.show_side_by_side(viewer, left, right)
         assert grid.enabled
         order = range(count) if grid.stride > 0 else range(count)[::-1]
         rows, columns = grid.shape

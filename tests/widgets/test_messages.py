@@ -70,7 +70,7 @@ def test_no_button_moves_when_a_message_comes_or_goes(panel):
     foot = panel.run_button, panel.cancel_button, panel.help_button
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
     panel.notes.unfolding.click()
-    for label in (panel.status, panel.warned, panel.unsaved, panel.plane):
+    for label in (panel.status, panel.warning_label, panel.unsaved, panel.plane):
         label.setText("")
     panel.progress_bar.setVisible(False)
     assert all(shown_buttons(panel)[item] == before[item] for item in foot)
@@ -85,7 +85,7 @@ def test_no_button_moves_while_a_job_runs_and_when_it_has_ended(panel, qtbot):
     panel.runner.busy_changed.connect(lambda _: seen.append(shown_buttons(panel)))
     with qtbot.waitSignal(panel.ran, timeout=LIMIT_MS):
         panel.run_button.click()
-    assert panel.made
+    assert panel.own_layers
     seen.append(shown_buttons(panel))
     foot = panel.run_button, panel.cancel_button, panel.help_button
     assert all(found[item] == before[item] for found in seen for item in foot)
@@ -93,7 +93,7 @@ def test_no_button_moves_while_a_job_runs_and_when_it_has_ended(panel, qtbot):
 
 def colours(panel):
     """Whether red, and whether any colour, is in what is written."""
-    text = panel.status.toHtml() + panel.warned.toHtml()
+    text = panel.status.toHtml() + panel.warning_label.toHtml()
     return any(red in text for red in ("#ff8370", "#b3261e")), "color:" in text
 
 

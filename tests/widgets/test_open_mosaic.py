@@ -195,7 +195,7 @@ def test_store_that_was_copied_in_part_is_told_once(
     choose(panel, path, finish)
     run_panel(panel)
     assert len(model.layers) == 1
-    assert panel.warned.text().count("have no file and are read as 0") == 1
+    assert panel.warning_label.text().count("have no file and are read as 0") == 1
 
 
 @pytest.mark.broad
@@ -429,7 +429,7 @@ def test_a_warning_about_a_file_goes_with_the_next_file(
     (path / "0" / "c" / "1" / "2").unlink()
     choose(panel, path, finish)
     run_panel(panel)
-    assert panel.warned.text()
+    assert panel.warning_label.text()
     tifffile.imwrite(tmp_path / "next.tif", data[:64, :64])
     choose(panel, tmp_path / "next.tif", finish)
-    assert not panel.warned.text()
+    assert not panel.warning_label.text()

@@ -210,7 +210,7 @@ def test_pairs_of_other_shapes_and_places_are_refused(module, model, qtbot):
     assert second.value is None
     for name, said in (
         ("wide", "onto one grid"),
-        ("a", "is shown 7 px above or below and 0 px beside"),
+        ("a", "is 7 px above or below and 0 px left or right of"),
         ((panel.first if frc else panel.image).value.name, "the layer 'b'"),  # itself
     ):
         second.value = model.layers[name]

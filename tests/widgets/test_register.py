@@ -113,7 +113,7 @@ def test_registered_layer_lies_on_the_fixed_grid(panel, opened, run_panel):
     known = np.isfinite(image.array())
     both = np.corrcoef(image.array()[known], FIXED.array()[known])
     assert both[0, 1] < -0.95
-    assert missed_nm(panel.registered[0].registration.transform) < 5
+    assert missed_nm(panel.last_registration[0].registration.transform) < 5
     assert not opened.layers["light"].visible
     told = panel.figures.text()
     for word in ("Expected error", "nm (", "Overlap", "Rotation", "Mutual information"):
@@ -185,7 +185,7 @@ def test_marks_that_the_images_contradict_are_refused(
     mark(panel, qtbot)
     before = list(opened.layers)
     assert "images do not match near the landmarks" in run_panel(panel)
-    assert "none: no place fits" in panel.figures.text()
+    assert "none: no position fits" in panel.figures.text()
     assert not panel.transform_button.isEnabled()
     assert list(opened.layers) == before
 
@@ -200,7 +200,7 @@ def test_what_fits_as_well_is_listed(panel, opened, add, run_panel):
     panel.fixed.value = opened.layers["lattice again"]
     assert "match at" in run_panel(panel)
     assert "Also fits 1" in panel.figures.text()
-    for word in ("none: several places fit", "from the best position, turned by"):
+    for word in ("none: several positions fit", "from the best position, turned by"):
         assert word in panel.figures.text()
 
 
@@ -247,10 +247,10 @@ def test_a_mosaic_without_a_pixel_size_gets_the_one_that_is_found(
     assert (panel.moving.value, panel.fixed.value.name) == (light, "electrons")
     said = run_panel(panel)
     assert "Registered light to electrons" in said
-    assert "was found by registering it with electrons" in panel.warned.text()
-    assert panel.registered[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
-    assert missed_nm(panel.registered[0].registration.transform) < 20
-    assert "Give light the measured pixel size" in panel.take_size_button.text()
+    assert "was found by registering it with electrons" in panel.warning_label.text()
+    assert panel.last_registration[0].found_pixel_size_nm == pytest.approx(10, rel=0.01)
+    assert missed_nm(panel.last_registration[0].registration.transform) < 20
+    assert "Set the measured pixel size of light" in panel.take_size_button.text()
     qtbot.mouseClick(panel.take_size_button, Qt.MouseButton.LeftButton)
     found = micrograph_from_layer(light)
     np.testing.assert_allclose(found.pixel_size_nm, 10, rtol=0.01)
@@ -308,11 +308,11 @@ def test_marks_are_where_the_search_starts_if_they_are_enough(panel, qtbot, run_
     mark(panel, qtbot, MARKS[2:], off=2.0)
     run_panel(panel)
     assert "by landmarks" in panel.figures.text()
-    assert missed_nm(panel.registered[0].registration.transform) < 5
+    assert missed_nm(panel.last_registration[0].registration.transform) < 5
     assert not panel.marks.points[0].visible
     panel.form.set_values(landmarks_only=True)
     run_panel(panel)
-    assert missed_nm(panel.registered[0].registration.transform) > 15
+    assert missed_nm(panel.last_registration[0].registration.transform) > 15
 
 
 @pytest.mark.broad
@@ -463,7 +463,7 @@ def test_figures_are_told_of_the_layers_that_a_given_map_was_applied_to(
 ):
     path = tmp_path / "map.json"
     run_panel(panel)
-    write_transform(path, panel.registered[0].stored)
+    write_transform(path, panel.last_registration[0].stored)
     made = add(opened, moving_image().replace(name="enhanced"))
     made.metadata[NETWORK_KEY] = {"model": "sharper", "digest": "0"}
     panel.moving.value, panel.fixed.value = made, opened.layers["electrons"]
@@ -497,7 +497,7 @@ def test_what_is_shown_turned_is_taken_as_it_is_shown(
     made = opened.layers["light · registered"].data
     expected = WarpedImage(moving_image(), Grid.of(FIXED), TRUE).read()
     np.testing.assert_allclose(np.asarray(made), expected, atol=1e-5)
-    assert missed_nm(panel.registered[0].stored.transform) < 1e-6
+    assert missed_nm(panel.last_registration[0].stored.transform) < 1e-6
     light.affine = np.eye(3)
     assert panel.shown_button.isHidden()
 

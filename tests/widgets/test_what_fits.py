@@ -114,7 +114,7 @@ def test_a_model_that_lost_in_its_validation_says_so_and_comes_last(
             shown = [box.native.itemText(row) for row in rows]
         else:
             shown = [box.native.item(row).text() for row in rows]
-        assert shown[-1] == "a-loser (\N{MINUS SIGN}0.14 dB in its validation)"
+        assert shown[-1] == "a-loser (\N{MINUS SIGN}0.14 dB in validation)"
         assert "winner" in shown
         assert box.choices[-1] == "a-loser"
     panels[0].model.box.value = "a-loser"

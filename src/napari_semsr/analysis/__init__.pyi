@@ -33,7 +33,7 @@ from .frc.blocks import shares_noise as shares_noise
 from .frc.correlation import (
     FrcOptions as FrcOptions,
     FrcResult as FrcResult,
-    beside_pixels as beside_pixels,
+    compare_with_pixels as compare_with_pixels,
     measure_agreement as measure_agreement,
     measure_frc as measure_frc,
 )
@@ -65,8 +65,8 @@ from .light import (
     CAUSE_WITH_REFERENCE as CAUSE_WITH_REFERENCE,
     CAUSE_WITHOUT_REFERENCE as CAUSE_WITHOUT_REFERENCE,
     CutOff as CutOff,
-    beside_cut_off as beside_cut_off,
     beyond_cut_off as beyond_cut_off,
+    cut_off_note as cut_off_note,
     find_cut_off as find_cut_off,
 )
 from .metrics import (

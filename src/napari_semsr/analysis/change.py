@@ -30,7 +30,7 @@ from napari_semsr.core import (
 # Chosen: up to 16 million pixels are all compared, in less than two seconds; larger
 # fields are sampled in evenly spaced blocks with that many pixels in total.
 _SIDE = 512
-_MOST_BLOCKS = 64
+_MAX_BLOCKS = 64
 _GRAIN_BLOCKS = 16  # blocks used to estimate noise and grey-level range; chosen
 _SAMPLE = 4  # step between sampled pixels along each axis; chosen
 _GAP = 1e-9  # share of a pixel's area that may be missing: rounding
@@ -121,7 +121,7 @@ def measure_change(
     """
     first, second = Grid.of(before), Grid.of(after)
     grid, field = common_field(first, second)
-    boxes = spread_boxes(field, _MOST_BLOCKS, _SIDE) if field else []
+    boxes = spread_boxes(field, _MAX_BLOCKS, _SIDE) if field else []
     count, total, largest, visible, pixels = 0, 0.0, 0.0, 0, 0
     noise, level = _grain(before, first, grid, boxes)
     noise = max(noise, noise_sd or 0.0)

@@ -27,7 +27,12 @@ import numpy as np
 from pydantic import Field
 from scipy import fft
 
-from napari_semsr.analysis.frc import Reason, beside_pixels, finite_array, is_periodic
+from napari_semsr.analysis.frc import (
+    Reason,
+    compare_with_pixels,
+    finite_array,
+    is_periodic,
+)
 from napari_semsr.core import (
     Box,
     FloatArray,
@@ -51,7 +56,7 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_LEAST_PX = 64  # smallest side of an image; chosen: at ring 10 of 32 a step is a tenth
+_MIN_PX = 64  # smallest side of an image; chosen: at ring 10 of 32 a step is a tenth
 _WHOLE_PX = 4096**2  # largest area analysed as a whole; specified
 _BLOCK = 2048  # side of the blocks; specified
 _TUKEY = 0.25  # tapered share of the window; chosen: little leakage, narrow rings
@@ -65,7 +70,7 @@ _FLAT = 1e-9  # share of the mean: smaller differences are rounding
 # Periods across the image: fewer than the first give no result, fewer than the second a
 # warning. Simulated images of 128 and 256 px with a signal-to-noise ratio of 20 are
 # measured 10 to 50 % too fine below the first, and a few per cent above it
-_LEAST_PERIODS, _PERIODS = 10, 40
+_MIN_PERIODS, _PERIODS = 10, 40
 _TINY = 1e-300  # added to denominators, so that 0 / 0 is 0
 _BYTES_PER_PX = 44.0  # measured: growth of peak memory, 4096 x 4096 px
 
@@ -88,7 +93,7 @@ class DecorrelationOptions(Options):
 
     block: int | None = Field(
         default=None,
-        ge=_LEAST_PX,
+        ge=_MIN_PX,
         description="Side of the blocks in px, whose median is returned; by default "
         "the whole image up to 4096 x 4096 px, otherwise 2048.",
     )
@@ -145,7 +150,7 @@ class Decorrelation:
     @property
     def verdict(self) -> str:
         """Assessment of the cut-off."""
-        words = beside_pixels(self.resolution_px)
+        words = compare_with_pixels(self.resolution_px)
         if self.resolution_px is not None:
             periods = 1 / (self.resolution_px * float(self.frequency_per_px[0]))
             if periods < _PERIODS:
@@ -181,7 +186,7 @@ class _Curve:
 
     frequency: FloatArray
     plain: FloatArray
-    filtered: FloatArray
+    of_filtered: FloatArray
     at: int  # index of the ring of the cut-off; -1 without one
     sigma: float | None
     reason: Reason | None
@@ -204,9 +209,9 @@ def measure_decorrelation(
     side = (options or DecorrelationOptions()).block
     if side is None and image.shape[0] * image.shape[1] > _WHOLE_PX:
         side = min(_BLOCK, *image.shape)
-    if min(image.shape) < _LEAST_PX:
+    if min(image.shape) < _MIN_PX:
         msg = (
-            f"A decorrelation analysis needs {_LEAST_PX}x{_LEAST_PX} px or more, got "
+            f"A decorrelation analysis needs {_MIN_PX}x{_MIN_PX} px or more, got "
             f"{image.shape[0]}x{image.shape[1]} px in {image.name}; use a larger part."
         )
         raise ShapeError(msg, code="image-too-small")
@@ -288,10 +293,10 @@ def _summarise(
         gaps=gaps,
         block=side,
         values_px=values.reshape(grid),
-        peak=float(median_curve.filtered[median_curve.at]) if peaks else None,
+        peak=float(median_curve.of_filtered[median_curve.at]) if peaks else None,
         frequency_per_px=median_curve.frequency,
         correlation=median_curve.plain,
-        filtered=median_curve.filtered,
+        filtered=median_curve.of_filtered,
         sigma_px=median_curve.sigma,
     )
 
@@ -340,7 +345,7 @@ def _find_peak(values: FloatArray, pitch: FloatPair) -> _Curve:
         has_signal = _has_signal(power, samples, frequency, window)
         reason: Reason = "beyond-nyquist" if has_signal else "no-signal"
         return _Curve(frequency, plain, plain, -1, None, reason)
-    if at + 1 < _LEAST_PERIODS:
+    if at + 1 < _MIN_PERIODS:
         return _Curve(frequency, plain, plain, -1, None, "too-small")
     sigma = float(sigmas[peaks.index(at)])
     best_curve = curves(np.array([sigma]))[0]

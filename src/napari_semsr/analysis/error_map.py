@@ -59,9 +59,9 @@ _FINEST_PX = 0.25  # smallest sigma above 0; chosen: less has no effect
 _CLOSE_PX = 1e-3  # precision to which sigma is refined; chosen
 _FLAT = 1e-12  # share of the mean square: a smaller variance is rounding
 _COARSER = 1.25  # ratio above which the enhanced image counts as having larger pixels
-_LEAST_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
+_MIN_KNOWN = 0.5  # weight of known pixels under a Gaussian; chosen
 _SEARCH = {False: 8, True: 16}  # largest shift, px; of two scans: 16; chosen
-_LEAST_WINDOW = 8  # px; smallest window whose noise is known to 20 %; chosen; chosen
+_MIN_WINDOW = 8  # px; smallest window whose noise is known to 20 %; chosen; chosen
 
 
 class ErrorMapOptions(Options):
@@ -123,9 +123,9 @@ class ErrorMapOptions(Options):
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
-        if self.part == "rest" and self.window < _LEAST_WINDOW:
+        if self.part == "rest" and self.window < _MIN_WINDOW:
             msg = (
-                f"window must be {_LEAST_WINDOW} px or more to distinguish noise from "
+                f"window must be {_MIN_WINDOW} px or more to distinguish noise from "
                 f"other differences, got {self.window}; choose a larger one, or map "
                 "all."
             )
@@ -270,7 +270,7 @@ class _Block:
     # those of the enhanced image
     coefficients: FloatArray
     # (factor Y, factor X) Of the enhanced image if that is finer; else their squares
-    enhanced: FloatArray
+    grey: FloatArray
     means: FloatPair  # coefficients of the zero frequency of both
     square: float  # sum of the reference's squares
 
@@ -295,14 +295,14 @@ class _Block:
         factor: int,
     ) -> FloatArray:
         """Sum 1, r, p, r², p², rp over the pixels: r reference, p blurred image."""
-        rows, columns = map(gains, self.enhanced.shape, sigmas)
+        rows, columns = map(gains, self.grey.shape, sigmas)
         count = self.coefficients.size
         mean = self.means[1] * rows[0] * columns[0]
         if factor == 1:
-            power = float(rows**2 @ (self.enhanced @ columns**2))
+            power = float(rows**2 @ (self.grey @ columns**2))
             product = float(rows @ (self.coefficients @ columns))
         else:
-            weighted_values = self.enhanced * rows[:, None]
+            weighted_values = self.grey * rows[:, None]
             weighted_values *= columns
             weighted_values = _fold(_fold(weighted_values, factor).T, factor).T
             mean, power = (
@@ -515,8 +515,8 @@ class ErrorField:
         else:  # normalise by the weights of known pixels; gaps remain gaps
             smooth = _blur(np.where(finite, fine, 0.0), sigmas)
             weight = _blur(finite.astype(np.float32), sigmas)
-            smooth /= np.maximum(weight, _LEAST_KNOWN)
-            smooth[~finite | (weight < _LEAST_KNOWN)] = np.nan
+            smooth /= np.maximum(weight, _MIN_KNOWN)
+            smooth[~finite | (weight < _MIN_KNOWN)] = np.nan
         means = block_means(smooth[inner], factor)
         return np.asarray(self.fit.alpha * means + self.fit.beta, np.float32)
 

@@ -37,12 +37,10 @@ _COARSE, _FINE, _NOISE = (0.05, 0.1), (0.3, 0.6), (1.1, 1.6)
 # sharp edges at the depth of focus, and the increase at that depth for any sample
 _SHARP_EDGES_DB, _DEPTH_DB = 32.5, 4.0
 _SURE = 2.0  # standard errors by which the loss must exceed its limit
-_LEAST_DETAIL = (
-    100.0  # power over that of noise; chosen: then the falloff is measurable
-)
+_MIN_DETAIL = 100.0  # power over that of noise; chosen: then the falloff is measurable
 # side of a block in periods of the cut-off; chosen: two periods of the coarsest detail,
 # which the window separates from the mean
-_SIDE, _LEAST_SIDE = 40.0, 28.0
+_SIDE, _MIN_SIDE = 40.0, 28.0
 _APART = 1.5  # smallest side of an image over that of a block: four distinct blocks
 _MOST = 5  # blocks along an axis; chosen: half a second
 
@@ -68,7 +66,7 @@ class Falloff:
             return None
         px = cut_off / math.sqrt(pixel[0] * pixel[1])
         side = int(min(_SIDE * px, min(image.shape) / _APART))
-        if side < _LEAST_SIDE * px or px < 2 * _NOISE[1]:
+        if side < _MIN_SIDE * px or px < 2 * _NOISE[1]:
             return None
         axes = (np.fft.fftfreq(side, size) for size in pixel)
         ring = np.hypot(*np.meshgrid(*axes, indexing="ij")) * cut_off
@@ -86,7 +84,7 @@ class Falloff:
             return None
         noise = float(np.mean(noises))
         coarse, fine = (np.array(powers) - noise).T
-        if not coarse.mean() > _LEAST_DETAIL * noise:
+        if not coarse.mean() > _MIN_DETAIL * noise:
             return None
         # a signal below a tenth of the noise cannot be measured
         fine = fine + max(0.0, 0.1 * noise - float(fine.mean()))

@@ -70,12 +70,12 @@ _MAD = 1.4826  # standard deviation over median absolute deviation, of a Gaussia
 _HALVES = 3  # halvings: the mode is that of an eighth of the pixels; chosen
 # Standard deviations of the smoothed background, noise and texture: exceeded by three
 # of a million pixels of white noise
-_LEAST_APART = 4.5
+_MIN_APART = 4.5
 _CLEAR = 1.8  # times that: the outline, at half of the height, is then at 4 sigma
 # Contrast of the faintest particles over that of the bright ones without noise; chosen:
 # five grey levels of 8 bits
 _FAINTEST = 0.02
-_MOST_LEAST = 0.1  # of the contrast: largest threshold due to texture; chosen
+_MAX_LEAST = 0.1  # of the contrast: largest threshold due to texture; chosen
 _OUTLINE = 0.5  # outline of a particle, over its height
 _PLATEAU = 0.75  # of the height: least median of a region as bright as its particle
 # Depth of a waist that separates two particles, over the smaller half width, and in px;
@@ -96,7 +96,7 @@ _FOLLOW, _FOLLOWS = 0.6, 0.1  # agreement: within this share of the slope; chose
 _SLOPING = 0.2  # of the contrast; chosen: at 0.3 outlines shift by half a pixel
 # Share of the surroundings darker than a particle; chosen: next to another particle a
 # third may be brighter, and around the rim of a brighter one nearly half
-_MOST_AROUND = 2 / 3
+_MAX_AROUND = 2 / 3
 _PARTS = 8  # parts of a field along each axis, in which particles are counted
 _RIM_PX = 2  # width of a particle's falling edge
 _WAIST_PX = 1.0  # depth of a waist that separates two particles
@@ -111,12 +111,12 @@ LEVEL = 0.95  # confidence level of all intervals
 # Another seed changes a bound by 1 to 2 % of the interval (benchmarks/gap_intervals.py)
 _RESAMPLES = 4000
 _SEED = 0
-_LEAST_VALUES = 5  # with fewer values, resamples often have no spread
+_MIN_VALUES = 5  # with fewer values, resamples often have no spread
 _REFITS = 200  # for a standard error precise to 5 %: 1 / sqrt(2 n)
-_LEAST_GAPS = 8  # fewer gaps do not determine a fit of three parameters
+_MIN_GAPS = 8  # fewer gaps do not determine a fit of three parameters
 _FAR = 3.0  # Tukey's outer fence, in quartile ranges above the third quartile
 _ROUND = (1.0, 2.0, 2.5, 5.0, 10.0)  # bin widths that are round numbers
-_MOST_BINS = 1000
+_MAX_BINS = 1000
 _AT_ONCE = 1 << 22  # resampled values held in memory
 
 
@@ -163,13 +163,13 @@ def width_edges(widths: Iterable[float], bin_width: float | None = None) -> Floa
     step = bin_width
     if step is None:
         step = 2 * float(high - low) / values.size ** (1 / 3)
-        wanted_step = step if step > last / _MOST_BINS else last / 10
+        wanted_step = step if step > last / _MAX_BINS else last / 10
         power = 10.0 ** math.floor(math.log10(wanted_step))
         step = power * min(_ROUND, key=lambda n: abs(math.log(wanted_step / power / n)))
     count = math.floor(last / step) + 1
-    if count > _MOST_BINS:
+    if count > _MAX_BINS:
         msg = (
-            f"bin_width must give at most {_MOST_BINS} bins, got {step:g} for gaps as "
+            f"bin_width must give at most {_MAX_BINS} bins, got {step:g} for gaps as "
             f"wide as {last:.4g}; choose wider bins."
         )
         raise OptionError(msg, code="out-of-range")
@@ -194,7 +194,7 @@ def count_widths(widths: Iterable[float], edges: ArrayLike) -> WidthHistogram:
 def _fit(
     places: FloatArray, counts: NDArray[np.integer], edges: FloatArray
 ) -> WidthFit | None:
-    if counts.sum() < _LEAST_GAPS or counts.size <= 3:
+    if counts.sum() < _MIN_GAPS or counts.size <= 3:
         return None
     middle, step = (edges[:-1] + edges[1:]) / 2, float(edges[1] - edges[0])
     start = (float(counts.max()), float(np.median(places)), float(places.std()))
@@ -268,7 +268,7 @@ def mean_interval(values: ArrayLike, *, seed: int = _SEED) -> FloatPair | None:
     """
     finite_values = np.asarray(values, dtype=float)
     count = finite_values.size
-    if count < _LEAST_VALUES:
+    if count < _MIN_VALUES:
         return None
     mean, error = (
         float(finite_values.mean()),
@@ -903,13 +903,13 @@ def _particles(
         level, spread = _ground(smooth[~covered_labels], quiet)
         height = np.where(covered_labels, 0.0, smooth - level)
         contrast = contrast or _contrast(height)
-        texture = min(_LEAST_APART * spread, _MOST_LEAST * contrast)
-        least = max(_LEAST_APART * quiet, _FAINTEST * contrast, texture)
+        texture = min(_MIN_APART * spread, _MAX_LEAST * contrast)
+        least = max(_MIN_APART * quiet, _FAINTEST * contrast, texture)
         if not contrast > least:
             break
         basins, own = _basins(height, least)
         yield step
-        clear = _CLEAR * _LEAST_APART * quiet if len(scales) > 1 else 0.0
+        clear = _CLEAR * _MIN_APART * quiet if len(scales) > 1 else 0.0
         own[own < max(least, clear)] = np.inf  # also that of the background
         share = height / own[basins]
         mask = _plateaus(share > _OUTLINE, basins, share)
@@ -963,7 +963,7 @@ def _standing_out(
         return parts, 0
     beside = segmentation.expand_labels(parts, _RIM_PX + 1)
     beside[parts > 0] = 0
-    around = _quantiles(smooth, beside, count, _MOST_AROUND)
+    around = _quantiles(smooth, beside, count, _MAX_AROUND)
     inner = _quantiles(smooth, parts, count, 0.5)
     is_kept = np.concatenate([[False], inner - around > least])
     return np.where(is_kept, np.cumsum(is_kept), 0)[parts], int(is_kept.sum())

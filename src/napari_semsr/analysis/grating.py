@@ -36,7 +36,7 @@ from napari_semsr.core import (
 )
 
 _SMOOTH = 0.8  # periods; such a Gaussian reduces the mean and other orders to e^-12
-_LEAST_PERIODS = 8.0  # periods across the field; chosen: fewer may be chance
+_MIN_PERIODS = 8.0  # periods across the field; chosen: fewer may be chance
 _LIT = 0.1  # of the brightest area; chosen: a round field is dark outside its circle
 # A peak belongs to a grating if it exceeds the spectrum around it by this factor, and
 # to the second direction of a lattice if it has this share of the highest. Chosen:
@@ -68,10 +68,10 @@ _OFF_CENTRE = np.array([[[-3, 0, -1], [0, -2, 0]], [[0, -2, 0], [-1, 0, -3]]], f
 _OBLIQUE = 0.93  # sine of the angle between two waves: 1 if square, 0.87 if hexagonal
 # Largest skew in degrees, and ratio of a pixel's sides; chosen: larger values are due
 # to another pair of the lattice's orders
-_MOST_SKEW = 15.0
-_MOST_OBLONG = 1.3
+_MAX_SKEW = 15.0
+_MAX_OBLONG = 1.3
 _ROWS = 96  # maximum rows and columns of phases; chosen: more add little
-_LEAST_COVER = 0.9  # share of the smoothing kernel in the field; chosen: less is biased
+_MIN_COVER = 0.9  # share of the smoothing kernel in the field; chosen: less is biased
 
 
 # Parameters fitted in addition to waves and distortion
@@ -122,9 +122,9 @@ def measure_grating(image: RealArray, options: CalibrateOptions) -> Calibration:
     plane, in_light = _prepare(image)
     waves = _waves(plane, options.lattice)
     periods = float(np.hypot(*waves[0]) * min(plane.shape))
-    if periods < _LEAST_PERIODS:
+    if periods < _MIN_PERIODS:
         msg = (
-            f"A grating must show at least {_LEAST_PERIODS:g} periods across the "
+            f"A grating must show at least {_MIN_PERIODS:g} periods across the "
             f"field, got {periods:.1f}: use a finer grating."
         )
         raise RegistrationError(msg, code="too-few-periods")
@@ -210,7 +210,7 @@ def _waves(plane: FloatArray, lattice: str) -> FloatArray:
     amplitude, y, x = spectrum = _spectrum(plane)
     radius = np.hypot(y, x) * min(plane.shape)
     peaks = amplitude == ndimage.maximum_filter(amplitude, 7, mode="wrap")
-    peaks &= (radius > _LEAST_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
+    peaks &= (radius > _MIN_PERIODS / 2) & (radius < 0.45 * min(plane.shape))
     rows, columns = np.nonzero(peaks)
     heights = amplitude[rows, columns]
     order = np.argsort(-heights)[:_ORDERS]
@@ -281,7 +281,7 @@ def _fundamental(
         if not top > least or top < amplitude[away < 4].max(initial=0.0):
             continue
         off = _refine_peak(plane, whole) - _refine_peak(plane, wave) / order
-        few = np.hypot(*whole) * min(shape) < _LEAST_PERIODS  # raises an error later
+        few = np.hypot(*whole) * min(shape) < _MIN_PERIODS  # raises an error later
         if few or np.hypot(*off * shape) < _MEET:
             return np.asarray(whole)
     return wave
@@ -400,7 +400,7 @@ def _refine(
     down, along = at[0][:, None], at[1]
     away = grid - _middle(grid, shape)
     radius = np.hypot(*away[:, down, along]) / (min(shape) / 2)
-    in_fit = (cover > _LEAST_COVER) & in_light[down, along] & (radius < widening)
+    in_fit = (cover > _MIN_COVER) & in_light[down, along] & (radius < widening)
     moves = _moves(grid[:, down, along][:, in_fit], fit, free, shape)
     count = len(fit.waves)
     rows, left, weight = [], [], []
@@ -547,7 +547,7 @@ def _check_lattice(waves: FloatArray, lattice: str) -> None:
     off = abs(
         np.degrees(np.arcsin(min(sine, 1.0))) - (90 if lattice == "square" else 60)
     )
-    if off > _MOST_SKEW or lengths.max() > _MOST_OBLONG * lengths.min():
+    if off > _MAX_SKEW or lengths.max() > _MAX_OBLONG * lengths.min():
         msg = (
             f"The image shows no {lattice} lattice: its directions are {off:.0f} "
             f"degrees off, with periods of 1 to {lengths.max() / lengths.min():.2f}; "

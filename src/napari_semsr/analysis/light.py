@@ -82,7 +82,7 @@ def beyond_cut_off(
     )
 
 
-def beside_cut_off(found_nm: float | None, end_nm: float | None) -> str:
+def cut_off_note(found_nm: float | None, end_nm: float | None) -> str:
     """Return a short note if a resolution is finer than the optical cut-off, or ``""``.
 
     See `beyond_cut_off` for a full sentence.

@@ -40,8 +40,8 @@ _VISIBLE = 0.5  # of the threshold: those between are not counted; chosen
 _NOTHING = 1e-6  # of the displayed range: less contrast means no objects
 _DISPLAY = (1, 99)  # percentiles between which a viewer displays an image
 _SMOOTH = 0.25  # of the diameter: noise must not widen the displayed range
-_RADIUS, _LEAST_PX = 1 / 3, 1.5  # chosen: search radius, over the diameter, and in px
-_LEAST_DIAMETERS = 4  # smallest side of an image, in diameters
+_RADIUS, _MIN_PX = 1 / 3, 1.5  # chosen: search radius, over the diameter, and in px
+_MIN_DIAMETERS = 4  # smallest side of an image, in diameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +78,11 @@ class ObjectCount:
         return 100 * self.invented / self.drawn if self.drawn else None
 
     shown_interval = figure(
-        lambda made: percent_interval(made.shown, made.objects), "Shown, 95 % interval"
+        lambda result: percent_interval(result.shown, result.objects),
+        "Shown, 95 % interval",
     )
     invented_interval = figure(
-        lambda made: percent_interval(made.invented, made.drawn),
+        lambda result: percent_interval(result.invented, result.drawn),
         "Invented, 95 % interval",
     )
 
@@ -140,10 +141,10 @@ def count_objects(
         )
         raise ShapeError(msg, code="sizes-differ")
     diameter = diameter_px or object_diameter(reference)
-    if min(reference.shape) < _LEAST_DIAMETERS * diameter:
+    if min(reference.shape) < _MIN_DIAMETERS * diameter:
         msg = (
             f"Counting objects of {diameter:.0f} px needs "
-            f"{math.ceil(_LEAST_DIAMETERS * diameter)} px on each side, got "
+            f"{math.ceil(_MIN_DIAMETERS * diameter)} px on each side, got "
             f"{min(reference.shape)}."
         )
         raise ShapeError(msg, code="image-too-small")
@@ -247,6 +248,6 @@ def _match(
         near = np.minimum(apart, diameter)  # so that distant pairs have no influence
         rows, columns = scipy.optimize.linear_sum_assignment(near)
         has_partner[one[rows]] = apart[rows, columns] <= max(
-            _LEAST_PX, _RADIUS * diameter
+            _MIN_PX, _RADIUS * diameter
         )
     return has_partner

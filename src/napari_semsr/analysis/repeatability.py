@@ -67,7 +67,7 @@ class ScanPair:
     second: Area
     # share of the variance of white noise that remains after interpolation along ``(y,
     # x)``, for grey values and for their fourth differences along that axis
-    kept: FloatPair
+    noise_share: FloatPair
     kept_rough: FloatPair
 
     @classmethod
@@ -170,7 +170,7 @@ class GreyMatch:
     axis: int  # along which noise is measured: 0 for y, across the lines of most scans
     # share of the noise variance that remains after interpolation, for grey values and
     # for their differences along `axis`
-    kept: float
+    noise_share: float
     kept_rough: float
 
 
@@ -202,14 +202,14 @@ def match_scans(pair: ScanPair) -> Job[GreyMatch]:
     axis = int(noise[1] > noise[0])
     # smooth noise loses less by interpolation, as it has less fine detail
     fine = noise[1 - axis] / noise[axis] if noise[axis] > 0 else 1.0
-    across = 1 - (1 - pair.kept[1 - axis]) * fine
+    across = 1 - (1 - pair.noise_share[1 - axis]) * fine
     return GreyMatch(
         gain,
         means[0] - gain * means[1],
         cross_moments / math.sqrt(power[0] * power[1]),
         math.sqrt(power[0]),
         axis,
-        pair.kept[axis] * across,
+        pair.noise_share[axis] * across,
         pair.kept_rough[axis] * across,
     )
 
@@ -285,7 +285,7 @@ class RepeatField:
         power, noise = apart**2 / 2, _rough(apart, self.match.axis) ** 2 / scale
         inner = box.within(around).slices
         finite = np.isfinite(power)
-        kept_share = self.match.kept
+        kept_share = self.match.noise_share
         if self.window == 1:
             square = power
         else:
@@ -321,7 +321,7 @@ class RepeatField:
 class RepeatTally:
     """Sums over all pixels, and the spread of the map's values."""
 
-    compared: RepeatField
+    field_of_pair: RepeatField
     _sums: FloatArray = field(default_factory=lambda: np.zeros(4))
     _counts: FloatArray = field(default_factory=lambda: np.zeros(_BINS.size + 1))
     _map_sums: FloatArray = field(default_factory=lambda: np.zeros(2))
@@ -331,7 +331,7 @@ class RepeatTally:
         self._sums += part.sums
         finite = part.values[np.isfinite(part.values)].astype(np.float64)
         self._map_sums += [finite.size, finite.sum()]
-        places = np.searchsorted(_BINS, finite / self.compared.match.contrast)
+        places = np.searchsorted(_BINS, finite / self.field_of_pair.match.contrast)
         self._counts += np.bincount(places, minlength=self._counts.size)
 
     @property
@@ -342,7 +342,7 @@ class RepeatTally:
     @property
     def sd(self) -> float:
         """Standard deviation of one scan, grey levels of the first."""
-        lost_variance = (1 - self.compared.match.kept) * self._variance
+        lost_variance = (1 - self.field_of_pair.match.noise_share) * self._variance
         return math.sqrt(self._sums[1] / max(self._sums[0], 1.0) + lost_variance)
 
     @property
@@ -372,4 +372,4 @@ class RepeatTally:
         if place == 0:
             return 0.0
         low, high = _BINS[[place - 1, min(place, _BINS.size - 1)]].tolist()
-        return float((low + high) / 2 * self.compared.match.contrast)
+        return float((low + high) / 2 * self.field_of_pair.match.contrast)

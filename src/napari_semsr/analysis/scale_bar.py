@@ -26,7 +26,7 @@ _TALL = 0.7  # of the height of its data bar: rules extend over all of it
 _ROW = 0.25  # smallest share of background in a row of a data bar
 _SHORTEST = 0.025  # of the width; chosen: letters of a data bar are shorter
 _LONGEST = 0.6  # of the width; chosen: rules are longer
-_LEAST_PX = 16  # chosen: an end misplaced by a pixel is 6 % of it
+_MIN_PX = 16  # chosen: an end misplaced by a pixel is 6 % of it
 _THICK = 0.2  # of its length: largest thickness of a bar
 _TICK = 0.4  # of its length: largest height of ticks
 _SOLID = 0.95  # smallest share of a bar between its ends that is one line
@@ -126,7 +126,7 @@ def _on_ground(mark: BoolArray, even: BoolArray) -> list[_Line]:
 
     width = mark.shape[1]
     labels, _ = ndimage.label(mark, np.ones((3, 3)))
-    shortest = max(_LEAST_PX, _SHORTEST * width)
+    shortest = max(_MIN_PX, _SHORTEST * width)
     lines = []
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         rows, columns = place

@@ -44,7 +44,7 @@ _COMMON = {
     "--quiet": "no progress and no warnings on stderr",
     "--debug": "show the traceback of an error",
 }
-_NEEDED = "the following arguments are required: "
+_MISSING_ARGUMENTS = "the following arguments are required: "
 
 
 class _Parser(argparse.ArgumentParser):
@@ -69,10 +69,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         code = None
-        if message.startswith(_NEEDED):
+        if message.startswith(_MISSING_ARGUMENTS):
             code = "missing-value"
-            names = message.removeprefix(_NEEDED).split(", ")
-            message = _NEEDED + ", ".join(map(self._describe, names))
+            names = message.removeprefix(_MISSING_ARGUMENTS).split(", ")
+            message = _MISSING_ARGUMENTS + ", ".join(map(self._describe, names))
         sentence = message[:1].upper() + message[1:].rstrip(".")
         msg = f"{sentence}; see `{self.prog} --help`."
         raise OptionError(msg, code=code)
@@ -217,7 +217,7 @@ class Console:
     out: TextIO = field(default_factory=lambda: sys.stdout)
     err: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic  # Returns seconds
-    warned: list[str] = field(default_factory=list, init=False)  # Even if quiet
+    warnings: list[str] = field(default_factory=list, init=False)  # Even if quiet
     _start_time: float = field(default=0.0, init=False)
     _last: float = field(default=float("-inf"), init=False)
     _open_line: int = field(default=0, init=False)
@@ -278,7 +278,7 @@ class Console:
 
     def warn(self, message: str) -> None:
         """Print one line of warning."""
-        self.warned.append(message)
+        self.warnings.append(message)
         if not self.quiet:
             self._say(f"semsr: warning: {message}")
 
@@ -332,7 +332,7 @@ def _printable(text: str, stream: TextIO) -> str:
 
 # Parse, run, print, set the exit code.
 
-_DONE, _BAD_INPUT, _INTERRUPTED = 0, 2, 130
+_SUCCESS, _BAD_INPUT, _INTERRUPT = 0, 2, 130
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
@@ -364,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # to exit without an error
         with suppress(OSError, ValueError):  # not a real stream, or closed already
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _DONE
+        return _SUCCESS
     except Exception as error:  # noqa: BLE001 - users see a sentence, no traceback
         if signals and not debug:  # C code may raise another error for the interrupt
             return _report_interrupt(verb, console, debug=debug)
@@ -378,7 +378,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if console.as_json:
             refusal = {"kind": verb, "code": code_of(error), "message": message}
             facts = error.to_json() if isinstance(error, SemsrError) else {}
-            console.emit(refusal | facts | coded_warnings(console.warned), "")
+            console.emit(refusal | facts | coded_warnings(console.warnings), "")
         return _BAD_INPUT
 
 
@@ -392,7 +392,7 @@ def _report_interrupt(verb: str | None, console: Console, *, debug: bool) -> int
         console.error("Interrupted; finished results are kept.", verb)
     if not debug:
         _leave_quietly()
-    return _INTERRUPTED
+    return _INTERRUPT
 
 
 def _note(error: Exception, verb: str | None) -> None:
@@ -425,7 +425,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
     if arguments.version:
         version = napari_semsr.__version__
         console.emit({"version": version}, f"semsr {version}")
-        return _DONE
+        return _SUCCESS
     if arguments.verb is None:
         parser.error(f"a command is required, one of {', '.join(VERBS)}")
     with warnings.catch_warnings(record=True) as records:
@@ -443,7 +443,7 @@ def _run(words: list[str], verb: str | None, console: Console, *, debug: bool) -
         console.emit(record | coded_warnings(messages), summary)
     for message in messages:
         console.warn(message)
-    return _DONE
+    return _SUCCESS
 
 
 def _refuse_verb(word: str) -> NoReturn:

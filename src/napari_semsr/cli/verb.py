@@ -19,7 +19,7 @@ from napari_semsr.core import (
     format_shape,
 )
 
-_MOST_ROWS = 12  # rows of a table, or of failures, in a summary
+_MAX_ROWS = 12  # rows of a table, or of failures, in a summary
 
 # Flags are generated from the option models, so that options are declared once.
 
@@ -169,9 +169,9 @@ def _add_written(parser: Any, group: Any, item: "jobs.Output") -> None:
             parser.add_argument("-o", "--output", **how).place = place
     elif item.flag == "-o":
         flags = ("-o", "--output")
-        parser.add_argument(*flags, required=item.required, **how)
+        parser.add_argument(*flags, required=item.is_required, **how)
     else:
-        group.add_argument(item.flag, dest=item.name, required=item.required, **how)
+        group.add_argument(item.flag, dest=item.name, required=item.is_required, **how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +188,18 @@ class Command:
         verb, group = self.verb, parser.add_argument_group("files")
         for place, item in enumerate(verb.inputs):
             # for a command that measures, a table names both images
-            optional = item.optional or (verb.tabled and place > 0)
+            optional = item.optional or (verb.makes_table and place > 0)
             _add_file(group if item.flag else parser, item, optional=optional)
-        for output in verb.written:
+        for output in verb.all_outputs:
             _add_written(parser, group, output)
-        if verb.written or verb.replaces:
+        if verb.all_outputs or verb.replaces:
             _add_overwrite(parser)
         if verb.resumes:
             help_text = "resume an interrupted output"
             parser.add_argument("--resume", action="store_true", help=help_text)
         for one in verb.sets:
             add_options(parser, one)
-        if verb.tabled:
+        if verb.makes_table:
             self._configure_table(parser)
 
     def _configure_table(self, parser: argparse.ArgumentParser) -> None:
@@ -220,19 +220,19 @@ class Command:
             action="store_true",
             help="keep rows of the table whose files and options are the same",
         )
-        if not self.verb.written:
+        if not self.verb.all_outputs:
             _add_overwrite(parser)
 
     @property
     def _own_table(self) -> bool:
         """Whether the command also writes a table for a single image."""
-        return any(item.name == "table" for item in self.verb.written)
+        return any(item.name == "table" for item in self.verb.all_outputs)
 
     def start(self, arguments: argparse.Namespace) -> Job[Any]:
         """Return the job for parsed arguments, without running it."""
         verb, arguments_by_name = self.verb, vars(arguments)
         first = [arguments_by_name[item.name] for item in verb.inputs if not item.flag]
-        if verb.tabled:
+        if verb.makes_table:
             many = any(image is not None and jobs.is_many(image) for image in first)
             if many or (arguments_by_name["table"] is not None and not self._own_table):
                 return self._start_table(arguments, first)
@@ -290,7 +290,7 @@ class Command:
             return _summarise(result)
         rows = [(name, str(figure)) for name, figure in figures_of(result).items()]
         output = getattr(result, "output", getattr(result, "path", None))
-        if self.verb.written and output is not None:
+        if self.verb.all_outputs and output is not None:
             size = getattr(result, "shape", None)
             where = f"{output} ({format_shape(size)})" if size else output
             rows.insert(0, ("Written", where))
@@ -303,14 +303,14 @@ def _sheets(result: "jobs.Result") -> Iterator[str]:
         rows = [
             [_cell(one) for one in row] for row in zip(*table.values(), strict=True)
         ]
-        table_shown = [list(table), *rows[:_MOST_ROWS]]
+        table_shown = [list(table), *rows[:_MAX_ROWS]]
         widths = [max(map(len, cells)) for cells in zip(*table_shown, strict=True)]
         yield f"\n{title}"
         for row in table_shown:
             cells = zip(row, widths, strict=True)
             yield "  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip()
-        if len(rows) > _MOST_ROWS:
-            yield f"and {len(rows) - _MOST_ROWS} more; --json lists all"
+        if len(rows) > _MAX_ROWS:
+            yield f"and {len(rows) - _MAX_ROWS} more; --json lists all"
 
 
 def _cell(value: Any) -> str:
@@ -337,10 +337,10 @@ def _summarise(result: "jobs.MeasuredTable") -> str:
     rows += [("no result", ", ".join(reasons))] if reasons else []
     first = next(iter(result.rows[0])) if result.rows else ""
     rows += [
-        ("failed", f"{row[first]}: {row['error']}") for row in failures[:_MOST_ROWS]
+        ("failed", f"{row[first]}: {row['error']}") for row in failures[:_MAX_ROWS]
     ]
-    if len(failures) > _MOST_ROWS:
-        rows.append(("", f"and {len(failures) - _MOST_ROWS} more; the table lists all"))
+    if len(failures) > _MAX_ROWS:
+        rows.append(("", f"and {len(failures) - _MAX_ROWS} more; the table lists all"))
     if result.table is not None:
         rows.append(("table", result.table))
     return columns(rows)

@@ -501,7 +501,7 @@ class Curve:
         if self.x == _FREQUENCY:
             size = parse_pixel_size(read("pixel_size_nm"))
             pixel = None if size is None else math.sqrt(size[0] * size[1])
-            lines[-1:] = self._mark_line(lines[-1], read)
+            lines[-1:] = self._add_marks(lines[-1], read)
             in_um = [line.over_um(pixel) for line in lines]
             return self.combine(in_um, has_size=pixel is not None)
         return Plot(self.title, *self.axes(unit), tuple(lines), self.log, self.ylim)
@@ -518,7 +518,7 @@ class Curve:
             "nm" if has_size else "px",
         )
 
-    def _mark_line(self, line: Line, read: Read) -> Sequence[Line]:
+    def _add_marks(self, line: Line, read: Read) -> Sequence[Line]:
         """Return a line with its period marked, and its threshold curves."""
         lines = [line]
         if self.threshold:

@@ -41,15 +41,15 @@ _SAMPLE = 256  # px along each axis for percentiles
 _NEARLY_ALL = 2, 50, 98  # percentiles
 _FAR = 4.0  # times the range of nearly all pixels, from their centre
 _BEYOND, _BEYOND_WIDE = 0.1, 1.0  # times the range of others; for wide areas
-_MOST, _MOST_PLATEAUS = 0.01, 0.06  # fraction of pixels; if more, part of the image
+_MOST, _MAX_PLATEAUS = 0.01, 0.06  # fraction of pixels; if more, part of the image
 _SOLID, _LARGEST_PLATEAU = 4, 48  # px, least and greatest side
 # px of a line, and the fraction that must stand out; in noise a third does
-_SEGMENT, _STANDING, _MOST_LINES = 32, 0.9, 0.03
+_SEGMENT, _STANDING, _MAX_LINES = 32, 0.9, 0.03
 _SMALL = 256  # px; chosen: a line of 32 px is a small part of a larger field
 _DENSE, _DENSE_REACH = 0.03, 16  # fraction of spots nearby that indicates text
-_LEAST_SIDE = 32  # px of an image in which stray pixels can be distinguished
+_MIN_SIDE = 32  # px of an image in which stray pixels can be distinguished
 _WIDEST = 5  # px of a stray cluster or line that is filled
-_FILLED_FROM, _LEAST_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
+_FILLED_FROM, _MIN_KNOWN = 9, 0.4  # px, side of the square; known fraction of it
 _BLOCK, _MARGIN = 2048, 24  # px; as for percentiles, and context around a block
 _WINDOWS = 8  # at a time, of 0.2 GB each
 
@@ -115,7 +115,7 @@ class PatchedField:
 def find_strays(data: ReadableArray) -> Strays | None:
     """Find the stray pixels of a field (Y, X), in windows of 2048 px; None if none."""
     shape = int(data.shape[0]), int(data.shape[1])
-    if np.dtype(data.dtype).kind not in "uif" or min(shape) < _LEAST_SIDE:
+    if np.dtype(data.dtype).kind not in "uif" or min(shape) < _MIN_SIDE:
         return None
 
     def search(tile: Tile) -> tuple[NDArray[np.intp], Float32Array]:
@@ -147,14 +147,14 @@ def stray_masks(field: RealArray) -> tuple[BoolArray, BoolArray]:
     steps = [max(1, n // _SAMPLE) for n in values.shape]
     sample = values[:: steps[0], :: steps[1]]
     sample = sample[np.isfinite(sample)]
-    if min(values.shape) < _LEAST_SIDE or not sample.size:
+    if min(values.shape) < _MIN_SIDE or not sample.size:
         return none, none
     lowest, middle, highest = np.percentile(sample, _NEARLY_ALL)
     if not finite.all():
         values = np.where(finite, values, middle)
     reach = _FAR * (highest - lowest)
     far = (values > middle + reach) | (values < middle - reach)
-    if not reach or far.mean() > _MOST_PLATEAUS:
+    if not reach or far.mean() > _MAX_PLATEAUS:
         far = none
     is_stray = (_peaks(values) | _plateaus(values) | far) & finite
     if not is_stray.any():
@@ -174,7 +174,11 @@ def _peaks(values: Float32Array) -> BoolArray:
     Noise stands out from both sides along a third of a segment, a stray line along all.
     """
     wide = np.pad(values, max(_APART), mode="reflect")
-    starts = [_starts(n) for n in values.shape]
+    # segments are not shorter than `_SEGMENT` unless the line is
+    starts = [
+        np.linspace(0, n, max(1, n // _SEGMENT), endpoint=False).astype(int)
+        for n in values.shape
+    ]
     strips = [*itertools.pairwise((*starts[0][::2], len(values)))]  # one fits a cache
     peaks, lines = np.zeros(values.shape, bool), np.zeros(values.shape, bool)
     for apart in _APART:
@@ -205,7 +209,7 @@ def _peaks(values: Float32Array) -> BoolArray:
                     if whole.any():
                         lines[rows] |= stands & np.repeat(whole, sizes, along)
         lines |= _short_lines(wide, values, apart)
-    for candidates, most in ((peaks, _MOST), (lines, _MOST_LINES)):
+    for candidates, most in ((peaks, _MOST), (lines, _MAX_LINES)):
         candidates &= candidates.mean() <= most
     if lines.any():  # extend them beyond whole segments
         for axis in (0, 1):
@@ -215,11 +219,6 @@ def _peaks(values: Float32Array) -> BoolArray:
                 line[1:] |= line[:-1] & same
                 line[:-1] |= line[1:] & same
     return peaks | lines
-
-
-def _starts(size: int) -> NDArray[np.intp]:
-    """Return the starts of segments, not shorter than `_SEGMENT` unless the line is."""
-    return np.linspace(0, size, max(1, size // _SEGMENT), endpoint=False).astype(int)
 
 
 def _short_lines(wide: Float32Array, values: Float32Array, apart: int) -> BoolArray:
@@ -277,7 +276,7 @@ def _plateaus(values: Float32Array) -> BoolArray:
     is_plateau = np.zeros(values.shape, bool)
     for end in (values.min(), values.max()):
         at_end = solid = values == end
-        if at_end.mean() > _MOST_PLATEAUS:
+        if at_end.mean() > _MAX_PLATEAUS:
             continue
         for _ in range(2):  # rows, then columns; the second transposes back
             parts = [solid[n : len(solid) - _SOLID + 1 + n] for n in range(_SOLID)]
@@ -382,6 +381,6 @@ def _fill_values(
     means = values.sum((1, 2), dtype=float) / np.maximum(count, 1)
     ends = np.clip(field[to_fill], field[usable].min(), field[usable].max())
     # the mean of few pixels would invent the content of a wide area
-    narrow = count >= _LEAST_KNOWN * inside.sum((1, 2))
+    narrow = count >= _MIN_KNOWN * inside.sum((1, 2))
     fill_values[to_fill] = np.where(narrow, means, ends)
     return fill_values

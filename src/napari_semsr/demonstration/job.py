@@ -48,7 +48,7 @@ from napari_semsr.demonstration.runs import (
 )
 from napari_semsr.io import read_transform
 from napari_semsr.jobs import (
-    ADAPTED,
+    ADAPTED_MODEL,
     DEFAULT_MODEL,
     FRC,
     MOSAIC_MODEL,
@@ -116,42 +116,42 @@ class DemoResult(Result):
     figures: dict[str, Any]  # the figures on the page
 
     placed = figure(
-        lambda made: "{placed} of {frames} placed".format(**made.figures["scan"]),
+        lambda result: "{placed} of {frames} placed".format(**result.figures["scan"]),
         "Frames",
     )
     # root mean square distances from the ground truth
     nominal = figure(
-        lambda made: made.figures["scan"]["nominal_error_px"],
+        lambda result: result.figures["scan"]["nominal_error_px"],
         *("Error of nominal positions", "px", ".3g"),
     )
     solved = figure(
-        lambda made: made.figures["scan"]["solved_error_px"],
+        lambda result: result.figures["scan"]["solved_error_px"],
         *("Error of solved positions", "px", ".3g"),
     )
     resolved = figure(
-        lambda made: made.figures["mosaic"]["halves"]["resolution_nm"],
+        lambda result: result.figures["mosaic"]["halves"]["resolution_nm"],
         *("Mosaic resolves", "nm", ".3g"),
     )
     # on the held-out part of the area, compared with the optical image
     gains = figure(
-        lambda made: _gains(made.figures["adapt"]["evaluated"]),
+        lambda result: _gains(result.figures["adapt"]["evaluated"]),
         "Held-out part, below the cut-off",
     )
     objects = figure(
-        lambda made: _objects(made.figures["adapt"]["evaluated"]), "Its objects"
+        lambda result: _objects(result.figures["adapt"]["evaluated"]), "Its objects"
     )
     elsewhere = figure(
-        lambda made: _gains(made.figures["elsewhere"]["versions"]),
+        lambda result: _gains(result.figures["elsewhere"]["versions"]),
         "Another relief, below the cut-off",
     )
     unlike = figure(
-        lambda made: made.figures["elsewhere"]["unfamiliar_percent"],
+        lambda result: result.figures["elsewhere"]["unfamiliar_percent"],
         *("Unlike the training area", "% of its area", ".0f"),
     )
     restored = figure(
-        lambda made: "; ".join(
+        lambda result: "; ".join(
             f"{name} {found['psnr_db']:.2f} {DB}"
-            for name, found in made.figures["electron_image"]["versions"].items()
+            for name, found in result.figures["electron_image"]["versions"].items()
         ),
         "SEM image, PSNR",
     )
@@ -381,7 +381,7 @@ def _compare_elsewhere(
     images = {"mosaic": part}
     for name, path in (
         (MOSAIC_MODEL, paths["elsewhere_untouched"]),
-        (ADAPTED, place.enhanced[1]),
+        (ADAPTED_MODEL, place.enhanced[1]),
     ):
         images[name] = cut_box(open_image(path), box)
     cut_off, range_ = find_cut_off(scan.mosaic), float(np.ptp(truth.array()))
@@ -557,7 +557,7 @@ def _show_alignment(area: SharedArea) -> bytes:
         area.light.array(),
         area.sem.array(),
         area.sem.pixel_size_nm,
-        boxes={"trained on": area.taught, "held out": area.held_out},
+        boxes={"trained on": area.training_box, "held out": area.held_out},
     )
 
 

@@ -67,7 +67,7 @@ VIEW = "sem/view.tif"
 """The SEM image of a part of the mosaic, in the folder of its scan."""
 _SEM_SHAPE = (384, 540)  # px; chosen: several tiles, in a few seconds
 _TILE_PX = 256  # side of its tiles; chosen: smaller than the image
-_LEAST_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates below
+_MIN_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates below
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -107,14 +107,17 @@ class StitchedScan:
         place = folder / FILES[scan]
         frames = run(open_frames(place, positions=place / "truth" / "positions.csv"))
         record = read_record(folder / FILES[f"{role}_record"])
-        rows = {row["frame"]: row for row in record["positions"]}
+        errors = record["position_sd_px"]
+        rows = {
+            row["frame"]: (row["y_px"], row["x_px"], *(sd or (None, None)))
+            for row, sd in zip(record["positions"], errors, strict=True)
+        }
         nominal, true = run(open_frames(place)).nominal_corners(), frames.nominal_px
         if nominal is None or true is None or rows.keys() != {*frames.names}:
             msg = f"The true positions do not match the frames in {frames.name}."
             raise ReadError(msg, code="positions-invalid")
-        table = [rows[name] for name in frames.names]
-        solved = np.array([(r["y_px"], r["x_px"]) for r in table], dtype=float)
-        sigma = np.array([row["sigma_px"] for row in table], dtype=float)
+        table = np.array([rows[name] for name in frames.names], dtype=float)
+        solved, sigma = table[:, :2], table[:, 2:]
         mosaic = open_image(folder / FILES[role])
         placement = place_truth(solved, nominal, true)
         return cls(place, options, frames, record, solved, sigma, mosaic, placement)
@@ -303,11 +306,11 @@ def sample_truth(
 
 def gap_free_box(is_covered: NDArray[np.bool_]) -> Box:
     """Find a large rectangle without gaps, by repeatedly cropping the worst side."""
-    box = largest_gap_free_box(is_covered, least=_LEAST_PX)
+    box = largest_gap_free_box(is_covered, least=_MIN_PX)
     if box is not None:
         return box
     msg = (
-        f"The mosaic must have a square of {_LEAST_PX} px without gaps to be "
+        f"The mosaic must have a square of {_MIN_PX} px without gaps to be "
         "measured, and has none: use another seed or larger frames."
     )
     raise ShapeError(msg, code="gaps-everywhere")

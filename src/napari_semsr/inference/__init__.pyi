@@ -19,7 +19,7 @@ from .lazy import (
 )
 from .live import LiveField as LiveField
 from .options import (
-    ADVANCED as ADVANCED,
+    ADVANCED_GROUP as ADVANCED_GROUP,
     WEIGHTS as WEIGHTS,
     ClusterOptions as ClusterOptions,
     EnhanceOptions as EnhanceOptions,

@@ -48,7 +48,7 @@ def register(
     with _making:
         if token not in _workers:
             ready = predictor or Predictor(
-                run.plan.loaded,
+                run.plan.model,
                 device=run.plan.options.device,
                 precision=run.plan.options.precision,
             )

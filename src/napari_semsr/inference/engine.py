@@ -82,12 +82,12 @@ class _Tally:
     """Totals over the tiles of a run."""
 
     meter: SeamMeter = field(default_factory=SeamMeter)
-    clipped: int = 0
+    clipped_pixels: int = 0
     pixels: int = 0
     notes: list[str] = field(default_factory=list)
 
     def take(self, piece: TileResult, plan: TilePlan) -> None:
-        self.clipped += piece.clipped
+        self.clipped_pixels += piece.clipped_pixels
         rows, columns = plan.tile(*piece.index).core.shape
         self.pixels += rows * columns
         self.meter.add(piece.index, piece.edges, piece.sample)
@@ -191,8 +191,8 @@ def plan_run(
             )
             note = Message(sentence, "device-changed")
             plan = replace(plan, notes=(*plan.notes, note))
-        if plan.loaded is not model:
-            predictor = predictor.for_field(plan.loaded)
+        if plan.model is not model:
+            predictor = predictor.for_field(plan.model)
     return PlannedRun(plan, predictor, watch, scheduler)
 
 
@@ -352,12 +352,12 @@ def _report(
         peak_memory_mb=run.watch.peak_mb,
         device=str(predictor.device),
         precision=predictor.precision,
-        model=plan.loaded.card.name,
+        model=plan.model.card.name,
         norm=plan.strategy.norm,
         norm_error=None if statistics is None else statistics.error,
         tile_mismatch=tally.meter.mismatch if len(outputs) > 1 else 0.0,
         seam_index=tally.meter.seam_index,
-        clipped=tally.clipped,
+        clipped=tally.clipped_pixels,
         haze_gain=None if plan.haze is None else plan.haze.spread,
         noise_percent=None if condition is None else 100 * noise_of(condition),
         blur_px=None if condition is None else blur_of(condition),
@@ -376,13 +376,13 @@ def _run_whole(run: TiledRun, predictor: Predictor, places: Places) -> Work:
         window, missing = plan.read(Box.of(plan.tiles.padded_shape))
         with MeasuredMoments():
             output = predictor.predict(window, plan.scaling)
-        set_missing(output, missing, plan.loaded.card.scale)
+        set_missing(output, missing, plan.model.card.scale)
         return output
 
     with LocalExecutor(run, predictor) as executor:
         result = yield from executor.call(work)
     field = Box.of(plan.tiles.shape)
-    inner = result[field.scale(plan.loaded.card.scale).slices]
+    inner = result[field.scale(plan.model.card.scale).slices]
     for place in places:
         yield [run.deliver(place, inner, field)]
 

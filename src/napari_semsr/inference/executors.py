@@ -200,7 +200,7 @@ class TileWorker:
             self.pieces = max(self.pieces, 2 * piece_count)
 
     def _assemble(self, tile: Tile, pieces: int) -> Float32Array:
-        plan, scale = self.run.plan.tiles, self.run.plan.loaded.card.scale
+        plan, scale = self.run.plan.tiles, self.run.plan.model.card.scale
         rows, columns = tile.core.scale(scale).shape
         core = np.empty((rows, columns), dtype=np.float32)
         for part in plan.pieces(tile, self._side(pieces)):
@@ -217,7 +217,7 @@ class TileWorker:
 # Executors.
 # A third of the 0.3 s within which a cancel must be acknowledged
 _HEARTBEAT_S = 0.1
-_MOST_GPU_THREADS = 4  # threads that read and write for one GPU
+_MAX_GPU_THREADS = 4  # threads that read and write for one GPU
 
 Take = Callable[[int], Sequence[IntPair] | None]
 """Returns up to a given number of tiles; an empty list to wait, None at the end."""
@@ -334,7 +334,7 @@ class LocalExecutor(Executor):
         super().__init__()
         self._worker = TileWorker(run, predictor)
         is_gpu = predictor.device.type != "cpu"
-        threads = max(2, min(available_cores() // 2, _MOST_GPU_THREADS))
+        threads = max(2, min(available_cores() // 2, _MAX_GPU_THREADS))
         self.slots = threads if is_gpu else 1
         self._thread = Background("semsr-tiles", self._results, threads=self.slots)
 

@@ -130,7 +130,7 @@ def _enhance_part(
     source = _source(plan, block_id, shape)
     part = _Part(block, (source.y0, source.x0), shape)
     data = replace(field, source=part) if isinstance(field, ResampledField) else part
-    plan = replace(plan, data=data, loaded=model)
+    plan = replace(plan, data=data, model=model)
     with _one_at_a_time:
         predictor = _predictor(model, plan.options.device, plan.options.precision)
         predictor.statistics = statistics
@@ -168,7 +168,7 @@ def _assemble(
     micrograph: Micrograph, plan: EnhancePlan, statistics: Statistics | None
 ) -> da.Array:
     """Return a dask array with one task for each tile."""
-    loaded_model, outputs = plan.loaded, plan.outputs
+    loaded_model, outputs = plan.model, plan.outputs
     resampled_field = plan.data if isinstance(plan.data, ResampledField) else None
     data = (
         plan.data if resampled_field is None else resampled_field.source
@@ -187,7 +187,7 @@ def _assemble(
     task_plan = replace(  # tasks receive their field and the network by name
         plan,
         data=None if resampled_field is None else replace(resampled_field, source=None),
-        loaded=replace(loaded_model, module=nn.Identity()),
+        model=replace(loaded_model, module=nn.Identity()),
     )
     # windows in a row of tiles share rows, those in a column share columns
     count, scale = outputs.grid, loaded_model.card.scale
@@ -291,7 +291,7 @@ class BoxPreview:
         `corner`: ``(y, x)`` in the new field of the first pixel of the previous one.
         """
         plan, data = self.plan, micrograph.data
-        card, options = plan.loaded.card, plan.options
+        card, options = plan.model.card, plan.options
         output, haze = plan_output(micrograph, card.model_dump(), options), plan.haze
         if isinstance(plan.data, ResampledField):
             there = Resampling(micrograph.shape, plan.data.there.steps)
@@ -345,6 +345,6 @@ def preview_boxes(
         apart=probe.halo is not None,
     )
     plan = finish(job)
-    if plan.loaded is not model:
-        predictor = predictor.for_field(plan.loaded)
+    if plan.model is not model:
+        predictor = predictor.for_field(plan.model)
     return BoxPreview(plan, predictor, not probe.norms and probe.halo is not None)

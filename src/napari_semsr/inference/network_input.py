@@ -194,7 +194,7 @@ _WINDOWS = 4  # windows along each axis
 _SPECTRUM_PX = 256  # side of the windows in which a spectrum is measured
 LARGEST_MAP = 256  # blocks along an axis of a map of haze; chosen
 # least share of finite pixels of a block to be used, and to count as complete; chosen
-_LEAST_FINITE, _NEARLY_COMPLETE = 0.5, 0.8
+_MIN_FINITE, _NEARLY_COMPLETE = 0.5, 0.8
 _GRAIN = 2  # px around a missing pixel used for its mean and noise
 
 
@@ -475,8 +475,8 @@ def _complete_statistics(
     with less than half of their pixels do.
     """
     whole = known_share == 1
-    lacking = ~whole if whole.mean() >= _LEAST_FINITE else known_share < _LEAST_FINITE
-    statistics[1:] /= np.maximum(known_share, _LEAST_FINITE)
+    lacking = ~whole if whole.mean() >= _MIN_FINITE else known_share < _MIN_FINITE
+    statistics[1:] /= np.maximum(known_share, _MIN_FINITE)
     if not lacking.any() or lacking.all():
         return statistics
     from scipy import ndimage  # imported if needed: 15 MB, and most images are complete

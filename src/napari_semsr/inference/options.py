@@ -15,7 +15,7 @@ from napari_semsr.core import (
     option,
 )
 
-WEIGHTS, ADVANCED = "Noise, blur and haze", "Advanced"
+WEIGHTS, ADVANCED_GROUP = "Noise, blur and haze", "Advanced"
 """Groups of options in the panel."""
 
 _ROUNDING = 1e-6  # of the range; summing in another order changes less
@@ -103,7 +103,7 @@ class EnhanceOptions(Options):
         "once.",
         unit="GB",
         step=0.5,
-        group=ADVANCED,
+        group=ADVANCED_GROUP,
         gt=0,
     )
     halo_tolerance: float | None = option(
@@ -112,7 +112,7 @@ class EnhanceOptions(Options):
         "Largest change of the result due to pixels beyond the halo of a tile, over "
         "its range; automatic allows none. 0.001 makes deep models faster.",
         step=0.0001,
-        group=ADVANCED,
+        group=ADVANCED_GROUP,
         gt=0,
         lt=1,
     )
@@ -121,7 +121,7 @@ class EnhanceOptions(Options):
         "Self-ensemble",
         "Average the results for flipped and rotated tiles: slightly more stable, "
         "eight times as long (four times for models with separate corrections).",
-        group=ADVANCED,
+        group=ADVANCED_GROUP,
     )
     strength: float = option(
         1.0,

@@ -56,7 +56,7 @@ _DEEP_HALO = 192  # halo in pixels above which a narrower one is tried; chosen
 _STATISTICS_KEY = "frozen"  # key of the statistics in a store
 _LARGEST_SIDE = 2048  # px that share a window: then its margin is a ninth of the work
 # default memory of a window: with the loaded libraries, a run stays below 1.5 GB
-_SHARE_OF_FREE, _MOST_BYTES = 0.25, 1.1e9
+_SHARE_OF_FREE, _MAX_BYTES = 0.25, 1.1e9
 
 
 def plan_enhance(
@@ -117,7 +117,7 @@ def plan_enhance(
     if options.self_ensemble and not isinstance(model.module, SelfEnsemble):
         model = replace(model, module=ensemble_of(model.module))
     return EnhancePlan(
-        loaded=model,
+        model=model,
         options=options,
         source=(micrograph.shape, micrograph.dtype.str),
         output=output,
@@ -330,7 +330,7 @@ def choose_block(plan: EnhancePlan, predictor: Predictor, held_bytes: int) -> In
         return 1, 1
     if options.memory_gb is None:
         free = free_memory(predictor.device)
-        budget = min(_SHARE_OF_FREE * free, _MOST_BYTES)
+        budget = min(_SHARE_OF_FREE * free, _MAX_BYTES)
     else:
         budget = options.memory_gb * 1e9 - held_bytes
     density = plan.output.fit.factor

@@ -85,16 +85,16 @@ class SampledStatistics:
     statistics: Statistics  # For each live norm
     # Estimated root mean square error of the result, over its standard deviation
     error: float
-    sampled: int  # Small tiles in the sample
+    sample_tiles: int  # Small tiles in the sample
     tiles: int  # Small tiles in the field
 
     def sentence(self) -> str:
         """Describe the sample and its error."""
         return (
-            f"Approximate: the statistics are those of {self.sampled} of {self.tiles} "
-            "parts of the field; according to held-out parts, the RMS difference "
-            f"from the exact result is about {self.error:.2g} of the result's "
-            "standard deviation."
+            f"Approximate: the statistics are those of {self.sample_tiles} of "
+            f"{self.tiles} parts of the field; according to held-out parts, the RMS "
+            f"difference from the exact result is about {self.error:.2g} of the "
+            "result's standard deviation."
         )
 
     def to_json(self) -> dict[str, object]:
@@ -102,7 +102,7 @@ class SampledStatistics:
         return {
             "statistics": self.statistics.to_json(),
             "error": self.error,
-            "sampled": self.sampled,
+            "sampled": self.sample_tiles,
             "tiles": self.tiles,
         }
 
@@ -237,7 +237,7 @@ class _Sampler:
 
     def results(self, moments: Sequence[Moments], tiles: Sequence[Tile]) -> RealArray:
         fixed_moments = on_device(moments, self.predictor.device)
-        scale = self.run.plan.loaded.card.scale
+        scale = self.run.plan.model.card.scale
         parts = []
         for tile in tiles:
             window = self.network_input(tile.window)

@@ -56,7 +56,7 @@ class ExecutionStrategy:
 class EnhancePlan:
     """All decisions about a run, made before its first tile."""
 
-    loaded: LoadedModel  # The network
+    model: LoadedModel  # The network
     options: EnhanceOptions  # Options of the run
     source: tuple[IntPair, str]  # Shape of the input, and name of its type
     output: OutputPlan  # The result: frame, calibration, chunks
@@ -89,7 +89,7 @@ class EnhancePlan:
         steps = self.output.fit.steps
         return {
             "input": [*self.source[0], self.source[1], *level_values],
-            "model": self.loaded.digest,
+            "model": self.model.digest,
             "resampling": None if steps is None else [str(step) for step in steps],
             **{f"option {name}": value for name, value in option_values.items()},
         }
@@ -122,7 +122,7 @@ class EnhancePlan:
         `core` is in pixels of the input, `box` and `missing` in pixels of the network's
         grid.
         """
-        scale = self.loaded.card.scale
+        scale = self.model.card.scale
         if self.regrid is not None:
             return self.regrid.deliver(self.data.source, core, values, box)
         set_missing(values, missing, scale)
@@ -178,7 +178,7 @@ class TiledRun:
         """Write a tile of the output to the target; `values` (Y * scale, X * scale)."""
         core = self.plan.outputs.tile(*place).core
         typed_values, clipped_count = to_dtype(values, self.target.dtype)
-        self.target[core.scale(self.plan.loaded.card.scale).slices] = typed_values
+        self.target[core.scale(self.plan.model.card.scale).slices] = typed_values
         return TileResult(place, clipped_count, edges, sample_of(values))
 
 
@@ -187,7 +187,7 @@ class TileResult:
     """Result of a task for one tile that it has written."""
 
     index: IntPair  # Row and column of the tile
-    clipped: int  # Pixels outside the range of the output's type
+    clipped_pixels: int  # Pixels outside the range of the output's type
     edges: "dict[str, Edge]"  # Lines at the tile's borders
     sample: Float32Array  # Some pixels of the result
     notes: tuple[str, ...] = ()  # For the user

@@ -16,8 +16,8 @@ from .files import (
     COVERAGE as COVERAGE,
     StoreLock as StoreLock,
     as_on_disk as as_on_disk,
-    beside_path as beside_path,
     check_target as check_target,
+    companion_path as companion_path,
     decoding as decoding,
     file_stem as file_stem,
     half_paths as half_paths,
@@ -39,12 +39,12 @@ from .files import (
 from .formats import (
     Source as Source,
     Written as Written,
-    beside_of as beside_of,
     count_planes as count_planes,
     describe as describe,
     filled_in as filled_in,
     filling_store as filling_store,
     read as read,
+    read_companions as read_companions,
     stored_type as stored_type,
     write as write,
     write_blocks as write_blocks,
@@ -112,11 +112,11 @@ from .read_image import (
     TypedSize as TypedSize,
     as_grey as as_grey,
     companions as companions,
+    count_series as count_series,
     display_name as display_name,
     luminance as luminance,
     parse_length_nm as parse_length_nm,
     suggest_databar as suggest_databar,
-    which_series as which_series,
 )
 from .sheets import (
     SHEET_SUFFIXES as SHEET_SUFFIXES,
@@ -152,7 +152,7 @@ from .zarr.growing import (
 from .zarr.image import (
     fill_from as fill_from,
     store_of as store_of,
-    tell_missing as tell_missing,
+    warn_of_missing_blocks as warn_of_missing_blocks,
 )
 from .zarr.series import write_series as write_series
 from .zarr.store import (

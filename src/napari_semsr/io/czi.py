@@ -119,7 +119,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     # without a series, planes are counted over the tiles of all scenes
     chosen_scene: dict[str, object] = {OWN_SERIES_KEY: 1} if scenes > 1 else {}
     if options.series is not None:
-        tiles = _of_scene(path, tiles, options.series)
+        tiles = _select_scene(path, tiles, options.series)
         chosen_scene = {SERIES_KEY: options.series} if scenes > 1 else {}
     names = {name for tile in tiles for name in tile.starts} - {"Y", "X"}
     places = {
@@ -157,7 +157,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
     )
 
 
-def _of_scene(path: Path, tiles: list[_Tile], series: int) -> list[_Tile]:
+def _select_scene(path: Path, tiles: list[_Tile], series: int) -> list[_Tile]:
     """Select the tiles of a scene, counted from 0 in the order of their numbers."""
     scenes = sorted({tile.frame[0] for tile in tiles})
     scene_number = scenes[choose(path, "series", series, len(scenes))]
@@ -175,7 +175,7 @@ def open_tiles(
     for doubt in doubts:
         warn(doubt)
     if series is not None:
-        tiles = _of_scene(path, tiles, series)
+        tiles = _select_scene(path, tiles, series)
     channels = sorted({tile.place("C") for tile in tiles})
     if channel is not None:
         channel_number = channels[choose(path, "channel", channel, len(channels))]

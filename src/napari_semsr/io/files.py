@@ -42,7 +42,7 @@ from napari_semsr.core import (
 
 # Largest compression ratio: a block of 128 kB with one repeated byte takes 4 bytes in
 # zstd; others compress less (zlib 1032, LZW 2730, JPEG 1024).
-_MOST_PACKED = 1 << 15
+_MAX_PACKED = 1 << 15
 _ALIKE = 0.75  # similarity of names, 0 to 1; chosen: a suffix or two letters differ
 _SYNCS_FOLDERS = os.name == "posix"
 _SMALL = 1 << 26  # bytes; chosen: any file may request this much
@@ -63,7 +63,7 @@ def library(path: Path, module: str, name: str, extra: str) -> Any:
 
 def check_claim(path: Path, claimed_bytes: int, stored_bytes: int) -> None:
     """Raise `ReadError` if `claimed_bytes` do not fit into the stored bytes."""
-    if claimed_bytes > max(_SMALL, _MOST_PACKED * stored_bytes):
+    if claimed_bytes > max(_SMALL, _MAX_PACKED * stored_bytes):
         msg = (
             f"{path} is damaged: it states {claimed_bytes / 2**20:.0f} MiB of pixels, "
             f"which do not fit into its {stored_bytes} bytes even compressed; copy it "
@@ -414,14 +414,14 @@ def label_path(target: Path, name: str) -> Path:
     return target.with_name(f"{_without_suffix(target)}.{name}.tif")
 
 
-def beside_path(target: Path, name: str) -> Path:
+def companion_path(target: Path, name: str) -> Path:
     """Return the path of a store with a second image of an output, such as heights."""
     return target.with_name(f"{_without_suffix(target)}.{name}.ome.zarr")
 
 
 def half_paths(mosaic: Path) -> tuple[Path, Path]:
     """Return the paths of both halves of a mosaic, existing or not."""
-    return beside_path(mosaic, "half-a"), beside_path(mosaic, "half-b")
+    return companion_path(mosaic, "half-a"), companion_path(mosaic, "half-b")
 
 
 def _without_suffix(path: Path) -> str:

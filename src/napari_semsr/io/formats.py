@@ -380,7 +380,7 @@ def write(
     ('float32', 0.5)
     """
     path = Path(path)
-    more = beside_of(image, path)
+    more = read_companions(image, path)
     for place in (path, *more):
         check_target(place, overwrite=overwrite)
     target_type = image.dtype if dtype is None else np.dtype(dtype)
@@ -411,7 +411,7 @@ def stored_type(path: Path, dtype: DTypeLike) -> str:
     return "uint8" if kind == "png" else str(np.dtype(dtype))
 
 
-def beside_of(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
+def read_companions(image: Micrograph, path: Path) -> dict[Path, Micrograph]:
     """Read the images next to a mosaic that are copied with it.
 
     These are its halves, and the coverage if the copy is not a store, which contains

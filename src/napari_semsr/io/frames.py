@@ -109,18 +109,18 @@ class _ChosenFrames:
     """A selection of frames."""
 
     whole: Frames
-    chosen: tuple[int, ...]  # Selected frames
+    indices: tuple[int, ...]  # Selected frames
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (len(self.chosen), *self.whole.shape[1:])
+        return (len(self.indices), *self.whole.shape[1:])
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         return self.whole.dtype
 
     def __getitem__(self, index: int) -> RealArray:
-        return self.whole[self.chosen[index]]
+        return self.whole[self.indices[index]]
 
 
 def stored_frame(
@@ -182,8 +182,11 @@ def read_own_positions(path: Path, folder: Path, text: str | None = None) -> Pos
     sheet = read_sheet(path, "positions", text)
     unit = _HEADERS.get(sheet.names[1:3]) if sheet.names[:1] == ("frame",) else None
     if unit is None:
-        given = one_line(",".join(sheet.names)) or "nothing"
-        msg = f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got {given}."
+        column_names = one_line(",".join(sheet.names)) or "nothing"
+        msg = (
+            f"{path} must begin with frame,y_px,x_px or frame,y_nm,x_nm, got "
+            f"{column_names}."
+        )
         raise ReadError(msg, code="table-invalid")
     corners: dict[str, tuple[float, float]] = {}
     unplaced: list[str] = []
@@ -266,12 +269,12 @@ def image_paths(folder: Path) -> list[Path]:
 
 def image_entries(folder: Path) -> list["os.DirEntry[str]"]:
     """List the entries of `image_paths`, unsorted and without access to each file."""
-    known = tuple({suffix for row in FORMATS for suffix in row.suffixes})
+    known_suffixes = tuple({suffix for row in FORMATS for suffix in row.suffixes})
     with os.scandir(folder) as entries:
         return [
             item
             for item in entries
-            if (name := item.name.lower()).endswith(known)
+            if (name := item.name.lower()).endswith(known_suffixes)
             and not name.startswith(".")
             and not is_system_file(name)
             and _is_folder(item) == name.endswith(".zarr")
@@ -335,12 +338,12 @@ def _choose_files(
         raise ReadError(f"{msg}{_or_heights(folder)}.", code="frames-missing")
     missing = [name for name in positions.corners if name not in set(present)]
     names_in_table = {*positions.corners, *without_place}
-    unnamed = [name for name in names_listed if name not in names_in_table]
+    names_without_place = [name for name in names_listed if name not in names_in_table]
     why = f"no position in {positions.path.name}"
     faults = [
         *(Fault(name, f"{why}: its cells are empty") for name in without_place),
         *(Fault(name, "has a position, but there is no such file") for name in missing),
-        *(Fault(name, why) for name in unnamed),
+        *(Fault(name, why) for name in names_without_place),
     ]
     return sorted(present, key=natural_key), faults
 

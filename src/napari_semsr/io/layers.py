@@ -31,7 +31,7 @@ from napari_semsr.io.read_image import (
     LEVEL_KEY,
     ColourError,
     FileInfo,
-    which_series,
+    count_series,
 )
 
 _MICROSCOPES = {".czi", ".dm3", ".dm4", ".ser", ".emd", ".mrc", ".mrcs"}
@@ -56,8 +56,8 @@ DRAWN_KEY = "semsr drawn from"  # further stores of its pixels
 FOLDER_KEY = "frames_folder"  # folder of its frames
 ROWS_KEY = "data bar rows"  # rows that look like a data bar and are not cropped
 
-_MOST_READ = 5000  # planes of all channels and levels; chosen: each takes some ms
-_MOST_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
+_MAX_READ = 5000  # planes of all channels and levels; chosen: each takes some ms
+_MAX_DATASETS = 12  # of an HDF5 file that are shown at once; chosen: a screenful
 
 SINGLE_PX = 2048
 """Longest side up to which an image is shown without a pyramid, from memory.
@@ -292,11 +292,11 @@ def _scene(path: Path) -> list[LayerTuple]:
 def _file(path: Path) -> list[LayerTuple]:
     """Read a file or store, a layer for each channel of each dataset."""
     from napari_semsr.io.formats import describe
-    from napari_semsr.io.zarr import list_series, tell_missing
+    from napari_semsr.io.zarr import list_series, warn_of_missing_blocks
 
     series = list_series(path) if path.is_dir() else []
     if len(series) > 1:
-        open_series = series[:_MOST_DATASETS]
+        open_series = series[:_MAX_DATASETS]
         if len(open_series) < len(series):
             warn(
                 f"{path.name} holds {len(series)} images, of which the first "
@@ -305,12 +305,12 @@ def _file(path: Path) -> list[LayerTuple]:
             )
         return [layer for place in open_series for layer in _file(place)]
     info = describe(path)
-    tell_missing(path)
+    warn_of_missing_blocks(path)
     datasets = list(info.metadata.get("datasets", ()))
-    images, which = which_series(info.metadata, info.series)
-    if max(len(datasets) - _MOST_DATASETS, images - 1) > 0:
+    images, which = count_series(info.metadata, info.series)
+    if max(len(datasets) - _MAX_DATASETS, images - 1) > 0:
         what = "datasets" if datasets else "images"
-        what_opens = f"the first {_MOST_DATASETS} are" if datasets else f"{which} is"
+        what_opens = f"the first {_MAX_DATASETS} are" if datasets else f"{which} is"
         option = "dataset" if datasets else "series"
         warn(
             f"{path.name} holds {len(datasets) or images} {what}, of which "
@@ -320,7 +320,7 @@ def _file(path: Path) -> list[LayerTuple]:
     if not datasets:
         return _channels(path, info)
     layers: list[LayerTuple] = []
-    for name in datasets[:_MOST_DATASETS]:
+    for name in datasets[:_MAX_DATASETS]:
         layers += _channels(
             path, describe(path, dataset=name), len(layers), dataset=name
         )
@@ -334,9 +334,9 @@ def _channels(
     layers = []
     small = max(info.shape) <= SINGLE_PX
     count = info.channels * info.planes * (1 if small else info.levels)
-    if count > _MOST_READ:
+    if count > _MAX_READ:
         msg = (
-            f"{path} holds {count} planes, of which at most {_MOST_READ} can be shown: "
+            f"{path} holds {count} planes, of which at most {_MAX_READ} can be shown: "
             "open one (`plane`)."
         )
         raise ReadError(msg, code="too-many-planes")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-_MOST_BYTES = 1_000_000  # size of a log before it is rotated; chosen
+_MAX_BYTES = 1_000_000  # size of a log before it is rotated; chosen
 _PACKAGES = ("napari-semsr", "napari", "numpy", "torch", "zarr", "tifffile")
 
 
@@ -39,7 +39,7 @@ def note_error(
             versions.append(f"{name} {version(name)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_file() and path.stat().st_size > _MOST_BYTES:
+        if path.is_file() and path.stat().st_size > _MAX_BYTES:
             path.replace(path.with_name(f"{path.name}.1"))
         with path.open("a", encoding="utf-8", errors="backslashreplace") as stream:
             stream.write(f"{now} {title}\n{', '.join(versions)}\n{text}\n")

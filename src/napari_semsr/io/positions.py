@@ -29,7 +29,7 @@ from napari_semsr.core import (
 from napari_semsr.io.files import read_object, read_text, replacing
 from napari_semsr.io.read_image import decode_text, to_nm
 
-REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
+FIJI_REGISTERED, FIJI = "TileConfiguration.registered.txt", "TileConfiguration.txt"
 _LISTS = (".pos", ".json")
 _TILE = re.compile(r"\s*(.+?)\s*;\s*([^;]*?)\s*;\s*\(([^()]*)\)\s*")
 _SETTING = re.compile(r"\s*(dim|multiseries)\s*=\s*(\S+)\s*", re.IGNORECASE)
@@ -59,13 +59,13 @@ def find_positions(folder: Path) -> Path | None:
 
     Returns the folder itself if they are in several files, or in the frames.
     """
-    for name in (REGISTERED, FIJI):
+    for name in (FIJI_REGISTERED, FIJI):
         if (folder / name).is_file():
             return folder / name
     lists = [path for path in list_folder(folder) if path.suffix.lower() == ".pos"]
     with suppress(ReadError):
         if _metadata_files(folder) or _stacks(folder):
-            positions = _of_micro_manager(folder)
+            positions = _read_micro_manager(folder)
             if len(set(positions.corners.values())) > 1:
                 return folder
     return lists[0] if len(lists) == 1 else None
@@ -74,9 +74,9 @@ def find_positions(folder: Path) -> Path | None:
 def read_others(path: Path, folder: Path) -> Positions | None:
     """Read positions of Fiji or Micro-Manager; None for other tables."""
     if path.is_dir():
-        return _of_micro_manager(path)
+        return _read_micro_manager(path)
     if path.suffix.lower() in _LISTS:
-        return _of_list(path, folder)
+        return _read_list(path, folder)
     if path.suffix.lower() != ".txt":
         return None
     try:
@@ -86,14 +86,14 @@ def read_others(path: Path, folder: Path) -> Positions | None:
         msg = f"{path} cannot be read as text ({error})."
         raise ReadError(msg, code="file-damaged") from error
     if text.lstrip().startswith("{"):
-        return _of_metadata(path.parent, [path], folder)
-    return _of_fiji(path, text)
+        return _read_metadata(path.parent, [path], folder)
+    return _read_fiji(path, text)
 
 
 # Fiji
 
 
-def _of_fiji(path: Path, text: str) -> Positions:
+def _read_fiji(path: Path, text: str) -> Positions:
     corners: dict[str, tuple[float, float]] = {}
     dim, heights = None, set[float]()
     for number, line in enumerate(text.split("\n"), 1):
@@ -203,10 +203,10 @@ def _stacks(folder: Path) -> list[Path]:
     return stacks if len(stacks) > 1 else []
 
 
-def _of_micro_manager(folder: Path) -> Positions:
+def _read_micro_manager(folder: Path) -> Positions:
     files = _metadata_files(folder)
     if files:
-        return _of_metadata(folder, files, folder)
+        return _read_metadata(folder, files, folder)
     import tifffile
 
     entries = []
@@ -214,19 +214,15 @@ def _of_micro_manager(folder: Path) -> Positions:
         with suppress(OSError, tifffile.TiffFileError), tifffile.TiffFile(path) as tif:
             tag = tif.pages.first.tags.get(_MICRO_MANAGER)
             value = tag.value if tag is not None else None
-            value = _parse(value) if isinstance(value, str | bytes) else value
+            if isinstance(value, str | bytes):
+                with suppress(ValueError):
+                    value = json.loads(value)
             if isinstance(value, dict):
                 entries.append((path, value))
     return _place_entries(folder, folder, entries, [])
 
 
-def _parse(text: str | bytes) -> object:
-    with suppress(ValueError):
-        return json.loads(text)
-    return None
-
-
-def _of_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
+def _read_metadata(path: Path, files: Sequence[Path], folder: Path) -> Positions:
     entries = []
     for file in files:
         record = read_object(file)
@@ -359,7 +355,7 @@ def _along_frames(
     return PixelSize(sides), frame_places
 
 
-def _of_list(path: Path, folder: Path) -> Positions:
+def _read_list(path: Path, folder: Path) -> Positions:
     """Read a list of positions whose labels are part of file or folder names."""
     stage_places = dict(_list_places(path, read_object(path)))
     if not stage_places:

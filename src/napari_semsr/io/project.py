@@ -77,7 +77,7 @@ _LONGEST = 1000  # characters of a path in a message; chosen: longer than real p
 _FILE = "project.json"
 _VERSION = 1
 _FORMAT = "napari-semsr project"
-_MOST_RECENT = 10
+_MAX_RECENT = 10
 _IN_MEMORY = 1 << 28  # bytes; chosen: arrays up to this size are edited in memory
 _PLACES = (
     *(STORE_KEY, SAVED_KEY, FOLDER_KEY, LIVE_KEY, READ_KEY, PROJECT_KEY),
@@ -600,5 +600,5 @@ def note_recent(folder: Path) -> None:
     with suppress(OSError, WriteError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as place:
-            text = json.dumps([str(item) for item in paths[:_MOST_RECENT]])
+            text = json.dumps([str(item) for item in paths[:_MAX_RECENT]])
             place.write_text(text, "utf-8")

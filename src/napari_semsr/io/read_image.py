@@ -331,7 +331,7 @@ class RawImage:
         ]
 
 
-def which_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
+def count_series(metadata: Mapping[str, Any], count: int) -> tuple[int, str]:
     """Return the number of images in a file itself, and which of them is read."""
     number = metadata.get(SERIES_KEY, 0)
     which = f"series {number}" if number else "the first"
@@ -427,7 +427,7 @@ _TESCAN_KEYS = (
 )
 
 
-def _beside(path: Path) -> list[Path]:
+def _text_files(path: Path) -> list[Path]:
     """List possible text files of an image, for any case of their suffix."""
     if not is_there(path) or path.is_dir():
         return []
@@ -443,7 +443,7 @@ def _beside(path: Path) -> list[Path]:
 
 def companions(path: Path) -> list[Path]:
     """Return the files that belong to an image: halves of a mosaic, and its texts."""
-    return [*half_paths(path), *_beside(path)]
+    return [*half_paths(path), *_text_files(path)]
 
 
 def _text_of(path: Path) -> str:
@@ -484,7 +484,7 @@ def _read_sidecar(
     path: Path, shape: tuple[int, int], own: PixelSize | None
 ) -> RawImage | None:
     """Read the text file next to an image that may state its `own` pixel size."""
-    for beside in _beside(path):
+    for beside in _text_files(path):
         text, name = _text_of(beside), beside.name
         if beside.suffix.lower() == ".hdr":
             frame_image, frame = parse_tescan(text, shape, name), None
@@ -727,8 +727,8 @@ _CONTRAST = 0.4  # contrast of letters, over the range
 _NEAR = 4  # rows on each side of the edge that are compared
 _LINE = 3  # rows of a ruled line, without background
 _RULE_SHARE = 0.8  # smallest share of such a row with one value
-_MOST_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
-_MOST_SEEN = 1 << 24  # number of these that are evaluated; chosen: 128 MB as float64
+_MAX_READ = 1 << 26  # pixels that are read of a large image; chosen: all below 64 MB
+_MAX_SEEN = 1 << 24  # number of these that are evaluated; chosen: 128 MB as float64
 
 
 def _grounds(bottom: NDArray[np.float64]) -> list[float]:
@@ -781,12 +781,12 @@ def suggest_databar(image: ReadableArray, reach: float | None = None) -> int:
     from the top count, a bar below them is ignored.
     """
     height, width = image.shape[:2]
-    depth = min(int(height * _SHARE), _MOST_READ // max(1, width))
+    depth = min(int(height * _SHARE), _MAX_READ // max(1, width))
     if depth < _SMALLEST + _NEAR or width < 64:
         return 0
     if reach is not None and reach < height - depth:
         return 0
-    step = -(-depth * width // _MOST_SEEN)  # in columns, since rows must be exact
+    step = -(-depth * width // _MAX_SEEN)  # in columns, since rows must be exact
     lowest = read_box(image, Box(height - depth, height, 0, width))
     bottom = np.asarray(lowest[:, ::step], dtype=np.float64)
     finite = bottom[np.isfinite(bottom)]
@@ -813,7 +813,7 @@ _LUMA = (0.299, 0.587, 0.114)
 _TOLERANCE = 3 / 255
 _SAMPLES = 3  # red, green and blue
 _BORDER = 3  # px; chosen: FEI's line is one or two wide
-_LEAST_FRAMED = 64  # px; chosen: in smaller images a frame is a large part
+_MIN_FRAMED = 64  # px; chosen: in smaller images a frame is a large part
 
 
 def _full_scale(dtype: np.dtype[Any]) -> float:
@@ -835,7 +835,7 @@ def _spreads(samples: Any) -> NDArray[np.float64]:
 
     Microscopes draw a coloured line around exported images.
     """
-    frame = _BORDER if min(samples.shape[:2]) >= _LEAST_FRAMED else 0
+    frame = _BORDER if min(samples.shape[:2]) >= _MIN_FRAMED else 0
     columns = slice(frame, samples.shape[1] - frame)
     height = max(1, (1 << 24) // max(1, samples.shape[1]))
     all_spreads = [np.zeros(frame)]
@@ -853,7 +853,7 @@ def _spreads(samples: Any) -> NDArray[np.float64]:
 
 def _has_frame(samples: Any) -> bool:
     """Return whether a grey image has colour in its outermost rows or columns."""
-    if samples.shape[2] < _SAMPLES or min(samples.shape[:2]) < _LEAST_FRAMED:
+    if samples.shape[2] < _SAMPLES or min(samples.shape[:2]) < _MIN_FRAMED:
         return False
     edges = [samples[:_BORDER], samples[-_BORDER:], samples[:, :_BORDER]]
     gaps = [np.ptp(np.asarray(edge)[..., :3].astype(float), axis=2) for edge in edges]
@@ -945,7 +945,7 @@ def native(path: Path, data: Any) -> Any:
 
 LAZY_BYTES = 64 * 2**20  # larger images stay lazy; chosen
 _BLOCK = 2048  # px; chosen: 16 MB of float32
-_MOST_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
+_MAX_BLOCKS = 1 << 16  # chosen: 500k x 500k px by 2048; dask plans them in a second
 
 
 class Windows(Protocol):
@@ -974,10 +974,10 @@ def plan_blocks(
     from dask.base import tokenize
 
     counts = [math.ceil(n / part) for n, part in zip(shape[:2], block, strict=True)]
-    if math.prod(counts) > _MOST_BLOCKS:
+    if math.prod(counts) > _MAX_BLOCKS:
         msg = (
             f"{source.path} states {shape[0]} x {shape[1]} pixels, which are "
-            f"more than {_MOST_BLOCKS} blocks of {block[0]} x {block[1]}: check that "
+            f"more than {_MAX_BLOCKS} blocks of {block[0]} x {block[1]}: check that "
             "it is the intended file."
         )
         raise ReadError(msg, code="image-too-large")

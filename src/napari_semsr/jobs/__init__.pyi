@@ -3,7 +3,7 @@ from .adapt.areas import (
     SharedArea as SharedArea,
     share_area as share_area,
 )
-from .adapt.evaluate import ADAPTED as ADAPTED
+from .adapt.evaluate import ADAPTED_MODEL as ADAPTED_MODEL
 from .adapt.job import (
     ADAPT as ADAPT,
     STOP as STOP,
@@ -116,7 +116,7 @@ from .judge import (
     JudgeOptions as JudgeOptions,
 )
 from .leakage import (
-    LEARNT as LEARNT,
+    TRAINED_ON as TRAINED_ON,
     learnt_from_light as learnt_from_light,
 )
 from .live import LiveMosaic as LiveMosaic

@@ -229,7 +229,7 @@ CALIBRATE: Verb[CalibrateOptions, Any] = Verb(
     title="grating or bar",
     output=Output(
         "output file of the calibration, .json",
-        required=False,
+        is_required=False,
         ending=".json",
     ),
     not_read=("pixel_size_nm", "pixel_size_sd_nm"),

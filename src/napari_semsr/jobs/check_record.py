@@ -18,7 +18,7 @@ _KINDS = ("held_out", "given", "drawn")
 class DiscRecord:
     """The record of a check on a model card."""
 
-    found: Mapping[str, Any]  # as returned by `ModelCheck.to_card`
+    content: Mapping[str, Any]  # as returned by `ModelCheck.to_card`
 
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> dict[str, Self]:
@@ -37,7 +37,7 @@ class DiscRecord:
     def rows(self) -> Iterator[tuple[str, ...]]:
         """Return a table: a header, then a row for each condition and radius."""
         yield ("condition", "radius", "inserted", "erased", "together")
-        for name, shares in self.found["conditions"].items():
+        for name, shares in self.content["conditions"].items():
             for row in shares["radii"]:
                 radius = f"{row['radius_px']} px"
                 cells = (_cell(row[change]) for change in (*CHANGES, "together"))
@@ -47,7 +47,7 @@ class DiscRecord:
 
     def lines(self) -> Iterator[str]:
         """Return one line for each condition."""
-        for name, shares in self.found["conditions"].items():
+        for name, shares in self.content["conditions"].items():
             wide = shares["resolved"]
             parts = (f"{change} {_cell(wide[change])}" for change in CHANGES)
             yield f"{name}: {', '.join(parts)}"
@@ -63,7 +63,7 @@ class DiscRecord:
 
     def _together(self) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """Return the shares over all resolved discs, for conditions that have any."""
-        for name, shares in self.found["conditions"].items():
+        for name, shares in self.content["conditions"].items():
             both = shares["resolved"]["together"]
             if both["discs"]:
                 yield name, both
@@ -74,7 +74,7 @@ class DiscRecord:
         They differ if the shares are two standard errors apart.
         """
         name, enhanced_share, degraded_share = self.worst()
-        discs = self.found["conditions"][name]["resolved"]["together"]["discs"]
+        discs = self.content["conditions"][name]["resolved"]["together"]["discs"]
         error = sqrt(
             sum(share * (1 - share) for share in (enhanced_share, degraded_share))
             / discs
@@ -107,7 +107,7 @@ class DiscRecord:
         """Return the shares over the radii that the blur resolves."""
         shares = {
             f"{name}, {change}": figures["resolved"][change]
-            for name, figures in self.found["conditions"].items()
+            for name, figures in self.content["conditions"].items()
             for change in CHANGES
         }
         return {
@@ -153,7 +153,7 @@ TELLS_SD = 9.0
 """Change of the optical image in standard deviations of its noise that shows an
 object.
 """
-_LEAST_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
+_MIN_REMOVED = 40  # below, the 95 % interval of a share is up to 30 points wide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ class RemovalCount:
     @property
     def enough(self) -> bool:
         """Whether there are enough positions for a share."""
-        return self.objects >= _LEAST_REMOVED
+        return self.objects >= _MIN_REMOVED
 
     @property
     def shown_percent(self) -> float | None:
@@ -334,7 +334,7 @@ class Removals:
         if not tells.enough:
             return (
                 f"In simulated samples, {tells.objects} removed objects could be seen "
-                f"by light; a share needs {_LEAST_REMOVED}."
+                f"by light; a share needs {_MIN_REMOVED}."
             )
         low, high = tells.drawn_interval or (0.0, 0.0)
         linear = self.light_tells[LINEAR].drawn_percent

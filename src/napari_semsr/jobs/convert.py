@@ -19,9 +19,9 @@ from napari_semsr.core import (
     warn,
 )
 from napari_semsr.io import (
-    beside_of,
     fill_from,
     output_kind,
+    read_companions,
     store_of,
     stored_type,
     write_blocks,
@@ -61,7 +61,7 @@ _OUTPUT = Output(
 
 def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
     """Write an image in the format of the output's suffix."""
-    image_given, dtype = run.given["image"], run.options.dtype
+    image_given, dtype = run.image_inputs["image"], run.options.dtype
     # records of this job hold the reading options next to the dtype
     about = {"dtype": dtype, **run.opening.model_dump(mode="json"), **run.size_error}
     history = made_by("convert", about, (yield from run.record("image")))
@@ -89,7 +89,7 @@ def _convert(run: Run[ConvertOptions], image: Micrograph) -> Job[Converted]:
             "`zarr_version`, or change the suffix."
         )
         raise OptionError(msg, code="option-without-effect")
-    for place in beside_of(image, path):
+    for place in read_companions(image, path):
         _OUTPUT.check(place, (), run.existing)
     output = yield from save_job(image, path, dtype=dtype, zarr_version=version)
     return replace(output, clipped=clipped_count)
@@ -107,7 +107,7 @@ def save_job(
     if not isinstance(image, Micrograph):
         return (yield from _save_stack(image, path))
     if output_kind(path) == "ome-zarr":
-        more = beside_of(image, path)
+        more = read_companions(image, path)
         yield from write_blocks(
             path,
             lambda place: store_of(image, place, dtype=dtype, version=zarr_version),

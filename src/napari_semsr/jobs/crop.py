@@ -193,7 +193,7 @@ def _crop(
         msg = "An area of a reference needs a reference: set `like`."
         raise OptionError(msg, code="missing-value")
     plan, record = yield from _plan_crop(run, image, like)
-    image_given, resampling = run.given["image"], plan.area.resampling
+    image_given, resampling = run.image_inputs["image"], plan.area.resampling
     reach = float(resampling.offsets[0] + plan.area.grid.shape[0] * resampling.steps[0])
     note = databar_note(name_of(image_given), image, reach)
     if note and not isinstance(image_given, Micrograph):
@@ -263,11 +263,11 @@ def _plan_crop(
     run: Run[CropOptions], image: Micrograph, like: Micrograph | None
 ) -> Job[tuple[_CropPlan, Provenance]]:
     # names given by the user: parts of one image share the inner name
-    source = image.replace(name=name_of(run.given["image"]))
+    source = image.replace(name=name_of(run.image_inputs["image"]))
     if like is None:
         plan = yield from _plan_box(source, run.options)
         return plan, (yield from run.history())
-    reference = like.replace(name=name_of(run.given["like"]))
+    reference = like.replace(name=name_of(run.image_inputs["like"]))
     plan = yield from _plan_common(source, reference, run.options)
     if "like_output" not in run.targets and plan.box.shape != like.shape:
         box = plan.box
@@ -555,13 +555,15 @@ CROP = Verb(
     _crop,
     title="area and cutting",
     output=Output(
-        "file of the result; its suffix sets the format", goes_on=True, kept=True
+        "file of the result; its suffix sets the format",
+        goes_on=True,
+        may_stay_in_memory=True,
     ),
     outputs=(
         Output(
             "write the same area of the reference here",
             name="like_output",
-            required=False,
+            is_required=False,
             flag="--like-out",
         ),
     ),

@@ -150,7 +150,7 @@ DEGRADE = Verb(
         "file of the result; its suffix sets the format",
         flag="",
         goes_on=True,
-        kept=True,
+        may_stay_in_memory=True,
     ),
     gives=Micrograph,
     example="""

@@ -71,7 +71,7 @@ from napari_semsr.jobs.images import (
     path_of,
     rewrite,
 )
-from napari_semsr.jobs.leakage import LEARNT
+from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.models import (
     MODEL_IN,
     MOSAIC_MODEL,
@@ -124,7 +124,7 @@ def find_unfinished(path: Path) -> Unfinished | None:
     history = record.provenance
     if history is None or history.job != "enhance" or counts is None:
         return None
-    no_options = "reading", LEARNT, SIZE_ERROR_KEY, ORIGIN_KEY
+    no_options = "reading", TRAINED_ON, SIZE_ERROR_KEY, ORIGIN_KEY
     options = {k: v for k, v in history.options.items() if k not in no_options}
     image = history.inputs[0].name if history.inputs else ""
     return Unfinished(image, history.model_name or "", options, *counts)
@@ -182,7 +182,7 @@ class EnhancedFile(ImageMade):
     ] = None  # its path
 
     misfit_percent = figure(
-        lambda made: None if made.misfit is None else 100 * made.misfit.share,
+        lambda result: None if result.misfit is None else 100 * result.misfit.share,
         *("Misfit", "% of the input's contrast", ".0f"),
         verdict="misfit_verdict",
         large=True,
@@ -216,9 +216,9 @@ def _enhance(run: Run[EnhanceOptions]) -> Job[Any]:
 def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
     """Enhance a plane into a store or a file."""
     memory_before = psutil.Process().memory_info().rss
-    image, target, settings = run.given["image"], run.place, run.options
-    map_path, live = run.targets.get(_MAP), run.named.get("live")
-    path = find_model(run.named["model"])
+    image, target, settings = run.image_inputs["image"], run.place, run.options
+    map_path, live = run.targets.get(_MAP), run.parameters.get("live")
+    path = find_model(run.parameters["model"])
     run.open()
     source, existing = run.images["image"], run.existing
     yield Progress(0, 0, f"loading the model {path.stem}")
@@ -246,10 +246,10 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
             **existing.at(place, target),
         )
 
-    def fill(store: OmeZarrStore) -> Job[tuple[EnhanceReport, _Compared]]:
+    def fill(store: OmeZarrStore) -> Job[tuple[EnhanceReport, _Comparison]]:
         if _VALUES not in store.notes() and not isinstance(image, Micrograph):
             store.note(_VALUES, (yield from digest_values(source)))
-        cluster = run.named.get("cluster")
+        cluster = run.parameters.get("cluster")
         scheduler = None if cluster is None else cluster.scheduler
         if scheduler is not None:
             yield Waiting(0, 0, f"connecting to the dask scheduler at {scheduler}")
@@ -258,7 +258,7 @@ def _enhance_plane(run: Run[EnhanceOptions]) -> Job[EnhancedFile]:
         )
         report = yield from inference.enhance_to_store(enhance_run, store, live=live)
         if not scheduler:
-            report = _told_of_memory(report, settings, memory_before)
+            report = _note_memory(report, settings, memory_before)
         wants_map, noise_sd = map_path is not None, None
         if report.noise_percent is not None:
             scaling = enhance_run.plan.scaling
@@ -433,7 +433,7 @@ def _write_distances(
     return str(run.targets[UNFAMILIAR])
 
 
-_Compared = tuple[Change | None, Misfit | None, Micrograph | None]
+_Comparison = tuple[Change | None, Misfit | None, Micrograph | None]
 """The change of an image, the misfit of the result, and its map."""
 
 
@@ -443,7 +443,7 @@ def _judge(
     model: "models.LoadedModel",
     noise_sd: float | None,
     wants_map: bool,
-) -> Job[_Compared]:
+) -> Job[_Comparison]:
     """Compare a result with its input."""
     change, misfit, misfit_map = None, None, None
     if model.card.grey == "input":
@@ -463,7 +463,7 @@ def learnt_from_instrument(card: dict[str, Any]) -> bool:
     return isinstance(sources, dict) and "images" not in sources
 
 
-def _told_of_memory(
+def _note_memory(
     report: EnhanceReport, options: EnhanceOptions, memory_before: int
 ) -> EnhanceReport:
     """Return a note if a run exceeded its memory limit."""
@@ -489,7 +489,7 @@ def _provenance_of(
         role="model", name=path.name, digest=model.digest, path=path_of(path)
     )
     history = yield from run.history(
-        model_record, **({LEARNT: training_images} if training_images else {})
+        model_record, **({TRAINED_ON: training_images} if training_images else {})
     )
     return history.model_copy(update=inference.made_by_model(run.options, model))
 
@@ -552,7 +552,7 @@ def overall_change(changes: Sequence[Change | None]) -> Change | None:
 
 def _enhance_in_memory(run: Run[EnhanceOptions]) -> Job[Micrograph]:
     """Enhance an image in memory, without maps or a cluster."""
-    path = find_model(run.named["model"])
+    path = find_model(run.parameters["model"])
     run.open()
     image, model = run.images["image"], models.load_model(path)
     yield from compare_with_place(image, model, run.options)
@@ -570,13 +570,15 @@ ENHANCE = Verb(
     title="tiles",
     files=(replace(MODEL_IN, flag="--model", metavar="NAME|FILE"),),
     output=Output(
-        "path of the result; its suffix sets the format", goes_on=True, kept=True
+        "path of the result; its suffix sets the format",
+        goes_on=True,
+        may_stay_in_memory=True,
     ),
     outputs=(
         Output(
             "write a map of the misfit between the blurred result and the image",
             name=_MAP,
-            required=False,
+            is_required=False,
             remade=True,
             flag="--residual-map",
             metavar="FILE",
@@ -585,7 +587,7 @@ ENHANCE = Verb(
             "write a map of how far each block of the image is from the area that "
             "the model was trained on, relative to the limit of similarity",
             name=UNFAMILIAR,
-            required=False,
+            is_required=False,
             remade=True,
             flag="--unfamiliar-map",
             metavar="FILE",

@@ -26,7 +26,7 @@ from napari_semsr.jobs.follow import LiveDisplay
 from napari_semsr.jobs.models import find_model
 
 _QUIET_S = 1.0  # seconds; chosen: overlapping frames of a row arrive within that time
-_LEAST_REST_S = 0.1  # seconds; chosen: frames hardly wait
+_MIN_REST_S = 0.1  # seconds; chosen: frames hardly wait
 _LOOK_S = 0.1  # seconds between searches for a block; chosen: responsive
 # of the range; chosen: a quarter of a grey level of 255, half the work of deep models
 _TOLERANCE = 0.001
@@ -82,12 +82,14 @@ class GrowingEnhancement:
         _try_model(self._model)
         self._place, self._display, self._show = place, display, show
         self._mosaic: GrowingMosaic | None = None
-        self._enhanced: GrowingMosaic | None = None
+        self._output: GrowingMosaic | None = None
         self._boxes: Any = None  # `BoxPreview` of the mosaic at the last measurement
-        self._measured = Box(0, 0, 0, 0)  # extent of the mosaic at that time
+        self._measured_box = Box(0, 0, 0, 0)  # extent of the mosaic at that time
         self._written_px = 0  # pixels written since then
-        self._changed: dict[IntPair, float] = {}  # time of the last change of blocks
-        self._done: set[IntPair] = set()
+        self._change_times: dict[
+            IntPair, float
+        ] = {}  # time of the last change of blocks
+        self._ended_places: set[IntPair] = set()
         self._view: Box | None = None
         self._lock = threading.Lock()
         self._resting, self._stop = threading.Event(), threading.Event()
@@ -105,14 +107,14 @@ class GrowingEnhancement:
     ) -> None:
         self._stop.set()
         self._pool.shutdown()
-        self._mosaic = self._enhanced = self._boxes = None  # their stores have locks
+        self._mosaic = self._output = self._boxes = None  # their stores have locks
 
     # Called in the thread that follows the scan.
 
     def rest(self, seconds: float) -> None:
         """Let blocks be enhanced for a time, or at least briefly."""
         self._resting.set()
-        time.sleep(max(seconds, _LEAST_REST_S))
+        time.sleep(max(seconds, _MIN_REST_S))
         self._resting.clear()
 
     def show_doubt(self, sentence: str) -> None:
@@ -130,7 +132,7 @@ class GrowingEnhancement:
             wide = box.grow(reach)
             for row in range(wide.y0 // side, -(-wide.y1 // side)):
                 for column in range(wide.x0 // side, -(-wide.x1 // side)):
-                    self._changed[row, column] = now
+                    self._change_times[row, column] = now
 
     # Called by the viewer.
 
@@ -177,7 +179,7 @@ class GrowingEnhancement:
         with self._lock:
             quiet = [
                 place
-                for place, changed_s in self._changed.items()
+                for place, changed_s in self._change_times.items()
                 if changed_s < latest and self._block(place).overlap(view)
             ]
 
@@ -188,7 +190,7 @@ class GrowingEnhancement:
 
             place = min(quiet, key=far, default=None)
             if place is not None:  # changes make it due again
-                del self._changed[place]
+                del self._change_times[place]
             return place
 
     def _field(self, box: Box) -> Micrograph:
@@ -206,10 +208,10 @@ class GrowingEnhancement:
         )
         boxes.predictor.look_between_layers(self._pause)
         with self._lock:
-            self._boxes, self._measured = boxes, box
-            for place in self._done:
-                self._changed.setdefault(place, 0.0)
-            self._done.clear()
+            self._boxes, self._measured_box = boxes, box
+            for place in self._ended_places:
+                self._change_times.setdefault(place, 0.0)
+            self._ended_places.clear()
 
     def _enhance(self, place: IntPair) -> None:
         """Enhance a block from its current pixels, unless it has none."""
@@ -217,30 +219,30 @@ class GrowingEnhancement:
         assert mosaic is not None  # noqa: S101 - it has blocks
         if not np.isfinite(mosaic.read(block)).any():
             return
-        whole, (rows, columns) = mosaic.box, self._measured.shape
+        whole, (rows, columns) = mosaic.box, self._measured_box.shape
         if self._written_px >= rows * columns:
             self._measure(whole)
         boxes = self._boxes
-        if whole != self._measured:
-            corner = self._measured.within(whole).corner
+        if whole != self._measured_box:
+            corner = self._measured_box.within(whole).corner
             boxes = boxes.extend(self._field(whole), corner)
         inside = block.within(whole)
         stride = boxes.plan.outputs.stride
         y, x = (v - v % stride for v in inside.corner)
         box, values = boxes.enhance(Box(y, inside.y1, x, inside.x1))
-        if self._enhanced is None:
+        if self._output is None:
             frame = boxes.plan.output.frame
             about = Micrograph(
                 np.zeros((1, 1), np.float32), frame.pixel_size_nm, "enhanced",
                 origin=frame.origin, spacing_px=frame.spacing_px,
             )  # fmt: skip
             side = mosaic.chunk * self._model.card.scale
-            self._enhanced = GrowingMosaic.create(self._place, about, side)
+            self._output = GrowingMosaic.create(self._place, about, side)
         fine = box.move(whole.corner).scale(self._model.card.scale)
-        self._enhanced.write(fine, values)
+        self._output.write(fine, values)
         with self._lock:
-            self._done.add(place)
-        self._show(self._enhanced, fine)
+            self._ended_places.add(place)
+        self._show(self._output, fine)
 
 
 def _try_model(model: Any) -> None:

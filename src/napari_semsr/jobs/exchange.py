@@ -79,8 +79,8 @@ _BAD_ZIP = (
     RuntimeError,  # also for features that zipfile lacks
     ValueError,
 )  # errors from reading a damaged archive
-_SAID = 300  # characters of a file's text in a message; chosen: a few lines
-_MOST_VALUES = 100_000  # chosen: descriptions at bioimage.io have some hundred
+_TEXT_LENGTH = 300  # characters of a file's text in a message; chosen: a few lines
+_MAX_VALUES = 100_000  # chosen: descriptions at bioimage.io have some hundred
 _TEXT_LIMIT = 2**20  # bytes of a description: those at bioimage.io have some thousand
 
 
@@ -168,7 +168,7 @@ def export_foreign(
     """
     loaded_model, note = models.load_model(model), ""
     if field is not None:
-        loaded_model, note = _told_of(loaded_model, field, opening)
+        loaded_model, note = _fix_statistics(loaded_model, field, opening)
     card, people = loaded_model.card, tuple[str, ...]()
     if kind == "bioimageio":
         author_values = card.training.get("authors")
@@ -190,7 +190,7 @@ def export_foreign(
     return card
 
 
-def _told_of(
+def _fix_statistics(
     model: "models.LoadedModel", field: Image, opening: ReadOptions
 ) -> tuple["models.LoadedModel", str]:
     """Make a network for one image, with that image's statistics fixed in its weights.
@@ -548,7 +548,7 @@ def _network_of(
         sentence = first["msg"].removeprefix("Value error, ")
         msg = (
             f"The description of {name} is not valid at "
-            f"{one_line(where) or 'its top'}: {one_line(sentence, _SAID)}."
+            f"{one_line(where) or 'its top'}: {one_line(sentence, _TEXT_LENGTH)}."
         )
         raise CheckpointError(msg, code="model-damaged") from None
     if card_values.get("receptive_field") != card.receptive_field:  # differs
@@ -577,13 +577,13 @@ def _from_package(
             description = _read_description(package, path.name)
             source, weights = _weights_of(package, description, path.name)
     except _BAD_ZIP as error:
-        reason = one_line(str(error) or type(error).__name__, _SAID).rstrip(".")
+        reason = one_line(str(error) or type(error).__name__, _TEXT_LENGTH).rstrip(".")
         msg = f"{path.name} cannot be read as a package: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     try:
         statements = _card_values(description, path.name)
     except (ArithmeticError, AttributeError, LookupError, *_WRONG) as error:
-        reason = one_line(repr(error), _SAID)
+        reason = one_line(repr(error), _TEXT_LENGTH)
         msg = f"The description in {path.name} is damaged: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
     authors = description.get("authors")
@@ -637,9 +637,9 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
         first = str(error).splitlines()[0]
         msg = f"{description_files[0]} in {name} cannot be read: {first.rstrip('.')}."
         raise CheckpointError(msg, code="model-damaged") from error
-    if count_values(description) > _MOST_VALUES:
+    if count_values(description) > _MAX_VALUES:
         msg = (
-            f"{description_files[0]} in {name} must have at most {_MOST_VALUES} "
+            f"{description_files[0]} in {name} must have at most {_MAX_VALUES} "
             "values, aliases expanded."
         )
         raise CheckpointError(msg, code="unsafe-content")

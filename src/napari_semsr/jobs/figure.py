@@ -116,14 +116,14 @@ class FigureMade(Result):
     caption_file: Annotated[str | None, Quantity("Caption file")] = None
 
     first_pixel = figure(
-        lambda made: format_pixel_size(made.pixel_size_nm),
+        lambda result: format_pixel_size(result.pixel_size_nm),
         "Pixel of the first image",
     )
 
 
 def _draw(run: Run[FigureOptions]) -> Job[FigureMade]:
     settings, path = run.options, run.place
-    images: Sequence[Image] = run.given["images"]
+    images: Sequence[Image] = run.image_inputs["images"]
     if not 1 <= len(images) <= _MOST:
         msg = f"A figure must have 1 to {_MOST} images, got {len(images)}."
         raise OptionError(msg, code="out-of-range")
@@ -365,7 +365,7 @@ def plate_image(
         values=values,
         pixel=(y * factor, x * factor),
         limits=limits,
-        calibrated=image.pixel_size_nm is not None,
+        has_size=image.pixel_size_nm is not None,
         is_spectrum=history is not None and history.defining_step().job == "spectrum",
         colours=colours,
         unit=unit,

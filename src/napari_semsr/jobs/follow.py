@@ -45,7 +45,7 @@ _POLL_S = 0.25  # seconds; chosen: a file unchanged for this time is complete
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _MOVED_PX = 1.0  # px; chosen: larger moves by the final solution are reported
 _RETRIES = 2  # of waiting frames per new frame; chosen: they catch up
-_MOST_NAMES = 5  # frames named in a message; chosen: one line
+_MAX_NAMES = 5  # frames named in a message; chosen: one line
 
 
 class LiveDisplay(Protocol):
@@ -179,7 +179,7 @@ class LiveScan:
     def _fuse(self, index: int) -> None:
         placement, mosaic = self.placement, self._mosaic
         assert placement is not None and mosaic is not None  # noqa: S101, PT018
-        shape = placement.prepared.frame_shape
+        shape = placement.frames.frame_shape
         places = placement.fused_at(index), placement.positions[index]
         boxes = [
             Box.of(shape, (round(float(y)), round(float(x))))
@@ -290,13 +290,13 @@ def moved_frames(
     ]
     if descriptions:
         more = (
-            f" and {len(descriptions) - _MOST_NAMES} more"
-            if len(descriptions) > _MOST_NAMES
+            f" and {len(descriptions) - _MAX_NAMES} more"
+            if len(descriptions) > _MAX_NAMES
             else ""
         )
         yield Message(
             "The final solution moved frames from where they were shown: "
-            f"{', '.join(descriptions[:_MOST_NAMES])}{more}.",
+            f"{', '.join(descriptions[:_MAX_NAMES])}{more}.",
             "frames-moved",
         )
 

@@ -54,14 +54,14 @@ from napari_semsr.io import (
     Source,
     Written,
     check_target,
+    count_series,
     filling_store,
     is_there,
     no_file,
     output_kind,
     store_of,
     suggest_databar,
-    tell_missing,
-    which_series,
+    warn_of_missing_blocks,
     write,
     write_blocks,
     write_fiji,
@@ -95,9 +95,9 @@ def _open(image: Image | Source, options: ReadOptions) -> Micrograph:
         return _computable(_as_read(image, options))
     source = image if isinstance(image, Source) else open_source(image)
     path, image_opened = source.path, source.read(options)
-    tell_missing(path, options.series or 0, options.level)
+    warn_of_missing_blocks(path, options.series or 0, options.level)
     count = image_opened.metadata.get("series", 1)
-    own, which = which_series(image_opened.metadata, count)
+    own, which = count_series(image_opened.metadata, count)
     if own > 1 and options.series is None:
         warn(
             f"{path.name} has {own} images; {which} is used: choose one with series "
@@ -344,7 +344,7 @@ def path_of(path: str | os.PathLike[str]) -> str:
     return Path(path).absolute().as_posix()
 
 
-def of_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
+def record_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
     """Record a file whose planes were all read, from the record of one plane."""
     whole = (record.digest or "").partition("#")[0] + _selection(options)
     return record.model_copy(update={"digest": whole})

@@ -10,7 +10,7 @@ VERBS = {
     "info": "describe a file: size, type, pixel size, vendor, metadata",
     "convert": "write any readable image in any writable format",
     "crop": "crop a box, or the area of another image, on the grid of that image",
-    "register": "register an image to another one of the same area, of any contrast",
+    "register": "register an image to another of the same area, whatever its contrast",
     "judge": "register, enhance and measure an image against SEM, on one page",
     "simulate": "simulate a folder of superlens frames with ground truth",
     "stitch": "stitch a folder of frames into one calibrated mosaic",
@@ -20,7 +20,7 @@ VERBS = {
     "adapt": "train a small network on one SEM image of a mosaic, and enhance with it",
     "train": "train a model from a recipe",
     "enhance": "sharpen and clean an image tile by tile with a model",
-    "restore": "undo blur by a classical method: Wiener, Richardson-Lucy and others",
+    "restore": "deblur by a classical method: Wiener, Richardson-Lucy and others",
     "frc": "measure resolution by Fourier ring correlation",
     "frc-map": "map the resolution block by block",
     "decorrelation": "measure the cut-off of one image by decorrelation analysis",
@@ -29,7 +29,7 @@ VERBS = {
     "error-map": "map where an image differs from its reference, or two scans differ",
     "gaps": "count and measure the gaps between particles",
     "particles": "measure the sizes of particles, or of the objects of a label image",
-    "profile": "measure widths, edge and line distance along a line",
+    "profile": "measure line widths, edges and distances along a line",
     "noise": "measure the noise of one image, and its growth with the grey level",
     "figure": "make a figure of images, maps and overlays with scale bars and caption",
     "batch": "run steps on every image of a folder or table; collect one table",
@@ -43,15 +43,15 @@ VERBS = {
 
 ACTIONS = {
     "models list": "list bundled and imported models",
-    "models info": "show the card of a model",
+    "models info": "show the model card of a model",
     "models export": "export a model, for this program or for others",
-    "models import": "add a model to the library, after reading its card",
-    "models check": "count the objects that a model shows, and those it invents",
-    "models architectures": "list the networks that can be built",
+    "models import": "add a model to the library, and show its model card",
+    "models check": "count the real objects that a model shows, and those it invents",
+    "models architectures": "list the available network architectures",
 }
 """Summaries of the actions of commands with several actions."""
 
-_DECLARED = {
+_MODULES = {
     "adapt": "adapt.job",
     "batch": "batch.job",
     "demo": ".demonstration.job",
@@ -71,7 +71,7 @@ _DECLARED = {
 }
 """Modules in ``napari_semsr.jobs`` of commands whose name differs."""
 _SEVERAL = ("models",)  # modules that contain all actions of a command
-_UNLISTED = {
+_UNLISTED_JOBS = {
     "specimen": "samples",
     "exposure": "samples",
     "gold": "samples",
@@ -80,15 +80,15 @@ _UNLISTED = {
 }
 """Modules of jobs that are not commands; panels run them in memory."""
 PANELS = {"Particle sizes": "particles", "Noise": "noise"}
-"""Verbs whose panel is generated, with its title."""
+"""Commands whose panel is generated, by its title."""
 MEASURES = tuple(
-    name for name in VERBS if _DECLARED.get(name, "").startswith("measure.")
+    name for name in VERBS if _MODULES.get(name, "").startswith("measure.")
 )
-"""Verbs that measure one image or many."""
+"""Commands that measure one image or many."""
 
 _VALUES = tuple(name for name in (*VERBS, *ACTIONS) if name not in _SEVERAL)
 _AS_NAME = str.maketrans("- ", "__")
-_CALLED = {
+_FUNCTION_NAMES = {
     "models list": "list_models",
     "models info": "model_info",
     "models export": "export_model",
@@ -100,9 +100,9 @@ _CALLED = {
 
 def verb_of(name: str) -> "Verb[Any, Any] | None":
     """Import a command; return None for other names, or one with several actions."""
-    if name not in _VALUES and name not in _UNLISTED:
+    if name not in _VALUES and name not in _UNLISTED_JOBS:
         return None
-    place = (_DECLARED | _UNLISTED).get(name, name)
+    place = (_MODULES | _UNLISTED_JOBS).get(name, name)
     module = import_module(f".{place}", "napari_semsr.jobs")
     verb: Verb[Any, Any] = getattr(module, name.upper().translate(_AS_NAME))
     return verb
@@ -114,7 +114,9 @@ def actions_of(name: str) -> tuple[str, ...]:
     return tuple(action for verb, _, action in words if verb == name)
 
 
-JOBS = (*VERBS, *_UNLISTED)
+JOBS = (*VERBS, *_UNLISTED_JOBS)
 """Jobs in histories: commands, and jobs that are not commands."""
-FUNCTIONS = {_CALLED.get(name, name.replace("-", "_")): name for name in _VALUES}
+FUNCTIONS = {
+    _FUNCTION_NAMES.get(name, name.replace("-", "_")): name for name in _VALUES
+}
 """Verbs by the names of their functions."""

@@ -21,9 +21,9 @@ from napari_semsr.io import describe, no_file, read
 from napari_semsr.jobs.images import Result, jsonable
 from napari_semsr.jobs.verb import FileIn, Run, Verb
 
-_DECODED = ("TIFF", "PNG", "JPEG", "BMP")
+_DECODED_FORMATS = ("TIFF", "PNG", "JPEG", "BMP")
 _LARGEST_LOOK = 1 << 26  # px; chosen: images up to this size are read whole
-_MOST_METADATA = 24  # entries in a summary; chosen: fits on a screen
+_MAX_METADATA = 24  # entries in a summary; chosen: fits on a screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Description(Result):
                 rows[name] = format_pixel_size(value and (value[0], value[1]))
             elif name == "shape" and isinstance(value, list):
                 rows[name] = format_shape(value)
-        metadata_shown = list(metadata.items())[:_MOST_METADATA]
+        metadata_shown = list(metadata.items())[:_MAX_METADATA]
         rows |= {f"  {name}": str(value) for name, value in metadata_shown}
         if len(metadata) > len(metadata_shown):
             more = f"{len(metadata) - len(metadata_shown)} more; `json` lists all"
@@ -56,7 +56,7 @@ class Description(Result):
 
 def _describe(run: Run[Options]) -> Job[Description]:
     """Describe a file without reading its pixels."""
-    path = Path(run.named["path"])
+    path = Path(run.parameters["path"])
     yield Progress(0, 1, f"reading {path.name}")
     if not path.exists():
         raise no_file(path)
@@ -69,7 +69,7 @@ def _describe(run: Run[Options]) -> Job[Description]:
     if run.opening.pixel_size_nm is not None:
         facts["pixel_size_nm"] = list(run.opening.pixel_size_nm)
         facts["pixel_size_from"] = "typed by the user"
-    return Description(str(run.named["path"]), facts)
+    return Description(str(run.parameters["path"]), facts)
 
 
 def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
@@ -83,7 +83,7 @@ def _printed_bar(path: Path, facts: dict[str, Any]) -> dict[str, float | None]:
         ("suggested_bar_px", "suggested_label", "suggested_pixel_size_nm")
     )
     has_size = facts.get("pixel_size_nm") is not None
-    if has_size or facts["format"] not in _DECODED:
+    if has_size or facts["format"] not in _DECODED_FORMATS:
         return nothing
     if math.prod(facts["stored_shape"]) > _LARGEST_LOOK:
         return nothing

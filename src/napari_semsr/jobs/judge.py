@@ -79,7 +79,7 @@ from napari_semsr.jobs.images import (
     paths_of,
     write_area,
 )
-from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.leakage import warn_if_trained_on
 from napari_semsr.jobs.measure import FRC
 from napari_semsr.jobs.models import DEFAULT_MODEL, MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
@@ -111,17 +111,19 @@ INPUT = "input"
 _NUMBERS = ".json"
 _NONE = "none"  # instead of a network
 
-_LEAST_PX = 64  # as in the demonstration: smaller areas have too few rings
+_MIN_PX = 64  # as in the demonstration: smaller areas have too few rings
 _MARGIN_PX = 32  # chosen: the context margin of splines and of the linear filter
 _BORDER = 17  # points along each side of an area, to test the map; chosen: fast
-_UNCONFIRMED = 0.1  # share of patches; chosen: beyond, the map affects the figures
+_UNCONFIRMED_SHARE = (
+    0.1  # share of patches; chosen: beyond, the map affects the figures
+)
 
 # The linear filter.
 _TAPS = 21  # as in training's comparison, and in the benchmarks of restoration
 _PATCH = 64  # pixels; chosen: 15 MB at once
 _PLACES = 1 << 16  # samples; chosen: 150 per tap, which costs 0.03 dB, takes seconds
 _PER_TAP = 100  # fewest samples; chosen: overfitting the noise costs 0.04 dB
-_LEAST_TAPS = 3
+_MIN_TAPS = 3
 
 
 class JudgeOptions(RegisterOptions):
@@ -273,7 +275,11 @@ def _judge(run: Run[JudgeOptions]) -> Job[Judged]:
 def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     """Measure and draw every compared image."""
     page = run.place
-    optical, sem, models = run.given["optical"], run.given["sem"], run.named["models"]
+    optical, sem, models = (
+        run.image_inputs["optical"],
+        run.image_inputs["sem"],
+        run.parameters["models"],
+    )
     opening, fixed_opening = run.opening, run.reading("fixed")
     _check_two(optical, sem)
     models_by_name = (
@@ -303,7 +309,7 @@ def _measure_models(run: Run[JudgeOptions]) -> Job[tuple[Judged, "Pictures"]]:
     yield Progress(0, 0, "writing the report")
     area = _area_record(registration, table.sem, box, fixed_image)
     _warn_of_map(area, registration.registration)
-    history, enhancing = placed_image.provenance, run.named.get("enhancing")
+    history, enhancing = placed_image.provenance, run.parameters.get("enhancing")
     options = {
         **run.options.model_dump(mode="json"),
         "enhancing": enhancing and enhancing.model_dump(mode="json"),
@@ -346,7 +352,7 @@ def _fill(
         yield from write_area(halves, input_image, after, message="filtering into")
         yield Progress(0, 0, f"measuring the {LINEAR}")
         table.add(LINEAR, lens.see(open_image(after)))
-    options_of_run = table.run.named
+    options_of_run = table.run.parameters
     for number, (model, path) in enumerate(models.items()):
         after = before.with_name(f"{number}.ome.zarr")
         options = options_of_run.get("enhancing")
@@ -412,10 +418,10 @@ def _common(seen_image: Micrograph, sem: Micrograph, source: Micrograph) -> Job[
             box.x0 + inset * (box.x0 > 0),
             box.x1 - inset * (box.x1 < columns),
         )
-    if box is None or min(box.shape) < _LEAST_PX:
+    if box is None or min(box.shape) < _MIN_PX:
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
-            f"A rectangle without gaps of {_LEAST_PX} px or more of {sem.name} on "
+            f"A rectangle without gaps of {_MIN_PX} px or more of {sem.name} on "
             f"each side must be covered by {source.name} for the comparison, got "
             f"{has}: use images with a larger overlap."
         )
@@ -445,7 +451,7 @@ def _area_record(
 def _warn_of_map(area: JudgedArea, registration: Registration) -> None:
     """Warn of unconfirmed parts of the area, and of the map's error."""
     some, all_of_them = area["unreliable_patches"], area["patches"]
-    if some > _UNCONFIRMED * all_of_them:
+    if some > _UNCONFIRMED_SHARE * all_of_them:
         text = (
             f"The map is not confirmed at {some} of {all_of_them} points of the "
             "evaluated area: figures are too low there."
@@ -586,7 +592,7 @@ class _Table:
                 "training samples, not observed.",
                 "gain-beyond-optics",
             )
-        tell_learnt([(picture, picture), (sem, sem)])
+        warn_if_trained_on([(picture, picture), (sem, sem)])
         self.pictures.add(name, grey)
 
 
@@ -652,7 +658,7 @@ def _fit_halves(
         places = int(sum(both.sum() for both in finite))
         taps = min(_TAPS, math.isqrt(places // _PER_TAP), min(half.shape) // 3)
         taps = (taps - 1) // 2 * 2 + 1
-        if taps < _LEAST_TAPS:
+        if taps < _MIN_TAPS:
             return None
         kernel = fit_linear_filter(pairs, taps)[0]
         sums = [
@@ -784,7 +790,7 @@ JUDGE = Verb(
             flag="--models",
             metavar="MODEL",
             many=True,
-            named=True,
+            takes_name=True,
         ),
         LANDMARKS_IN,
         TRANSFORM_IN,

@@ -13,7 +13,7 @@ from napari_semsr.core import Grid, Micrograph, Provenance, warn
 from napari_semsr.io import ReadOptions, Source
 from napari_semsr.jobs.images import Image, digests_of, input_record
 
-LEARNT = "learnt_from"
+TRAINED_ON = "learnt_from"
 """Key of the training data of a step's model in a history."""
 
 LIGHT = "mosaic"
@@ -22,7 +22,7 @@ LIGHT = "mosaic"
 _SAMPLES = 64  # points along each side to sample an area; chosen: errors of 2 %
 
 
-def tell_learnt(
+def warn_if_trained_on(
     images: list[tuple[Image | Source, Micrograph]], opening: ReadOptions | None = None
 ) -> None:
     """Warn if the model that made an image was trained on the same area."""
@@ -57,8 +57,8 @@ def _models(history: Provenance | None) -> Iterator[tuple[str, list[dict[str, An
     """Return the models in a history that record their training data."""
     if history is None:
         return
-    if history.options.get(LEARNT):
-        yield history.model_name or "of its history", history.options[LEARNT]
+    if history.options.get(TRAINED_ON):
+        yield history.model_name or "of its history", history.options[TRAINED_ON]
     for item in history.inputs:
         yield from _models(item.provenance)
 
@@ -83,7 +83,7 @@ def _shares(
 
 def learnt_from_light(card: dict[str, Any]) -> set[str]:
     """Return the digests of the optical images that an adapted model was trained on."""
-    entries = card.get("training", {}).get(LEARNT) or ()
+    entries = card.get("training", {}).get(TRAINED_ON) or ()
     records = [one for one in entries if isinstance(one, dict)]
     return {str(one.get("digest")) for one in records if one.get("role") == LIGHT}
 

@@ -106,11 +106,11 @@ class LiveMosaic:
             remove_target(self._place)
         self._files: FrameFolder = frame_folder(self.folder, None, self.options)
         self._scan = LiveScan(self._place, self._files.read, self.options)
-        self._stated: dict[str, FloatPair | None] = {}
+        self._stated_corners: dict[str, FloatPair | None] = {}
         self._has_table = False  # whether it has the positions of all frames
         for frame in self._left():
             corner = self._files.corner(frame.name)
-            self._stated[frame.name] = corner
+            self._stated_corners[frame.name] = corner
             self._take(frame.name, frame.pixels, corner)
 
     def _left(self) -> Iterator[Any]:
@@ -132,7 +132,7 @@ class LiveMosaic:
         self._scan.close()
 
     def __len__(self) -> int:
-        return len(self._stated)
+        return len(self._stated_corners)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -197,8 +197,8 @@ class LiveMosaic:
         path = self.folder / file_name
         write(Micrograph(pixels, size, path.stem), path, overwrite=True)
         self._files.kind = kind
-        is_new = file_name not in self._stated
-        self._stated[file_name] = corner
+        is_new = file_name not in self._stated_corners
+        self._stated_corners[file_name] = corner
         self._write_table(file_name, is_new=is_new)
         return self._take(file_name, pixels, corner)
 
@@ -216,13 +216,13 @@ class LiveMosaic:
 
     def _write_table(self, name: str, *, is_new: bool) -> None:
         """Write the stated positions, if every frame has one."""
-        path, corner = self.folder / _TABLE, self._stated[name]
+        path, corner = self.folder / _TABLE, self._stated_corners[name]
         if self._has_table and is_new and corner is not None:
             write_positions(path, {name: corner}, "nm", append=True)
             return
-        self._has_table = None not in self._stated.values()
+        self._has_table = None not in self._stated_corners.values()
         if self._has_table:
-            write_positions(path, self._stated, "nm")
+            write_positions(path, self._stated_corners, "nm")
         else:
             path.unlink(missing_ok=True)
 

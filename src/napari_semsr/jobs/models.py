@@ -103,7 +103,7 @@ MODEL_IN = FileIn(
     "model",
     "model in the library, or a .safetensors file",
     metavar="MODEL",
-    named=True,
+    takes_name=True,
     default=DEFAULT_MODEL,
 )
 """Name of a command's model input."""
@@ -237,13 +237,17 @@ def _list(_: Run[Options]) -> Job[ModelList]:
 
 def _info(run: Run[Options]) -> Job[ModelFile]:
     yield Progress(0, 1, "reading card")
-    return _describe(find_model(run.named["model"]))
+    return _describe(find_model(run.parameters["model"]))
 
 
 def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
     yield Progress(0, 1, "writing")
-    target, field, authors = run.place, run.given.get("field"), run.named["authors"]
-    path = find_model(run.named["model"])
+    target, field, authors = (
+        run.place,
+        run.image_inputs.get("field"),
+        run.parameters["authors"],
+    )
+    path = find_model(run.parameters["model"])
     name = target.name.lower()
     fitting = [kind for kind, suffix in SUFFIXES.items() if name.endswith(suffix)]
     kind: Kind = run.options.to or (fitting[0] if fitting else "semsr")
@@ -273,7 +277,7 @@ def _export(run: Run[ExportOptions]) -> Job[ModelFile]:
 def _import(run: Run[ImportOptions]) -> Job[ModelFile]:
     """Add a model file to the library, after checking its card and weights."""
     yield Progress(0, 2, "checking")
-    path, options = Path(run.named["file"]), run.options
+    path, options = Path(run.parameters["file"]), run.options
     if not path.is_file():
         msg = f"There is no file {path}; use a {_SUFFIX}, .onnx or .zip file."
         raise CheckpointError(msg, code="file-missing")

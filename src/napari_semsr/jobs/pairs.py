@@ -70,10 +70,10 @@ from napari_semsr.pairing import (
 )
 
 _SHEET = ".png"
-_SKIPPED = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
+_SKIPPED_SUFFIXES = (".csv", ".json", ".txt", ".md", ".yaml", ".yml")
 # How far a ratio of pixel sizes may differ from a whole number; chosen: calibrations
 # differ by one or two per cent.
-_STATED = 0.02
+_SIZE_TOLERANCE = 0.02
 _MOST = 4  # as `PairOptions.scale`
 
 
@@ -134,8 +134,8 @@ class PairsMade(Result):
 
 def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
     """Cut corresponding patches, and divide them into three disjoint sets."""
-    target, transform = run.place, run.named["transform"]
-    low, high, settings = run.given["low"], run.given["high"], run.options
+    target, transform = run.place, run.parameters["transform"]
+    low, high, settings = run.image_inputs["low"], run.image_inputs["high"], run.options
     lows, highs, folders = _images(low, high)
     is_paired = not folders or settings.match == "name" or settings.align
     if folders and is_paired:
@@ -241,7 +241,9 @@ def _nothing_left(
 # Alignment of two scans of one area.
 
 _GREY_SIGMA_PX = 4.0  # chosen: the noise that remains is small
-_STRETCHED = 0.1  # relative to the numbers of pixels; chosen: range of the registration
+_MAX_STRETCH = (
+    0.1  # relative to the numbers of pixels; chosen: range of the registration
+)
 
 
 def _align_pairs(
@@ -276,7 +278,7 @@ def _brought_onto(
     fine = fine or PixelSize((coarse[0] / scale, coarse[1] / scale))
     stretch = np.array(high.shape) * fine / (np.array(low.shape) * coarse)
     without_origin = low.origin == high.origin == (0.0, 0.0)
-    if without_origin and np.any(np.abs(stretch - 1) > _STRETCHED):
+    if without_origin and np.any(np.abs(stretch - 1) > _MAX_STRETCH):
         shapes = " and ".join(" x ".join(map(str, one.shape)) for one in (low, high))
         msg = (
             f"{low.name} and {high.name} must show one field at scale {scale}, got "
@@ -371,8 +373,8 @@ def _map_error_nm(
 # Chosen: with three patches along the shorter side, half a patch apart, there are 25
 # positions, enough for three sets; smaller patches are mostly border.
 _ACROSS = 3
-_LEAST_PATCH = 32  # smallest side to which patches are halved for these sets
-LEAST_SIDE = _ACROSS * _LEAST_PATCH
+_MIN_PATCH = 32  # smallest side to which patches are halved for these sets
+MIN_SIDE = _ACROSS * _MIN_PATCH
 """Minimum shorter side, in pixels, of an image that is split into three sets."""
 
 
@@ -412,7 +414,7 @@ def fitting_options(
     while (
         "patch" not in names_given
         and patch * _ACROSS > field
-        and patch // 2 >= _LEAST_PATCH
+        and patch // 2 >= _MIN_PATCH
     ):
         patch //= 2
     values |= {"patch": patch, "step": max(4, patch // 2)}
@@ -462,7 +464,9 @@ def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
     else:
         ratio = np.array(sizes[0]) / np.array(sizes[1])
     whole = int(np.round(ratio[0]))
-    fits = 1 <= whole <= _MOST and bool(np.all(np.abs(ratio / whole - 1) < _STATED))
+    fits = 1 <= whole <= _MOST and bool(
+        np.all(np.abs(ratio / whole - 1) < _SIZE_TOLERANCE)
+    )
     return whole if fits else None
 
 
@@ -494,7 +498,7 @@ def _list_side(side: Any) -> Any:
         for item in list_folder(folder)
         if not item.name.startswith(".")
         and fnmatch.fnmatchcase(*(normalize("NFC", n) for n in (item.name, pattern)))
-        and item.suffix.lower() not in _SKIPPED
+        and item.suffix.lower() not in _SKIPPED_SUFFIXES
         and (item.is_file() or item.name.lower().endswith(".zarr"))
     )
     if not paths:

@@ -21,13 +21,13 @@ from napari_semsr.io import (
     page_axes,
     write_pages,
 )
-from napari_semsr.jobs.images import OverwritePolicy, of_all_planes, open_image
+from napari_semsr.jobs.images import OverwritePolicy, open_image, record_all_planes
 from napari_semsr.jobs.verb import Run
 
 
 def _axes_of(run: Run[Any]) -> dict[str, int]:
     """Return the axis sizes of a stack by name, and the number of images in memory."""
-    image = run.given["image"]
+    image = run.image_inputs["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
         return {"plane": len(image)}
     has_plane = run.opening.plane is not None
@@ -60,7 +60,7 @@ def _run_planes(
     output, so that an interrupted run can be resumed; the stores are removed once the
     stack is complete.
     """
-    image, axes, target = run.given["image"], _axes_of(run), run.place
+    image, axes, target = run.image_inputs["image"], _axes_of(run), run.place
     planes = math.prod(axes.values())
     stack = image if isinstance(image, Sequence) and not isinstance(image, str) else ()
     if planes == 1:
@@ -99,7 +99,7 @@ def _run_planes(
     history = results[0].provenance
     inputs = tuple(record for item in results for record in item.provenance.inputs)
     if not stack:  # the records of planes include their index
-        inputs = (of_all_planes(inputs[0], run.opening),)
+        inputs = (record_all_planes(inputs[0], run.opening),)
     plane_record = {
         "options": {**history.options, "reading": reading_options},
         "inputs": inputs,

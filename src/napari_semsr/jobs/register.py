@@ -179,7 +179,9 @@ class Registered(Result):
 
     no_error: ClassVar = "not known"
     pixel_size = size_figure()
-    found = figure(lambda made: f"{made.model}, by {_SEARCHES[made.searched]}", "Map")
+    found = figure(
+        lambda result: f"{result.model}, by {_SEARCHES[result.searched]}", "Map"
+    )
 
     @property
     def shift(self) -> Annotated[str, Quantity("Shift")]:
@@ -199,10 +201,10 @@ class Registered(Result):
             f"{'anticlockwise' if turn_degrees < 0 else 'clockwise'}"
         )
 
-    scale = figure(lambda made: made.transform["scale"], "Scale", form=".4f")
-    mirrored = figure(lambda made: bool(made.transform["mirrored"]), "Mirrored")
+    scale = figure(lambda result: result.transform["scale"], "Scale", form=".4f")
+    mirrored = figure(lambda result: bool(result.transform["mirrored"]), "Mirrored")
     bending = figure(
-        lambda made: made.transform.get("largest_nm"), "Bends by", "nm", ".3g"
+        lambda result: result.transform.get("largest_nm"), "Bends by", "nm", ".3g"
     )
 
     @property
@@ -244,15 +246,17 @@ def _register(
     run: Run[RegisterOptions], moving: Micrograph, fixed_image: Micrograph
 ) -> Job[Registered]:
     """Register an image to another; write or return it on the other's grid."""
-    landmarks = run.named.get("landmarks")
+    landmarks = run.parameters.get("landmarks")
     if isinstance(landmarks, Mapping):  # as histories record them
-        run.named["landmarks"] = Landmarks(*map(np.array, landmarks.values()))
+        run.parameters["landmarks"] = Landmarks(*map(np.array, landmarks.values()))
     beside = run.targets.get("transform_out")
     if beside is not None and run.target is None:
         msg = "A transform is written next to an image: set an output as well."
         raise OptionError(msg, code="missing-value")
     for role in ("moving", "fixed"):  # names set by the user
-        run.images[role] = run.images[role].replace(name=name_of(run.given[role]))
+        run.images[role] = run.images[role].replace(
+            name=name_of(run.image_inputs[role])
+        )
     unsized_role = _find_unsized(run)
     for role in run.images:  # after all checks, as it reads large images
         yield from run.record(role)
@@ -310,8 +314,8 @@ def register_as(
             moving,
             fixed,
             options=RegisterOptions(**(chosen_options | changes)),
-            landmarks=run.named["landmarks"],
-            transform=transform or run.named["transform"],
+            landmarks=run.parameters["landmarks"],
+            transform=transform or run.parameters["transform"],
             opening=run.opening,
             fixed_opening=reading,
         )
@@ -368,7 +372,7 @@ def _about(
     """Return the name, calibration and history of the result, without reading data."""
     guides, places = [], {}
     for name in ("landmarks", "transform"):
-        file_given = run.named.get(name)
+        file_given = run.parameters.get(name)
         if isinstance(file_given, Landmarks):
             places = {name: {"moving": file_given.moving, "fixed": file_given.fixed}}
         elif isinstance(file_given, (str, os.PathLike)) and Path(file_given).is_file():
@@ -387,7 +391,7 @@ def _about(
         "pixel_size_nm": fixed_image.pixel_size_nm,
         "pixel_size_sd_nm": fixed_image.pixel_size_sd_nm,
         ORIGIN_KEY: origin,
-        "reading": {side: run.reading(side) for side in run.given},
+        "reading": {side: run.reading(side) for side in run.image_inputs},
         **places,
         **map_facts(registration),
     }
@@ -407,8 +411,8 @@ def _find_or_take_map(
 
     The image without a pixel size is given the estimated one.
     """
-    options, landmarks = run.options, run.named.get("landmarks")
-    transform, records = run.named.get("transform"), run.records
+    options, landmarks = run.options, run.parameters.get("landmarks")
+    transform, records = run.parameters.get("transform"), run.records
     if transform is not None:
         _check_stored(options, landmarks)
         if not isinstance(transform, StoredTransform):
@@ -743,14 +747,14 @@ REGISTER = Verb(
     output=Output(
         "output: MOVING resampled on the grid of FIXED; its suffix sets the format",
         goes_on=True,
-        kept=True,
+        may_stay_in_memory=True,
     ),
     outputs=(
         Output(
             "write the map here: .json for other images, or .tfm (ITK), .ngff.json "
             "or .csv (napari) for other programs, not for elastic maps",
             name="transform_out",
-            required=False,
+            is_required=False,
             flag="--transform-out",
             metavar="FILE",
             ending=".json",

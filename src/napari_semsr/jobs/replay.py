@@ -65,7 +65,7 @@ _ROUNDING = 1e-9  # relative, of pixel size and origin; chosen: 10 digits are st
 
 _ABOVE = 4  # levels above an output to search for inputs; chosen: a project folder
 _LONGEST = 1000  # characters of a path in a message; chosen: any real path
-_SHOWN = 12  # hexadecimal digits of a digest in a message; chosen: unambiguous
+_DIGEST_DIGITS = 12  # hexadecimal digits of a digest in a message; chosen: unambiguous
 _STORES = (".zarr",)
 
 
@@ -89,7 +89,7 @@ class InputSearch:
 
     output: Path  # inputs are searched for next to it
     inputs: Path | None = None  # folder to search for inputs by digest
-    found: list[Difference] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
     _digests: dict[tuple[Path, Digest], str | None] = field(default_factory=dict)
 
     def find(self, call: Call, role: str, one: Input) -> Job[Input]:
@@ -120,8 +120,8 @@ class InputSearch:
             what = f"{_role_of(call, role)} {file.name}"
             sentence = f"The {what} has changed: {then} was read, {there}."
             difference = Difference("input", file.name, file.digest, now, sentence)
-        if difference not in self.found:
-            self.found.append(difference)
+        if difference not in self.differences:
+            self.differences.append(difference)
 
     def _locate(
         self, call: Call, role: str, file: File
@@ -215,7 +215,7 @@ def _short(digest: str | None) -> str:
         return "none"
     kind, _, value = digest.rpartition(":")
     value, _, part = value.partition("#")
-    return f"{kind}:{value[:_SHOWN]}{'#' + part if part else ''}"
+    return f"{kind}:{value[:_DIGEST_DIGITS]}{'#' + part if part else ''}"
 
 
 def _role_of(call: Call, name: str) -> str:
@@ -270,7 +270,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
 
     It runs in the system's temporary folder; nothing else is written.
     """
-    path, inputs = Path(run.named["output"]), run.named["inputs"]
+    path, inputs = Path(run.parameters["output"]), run.parameters["inputs"]
     folder = None if inputs is None else Path(inputs)
     if folder is not None and not folder.is_dir():
         msg = f"The folder of inputs must be a folder, got {folder}."
@@ -300,7 +300,7 @@ def _replay(run: Run[Options]) -> Job[ReplayReport]:
         pixels = (
             [differences.difference(path.name)] if not differences.identical else []
         )
-        differs = (*pixels, *_calibration(stored_image, now), *search.found)
+        differs = (*pixels, *_calibration(stored_image, now), *search.differences)
         differs = (*differs, *_versions(stored_history, now.provenance))
     return ReplayReport(
         output=str(path),
@@ -473,8 +473,10 @@ def _versions(then: Provenance, now: Provenance | None) -> Iterator[Difference]:
 # written to a separate folder only, and their size is limited by that of the stored
 # output.
 
-_MOST_THREADS = 1024  # chosen: no computer has more
-_DRAWN = 1 << 22  # pixels that may be simulated for any output; bundled ones have 2^19
+_MAX_THREADS = 1024  # chosen: no computer has more
+_SIMULATED_PX = (
+    1 << 22
+)  # pixels that may be simulated for any output; bundled ones have 2^19
 _SCENE = 256  # simulated pixels per pixel of a frame; chosen: a scan of 8 x 8 needs 190
 _LARGE = 1 << 26  # pixels of a scene that a single frame may need; chosen: 3 GB
 _BYTES = 110  # bytes per simulated pixel; measured: 108 for a specimen, 55 for a scan
@@ -512,9 +514,9 @@ def _check_drawn(plan: Plan, pixels: int, name: str) -> None:
             continue
         pixels_to_draw, most = options.drawn_pixels(), pixels
         if call.verb == "simulate":
-            most = max(4 * pixels, min(_SCENE * pixels, _LARGE), 4 * _DRAWN)
+            most = max(4 * pixels, min(_SCENE * pixels, _LARGE), 4 * _SIMULATED_PX)
         elif plan.result is None or call.name != plan.result.call:
-            most = max(pixels, _DRAWN)
+            most = max(pixels, _SIMULATED_PX)
         free = psutil.virtual_memory().available // _BYTES
         if pixels_to_draw > min(most, free):
             why = "fits into memory" if pixels_to_draw > free else "its size can need"
@@ -549,9 +551,9 @@ def _threads(record: Provenance, path: Path) -> Iterator[None]:
     import torch
 
     count = record.threads
-    if count is not None and not 1 <= count <= _MOST_THREADS:
+    if count is not None and not 1 <= count <= _MAX_THREADS:
         msg = (
-            f"The history of {path.name} must record 1 to {_MOST_THREADS} threads, got "
+            f"The history of {path.name} must record 1 to {_MAX_THREADS} threads, got "
             f"{shorten(count)}."
         )
         raise ReadError(msg, code="out-of-range")

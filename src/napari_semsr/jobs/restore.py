@@ -85,10 +85,10 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
     if kernel_record.get("optics") != "pupil":
         return f"{width_px * pixel_nm / _FWHM_PER_SIGMA!r}nm", None
     size = image.pixel_size_nm or (pixel_nm, pixel_nm)
-    return text, _of_pupil(kernel_record, size, pixel_nm, choice.path)
+    return text, _pupil_psf(kernel_record, size, pixel_nm, choice.path)
 
 
-def _of_pupil(
+def _pupil_psf(
     record: dict[str, Any], size: FloatPair, pixel_nm: float, name: str
 ) -> Micrograph:
     """Return the point-spread function of a simulated microscope, in focus, on axis.
@@ -109,7 +109,7 @@ def _of_pupil(
 
 
 _TILES = "Restoring tiles"
-_ESTIMATED = (  # without the width, as the sentence is for all planes
+_ESTIMATE_WARNING = (  # given once: the width of the blur differs between planes
     "The blur was estimated, which cannot distinguish blur from a smooth sample; "
     "set `psf` if it is known, or use Richardson-Lucy, which is less sensitive to "
     "it."
@@ -244,14 +244,14 @@ def _prepare(
 ) -> Job[tuple[Restorer, dict[str, Any], Provenance]]:
     """Open an image and measure blur and noise."""
     options = run.options
-    yield Progress(0, 0, f"reading {name_of(run.given['image'])}")
+    yield Progress(0, 0, f"reading {name_of(run.image_inputs['image'])}")
     run.open()
     source = run.images["image"]
     psf_given, kernel = _read_psf(options.psf, source)
     yield Progress(0, 0, "measuring blur and noise")
     restorer = choose(source, options.replace(psf=psf_given), kernel)
     if restorer.psf.kind == "estimated" and restorer.taps is not None:
-        warn(_ESTIMATED, "blur-estimated")
+        warn(_ESTIMATE_WARNING, "blur-estimated")
     tolerance = restorer.tolerance(source.data, restorer.plan(source.shape))
     guides: list[InputRecord] = []
     more: dict[str, Any] = {}
@@ -281,7 +281,9 @@ RESTORE = Verb(
     run_by_plane(_restore_plane, _sum_up),
     title="restoration",
     output=Output(
-        "file of the result; its suffix sets the format", goes_on=True, kept=True
+        "file of the result; its suffix sets the format",
+        goes_on=True,
+        may_stay_in_memory=True,
     ),
     opens=False,
     resumes=True,

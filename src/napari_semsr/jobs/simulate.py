@@ -64,7 +64,7 @@ _OURS = (
     "sem",
 )
 _OUR_FOLDERS = "z_[0-9][0-9][0-9]"  # folders of a focal series
-_MOST_HEIGHTS = 1000  # limit of three digits
+_MAX_HEIGHTS = 1000  # limit of three digits
 _OF_PHANTOMS = (
     *ObjectOptions.model_fields,
     "objective",
@@ -96,7 +96,7 @@ class SimulateOptions(ScanOptions, ViewOptions):
     focal_series: int = Field(
         default=0,
         ge=0,
-        le=_MOST_HEIGHTS,
+        le=_MAX_HEIGHTS,
         description="number of heights of the focal plane, in folders z_000 and "
         "following",
     )
@@ -173,11 +173,13 @@ class SimulatedScan(Result):
         size = format_shape(self.frame_shape)
         return f"{self.frames} frames ({rows} x {columns}) of {size}"
 
-    pixel = figure(lambda made: format_pixel_size(made.pixel_size_nm), "Pixel size")
-    also = figure(lambda made: ", ".join(made.extra) or None, "Also")
+    pixel = figure(lambda result: format_pixel_size(result.pixel_size_nm), "Pixel size")
+    also = figure(lambda result: ", ".join(result.extra) or None, "Also")
 
     bad = figure(
-        lambda made: ", ".join(f"{n}: {k}" for n, k in made.bad_frames.items()) or None,
+        lambda result: (
+            ", ".join(f"{n}: {k}" for n, k in result.bad_frames.items()) or None
+        ),
         "Bad frames",
     )
 
@@ -426,7 +428,7 @@ class _ScanWriter:
         write_positions(folder / "positions.csv", places)
         scene = scan.scene
         self._image(scene.sharp, folder / "object.ome.tif", on_frames=False, fine=True)
-        self._image(scene.seen, folder / "seen.ome.tif", on_frames=False, fine=True)
+        self._image(scene.image, folder / "seen.ome.tif", on_frames=False, fine=True)
         self._image(scan.flat, folder / "flat.ome.tif", on_frames=False)
         if scene.surface is not None:
             height = scene.surface.height_nm
@@ -538,7 +540,7 @@ class _LiveFaults:
     twice: int = -1  # written with another frame's pixels, then correctly
     late: int = -1  # written after its successor
     black: int = -1
-    lost: int = -1  # has a row in the table, but no file
+    lost_frame: int = -1  # has a row in the table, but no file
 
     @classmethod
     def draw(cls, options: SimulateOptions) -> "_LiveFaults":
@@ -557,7 +559,7 @@ class _LiveFaults:
         rng = np.random.default_rng([options.seed, 27])
         dark = rng.normal(options.offset, options.read_noise, frames[0].shape)
         frames[self.black] = np.clip(np.rint(dark), 0, np.iinfo(frames.dtype).max)
-        bad = {**scan.bad, self.black: "blank", self.lost: "lost"}
+        bad = {**scan.bad, self.black: "blank", self.lost_frame: "lost"}
         return replace(scan, frames=frames, bad=bad)
 
 
@@ -589,7 +591,7 @@ def _write_live(
         step = partial(Progress, done_count, len(order), words)
         # first the previous content of the instrument's buffer
         name_written = names[number - 1 if number == faults.twice else number]
-        if number == faults.lost:
+        if number == faults.lost_frame:
             yield from _wait(seconds * _PAUSE, step)
         else:
             data = (writer.place / name_written).read_bytes()

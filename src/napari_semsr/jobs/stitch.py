@@ -58,8 +58,8 @@ from napari_semsr.io import (
     ReadOptions,
     TypedSize,
     Written,
-    beside_path,
     choose_frames,
+    companion_path,
     filled_in,
     filling_store,
     half_paths,
@@ -150,7 +150,7 @@ def _digest_folder(folder: Path, values: Mapping[str, Any]) -> Job[str]:
 def _parts(mosaic: Path) -> dict[str, Path]:
     """Return the paths of the images next to a mosaic, by part."""
     halves = dict(zip(("half-a", "half-b"), half_paths(mosaic), strict=True))
-    height, coverage = beside_path(mosaic, "height"), label_path(mosaic, COVERAGE)
+    height, coverage = companion_path(mosaic, "height"), label_path(mosaic, COVERAGE)
     return {**halves, HEIGHT: height, COVERAGE: coverage}
 
 
@@ -180,13 +180,13 @@ def _write_mosaic(
     """
     copy_block = _block_copier(plan, run)
     dtype, existing = run.options.dtype, run.existing
-    beside = list(_beside(plan, halves, about, run))
+    beside = list(_companions(plan, halves, about, run))
 
     def make(place: Path) -> OmeZarrStore:
         return existing.store_of(about, place, run.place, shape=plan.shape, dtype=dtype)
 
     def fill(store: OmeZarrStore) -> Job[int]:
-        parts = [stack.enter_context(_store_beside(*one, run)) for one in beside]
+        parts = [stack.enter_context(_companion_store(*one, run)) for one in beside]
         for part in parts:
             store.repeat(part.pending())  # e.g. damaged ones
         uncovered_counts: list[int] = []  # pixels, by block
@@ -257,11 +257,11 @@ def _block_copier(
 
 def _mosaic_to_correct(run: "_Stitching") -> "StitchedFile | None":
     """Return the mosaic if a run changes only its corrections."""
-    mosaic_file: StitchedFile | None = run.named.get("again")
+    mosaic_file: StitchedFile | None = run.parameters.get("again")
     return mosaic_file
 
 
-def _beside(
+def _companions(
     plan: "stitching.FusionPlan | stitching.FocusPlan",
     halves: "tuple[stitching.HalfPlan, ...]",
     about: Micrograph,
@@ -291,7 +291,7 @@ def _beside(
 
 
 @contextmanager
-def _store_beside(
+def _companion_store(
     values: Micrograph, target: Path, shape: IntPair, run: "_Stitching"
 ) -> Iterator[OmeZarrStore]:
     """Open a store that shares the fate of the mosaic's; empty pixels are NaN."""
@@ -444,9 +444,10 @@ class StitchedFile(Result):
     that of the map of the sharpest height in nm. `halves` has ``output, frames`` of
     each; `heights` ``folder, z_nm, y_px, x_px, scatter_px``, with the shift from the
     one that was solved, null if it was excluded; `positions` ``frame, y_px, x_px``
-    of every frame, with the standard deviations ``sigma_px`` along both axes. `pairs`
-    are the overlaps that were compared, with the fields of `stitching.PairReport`; a
-    `score` below `score_threshold` is not accepted. The pixel size is the recorded one,
+    of every frame, `position_sd_px` in the same order their standard deviations
+    ``(y, x)``, null for a frame without a position. `pairs` are the overlaps that were
+    compared, with the fields of `stitching.PairReport`; a `score` below
+    `score_threshold` is not accepted. The pixel size is the recorded one,
     otherwise that estimated from the stage: stage nanometres over solved pixels.
     `pairs_used` are the overlaps that determine the positions; `residual_px` is the RMS
     distance between their shifts and the positions, weighted by information;
@@ -496,6 +497,7 @@ class StitchedFile(Result):
     stage_to_camera: dict[str, float | None] | None
     warnings: tuple[str, ...]
     positions: tuple[dict[str, Any], ...]
+    position_sd_px: tuple[list[float] | None, ...]
     left_out: tuple[Fault, ...]
     likely_grids: tuple[dict[str, Any], ...]
     pairs: tuple[dict[str, Any], ...]
@@ -521,8 +523,8 @@ class StitchedFile(Result):
 
     pixel_size = size_figure()
     by_stage = figure(
-        lambda made: (
-            made.stage_pixel_size_nm and format_pixel_size(made.stage_pixel_size_nm)
+        lambda result: (
+            result.stage_pixel_size_nm and format_pixel_size(result.stage_pixel_size_nm)
         ),
         "Pixel size from stage",
     )
@@ -549,11 +551,11 @@ class StitchedFile(Result):
         return f"{self.frames - len(self.left_out)} of {self.frames} placed"
 
     joints = figure(
-        lambda made: f"{made.pairs_used} used, {made.pairs_rejected} rejected",
+        lambda result: f"{result.pairs_used} used, {result.pairs_rejected} rejected",
         "Joints",
     )
     residual_nm = figure(
-        lambda made: _in_nm(made.residual_px, made.pixel_size_nm),
+        lambda result: _in_nm(result.residual_px, result.pixel_size_nm),
         *("RMS residual", "nm", ".3g"),
     )
 
@@ -569,7 +571,7 @@ class StitchedFile(Result):
         return float(stage.scatter_px) if stage is not None and has_both else None
 
     stage_error_nm = figure(
-        lambda made: _in_nm(made.stage_error_px, made.pixel_size_nm),
+        lambda result: _in_nm(result.stage_error_px, result.pixel_size_nm),
         *("RMS stage error", "nm", ".3g"),
     )
 
@@ -627,12 +629,12 @@ _Stitching = Run[StitchFolderOptions]
 
 
 def _folder(run: _Stitching) -> Path:
-    return Path(run.named["folder"])
+    return Path(run.parameters["folder"])
 
 
 def _table(run: _Stitching) -> Path | None:
     """Return the table of positions, if any."""
-    table = run.named["positions"]
+    table = run.parameters["positions"]
     return None if table is None else Path(table)
 
 
@@ -642,7 +644,7 @@ def _is_focused(run: _Stitching) -> bool:
 
 
 def _height_path(run: _Stitching) -> Path | None:
-    return beside_path(run.place, "height") if _is_focused(run) else None
+    return companion_path(run.place, "height") if _is_focused(run) else None
 
 
 def _half_paths(run: _Stitching) -> tuple[Path, ...]:
@@ -786,9 +788,11 @@ def _solve_and_write(
                 "frame": name,
                 "y_px": at and at[0],
                 "x_px": at and at[1],
-                "sigma_px": errors.get(name),
             }
             for name, at in corners.items()
+        ),
+        position_sd_px=tuple(
+            None if at is None else errors.get(name) for name, at in corners.items()
         ),
         **_solved_values(solution),
         seconds=time.monotonic() - start,
@@ -875,14 +879,14 @@ class _Scans:
 
     folders: tuple[Path, ...]  # one for each height, ascending; none for one scan
     z_nm: tuple[float, ...]
-    opened: tuple[Acquisition, ...]
+    acquisitions: tuple[Acquisition, ...]
     number: int = 0  # index of the solved height
     power: int = 0  # exponent of 2; grey values are multiplied by this power
 
     @property
     def solved_scan(self) -> Acquisition:
         """The frames that are solved."""
-        return self.opened[self.number]
+        return self.acquisitions[self.number]
 
 
 def _open_scans(run: _Stitching) -> Job[_Scans]:
@@ -951,7 +955,7 @@ def _plan(
 ]:
     """Plan the mosaic of one height with its halves, or of several heights."""
     if scans.folders:
-        heights = scans.opened, scans.z_nm, scans.number
+        heights = scans.acquisitions, scans.z_nm, scans.number
         focus_plan, shifts = yield from stitching.plan_focus(
             *heights, solution, options
         )
@@ -1007,7 +1011,7 @@ def _provenance(
         return former.provenance.model_copy(update=update)
     folders = scans.folders or (_folder(run),)
     inputs = []
-    for folder, scan in zip(folders, scans.opened, strict=True):
+    for folder, scan in zip(folders, scans.acquisitions, strict=True):
         digest = yield from digest_scan(folder, scan)
         record = InputRecord(
             role="frames",
@@ -1051,7 +1055,7 @@ class _DistortionCorrection:
     """The distortion to correct."""
 
     options: StitchFolderOptions  # with a choice or a number for it
-    told: FieldDistortion | None = (
+    measurement: FieldDistortion | None = (
         None  # that of the calibration, at the rim of a frame
     )
     warnings: tuple[str, ...] = ()
@@ -1059,7 +1063,7 @@ class _DistortionCorrection:
     @property
     def field_distortion(self) -> FieldDistortion | None:
         """Distortion of the calibration, if it is the corrected one."""
-        return self.told if self.source == "calibration" else None
+        return self.measurement if self.source == "calibration" else None
 
     @property
     def source(self) -> Literal["overlaps", "calibration", "option"] | None:
@@ -1120,7 +1124,7 @@ def _disagreement(
     solution: "stitching.StitchSolution", correction: _DistortionCorrection
 ) -> tuple[str, ...]:
     """Return a warning if the overlaps contradict an unused calibration."""
-    at_rim, error = correction.told, solution.distortion_sd
+    at_rim, error = correction.measurement, solution.distortion_sd
     if at_rim is None or correction.source != "overlaps" or error is None:
         return ()
     doubt = _BEYOND_DOUBT * float(np.hypot(error, at_rim.sd))
@@ -1226,7 +1230,7 @@ STITCH = Verb(
         Output(
             "write the solved positions as a table; .txt for Fiji's stitching",
             name="positions_out",
-            required=False,
+            is_required=False,
             remade=True,
             flag="--positions-out",
             metavar="CSV",

@@ -44,7 +44,7 @@ from napari_semsr.jobs.images import (
     record_input,
 )
 from napari_semsr.jobs.models import find_model
-from napari_semsr.jobs.pairs import LEAST_SIDE, PAIRS, fitting_options
+from napari_semsr.jobs.pairs import MIN_SIDE, PAIRS, fitting_options
 from napari_semsr.jobs.register import COSTLY_PX
 from napari_semsr.jobs.verb import FileIn, Group, ImageIn, Output, Run, Verb
 from napari_semsr.pairing import PairOptions, open_pairs
@@ -176,7 +176,7 @@ def _start_card(recipe: "training.Recipe") -> "models.ModelCard | None":
     return None if start is None else models.read_card(models.resolve(start))
 
 
-_LEAST_PAIRS = 2  # fewest pairs to train on
+_MIN_PAIRS = 2  # fewest pairs to train on
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +237,7 @@ HELD_OUT = {
 }
 """Labels of the validation measures."""
 
-_JUDGED = {
+_FIGURE_LABELS = {
     "input": "Unprocessed low image",
     "linear filter": "Best linear filter",
     "untouched": "Model before training",
@@ -267,7 +267,7 @@ def compared_figures(comparison: Mapping[str, Any] | None) -> dict[str, Figure]:
     figures = {"Evaluated on": Figure(where)}
     for name, row in rows.items():
         texts = [words.format(row[key]) for key, words in _ROW.items() if key in row]
-        figures[_JUDGED[name]] = Figure(", ".join(texts))
+        figures[_FIGURE_LABELS[name]] = Figure(", ".join(texts))
     if "untouched" in rows:
         gain = rows["trained"]["psnr_db"] - rows["untouched"]["psnr_db"]
         note = "" if comparison["kept"] else "not kept"
@@ -320,15 +320,19 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     `cut`: images to cut pairs from, instead of pairs; the pairs are next to the folder
     of the run, and are reused by a resumed run.
     """
-    settings, files_named, folder = run.options, run.named, run.place
+    settings, files_named, folder = run.options, run.parameters, run.place
     existing, resume = run.existing, run.existing.resume
     pairs, start_from, recipe = (
         files_named["pairs"],
         files_named["start_from"],
         files_named["recipe"],
     )
-    sides = (run.given.get("low"), run.given.get("high"), files_named["transform"])
-    alone = {role: run.given.get(role) for role in ("image", "second")}
+    sides = (
+        run.image_inputs.get("low"),
+        run.image_inputs.get("high"),
+        files_named["transform"],
+    )
+    alone = {role: run.image_inputs.get(role) for role in ("image", "second")}
     cut = files_named.get("cut") or images_to_cut(*sides, **alone)
     path = _find_recipe(recipe)
     yield Progress(0, 0, f"reading {path.name}")
@@ -340,7 +344,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
     if settings.from_scratch and start_from is not None:
         msg = "Set `start_from` (a model) or `from_scratch` (none), not both."
         raise OptionError(msg, code="options-contradict")
-    beside, is_packaged = _pairs_beside(folder), path.parent == RECIPES
+    beside, is_packaged = _pairs_folder(folder), path.parent == RECIPES
     if (
         resume
         and pairs is None
@@ -359,7 +363,7 @@ def _train(run: Run[TrainOptions]) -> Job[Trained]:
 
         def on(store: Path) -> Job[Trained]:
             files = {"pairs": store, "transform": None, "place": place}
-            more = {"named": {**without, **files}}
+            more = {"parameters": {**without, **files}}
             fresh = replace(existing, resume=False)
             return _train(run.on(None, folder, existing=fresh, **more))
 
@@ -438,13 +442,13 @@ def _change_plan(plan: "training.Recipe", changes: dict[str, Any]) -> "training.
         )
     plan = plan.replace(**changes_given) if changes_given else plan
     if plan.blind and plan.data.pairs is not None:
-        plan = _of_own_image(plan, Path(plan.data.pairs))
+        plan = _own_image_recipe(plan, Path(plan.data.pairs))
     if from_scratch:  # the architecture is kept, the initial weights are not
         plan = plan.settle().replace(start_from=None, local_from=None)
     return plan
 
 
-def _of_own_image(plan: "training.Recipe", path: Path) -> "training.Recipe":
+def _own_image_recipe(plan: "training.Recipe", path: Path) -> "training.Recipe":
     """Train on two scans if there are two, and describe the images."""
     record = open_pairs(path).record
     names = [record["sources"][side][0]["name"] for side in ("low", "high")]
@@ -474,9 +478,9 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
     check_not_input(folder, [path])
     store = open_pairs(path)
     counts = store.counts
-    if counts["train"] < _LEAST_PAIRS:
+    if counts["train"] < _MIN_PAIRS:
         msg = (
-            f"Training needs at least {_LEAST_PAIRS} training pairs, got "
+            f"Training needs at least {_MIN_PAIRS} training pairs, got "
             f"{counts['train']} in {path.name}; cut smaller patches (`patch`), or "
             "overlapping ones (`step`)."
         )
@@ -487,7 +491,7 @@ def _check_data(plan: "training.Recipe", folder: Path) -> None:
             f"{path.name}; reserve some (`validation`)."
         )
         raise OptionError(msg, code="too-few-pairs")
-    _tell_pixel(plan, store.record)
+    _warn_of_pixel_size(plan, store.record)
     off_nm, off_px = store.map_error or (None, None)
     if off_nm is not None and off_px is not None and off_px >= COSTLY_PX:
         warn(
@@ -504,7 +508,7 @@ def _trained_for(card: "models.ModelCard") -> "inference.TrainedPixelSizes":
     return inference.TrainedPixelSizes.from_card(card.model_dump())
 
 
-def _tell_pixel(plan: "training.Recipe", record: dict[str, Any]) -> None:
+def _warn_of_pixel_size(plan: "training.Recipe", record: dict[str, Any]) -> None:
     """Warn if a model is fine-tuned at another pixel size."""
     card, fine = _start_card(plan), record.get("pixel_size_nm")
     if card is None or card.pixel_size_nm is None:
@@ -554,7 +558,7 @@ def with_pairs(
     replaced keeps its pairs.
     """
     folder = check_target_folder(run_dir, empty=False, parents=True)
-    store, before = _pairs_beside(folder), _stamp(folder)
+    store, before = _pairs_folder(folder), _stamp(folder)
     plan = training.load_recipe(_find_recipe(recipe))
     if isinstance(cut, OwnImage):
         cut = yield from _own_pairs(cut, plan, patch)
@@ -621,7 +625,7 @@ def _check_images(
             raise CheckpointError(msg, code="other-run")
 
 
-_MOST_PLACES = 1000  # chosen: patches of larger images do not overlap
+_MAX_PLACES = 1000  # chosen: patches of larger images do not overlap
 
 
 def _own_pairs(
@@ -636,10 +640,10 @@ def _own_pairs(
         raise OptionError(msg, code="recipe-unsuitable")
     yield Progress(0, 0, "reading the image")
     image = open_image(own.image)
-    if min(image.shape) < LEAST_SIDE:
+    if min(image.shape) < MIN_SIDE:
         rows, columns = image.shape
         msg = (
-            f"Training on one image needs at least {LEAST_SIDE} x {LEAST_SIDE} "
+            f"Training on one image needs at least {MIN_SIDE} x {MIN_SIDE} "
             f"pixels, got {rows} x {columns} in {image.name}; use a larger image."
         )
         raise ShapeError(msg, code="image-too-small")
@@ -657,7 +661,7 @@ def _own_pairs(
     if patch is not None and patch > options.patch:
         options = options.replace(patch=patch, step=max(4, patch // 2))
     side = options.patch
-    if np.prod([2 * n / side for n in image.shape]) > _MOST_PLACES:
+    if np.prod([2 * n / side for n in image.shape]) > _MAX_PLACES:
         options = options.replace(step=side)
     if own.second is None:
         return CutRequest(own.image, own.image, options=options)
@@ -684,7 +688,7 @@ def _fit_options(
     )
 
 
-def _pairs_beside(run_dir: str | os.PathLike[str]) -> Path:
+def _pairs_folder(run_dir: str | os.PathLike[str]) -> Path:
     """Return the path of the pairs that were cut for a run."""
     folder = Path(run_dir)
     named_folder = folder if folder.name else folder.absolute()  # "." has no name
@@ -755,7 +759,7 @@ TRAIN = Verb(
             f"({', '.join(bundled_recipes())})",
             optional=False,
             metavar="RECIPE",
-            named=True,
+            takes_name=True,
         ),
         FileIn(
             "pairs",
@@ -776,7 +780,7 @@ TRAIN = Verb(
             "start with the weights of a model: a name, or a model file",
             flag="--start-from",
             metavar="MODEL",
-            named=True,
+            takes_name=True,
         ),
     ),
     output=Output("folder of the run: checkpoints, log, model", ending="", grows=True),

@@ -165,9 +165,9 @@ class Child:
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
-        self._tell(json.dumps(request).encode())
+        self._send_line(json.dumps(request).encode())
 
-    def _tell(self, line: bytes) -> None:
+    def _send_line(self, line: bytes) -> None:
         """Write a line; a process that has ended is handled by `hear`."""
         stream = self._process.stdin
         if stream is not None:
@@ -227,7 +227,7 @@ class Child:
 
     def stop(self, patience_s: float) -> None:
         """Let it save its state and end; kill it if it does not end."""
-        self._tell(b"stop")
+        self._send_line(b"stop")
         stdin = self._process.stdin
         if stdin is not None:
             with contextlib.suppress(OSError):
@@ -274,11 +274,11 @@ Say = Callable[[str, Any], None]
 
 def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
     """Train on request of the parent process; return the exit status."""
-    source, say = _take_over_streams()
+    source, send = _take_over_streams()
     # A background process may ignore it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if _RANK in os.environ and _REQUEST in os.environ:
-        request, say = os.environ[_REQUEST], lambda *_: None
+        request, send = os.environ[_REQUEST], lambda *_: None
     else:
         line, rest = _first_line(source)
         request = os.environ[_REQUEST] = line.decode()
@@ -286,7 +286,7 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("always")
     warnings.showwarning = lambda message, _kind, file, *_: (
-        say(
+        send(
             "warned",
             [" ".join(str(message).split()), code_of(next(iter(message.args), ""))],
         )
@@ -294,9 +294,9 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
         else None
     )
     try:
-        say("result", train(json.loads(request), say))
+        send("result", train(json.loads(request), send))
     except KeyboardInterrupt:
-        say("ended", True)
+        send("ended", True)
     except Exception as error:  # noqa: BLE001 - sent to the other process
         traceback.print_exc(file=sys.stderr)
         kind, sentence = type(error).__name__, str(error)
@@ -306,12 +306,12 @@ def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
                 "SemsrError",
                 f"Training stopped because of {kind}: {what}.",
             )
-        say("failed", (kind, sentence, code_of(error)))
+        send("failed", (kind, sentence, code_of(error)))
         return 2
     return 0
 
 
-def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
+def _run_training(request: dict[str, Any], send: Say) -> dict[str, Any]:
     """Run the training and report its steps, at a limited rate."""
     options = TrainOptions.parse({k: request.pop(k) for k in TrainOptions.model_fields})
     recipe, folder = request.pop("recipe"), request.pop("run_dir")
@@ -323,7 +323,7 @@ def _run_training(request: dict[str, Any], say: Say) -> dict[str, Any]:
         now = time.monotonic()
         if now - last_report >= _REPORT_EVERY_S or step.done == step.total:
             last_report, loss = now, jsonable(getattr(step, "loss", None))
-            say("step", [step.done, step.total, step.message, loss])
+            send("step", [step.done, step.total, step.message, loss])
 
     job = TRAIN.job(recipe, folder, options=options, place=place, **request)
     return dict(run(job, report).to_json())
@@ -342,7 +342,7 @@ def _take_over_streams() -> tuple[int, Say]:
     os.dup2(_STDERR, _STDOUT)
     lock = threading.Lock()
 
-    def say(key: str, value: Any) -> None:
+    def send(key: str, value: Any) -> None:
         line = json.dumps({key: value}, allow_nan=False).encode() + b"\n"
         with lock:
             while line:
@@ -351,7 +351,7 @@ def _take_over_streams() -> tuple[int, Say]:
                 except OSError:  # the parent has ended; stdin will end this process
                     return
 
-    return source, say
+    return source, send
 
 
 def _first_line(source: int) -> tuple[bytes, bytes]:

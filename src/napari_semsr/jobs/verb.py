@@ -70,7 +70,7 @@ from napari_semsr.jobs.images import (
     size_alike,
 )
 from napari_semsr.jobs.index import ACTIONS, FUNCTIONS, VERBS
-from napari_semsr.jobs.leakage import tell_learnt
+from napari_semsr.jobs.leakage import warn_if_trained_on
 
 _OF_IMAGES = (None, ".ome.tif", ".ome.zarr")  # suffixes of images; None: not written
 _PAIRS = ".zarr"
@@ -141,7 +141,7 @@ class ImageMade(Result):
     image: Micrograph | None = field(default=None, metadata={"json": False})
 
     pixel_size = size_figure()
-    clipped_pixels = figure(lambda made: made.clipped or None, "Clipped pixels")
+    clipped_pixels = figure(lambda result: result.clipped or None, "Clipped pixels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ class FileIn:
     metavar: str = "FILE"
     many: bool = False
     takes: Any = None  # further types that its function accepts
-    named: bool = False  # accepts a name instead of a file
+    takes_name: bool = False  # accepts a name instead of a file
     default: str | None = None
     batch: str = ""
     role: str = ""  # name in histories, if different
@@ -203,7 +203,7 @@ class Output:
 
     help: str
     name: str = "output"
-    required: bool = True
+    is_required: bool = True
     one_needs_it: bool = False  # only for a single image
     flag: str = "-o"  # of the command; empty for a positional argument
     metavar: str = "OUT"
@@ -215,7 +215,7 @@ class Output:
     grows: bool = False  # a folder whose contents the command checks
     remade: bool = False  # overwritten by a resumed run, too
     goes_on: bool = False  # input of the next step of a batch
-    kept: bool = False  # its function may return it in memory instead
+    may_stay_in_memory: bool = False  # its function may return it in memory instead
     # further images written next to it, by the part named in histories
     parts: Callable[[Path], Mapping[str, Path]] = lambda _: {}
 
@@ -267,7 +267,7 @@ _IN_FILE = ("known_distortion",)  # a `Calibration` object
 
 MAP_OUT = Output(
     "path of the map of one image; its suffix sets the format",
-    required=False,
+    is_required=False,
     one_needs_it=True,
 )
 """Output of commands that map one image; many images have a row each instead."""
@@ -302,13 +302,15 @@ class Run(Generic[O]):
     """One run of a command: its inputs, reading options and outputs."""
 
     verb: str
-    given: dict[str, Any]  # by the names of the command's images; a list for many
+    image_inputs: dict[
+        str, Any
+    ]  # by the names of the command's images; a list for many
     options: O
     opening: ReadOptions
     target: Path | None = None
     existing: OverwritePolicy = field(default_factory=OverwritePolicy)
     inputs: list[Path] = field(default_factory=list)  # images to read
-    named: dict[str, Any] = field(default_factory=dict)  # files, groups
+    parameters: dict[str, Any] = field(default_factory=dict)  # files, groups
     targets: dict[str, Path] = field(default_factory=dict)  # by names of outputs
     images: dict[str, Micrograph] = field(default_factory=dict)  # opened
     sources: dict[str, Source] = field(default_factory=dict)  # their source files
@@ -320,7 +322,7 @@ class Run(Generic[O]):
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the images."""
-        return tuple(map(name_of, self.given.values()))
+        return tuple(map(name_of, self.image_inputs.values()))
 
     @property
     def place(self) -> Path:
@@ -337,16 +339,16 @@ class Run(Generic[O]):
 
     def on(self, image: Image | None, target: Path | None, **how: Any) -> "Run[O]":
         """Return the same run for one image, such as a plane, and another output."""
-        images = {} if image is None else {next(iter(self.given)): image}
+        images = {} if image is None else {next(iter(self.image_inputs)): image}
         fresh: dict[str, Any] = {"images": {}, "records": {}}
-        if images and image is not next(iter(self.given.values())):
+        if images and image is not next(iter(self.image_inputs.values())):
             fresh["sources"] = {}
-        return replace(self, given=images, target=target, **fresh, **how)
+        return replace(self, image_inputs=images, target=target, **fresh, **how)
 
     def open(self, *roles: str) -> None:
         """Open the images, or some of them."""
-        for role in roles or self.given:
-            image_given = self.given[role]
+        for role in roles or self.image_inputs:
+            image_given = self.image_inputs[role]
             image = (
                 image_given
                 if isinstance(image_given, Micrograph)
@@ -354,7 +356,7 @@ class Run(Generic[O]):
             )
             image_opened = self.images[role] = open_image(image, self.reading(role))
             dtype = getattr(self.options, "dtype", None)
-            if role == next(iter(self.given)) and (
+            if role == next(iter(self.image_inputs)) and (
                 note := levels_note(image_opened, dtype)
             ):
                 warn(note)
@@ -369,7 +371,7 @@ class Run(Generic[O]):
     def source(self, role: str) -> Source:
         """Open the file of an image, once."""
         if role not in self.sources:
-            self.sources[role] = open_source(self.given[role])
+            self.sources[role] = open_source(self.image_inputs[role])
         return self.sources[role]
 
     def reading(self, role: str) -> ReadOptions:
@@ -379,7 +381,7 @@ class Run(Generic[O]):
     def record(self, role: str) -> Job[InputRecord]:
         """Record an image for the history of the result, once."""
         if role not in self.records:
-            image, image_opened = self.given[role], self.images[role]
+            image, image_opened = self.image_inputs[role], self.images[role]
             role_name = self.roles.get(role) or role
             image_given = self.sources.get(role, image)
             job = record_input(
@@ -388,18 +390,18 @@ class Run(Generic[O]):
             self.records[role] = yield from job
         return self.records[role]
 
-    def tell_learnt(self) -> None:
+    def warn_if_trained_on(self) -> None:
         """Warn if a model that made one of the images was trained on the same area."""
         images = [
             (self.sources.get(role, image), self.images[role])
-            for role, image in self.given.items()
+            for role, image in self.image_inputs.items()
         ]
-        tell_learnt(images, self.opening)
+        warn_if_trained_on(images, self.opening)
 
     @property
     def size_error(self) -> dict[str, Any]:
         """Error and origin of the pixel size of its first image."""
-        first = self.images.get(next(iter(self.given), ""))
+        first = self.images.get(next(iter(self.image_inputs), ""))
         facts = {} if first is None else first.metadata
         return {k: facts[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in facts}
 
@@ -412,7 +414,7 @@ class Run(Generic[O]):
         """
         records: list[InputRecord] = []
         lead_records: list[InputRecord] = []
-        for role in (role for role in self.given if role in self.images):
+        for role in (role for role in self.image_inputs if role in self.images):
             record = yield from self.record(role)
             if role in self.guides:  # guides do not count as a shared source of images
                 lead_records.append(as_guide(record, role))
@@ -448,7 +450,7 @@ class Run(Generic[O]):
         """Run a job; return its result and its warnings, as the user reads them."""
         sentences: list[str] = []
         result = yield from collect_warnings(job, sentences)
-        translate = self.named.get("translate", str)
+        translate = self.parameters.get("translate", str)
         warnings = (Message(translate(text), code_of(text)) for text in sentences)
         return result, tuple(dict.fromkeys(warnings))
 
@@ -484,7 +486,7 @@ class Verb(Generic[O, R]):
     not_read: tuple[str, ...] = ()  # reading options that the command line lacks
     resumes: bool = False
     replaces: bool = False  # files to overwrite on request, other than an output
-    tabled: bool = False  # also accepts many images, with a row for each
+    makes_table: bool = False  # also accepts many images, with a row for each
     curves: tuple[Curve, ...] = ()  # plots of its result in panels and reports
     gives: Any = None  # return type of its function, if not the result
     value: str = ""  # attribute of the result that is returned
@@ -512,7 +514,7 @@ class Verb(Generic[O, R]):
         return tuple(sorted(all_inputs, key=lambda item: bool(item.flag)))
 
     @property
-    def written(self) -> tuple[Output, ...]:
+    def all_outputs(self) -> tuple[Output, ...]:
         """All its outputs."""
         return (*(() if self.output is None else (self.output,)), *self.outputs)
 
@@ -536,7 +538,7 @@ class Verb(Generic[O, R]):
         for group in reversed(self.sets):  # own options before those of reading
             all_arguments |= group.arguments(group.exclude)
         return all_arguments | {
-            item.name: item for item in (*self.inputs, *self.written)
+            item.name: item for item in (*self.inputs, *self.all_outputs)
         }
 
     @property
@@ -548,7 +550,7 @@ class Verb(Generic[O, R]):
     @property
     def returns(self) -> Any:
         """Return type of its function, possibly a union."""
-        keeps_image = self.output is not None and self.output.kept
+        keeps_image = self.output is not None and self.output.may_stay_in_memory
         kinds = self.result, *self.result.INSTEAD.values()
         return self.gives or Union[(*([Micrograph] if keeps_image else []), *kinds)]
 
@@ -630,7 +632,7 @@ class Verb(Generic[O, R]):
 
     def start(self, values: Mapping[str, Any], **how: Any) -> Job[R]:
         """Create its job from values by name, including options."""
-        items = (*self.inputs, *self.written)
+        items = (*self.inputs, *self.all_outputs)
         files = {one.name: values[one.name] for one in items if one.name in values}
         return self.job(**files, **self.parse(values), **how)
 
@@ -684,7 +686,11 @@ class Verb(Generic[O, R]):
         }
         options = options.settle()
         run = Run(
-            self.name, images_given, options, opening or ReadOptions(), named=values
+            self.name,
+            images_given,
+            options,
+            opening or ReadOptions(),
+            parameters=values,
         )
         for item in self.images:
             if item.reading is not None:
@@ -699,8 +705,8 @@ class Verb(Generic[O, R]):
         """Raise an error for outputs that cannot or must not be written."""
         files = [values.get(item.name) for item in self.files]
         by = [one for one in files if isinstance(one, (str, os.PathLike))]
-        run.inputs = paths_of(*_each(run.given.values()), *by)
-        for output in self.written:
+        run.inputs = paths_of(*_each(run.image_inputs.values()), *by)
+        for output in self.all_outputs:
             place = values.pop(output.name, None)
             if place is not None:
                 place_checked = output.check(place, run.inputs, run.existing)

@@ -33,8 +33,8 @@ from .checkpoint import (
     LoadedModel as LoadedModel,
     build as build,
     build_discriminator as build_discriminator,
-    load_beside as load_beside,
     load_model as load_model,
+    load_training_networks as load_training_networks,
     save_model as save_model,
     save_weights as save_weights,
 )

@@ -268,7 +268,7 @@ def load_model(name_or_path: str | Path) -> LoadedModel:
     return LoadedModel(module.eval(), card, file_digest(path))
 
 
-def load_beside(name_or_path: str | Path) -> dict[str, Tensor]:
+def load_training_networks(name_or_path: str | Path) -> dict[str, Tensor]:
     """Read the weights of networks used only in the training of a model, in float32."""
     return {
         name.removeprefix(_BESIDE): value

@@ -112,7 +112,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     source = _input_of(model, name)
     if len(model.graph.output) != 1:
         output_count = len(model.graph.output)
-        raise _unfit(name, f"have one image as output, but has {output_count}")
+        raise _unsupported(name, f"have one image as output, but has {output_count}")
     shapes = [value.type.tensor_type for value in model.graph.output]
     bare = [tensor for tensor in shapes if not tensor.HasField("shape")]
     for tensor in bare:  # a file may lack them without an error from the checker
@@ -153,7 +153,7 @@ def _as_text(name: str | bytes) -> str:
     return one_line(name if isinstance(name, str) else repr(name))
 
 
-def _unfit(name: str, what: str) -> CheckpointError:
+def _unsupported(name: str, what: str) -> CheckpointError:
     return CheckpointError(
         f"A network in ONNX must {what}: {name} cannot be used.",
         code="model-unsuitable",
@@ -264,19 +264,23 @@ def _input_of(model: Any, name: str) -> str:
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     if len(inputs) != 1:
-        raise _unfit(name, f"have one image as input, but has {len(inputs)}")
+        raise _unsupported(name, f"have one image as input, but has {len(inputs)}")
     tensor = inputs[0].type.tensor_type
     if tensor.elem_type != onnx_library().TensorProto.FLOAT:
-        raise _unfit(name, "take grey values in float32")
+        raise _unsupported(name, "take grey values in float32")
     sizes = [
         dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim
     ]
     if len(sizes) != 4:
-        raise _unfit(name, f"take (B, 1, H, W), but its input has rank {len(sizes)}")
+        raise _unsupported(
+            name, f"take (B, 1, H, W), but its input has rank {len(sizes)}"
+        )
     batch, channels, rows, columns = sizes
     if channels not in (None, 1):
-        raise _unfit(name, f"take one channel, but takes {channels}")
+        raise _unsupported(name, f"take one channel, but takes {channels}")
     if rows or columns or batch not in (None, 0, 1):
         sizes_text = " x ".join("?" if size is None else str(size) for size in sizes)
-        raise _unfit(name, f"take fields of any size, but takes only {sizes_text}")
+        raise _unsupported(
+            name, f"take fields of any size, but takes only {sizes_text}"
+        )
     return str(inputs[0].name)

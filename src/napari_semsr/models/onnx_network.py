@@ -33,7 +33,7 @@ from napari_semsr.models.probing import Probe, probe, smallest_side
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks usually halve sizes
 _EQUAL = 1e-5  # of the range; rounding causes 1e-6, a misaligned grid 4e-5 or more
-_LEAST_CORE = 32  # smallest number of compared px; chosen
+_MIN_CORE = 32  # smallest number of compared px; chosen
 _LARGEST_SCALE = 8  # as allowed in a card
 _GROWTH = 8.0  # memory for twice the side: 4 if proportional, 16 for global attention
 _TEST_SIDE = 32  # px
@@ -242,8 +242,8 @@ def _moves_along(network: OnnxNetwork, probe_result: Probe) -> bool:
     both.
     """
     halo, stride, scale = probe_result.halo or 0, network.stride, network.scale
-    side = 2 * halo + probe_result.smallest + round_up(_LEAST_CORE, stride)
-    across = round_up(max(probe_result.smallest, _LEAST_CORE), stride)
+    side = 2 * halo + probe_result.smallest + round_up(_MIN_CORE, stride)
+    across = round_up(max(probe_result.smallest, _MIN_CORE), stride)
     strip = torch.rand(
         1, 1, side + stride, across, generator=torch.Generator().manual_seed(0)
     )

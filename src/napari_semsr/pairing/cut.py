@@ -124,13 +124,13 @@ def split(
 
 
 _ENOUGH = 0.2  # least fraction of the patches from which to hold out; chosen
-_MOST_HELD = 0.8  # largest fraction of them that may be held out
+_MAX_HELD = 0.8  # largest fraction of them that may be held out
 
 
 def _with_shares(options: PairOptions, times: float) -> PairOptions:
     """Increase the shares for a part of the patches, so that they hold for all."""
     share_out = options.validation + options.test
-    times = min(times, _MOST_HELD / share_out) if share_out else 1.0
+    times = min(times, _MAX_HELD / share_out) if share_out else 1.0
     if times <= 1:
         return options
     return options.replace(
@@ -355,7 +355,7 @@ def _area(
 
 # Chosen: pixel sizes are written with three or four digits; the percentiles ignore
 # dead and hot pixels.
-_LEAST_CORRELATION = 0.3  # absolute correlation of a pair; chosen
+_MIN_CORRELATION = 0.3  # absolute correlation of a pair; chosen
 _RELIABLE_SHARE = 0.5  # of the areas in a patch; chosen
 _SAME = 1e-3  # relative difference of pixel sizes that count as equal
 _BORDER = 17  # points along each side of an image for its outline; chosen
@@ -707,7 +707,7 @@ def judge(
     a, b = _plain(low), _plain(blocks.mean(axis=(1, 3)))
     here = abs(float((a * b).mean()))
     least = options.min_correlation
-    if here < (_LEAST_CORRELATION if least is None else least):
+    if here < (_MIN_CORRELATION if least is None else least):
         return "uncorrelated"
     correlation_moved, best = _best_shift(a, b)
     further = float(np.hypot(*correlation_moved)) > options.max_shift_px

@@ -62,7 +62,8 @@ def find_matches(images: Sequence[Micrograph], what: str) -> Job[list[Match]]:
     for second in range(1, len(images)):
         yield Progress(second, len(images), f"comparing {what} images with each other")
         for turn in range(8):
-            turned_image = _turn(small[second], turn)
+            flipped = small[second] if turn < 4 else small[second][::-1]
+            turned_image = np.rot90(flipped, turn % 4)
             spectrum = np.conj(_spectrum(turned_image, side))
             for first in range(second):
                 shift = _shared_place(
@@ -138,11 +139,6 @@ def _plain(values: FloatArray) -> FloatArray:
     spread = np.median(np.abs(smooth)) * 1.5
     smooth = np.clip(smooth, -4 * spread, 4 * spread)
     return np.asarray(smooth / max(float(smooth.std()), 1e-300))
-
-
-def _turn(values: FloatArray, turn: int) -> FloatArray:
-    """Return an image in one of the eight orientations."""
-    return np.rot90(values if turn < 4 else values[::-1], turn % 4)
 
 
 def _spectrum(values: FloatArray, side: int) -> NDArray[np.complex64]:

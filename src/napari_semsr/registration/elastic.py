@@ -51,7 +51,7 @@ _FREEDOM = 4.0  # patches without structure are far outliers: they get almost no
 _ROUNDS = 8  # of reweighting
 _RIDGE = 1e-9  # of the data's weight: knots without data stay at 0
 _HALF = 1.386  # median of chi-square with two degrees of freedom
-_LEAST_AREA = 0.3  # local area ratio; chosen: real displacements have at least 0.9
+_MIN_AREA = 0.3  # local area ratio; chosen: real displacements have at least 0.9
 _FEWEST = 24  # patches: fewer do not determine a displacement
 
 
@@ -216,7 +216,7 @@ def _fit_without_folds(data: _Displacements, bending_before: ElasticFit) -> Elas
         values, edge = system.solve(stiff, _ROUNDS)
         shape = np.moveaxis(values.reshape(*knots.shape, 2), -1, 0)
         bending = Bending(knots.origin, (knots.spacing,) * 2, shape)
-        if bending.least_area() >= _LEAST_AREA:
+        if bending.least_area() >= _MIN_AREA:
             return replace(
                 bending_before,
                 transform=Elastic(bending_before.transform.affine, bending),

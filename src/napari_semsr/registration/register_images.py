@@ -269,7 +269,7 @@ _SIDES: dict[Step, tuple[tuple[int, int | None], ...]] = {
 }
 _CLEAR = 7.0  # s.d. of chance; unrelated images reach 5.6 in 2000 positions
 _STRUCTURE_PX = 1024  # along the longer side for the test for structure
-_LEAST_PX = 64  # side of an image: smaller ones hold no patches
+_MIN_PX = 64  # side of an image: smaller ones hold no patches
 _FINER = 0.8  # largest pixel size relative to the last search: more adds no detail
 _PLACES = 64  # candidates returned by a search
 _CANDIDATES = 16  # of these that may be the true one or its rivals
@@ -280,7 +280,7 @@ _NEAR_PX = 1.5  # largest residual of a patch that agrees; by chance 7 of 17 x 1
 # Significant patches that must agree: of 16 that scatter at random, a transform through
 # three matches three more in one case of two, six more in one of 5000.
 _FEWEST, _AGREE = 6, 0.2  # at least, plus this fraction of all
-_MOST_RATIO = 8.0  # ratio of fields' lengths; chosen: the shorter has 16 px of 128
+_MAX_RATIO = 8.0  # ratio of fields' lengths; chosen: the shorter has 16 px of 128
 # Pixels along the longer side of the larger image, and the number of best ratios to
 # examine further; chosen: all of 128 px would take seven times as long.
 _RATIO_SIDES = ((64, 6), (128, 3))
@@ -437,7 +437,7 @@ def register_unsized(
     """Register two images, one of which has an arbitrary pixel size.
 
     Pixels are assumed to be square. Sizes are tried at which one field is up to
-    `_MOST_RATIO` times as long as the other; the best ones are registered as usual.
+    `_MAX_RATIO` times as long as the other; the best ones are registered as usual.
     Returns the factor of the pixel size of the `unsized_role` image, and the
     registration with that size.
 
@@ -466,7 +466,7 @@ def register_unsized(
     )
     for step in steps:
         wide = _RANGES[step].stretch
-        spread = _spread(np.log(_MOST_RATIO), 2 * np.log1p(wide))
+        spread = _spread(np.log(_MAX_RATIO), 2 * np.log1p(wide))
         best = [(0.0, alike * float(np.exp(exponent))) for exponent in spread]
         for side, kept_count in _RATIO_SIDES:
             ratios: list[tuple[float, float]] = []
@@ -495,7 +495,7 @@ def register_unsized(
             return factor, (yield from register(*with_size(factor), again))
     msg = (
         f"{moving.name!r} was not found on {fixed.name!r} at any pixel size that makes "
-        f"one field up to {_MOST_RATIO:g} times as long as the other: "
+        f"one field up to {_MAX_RATIO:g} times as long as the other: "
         f"set the pixel size of {images[unsized_role].name!r}, check that both overlap "
         "by 30 % or more, or mark points as landmarks."
     )
@@ -529,10 +529,10 @@ def _check(image: Micrograph, which: str) -> None:
             "unknown: set it (`pixel_size_nm`)."
         )
         raise RegistrationError(msg, code="pixel-size-missing")
-    if min(image.shape) < _LEAST_PX:
+    if min(image.shape) < _MIN_PX:
         rows, columns = image.shape
         msg = (
-            f"Registration needs images of at least {_LEAST_PX} px on each side, but "
+            f"Registration needs images of at least {_MIN_PX} px on each side, but "
             f"the {which} one {image.name!r} has {rows} x {columns}."
         )
         raise RegistrationError(msg, code="image-too-small")

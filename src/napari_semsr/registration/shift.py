@@ -31,7 +31,7 @@ from napari_semsr.core import (
     window_plane,
 )
 
-_LEAST_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some structure
+_MIN_PX = 64  # side of a field; chosen: its quarters, 32 px, can hold some structure
 
 # The band: finer is noise, coarser is shading; chosen.
 _FINE_PX, _COARSE_PX = 2.0, 16.0
@@ -127,12 +127,12 @@ def _check(fixed: tuple[int, ...], moving: tuple[int, ...], reach: int) -> None:
     if fixed != moving:
         msg = f"Both images must have the same shape, got {fixed} and {moving}."
         raise ShapeError(msg, code="sizes-differ")
-    need = max(_LEAST_PX, 4 * (reach + 1))
+    need = max(_MIN_PX, 4 * (reach + 1))
     if min(fixed) < need:
-        smaller = min(fixed) >= _LEAST_PX
+        smaller = min(fixed) >= _MIN_PX
         remedy = "reduce the range (`search`)"
         if not smaller:
-            remedy = f"at least {_LEAST_PX} px are always needed"
+            remedy = f"at least {_MIN_PX} px are always needed"
         msg = (
             f"A search range of {reach} px needs a common area of at least {need} px "
             f"on each side, got {fixed[0]} x {fixed[1]} px: {remedy}."

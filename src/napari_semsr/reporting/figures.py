@@ -27,7 +27,10 @@ _COARSEST = 8  # labelled periods: longest over shortest; chosen: more crowd
 EMPTY = "#c9d2dc"  # where an image has no value
 CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
-_REJECTED, _AMBIGUOUS = "#c00000", "#ff8fd8"  # distinct from viridis for everyone
+_REJECTED_COLOUR, _AMBIGUOUS_COLOUR = (
+    "#c00000",
+    "#ff8fd8",
+)  # distinct from viridis for everyone
 _BOLD: Any = {
     "edge": 2.2, "ha": "center", "va": "bottom", "fontsize": 10.5, "fontweight": "bold",
 }  # fmt: skip
@@ -241,7 +244,7 @@ def joints_png(
     for joint in sorted(joints, key=lambda item: item.used):
         colour: Any = colours.to_rgba(joint.quality)  # type: ignore[arg-type]
         if not joint.used or joint.ambiguous:
-            colour = _AMBIGUOUS if joint.used else _REJECTED
+            colour = _AMBIGUOUS_COLOUR if joint.used else _REJECTED_COLOUR
         ends = centres_px[[joint.first, joint.second]]
         y, x = ((ends + 0.5) * (pixel_nm or 1.0)).T
         style, thick = ("-", 3.0) if joint.used else (":", 1.5)

@@ -27,10 +27,10 @@ _LINE_MM = 3.1  # height of a line of that size
 _GAP_MM = 1.5
 _COLOUR_BAR = 0.24  # share of an image's width, including the numbers
 _COLOUR_BAR_MM = 9.5  # minimum for bar, numbers and label
-_LEAST_MM = 35.0  # minimum width of an image if `columns` is not set; chosen
+_MIN_MM = 35.0  # minimum width of an image if `columns` is not set; chosen
 _TALLEST_MM = 1000.0  # maximum height of a figure; chosen: no paper is taller
-_MOST_APART = 4  # largest ratio of fields at one scale; chosen: else some are tiny
-_MOST_COLUMNS = 3
+_MAX_APART = 4  # largest ratio of fields at one scale; chosen: else some are tiny
+_MAX_COLUMNS = 3
 _WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # text on an image
 
 
@@ -55,7 +55,7 @@ class PlateImage:
     # Sides ``(y, x)`` in nm; in px if the image is not calibrated
     pixel: FloatPair
     limits: FloatPair  # Values shown darkest and brightest
-    calibrated: bool = True  # Whether pixels have sides in nm
+    has_size: bool = True  # Whether pixels have sides in nm
     is_spectrum: bool = False  # Whether the axes are frequencies: no scale bar
     colours: "str | Colormap" = "gray"  # Of matplotlib
     unit: str | None = None  # Label of the colour bar; None for no bar
@@ -89,8 +89,8 @@ class Plate(NamedTuple):
 
 def columns_of(count: int, columns: int | None, width_mm: float) -> int:
     """Return the images per row; by default as many as fit, up to three."""
-    room = max(1, int(width_mm // _LEAST_MM))
-    free = min(2 if count == 4 else _MOST_COLUMNS, room)
+    room = max(1, int(width_mm // _MIN_MM))
+    free = min(2 if count == 4 else _MAX_COLUMNS, room)
     return min(columns or free, count)
 
 
@@ -173,8 +173,8 @@ def _fitting(text: str, points: float, room_mm: float, dpi: float) -> float:
 def _has_one_scale(images: Sequence[PlateImage]) -> bool:
     """Whether all images share a scale: same unit, and fields of similar width."""
     wide = [image.size[1] for image in images]
-    units = {image.calibrated for image in images}
-    return len(units) == 1 and max(wide) <= _MOST_APART * min(wide)
+    units = {image.has_size for image in images}
+    return len(units) == 1 and max(wide) <= _MAX_APART * min(wide)
 
 
 def _bar_lengths(images: Sequence[PlateImage]) -> list[float]:
@@ -188,7 +188,7 @@ def words_of_bars(images: Sequence[PlateImage]) -> list[str]:
     """Describe each image's scale bar for a caption; empty if it has none."""
     each = zip(images, _bar_lengths(images), strict=True)
     return [
-        "" if i.is_spectrum else f"bar {bar_words(long, has_size=i.calibrated)}"
+        "" if i.is_spectrum else f"bar {bar_words(long, has_size=i.has_size)}"
         for i, long in each
     ]
 
@@ -239,7 +239,7 @@ def _draw_cell(
     axes = axes_at(left, down, shown_share, tall)
     artist = _show(axes, image, image.values, image.pixel, long)
     if image.overlay is not None:
-        artist = _lay_over(axes, image.overlay, image.pixel)
+        artist = _draw_over(axes, image.overlay, image.pixel)
     if letter:
         look = {**_WORDS, "transform": axes.transAxes, "weight": "bold"}
         write_over(axes, 0.03, 0.97, letter, ha="left", va="top", **look)
@@ -277,7 +277,7 @@ def _draw_cell(
     if image.overlay is not None:
         top, left, bottom, right = image.overlay.corners
         moved_limits = top - y0, left - x0, bottom - y0, right - x0
-        _lay_over(below, replace(image.overlay, corners=moved_limits), image.pixel)
+        _draw_over(below, replace(image.overlay, corners=moved_limits), image.pixel)
 
 
 def _keep_within(bar: Any, tall_mm: float) -> None:
@@ -327,7 +327,7 @@ def _show(
             edgecolor="black", linewidth=0.3,
         )
     )  # fmt: skip
-    words = bar_words(long, has_size=image.calibrated)
+    words = bar_words(long, has_size=image.has_size)
     dpi = axes.figure.dpi
     across = axes.bbox.width / dpi * _MM
     size = _fitting(words, _POINTS, 0.92 * across, dpi)  # equal margins on both sides
@@ -339,7 +339,7 @@ def _show(
     return artist
 
 
-def _lay_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
+def _draw_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
     """Draw a map over an image, below its letter and scale bar; keep the view."""
     from matplotlib import colormaps
 

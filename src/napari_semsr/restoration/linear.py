@@ -10,7 +10,7 @@ from napari_semsr.core import Float32Array, FloatArray, ReadError, RealArray
 
 _RIDGE = 1e-6  # of the mean power; chosen: less than the noise of any image
 _FOLDS = 5
-_LEAST_BLOCKS = 50  # minimum number of blocks in all folds, for small images
+_MIN_BLOCKS = 50  # minimum number of blocks in all folds, for small images
 _RIDGES = tuple(10.0**n for n in range(-6, 1))
 _BLOCK_PX = 64  # side of the blocks of a fold; chosen: contains a few objects
 _PLACES = 1 << 17  # pixels used; chosen: 300 for each of 21 x 21 taps, in seconds
@@ -36,7 +36,7 @@ class LinearFit:
     kernel: Float32Array
     offset: float
     ridge: float
-    explained: float
+    explained_share: float
 
     def apply(self, image: RealArray) -> Float32Array:
         """Filter an image (Y, X), mirrored at its border; gaps grow by the kernel."""
@@ -90,7 +90,7 @@ def fit_place_filter(
     pairs = [(np.asarray(a), np.asarray(b)) for a, b in images]
     places = sum(int(np.isfinite(target).sum()) for _, target in pairs)
     step = max(1, round((places / _PLACES) ** 0.5))
-    side = min(_BLOCK_PX, int((places / _LEAST_BLOCKS) ** 0.5) + 1)
+    side = min(_BLOCK_PX, int((places / _MIN_BLOCKS) ** 0.5) + 1)
     sums = [_Sums.none(taps**2) for _ in range(_FOLDS)]
     for number, (rows, aims) in enumerate(_blocks(pairs, taps, side, step)):
         sums[number % _FOLDS].add(rows, aims)

@@ -155,7 +155,7 @@ class RadialPower:
             line = power > _LINE * (1 + transmission / ratio)
         line &= self.plane[at] > _LINE * beside  # not broad, as due to vibration
         np.divide(
-            np.maximum(transmission, _LEAST_PASSED), power - 1, out=ratio, where=line
+            np.maximum(transmission, _MIN_PASSED), power - 1, out=ratio, where=line
         )
         return ratio, bool(line.any())
 
@@ -392,7 +392,7 @@ _TOLERANCE = 1e-3
 # does not reach it by chance at any frequency
 _LINE = 20.0
 _BESIDE = 9  # width of the median around a line, in frequencies; chosen
-_LEAST_PASSED = 1e-2  # of power; below this transmission the model may be wrong; chosen
+_MIN_PASSED = 1e-2  # of power; below this transmission the model may be wrong; chosen
 _MISMATCH = (
     0.1  # share of the blurred sample's power attributed to a wrong kernel; chosen
 )
@@ -568,7 +568,7 @@ class Restorer:
     taps: Taps | None  # The filter of a linear method
     halo: int  # Margin of a window in pixels
     reach: int  # Receptive field; larger than `halo` if that was cropped
-    chosen: dict[str, object]  # Parameters measured on the field
+    measurements: dict[str, object]  # Parameters measured on the field
 
     @property
     def exact(self) -> bool:
@@ -577,7 +577,7 @@ class Restorer:
 
     def parameters(self) -> dict[str, object]:
         """Return all parameters that affect the result, for JSON."""
-        values: dict[str, object] = {"psf": self.psf.to_json(), **self.chosen}
+        values: dict[str, object] = {"psf": self.psf.to_json(), **self.measurements}
         if self.taps is None:
             values |= {"iterations": self.options.iterations, "tv": self.options.tv}
         else:

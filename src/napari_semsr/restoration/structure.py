@@ -36,7 +36,7 @@ _ABOVE = 3.0  # times the power of the finest rings; above it, structure is visi
 # once in a million blocks, as its power is exponentially distributed
 _LINE, _BESIDE = 35.0, 9
 _DUST, _FAR = 0.03, 5.0  # largest share of pixels; robust deviations from the median
-_LEAST_PX = 64  # side of blocks; smaller ones have too few samples
+_MIN_PX = 64  # side of blocks; smaller ones have too few samples
 _CELLS = 8  # cells along each side of a block, in which contrast is measured
 _SCALES = (0.7, 1.4, 2.8)  # scales in px of the measured bands
 _BY_CHANCE = 1e-3  # share of backgrounds that may pass
@@ -46,9 +46,9 @@ _CLEAR = 1.2  # times the noise floor, from which a ring is used
 _FEWEST = 1.0  # skewness of counts of one per pixel, the lowest assumed dose
 _LEFT = 1.3  # times the skewness of filtered counts
 _FLAT = 0.15  # reduction of the fourth moment by rounding to a few steps
-_LEAST_PEAKEDNESS = 0.5  # above it in the finest band; a 5 x 5 median leaves 0.3
+_MIN_PEAKEDNESS = 0.5  # above it in the finest band; a 5 x 5 median leaves 0.3
 _TOGETHER = 0.04  # correlation of bands due to grey steps and medians
-_MOST_BLOCKS = 4  # blocks compared with surrogates, those with most contrast
+_MAX_BLOCKS = 4  # blocks compared with surrogates, those with most contrast
 _FEW_LEVELS = 8  # maximum grey levels of masks and drawings
 
 
@@ -59,13 +59,13 @@ def has_structure(blocks: list[FloatArray]) -> bool:
     """
     if max(float(np.ptp(block)) for block in blocks) == 0:
         return False
-    if blocks[0].shape[0] < _LEAST_PX:
+    if blocks[0].shape[0] < _MIN_PX:
         return True
     plain = [_without_dust(_without_gradient(block)) for block in blocks]
     if _is_steep_or_periodic(plain):
         return True
     blocks_by_contrast = sorted(range(len(plain)), key=lambda n: -float(plain[n].std()))
-    blocks_by_contrast = blocks_by_contrast[:_MOST_BLOCKS]
+    blocks_by_contrast = blocks_by_contrast[:_MAX_BLOCKS]
     rounding = max(_grey_step(block) for block in blocks) ** 2 / 12
     return _differs_from_surrogates(
         [plain[n] for n in blocks_by_contrast],
@@ -167,7 +167,7 @@ def _differs_from_surrogates(
         ]
     )
     counts = _LEFT * min(skewness / left[0, 0], _FEWEST) * left[1:]
-    counts[0, 1] = max(counts[0, 1], _LEAST_PEAKEDNESS)
+    counts[0, 1] = max(counts[0, 1], _MIN_PEAKEDNESS)
     rng = np.random.default_rng(0)
     surrogates: list[FloatArray] = []
     for draws in _SURROGATES:

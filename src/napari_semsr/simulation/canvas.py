@@ -122,7 +122,7 @@ FWHM = 2 * float(np.sqrt(2 * np.log(2)))
 """Ratio of a Gaussian's full width at half maximum to its standard deviation."""
 # Ratio of the widths of neighbouring depths; chosen: each depth costs two blurs.
 _DEPTH_RATIO = 1.3
-_MOST_DEPTHS = 7  # maximum number of blur widths for an image; chosen
+_MAX_DEPTHS = 7  # maximum number of blur widths for an image; chosen
 
 
 def blur_by_width(image: Float32Array, fwhm_px: NDArray[np.floating]) -> Float32Array:
@@ -147,7 +147,7 @@ def blur_shares(
         yield (low * high) ** 0.5, None
         return
     count = 1 + min(
-        _MOST_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
+        _MAX_DEPTHS - 1, int(np.ceil(np.log(high / low) / np.log(_DEPTH_RATIO)))
     )
     levels = [float(v) for v in np.geomspace(low, high, count)]
     for level, peak in zip(levels, np.eye(count), strict=True):

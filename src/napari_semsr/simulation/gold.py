@@ -230,7 +230,7 @@ _SIZE_RANGES = {
     "coarse_probe_nm": (8.5, 14.0),
     "electrons": (250.0, 6000.0),
 }
-_LEAST_SIDE = 16  # px; chosen: one or two islands
+_MIN_SIDE = 16  # px; chosen: one or two islands
 _PERCENTILES = (0.1, 99.9)  # chosen: robust to a few extreme pixels
 
 
@@ -294,8 +294,8 @@ class GoldOptions(Options):
         Gold is near 0.8, carbon near 0.1. Shape (2 side, 2 side), the fine grid: `side`
         is in coarse pixels.
         """
-        if side < _LEAST_SIDE:
-            msg = f"A field of gold must be at least {_LEAST_SIDE} px wide, got {side}."
+        if side < _MIN_SIDE:
+            msg = f"A field of gold must be at least {_MIN_SIDE} px wide, got {side}."
             raise OptionError(msg, code="out-of-range")
         islands = draw_islands(2 * side, FINE_NM, _packing(self, rng), rng)
         canvas = Canvas((2 * side, 2 * side), FINE_NM, self.sidewall_nm)

@@ -41,7 +41,7 @@ _COVER = (0.75, 1.0)  # share of the second material; chosen
 _ON_GROUND = ("shapes", "dots")  # raised features on bare, slightly rough ground
 _SQUARES, _HEXAGONAL = 0.25, 0.35  # shares of arrays; chosen
 _STEEPEST = 1.0  # relief over the pitch; chosen: real samples are hardly steeper
-_MOST_CHANGES = 32  # per field; chosen: about five on a patch of 2.5 um
+_MAX_CHANGES = 32  # per field; chosen: about five on a patch of 2.5 um
 _CANDIDATES = 12  # positions tried to remove an object; chosen: most contain one
 
 
@@ -239,7 +239,7 @@ def _change(
     rng: np.random.Generator,
 ) -> None:
     """Add and remove objects at random positions, in place."""
-    for _ in range(1 + int(rng.integers(_MOST_CHANGES))):
+    for _ in range(1 + int(rng.integers(_MAX_CHANGES))):
         width = _log_uniform(ranges.shape_nm, rng)
         if rng.random() < 0.5:
             _take_out(canvas, (height, material), width, rng)

@@ -97,7 +97,7 @@ class Scene:
     """A scene on a grid finer than the frames."""
 
     sharp: Float32Array  # (Y, X) Reflectance before any optics
-    seen: Float32Array  # (Y, X) Its image on the camera's pixels
+    image: Float32Array  # (Y, X) Its image on the camera's pixels
     # Simulated sample on the same grid; None for a scene from an image
     surface: Specimen | None
     oversampling: int  # Fine pixels per frame pixel, along an axis
@@ -208,7 +208,7 @@ class Scene:
             place=place,
             box_px=self.oversampling,
         )
-        return replace(self, seen=image, options=options)
+        return replace(self, image=image, options=options)
 
     def around(self, corner: FloatArray, side: int) -> "Scene":
         """Image the part of one frame with the whole field of the lens."""
@@ -241,8 +241,8 @@ class Scene:
         return part.seen_with(options, (lines[0][:, None], lines[1][None]))
 
     def coefficients(self) -> Float32Array:
-        """Spline coefficients (Y, X) of `seen`, for `sample`."""
-        spline = ndimage.spline_filter(self.seen, order=3, output=np.float32)
+        """Spline coefficients (Y, X) of `image`, for `sample`."""
+        spline = ndimage.spline_filter(self.image, order=3, output=np.float32)
         return np.asarray(spline)
 
     def sample(

@@ -29,10 +29,10 @@ from napari_semsr.simulation.specimen import setting
 
 _FINER = 0.8  # pixel of a view over that of the scene; chosen: pixel grids differ
 _FIELD = 0.75  # share of the scene that a view shows; chosen
-_LEAST_FIELD = 0.1  # smallest share that is accepted as a view; chosen
+_MIN_FIELD = 0.1  # smallest share that is accepted as a view; chosen
 _KNOTS = 4  # spline intervals of a bending across a view, on each axis; chosen
 _LOOKS = 64  # points along a side where a bending is measured; chosen
-_LEAST_AREA = 0.5  # smallest local area; below, a bending nearly folds; chosen
+_MIN_AREA = 0.5  # smallest local area; below, a bending nearly folds; chosen
 _BAND = 256  # rows sampled at once; chosen: limits the memory
 
 
@@ -46,7 +46,7 @@ class ViewOptions(Options):
         None,
         "share of the scan's height and width in the view; 0.75, or less if a "
         "rotated view would extend beyond the sample",
-        ge=_LEAST_FIELD,
+        ge=_MIN_FIELD,
         le=1,
     )
     view_shift: float = setting(
@@ -130,7 +130,7 @@ def _fit(
         if beyond <= 0:
             return (rows, columns), placement
         share *= 0.95  # chosen: too small a step to be noticed
-        if options.view_field is not None or share < _LEAST_FIELD:
+        if options.view_field is not None or share < _MIN_FIELD:
             msg = (
                 f"The view extends {beyond:.3g} nm beyond the sample: lower "
                 "`view_field`, `view_shift` or `view_bending_nm`."
@@ -185,7 +185,7 @@ def _bend(places: FloatArray, largest: float, rng: np.random.Generator) -> Bendi
     displacement = Bending((y, x), (down, across), random_values).displacement(places)
     share = largest / np.hypot(displacement[..., 0], displacement[..., 1]).max()
     bending = Bending((y, x), (down, across), share * random_values)
-    if bending.least_area() < _LEAST_AREA:
+    if bending.least_area() < _MIN_AREA:
         msg = (
             f"A displacement of {largest:g} nm nearly folds a view of "
             f"{high[0] - low[0]:.4g} x {high[1] - low[1]:.4g} nm: lower "

@@ -130,7 +130,7 @@ def possible_places(
         return []
     y, x = np.round(middle).astype(int)
     places = compare_places(
-        state.prepared, group, positions, state.reach, (int(y), int(x)),
+        state.frames, group, positions, state.reach, (int(y), int(x)),
         is_placed=is_placed, proposals=proposals,
     )  # fmt: skip
     around = _NEAR * spread
@@ -180,7 +180,7 @@ def place_near(state: State, index: int) -> bool:
     )
     if len(places_found) == 1:
         state.positions[index] = np.round(places[0]) + places_found[0].move
-        state.rescued.add(index)
+        state.rescued_frames.add(index)
     return bool(places_found)
 
 
@@ -272,7 +272,7 @@ def _contradicted_cuts(state: State) -> list[_Cut]:
     joints = holding_joints(state)
     components_left = components(len(state.positions), joints) if joints else None
     doubtful = []
-    for item in state.found:
+    for item in state.candidates:
         pair = (item.first, item.second)
         above = item.shifts[item.score > state.threshold]
         if components_left is None or not len(above) or pair in state.ambiguous:
@@ -365,11 +365,12 @@ def _check_cut(
     best = nearest_place(places_found, middle, spread)
     joints = () if state.layout is None else state.layout.joints
     # a previous cut may have removed other frames with overlaps
-    placed = set(np.flatnonzero(state.has_place).tolist())
+    frames_placed = set(np.flatnonzero(state.has_place).tolist())
     across = [
         j
         for j in joints
-        if (j.first in group) != (j.second in group) and {j.first, j.second} <= placed
+        if (j.first in group) != (j.second in group)
+        and {j.first, j.second} <= frames_placed
     ]
     if len(places_found) > 1:
         if (best is not None) == state.is_stated:  # the stage decides
@@ -377,7 +378,7 @@ def _check_cut(
         if best is None:
             state.positions[group] = np.nan
             for index in group:
-                state.rescued.discard(index)
+                state.rescued_frames.discard(index)
                 state.reasons[index] = (
                     "its overlaps with the other frames fit equally well elsewhere"
                 )

@@ -72,7 +72,7 @@ from napari_semsr.stitching.verify import (
 
 _NAMES = 3  # frames named in a message; chosen: it stays readable
 _LOSS_REASON = "no remaining overlap connects it"
-_LEAST_MOVE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
+_MIN_MOVE = 0.5  # px; chosen: a pair is linear over two, and was compared within one
 _STILL = 0.02  # px; chosen: a tenth of the usual error of a mosaic
 _SWEEPS = 4  # chosen: pairs settle in two or three from an error of a pixel
 _CONVERGENCE = 1e-3  # px; as for the refinement of all positions
@@ -86,8 +86,8 @@ _AS_WELL = 1.0  # standard deviations; chosen: less does not decide which frame 
 class _ByHand:
     """Corrections by frame index; pairs in ascending order."""
 
-    struck: frozenset[IntPair]
-    dropped: frozenset[int]
+    struck_pairs: frozenset[IntPair]
+    dropped_frames: frozenset[int]
     places: dict[int, FloatArray]  # (2,) as in `positions` of the solution
     joins: dict[IntPair, FloatArray]  # (2,) second minus first
     movable: dict[IntPair, int]  # second frame of a join as given
@@ -95,7 +95,7 @@ class _ByHand:
     @property
     def pairs(self) -> frozenset[IntPair]:
         """Struck or joined pairs, whose images are not used."""
-        return self.struck | self.joins.keys()
+        return self.struck_pairs | self.joins.keys()
 
 
 def check_corrections(corrections: Corrections, acquisition: Acquisition) -> None:
@@ -197,22 +197,24 @@ class _Solver:
     hand: _ByHand
     before: FloatArray  # (N, 2) solved corners, NaN for frames without a position
     # pairwise shifts in use: position of the second frame minus the first
-    used: dict[IntPair, FloatArray]
+    shifts: dict[IntPair, FloatArray]
     pedestal: float  # Of the mosaic
     positions: FloatArray = field(init=False)  # (N, 2)
     # (N, 2) after groups were moved; the mean position of frames that are not placed
     # manually is kept at these
-    laid: FloatArray = field(init=False)
-    fixed: dict[int, FloatArray] = field(init=False)  # (2,) As in `positions`
+    group_positions: FloatArray = field(init=False)
+    fixed_places: dict[int, FloatArray] = field(init=False)  # (2,) As in `positions`
     # overlapping pairs, and the positions they were computed for
     _overlapping: tuple[bytes, list[IntPair]] = (b"", [])
 
     def __post_init__(self) -> None:
         self.positions = self.before.copy()
-        self.positions[list(self.hand.dropped)] = np.nan
-        self.laid = self.positions
+        self.positions[list(self.hand.dropped_frames)] = np.nan
+        self.group_positions = self.positions
         origin = np.nanmin(self.before, axis=0)
-        self.fixed = {index: at + origin for index, at in self.hand.places.items()}
+        self.fixed_places = {
+            index: at + origin for index, at in self.hand.places.items()
+        }
 
     def apart(self, pair: IntPair) -> FloatArray:
         """Compute the current position of the second frame minus the first, (2,)."""
@@ -252,8 +254,8 @@ class _Solver:
         state, ties = self.state, []
         for pair in self.free:
             # frames without an accepted shift are connected by all pairs together
-            together = state.is_nominal or state.rescued & set(pair)
-            is_known = pair in self.used or together
+            together = state.is_nominal or state.rescued_frames & set(pair)
+            is_known = pair in self.shifts or together
             if is_known and self.distance_moved(pair) < TOLERANCE_PX:
                 ties.append(Joint(*pair, (0.0, 0.0), 1.0))
         has_place = self.has_place
@@ -282,7 +284,7 @@ class _Solver:
             )
             if (min(other, members[row]), max(other, members[row])) not in by_hand
         ]
-        place = joint_place(self.state.prepared, pairs, self.positions)
+        place = joint_place(self.state.frames, pairs, self.positions)
         self.positions = before
         return place
 
@@ -312,15 +314,15 @@ class _Solver:
         """List the frames, and groups of frames, that struck overlaps connected."""
         labels = self._groups(self.ties())
         groups: set[tuple[int, ...]] = set()
-        ends = {index for pair in self.hand.struck for index in pair}
+        ends = {index for pair in self.hand.struck_pairs for index in pair}
         # those without a position may have lost it with a struck overlap
         near = {
             item.second if item.first in ends else item.first
-            for item in self.state.found
+            for item in self.state.candidates
             if item.best > self.state.threshold and {item.first, item.second} & ends
         }
         without_place = {i for i in near if not np.isfinite(self.positions[i]).all()}
-        for first, second in self.hand.struck:
+        for first, second in self.hand.struck_pairs:
             if labels[first] != labels[second]:
                 apart = max(labels[first], labels[second])  # the largest group has 0
                 groups.add(tuple(np.flatnonzero(labels == apart).tolist()))
@@ -328,7 +330,7 @@ class _Solver:
         return sorted(
             group
             for group in groups
-            if not {*group} & (self.hand.dropped | self.hand.places.keys())
+            if not {*group} & (self.hand.dropped_frames | self.hand.places.keys())
         )
 
     def _better_place(self, group: tuple[int, ...]) -> tuple[float, FloatArray]:
@@ -355,7 +357,7 @@ class _Solver:
     def _proposals(self, group: tuple[int, ...]) -> Iterator[FloatArray]:
         """Return corners, (M, 2), that shifts of single pairs propose for a group."""
         inside, by_hand = {*group}, self.hand.pairs
-        for item in self.state.found:
+        for item in self.state.candidates:
             pair = (item.first, item.second)
             ends = [index for index in pair if index in inside]
             if len(ends) != 1 or pair in by_hand:
@@ -378,11 +380,11 @@ class _Solver:
         """Fix frames, and move the frames that they alone connect."""
         if not self.hand.places:
             return
-        ties, fixed_frames = self.ties(), self.fixed.keys()
+        ties, fixed_frames = self.ties(), self.fixed_places.keys()
         labels = self._groups(
             [t for t in ties if not {t.first, t.second} & fixed_frames]
         )
-        moves = {i: at - self.positions[i] for i, at in self.fixed.items()}
+        moves = {i: at - self.positions[i] for i, at in self.fixed_places.items()}
         hanging: dict[int, list[FloatArray]] = {}
         for tie in ties:
             for frame, other in ((tie.first, tie.second), (tie.second, tie.first)):
@@ -392,7 +394,7 @@ class _Solver:
                     and labels[other] != 0
                 ):
                     hanging.setdefault(int(labels[other]), []).append(moves[frame])
-        for index, at in self.fixed.items():
+        for index, at in self.fixed_places.items():
             self.positions[index] = at
         for label, far in hanging.items():
             hung: list[int] = np.flatnonzero(labels == label).tolist()
@@ -457,11 +459,13 @@ class _Solver:
         for _ in range(_SWEEPS):
             free = self.free
             changed_pairs = {
-                p for p in free if every or self.distance_moved(p) > _LEAST_MOVE
+                p for p in free if every or self.distance_moved(p) > _MIN_MOVE
             }
             fresh = self._compare(sorted(changed_pairs))
             same = [
-                self._now(item) for p, item in base.items() if p not in changed_pairs
+                replace(item, step=item.step[:2] - self._change(p))
+                for p, item in base.items()
+                if p not in changed_pairs
             ]
             shifts = [*same, *fresh.values()]
             steps, matrix = self._steps(shifts)
@@ -473,28 +477,23 @@ class _Solver:
         still[list(self.hand.places)] = False
         self.positions = np.where(still[:, None], self.before, fine)
         spread = np.where(np.isfinite(fine), spread_of(matrix, 1.0), np.nan)
-        state.refined = Refined(self.positions, tuple(shifts), spread)
-        self.used = {
-            **{p: at for p, at in self.used.items() if p not in changed_pairs},
+        state.refinement = Refined(self.positions, tuple(shifts), spread)
+        self.shifts = {
+            **{p: at for p, at in self.shifts.items() if p not in changed_pairs},
             **{p: self.apart(p) for p in fresh},
         }
 
     def _kept_shifts(self) -> dict[IntPair, LinearisedShift]:
         """Return shifts of overlapping pairs, linearised at the solved positions."""
-        shifts = () if self.state.refined is None else self.state.refined.shifts
+        shifts = () if self.state.refinement is None else self.state.refinement.shifts
         shifts_of_pairs = {(item.first, item.second): item for item in shifts}
         return {
             pair: shifts_of_pairs[pair] for pair in self.free if pair in shifts_of_pairs
         }
 
-    def _now(self, item: LinearisedShift) -> LinearisedShift:
-        """Return the step of a pair from its current shift."""
-        pair = (item.first, item.second)
-        return replace(item, step=item.step[:2] - self._change(pair))
-
     def _compare(self, pairs: Sequence[IntPair]) -> dict[IntPair, LinearisedShift]:
         """Compare pairs at their current shifts; omit those that do not fit."""
-        frames, fitting = self.state.prepared, []
+        frames, fitting = self.state.frames, []
         for pair in pairs:
             shift = whole_shift(self.positions, pair)
             if coefficient(frames, pair, shift)[1] > self.state.threshold:
@@ -525,16 +524,16 @@ class _Solver:
         items = [*shifts, *joins]
         if not items:
             return np.zeros((count, 2)), sparse.eye_array(2 * count).tocsc()
-        if not self.fixed:
+        if not self.fixed_places:
             return joint_steps(count, items)
         matrix, right, _, _ = assemble(count, items, noise)
         pulls = right[0].ravel()
         stiff = np.zeros((count, 2))
-        fixed_frames = list(self.fixed)
+        fixed_frames = list(self.fixed_places)
         stiff[fixed_frames] = _HOLD * float(np.median(np.abs(matrix.diagonal())))
         away = np.zeros((count, 2))
         away[fixed_frames] = (
-            np.array([*self.fixed.values()]) - self.positions[fixed_frames]
+            np.array([*self.fixed_places.values()]) - self.positions[fixed_frames]
         )
         matrix = (matrix + sparse.diags_array(stiff.ravel())).tocsc()
         pulls = pulls + (stiff * away).ravel()
@@ -545,7 +544,7 @@ class _Solver:
             return splu(matrix).solve(pulls).reshape(count, 2), matrix
         mean = sparse.csc_array(np.kron(others / others.sum(), np.eye(2)))
         with_means = sparse.block_array([[matrix, mean.T], [mean, None]]).tocsc()
-        drift = np.nanmean((self.laid - self.positions)[others], axis=0)
+        drift = np.nanmean((self.group_positions - self.positions)[others], axis=0)
         solution = splu(with_means).solve(np.concatenate([pulls, drift]))
         return solution[:-2].reshape(count, 2), matrix
 
@@ -554,7 +553,7 @@ class _Solver:
         self.strike()
         self.place()
         self.join()
-        self.laid = self.positions.copy()
+        self.group_positions = self.positions.copy()
 
     def release(self) -> None:
         """Remove the positions of frames that nothing connects any more."""
@@ -563,9 +562,9 @@ class _Solver:
         fresh = [
             Joint(*pair, (0.0, 0.0), 1.0)
             for pair in self.free
-            if pair in self.used and self.distance_moved(pair) >= TOLERANCE_PX
+            if pair in self.shifts and self.distance_moved(pair) >= TOLERANCE_PX
         ]
-        ties, fixed_frames = [*self.ties(), *fresh], list(self.fixed)
+        ties, fixed_frames = [*self.ties(), *fresh], list(self.fixed_places)
         # placed frames share one coordinate system, whatever is between them
         ties += [
             Joint(fixed_frames[0], index, (0.0, 0.0), 1.0) for index in fixed_frames[1:]
@@ -607,10 +606,13 @@ def correct_mosaic(
     }
     state = replace(
         solved_state,
-        struck=hand.struck,
-        joined=frozenset(hand.joins),
+        struck_pairs=hand.struck_pairs,
+        joined_pairs=frozenset(hand.joins),
         ambiguous=solved_state.ambiguous - hand.pairs,
-        reasons={**solved_state.reasons, **dict.fromkeys(hand.dropped, DROP_REASON)},
+        reasons={
+            **solved_state.reasons,
+            **dict.fromkeys(hand.dropped_frames, DROP_REASON),
+        },
         warnings=[],
     )
     solver = _Solver(state, hand, solved_state.positions, shifts, solution.pedestal)
@@ -627,7 +629,7 @@ def correct_mosaic(
         raise RegistrationError(msg, code="nothing-placed")
     for index in np.flatnonzero(state.has_place).tolist():
         state.reasons.pop(index, None)
-    state.prepared = _match_moved(state, solver)
+    state.frames = _match_moved(state, solver)
     remaining = _remaining(state, solver)
     if remaining > UNEVEN and (state.positions != solver.before).any():
         # wrong positions have biased the brightness, and through it all other positions
@@ -650,9 +652,9 @@ def _remaining(state: State, solver: _Solver) -> float:
     pairs = state.overlapping()
     some = {pairs[k] for k in evenly(len(pairs), _SAMPLE)}
     pairs_to_measure = [
-        p for p in pairs if p in some or solver.distance_moved(p) > _LEAST_MOVE
+        p for p in pairs if p in some or solver.distance_moved(p) > _MIN_MOVE
     ]
-    where = state.prepared, state.positions, pairs_to_measure
+    where = state.frames, state.positions, pairs_to_measure
     return remaining_shading(*where, solver.pedestal)
 
 
@@ -664,19 +666,19 @@ def _list_joints(state: State, solver: _Solver) -> None:
         for pair, (y, x) in hand.joins.items()
         if state.has_place[list(pair)].all()
     ]
-    for pair, (y, x) in solver.used.items():
+    for pair, (y, x) in solver.shifts.items():
         if pair not in hand.pairs:
             joints.append(Joint(*pair, (float(y), float(x)), 1.0))
     in_use = {(joint.first, joint.second) for joint in joints}
-    contradicting = () if state.layout is None else state.layout.dropped
+    contradicting = () if state.layout is None else state.layout.dropped_joints
     former = () if state.layout is None else state.layout.joints
     contradicted_joints = (j for j in former if (j.first, j.second) not in in_use)
     state.layout = Layout(
         state.positions, tuple(joints), (*contradicting, *contradicted_joints)
     )
-    searched_pairs = {(item.first, item.second) for item in state.found}
-    state.found = [
-        *state.found,
+    searched_pairs = {(item.first, item.second) for item in state.candidates}
+    state.candidates = [
+        *state.candidates,
         *(_report_place(state, p) for p in sorted(in_use - searched_pairs)),
     ]
 
@@ -685,7 +687,7 @@ def _report_place(state: State, pair: IntPair) -> Candidates:
     """Report a pair that was not searched, at its current shift."""
     shift = whole_shift(state.positions, pair)
     ncc, score, weight = (
-        np.array([value]) for value in coefficient(state.prepared, pair, shift)
+        np.array([value]) for value in coefficient(state.frames, pair, shift)
     )
     return Candidates(*pair, np.array([shift], dtype=np.int64), ncc, score, weight)
 
@@ -696,9 +698,9 @@ def _match_moved(state: State, solver: _Solver) -> CorrectedFrames:
     is_moved = state.has_place & ~(far <= TOLERANCE_PX)
     pairs = [p for p in state.overlapping() if is_moved[p[0]] != is_moved[p[1]]]
     if not (state.options.match_gain and pairs):
-        return state.prepared
-    blocks = overlap_blocks(state.prepared, state.positions, pairs)
-    gains = state.prepared.gains.copy()
+        return state.frames
+    blocks = overlap_blocks(state.frames, state.positions, pairs)
+    gains = state.frames.gains.copy()
     ends = np.array(pairs)[blocks.pair]
     for index in np.flatnonzero(is_moved).tolist():
         own = ends == index
@@ -706,4 +708,4 @@ def _match_moved(state: State, solver: _Solver) -> CorrectedFrames:
         here, there = blocks.values[rows][own[rows]], blocks.values[rows][~own[rows]]
         if there.size and there.sum() > 0 and here.sum() > 0:
             gains[index] *= float(here.sum() / there.sum())
-    return state.prepared.change(gains=gains)
+    return state.frames.change(gains=gains)

@@ -34,7 +34,7 @@ from napari_semsr.stitching.pairwise import (
 
 # `benchmarks/stitching.py --bad 0.05`: frames in the right position share 0.86 and
 # more, foreign ones at most 0.06; chosen between.
-_LEAST_SHARE = 0.4
+_MIN_SHARE = 0.4
 _EVIDENT = 6.0  # standard deviations of noise; chosen: a blank frame is not tested
 _TINY = 1e-12  # chosen: only to avoid division by zero
 
@@ -96,7 +96,7 @@ class Agreement:
             if not np.isfinite(share).any():
                 return misfit_frames
             worst = int(np.nanargmin(share))
-            if share[worst] >= _LEAST_SHARE:
+            if share[worst] >= _MIN_SHARE:
                 return misfit_frames
             misfit_frames.append(worst)
 
@@ -149,11 +149,11 @@ _STRONG = 50.0  # score; chosen as in the layout: above it, certainty no longer 
 _AGREE = 0.75  # share of the strong matches; chosen: the rest may be foreign frames
 # Shares of its detail that a frame must have in common to be added, with and without a
 # strong match; chosen in the gap between 0.06 and 0.86 (see above), near its ends.
-_LEAST_COMMON, _LEAST_COMMON_ALONE = 0.55, 0.8
+_MIN_COMMON, _MIN_COMMON_ALONE = 0.55, 0.8
 _SAME = 4.0  # px; chosen: proposals from poor overlaps differ by as much
 _SEEDS = 6  # starts; chosen: each costs as much as the whole layout
 _STILL_PX = 2.0  # chosen: a stage step is larger than the width of a peak
-_LEAST_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
+_MIN_PIXELS = 300  # px of an overlap; chosen: in smaller ones noise dominates
 
 
 def discover(
@@ -222,7 +222,7 @@ def _shared_detail(
         overlap = _overlap_sums(
             frames, (int(other), index), (int(shift[0]), int(shift[1]))
         )
-        if overlap is not None and overlap[2] >= _LEAST_PIXELS:
+        if overlap is not None and overlap[2] >= _MIN_PIXELS:
             total += overlap
     common, power, pixels = total[:, None]
     return float(np.nan_to_num(_shared_part(common, power, pixels, noise))[0])
@@ -251,7 +251,7 @@ def _grow_from(
 ) -> FloatArray:
     positions = np.full((count, 2), np.nan)
     positions[seed.first] = 0.0
-    if judge(seed.second, np.array(seed.shift), positions) < _LEAST_COMMON:
+    if judge(seed.second, np.array(seed.shift), positions) < _MIN_COMMON:
         return np.full((count, 2), np.nan)
     positions[seed.second] = seed.shift
     return _more_placed(joints, judge, positions)
@@ -261,7 +261,7 @@ def _more_placed(
     joints: Sequence[Joint],
     judge: Judge,
     positions: FloatArray,
-    least: float = _LEAST_COMMON,
+    least: float = _MIN_COMMON,
 ) -> FloatArray:
     """Add as many frames as fit to those placed in `positions`, (N, 2).
 
@@ -273,7 +273,7 @@ def _more_placed(
             key = (index, round(place[0]), round(place[1]))
             if key in refusals:
                 continue
-            least_share = least if support >= _SURE else _LEAST_COMMON_ALONE
+            least_share = least if support >= _SURE else _MIN_COMMON_ALONE
             if judge(index, place, positions) >= least_share:
                 positions[index] = place
                 break
@@ -323,7 +323,7 @@ def find_strays(
     sure = [j for j in match_frames(frames, strays) if j.weight >= _SURE]
     # a period away from its position a frame shares most of its detail too
     judge = partial(_shared_detail, frames, noise)
-    return _more_placed(sure, judge, positions.copy(), _LEAST_COMMON_ALONE)
+    return _more_placed(sure, judge, positions.copy(), _MIN_COMMON_ALONE)
 
 
 def match_frames(

@@ -36,7 +36,7 @@ _BLOCK = 8  # px; chosen: the noise of a block mean is an eighth of that of a pi
 _SHARP = 0.05
 # Share of the blocks; chosen: a round field leaves a fifth of a square unlit, a field a
 # quarter of a frame off centre still half of that
-_LEAST_UNLIT = 0.05
+_MIN_UNLIT = 0.05
 _DIM = 0.1  # share of the light; chosen: less counts as none
 _RIM = 4  # px next to the dark that a fit excludes; chosen, 2.7 times the smoothing
 
@@ -122,7 +122,7 @@ def _dark_levels(frames: RealArray) -> FloatArray:
     own = means - np.nanmedian(means[:, level <= low], axis=1)[:, None, None]
     unlit = _unlit(own, noise)
     # a lit corner is darkest in few blocks, the area outside a field surrounds it
-    if not _LEAST_UNLIT <= unlit.mean() < 0.5:
+    if not _MIN_UNLIT <= unlit.mean() < 0.5:
         return none
     spread = 1.4826 * np.nanmedian(np.abs(own - np.nanmedian(own, axis=0)), axis=0)
     sample = float(np.median(spread[level >= np.nanmedian(level)]))
@@ -285,8 +285,8 @@ def field_centre(typical: FloatArray) -> tuple[tuple[float, float], float]:
 # sample differs from frame to frame and adds the error of a median. Relative to narrow
 # surroundings a speck stands out, relative to wide ones it is complete.
 
-_LEAST_FRAMES = 8  # chosen: at one position the sample is in fewer than half of them
-_MOST_FRAMES = 24  # chosen: more take time, relevant specks stand out from these
+_MIN_FRAMES = 8  # chosen: at one position the sample is in fewer than half of them
+_MAX_FRAMES = 24  # chosen: more take time, relevant specks stand out from these
 _NARROW_PX = 13  # chosen: as wide as the coarser Gaussian of the band-pass, 5 px
 _WIDE = 0.3  # share of a frame's shorter side; chosen: specks are smaller
 _SPECK_LEVEL = 6.0  # errors of the median; chosen: 80 clean scans had up to 5.1
@@ -294,7 +294,7 @@ _NEAR_PX = 6.0  # chosen: wider than grain; the spread of few frames has an erro
 _SPECK_EDGE = 3.0  # errors, next to a speck; chosen: a speck is whole up to its edge
 # Share of the field above which the sample may have moved by whole periods; chosen:
 # more dust than that would be cleaned off.
-_MOST_FIXED = 0.2
+_MAX_FIXED = 0.2
 
 
 def _common_detail(
@@ -329,13 +329,13 @@ def _fixed_pattern(frames: Float32Array, valid: NDArray[np.bool_]) -> Float32Arr
     `frames` (N, Y, X) are divided by that flat field.
     """
     ones = np.ones(valid.shape, np.float32)
-    if len(frames) < _LEAST_FRAMES:
+    if len(frames) < _MIN_FRAMES:
         return ones
-    frames = frames[evenly(len(frames), _MOST_FRAMES)]
+    frames = frames[evenly(len(frames), _MAX_FRAMES)]
     in_light = valid.astype(np.float32)
     fine, error = _common_detail(frames, in_light, _NARROW_PX)
     is_seen = (np.abs(fine) > _SPECK_LEVEL * error) & valid
-    if not 0 < is_seen.sum() <= _MOST_FIXED * valid.sum():
+    if not 0 < is_seen.sum() <= _MAX_FIXED * valid.sum():
         return ones
     whole, error = _common_detail(frames, in_light, round(_WIDE * min(valid.shape)))
     beside = (np.abs(whole) > _SPECK_EDGE * error) & valid

@@ -44,7 +44,7 @@ from napari_semsr.stitching.shading import refine_shading
 from napari_semsr.stitching.solution import StitchSolution
 
 _REACH = 0.1  # share of a frame, at least 16 px; chosen: as in the first search
-_LEAST_REACH = 16
+_MIN_REACH = 16
 _NEARLY = 0.9  # of the best score; chosen: among periods, the smallest shift
 # Measured on focal series of circuits, particles, pits and fractures: between frames of
 # one field the second best shift scores 0.6 of the best or less; between others usually
@@ -63,7 +63,7 @@ _SHARPEST = 3.0  # power of the energies that weight the heights
 # Share of the light; measured: in steady light fits of few overlaps err by 0.01.
 _STEADY = 0.02
 _RIM = 9  # px; chosen: three times the width of the coarser Gaussian
-_LEAST_INSIDE = 0.05  # share of the window; chosen: of less, a few pixels would decide
+_MIN_INSIDE = 0.05  # share of the window; chosen: of less, a few pixels would decide
 _BEYOND_NOISE = 2.0  # least energy over that of noise for a height; chosen
 # Immerkaer's mask, as for the noise of frames, and the noise that band and mask leave
 _CROSS = np.array([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]]) / 6
@@ -203,7 +203,7 @@ def _detail(
         / np.maximum(around, np.float32(1e-6))
         for plane in (band, rough)
     )
-    is_lost = around < _LEAST_INSIDE
+    is_lost = around < _MIN_INSIDE
     energy[is_lost] = noise[is_lost] = 0
     return energy, np.float32(_BAND_SHARE) * noise
 
@@ -259,7 +259,7 @@ def plan_focus(
     turns = np.tile(solution.turns, (levels, 1))
     gains = np.tile(solution.gains, (levels, 1))
     offsets = np.tile(solution.offsets, (levels, 1))
-    joined_frames = base.prepared.change(
+    joined_frames = base.frames.change(
         all_heights,
         gains=gains.ravel(),
         offsets=offsets.ravel(),
@@ -288,8 +288,8 @@ def plan_focus(
             z_nm[level], places[anchor] + height_shifts, base.positions
         )
         if options.match_gain:
-            frames = base.prepared.change(heights[level])
-            brightness = _brightness(frames, places[level], base.prepared)
+            frames = base.frames.change(heights[level])
+            brightness = _brightness(frames, places[level], base.frames)
             gains[level], offsets[level] = brightness
     if all(
         shift.shift_px is None for k, shift in enumerate(shifts) if k != solved_height
@@ -305,7 +305,7 @@ def plan_focus(
         if shifts[level].shift_px is not None:
             positions = np.full((levels * count, 2), np.nan)
             positions[level * count : (level + 1) * count] = places[level]
-            plans.append(replace(base, prepared=matched_frames, positions=positions))
+            plans.append(replace(base, frames=matched_frames, positions=positions))
             plans_in_use.append(z)
     plan = FocusPlan(
         tuple(plans), tuple(plans_in_use), plans_in_use.index(z_nm[solved_height])
@@ -326,7 +326,7 @@ def _shifts(
     """
     count = len(first_places)
     frame_shifts = np.full((count, 2), np.nan)
-    reach = [max(_LEAST_REACH, round(_REACH * side)) for side in frames.frame_shape]
+    reach = [max(_MIN_REACH, round(_REACH * side)) for side in frames.frame_shape]
     positions = np.full((len(frames.acquisition), 2), np.nan)
     sure_pairs, shifts, likeness = [], [], []
     for pair in pairs:

@@ -30,7 +30,7 @@ from napari_semsr.stitching.solution import StitchSolution
 # Share of a frame's shorter side, at least 8 px; chosen: wide enough to hide a step,
 # narrow enough to use most of an overlap with full weight.
 _FEATHER = 0.08
-_LEAST_FEATHER = 8.0
+_MIN_FEATHER = 8.0
 _FAINT = 1e-3  # chosen: a rim is used alone where no other frame reaches
 
 
@@ -46,7 +46,7 @@ def feather_of(frames: CorrectedFrames) -> Float32Array:
     valid = frames.weight > 0
     padded_mask = np.pad(valid, 1)
     distance = ndimage.distance_transform_edt(padded_mask)[1:-1, 1:-1]
-    width = max(_LEAST_FEATHER, _FEATHER * min(frames.frame_shape))
+    width = max(_MIN_FEATHER, _FEATHER * min(frames.frame_shape))
     unit = np.clip(distance / width, 0, 1)
     smooth: Float32Array = (unit**2 * (3 - 2 * unit)).astype(np.float32)
     return np.where(valid, np.maximum(smooth, _FAINT), 0).astype(np.float32)
@@ -56,7 +56,7 @@ def feather_of(frames: CorrectedFrames) -> Float32Array:
 class FusionPlan:
     """Plan of a mosaic, not yet computed."""
 
-    prepared: CorrectedFrames
+    frames: CorrectedFrames
     positions: FloatArray  # (N, 2) top-left corners; NaN for frames that are left out
     feather: Float32Array  # (Y, X) share of a frame's weight near the edge of its field
     # weighted mean, or the frame of largest weight at each pixel
@@ -66,7 +66,7 @@ class FusionPlan:
 
     def alike(self, other: "FusionPlan", box: Box) -> bool:
         """Return whether another plan has the same pixels in one rectangle."""
-        one, two = self.prepared, other.prepared
+        one, two = self.frames, other.frames
         same = (
             (self.shape, self.blend, self.pedestal)
             == (other.shape, other.blend, other.pedestal)
@@ -89,7 +89,7 @@ class FusionPlan:
 
     def _near(self, box: Box) -> BoolArray:
         """Return the mask of frames, (N,), that may reach into a rectangle."""
-        rows, columns = self.prepared.frame_shape
+        rows, columns = self.frames.frame_shape
         y, x = self.positions.T
         with np.errstate(invalid="ignore"):
             near = (y < box.y1 + 1) & (y + rows > box.y0 - 1)
@@ -133,11 +133,11 @@ class FusionPlan:
         """Return one frame on the grid of a rectangle: box, grey values, weights."""
         corner = np.round(self.positions[index]).astype(int)
         shift = self.positions[index] - corner
-        frame = Box.of(self.prepared.frame_shape, (int(corner[0]), int(corner[1])))
+        frame = Box.of(self.frames.frame_shape, (int(corner[0]), int(corner[1])))
         if not box.overlap(frame):
             return None
         shown_box = box.intersection(frame)
-        image, weight = self.prepared.correct(index)
+        image, weight = self.frames.correct(index)
         inner = shown_box.within(frame)
         # kernels use a few pixels beyond the rectangle, wherever it ends
         read = inner.grow(LOBES).intersection(Box.of(frame.shape))
@@ -149,7 +149,7 @@ class FusionPlan:
             )
         values = part_values[inner.within(read).slices]
         weight = (weight * self.feather)[inner.slices]
-        is_clipped = self.prepared.find_clipped(index)[read.slices]
+        is_clipped = self.frames.find_clipped(index)[read.slices]
         if is_clipped.any():  # clipped pixels are used where there is nothing else
             share = ndimage.uniform_filter(is_clipped.astype(np.float32), 2 * LOBES + 1)
             kept_share = 1 - share[inner.within(read).slices]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_semsr.stitching.layout import Joint
 
 # Steps of 12 to 98 % of a frame are searched, within 15 % of the axis; chosen.
-LEAST_STEP, MOST_STEP, ASIDE = 0.12, 0.98, 0.15
+MIN_STEP, MAX_STEP, ASIDE = 0.12, 0.98, 0.15
 _SAME_STEP = 0.06  # share of the longer side; chosen: twice a stage error of 3 %
 # Neighbours that must be one step apart; chosen: two may be by chance.
 _FEWEST = 3
@@ -62,7 +62,7 @@ class UnplacedError(RegistrationError):
     def __init__(
         self, message: str, grids: Sequence[LikelyGrid], code: str | None = None
     ) -> None:
-        super().__init__(message + say_grids(grids), code=code)
+        super().__init__(message + describe_grids(grids), code=code)
         self.grids = tuple(grids)
 
     def to_json(self) -> dict[str, object]:
@@ -70,7 +70,7 @@ class UnplacedError(RegistrationError):
         return {"likely_grids": [item.to_json() for item in self.grids]}
 
 
-def say_grids(grids: Sequence[LikelyGrid]) -> str:
+def describe_grids(grids: Sequence[LikelyGrid]) -> str:
     """Make a sentence about the best grid, to append to a message."""
     if not grids:
         return ""
@@ -145,7 +145,7 @@ def _along(
         if abs(sign) != 1 or not apart[axis]:
             continue
         shift = sign * np.array(joint.shift) / side
-        if LEAST_STEP <= shift[axis] <= MOST_STEP and abs(shift[1 - axis]) <= ASIDE:
+        if MIN_STEP <= shift[axis] <= MAX_STEP and abs(shift[1 - axis]) <= ASIDE:
             shifts.append(shift * side)
             weights.append(joint.weight)
             which.append((joint.first, joint.second))

@@ -89,9 +89,9 @@ def split_frames(whole: FusionPlan) -> BoolArray:
     """Select the frames of the first half, (N,)."""
     positions = whole.positions
     has_place = np.asarray(np.isfinite(positions).all(axis=1))
-    in_first: BoolArray = _colour_frames(positions, whole.prepared.frame_shape)
+    in_first: BoolArray = _colour_frames(positions, whole.frames.frame_shape)
     in_first &= has_place
-    step = max(1, min(whole.prepared.frame_shape) // _CELLS)
+    step = max(1, min(whole.frames.frame_shape) // _CELLS)
     valid = (whole.feather > 0)[step // 2 :: step, step // 2 :: step]
     rows, columns = np.nonzero(valid)
     width = whole.shape[1] // step + valid.shape[1] + 2
@@ -169,15 +169,15 @@ def _half(
         if solution.flat.method.startswith("none"):
             # decided by all overlaps; those within a half may be too few
             flat = no_flat(flat.flat.shape, flat.dark, "none is better")
-    frames = whole.prepared.change(flat=flat)
+    frames = whole.frames.change(flat=flat)
     positions = np.where(in_half[:, None], whole.positions, np.nan)
     state = State(acquisition, options, frames, whole.positions, True)
     state.positions, state.noise = positions, solution.noise
     for knots in (COARSE_KNOTS, FINE_KNOTS):
         # overlaps of the whole scan complement those within a half
-        reshade(state, knots, expected_frames=whole.prepared)
+        reshade(state, knots, expected_frames=whole.frames)
     # as bright as the whole mosaic: shading and gains are known up to a factor
-    before, after = whole.prepared, state.prepared
+    before, after = whole.frames, state.frames
     valid_in_both = before.flat.valid & after.flat.valid
     factor = np.mean(np.log(before.gains[in_half] / after.gains[in_half]))
     factor += np.mean(
@@ -185,5 +185,5 @@ def _half(
     )
     frames = after.change(gains=after.gains * float(np.exp(factor)))
     return replace(
-        whole, prepared=frames, positions=positions, feather=feather_of(frames)
+        whole, frames=frames, positions=positions, feather=feather_of(frames)
     )

@@ -69,7 +69,7 @@ class Layout:
     # (N, 2) top-left corners; NaN for frames outside the largest connected group
     positions: FloatArray
     joints: tuple[Joint, ...]  # shifts that were kept
-    dropped: tuple[Joint, ...]  # shifts that disagreed
+    dropped_joints: tuple[Joint, ...]  # shifts that disagreed
 
 
 def components(count: int, joints: Sequence[Joint]) -> NDArray[np.int64]:
@@ -123,7 +123,7 @@ _BY_CHANCE = 1e-3 / 3  # of unrelated pairs joined by chance, in each of three s
 _WINDOWS = 48  # pairs; chosen: their highest peaks show how fast peaks become rare
 # Their search reach, as a share of a frame and in px, as in the first search; and their
 # overlap.
-_NEAR, _LEAST_NEAR, _LEAST_AREA = 0.1, 16, 0.05
+_NEAR, _MIN_NEAR, _MIN_AREA = 0.1, 16, 0.05
 # Prior number of peaks of unrelated normal frames; chosen: a quarter of the measured
 # ones, and as many if the tail is steeper than normal.
 _PRIOR = 12
@@ -142,7 +142,7 @@ class ChanceLevel:
     normal deviate with a slope of 1).
     """
 
-    expected: tuple[IntPair, ...]  # shifts over whose overlap it was measured
+    expected_shifts: tuple[IntPair, ...]  # shifts over whose overlap it was measured
     least: float
     slope: float  # slope of the tail; 0 for hardly any peak
     shifts: float
@@ -187,14 +187,14 @@ def measure_chance(
     """
     rng = np.random.default_rng(0)
     count, side = len(frames.acquisition), np.array(frames.frame_shape)
-    near = np.maximum(_LEAST_NEAR, np.rint(_NEAR * side)).astype(int)
+    near = np.maximum(_MIN_NEAR, np.rint(_NEAR * side)).astype(int)
     scores_found = []
     for _ in range(_WINDOWS):
         first, second = rng.choice(count, 2, replace=False)
         share = (
             1 - np.abs(typical_shifts[int(rng.integers(len(typical_shifts)))]) / side
         )
-        area = max(float(np.prod(share.clip(0))), _LEAST_AREA)
+        area = max(float(np.prod(share.clip(0))), _MIN_AREA)
         rows = area ** rng.random()
         apart = side * (1 - np.array([rows, area / rows])) * rng.choice([-1, 1], 2)
         y, x = np.rint(apart).astype(int)
@@ -214,7 +214,7 @@ def measure_chance(
         prior = _WINDOWS if total < len(high) else _PRIOR
         slope = (len(high) + prior) / (total + prior)
     return ChanceLevel(
-        expected=tuple(typical_shifts),
+        expected_shifts=tuple(typical_shifts),
         least=float(least.sum()),
         slope=slope,
         shifts=float(_WINDOWS * np.prod(2 * near + 1)),
@@ -278,7 +278,7 @@ ALONG_LINES = (
 # Share of the best coefficient, and of the threshold: a true peak of a small overlap is
 # lower than a false one of a large overlap; chosen: time against missing the true peak.
 _RIVAL_NCC, _RIVAL_SCORE = 0.7, 0.5
-_MOST_CANDIDATES = 14  # chosen: more than the eight neighbours on a square lattice
+_MAX_CANDIDATES = 14  # chosen: more than the eight neighbours on a square lattice
 # Standard deviations. Trials with weak disorder: the first peak was wrong in 9 of 24
 # pairs, the smallest residual in 1, and with this bound none without a warning.
 CERTAIN = 5.0
@@ -289,7 +289,7 @@ _BLOCK = 12  # px; chosen: much larger than the grain, yet several fit a small o
 _GRAIN = 2 * np.pi
 _MARGIN = 5  # px = ceil(3.6 * 1) + 1, the radius of that Gaussian's kernel
 _SAME = 2.5  # px; chosen: candidates are more than 3 px apart
-MOST_DOUBT = 6.0
+MAX_DOUBT = 6.0
 """Chosen: more than `CERTAIN`, so that one pair can exclude a shift."""
 _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against precision
 
@@ -386,7 +386,7 @@ def _weigh(
     frames: CorrectedFrames, item: Candidates, threshold: float, *, lines: bool
 ) -> ShiftChoice:
     """Weight the candidates of a pair by their residuals."""
-    shifts = item.shifts[are_rivals(item, threshold)][:_MOST_CANDIDATES]
+    shifts = item.shifts[are_rivals(item, threshold)][:_MAX_CANDIDATES]
     if lines and item.along:
         shifts = np.concatenate([shifts, np.array(item.along)])
     return weigh_shifts(
@@ -628,7 +628,7 @@ def _move(
             nearest = int(np.argmin(away))
             is_candidate = away[nearest] < _SAME
             own = c.doubt[nearest] if is_candidate else look(c, apart + sign * proposal)
-            own = min(max(float(own), -MOST_DOUBT), MOST_DOUBT)
+            own = min(max(float(own), -MAX_DOUBT), MAX_DOUBT)
             doubt[place] += own * abs(own)
     excess = np.sqrt(np.maximum(doubt - doubt.min(), 0))
     open_still = excess < CERTAIN

@@ -53,7 +53,7 @@ _PERIODIC = 0.7  # share of the usual correlation; chosen as for other rivals
 _BY_CHANCE = 1e-3  # probability for random positions; chosen as for lattices
 _REASON = "connected only by lines of one direction, along which it fits anywhere"
 _ALONG_PX = 8  # chosen: larger than any error of a sweep, and within any overlap
-_LEAST_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
+_MIN_ERROR_PX = 0.5  # error of a stage; chosen: a smaller one is not visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Across:
     """Placement of frames across the lines of their overlaps."""
 
     positions: FloatArray  # (N, 2) top-left corners; NaN for unconnected frames
-    refined: Refined
+    refinement: Refined
     error_px: float  # RMS error of the stated positions across the lines
 
 
@@ -119,7 +119,7 @@ def _linearise_pair(
     """Linearise one pair at a shift, (2,)."""
     places = np.full(state.nominal.shape, np.nan)
     places[pair[0]], places[pair[1]] = 0.0, shift
-    shifts = sweep_shifts(state.prepared, places, [pair], 1.0)
+    shifts = sweep_shifts(state.frames, places, [pair], 1.0)
     return shifts[0] if shifts else None
 
 
@@ -156,7 +156,7 @@ def _period(
     heights = []
     for place in evenly(len(frames), _FRAMES):
         index = frames[place]
-        scores = surface(state.prepared, (index, index), (0, 0), (far, far))
+        scores = surface(state.frames, (index, index), (0, 0), (far, far))
         if scores is not None:
             height = scores.height(state.acquisition.frame_shape)
             where = far + np.outer(normal, steps)
@@ -316,7 +316,7 @@ def _first_ties(
     The error is an RMS, the period the shortest, both in px.
     """
     count, most = len(state.nominal), state.options.max_shift_px
-    shifts_found = {(item.first, item.second): item for item in state.found}
+    shifts_found = {(item.first, item.second): item for item in state.candidates}
     usual = float(np.median([shifts_found[item.pair].ncc[0] for item in pairs]))
     units = components(count, [Joint(*tie.pair, (0.0, 0.0), 1.0) for tie in sure])
     units = units if sure else np.arange(count)
@@ -390,9 +390,9 @@ def _sweep(
     frames_used = np.unique(np.array(pairs))
     for _ in range(_SWEEPS):
         error = float(np.std(places[frames_used], axis=0).mean())
-        hold = NOISE_RATIO / max(error, _LEAST_ERROR_PX) ** 2
+        hold = NOISE_RATIO / max(error, _MIN_ERROR_PX) ** 2
         measured_shifts = sweep_shifts(
-            state.prepared, nominal + places, sorted(pairs), 1.0
+            state.frames, nominal + places, sorted(pairs), 1.0
         )
         flat = [s for s in measured_shifts if (s.first, s.second) in lines]
         normals, groups = _directions(flat)
@@ -427,7 +427,7 @@ def place_across(state: State) -> Across:
     nominal = state.nominal
     known_shifts = {
         (item.first, item.second): item
-        for item in state.found
+        for item in state.candidates
         if item.best > state.threshold
     }
     first_shifts = {
@@ -476,7 +476,7 @@ def _is_line(state: State, item: LinearisedShift) -> bool:
     here = state.positions[item.second] - state.positions[item.first]
     shifts = np.rint([here, here + _ALONG_PX * along, here - _ALONG_PX * along])
     pair = (item.first, item.second)
-    choice = weigh_shifts(state.prepared, pair, shifts.astype(np.int64), 1.0)
+    choice = weigh_shifts(state.frames, pair, shifts.astype(np.int64), 1.0)
     return not choice.is_certain
 
 
@@ -486,7 +486,7 @@ def settle_along(state: State) -> list[int]:
     Without stated positions they have none. Other frames, and positions across lines,
     do not change.
     """
-    refined_shifts = () if state.refined is None else state.refined.shifts
+    refined_shifts = () if state.refinement is None else state.refinement.shifts
     shifts = [s for s in refined_shifts if state.has_place[[s.first, s.second]].all()]
     lines = {(s.first, s.second) for s in shifts if _is_line(state, s)}
     if not lines:
@@ -504,5 +504,5 @@ def settle_along(state: State) -> list[int]:
         both_known = [pair for pair in pairs if is_known[[*pair]].all()]
         places = off - np.median(off[is_known], axis=0)
         across = _sweep(state, places, both_known, lines)
-        state.positions, state.refined = across.positions, across.refined
+        state.positions, state.refinement = across.positions, across.refinement
     return hanging

@@ -66,7 +66,7 @@ _CORRECTED_BYTES, _BANDED_BYTES, _RESAMPLED_BYTES = 128 << 20, 64 << 20, 192 << 
 _SOLUTION_SIZES = (4, 8, 16, 32)
 _MORE = 1.5  # ratio of frame numbers from a failed solution to the next; chosen
 _REACHES = (0.1, 0.2, 0.4)  # share of a frame, as in the whole solution
-_LEAST_REACH = 16
+_MIN_REACH = 16
 _SIGMA = 1.0  # px; as in the last sweeps of a whole solution
 _SWEEPS = 4  # steps of a new frame; chosen: from a whole pixel, two suffice
 _CONVERGENCE = 0.02  # px; chosen: a fifth of the move for fusing a frame again
@@ -250,7 +250,7 @@ class LivePlacement:
         self.options = options or StitchOptions()
         self.unit, self.pixel_size_nm, self.flat = unit, pixel_size_nm, flat
         self.names: list[str] = []
-        self.stated = np.zeros((0, 2))  # NaN without a stated position
+        self.stated_corners = np.zeros((0, 2))  # NaN without a stated position
         # (N, 2) top-left corners in px; NaN without a position
         self.positions = np.zeros((0, 2))
         self.provisional: set[int] = set()  # at their stated positions, not measured
@@ -263,9 +263,9 @@ class LivePlacement:
         self._stack = _Stack(read, frame_shape, np.dtype(dtype))
         empty = Acquisition(self._stack, ())
         flat_field = no_flat(frame_shape, 0.0, "none")
-        self.prepared = _GrowingFrames(empty, flat_field)
-        self._references = _References(self.prepared)
-        self._feather = feather_of(self.prepared)
+        self.frames = _GrowingFrames(empty, flat_field)
+        self._references = _References(self.frames)
+        self._feather = feather_of(self.frames)
         self._chance: ChanceLevel | None = None
         # of each pair: step and information at its positions of resampling
         self._links = _Links()
@@ -294,21 +294,21 @@ class LivePlacement:
         here = (
             nowhere if stated_corner is None else np.array([stated_corner], dtype=float)
         )
-        self.stated = np.append(self.stated, here, axis=0)
+        self.stated_corners = np.append(self.stated_corners, here, axis=0)
         self.positions = np.append(self.positions, nowhere, axis=0)
         self._fused_positions = np.append(self._fused_positions, nowhere, axis=0)
         self._stack = replace(self._stack, count=index + 1)
-        self.prepared.grow(Acquisition(self._stack, tuple(self.names)))
+        self.frames.grow(Acquisition(self._stack, tuple(self.names)))
         self._references.put(index, np.zeros(2))
         return index
 
     def state(self, index: int, stated_corner: FloatPair, unit: str) -> None:
         """Set the stated corner, in px or nm, of a frame that was added without it."""
-        self.stated[index], self.unit = stated_corner, unit
+        self.stated_corners[index], self.unit = stated_corner, unit
 
     def replace(self, index: int) -> None:
         """Read a frame that was written again; it loses its position."""
-        self.prepared.forget(index)
+        self.frames.forget(index)
         self._references.put(index, np.zeros(2))
         self._links.drop(index)
         self.positions[index] = np.nan
@@ -393,7 +393,7 @@ class LivePlacement:
         positions = self.positions - np.array(origin)
         pedestal = 0.0 if self.solution is None else self.solution.pedestal
         how = self._feather, self.options.blend, shape, pedestal
-        return FusionPlan(self.prepared, positions, *how)
+        return FusionPlan(self.frames, positions, *how)
 
     # Expected and actual position of a frame.
 
@@ -406,7 +406,7 @@ class LivePlacement:
 
     def _expect_place(self, index: int) -> FloatArray | None:
         """Predict the corner of a frame, (2,), from its stated position."""
-        stated_corner = self.stated[index]
+        stated_corner = self.stated_corners[index]
         if not np.isfinite(stated_corner).all():
             return None
         matrix = self._matrix
@@ -418,22 +418,24 @@ class LivePlacement:
         has_place = (
             _are_known(self.positions) if self._chance is None else self.has_place
         )
-        has_place &= _are_known(self.stated)
+        has_place &= _are_known(self.stated_corners)
         has_place[index] = False
         others = np.flatnonzero(has_place)
         if not len(others):
             return np.asarray(matrix @ stated_corner)
         # the nearest frames show the error of the stage there
-        away = np.hypot(*((self.stated[others] - stated_corner) @ matrix.T).T)
+        away = np.hypot(*((self.stated_corners[others] - stated_corner) @ matrix.T).T)
         near = others[np.argsort(away, kind="stable")[:3]]
-        steps = (stated_corner - self.stated[near]) @ matrix.T
+        steps = (stated_corner - self.stated_corners[near]) @ matrix.T
         return np.asarray(np.median(self.positions[near] + steps, axis=0))
 
     def _fit_stage(self) -> None:
         """Fit camera pixels to stated positions of all placed frames."""
         solved_positions = np.where(self.has_place[:, None], self.positions, np.nan)
-        axes = fit_axes(self.stated, solved_positions, min(self._stack.frame_shape))
-        stage = fit_stage(self.stated, solved_positions)
+        axes = fit_axes(
+            self.stated_corners, solved_positions, min(self._stack.frame_shape)
+        )
+        stage = fit_stage(self.stated_corners, solved_positions)
         if axes is not None:
             self._matrix = axes.matrix
         elif stage is not None and not np.array_equal(stage.matrix, np.eye(2)):
@@ -452,8 +454,8 @@ class LivePlacement:
     def _reach(self, share: float) -> IntPair:
         rows, columns = self._stack.frame_shape
         return (
-            max(_LEAST_REACH, round(share * rows)),
-            max(_LEAST_REACH, round(share * columns)),
+            max(_MIN_REACH, round(share * rows)),
+            max(_MIN_REACH, round(share * columns)),
         )
 
     def _near(self, index: int, place: FloatArray, reach: IntPair) -> FloatArray:
@@ -477,7 +479,7 @@ class LivePlacement:
             return None
         positions = self._near(index, place, reach)
         positions[index] = place
-        places = compare_places(self.prepared, [index], positions, reach)
+        places = compare_places(self.frames, [index], positions, reach)
         return places[0] if places else None
 
     def _among(
@@ -492,7 +494,7 @@ class LivePlacement:
         if not _are_known(around).any():
             return None
         place_found = place_among(
-            self.prepared, index, expected_place, around, reach, threshold
+            self.frames, index, expected_place, around, reach, threshold
         )
         return None if place_found is None else place_found.position
 
@@ -500,10 +502,10 @@ class LivePlacement:
         """Place a frame without a stated position, trying recent frames first."""
         placed_frames = np.flatnonzero(self.has_place).tolist()[::-1]
         factor = max(1, min(self._stack.frame_shape) // 96)
-        reach = (max(_LEAST_REACH, 4 * factor),) * 2
+        reach = (max(_MIN_REACH, 4 * factor),) * 2
         for first in range(0, len(placed_frames), _RECENT):
             some = [*placed_frames[first : first + _RECENT], index]
-            whole = self.prepared
+            whole = self.frames
             part = CorrectedFrames(
                 self._part(some), whole.flat, whole.gains[some],
                 whole.rotations[some], whole.distortion, whole.centre_px,
@@ -651,10 +653,10 @@ class LivePlacement:
                 counts.append(float(np.count_nonzero(inside)))
         if not logs:
             return
-        gain = self.prepared.gains[index] * np.exp(np.average(logs, weights=counts))
-        if self.options.match_gain and abs(gain - self.prepared.gains[index]) > 1e-3:
-            self.prepared.gains[index] = gain
-            self.prepared.forget(index)
+        gain = self.frames.gains[index] * np.exp(np.average(logs, weights=counts))
+        if self.options.match_gain and abs(gain - self.frames.gains[index]) > 1e-3:
+            self.frames.gains[index] = gain
+            self.frames.forget(index)
             self._references.put(index, self.positions[index])
 
     # Whole solution of the frames so far, in steps.
@@ -672,14 +674,16 @@ class LivePlacement:
         """
         in_light = [i for i in range(len(self.names)) if i not in self.blank]
         in_light = in_light[: max(_SOLUTION_SIZES[-1], int(self._solve_at))]
-        has_position = _are_known(self.stated)
+        has_position = _are_known(self.stated_corners)
         frames_to_solve = [i for i in in_light if has_position[i]]
         has_stated = 2 * len(frames_to_solve) > len(in_light)
         frames_to_solve = frames_to_solve if has_stated else in_light
         frame_count = len(in_light)
         self._solve_at = next((n for n in _SOLUTION_SIZES if n > frame_count), np.inf)
         where = (
-            {f"nominal_{self.unit}": self.stated[frames_to_solve]} if has_stated else {}
+            {f"nominal_{self.unit}": self.stated_corners[frames_to_solve]}
+            if has_stated
+            else {}
         )
         part = self._part(frames_to_solve, pixel_size_nm=self.pixel_size_nm, **where)
         names = list(self.names)
@@ -733,21 +737,21 @@ class LivePlacement:
         offset = np.median(before[start] - new_positions[start], axis=0)
         if not np.isfinite(offset).all():
             offset = np.zeros(2)
-        old = self.prepared
+        old = self.frames
         gains, offsets = old.gains.copy(), old.offsets.copy()
         scale = float(np.median(solution.gains / old.gains[numbers]))
         gains *= scale
         gains[numbers], offsets[numbers] = solution.gains, solution.offsets
         turns = np.zeros((len(self.names), 2))
         turns[numbers] = solution.turns
-        self.prepared = _GrowingFrames(
+        self.frames = _GrowingFrames(
             old.acquisition, solution.flat, gains, turns, solution.distortion,
             solution.distortion_centre_px, offsets,
         )  # fmt: skip
         self.solution, self._chance = solution, chance
         self.misfits.clear()
-        self._feather = feather_of(self.prepared)
-        self._references, self._links = _References(self.prepared), _Links()
+        self._feather = feather_of(self.frames)
+        self._references, self._links = _References(self.frames), _Links()
         self.positions[numbers] = np.where(
             fits[:, None], new_positions + offset, np.nan
         )

@@ -13,8 +13,8 @@ from napari_semsr.stitching.flat_field import evenly
 from napari_semsr.stitching.frames import CorrectedFrames, band_noise, noise_level
 from napari_semsr.stitching.grids import (
     ASIDE,
-    LEAST_STEP,
-    MOST_STEP,
+    MAX_STEP,
+    MIN_STEP,
     UnplacedError,
     likely_grids,
 )
@@ -22,7 +22,7 @@ from napari_semsr.stitching.layout import (
     ALONG_LINES,
     CERTAIN,
     LINES,
-    MOST_DOUBT,
+    MAX_DOUBT,
     Joint,
     ShiftChoice,
     are_rivals,
@@ -33,14 +33,14 @@ from napari_semsr.stitching.layout import (
 from napari_semsr.stitching.pairwise import search, whole_shift
 from napari_semsr.stitching.solution import (
     AXES,
-    MOST_JITTER,
+    MAX_JITTER,
     as_complex,
     as_matrix,
     fit_axes,
     nearest_axes,
 )
 
-_LEAST_PIXELS = 600  # chosen: above the 400 that a pair needs for a coefficient
+_MIN_PIXELS = 600  # chosen: above the 400 that a pair needs for a coefficient
 
 
 def touching_pairs(nominal: FloatArray, shape: IntPair) -> list[IntPair]:
@@ -68,13 +68,13 @@ def overlapping_pairs(positions: FloatArray, shape: IntPair) -> list[IntPair]:
     pairs = []
     for first, second in touching_pairs(positions, shape):
         rows, columns = np.array(shape) - np.abs(positions[second] - positions[first])
-        if rows * columns >= _LEAST_PIXELS:
+        if rows * columns >= _MIN_PIXELS:
             pairs.append((first, second))
     return pairs
 
 
 _SURE = 8.0  # twice the usual four standard deviations; chosen: all pairs are searched
-_LEAST_SCORE = 4.0  # standard deviations; chosen as in the options
+_MIN_SCORE = 4.0  # standard deviations; chosen as in the options
 _RIVALS = 24  # weighed steps of a pair; chosen: time against missing the true one
 _TRIALS = 16  # pairs along each axis; chosen: each is a search of that size
 
@@ -98,7 +98,7 @@ def nominal_positions(
 # Share of the matches that other axes explain; chosen: at most two thirds for two rows,
 # whose frames fit along the rows in either order.
 _AS_WELL = 0.75
-_MOST_SCALE = 1.5  # or its inverse; chosen: a factor of two is binning or another unit
+_MAX_SCALE = 1.5  # or its inverse; chosen: a factor of two is binning or another unit
 _SEEDS = 200  # matches; chosen: each is compared with all others
 # Share of the matches that the best map explains; chosen: a single row fits equally
 # well mirrored or not, except for chance.
@@ -122,7 +122,7 @@ def other_axes(frames: CorrectedFrames, nominal: FloatArray) -> FloatArray | Non
 
     def fitting(matrix: FloatArray) -> BoolArray:
         away = apart @ matrix.T
-        near = np.hypot(*(away - shift).T) < MOST_JITTER * shape.min()
+        near = np.hypot(*(away - shift).T) < MAX_JITTER * shape.min()
         return np.asarray(near & (np.abs(away) < shape - 4).all(axis=1))
 
     seeds = [np.eye(2), *_seeds(apart, shift)]
@@ -207,7 +207,7 @@ def possible_turns(
     choices, lines = [], 0
     sample = nearest[evenly(len(nearest), _NEIGHBOURS)].tolist()
     whole_shifts = [whole_shift(nominal, pairs[place]) for place in sample]
-    threshold, _ = chance_threshold(frames, whole_shifts, around, _LEAST_SCORE)
+    threshold, _ = chance_threshold(frames, whole_shifts, around, _MIN_SCORE)
     for place, shift in zip(sample, whole_shifts, strict=True):
         pair = pairs[place]
         item = search(frames, pair, shift, around, threshold / 2)
@@ -260,7 +260,7 @@ def _seeds(apart: FloatArray, shift: FloatArray) -> Iterator[FloatArray]:
     for place in evenly(len(apart), _SEEDS):
         step = complex(as_complex(apart[place]))
         step_seen = complex(as_complex(shift[place]))
-        if 1 / _MOST_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MOST_SCALE:
+        if 1 / _MAX_SCALE < abs(step_seen) / max(abs(step), 1e-9) < _MAX_SCALE:
             yield as_matrix(step_seen / step)
             # the same with y mirrored first
             yield as_matrix(step_seen / step.conjugate()) @ np.diag([-1.0, 1.0])
@@ -313,11 +313,11 @@ def _common_step(
     """
     side = np.array(frames.frame_shape)
     middle, reach = np.zeros(2), ASIDE * side
-    middle[axis] = (LEAST_STEP + MOST_STEP) / 2 * side[axis]
-    reach[axis] = (MOST_STEP - LEAST_STEP) / 2 * side[axis]
+    middle[axis] = (MIN_STEP + MAX_STEP) / 2 * side[axis]
+    reach[axis] = (MAX_STEP - MIN_STEP) / 2 * side[axis]
     nominal = (int(middle[0]), int(middle[1]))
     around = (int(reach[0]), int(reach[1]))
-    threshold, _ = chance_threshold(frames, [nominal], around, _LEAST_SCORE)
+    threshold, _ = chance_threshold(frames, [nominal], around, _MIN_SCORE)
     choices, lines = [], 0
     for pair in pairs:
         item = search(frames, pair, nominal, around, threshold / 2)
@@ -360,5 +360,5 @@ def _likely_steps(choices: Sequence[ShiftChoice]) -> list[FloatArray]:
         for place, proposal in enumerate(proposals):
             near = np.abs(choice.shifts - proposal).max(axis=1) < same
             own = choice.doubt[near].min() if near.any() else choice.doubt.max()
-            doubt[place] += min(float(own), MOST_DOUBT) ** 2
+            doubt[place] += min(float(own), MAX_DOUBT) ** 2
     return [*proposals[doubt < doubt.min() + CERTAIN**2]]

@@ -33,7 +33,7 @@ _MIN_SIDE = 8  # px; chosen: a narrower overlap is only rim of the band-pass
 # Chosen: by chance the coefficient of such an overlap has a scatter of 0.09 = sqrt(3 /
 # 400).
 _MIN_PIXELS = 400
-_MOST_NCC = 0.999  # chosen: frames of hardly any noise would be infinite evidence
+_MAX_NCC = 0.999  # chosen: frames of hardly any noise would be infinite evidence
 _NORMAL = 3.0  # fourth moment of normal values; a single grain counts as much
 # For frames expected at least this many px apart, the least reach of a search, the
 # shift at which their own pixels coincide is excluded, as camera dust fits there.
@@ -261,9 +261,9 @@ def common_coefficient(
     every = float(weights[0] ** 2 / weights[1])
     pixels = min(every, _NORMAL * power / np.sqrt(float(np.prod(peaks))))
     details = max(pixels / frames.grain - _NORMAL, 0.0)
-    bounded = float(np.clip(ncc, -_MOST_NCC, _MOST_NCC))
-    score = np.sqrt(details * -np.log1p(-(bounded**2)))
-    weight_all = np.arctanh(bounded) * np.sqrt(every / NOISE_AREA)
+    clipped_ncc = float(np.clip(ncc, -_MAX_NCC, _MAX_NCC))
+    score = np.sqrt(details * -np.log1p(-(clipped_ncc**2)))
+    weight_all = np.arctanh(clipped_ncc) * np.sqrt(every / NOISE_AREA)
     return ncc, float(np.copysign(score, ncc)), float(weight_all)
 
 
@@ -354,7 +354,7 @@ class Resampled:
         *,
         slopes: bool = True,
     ) -> None:
-        self.prepared = frames
+        self.frames = frames
         self.sigma = sigma
         self.slopes = slopes
         self.corners = np.where(np.isfinite(positions), np.round(positions), 0)
@@ -373,7 +373,7 @@ class Resampled:
         return planes
 
     def _make(self, index: int) -> tuple[Float32Array, ...]:
-        image, weight = self.prepared.correct(index)
+        image, weight = self.frames.correct(index)
         outside = weight <= 0
         if outside.any():  # fill the outside with the mean level of the inside
             total = float(weight.sum())
@@ -389,18 +389,14 @@ class Resampled:
 
     def _inner(self, weight: Float32Array) -> Float32Array:
         """Return the weight without the rim that smoothing mixed with the outside."""
-        mask, known = weight > 0, self._inside
-        if known is None or not np.array_equal(known[0], mask):
-            known = self._inside = mask, self._erode(mask)
-        return np.where(known[1], weight, np.float32(0))
-
-    def _erode(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Erode a mask by the radius of smoothing."""
-        side = 2 * self.margin + 1
-        is_inside = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
-        return np.asarray(is_inside > 0)
+        mask, mask_pair = weight > 0, self._inside
+        if mask_pair is None or not np.array_equal(mask_pair[0], mask):
+            side = 2 * self.margin + 1
+            least = ndimage.minimum_filter(mask.astype(np.uint8), side, mode="constant")
+            mask_pair = self._inside = mask, np.asarray(least > 0)
+        return np.where(mask_pair[1], weight, np.float32(0))
 
     def boxes(self, first: int, second: int) -> tuple[Box, Box] | None:
         """Return the parts of two frames that overlap."""
         shift = whole_shift(self.corners, (first, second))
-        return overlap_boxes(self.prepared.frame_shape, shift)
+        return overlap_boxes(self.frames.frame_shape, shift)

@@ -28,7 +28,7 @@ from napari_semsr.stitching.pairwise import Resampled
 # cancels.
 
 _MIN_PIXELS = 200  # chosen: about thirty for each of the six fitted parameters
-_LEAST_SHARE = 0.05  # of common slopes; chosen: limits a step to 20 times the noisy one
+_MIN_SHARE = 0.05  # of common slopes; chosen: limits a step to 20 times the noisy one
 _NUISANCE = 4  # offset, gain, linear brightness along y and along x
 
 
@@ -147,7 +147,7 @@ def _eliminate(
     inverse = vectors / np.sqrt(values)
     gain_terms = inverse.T @ (cross - nuisance_terms) @ inverse
     share, turn = np.linalg.eigh((gain_terms + gain_terms.T) / 2)
-    share = np.clip(share, _LEAST_SHARE, 1.0)
+    share = np.clip(share, _MIN_SHARE, 1.0)
     basis = root @ turn
     information = (basis * share**2) @ basis.T
     unroot = inverse @ turn
@@ -255,10 +255,10 @@ def joint_steps(
     matrix, right, _, _ = assemble(count, shifts, noise)
     if free is None:
         return splu(matrix).solve(right[0].ravel()).reshape(count, 2), matrix
-    chosen = np.flatnonzero(np.repeat(free, 2))
+    free_columns = np.flatnonzero(np.repeat(free, 2))
     steps = np.zeros(2 * count)
-    part = matrix[:, chosen][chosen]
-    steps[chosen] = splu(part.tocsc()).solve(right[0].ravel()[chosen])
+    part = matrix[:, free_columns][free_columns]
+    steps[free_columns] = splu(part.tocsc()).solve(right[0].ravel()[free_columns])
     return steps.reshape(count, 2), matrix
 
 
@@ -482,7 +482,7 @@ def _normal(
     weight = (a_weight * b_weight)[inside] / total
     slope = ((a_y + b_y)[inside] / 2, (a_x + b_x)[inside] / 2)
     place = np.stack(np.nonzero(inside)).astype(float)
-    shape = frames.prepared.frame_shape
+    shape = frames.frames.frame_shape
     here = _slopes(slope, place + np.array([[one.y0], [one.x0]]), shape)
     there = _slopes(slope, place + np.array([[two.y0], [two.x0]]), shape)
     mean = (a + b)[inside] / 2

@@ -88,7 +88,7 @@ def _shared_blocks(
     inside = (parts[0][0] > 0) & (parts[1][0] > 0)
     full = block_sums(inside.astype(np.float32)) == _BLOCK**2
     for index, box in () if with_clipped else sides:
-        is_lost = frames.prepared.find_clipped(index)[box.slices]
+        is_lost = frames.frames.find_clipped(index)[box.slices]
         if is_lost.any():  # smoothing has mixed it with adjacent pixels
             inside &= ~ndimage.binary_dilation(is_lost, np.ones((3, 3)))
     sound = inside.astype(np.float32)
@@ -100,7 +100,7 @@ def _shared_blocks(
     place = cell * _BLOCK + (_BLOCK - 1) / 2
     # shading belongs to the camera's pixels, including distortion
     places = [
-        frames.prepared.raw_places(place - frames.parts[index] + (box.y0, box.x0))
+        frames.frames.raw_places(place - frames.parts[index] + (box.y0, box.x0))
         for index, box in sides
     ]
     count = count[usable][:, None]
@@ -109,19 +109,16 @@ def _shared_blocks(
         sums = [block_sums(plane * sound)[usable] for plane in planes]
         return np.asarray(np.stack(sums, axis=1) / count)
 
+    # 1 / (shading * gain)
+    roots = [block_sums(np.sqrt(weight))[usable] / _BLOCK**2 for weight, _ in parts]
+    units = [1 / np.maximum(root, 1e-3) for root in roots]
     return (
         cell,
         *places,
         means([image for _, image in parts]),
-        np.stack([_unit(weight)[usable] for weight, _ in parts], axis=1),
+        np.stack(units, axis=1),
         means([1 / np.maximum(weight, 1e-3) for weight, _ in parts]) / count,
     )
-
-
-def _unit(weight: NDArray[np.float32]) -> FloatArray:
-    """Compute 1 / (shading * gain) of every block."""
-    mean = block_sums(np.sqrt(weight)) / _BLOCK**2
-    return 1 / np.maximum(mean, 1e-3)
 
 
 def overlap_blocks(
@@ -205,17 +202,17 @@ COARSE_KNOTS, FINE_KNOTS = 6, 12
 # tilted by 30 %, in one of four scans 3 % (`benchmarks/stitching.py --light`).
 _STEADY, _UNSTEADY = 0.03, 0.3
 _DRIFT = (0.0015, 0.0007)
-_MOST_DRIFT = 0.06
+_MAX_DRIFT = 0.06
 # S.d. of an offset from frame to frame, as a share of the typical grey value:
 # initial, smallest and largest. Chosen: so wide at first that overlaps decide, and no
 # wider than the range of automatic brightness.
-_OFFSETS, _LEAST_OFFSETS, _MOST_OFFSETS = 0.3, 1e-3, 3.0
+_OFFSETS, _MIN_OFFSETS, _MAX_OFFSETS = 0.3, 1e-3, 3.0
 # Below the first s.d. there are no offsets; the second keeps them at 0; chosen: steady
 # light shows a third to two thirds of the first by chance
 _NO_OFFSETS, _NONE = 4e-3, 1e-5
 _KNOWN_SCATTER = 1e-3  # of gains and offsets known from a whole scan; chosen: they stay
-_MOST_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
-_MOST_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
+_MAX_FLICKER = 3.0  # as a logarithm; chosen: no camera changes its gain by more
+_MAX_LOG = 5.0  # of gain and shading together; chosen: a step never overflows
 # Chosen: with fewer frames, the scatter of gains about a trend cannot distinguish it
 # from a tilt.
 _FRAMES_OF_A_TREND = 6
@@ -226,22 +223,22 @@ _MEAN_FRAMES = 64  # frames of a mean; chosen: more add little
 _CHANCE = 6.0
 _HALF = 0.5  # chosen: few frames show variances better than covariances
 _DARK_PRIOR = 0.1  # as a change of the typical ratio; chosen: wide, overlaps decide
-_MOST_DARK = 0.3  # of the typical grey value; chosen: an even field does not show it
+_MAX_DARK = 0.3  # of the typical grey value; chosen: an even field does not show it
 # Error of the dark level, in its usual standard deviations, if a sloping field is bent
 # differently from its surface; measured on linear slopes of 20 %
 _BENT_DARK = 3.0
 # Scatter of gains that still count as equal. Chosen: offsets alone cause .001 to .0175,
 # cameras that stretch the contrast of each frame .027 and more.
 _EQUAL = 0.02
-_LEAST_FLICKER = 0.01  # of gains that are equal by the overlaps; chosen
+_MIN_FLICKER = 0.01  # of gains that are equal by the overlaps; chosen
 _BETTER = 0.985  # share of the scatter; chosen: overfitting of noise reduces it less
 _MAX_BLOCKS = 12000  # chosen: all are fitted at once, and time grows with their number
 _ENOUGH_BLOCKS = 100  # chosen: several for each parameter of a surface's broad shape
 _ROUNDS = 12  # iterations of a fit; chosen: most converge in five
 _FEW_ROUNDS = 3  # iterations of a fit that is only compared with another; chosen
 _CONVERGENCE = 3e-4  # of the grey value; chosen: a third of the precision of overlaps
-_LEAST_LEVEL = 0.1  # share of the typical one; chosen: less shows no shading
-_LEAST_NOISE = 1e-4  # share of the grey value; chosen: assumed in every frame
+_MIN_LEVEL = 0.1  # share of the typical one; chosen: less shows no shading
+_MIN_NOISE = 1e-4  # share of the grey value; chosen: assumed in every frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +248,7 @@ class Shading:
     flat: FlatField  # better one by cross-validation: as given, or refined
     log_gains: FloatArray  # (N,) change of the logarithm of each frame's gain
     offsets: FloatArray  # (N,) change of each frame's offset, in grey values
-    refined: bool  # whether the refined flat field is used
+    is_refined: bool  # whether the refined flat field is used
     # (2,) slope of the logarithm of the field per px, ``(y, x)``, that would make the
     # mosaic even, if the gain of each frame is automatic and the slope thus unknown
     open_slope: FloatPair = (0.0, 0.0)
@@ -311,13 +308,13 @@ def light_prior(count: int, flicker: float) -> FloatArray:
     time = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
     covariance = flicker**2 * np.eye(count)
     for shape, rate in zip((time, time**2 - 1 / 3), _DRIFT, strict=True):
-        size = min(rate * count, _MOST_DRIFT)
+        size = min(rate * count, _MAX_DRIFT)
         level = float(np.sqrt(np.mean(shape**2))) or 1.0
         covariance += (size / level) ** 2 * np.outer(shape, shape)
     return np.asarray(np.linalg.inv(covariance), dtype=float)
 
 
-def _beside_a_trend(positions: FloatArray, is_known: NDArray[np.bool_]) -> FloatArray:
+def _remove_trend(positions: FloatArray, is_known: NDArray[np.bool_]) -> FloatArray:
     """Compute the projector, (N, N), onto changes that a tilted field cannot cause.
 
     `is_known` (N,) are frames with overlaps; for few frames only the mean is removed.
@@ -373,11 +370,11 @@ class _ShadingProblem:
             self.offset_sd = _KNOWN_SCATTER
         is_held = np.zeros(self.count, bool)
         is_held[blocks.frames.ravel()] = True
-        self.beside_a_trend = _beside_a_trend(positions, is_held)
+        self.beside_a_trend = _remove_trend(positions, is_held)
         # the last coefficient is the remaining dark level
         apart = float(np.median(np.abs(blocks.units[:, 0] - blocks.units[:, 1])))
         self.unit = min(
-            _DARK_PRIOR * self.level / max(apart, 1e-12), _MOST_DARK * self.level
+            _DARK_PRIOR * self.level / max(apart, 1e-12), _MAX_DARK * self.level
         )
         total = blocks.variances.sum(axis=1)
         relative = float(np.median(total)) / np.maximum(total, 1e-30)
@@ -424,7 +421,7 @@ class _ShadingProblem:
         problem.prior[:-1, :-1] -= tilt_terms @ np.linalg.solve(
             tilts.T @ tilt_terms, tilt_terms.T
         )
-        problem.hold = light_prior(self.count, max(self.scatter, _LEAST_FLICKER))
+        problem.hold = light_prior(self.count, max(self.scatter, _MIN_FLICKER))
         return problem
 
     def fit(
@@ -444,9 +441,7 @@ class _ShadingProblem:
         for _ in range(rounds):
             left, level, units = self._evaluate(correction)
             weighted_residual = left * np.sqrt(self.relative)
-            scatter = max(
-                _scatter(weighted_residual[in_fit]), _LEAST_NOISE * self.level
-            )
+            scatter = max(_scatter(weighted_residual[in_fit]), _MIN_NOISE * self.level)
             if learns:
                 self.noise = scatter
             weight = np.where(in_fit, self.relative / self.noise**2, 0)
@@ -527,7 +522,7 @@ class _ShadingProblem:
         """Compute the robust scatter of relative differences within pairs."""
         left, level, _ = self._evaluate(correction)
         pair = self.blocks.pair[in_fit]
-        share = (left / np.maximum(level, _LEAST_LEVEL * self.level))[in_fit]
+        share = (left / np.maximum(level, _MIN_LEVEL * self.level))[in_fit]
         mean = np.bincount(pair, share) / np.maximum(np.bincount(pair), 1)
         return _scatter(share - mean[pair])
 
@@ -542,7 +537,7 @@ class _ShadingProblem:
             log = log + np.stack([part @ numbers for part in self.surfaces], axis=1)
         offset = correction.offsets[blocks.frames] * self.level
         offset = offset + correction.surface[size] * self.unit
-        factor = np.exp(-np.clip(log, -_MOST_LOG, _MOST_LOG))
+        factor = np.exp(-np.clip(log, -_MAX_LOG, _MAX_LOG))
         units = blocks.units * factor
         values = blocks.values * factor - offset * units
         noise = np.maximum(blocks.variances * factor**2, 1e-30)
@@ -599,10 +594,10 @@ class _ShadingProblem:
             own = slice(number * count, (number + 1) * count)
             doubt = float(np.sum(beside * covariance[own, own]))
             sizes.append(float(np.sqrt((values @ beside @ values + doubt) / free)))
-        self.scatter = min(sizes[0], _MOST_FLICKER)
+        self.scatter = min(sizes[0], _MAX_FLICKER)
         self.flicker = max(self.scatter, _STEADY)
         self.hold = light_prior(count, self.flicker)
-        self.offset_sd = float(np.clip(sizes[1], _LEAST_OFFSETS, _MOST_OFFSETS))
+        self.offset_sd = float(np.clip(sizes[1], _MIN_OFFSETS, _MAX_OFFSETS))
 
 
 def _change(before: _Correction, after: _Correction) -> float:

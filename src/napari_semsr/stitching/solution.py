@@ -92,7 +92,7 @@ class StageAxes:
     @property
     def differ(self) -> bool:
         """Whether the axes differ significantly from those of the images."""
-        doubt = np.minimum(self.doubt, MOST_JITTER)
+        doubt = np.minimum(self.doubt, MAX_JITTER)
         return bool((self.displacement > np.maximum(NOTICEABLE, doubt)).any())
 
     @property
@@ -131,7 +131,7 @@ class StageAxes:
 # two frames, a dozen px for frames of 300 px.
 NOTICEABLE = 0.02
 """Share of a distance by which axes may differ and count as equal."""
-MOST_JITTER = 0.2
+MAX_JITTER = 0.2
 """Largest stage error as a share of a frame, or of the distance of two; chosen."""
 # Each axis of the images by ``(y, x)`` of the stage; the simplest first, as a single
 # row cannot distinguish all of them.
@@ -275,11 +275,11 @@ def fit_stage(
 
 
 _REWEIGHINGS = 12  # chosen: weights have converged before
-_LEAST_SCALE = 0.1  # px; chosen: the accuracy of frame positions
+_MIN_SCALE = 0.1  # px; chosen: the accuracy of frame positions
 _OUTSIDE = 0.05  # weight; chosen: at four times the scale a position is wrong
 # Median residual as a share of a frame; chosen: with more it is not a map of these
 # positions, and stage errors are smaller.
-_MOST_LEFT = 0.1
+_MAX_LEFT = 0.1
 _WHOLE = 4  # frames; chosen: one more than an affine map needs, to contradict it
 # RMS distance of the frames from a line, as a share of their size; chosen: two rows
 # have .4, and the jitter of a single row .02.
@@ -310,7 +310,7 @@ def fit_axes(
         return None
     left = _start(have, want)
     for _ in range(_REWEIGHINGS):
-        scale = max(2 * float(np.median(left)), _LEAST_SCALE)
+        scale = max(2 * float(np.median(left)), _MIN_SCALE)
         weight = 1 / (1 + (left / scale) ** 2)
         centre = np.average(have, axis=0, weights=weight)
         goal = np.average(want, axis=0, weights=weight)
@@ -328,7 +328,7 @@ def fit_axes(
             matrix = as_matrix(turn)
             spread = np.full(2, 1 / size)
         left = np.hypot(*(want - goal - (have - centre) @ matrix.T).T)
-    if np.median(left) > _MOST_LEFT * side:
+    if np.median(left) > _MAX_LEFT * side:
         return None
     free = 2 * (fitting - 1) - (4 if is_whole else 2)
     doubt = np.full(2, np.inf)

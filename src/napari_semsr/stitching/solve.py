@@ -83,11 +83,11 @@ _BLOCK = 32  # px; chosen: at 3 % at the rim, peaks blur by up to 3 px within a 
 _BLOCKS = 24  # blocks of a pair; chosen: more of a large frame add little
 # Pixels at the rim; chosen: less is found with the positions, and noise changes the
 # estimate by about one.
-_LEAST_PX = 2
+_MIN_PX = 2
 # Mean gain of the pairs over no distortion, in its standard deviations; chosen: pairs
 # that disagree would cost a useless second search.
 _SURE = 2.0
-_LEAST_PAIRS = 3  # chosen: fewer have no meaningful scatter
+_MIN_PAIRS = 3  # chosen: fewer have no meaningful scatter
 
 
 def guess_distortion(
@@ -102,7 +102,7 @@ def guess_distortion(
     farthest = int(_MOST * rim)
     amounts = np.arange(-farthest, farthest + 1.0)
     sample = list(shifts)[:: -(-len(shifts) // _PAIRS) or 1]
-    if len(sample) < _LEAST_PAIRS:
+    if len(sample) < _MIN_PAIRS:
         return 0.0
     scores = np.array(
         [_score(frames, pair, shifts[pair], reach, amounts) for pair in sample]
@@ -110,7 +110,7 @@ def guess_distortion(
     best = int(np.argmax(scores.sum(axis=0)))
     gain = scores[:, best] - scores[:, farthest]
     sure = gain.mean() * np.sqrt(len(gain)) > _SURE * gain.std(ddof=1)
-    if not sure or abs(amounts[best]) < _LEAST_PX:
+    if not sure or abs(amounts[best]) < _MIN_PX:
         return 0.0
     return float(amounts[best] / rim)
 
@@ -191,14 +191,14 @@ def _correlate(
 # placed, and at least 16 px. Chosen: time and chance grow with it; the trials on eight
 # simulated scans searched four times the stage error.
 _FIRST_REACH = 0.1
-_LEAST_REACH = 16
+_MIN_REACH = 16
 _LAST_REACH = 0.4
 
 
 # Error of a pairwise shift that distortion blurs, as a share of a frame, and in px;
 # chosen: at 3 % at the rim, the shift of a whole overlap errs by up to 2 %.
 _BLUR = 0.03
-_LEAST_BLUR = 6
+_MIN_BLUR = 6
 # Standard deviations; chosen: of a thousand scans without distortion none exceeds it by
 # noise, and a smaller one moves no frame by more than other errors.
 _BEYOND_DOUBT = 4.0
@@ -211,7 +211,7 @@ _LAST_SWEEPS = (1.0,) * 3
 _CONVERGENCE = 0.1  # share of the standard deviation; chosen: it adds 0.5 % to it
 
 
-_LEAST_FRAME = 8  # px; chosen: two blocks of the flat field, no camera has less
+_MIN_FRAME = 8  # px; chosen: two blocks of the flat field, no camera has less
 
 
 def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisition:
@@ -223,10 +223,10 @@ def _with_options(acquisition: Acquisition, options: StitchOptions) -> Acquisiti
             "image."
         )
         raise RegistrationError(msg, code="too-few-frames")
-    if min(acquisition.frame_shape) < _LEAST_FRAME:
+    if min(acquisition.frame_shape) < _MIN_FRAME:
         rows, columns = acquisition.frame_shape
         msg = (
-            f"Frames need {_LEAST_FRAME} x {_LEAST_FRAME} px or more to be stitched, "
+            f"Frames need {_MIN_FRAME} x {_MIN_FRAME} px or more to be stitched, "
             f"got {rows} x {columns} px: use the original frames of the camera."
         )
         raise RegistrationError(msg, code="image-too-small")
@@ -273,7 +273,7 @@ def _flat(
 def _reach(state: State, share: float) -> IntPair:
     """Return the reach of a search along both axes."""
     rows, columns = state.acquisition.frame_shape
-    limit, least = state.options.max_shift_px, _LEAST_REACH
+    limit, least = state.options.max_shift_px, _MIN_REACH
     if limit is not None:
         # the difference of two frames errs by up to twice as much
         return min(round(2 * limit), rows - 8), min(round(2 * limit), columns - 8)
@@ -285,29 +285,29 @@ def _coarse(state: State) -> Job[None]:
     share = _FIRST_REACH
     while True:
         state.reach = _reach(state, share)
-        yield from _lay(state)
+        yield from _lay_out(state)
         if _turn_positions(state):
-            yield from _lay(state)
+            yield from _lay_out(state)
         share *= 2
         is_last = share > _LAST_REACH or state.options.max_shift_px is not None
         if is_last or state.most_placed:
             return
 
 
-def _lay(state: State) -> Job[None]:
+def _lay_out(state: State) -> Job[None]:
     """Search the shifts of all pairs within reach, and lay out the frames by them."""
     yield from _search_all(state)
     state.layout, state.ambiguous = yield from lay_out(
-        state.prepared,
-        state.found,
+        state.frames,
+        state.candidates,
         state.threshold,
         state.nominal,
         is_periodic=state.is_periodic,
         is_stated=state.is_stated,
     )
     if state.chance is not None and not state.is_periodic and not state.ambiguous:
-        state.found, state.layout = confirm_weak(
-            state.prepared, state.found, state.layout, state.chance, state.threshold
+        state.candidates, state.layout = confirm_weak(
+            state.frames, state.candidates, state.layout, state.chance, state.threshold
         )
     state.positions = state.layout.positions.copy()
 
@@ -329,7 +329,7 @@ def _turn_positions(state: State) -> bool:
     pairs = touching_pairs(state.nominal, shape)
     limit = state.options.max_shift_px
     most = None if limit is None else 2 * limit
-    state.turns = possible_turns(state.prepared, state.nominal, pairs, most)
+    state.turns = possible_turns(state.frames, state.nominal, pairs, most)
     # a grid and its overlap are along the axes of the camera
     if len(state.turns.turns) != 1 or not state.has_positions:
         return False
@@ -365,15 +365,15 @@ def _search_all(state: State) -> Job[None]:
         raise RegistrationError(msg, code="no-overlap")
     shifts = {pair: whole_shift(state.nominal, pair) for pair in touching}
     expected_shifts = tuple(shifts.values())
-    if state.chance is None or state.chance.expected != expected_shifts:
-        state.chance = measure_chance(state.prepared, expected_shifts)
+    if state.chance is None or state.chance.expected_shifts != expected_shifts:
+        state.chance = measure_chance(state.frames, expected_shifts)
     state.threshold, state.is_periodic = state.chance.threshold(
         shifts_tried(state), state.options.significance
     )
-    state.found = []
+    state.candidates = []
     for done_count, pair in enumerate(touching):
         yield Progress(done_count, len(touching), "Comparing neighbouring frames")
-        state.found.append(search(state.prepared, pair, shifts[pair], state.reach))
+        state.candidates.append(search(state.frames, pair, shifts[pair], state.reach))
 
 
 def shifts_tried(state: State) -> float:
@@ -396,7 +396,7 @@ def _rescue(state: State) -> None:
         sure: dict[int, Evidence] = {}
         for index in np.flatnonzero(waiting).tolist():
             place = place_among(
-                state.prepared,
+                state.frames,
                 index,
                 expected_places[index],
                 state.positions,
@@ -409,7 +409,7 @@ def _rescue(state: State) -> None:
             return
         index = max(sure, key=lambda i: sure[i].score)
         state.positions[index] = sure[index].position
-        state.rescued.add(index)
+        state.rescued_frames.add(index)
         waiting[index] = False
 
 
@@ -430,9 +430,9 @@ def _find_strays(state: State) -> None:
     if not without_place:
         return
     noise = band_noise(state.noise)
-    state.positions = find_strays(state.prepared, state.positions, without_place, noise)
+    state.positions = find_strays(state.frames, state.positions, without_place, noise)
     state.strays = [index for index in without_place if state.has_place[index]]
-    state.rescued |= {*state.strays}
+    state.rescued_frames |= {*state.strays}
 
 
 def reshade(
@@ -443,15 +443,15 @@ def reshade(
     `expected_frames`: frames with the most likely gains and offsets.
     """
     pairs = state.overlapping()
-    is_free = state.prepared.flat.method not in FIXED_METHODS
+    is_free = state.frames.flat.method not in FIXED_METHODS
     if is_free and knots == COARSE_KNOTS:
-        flat = choose_flat(state.prepared, state.positions, pairs)
-        if flat is not state.prepared.flat:
-            state.prepared = state.prepared.change(flat=flat)
+        flat = choose_flat(state.frames, state.positions, pairs)
+        if flat is not state.frames.flat:
+            state.frames = state.frames.change(flat=flat)
     # refit in any case what was fitted at inexact positions
-    refit = knots > COARSE_KNOTS and state.prepared.flat.is_refined
+    refit = knots > COARSE_KNOTS and state.frames.flat.is_refined
     for cells in (COARSE_KNOTS, knots) if refit else (knots,):
-        before = state.prepared
+        before = state.frames
         shading = refine_shading(
             before,
             state.positions,
@@ -465,17 +465,17 @@ def reshade(
         offsets = before.offsets + shading.offsets
         if not state.options.match_gain:
             gains, offsets = np.ones_like(gains), np.zeros_like(offsets)
-        state.prepared = before.change(flat=shading.flat, gains=gains, offsets=offsets)
+        state.frames = before.change(flat=shading.flat, gains=gains, offsets=offsets)
         state.open_slope = np.array(shading.open_slope)
 
 
 def _fine(state: State, widths: tuple[float, ...]) -> Job[None]:
-    sweeps = refine(state.prepared, state.positions, state.overlapping(), widths)
+    sweeps = refine(state.frames, state.positions, state.overlapping(), widths)
     for done_count, sweep in enumerate(sweeps):
-        state.refined = sweep
+        state.refinement = sweep
         yield Progress(done_count, 8, "Refining all positions together")
-    if state.refined is not None:
-        state.positions = state.refined.positions.copy()
+    if state.refinement is not None:
+        state.positions = state.refinement.positions.copy()
 
 
 def _guess(state: State, frames_before: CorrectedFrames) -> float:
@@ -491,9 +491,9 @@ def _guess(state: State, frames_before: CorrectedFrames) -> float:
             (joint.first, joint.second): (round(joint.shift[0]), round(joint.shift[1]))
             for joint in joints
         }
-        reach = max(_LEAST_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
+        reach = max(_MIN_BLUR, round(_BLUR * min(state.acquisition.frame_shape)))
         return guess_distortion(frames_before, shifts, reach)
-    pairs = [(item.first, item.second) for item in state.found]
+    pairs = [(item.first, item.second) for item in state.candidates]
     shifts = {pair: whole_shift(state.nominal, pair) for pair in pairs}
     return guess_distortion(frames_before, shifts, max(_reach(state, _FIRST_REACH)))
 
@@ -519,11 +519,12 @@ def _place(state: State) -> Job[None]:
     if not np.isfinite(state.positions).any():
         msg = (
             f"No overlap between the {len(state.acquisition)} frames stands out from "
-            f"chance (best score {max((f.best for f in state.found), default=0):.1f}, "
+            "chance (best score "
+            f"{max((f.best for f in state.candidates), default=0):.1f}, "
             f"needed {state.threshold:.1f}): {state.to_check}."
         )
         raise UnplacedError(msg, state.likely_grids(), code="no-overlap")
-    state.noise = noise_level(state.prepared)
+    state.noise = noise_level(state.frames)
     yield Progress(0, 0, "Placing frames without a match")
     _rescue(state)
     yield Progress(0, 0, "Refining flat field and gains")
@@ -545,7 +546,7 @@ def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[Stat
         if not start:
             return state
         # blurred overlaps may mislead the fit, blocks do not
-        start = state.prepared.distortion or _guess(state, frames_before) or start
+        start = state.frames.distortion or _guess(state, frames_before) or start
     else:
         start = _guess(state, frames_before)
         if not start:
@@ -557,7 +558,7 @@ def _place_undistorted(state: State, frames_before: CorrectedFrames) -> Job[Stat
             break
         yield from _place(again)
         yield from _measure_distortion(again, _FIRST_SWEEPS)
-        distortion = again.prepared.distortion
+        distortion = again.frames.distortion
         if not distortion:
             break
         if abs(distortion - start) * state.rim < _BLUR_PX:
@@ -575,41 +576,41 @@ def _measure_distortion(state: State, sweeps: Sequence[float]) -> Job[float]:
     Returns the fitted distortion; 0 if it does not exceed noise. It may exceed the
     corrected one if the pairs disagree.
     """
-    before = state.prepared, state.positions
+    before = state.frames, state.positions
     pairs, rim = state.overlapping(), state.rim
     amount = 0.0
     for done_count, width in enumerate(sweeps):
         yield Progress(done_count, len(sweeps), "Measuring the distortion of the field")
-        rim_moves = measure_rim(state.prepared, state.positions, pairs, width)
+        rim_moves = measure_rim(state.frames, state.positions, pairs, width)
         if rim_moves is None:
             amount = 0.0
             break
-        amount = state.prepared.distortion + rim_moves.step / rim
+        amount = state.frames.distortion + rim_moves.step / rim
         state.distortion_sd = rim_moves.sigma * rim_moves.excess / rim
         if abs(amount) * rim < _BEYOND_DOUBT * rim_moves.sigma:
             amount = 0.0
             break
         if abs(amount) > MAX_DISTORTION:
             break
-        state.prepared = state.prepared.change(distortion=amount)
+        state.frames = state.frames.change(distortion=amount)
         state.positions = state.positions + rim_moves.moves
         state.distortion_doubt = rim_moves.doubt_px
         if abs(rim_moves.step) < _CONVERGENCE * rim_moves.sigma:
             break
     if not (amount and _is_distorted(state)):
-        state.prepared, state.positions = before
+        state.frames, state.positions = before
         state.distortion_doubt = None
-        if state.prepared.distortion:
-            state.prepared = state.prepared.change(distortion=0.0)
+        if state.frames.distortion:
+            state.frames = state.frames.change(distortion=0.0)
     return amount
 
 
 def _is_distorted(state: State) -> bool:
     """Return whether a distortion is significant and worth its correction."""
-    amount = abs(state.prepared.distortion)
-    if not amount or state.distortion_sd is None or state.refined is None:
+    amount = abs(state.frames.distortion)
+    if not amount or state.distortion_sd is None or state.refinement is None:
         return False
-    error = float(np.nanmedian(np.hypot(*state.refined.sigma_px.T)))
+    error = float(np.nanmedian(np.hypot(*state.refinement.sigma_px.T)))
     return amount > _BEYOND_DOUBT * state.distortion_sd and amount * state.rim > error
 
 
@@ -620,7 +621,7 @@ def _doubt_known(state: State, field_distortion: FieldDistortion) -> None:
     """
     state.distortion_sd = field_distortion.sd
     pairs = state.overlapping()
-    rim = measure_rim(state.prepared, state.positions, pairs, _LAST_SWEEPS[-1])
+    rim = measure_rim(state.frames, state.positions, pairs, _LAST_SWEEPS[-1])
     if rim is None:
         return
     error, more = rim.sigma * rim.excess / state.rim, rim.step / state.rim
@@ -643,7 +644,7 @@ def _solve(
     state: State, field_distortion: FieldDistortion | None
 ) -> Job[StitchSolution | RegistrationError]:
     """Solve a scan from the expected positions, or raise an error."""
-    options, frames_before = state.options, state.prepared
+    options, frames_before = state.options, state.frames
     try:
         yield from _coarse(state)
         if options.distortion == "auto":
@@ -652,14 +653,14 @@ def _solve(
             yield from _place(state)
         if options.rotation:
             yield Progress(0, 0, "Estimating rotation and scale of the frames")
-            state.prepared, state.positions = refine_rotations(
-                state.prepared, state.positions, state.overlapping()
+            state.frames, state.positions = refine_rotations(
+                state.frames, state.positions, state.overlapping()
             )
         if drop_misfits(state):
             _rescue(state)
         yield from check_bridges(state)
         reshade(state, FINE_KNOTS)
-        if options.distortion == "auto" and state.prepared.distortion:
+        if options.distortion == "auto" and state.frames.distortion:
             yield from _measure_distortion(state, _LAST_SWEEPS)
         yield from _fine(state, (1.0,) * 4)
         if drop_misfits(state):
@@ -706,7 +707,9 @@ def _question_positions(
     stated_positions = state.nominal @ np.linalg.inv(state.axes).T
     axes = other_axes(frames_before, stated_positions)
     # a lattice rotated onto itself determines only quarter turns
-    if axes is None or (state.axes_open and not np.isin(axes, (-1, 0, 1)).all()):
+    if axes is None or (
+        state.has_ambiguous_axes and not np.isin(axes, (-1, 0, 1)).all()
+    ):
         return result
     turned_state = State(
         frames_before.acquisition,

@@ -24,7 +24,7 @@ class State:
     # frames, with grid, order and overlap from the options
     acquisition: Acquisition
     options: StitchOptions  # user options
-    prepared: CorrectedFrames  # corrected frames
+    frames: CorrectedFrames  # corrected frames
     nominal: FloatArray  # (N, 2) expected corners
     is_stated: bool  # whether the scan states these, rather than its images
     # matches of all pairs, if expected corners are from the images alone
@@ -44,23 +44,23 @@ class State:
     threshold: float = 0.0  # score above which a shift is accepted
     is_periodic: bool = False  # whether unrelated frames match too
     # possible shifts of every pair searched
-    found: list[Candidates] = field(default_factory=list)
+    candidates: list[Candidates] = field(default_factory=list)
     layout: Layout | None = None  # whole-pixel layout
     # (N, 2) best corners so far; NaN for frames without a position
     positions: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
     is_nominal: bool = False  # whether stated positions decide, at least along one axis
     # frames placed by all their neighbours together
-    rescued: set[int] = field(default_factory=set)
+    rescued_frames: set[int] = field(default_factory=set)
     strays: list[int] = field(default_factory=list)  # of these, far from stated ones
-    refined: Refined | None = None  # last sweep of the refinement of all positions
+    refinement: Refined | None = None  # last sweep of the refinement of all positions
     # standard deviation of the field's distortion; None if not measured
     distortion_sd: float | None = None
     # (N, 2) its contribution to that of the positions; None if not corrected
     distortion_doubt: FloatArray | None = None
     # pairs whose images allow another shift
     ambiguous: set[IntPair] = field(default_factory=set)
-    struck: frozenset[IntPair] = frozenset()  # pairs that the user excludes
-    joined: frozenset[IntPair] = frozenset()  # pairs with a shift from the user
+    struck_pairs: frozenset[IntPair] = frozenset()  # pairs that the user excludes
+    joined_pairs: frozenset[IntPair] = frozenset()  # pairs with a shift from the user
     grids: tuple[LikelyGrid, ...] = ()  # grids in which more frames may be placed
     reasons: dict[int, str] = field(default_factory=dict)  # reasons of unplaced frames
     warnings: list[str] = field(default_factory=list)  # warnings for the user
@@ -84,7 +84,7 @@ class State:
         return acquisition.nominal_px is not None or has_size
 
     @property
-    def axes_open(self) -> bool:
+    def has_ambiguous_axes(self) -> bool:
         """Whether a periodic sample fits several maps of the stage."""
         return self.turns is not None and len(self.turns.turns) > 1
 
@@ -105,7 +105,7 @@ class State:
         acquisition = self.acquisition
         if acquisition.nominal_px is not None or acquisition.nominal_nm is not None:
             return ()
-        matches = self.matches or match_frames(self.prepared)
+        matches = self.matches or match_frames(self.frames)
         return likely_grids(acquisition, matches)
 
     @property
@@ -116,5 +116,5 @@ class State:
     def overlapping(self) -> list[IntPair]:
         """Pairs of frames that overlap at their current positions."""
         pairs = overlapping_pairs(self.positions, self.acquisition.frame_shape)
-        by_hand = self.struck | self.joined
+        by_hand = self.struck_pairs | self.joined_pairs
         return [pair for pair in pairs if pair not in by_hand]

@@ -24,7 +24,7 @@ from napari_semsr.core import (
 from napari_semsr.stitching.discovery import Agreement
 from napari_semsr.stitching.flat_field import FIXED_METHODS
 from napari_semsr.stitching.frames import FINE_NOISE, band_noise
-from napari_semsr.stitching.grids import UnplacedError, say_grids
+from napari_semsr.stitching.grids import UnplacedError, describe_grids
 from napari_semsr.stitching.layout import (
     ALONG_LINES,
     LINES,
@@ -57,7 +57,7 @@ _DETAIL = 1.25  # times the noise; chosen: more is detail
 _NOISE_DOUBT = 4.0
 UNEVEN = 0.03
 """Share of the mean: more shading causes a warning; chosen: such a step is visible."""
-_LEAST_OFFSET = 0.1  # share of the noise of a pixel; chosen: less is not an offset
+_MIN_OFFSET = 0.1  # share of the noise of a pixel; chosen: less is not an offset
 _LOW = 1e-3  # share of a frame's pixels; chosen: lower values may be defects
 _FEW_FRAMES = 6  # chosen: the median of fewer still shows the sample
 _LOOSE = 1.0  # px; chosen: tens of times the usual 0.01 to 0.05
@@ -65,8 +65,8 @@ _MANY = 0.2  # share of unplaced frames above which no position is reliable; cho
 _ROUNDING = 1e-9  # share of the information; chosen: less is due to rounding
 _SIZE_DIFFERS = 0.02  # relative error of the pixel size, and thus of distances; chosen
 # nm of a pixel; chosen: an atom is larger, and micrometres read as nanometres give less
-_LEAST_NM = 0.1
-_MOST_NAMES = 5  # frames named in a message; chosen: it stays readable
+_MIN_NM = 0.1
+_MAX_NAMES = 5  # frames named in a message; chosen: it stays readable
 _CLEARLY = 0.02  # of the correlation; chosen: rounding to pixels causes less
 
 
@@ -77,16 +77,10 @@ DROP_REASON = "left out by hand"
 
 def is_plain(state: State, index: int) -> bool:
     """Return whether a frame has hardly any detail above its noise."""
-    band = state.prepared.band_pass(index)
-    inside = state.prepared.root > 0
+    band = state.frames.band_pass(index)
+    inside = state.frames.root > 0
     texture = float(np.sqrt(np.mean(band[inside] ** 2))) if inside.any() else 0.0
     return texture < _DETAIL * FINE_NOISE * state.noise
-
-
-def _reason(state: State, index: int) -> str:
-    if is_plain(state, index):
-        return _PLAIN
-    return "fits no placed frame: foreign, displaced too far, or too dark"
 
 
 def drop_misfits(state: State) -> list[int]:
@@ -96,11 +90,11 @@ def drop_misfits(state: State) -> list[int]:
     """
     pairs = state.overlapping()
     limit = _NOISE_DOUBT * band_noise(state.noise)
-    agreement = Agreement.measure(state.prepared, state.positions, pairs, limit)
+    agreement = Agreement.measure(state.frames, state.positions, pairs, limit)
     misfits = agreement.misfits(len(state.positions))
     for index in misfits:
         state.positions[index] = np.nan
-        state.rescued.discard(index)
+        state.rescued_frames.discard(index)
         state.reasons[index] = (
             "shows other detail than its neighbours: foreign, or displaced too far"
         )
@@ -110,14 +104,14 @@ def drop_misfits(state: State) -> list[int]:
 def _fit(state: State, pairs: list[IntPair], positions: FloatArray) -> float:
     """Compute the mean correlation coefficient of pairs at given positions."""
     values = [
-        coefficient(state.prepared, pair, whole_shift(positions, pair))[0]
+        coefficient(state.frames, pair, whole_shift(positions, pair))[0]
         for pair in pairs
     ]
     return float(np.mean(values)) if values else 0.0
 
 
 def _linearised_shifts(state: State) -> dict[IntPair, LinearisedShift]:
-    shifts = () if state.refined is None else state.refined.shifts
+    shifts = () if state.refinement is None else state.refinement.shifts
     return {(item.first, item.second): item for item in shifts}
 
 
@@ -143,7 +137,7 @@ def joint_holds(state: State, joint: Joint) -> bool:
     shift = whole_shift(state.positions, pair)
     return (
         not state.is_periodic
-        and coefficient(state.prepared, pair, shift)[1] > state.threshold
+        and coefficient(state.frames, pair, shift)[1] > state.threshold
     )
 
 
@@ -159,7 +153,9 @@ def holding_joints(state: State) -> list[Joint]:
     ]
     if ties:
         # frames without an accepted shift are supported by all of their pairs together
-        pairs = [pair for pair in state.overlapping() if state.rescued & set(pair)]
+        pairs = [
+            pair for pair in state.overlapping() if state.rescued_frames & set(pair)
+        ]
         ties += [Joint(*pair, (0.0, 0.0), 0.0) for pair in pairs]
     return ties
 
@@ -195,7 +191,7 @@ def hand_out(
     if (
         stated_size is None
         and estimated_size is not None
-        and min(estimated_size) < _LEAST_NM
+        and min(estimated_size) < _MIN_NM
     ):
         sentence = Message(
             f"The stage positions imply a pixel size of {np.mean(estimated_size):.2g} "
@@ -234,13 +230,13 @@ def hand_out(
     residuals = [p.residual_px for p in pairs_in_loops if np.isfinite(p.residual_px)]
     positions = state.positions - np.nanmin(state.positions, axis=0)
     spread = np.full(positions.shape, np.nan)
-    if state.refined is not None:
-        spread = np.where(np.isfinite(positions), state.refined.sigma_px, np.nan)
+    if state.refinement is not None:
+        spread = np.where(np.isfinite(positions), state.refinement.sigma_px, np.nan)
         if state.distortion_doubt is not None:
             spread = np.hypot(spread, state.distortion_doubt)
     pedestal = _pedestal(state) if pedestal is None else pedestal
     if remaining is None:
-        where = state.prepared, state.positions, state.overlapping()
+        where = state.frames, state.positions, state.overlapping()
         remaining = remaining_shading(*where, pedestal)
     _warn_of_shading(state, remaining)
     faults = (
@@ -257,13 +253,13 @@ def hand_out(
         residual_median_px=float(np.median(residuals)) if residuals else None,
         residual_worst_px=max(residuals, default=None),
         sigma_px=spread,
-        flat=state.prepared.flat,
-        gains=state.prepared.gains,
-        offsets=state.prepared.offsets,
-        turns=state.prepared.rotations,
-        distortion=state.prepared.distortion,
+        flat=state.frames.flat,
+        gains=state.frames.gains,
+        offsets=state.frames.offsets,
+        turns=state.frames.rotations,
+        distortion=state.frames.distortion,
         distortion_sd=state.distortion_sd,
-        distortion_centre_px=state.prepared.centre_px,
+        distortion_centre_px=state.frames.centre_px,
         noise=state.noise,
         threshold=state.threshold,
         stage=None
@@ -285,7 +281,7 @@ def _stage_to_camera(
 ) -> StageAxes | None:
     """Compare stated positions with those from the images; warn if axes differ."""
     acquisition, positions = state.acquisition, state.positions
-    if state.is_nominal or state.axes_open:
+    if state.is_nominal or state.has_ambiguous_axes:
         return None
     if state.ambiguous:
         positions = np.where(_certain(state)[:, None], positions, np.nan)
@@ -330,7 +326,7 @@ def _refuse_open_periods(state: State) -> None:
     turns = state.turns
     joints = () if state.layout is None else state.layout.joints
     mostly = len(state.ambiguous) >= MOSTLY * max(len(joints), 1)
-    if turns is None or not (mostly or state.axes_open):
+    if turns is None or not (mostly or state.has_ambiguous_axes):
         return  # non-repeating detail decides
     chance = _BY_CHANCE if state.has_positions else _GRID_BY_CHANCE
     is_turned = len(turns.turns) != 1 and turns.luck > chance
@@ -365,7 +361,7 @@ def _verify(state: State) -> None:
     """Remove unsupported positions, and collect warnings."""
     slides = _slides(state)
     if slides:
-        _lay_along(state)
+        _place_across_lines(state)
     for index in () if slides else _frames_without_joints(state):
         state.positions[index] = np.nan
     if not slides:
@@ -373,7 +369,7 @@ def _verify(state: State) -> None:
         _settle_lines(state)
     without_place = np.flatnonzero(~state.has_place).tolist()
     if len(without_place) == len(state.positions):
-        is_given = state.prepared.flat.method in FIXED_METHODS
+        is_given = state.frames.flat.method in FIXED_METHODS
         flat = ", or let the flat field be estimated (auto)" if is_given else ""
         msg = (
             f"Frames must agree where they overlap, but none of {len(without_place)} "
@@ -401,7 +397,9 @@ def warn_of_lost(state: State) -> list[int]:
     """Warn of frames without a position, or with another one; list doubtful ones."""
     without_place = np.flatnonzero(~state.has_place).tolist()
     for index in without_place:
-        state.reasons.setdefault(index, _reason(state, index))
+        misfit = "fits no placed frame: foreign, displaced too far, or too dark"
+        reason = _PLAIN if is_plain(state, index) else misfit
+        state.reasons.setdefault(index, reason)
     doubtful = [
         i for i in without_place if state.reasons[i] not in (_PLAIN, DROP_REASON)
     ]
@@ -424,8 +422,8 @@ def warn_of_lost(state: State) -> list[int]:
 
 def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
     """Raise an error for a periodic sample if most frames fit nowhere."""
-    many = MOSTLY * len(state.found)
-    repeating = 0 < many <= sum(map(repeats_itself, state.found))
+    many = MOSTLY * len(state.candidates)
+    repeating = 0 < many <= sum(map(repeats_itself, state.candidates))
     if repeating and 2 * len(doubtful) > len(state.positions):
         msg = (
             f"The sample is periodic, and only {state.has_place.sum()} of "
@@ -465,21 +463,21 @@ def settle_periods(state: State, *, refuses: bool = True) -> None:
 
 def _slides(state: State) -> bool:
     """Return whether the overlaps contain lines of one direction, open along them."""
-    joints = [item for item in state.found if item.best > state.threshold]
+    joints = [item for item in state.candidates if item.best > state.threshold]
     open_still = [
         item.along and (item.first, item.second) in state.ambiguous for item in joints
     ]
     return sum(map(bool, open_still)) > LINES * len(joints)
 
 
-def _lay_along(state: State) -> None:
+def _place_across_lines(state: State) -> None:
     """Place frames by the images across the lines, and as stated along them."""
     if not state.is_stated:
         raise RegistrationError(
             f"{ALONG_LINES}pass the positions of the frames.", code="lines-only"
         )
     placement = place_across(state)
-    state.positions, state.refined = placement.positions, placement.refined
+    state.positions, state.refinement = placement.positions, placement.refinement
     state.is_nominal, state.reasons = True, {}
     sentence = (
         f"{ALONG_LINES}along them the nominal positions are used, whose error across "
@@ -530,13 +528,13 @@ def _ask_for_grid(state: State) -> bool:
             remedy = f"{state.to_check}, or pass positions"
         sentence = Message(
             f"{how.capitalize()}, too few to be reliable: "
-            f"{remedy}.{say_grids(state.grids)}",
+            f"{remedy}.{describe_grids(state.grids)}",
             "too-few-placed",
         )
         state.warnings.append(sentence)
     elif state.grids:
         sentence = Message(
-            f"With a grid more frames may be placed.{say_grids(state.grids)}",
+            f"With a grid more frames may be placed.{describe_grids(state.grids)}",
             "grid-missing",
         )
         state.warnings.append(sentence)
@@ -545,9 +543,9 @@ def _ask_for_grid(state: State) -> bool:
 
 def warn_of_spread(state: State) -> None:
     """Warn of positions that the overlaps hardly constrain."""
-    if state.refined is None:
+    if state.refinement is None:
         return
-    spread = np.hypot(*state.refined.sigma_px.T)
+    spread = np.hypot(*state.refinement.sigma_px.T)
     apart = state.has_place & np.isinf(spread)
     loose = state.has_place & (spread > _LOOSE) & ~apart
     most = spread[loose].max(initial=0.0)
@@ -567,8 +565,8 @@ def warn_of_spread(state: State) -> None:
 
 def _name_frames(state: State, frames: Sequence[int]) -> str:
     """List the names of some frames, and the number of the others."""
-    names = [state.acquisition.names[i] for i in frames[:_MOST_NAMES]]
-    more = f" and {len(frames) - _MOST_NAMES} more" if len(frames) > _MOST_NAMES else ""
+    names = [state.acquisition.names[i] for i in frames[:_MAX_NAMES]]
+    more = f" and {len(frames) - _MAX_NAMES} more" if len(frames) > _MAX_NAMES else ""
     return f"{', '.join(names)}{more}"
 
 
@@ -577,11 +575,11 @@ def _pedestal(state: State) -> float:
 
     The overlaps determine differences of offsets, not the level without light.
     """
-    frames, most = state.prepared, 0.0
+    frames, most = state.frames, 0.0
     dimmest = float(frames.root[frames.root > 0].min(initial=1.0))
     for index in np.flatnonzero(state.has_place).tolist():
         offset_share = float(frames.offsets[index] / frames.gains[index]) / dimmest
-        if offset_share <= max(most, _LEAST_OFFSET * state.noise):
+        if offset_share <= max(most, _MIN_OFFSET * state.noise):
             continue
         image, weight = frames.correct(index)
         values = image[weight > 0]
@@ -612,7 +610,7 @@ def _warn_of_shading(state: State, left: float) -> None:
     count = int(state.has_place.sum())
     if not state.options.match_gain:
         remedy = "match the brightness of the frames"
-    elif state.prepared.flat.method in FIXED_METHODS:
+    elif state.frames.flat.method in FIXED_METHODS:
         remedy = "let the flat field be estimated (auto)"
     elif count < _FEW_FRAMES:
         remedy = (
@@ -629,13 +627,13 @@ def _warn_of_shading(state: State, left: float) -> None:
     state.warnings.append(sentence)
 
 
-def _give_nominal(state: State) -> None:
+def _return_to_nominal(state: State) -> None:
     """Move placed frames to the stated positions; return how well they fit there."""
     state.positions = np.where(state.has_place[:, None], state.nominal, np.nan)
     state.is_nominal = True
     pairs, width = state.overlapping(), 1.0  # as in the last sweep
-    for sweep in refine(state.prepared, state.positions, pairs, (width,)):
-        state.refined = replace(sweep, positions=state.positions)
+    for sweep in refine(state.frames, state.positions, pairs, (width,)):
+        state.refinement = replace(sweep, positions=state.positions)
 
 
 def _against_nominal(state: State) -> None:
@@ -645,7 +643,7 @@ def _against_nominal(state: State) -> None:
     solution = _fit(state, state.overlapping(), state.positions)
     before = _fit(state, overlapping_pairs(nominal, shape), nominal)
     if before > solution + _CLEARLY:
-        _give_nominal(state)
+        _return_to_nominal(state)
         sentence = Message(
             f"Solved positions fit the images less well (correlation {solution:.2f}) "
             f"than the nominal ones ({before:.2f}): the nominal ones are used.",
@@ -710,7 +708,7 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
     linearised_shifts = _linearised_shifts(state)
     joints = () if state.layout is None else state.layout.joints
     shifts_in_use = {(j.first, j.second): j.shift for j in joints}
-    dropped_joints = () if state.layout is None else state.layout.dropped
+    dropped_joints = () if state.layout is None else state.layout.dropped_joints
     dropped_pairs = {(j.first, j.second) for j in dropped_joints}
     if not state.is_nominal:
         dropped_pairs |= {
@@ -724,11 +722,11 @@ def _pairs(state: State) -> tuple[PairReport, ...]:
             dropped_pairs,
             linearised_shifts.get((item.first, item.second)),
         )
-        for item in state.found
+        for item in state.candidates
     ]
     return tuple(
         replace(pair, used=False, reason="struck by hand")
-        if (pair.first, pair.second) in state.struck
+        if (pair.first, pair.second) in state.struck_pairs
         else pair
         for pair in pairs
     )

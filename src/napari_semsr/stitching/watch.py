@@ -37,12 +37,15 @@ _FIRST = 4  # reference frames of the scan; chosen: as many as in the first solu
 # until the dark level is known, a share of 0.7 appears as up to 0.79; clean scans have
 # 0.94 to 1.06.
 _LIGHT = 0.78
-_LEAST_CONTRAST = 0.5  # share of the contrast of the first frames; chosen: half is lost
+_MIN_CONTRAST = 0.5  # share of the contrast of the first frames; chosen: half is lost
 _CHANGE = 0.12  # logarithm of the contrast; chosen: half of the effect of 150 nm
 # Times the error, in two frames in a row. Measured: in 34 clean scans with known
 # positions and flat field, no two frames exceed 2.2 times.
 _SURE = 3.0
-_LEAST_NEIGHBOURS = 2  # neighbours; as for reliable positions
+# The same at stated positions, where the error is less certain: 3 times is exceeded in
+# one of two clean scans of *circuit*.
+_SURE_AS_STATED = 4.5
+_MIN_NEIGHBOURS = 2  # neighbours; as for reliable positions
 # Share of the usual fit (Fisher's z) of overlaps; chosen on 318 overlaps of frames of
 # nine scans: none fits so badly, and 258 do if the frame is of another area
 _MISFIT = 0.5
@@ -57,7 +60,7 @@ _DEAD_LEVEL, _DEAD_SPREAD = 0.5, 0.3  # share of previous frames; chosen: noise 
 # focus changes it more than coarser detail, and noise hides it less than finer
 _BAND = 1.0, 2.5
 _CLIP = 4.0  # times the usual misfit; chosen: a lost frame does not count as an error
-_LEAST_SIDE = 16  # px of an overlap; chosen: a narrower one has too little detail
+_MIN_SIDE = 16  # px of an overlap; chosen: a narrower one has too little detail
 _RIM = 5  # px; the wider Gaussian of the band, which extends beyond a frame's rim
 _EVIDENT = 0.3  # times the noise; chosen: less detail is not compared
 # Prior error of the logarithm of a pair's contrast: 0.04 for 2000 px, as in the
@@ -108,13 +111,13 @@ class ScanWatch:
         self._light = _Course(_LIGHT, both_ways=True)
         self._detail = _Details(placement)
         self._is_dead = False
-        self._tried: dict[int, list[int]] = {}  # misfits: overlapping frames then
+        self._attempts: dict[int, list[int]] = {}  # misfits: overlapping frames then
         self._named_unplaced: set[int] = set()
 
     def look_at(self, index: int, pixels: RealArray) -> list[str]:
         """Report a blank frame (Y, X), which is then not used."""
         name = self._placement.names[index]
-        self._tried.pop(index, None)  # it may have been written again
+        self._attempts.pop(index, None)  # it may have been written again
         some = pixels[::_STEP, ::_STEP].astype(np.float64)
         some = some[np.isfinite(some)]
         level, spread = (float(some.mean()), float(some.std())) if some.size else (0, 0)
@@ -145,7 +148,7 @@ class ScanWatch:
             # gains follow from overlaps, those of the first frames from their whole
             # solution
             self._light.values = dict(
-                enumerate(np.log(placement.prepared.gains).tolist())
+                enumerate(np.log(placement.frames.gains).tolist())
             )
             for number in np.flatnonzero(~placement.has_place).tolist():
                 del self._light.values[number]
@@ -168,18 +171,18 @@ class ScanWatch:
         # four frames do not show what fits by chance
         if solution is None or len(solution.positions_px) <= _FIRST:
             return messages
-        side = np.array(placement.prepared.frame_shape)
+        side = np.array(placement.frames.frame_shape)
         misfits = placement.misfits - placement.pending - self._named_unplaced
         for index in sorted(misfits)[-_LATEST:]:
             near = [i for i in _near(placement, index) if placement.has_place[i]]
             away = placement.positions[near] - placement.positions[index]
             areas = np.prod(side - np.abs(away), axis=1)
             # corners alone do not place a frame, and the last neighbour may
-            if np.sum(2 * areas >= areas.max(initial=0)) < _LEAST_NEIGHBOURS:
+            if np.sum(2 * areas >= areas.max(initial=0)) < _MIN_NEIGHBOURS:
                 continue
-            if self._tried.get(index) == near:
+            if self._attempts.get(index) == near:
                 continue
-            self._tried[index] = near
+            self._attempts[index] = near
             if not self._is_misfit(index, solution):
                 continue
             self._named_unplaced.add(index)
@@ -198,10 +201,10 @@ class ScanWatch:
 
 def _near(placement: LivePlacement, index: int) -> list[int]:
     """List the frames with a large enough overlap, also by stated positions."""
-    side = np.array(placement.prepared.frame_shape)
+    side = np.array(placement.frames.frame_shape)
     with np.errstate(invalid="ignore"):
         away = np.abs(placement.positions - placement.positions[index])
-        near = (away < side - _LEAST_SIDE).all(axis=1)
+        near = (away < side - _MIN_SIDE).all(axis=1)
     near[index] = False
     return np.flatnonzero(near).tolist()
 
@@ -211,22 +214,22 @@ class _Details:
 
     def __init__(self, placement: LivePlacement) -> None:
         self._placement = placement
-        self._prepared = placement.prepared
+        self._frames = placement.frames
         # logarithm of the second frame's contrast over the first's, and its weight
         self._changes: dict[IntPair, tuple[float, float]] = {}
-        self._banded = BoundedCache(_DETAIL_BYTES)
+        self._bands = BoundedCache(_DETAIL_BYTES)
         self._inside: BoolArray | None = None
         self._behind: list[int] = []
         self._noise: tuple[int, float] = (0, 0.0)
         self._was: dict[int, int] = {}  # sign of changes beyond error, or 0
-        self._named = False, False  # whether lost or changed contrast was reported
+        self._reports = False, False  # whether lost or changed contrast was reported
 
     def compare(self, index: int) -> list[str]:
         """Compare a frame with those that it overlaps; report changes."""
         placement = self._placement
-        if placement.prepared is not self._prepared:  # another flat field
-            self._prepared, self._inside = placement.prepared, None
-            self._changes, self._banded = {}, BoundedCache(_DETAIL_BYTES)
+        if placement.frames is not self._frames:  # another flat field
+            self._frames, self._inside = placement.frames, None
+            self._changes, self._bands = {}, BoundedCache(_DETAIL_BYTES)
             lit_frames = set(range(index)) - placement.blank
             self._behind = [
                 i
@@ -240,21 +243,22 @@ class _Details:
         if first_frames is None:
             return []
         change, error = first_frames
-        sign = int(np.sign(change)) if abs(change) > max(_CHANGE, _SURE * error) else 0
+        sure = _SURE_AS_STATED if index in placement.provisional else _SURE
+        sign = int(np.sign(change)) if abs(change) > max(_CHANGE, sure * error) else 0
         before = self._was.get(index - 1, 0)
         self._was[index] = sign
         if sign == 0:
             if before == 0 and abs(change) + error < _CHANGE:  # it is unchanged
-                self._named = False, False
+                self._reports = False, False
             return []
-        was_lost, had_changed = self._named
+        was_lost, had_changed = self._reports
         name, percent = placement.names[index], 100 * np.exp(change)
-        if np.exp(change) < _LEAST_CONTRAST and not was_lost:
-            self._named = True, True
+        if np.exp(change) < _MIN_CONTRAST and not was_lost:
+            self._reports = True, True
             return [Message(_LESS_DETAIL.format(name, percent), "detail-lost")]
         # a single frame may differ, which is not a drift
         if sign == before and not had_changed:
-            self._named = False, True
+            self._reports = False, True
             return [Message(_OTHER_DETAIL.format(name, percent), "detail-changed")]
         return []
 
@@ -280,18 +284,18 @@ class _Details:
         y, x = whole_shift(self._placement.positions, pair)
         if not self._placement.provisional & {*pair}:
             return self._change_at(pair, (y, x))
-        rows, columns = (round(_STAGE * side) for side in self._prepared.frame_shape)
+        rows, columns = (round(_STAGE * side) for side in self._frames.frame_shape)
         around = product((y - rows, y, y + rows), (x - columns, x, x + columns))
         changes = [self._change_at(pair, shift) for shift in around]
-        known = np.array([change for change in changes if change is not None])
-        if len(known) < len(changes):
+        known_changes = np.array([change for change in changes if change is not None])
+        if len(known_changes) < len(changes):
             return None
-        change, weight = known.mean(axis=0)
-        varies = known[:, 0].var(ddof=1) / _PRIOR
+        change, weight = known_changes.mean(axis=0)
+        varies = known_changes[:, 0].var(ddof=1) / _PRIOR
         return float(change), float(1 / (1 / weight + varies))
 
     def _change_at(self, pair: IntPair, shift: IntPair) -> tuple[float, float] | None:
-        frame_data = self._prepared
+        frame_data = self._frames
         boxes = overlap_boxes(frame_data.frame_shape, shift)
         if boxes is None:
             return None
@@ -302,7 +306,7 @@ class _Details:
         both = [self._inside[box.slices] for box in boxes]
         inside = both[0] & both[1]
         count = int(np.count_nonzero(inside))
-        if count < _LEAST_SIDE**2:
+        if count < _MIN_SIDE**2:
             return None
         weights = [frame_data.weight[box.slices][inside] for box in boxes]
         common, noise = weights[0] * weights[1], self._noise_power()
@@ -327,9 +331,9 @@ class _Details:
     def _detail(self, index: int) -> Float32Array:
         """Return the band-passed frame with most of its noise removed, (Y, X)."""
         return np.asarray(
-            self._banded.get(
+            self._bands.get(
                 index,
-                lambda: _between(self._prepared.band_pass(index)),
+                lambda: _between(self._frames.band_pass(index)),
             )
         )
 
@@ -371,7 +375,7 @@ class _Details:
         """Return the noise power of the detail where the field is brightest."""
         count = len(self._placement)
         if count >= 2 * self._noise[0]:
-            self._noise = count, noise_level(self._prepared) ** 2
+            self._noise = count, noise_level(self._frames) ** 2
         return self._noise[1] * _noise_share()
 
 

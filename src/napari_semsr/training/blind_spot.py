@@ -31,7 +31,7 @@ _BLOCK = 32  # px; chosen: noise of slow scans is correlated over a few
 _FLAT = 0.25  # fraction of blocks, the flattest, in which noise is measured; chosen
 _FLAT_SIGMA_PX = 2.0  # contrast of a block after this blur measures its structure
 _FARTHEST = 8  # px; beyond, too few pixels would stay visible
-_CORRELATED = 0.1  # correlation; explains a hundredth of the variance
+_NOISE_CORRELATION = 0.1  # correlation; explains a hundredth of the variance
 _DRAWS = 4  # masks for each held-out patch; chosen: four in nine pixels are evaluated
 
 
@@ -82,18 +82,20 @@ def mask_pixels(
 
 def noise_reach(fields: list[RealArray]) -> IntPair:
     """Measure over how many rows and columns the noise of a scan is correlated."""
-    blocks = np.concatenate([_blocks(field.astype(float)) for field in fields])
+    blocks = np.concatenate(
+        [
+            split_blocks(field.astype(float), _BLOCK)
+            .swapaxes(1, 2)
+            .reshape(-1, _BLOCK, _BLOCK)
+            for field in fields
+        ]
+    )
     structure = ndimage.gaussian_filter(blocks, (0, *(_FLAT_SIGMA_PX,) * 2)).std((1, 2))
     order = np.argsort(structure)
     flat_ones = blocks[order[: max(1, int(len(order) * _FLAT))]]
     along = _noise_correlation(flat_ones)
     across = _noise_correlation(flat_ones.swapaxes(1, 2))
     return _first_below(across - along), _first_below(along - across)
-
-
-def _blocks(field: FloatArray) -> FloatArray:
-    """Cut a field (Y, X) into blocks (N, B, B)."""
-    return split_blocks(field, _BLOCK).swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
 
 
 def _noise_correlation(blocks: FloatArray) -> FloatArray:
@@ -110,7 +112,7 @@ def _noise_correlation(blocks: FloatArray) -> FloatArray:
 
 def _first_below(excess: FloatArray) -> int:
     """Count the distances before the first at which noise is uncorrelated."""
-    return int(np.argmin(np.append(excess >= _CORRELATED, False)))
+    return int(np.argmin(np.append(excess >= _NOISE_CORRELATION, False)))
 
 
 class BlindSpot(Supervised):
@@ -127,11 +129,11 @@ class BlindSpot(Supervised):
     def training_step(self, batch: Patches, _index: int) -> Tensor:
         """Return the loss of one batch of `Patches`, of which only `low` is used."""
         images = flat(Patches(*batch)).low
-        masked = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
-        prediction = self.run(self.laid_out(masked.image))
+        masked_images = mask_pixels(images, self.recipe.hidden.every_px, self.reach)
+        prediction = self.run(self.laid_out(masked_images.image))
         with self.exact():
-            error = torch.where(masked.mask, prediction.float() - images, 0.0)
-            loss: Tensor = error.square().sum() / masked.mask.sum()
+            error = torch.where(masked_images.mask, prediction.float() - images, 0.0)
+            loss: Tensor = error.square().sum() / masked_images.mask.sum()
         self.check_finite("loss is", loss, images)
         return loss
 
@@ -145,15 +147,17 @@ class BlindSpot(Supervised):
         for pair in self.validator.pairs:
             rows, columns = (n // stride * stride for n in pair.low.shape)
             image = torch.from_numpy(pair.low[:rows, :columns] / WHITE).float()
-            masked = mask_pixels(
+            masked_images = mask_pixels(
                 image.expand(_DRAWS, 1, -1, -1),
                 self.recipe.hidden.every_px,
                 self.reach,
                 rng,
             )
-            output = network(masked.image.to(self.device)).float().cpu()
-            for number, estimate in enumerate((output, masked.mean)):
-                sums[number] += float((estimate - image)[masked.mask].square().sum())
+            output = network(masked_images.image.to(self.device)).float().cpu()
+            for number, estimate in enumerate((output, masked_images.mean)):
+                sums[number] += float(
+                    (estimate - image)[masked_images.mask].square().sum()
+                )
         network.train(learning)
         ours, plain = np.maximum(sums, 1e-12)
         return {

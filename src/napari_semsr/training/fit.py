@@ -46,8 +46,8 @@ from napari_semsr.models import (
     first_line,
     has_fast_bf16,
     is_out_of_memory,
-    load_beside,
     load_model,
+    load_training_networks,
     read_card,
     resolve,
     save_model,
@@ -369,7 +369,7 @@ def make_learner(network: nn.Module, recipe: Recipe) -> Learner:
     pairs = [] if alone else held_out_fields(recipe, _scale_of(network))
     learner = _LEARNERS[recipe.kind](network, recipe, pairs)
     if recipe.start_from is not None and recipe.adversarial:
-        learner.take_over(load_beside(recipe.start_from))
+        learner.take_over(load_training_networks(recipe.start_from))
     return learner
 
 

@@ -120,7 +120,7 @@ class Learner(lightning.LightningModule):
         self.terms: dict[str, Tensor] = {}
         self._start_s: float | None = None
         # of losses on a GPU: whether all are finite, and the largest grey value
-        self._unchecked: dict[str, tuple[Tensor, Tensor]] = {}
+        self._pending_checks: dict[str, tuple[Tensor, Tensor]] = {}
         if recipe.minutes is not None:
             self.register_buffer("spent", torch.zeros(()))
         self.averaged: nn.Module | None = None
@@ -137,7 +137,7 @@ class Learner(lightning.LightningModule):
         return None
 
     def take_over(self, weights: Mapping[str, Tensor]) -> None:
-        """Load the other networks that `beside` returns, from `load_beside`."""
+        """Load the networks that `beside` returns, by `load_training_networks`."""
         others = self.beside()
         if others is None or not weights:
             return
@@ -211,12 +211,12 @@ class Learner(lightning.LightningModule):
             check_finite(what, value, self.global_step, *values)
             return
         fine, furthest = torch.isfinite(value).all(), _furthest(values)
-        before, most = self._unchecked.get(what, (fine, furthest))
+        before, most = self._pending_checks.get(what, (fine, furthest))
         fine, furthest = fine & before, torch.maximum(furthest, most)
-        self._unchecked[what] = fine, furthest
+        self._pending_checks[what] = fine, furthest
         if self.global_step % _CHECK_EVERY:
             return
-        del self._unchecked[what]
+        del self._pending_checks[what]
         if not fine:
             raise _not_finite(what, self.global_step, furthest)
 

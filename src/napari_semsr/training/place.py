@@ -55,7 +55,7 @@ _EVALUATION = 0.05  # share of the time that evaluation may take; chosen
 _TRIAL = 0.05  # share of the time for numbers of threads that were slower; chosen
 _MEAN = 9.0  # averages about the last 1 / (1 + 9) of the steps
 _SAVE_S = 10.0  # between two saved states; chosen: the time that an interruption loses
-_LEAST_KNOWN = 0.5  # least share of a patch with SEM; chosen
+_MIN_KNOWN = 0.5  # least share of a patch with SEM; chosen
 _COPY_PX = 1 << 21  # pixels of a copy; chosen: bounds the memory to 200 MB
 _FLOOR = 1e-12  # of the mean square, for SEM that equals light
 _FORMAT = 1
@@ -470,8 +470,8 @@ class _Trainer:
             return
         yield Progress(0, self.options.copies, "fitting the linear filter")
         forward = fit_place_filter([(high, low) for low, high in units])
-        self.light_explained = forward.explained
-        if forward.explained < self.options.least_explained:
+        self.light_explained = forward.explained_share
+        if forward.explained_share < self.options.least_explained:
             return
         for number in range(self.options.copies):
             yield Progress(number, self.options.copies, "copying the area")
@@ -697,7 +697,7 @@ def _planes(
     counts = _window_sums(weight > 0, side - 2 * edge)
     rows, columns = full.shape
     counts = counts[edge : edge + rows, edge : edge + columns]
-    enough = counts >= _LEAST_KNOWN * (side - 2 * edge) ** 2
+    enough = counts >= _MIN_KNOWN * (side - 2 * edge) ** 2
     y, x = np.nonzero(full & enough)
     if changed_area is not None:
         weight *= np.where(changed_area, np.float32(options.defect_weight), 1)

@@ -245,8 +245,8 @@ SAME = "same"
 FILES = ("start_from", "local_from", "data.pairs", "gan.kernel.file")
 """Options that name a file or a model."""
 
-_MOST_STEPS = 10**9  # chosen: years of the shortest steps
-_MOST_VALUES = 10_000  # chosen: our longest recipe has a hundred
+_MAX_STEPS = 10**9  # chosen: years of the shortest steps
+_MAX_VALUES = 10_000  # chosen: our longest recipe has a hundred
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -291,7 +291,7 @@ class Recipe(Options):
     early_stop: int | None = Field(default=None, ge=1)
     # optimiser steps; the learning rate rises over `warmup_steps`, is constant, and
     # falls to zero over `decay_steps`
-    steps: int = Field(default=20000, ge=1, le=_MOST_STEPS)
+    steps: int = Field(default=20000, ge=1, le=_MAX_STEPS)
     warmup_steps: int = Field(default=200, ge=0)
     decay_steps: int = Field(default=6000, ge=0)
     # time limit of the run; the schedule then follows the clock if that is ahead of the
@@ -485,9 +485,9 @@ def _values(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         is_absent = isinstance(error, FileNotFoundError)
         code = "file-missing" if is_absent else "recipe-invalid"
         raise ReadError(msg, code=code) from error
-    if count > _MOST_VALUES:
+    if count > _MAX_VALUES:
         msg = (
-            f"The recipe {path} has more than {_MOST_VALUES} values, counting repeated "
+            f"The recipe {path} has more than {_MAX_VALUES} values, counting repeated "
             "aliases; shorten it."
         )
         raise OptionError(msg, code="recipe-invalid")

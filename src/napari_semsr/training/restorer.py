@@ -34,9 +34,9 @@ _WIDTHS = slice(5, 7)  # of a blur, in `FAULTS`
 _WIDTH_ERROR = 0.02  # relative standard deviation of a user's blur width; chosen
 _TOO_WIDE = 4.0  # weight of a width that is too large, over one too small; chosen
 _HAZE_SCENES = 16  # of a batch, used for the haze loss if only the survey is trained
-_LEAST_WINDOW = 8  # blocks of 16 px
+_MIN_WINDOW = 8  # blocks of 16 px
 _HAZE_WEIGHT = 0.3  # of the loss on haze itself; chosen
-_LEAST_HAZE = 0.05  # haze that varies by less has little weight
+_MIN_HAZE = 0.05  # haze that varies by less has little weight
 _HAZE_FLOOR = 0.02  # weight of a block without contrast
 
 
@@ -53,7 +53,7 @@ def haze_loss(haze: Haze, scenes: BlockScenes) -> Tensor:
 
     error = (weight * varying(haze.log_gain - scenes.log_gain).square()).sum((-1, -2))
     before = (weight * varying(scenes.log_gain).square()).sum((-1, -2))
-    share: Tensor = error / (before + _LEAST_HAZE**2)
+    share: Tensor = error / (before + _MIN_HAZE**2)
     # an airlight far outside the image's grey values may be less exact
     away = ((haze.airlight - level).abs() / (1 + level.abs())).mean()
     return share.clamp(max=10).mean() + away
@@ -150,9 +150,9 @@ class RestorerLearner(Learner):
                 # of each scene true, estimated or locally estimated faults, at random
                 true, turns = scenes.faults, (len(scenes.faults), 1)
                 turn = torch.randint(0, 3, turns, device=true.device)
-                preferred = torch.where(torch.isfinite(true), true, estimated_faults)
+                best_faults = torch.where(torch.isfinite(true), true, estimated_faults)
                 mixed_faults = torch.where(turn == 1, estimated_faults, within)
-                condition = torch.where(turn == 0, preferred, mixed_faults)
+                condition = torch.where(turn == 0, best_faults, mixed_faults)
                 rings = survey.rings(block_scenes.statistics)
                 planes, gate = self.network.planes(clear, condition, rings), None
             loss = loss + self._compare_output(scenes, planes, condition, gate)
@@ -216,7 +216,7 @@ def _window(statistics: Tensor) -> Tensor:
     """Cut a random window of blocks, the same for all scenes (S, 21, h, w)."""
     place: list[slice] = []
     for blocks in statistics.shape[-2:]:
-        least = min(_LEAST_WINDOW, blocks)
+        least = min(_MIN_WINDOW, blocks)
         length = int(torch.randint(least, blocks + 1, ()))
         first = int(torch.randint(0, blocks - length + 1, ()))
         place.append(slice(first, first + length))

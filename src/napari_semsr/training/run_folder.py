@@ -101,7 +101,7 @@ _WHOLE = {
 }
 _MODEL = ".safetensors"
 _WORKERS_END_S = 15.0  # chosen: torch's workers check every 5 s if their parent lives
-_MOST_LISTED = 3  # differences that a refusal to resume lists; chosen
+_MAX_LISTED = 3  # differences that a refusal to resume lists; chosen
 _LONGEST = 30  # characters beyond which values are not repeated; chosen
 _KINDS = {
     "pairs": "pairs",
@@ -353,13 +353,13 @@ def check_recipe(recipe: Recipe, before: dict[str, object], run_dir: Path) -> No
             differences.append(f"{key} {differs}")
     if differences:
         more = (
-            f" and {len(differences) - _MOST_LISTED} more"
-            if len(differences) > _MOST_LISTED
+            f" and {len(differences) - _MAX_LISTED} more"
+            if len(differences) > _MAX_LISTED
             else ""
         )
         msg = (
             f"The run in {run_dir} was started with another recipe: "
-            f"{'; '.join(differences[:_MOST_LISTED])}{more}. {_REMEDY}."
+            f"{'; '.join(differences[:_MAX_LISTED])}{more}. {_REMEDY}."
         )
         raise CheckpointError(msg, code="other-run")
 

@@ -175,8 +175,8 @@ def patchwork(
 
 
 _ZOOMS = (1.0, 1.0, 0.75, 0.5)  # of clear images; chosen
-_MOST_NAMED = 5  # small images that a message names; chosen
-_LEAST_SHARE = 0.55  # of a scene that an image must cover on each axis
+_MAX_NAMED = 5  # small images that a message names; chosen
+_MIN_SHARE = 0.55  # of a scene that an image must cover on each axis
 PHANTOM_SEED = 1 << 32  # above every training seed
 
 
@@ -256,12 +256,12 @@ class SceneDataset(Dataset[Scenes]):
             self.superlens = Superlens(recipe, 1)
         root = Path(recipe.data.root)
         clear = [load_clear(root, entry) for entry in recipe.data.train]
-        _warn_of_small(recipe.data, clear)
+        _warn_of_small_images(recipe.data, clear)
         self.images = [
             ndimage.zoom(image, zoom, order=1) if zoom < 1 else image
             for image in clear
             for zoom in _ZOOMS
-            if min(image.shape) * zoom >= recipe.data.scene_px * _LEAST_SHARE
+            if min(image.shape) * zoom >= recipe.data.scene_px * _MIN_SHARE
         ]
         self.scans = [
             scan_pair(Path(recipe.data.scans_root), entry)
@@ -302,7 +302,7 @@ class SceneDataset(Dataset[Scenes]):
                 return _cut_scans(self.scans, recipe.data.scene_px, rng)
             image = self.clear(rng)
             for _ in range(_TRIES):  # until one is not empty
-                if image.std() >= _LEAST_CONTRAST:
+                if image.std() >= _MIN_CONTRAST:
                     break
                 image = self.clear(rng)
             return random_faults(image, recipe.faults, rng)
@@ -388,7 +388,7 @@ def _crop_to_finite(slow: Float32Array) -> Float32Array:
 
 
 _TRIES = 50
-_LEAST_CONTRAST = 0.02  # standard deviation, of a range of 1; below, almost empty
+_MIN_CONTRAST = 0.02  # standard deviation, of a range of 1; below, almost empty
 
 
 def _cut_scans(
@@ -412,9 +412,9 @@ def _cut_scans(
     return FaultyScene(low, high, high, still, float(low.mean()), faults)
 
 
-def _warn_of_small(data: DataOptions, clear: list[Float32Array]) -> None:
+def _warn_of_small_images(data: DataOptions, clear: list[Float32Array]) -> None:
     """Warn about images that are too small; raise an error if all are."""
-    least = math.ceil(data.scene_px * _LEAST_SHARE)
+    least = math.ceil(data.scene_px * _MIN_SHARE)
     small = [
         f"{entry.file} ({' x '.join(map(str, image.shape))})"
         for entry, image in zip(data.train, clear, strict=True)
@@ -422,8 +422,8 @@ def _warn_of_small(data: DataOptions, clear: list[Float32Array]) -> None:
     ]
     if not small or data.phantoms == 1:  # then no image is used
         return
-    more = len(small) - _MOST_NAMED
-    names = ", ".join(small[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(small) - _MAX_NAMED
+    names = ", ".join(small[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
     least_size = f"at least {least} px on each side for scenes of {data.scene_px} px"
     if len(small) == len(clear):
         msg = (

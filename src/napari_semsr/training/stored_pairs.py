@@ -20,7 +20,7 @@ from napari_semsr.training.patches import Patches
 from napari_semsr.training.recipe import Recipe
 
 _IN_MEMORY = 1 << 30  # bytes; smaller stores are read into memory; chosen
-_MOST_RANGES = 100.0  # of a field; chosen: a hot pixel in 12 bits is 16 away
+_MAX_RANGES = 100.0  # of a field; chosen: a hot pixel in 12 bits is 16 away
 _LOW, _HIGH, _CUT = 1, 2, 3  # random streams
 
 
@@ -92,7 +92,7 @@ class StoredPatches(Dataset[Patches]):
             code = "pixels-missing"
         else:
             away = np.abs(to_unit(patch, grey))
-            if away.max() > _MOST_RANGES:
+            if away.max() > _MAX_RANGES:
                 value = float(patch.ravel()[away.argmax()])
                 code = "values-too-large"
                 fault = (

@@ -62,10 +62,10 @@ def unpaired_fields(recipe: Recipe, pairs: Sequence[ValidationPair]) -> list[Fie
     if store.is_paired:
         return []
     name = "validation" if store.counts["validation"] else "train"
-    return [(_of_store(store, name, 0), _of_store(store, name, 1))]
+    return [(_read_patches(store, name, 0), _read_patches(store, name, 1))]
 
 
-def _of_store(store: PairStore, name: str, side: int) -> list[FloatArray]:
+def _read_patches(store: PairStore, name: str, side: int) -> list[FloatArray]:
     """Read up to 64 patches of one kind, evenly spaced."""
     array = store.arrays(name)[side]
     count = int(array.shape[0])

@@ -41,7 +41,7 @@ from napari_semsr.training.stored_pairs import fitting_store, to_unit
 
 _SLIGHT_BLUR_PX = 0.5  # Gaussian sigma
 _FIELDS = 14  # of a simulated instrument
-_MOST_STORED = 64  # patches of a store
+_MAX_STORED = 64  # patches of a store
 _PREVIEW_PX = 256  # side of a preview's image; chosen
 _GAP_SHARE = 64  # part of its side between images; chosen
 
@@ -140,7 +140,7 @@ def stored_pairs(store: PairStore, name: str) -> list[ValidationPair]:
     """Read up to 64 whole patches of a set of a store, evenly spaced."""
     low, high = store.arrays(name)
     count = int(low.shape[0])
-    numbers = np.unique(np.linspace(0, count - 1, min(count, _MOST_STORED)).round())
+    numbers = np.unique(np.linspace(0, count - 1, min(count, _MAX_STORED)).round())
     pairs = []
     for number in numbers.astype(int).tolist():
         greys = store.ranges(name, number)

@@ -47,7 +47,7 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import image_layers, provenance_of
 
 _TABLE_HEIGHT = 220  # px; chosen: eight rows
-_MOST_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
+_MAX_ROWS = 500  # rows shown; chosen: larger tables are opened elsewhere
 _PATTERN = frozenset("*?[")
 _FIRST = ("name", "error", "warnings")  # columns that are shown first
 _ABOUT = (
@@ -91,8 +91,8 @@ class BatchPanel(Panel):
         self.inputs = FileEdit(
             name="inputs",
             label="Images",
-            tooltip="A folder of images; a glob such as scans/*.tif, or a table "
-            "(CSV) with the column image, can be typed. Empty: the images of "
+            tooltip="A folder of images. You can also type a glob such as scans/*.tif, "
+            "or a CSV table with the column image. If empty: the images of "
             "the steps file.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
@@ -111,7 +111,7 @@ class BatchPanel(Panel):
             tooltip="Run finished steps again; other files of the folder are kept.",
         )
         self._output_proposed = typed_path(self.output)  # none yet; typed text is kept
-        tooltip = "The table in the output folder, one column per number."
+        tooltip = "The table in the output folder, one column per value."
         self.rows = RowTable(tooltip, _TABLE_HEIGHT)
         self.report: BatchReport | None = None
         self.report_button = push_button(
@@ -196,9 +196,9 @@ class BatchPanel(Panel):
             steps, before = steps_of_layer(layer)
             if before:
                 lines = [f"The step that made the first image ({before}) is left out."]
-            lines += [f"{n}. {say_step(step)}" for n, step in enumerate(steps, 1)]
+            lines += [f"{n}. {describe_step(step)}" for n, step in enumerate(steps, 1)]
             count = len(plan_batch(self._read_plan()).images)
-            lines.append(f"To {count} image{'' if count == 1 else 's'}.")
+            lines.append(f"For {count} image{'' if count == 1 else 's'}.")
         except SemsrError as error:
             lines.append(self.translate(str(error)))
         self.plan_note.setText("\n".join(lines))
@@ -267,19 +267,19 @@ class BatchPanel(Panel):
 
 
 def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, Any]], str]:
-    """Return the steps of a layer's history, and the verb before them, if any."""
+    """Return the steps of a layer's history, and the command before them, if any."""
     history = None if layer is None else provenance_of(layer)
     return ([], "") if history is None else steps_of(history)
 
 
 def verbs_of_layer(layer: Layer | None) -> list[str]:
-    """Return the verbs of those steps."""
+    """Return the commands of those steps."""
     history = None if layer is None else provenance_of(layer)
     return [] if history is None else verbs_of(history)
 
 
-def say_step(step: dict[str, Any]) -> str:
-    """Return a step as a line: its verb, and the options that are not defaults."""
+def describe_step(step: dict[str, Any]) -> str:
+    """Return a step as a line: its command, and the options that are not defaults."""
     ((verb, options),) = step.items()
     options_text = (
         f"{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
@@ -290,7 +290,7 @@ def say_step(step: dict[str, Any]) -> str:
 
 def _rows_shown(report: BatchReport) -> Columns:
     """Return the first rows, without empty columns."""
-    rows = report.rows[:_MOST_ROWS]
+    rows = report.rows[:_MAX_ROWS]
     columns = [k for k in rows[0] if any(row[k] is not None for row in rows)]
     heads = [name for name in _FIRST if name in columns]
     heads += [name for name in columns if name not in (*_FIRST, "image")]

@@ -163,7 +163,7 @@ _GRID = ("units", "scale", "translate", "affine")
 _Facts = dict[Layer, dict[str, Any]]
 _FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
 """A calibrated layer, earlier grids and origins, and layers that were hidden."""
-_MOST_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
+_MAX_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
 
 
 def _grid_seen(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
@@ -185,22 +185,22 @@ def _view_kept(viewer: Viewer, layer: Layer) -> Iterator[None]:
 
 
 def mixed_text(viewer: Viewer) -> str:
-    """Return why there is no scale bar, if layers have no common unit."""
+    """Explain why there is no scale bar, if layers have no common unit."""
     if viewer.layers.units is not None:
         return ""
     bare = [item.name for item in grey_layers(viewer) if not is_calibrated(item)]
     whose = bare[-1] if bare else "another layer"
     return (
-        f" There is no scale bar, since {whose} has no pixel size but others have: it "
-        "is shown at the size of the field in view. Set one under Calibrate a layer, "
-        "or remove it."
+        f" There is no scale bar, since {whose} has no pixel size but others do: it "
+        "is shown at the size of the field in view. Set it under Calibrate a layer, "
+        "or remove that layer."
     )
 
 
 def line_length(line: Shapes | None, size: tuple[float, float]) -> float:
     """Return the length of the last line of a Shapes layer.
 
-    `line`: its last shape is a line; vertices are pixels of the image below.
+    `line`: its last shape is a line; vertices are in pixels of the image below.
     """
     start, end = _last_line(line)
     length = math.hypot(*((end - start) * np.asarray(size)))
@@ -221,7 +221,7 @@ def _last_line(line: Shapes | None) -> NDArray[np.float64]:
 
 
 def _lies_on(item: Layer, layer: Layer) -> bool:
-    """Whether vertices or pixels of one layer are pixels of the other."""
+    """Whether two layers share one pixel grid."""
     pairs = zip(shown_by(item), shown_by(layer), strict=True)
     alike = tuple(item.units[-2:]) == tuple(layer.units[-2:])
     return alike and all(np.allclose(one, other) for one, other in pairs)
@@ -230,7 +230,7 @@ def _lies_on(item: Layer, layer: Layer) -> bool:
 def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
     """Return the layers that explain or mark an image or a part of it.
 
-    If they name no open image, all layers on its pixels.
+    If they name no open image, return all layers on its pixel grid.
     """
     own = explaining(viewer, image)
     names = {name for item in viewer.layers for name in (item.name, identity_of(item))}
@@ -249,9 +249,9 @@ def _lying_on(viewer: Viewer, image: Image) -> list[Layer]:
 
 
 def _made_of(viewer: Viewer, source: Image) -> tuple[list[Image], list[Image]]:
-    """Return the images that were made from one and are on its pixels.
+    """Return the images that were made from another and share its pixel grid.
 
-    A registered image is on the pixels of another. Maps with lengths from the earlier
+    A registered image has the grid of another. Maps of lengths in the earlier
     pixel size are returned separately, for either input.
     """
     own, layers_found, layers_outdated = provenance_of(source), [], []
@@ -337,7 +337,7 @@ class CalibrateGroup(Form):
         self.draw_button = push_button(
             "Draw a line",
             self.draw,
-            "Adds a Shapes layer: drag from one end of the distance to the other",
+            "Add a Shapes layer: drag from one end of the distance to the other",
         )
         self.bar_button = push_button(
             "Find the printed bar",
@@ -410,7 +410,7 @@ class CalibrateGroup(Form):
         self.length.setText(text)
 
     def _line_layer(self) -> Shapes | None:
-        """Return the layer of lines of the selected image, else the topmost."""
+        """Return the layer of lines of the selected image, or the topmost."""
         layers = [
             item
             for item in reversed(list(self._viewer.layers))
@@ -459,9 +459,9 @@ class CalibrateGroup(Form):
     def _along(
         self, layer: Image
     ) -> tuple[dict[Layer, NDArray[np.float64]], list[Image]]:
-        """Return the layers that get the new size, too, with their pixel ratios.
+        """Return the layers that also get the new size, with their pixel ratios.
 
-        The layer is first; layers that become outdated are returned separately.
+        `layer` is first; layers that become outdated are returned separately.
         """
         line, (layers_made, layers_outdated) = (
             self._line_layer(),
@@ -534,7 +534,7 @@ class CalibrateGroup(Form):
         along = f" Also applied to its results: {names}." if others else ""
         if layers_outdated:
             names = ", ".join(item.name for item in layers_outdated)
-            along += f" Outdated and hidden, make again: {names}."
+            along += f" Outdated and hidden, compute again: {names}."
         self._panel.show_status(
             f"{layer.name}: pixel size {format_pixel_size(before)} → "
             f"{format_pixel_size(now)}.{along}{mixed_note}"
@@ -546,7 +546,7 @@ class CalibrateGroup(Form):
             there, history = self._viewer.layers, self._history
             self._sizes = [
                 size
-                for size in self._sizes[-_MOST_SIZES:]
+                for size in self._sizes[-_MAX_SIZES:]
                 if size[0] in there or history.holds(size[0])
             ]
             self.undo_button.setEnabled(any(size[0] in there for size in self._sizes))
@@ -678,7 +678,7 @@ class CalibrateGroup(Form):
             self._calibrate((y * k, x * k), how=how)
 
     def _check_line(self, line: Shapes, layer: Image) -> None:
-        """Refuse a line that may belong to another image."""
+        """Raise an error if a line may belong to another image."""
         if not _lies_on(line, layer):
             msg = "The line is on the grid of another layer; press Draw a line again."
             raise OptionError(msg, code="line-of-other-image")

@@ -66,11 +66,11 @@ _LATER_MS = (
 )
 _BEFORE_NAME = "before"
 _AMBER = "#e3b617"
-_DIVERGING = "PiYG"  # less is magenta, more is green, no difference is white
+_DIVERGING = "PiYG"  # darker is magenta, brighter is green, no difference is white
 _MINUS = " \N{MINUS SIGN} "
 
 
-def told_of_change(change: Change | None) -> str:
+def describe_small_change(change: Change | None) -> str:
     """Return a sentence if hardly anything was changed."""
     return f" {change.verdict}" if change is not None and change.hardly else ""
 
@@ -189,7 +189,7 @@ class Alone:
     def show(self, *layers: Layer) -> None:
         """Show these, and hide all others except overlays."""
         of = [i for i in self._viewer.layers if i.metadata.get(HELPER_KEY) is not True]
-        for item in of:  # before hiding one also hides its explaining layers
+        for item in of:  # before hiding one also hides its helper layers
             self._before.setdefault(item, item.visible)
         for item in sorted(of, key=layers.__contains__, reverse=True):
             item.visible = item in layers
@@ -211,18 +211,18 @@ class _Blend:
     """A result with its input; kept with the layer."""
 
     layer: Image
-    image: Micrograph  # the input; of a stack its first plane
+    image: Micrograph  # the input; the first plane of a stack
     result: Micrograph  # likewise
     after: list[Any]  # levels of the result, or one of all planes
     prepare: Callable[[], Job[list[Any]]]  # resamples the input to the result's pixels
     stores: list[str]  # of the input
     before: list[Any] = field(default_factory=list)  # the input in the result's pixels
-    saved: str | None = None  # path of the full-strength result
-    mixed: Provenance | None = None
+    saved_path: str | None = None  # path of the full-strength result
+    provenance: Provenance | None = None
 
     @property
     def strength(self) -> float:
-        """Share of the result in the mixture."""
+        """Fraction of the result in the mixture."""
         return float(self.layer.metadata.get(STRENGTH_KEY, 1.0))
 
     def show(self, strength: float) -> None:
@@ -233,20 +233,22 @@ class _Blend:
         about.update(record)  # its store has full strength
         without_cache(self.layer)
         if self.strength >= 1:
-            self.saved = about.get(SAVED_KEY)
+            self.saved_path = about.get(SAVED_KEY)
         about.pop(SAVED_KEY, None)
         if strength < 1:
             about |= {STRENGTH_KEY: strength, DRAWN_KEY: self.stores}
         else:
             about.pop(STRENGTH_KEY, None)
             about.pop(DRAWN_KEY, None)
-            about |= {SAVED_KEY: self.saved} if self.saved else {}
+            about |= {SAVED_KEY: self.saved_path} if self.saved_path else {}
         history = self.result.provenance
         if strength < 1:
-            if self.mixed is None:
+            if self.provenance is None:
                 made_of = {"input": self.image, "result": self.result}
-                self.mixed = derived_from("blend", {}, **made_of)
-            history = self.mixed.model_copy(update={"options": {"strength": strength}})
+                self.provenance = derived_from("blend", {}, **made_of)
+            history = self.provenance.model_copy(
+                update={"options": {"strength": strength}}
+            )
         about["micrograph"] = {
             **about.get("micrograph", {}),
             "provenance": None if history is None else history.model_dump(mode="json"),
@@ -282,8 +284,8 @@ def _blend_of(
     else:
         flat = source is not None and source.multiscale and source.ndim == 2
         coarser_levels = list(source.data)[1:] if source is not None and flat else []
-        result = outcome.opened.micrograph
-        after = [item.data for item in outcome.opened.levels]
+        result = outcome.output.micrograph
+        after = [item.data for item in outcome.output.levels]
         after = after if layer.multiscale else after[:1]
         draw = partial(input_levels, image, coarser_levels, result, after)
     return _Blend(layer, image, result, after, draw, _stores_of(source))
@@ -306,7 +308,7 @@ class CompareControls(Form):
             box.changed.connect(self._again)
         self.right.changed.connect(self._show_strength)
         self.split.changed.connect(self._split)
-        self.beside.changed.connect(self._put_beside)
+        self.beside.changed.connect(self._put_side_by_side)
         self.strength.changed.connect(self._set_strength)
         viewer.layers.events.removed.connect(self._on_removed)
         panel.closed.connect(self.end)
@@ -408,7 +410,7 @@ class CompareControls(Form):
                 tick.value = False
 
     def _two(self) -> tuple[Image, Image] | None:
-        """Return both layers; report if they are not two."""
+        """Return both layers; show a message if they are not two."""
         left, right = self.left.value, self.right.value
         if left is right or None in (left, right):
             self._panel.show_status("Choose two different layers to compare.")
@@ -442,14 +444,14 @@ class CompareControls(Form):
         self._alone.show(*both)
         return True
 
-    def _put_beside(self, on: bool) -> None:
+    def _put_side_by_side(self, on: bool) -> None:
         if on and not self._choose_two(self.beside):
             return
         camera = host.camera(self._viewer)
         view = camera.center, camera.zoom
         if on:
             left, right = map(list(self._viewer.layers).index, self._pair)
-            host.show_beside(self._viewer, left, right)
+            host.show_side_by_side(self._viewer, left, right)
         else:
             self._alone.end()
             self._pair = ()
@@ -465,7 +467,7 @@ class CompareControls(Form):
     # -- strength ---------------------------------------------------------------
 
     def _blend(self) -> _Blend | None:
-        """Use the right layer as a result, if its input is known."""
+        """Return the mixture of the right layer, if it is a result of a known input."""
         return getattr(self.right.value, _BLEND, None)
 
     def _show_strength(self, _: Any = None) -> None:
@@ -474,20 +476,20 @@ class CompareControls(Form):
         self.strength.enabled = blend is not None
         with self.strength.changed.blocked():
             self.strength.value = 100 if blend is None else round(100 * blend.strength)
-        self._say_strength(blend)
+        self._report_strength(blend)
 
-    def _say_strength(self, blend: _Blend | None) -> None:
+    def _report_strength(self, blend: _Blend | None) -> None:
         """Report that a mixture is shown, or why that is impossible."""
         if blend is None or blend.strength >= 1:
-            self.note.setText("" if blend else self._say_unmixed())
+            self.note.setText("" if blend else self._why_no_strength())
             return
         part = f"{blend.strength:.0%}"
         self.note.setText(
-            f"{blend.layer.name} is shown, measured and saved at {part}: the rest is "
-            f"{blend.image.name}."
+            f"{blend.layer.name} is shown, measured and saved at {part} strength: the "
+            f"rest is {blend.image.name}."
         )
 
-    def _say_unmixed(self) -> str:
+    def _why_no_strength(self) -> str:
         """Report why the right layer, a result, has no strength."""
         layer = self.right.value
         if layer is None or step_before(layer) not in _RESULTS:
@@ -498,8 +500,8 @@ class CompareControls(Form):
                 "those of the input, so a mixture of both would be meaningless."
             )
         return (
-            f"{layer.name} has a strength only in the session that made it; run it "
-            "again to choose one."
+            f"The strength of {layer.name} can be set only in the session that made "
+            "it; run it again to set one."
         )
 
     def _set_strength(self, percent: int) -> None:
@@ -524,7 +526,7 @@ class CompareControls(Form):
 
     def _mix(self, blend: _Blend, percent: int) -> None:
         blend.show(percent / 100)
-        self._say_strength(blend)
+        self._report_strength(blend)
         self.before.draw()
 
     # -- difference ---------------------------------------------------------------
@@ -570,6 +572,6 @@ class CompareControls(Form):
         layer.metadata[SOURCES_KEY] = sources_of(layers)
         layer.colorbar.visible = True
         self._panel.show_status(
-            f"Added {layer.name}: green is more, magenta is less, to "
+            f"Added {layer.name}: green is brighter, magenta darker, by up to "
             f"{Figure(most, 'grey levels', '.3g')}."
         )

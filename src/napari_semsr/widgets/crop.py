@@ -40,7 +40,7 @@ _DRAWN_LAYER = "rectangle to crop"
 def _drawn_box(
     shapes: Shapes, layer: Image, image: Micrograph, dims: Dims
 ) -> CropOptions:
-    """Read the bounds of the last shape: in nm for a calibrated image, else in px."""
+    """Read the bounds of the last shape, in nm; in px for an uncalibrated image."""
     indices = shapes_in_view(shapes, dims)
     if not indices:
         msg = (
@@ -89,7 +89,7 @@ class CropPanel(Panel):
         self.draw_button = push_button(
             "Draw rectangle",
             self.draw,
-            "Adds or selects a Shapes layer with its rectangle tool: drag over the "
+            "Add or select a Shapes layer with its rectangle tool: drag over the "
             "area to keep.",
         )
         self.form = OptionsForm(CropOptions)
@@ -113,7 +113,7 @@ class CropPanel(Panel):
     def draw(self) -> None:
         """Select the rectangle tool, on a Shapes layer over the image to crop."""
         with self.showing_errors():
-            self.micrograph(self.layer.value)  # refused if it cannot be cropped
+            self.micrograph(self.layer.value)  # an error if it cannot be cropped
             shapes = self.like.value
             if not isinstance(shapes, Shapes):
                 shapes = draw_over(self.viewer, self.layer.value, _DRAWN_LAYER)
@@ -126,7 +126,9 @@ class CropPanel(Panel):
         """Propose another opened image, unless the user has chosen one."""
         layer, like = self.layer.value, self.like.value
         if like is self._layer_offered or like is layer:
-            layers_opened = [x for x in grey_layers(self.viewer) if x not in self.made]
+            layers_opened = [
+                x for x in grey_layers(self.viewer) if x not in self.own_layers
+            ]
             # images without a pixel size cannot be aligned
             fit = [x for x in layers_opened if is_calibrated(x)]
             others = [x for x in fit if x is not layer and layer in fit]
@@ -149,7 +151,7 @@ class CropPanel(Panel):
             msg = (
                 f"Layer {layer.name!r} cannot be cropped to its own area: choose "
                 "another image, a Shapes layer with a rectangle, or 'none: leave "
-                "empty places out'."
+                "out empty areas'."
             )
             raise ShapeError(msg, code="same-image")
         if like is None:
@@ -182,8 +184,8 @@ class CropPanel(Panel):
         self, layer: Layer, like: Layer | None, cut: Outcome
     ) -> Iterator[None]:
         """Add the crops as layers, and report their positions."""
-        result: Cropped = cut.made
-        pairs = [(cut.opened, layer)]
+        result: Cropped = cut.result
+        pairs = [(cut.output, layer)]
         if like is not None and cut.beside is not None:
             pairs.append((cut.beside, like))
         sources = [source for _, source in pairs]
@@ -201,7 +203,7 @@ class CropPanel(Panel):
             source.visible = False
         sentence = f"Cropped {layer.name} to {format_shape(result.shape)}."
         if like is None and result.area == (0, 0, *layer.data.shape[-2:]):
-            sentence = f"Copied {layer.name}: it has no empty places."
+            sentence = f"Copied {layer.name}: it has no empty areas."
         figures = figures_of(result)
         figures.pop("Reference", None)  # a temporary store, of the second layer
         self.show_result(figures, sentence)

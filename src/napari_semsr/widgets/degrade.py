@@ -23,5 +23,5 @@ class DegradePanel(VerbPanel):
         return "degraded" if options.kind == "none" else options.kind
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Return a sentence on the degradation."""
+        """Return a sentence that reports the degradation."""
         return f"Degraded {outcome.images[0].name}."

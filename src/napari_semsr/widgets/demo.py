@@ -36,7 +36,7 @@ _ABOUT = (
 
 
 # images that become layers, from bottom to top
-_SHOWN = ("mosaic", "place_sem", "enhanced")
+_LAYERS = ("mosaic", "place_sem", "enhanced")
 
 
 def _demonstrate(
@@ -44,7 +44,7 @@ def _demonstrate(
 ) -> Job[tuple[DemoResult, dict[str, Opened]]]:
     demo_result = yield from DEMO.job(folder=folder, options=options)
     stores = {}
-    for name in _SHOWN:
+    for name in _LAYERS:
         stores[name] = yield from open_store(getattr(demo_result, name))
     return demo_result, stores
 
@@ -60,8 +60,8 @@ class DemoPanel(Panel):
         self.form = OptionsForm(DemoOptions)
         self.folder = FileEdit(
             name="folder",
-            label="Keep it in",
-            tooltip="Parent of the demonstration's folder; empty: a temporary folder "
+            label="Save in",
+            tooltip="Parent of the demonstration's folder; if empty: a temporary one "
             "that is removed when napari closes.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
         )
@@ -73,7 +73,7 @@ class DemoPanel(Panel):
         self.report = ""
         self.add_group("What it does", RichLabel(_ABOUT))
         self.add_group("Samples", self.form, Form(self.folder))
-        self.add_results("Found", self.report_button)
+        self.add_results("Results", self.report_button)
 
     def job(self) -> Work:
         """Read the form."""
@@ -103,9 +103,9 @@ class DemoPanel(Panel):
         yield
         self.show_result(
             figures_of(demo_result),
-            f"Done in {demo_result.seconds:.0f} s: the layers show one place, and the "
+            f"Done in {demo_result.seconds:.0f} s: the layers show one area, and the "
             "report has all figures.",
-            network="the model of this place",
+            network="the model of this area",
         )
 
     def open_report(self) -> None:

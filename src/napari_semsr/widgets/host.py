@@ -19,10 +19,10 @@ _UNIT_OF_LAYERS = (0, 7, 1)  # from which the scale bar uses the layers' unit
 
 
 def check_napari(context: object = None) -> None:
-    """Refuse a napari that is too old, with advice.
+    """Raise an error, with advice, if napari is too old.
 
     The plugin engine calls this on activation. Programs without napari, which only read
-    files, are not refused.
+    files, do not raise it.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def grid(viewer: Any) -> Any:
     return getattr(viewer, "canvas", viewer).grid
 
 
-def show_beside(viewer: Any, left: int, right: int) -> None:
+def show_side_by_side(viewer: Any, left: int, right: int) -> None:
     """Show two layers, by index, side by side; others are hidden.
 
     Before napari 0.9, hidden layers occupy grid cells, counted modulo the columns: the
@@ -111,7 +111,7 @@ def viewbox_size(viewer: Any) -> NDArray[np.float64]:
     if canvas is not None:
         return np.array(canvas.viewbox_size(viewer.layers), dtype=float)
     model = getattr(viewer, "__wrapped__", viewer)
-    size = model._get_viewbox_size()  # noqa: SLF001 - there is no other way
+    size = model._get_viewbox_size()  # noqa: SLF001 - no public way
     return np.array(size, dtype=float)
 
 
@@ -120,7 +120,7 @@ def is_seen(viewer: Any) -> bool:
     model = getattr(viewer, "__wrapped__", viewer)
     if not hasattr(model, "window"):
         return True
-    canvas = model.window._qt_viewer.canvas.native  # noqa: SLF001 - no other way
+    canvas = model.window._qt_viewer.canvas.native  # noqa: SLF001 - no public way
     return not (canvas.visibleRegion().isEmpty() or canvas.window().isMinimized())
 
 
@@ -131,5 +131,5 @@ def on_resize(viewer: Any, call: Callable[[Any], None]) -> None:
     if canvas is not None:
         canvas.events.size.connect(call)
     elif hasattr(model, "window"):
-        canvas_native = model.window._qt_viewer.canvas  # noqa: SLF001 - there is no other way
+        canvas_native = model.window._qt_viewer.canvas  # noqa: SLF001 - no public way
         canvas_native._scene_canvas.events.resize.connect(call)  # noqa: SLF001

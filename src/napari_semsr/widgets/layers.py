@@ -45,14 +45,14 @@ from napari_semsr.widgets import host
 
 _EDIT = "edit"  # a step of another program
 _MADE_OF_ANOTHER = ("enhance", "restore", "degrade", "blend", _EDIT)
-_DRAWN = "specimen"
+_SPECIMEN_STEP = "specimen"
 _TRUTH = re.compile(r"truth|reference|\bgt\b|\bclean\b", re.IGNORECASE)
 
 NO_IMAGE = "Choose an image layer; open one with Open mosaic or a sample."
 """Message of a panel without an image."""
-_TOLERANCE = 1e-6  # relative tolerance of equal scales; chosen
-_FILLED = 0.95  # share of the canvas, as with napari's Home button
-_MOST_CLASSES = 256  # chosen: a record of a few kilobytes
+_TOLERANCE = 1e-6  # relative tolerance between equal scales; chosen
+_FILL_SHARE = 0.95  # share of the canvas, as with napari's Home button
+_MAX_CLASSES = 256  # chosen: a record of a few kilobytes
 
 
 _DOT = " \N{MIDDLE DOT} "
@@ -100,7 +100,7 @@ def nm_of(layer: Layer) -> NDArray[np.float64]:
 
 
 def gain_of(layer: Layer) -> NDArray[Any]:
-    """Return by how much napari's transform enlarges pixels."""
+    """Return the factor by which napari's transform enlarges pixels, (y, x)."""
     gain: NDArray[Any] = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
     return gain / fit_of(layer)[0]
 
@@ -150,7 +150,7 @@ def _enlarging(layer: Layer, factor: float, shift: ArrayLike) -> NDArray[np.floa
 
 
 def fitted_as(layer: Layer) -> dict[str, Any]:
-    """Return keywords of a plane at the place of a layer, fitted or not."""
+    """Return keywords that place a plane on a layer, fitted or not."""
     if fit_of(layer)[0] == 1:
         return {}
     fit = layer.metadata[_FIT_KEY]
@@ -172,7 +172,7 @@ def world_places(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
 
 
 def placed_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return matrix (2, 2) and offset (2,) from pixels of a plane to its own positions.
+    """Return matrix (2, 2) and offset (2,) from pixels of a plane to layer positions.
 
     It is `shown_by` without `fit_to_field`.
     """
@@ -238,7 +238,7 @@ def is_superlens(layer: Layer) -> bool:
 
 def is_truth(layer: Layer) -> bool:
     """Whether a layer is a ground truth, by name or history."""
-    return step_before(layer) == _DRAWN or bool(_TRUTH.search(layer.name))
+    return step_before(layer) == _SPECIMEN_STEP or bool(_TRUTH.search(layer.name))
 
 
 def is_exposure(layer: Layer) -> bool:
@@ -288,7 +288,7 @@ def is_turned(layer: Layer) -> bool:
 
 
 def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return scale and translation; refuse a rotated, sheared or flipped layer."""
+    """Return scale and translation; raise an error if there is more."""
     if is_turned(layer):
         msg = (
             f"Layer {layer.name!r} cannot be measured or saved while it is rotated, "
@@ -352,8 +352,8 @@ def shapes_in_view(shapes: Shapes, dims: Dims) -> list[int]:
     ]
 
 
-def say_plane(layer: Image, place: Sequence[int]) -> str:
-    """Name the plane of a stack, such as ``plane t = 3 of 10``; else empty."""
+def plane_name(layer: Image, place: Sequence[int]) -> str:
+    """Name the plane of a stack, such as ``plane t = 3 of 10``; empty for no stack."""
     counts = finest(layer).shape[: layer.ndim - 2]
     places_text = ", ".join(
         f"{axis + ' = ' if axis.isalpha() and axis != 'plane' else ''}{i + 1} of {n}"
@@ -364,11 +364,11 @@ def say_plane(layer: Image, place: Sequence[int]) -> str:
 
 def named_with_plane(layer: Image, place: Sequence[int]) -> str:
     """Return the name of a layer and, for a stack, of its plane."""
-    return ", ".join(filter(None, (layer.name, say_plane(layer, place))))
+    return ", ".join(filter(None, (layer.name, plane_name(layer, place))))
 
 
 def _grey(layer: Layer, plane: Any) -> Any:
-    """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; refuse colour."""
+    """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; raise an error for colour."""
     grey = as_grey(plane)
     if grey is None:
         msg = (
@@ -389,7 +389,7 @@ class _Luminance:
 
     @property
     def chunks(self) -> Any:
-        """Chunks of both axes; None if there are none."""
+        """Chunk sizes along both axes; None if the array is not chunked."""
         chunks = getattr(self._samples, "chunks", None)
         return None if chunks is None else chunks[:2]
 
@@ -464,7 +464,7 @@ def network_of(layer: Layer) -> str | None:
 
 
 def planes_of(layer: Image | Labels) -> list[Micrograph]:
-    """Yield all planes of a layer."""
+    """Return all planes of a layer."""
     counts = finest(layer).shape[: layer.ndim - 2]
     return [micrograph_from_layer(layer, plane=place) for place in np.ndindex(counts)]
 
@@ -583,8 +583,8 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
 def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
     """Record error and source of a layer's pixel size, or remove both."""
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
-    known = {k: v for k, v in record_of(layer).items() if k not in keys}
-    layer.metadata["micrograph"] = known | facts
+    known_facts = {k: v for k, v in record_of(layer).items() if k not in keys}
+    layer.metadata["micrograph"] = known_facts | facts
 
 
 def layer_keywords(
@@ -627,9 +627,9 @@ def look_of(layer: Image | Labels) -> DisplaySettings:
 def _look_of_labels(layer: Labels) -> DisplaySettings:
     """Return colours and names of the values of a layer."""
     values = np.unique(np.asarray(layer.data))
-    if len(values) > _MOST_CLASSES:
+    if len(values) > _MAX_CLASSES:
         msg = (
-            f"Layer {layer.name!r} can have up to {_MOST_CLASSES} values to be saved "
+            f"Layer {layer.name!r} can have up to {_MAX_CLASSES} values to be saved "
             f"with their colours, got {len(values)}; right-click it and choose "
             "Convert to Image."
         )
@@ -642,7 +642,7 @@ def _look_of_labels(layer: Labels) -> DisplaySettings:
     meanings = {int(value): str(text) for value, text in rows}
     label_values, classes = sorted({*values.tolist(), *meanings}), []
     for value in label_values:
-        colour = layer.get_color(value)  # RGBA from 0 to 1, or None for none
+        colour = layer.get_color(value)  # RGBA from 0 to 1, or None if it has none
         parts = np.zeros(4) if colour is None else np.asarray(colour)
         spelt = "".join(f"{round(255 * float(part)):02x}" for part in parts)
         classes.append((value, f"#{spelt}", meanings.get(value, "")))
@@ -670,7 +670,7 @@ def colour_bar_parts(layer: Layer) -> Iterator[None]:
 
 
 def settle_colour_bars(viewer: ViewerModel) -> None:
-    """Show only the bar of the topmost visible map: all are in one corner.
+    """Show only the colour bar of the topmost visible map: all bars share a corner.
 
     A map that an image covers completely is not visible.
     """
@@ -694,7 +694,7 @@ def settle_colour_bars(viewer: ViewerModel) -> None:
 
 
 def _covers(image: Image, item: Image) -> bool:
-    """Whether nothing of an item is seen through an image above it."""
+    """Whether an image hides an item below it completely."""
     low, high = image.extent.world[:, -2:]
     start, end = item.extent.world[:, -2:]
     is_opaque = image.visible and image.opacity == 1
@@ -704,7 +704,7 @@ def _covers(image: Image, item: Image) -> bool:
 
 
 def hide_other_maps(viewer: ViewerModel, layer_shown: Layer) -> None:
-    """Hide other maps at the same place, since overlapping maps are unreadable."""
+    """Hide other maps of the same area, since overlapping maps are unreadable."""
     low, high = layer_shown.extent.world[:, -2:]
     # napari may pass proxies, equal but not identical
     for item in image_layers(viewer):
@@ -753,7 +753,7 @@ def fill_view(viewer: ViewerModel, layer: Layer) -> None:
     side = high - low + layer.extent.step[axes] * factor  # to the edges of its pixels
     camera = host.camera(viewer)
     camera.center = tuple((low + high) / 2)
-    camera.zoom = _FILLED * np.min(host.viewbox_size(viewer) / side)
+    camera.zoom = _FILL_SHARE * np.min(host.viewbox_size(viewer) / side)
 
 
 def to_shared_units(viewer: ViewerModel, layer: Layer) -> NDArray[np.float64]:
@@ -777,7 +777,7 @@ def show_scale_bar(viewer: ViewerModel) -> None:
 
 
 def settle_scale_bar(viewer: ViewerModel) -> bool:
-    """Remove the scale bar while images have no common unit; return whether so."""
+    """Remove the scale bar while images have no common unit; return whether it was."""
     is_mixed = len({is_calibrated(item) for item in grey_layers(viewer)}) > 1
     # not hidden: vispy crashes if that happens before it is drawn
     host.scale_bar(viewer).opacity = float(not is_mixed)
@@ -834,7 +834,7 @@ def lying_over(image: Micrograph, panel: str, of: Layer) -> dict[str, Any]:
 
 
 def drawn_layers(viewer: ViewerModel, *kinds: type[Layer]) -> list[Any]:
-    """Return layers of some kinds that the user drew, without explaining layers."""
+    """Return layers of some kinds that the user drew, without helper layers."""
     return [
         item
         for item in viewer.layers

@@ -68,7 +68,7 @@ _AXES = {"channel": "c", "time": "t", "z": "z"}
 
 
 def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
-    """Describe a file, and whether it can only be opened by its luminance."""
+    """Describe a file; return also whether only its luminance can be opened."""
     result = yield from INFO.job(path, opening=opening)
     shape, stored_shape = result.facts.get("shape"), result.facts.get("stored_shape")
     if not shape or len(stored_shape or ()) <= len(shape):
@@ -122,7 +122,7 @@ class OpenMosaicPanel(Panel):
         self.dataset = ComboBox(
             name="dataset",
             label="Dataset",
-            tooltip="Which image of an HDF5 file with several.",
+            tooltip="The image to open in an HDF5 file with several.",
             choices=[],
         )
         self.luminance = CheckBox(
@@ -131,7 +131,7 @@ class OpenMosaicPanel(Panel):
             tooltip="Open a colour image as grey, by its luminance.",
         )
         self.form = OptionsForm(ReadOptions)
-        self.form.show_row("colour", False)  # the tick stands for it
+        self.form.show_row("colour", False)  # the tick box replaces it
         self.pixel_size = PixelSizeEdit(
             "Pixel size stated by the file; correct it here if it is wrong."
         )
@@ -154,7 +154,7 @@ class OpenMosaicPanel(Panel):
             ),
         )
         self.bar_button.setVisible(False)
-        self.shown: Layer | None = None
+        self.shown_layer: Layer | None = None
         self._layer_outdated: Layer | None = None
         layer = self.new_layer_box("layer", "Layer", "The layer to calibrate.")
         self.calibrate = CalibrateGroup(self, layer)
@@ -206,7 +206,7 @@ class OpenMosaicPanel(Panel):
     def look(self, path: Path | None = None) -> None:
         """Read the file's description, and show it."""
         path = path or self.typed_path()
-        self.facts, self._path_described, self.shown = {}, None, None
+        self.facts, self._path_described, self.shown_layer = {}, None, None
         self._show_datasets({})
         self._clear()
         if path == Path() or not path.exists():
@@ -235,7 +235,7 @@ class OpenMosaicPanel(Panel):
             self.show_status(f"{name} can be opened.")
 
     def translate(self, text: str) -> str:
-        """Rename an option in a message to its tick box."""
+        """Replace an option in a message by its tick box."""
         return super().translate(
             text.replace(
                 "use its luminance (`colour=luminance`)", "tick 'Use its luminance'"
@@ -309,8 +309,8 @@ class OpenMosaicPanel(Panel):
         axes, metadata = facts.get("axes") or {}, facts.get("metadata") or {}
         counts = {name: facts.get(many) for name, many in _COUNTS.items()}
         counts |= {name: axes.get(axis) for name, axis in _AXES.items()}
-        unnamed = (size for axis, size in axes.items() if axis.startswith("plane"))
-        counts["plane"] = math.prod(unnamed)
+        plane_sizes = (size for axis, size in axes.items() if axis.startswith("plane"))
+        counts["plane"] = math.prod(plane_sizes)
         for name, count_stated in counts.items():
             count = int(count_stated or 1)
             self.form.widget(name).max = max(0, count - 1)
@@ -336,8 +336,8 @@ class OpenMosaicPanel(Panel):
     def crop_bar(self) -> None:
         """Crop the rows that look like a data bar; reopen the image if it is open."""
         self.bar.value = self.facts["suggested_databar_rows"]
-        if self.shown in self.viewer.layers:
-            self._layer_outdated = self.shown
+        if self.shown_layer in self.viewer.layers:
+            self._layer_outdated = self.shown_layer
             self.run()
         else:
             self.show_status("These rows will be cropped; press Open.")
@@ -390,11 +390,11 @@ class OpenMosaicPanel(Panel):
         if path != self._path_described:
             self.facts = {}
         if holds_frames(path):
-            chosen = self.form.options()
+            choice = self.form.options()
             of = StitchFolderOptions(
                 pixel_size_nm=self._corrected_size(),
-                series=chosen.series,
-                channel=chosen.channel,
+                series=choice.series,
+                channel=choice.channel,
             )
             return Work(lambda: lay_frames(path, of), self._show_frames)
         options, levels = self.options(), int(self.facts.get("levels") or 1)
@@ -416,18 +416,18 @@ class OpenMosaicPanel(Panel):
         name = opened_store.micrograph.name
         if opened_store.path is not None:
             name = own_name(opened_store.path, name)
-        self.shown = add_opened(self.viewer, opened_store, name=name)
+        self.shown_layer = add_opened(self.viewer, opened_store, name=name)
         if not is_renewed:
-            show_arrival(self.viewer, self.shown)
+            show_arrival(self.viewer, self.shown_layer)
         guess = self.facts.get("suggested_databar_rows")
         if guess and not opened_store.options.databar_rows:
             share = (
                 opened_store.micrograph.shape[0] / self.facts["shape"][0]
             )  # of level 0
             # other panels offer to crop these rows
-            self.shown.metadata[ROWS_KEY] = round(guess * share)
-        if self.shown in self.calibrate.layer.choices:  # maps are not calibrated
-            self.calibrate.layer.value = self.shown
+            self.shown_layer.metadata[ROWS_KEY] = round(guess * share)
+        if self.shown_layer in self.calibrate.layer.choices:  # maps are not calibrated
+            self.calibrate.layer.value = self.shown_layer
         shape = format_shape(opened_store.micrograph.shape)
         size = format_pixel_size(opened_store.micrograph.pixel_size_nm)
         self.show_status(

@@ -9,14 +9,14 @@ from napari_semsr.core import OptionError
 from napari_semsr.io import StoredTransform
 from napari_semsr.widgets.base import Form, typed_path
 
-_FOUND, _STORED = "found", "stored"
+_BY_IMAGES, _BY_FILE = "found", "stored"
 
 
 class PlacementRows:
     """Two rows of a form, and the transform that they select.
 
-    `otherwise`: entries for positions without a transform, by value; `remedy`: the same
-    for messages.
+    `otherwise`: entry for a position without a transform, and its value; `remedy`: the
+    same as advice in messages.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PlacementRows:
         self._is_asked = True
         self._kinds = (
             otherwise,
-            ("by a stored transform …", _STORED),
+            ("by a saved transform …", _BY_FILE),
         )
         self.placed = ComboBox(
             name="placed", label=label, tooltip=tooltip, choices=self._kinds
@@ -54,33 +54,33 @@ class PlacementRows:
         self.show_rows()
 
     def show_rows(self, _: object = None, *, is_asked: bool | None = None) -> None:
-        """Show the rows if the position of the images is needed (`is_asked`).
+        """Show the rows if the position of the images is needed, `is_asked`.
 
-        None: as before.
+        None keeps the last value.
         """
         self._is_asked = self._is_asked if is_asked is None else is_asked
-        is_stored = self.placed.value == _STORED
+        is_stored = self.placed.value == _BY_FILE
         self._form.show_row("placed", self._is_asked)
         self._form.show_row("transform", self._is_asked and is_stored)
 
     @property
     def has_map(self) -> bool:
-        """Whether there is a transform, found before or stored."""
-        return self.placed.value in (_FOUND, _STORED)
+        """Whether a transform is available, from a registration or a file."""
+        return self.placed.value in (_BY_IMAGES, _BY_FILE)
 
     def take(self, transform_file: StoredTransform) -> None:
-        """Choose a transform that was just found."""
+        """Choose a transform that was just determined by registration."""
         self._map_given = transform_file
         label = (
             f"as registered: {transform_file.moving.name} on "
             f"{transform_file.fixed.name}"
         )
-        self.placed.choices = [(label, _FOUND), *self._kinds]
-        self.placed.value = _FOUND
+        self.placed.choices = [(label, _BY_IMAGES), *self._kinds]
+        self.placed.value = _BY_IMAGES
 
     def map(self) -> StoredTransform | Path | None:
         """Return the transform; None if there is none."""
-        if self.placed.value != _STORED:
+        if self.placed.value != _BY_FILE:
             return self._map_given if self.has_map else None
         path_typed = typed_path(self.transform)
         if path_typed is None:

@@ -39,7 +39,7 @@ from napari_semsr.widgets.layers import (
 )
 
 _LARGEST_PX = 4096  # chosen: minimum side of a figure for a page or slide
-_LEAST_PX = 16  # minimum width of a canvas for a figure
+_MIN_PX = 16  # minimum width of a canvas for a figure
 _LIST_HEIGHT = 120
 _NO_PROJECT = (
     "No project is open. A project is a folder NAME.semsr that keeps every layer, "
@@ -89,14 +89,14 @@ class SavePanel(Panel):
             "Save the selected layer in a format of your choice.",
         )
         self.replay_button = push_button(
-            "Make again and compare",
+            "Reproduce and compare",
             self.replay,
-            "Make the saved file of the selected layer again from its history, and "
+            "Reproduce the saved file of the selected layer from its history, and "
             "compare both; nothing is changed. Only for a saved layer that was "
             "computed here.",
         )
         self.folder_button = push_button(
-            "Do the same to a folder…",
+            "Apply to a folder…",
             self.do_the_same,
             "Apply the steps of the selected layer's history to every image of a "
             "folder or table.",
@@ -116,7 +116,7 @@ class SavePanel(Panel):
         self.figure_button = push_button(
             "Save figure…",
             self.save_figure,
-            "Save a figure with scale bar, which states if a network made the image.",
+            "Save a figure with a scale bar; it states if a network made the image.",
         )
         self.page_button = push_button(
             "Save report…",
@@ -191,7 +191,7 @@ class SavePanel(Panel):
                 self.session.begin(folder, self._show_all_saved)
 
     def _show_failed(self, text: str) -> None:
-        """Show a notification in the panel, too."""
+        """Also show a notification in the panel."""
         self.status.setText(text, "problem")
 
     def _show_all_saved(self) -> None:
@@ -310,14 +310,14 @@ class SavePanel(Panel):
         self.save_as(layer)
 
     def replay(self) -> None:
-        """Replay the file of the selected layer, and compare both."""
+        """Reproduce the file of the selected layer, and compare both."""
         with self.showing_errors():
             layer = self.chosen_layer()
             path = None if layer is None else file_of(layer)
             if path is None:
-                msg = "Only a saved layer can be made again; save it first."
+                msg = "Only a saved layer can be reproduced; save it first."
                 raise OptionError(msg, code="layer-not-saved")
-            title = "Make again"
+            title = "Reproduce"
             self.start(lambda: REPLAY.job(path), self._show_replayed, title)
 
     def labels(self) -> Labels:
@@ -343,7 +343,7 @@ class SavePanel(Panel):
         """Show the result of a replay."""
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
-        sentence = f"{name} is {same} when it is made again ({report.job})."
+        sentence = f"{name} was reproduced ({report.job}); the result is {same}."
         self.notify(" ".join([sentence, *(item.said for item in report.differs)]))
 
     # -- figures ---------------------------------------------------------------
@@ -385,12 +385,12 @@ class SavePanel(Panel):
             self.write_report(images)
 
     def _require_canvas(self) -> None:
-        """Refuse a screenshot of a canvas that is too narrow."""
+        """Raise an error if the canvas is too narrow for a screenshot."""
         window = self.window()
         canvas = window.centralWidget() if isinstance(window, QMainWindow) else None
-        if canvas is not None and min(canvas.width(), canvas.height()) < _LEAST_PX:
+        if canvas is not None and min(canvas.width(), canvas.height()) < _MIN_PX:
             msg = (
-                f"The canvas must be at least {_LEAST_PX} px wide for a figure, got "
+                f"The canvas must be at least {_MIN_PX} px wide for a figure, got "
                 f"{canvas.width()} px; make the window wider."
             )
             raise OptionError(msg, code="canvas-too-small")
@@ -403,7 +403,7 @@ class SavePanel(Panel):
     def undo(self) -> None:
         """Restore the layers that were removed last."""
         with self.showing_errors():
-            self.show_status(f"Took back: {self.history.undo()}.")
+            self.show_status(f"Undone: {self.history.undo()}.")
 
     def _show_undo(self) -> None:
         if not is_alive(self):

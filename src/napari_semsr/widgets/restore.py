@@ -5,7 +5,7 @@ from napari.viewer import Viewer
 
 from napari_semsr.jobs import RESTORE, RestoredFile
 from napari_semsr.restoration import RestoreOptions
-from napari_semsr.widgets.compare import CompareControls, told_of_change
+from napari_semsr.widgets.compare import CompareControls, describe_small_change
 from napari_semsr.widgets.measure import VerbOutcome, VerbPanel
 
 
@@ -32,12 +32,14 @@ class RestorePanel(VerbPanel):
 
     def compare(self, layer: Image, source: Layer, outcome: VerbOutcome) -> None:
         """Compare the result with its source, at any strength."""
-        if outcome.written is not None:
-            self.look.finish(layer, source, outcome.images[0], outcome.written)
+        if outcome.output is not None:
+            self.look.finish(layer, source, outcome.images[0], outcome.output)
 
     def sentence(self, outcome: VerbOutcome) -> str:
-        """Return a sentence on the result, and whether it has more than noise."""
+        """Return a sentence on the result, and on whether it has more than noise."""
         report: RestoredFile = outcome.report
         count = len(outcome.planes)
         what = f"{count} planes" if count else outcome.images[0].name
-        return f"Restored {what} ({report.called}).{told_of_change(report.change)}"
+        return (
+            f"Restored {what} ({report.called}).{describe_small_change(report.change)}"
+        )

@@ -32,7 +32,7 @@ def degraded_and_truth() -> list[LayerData]:
 
 
 def two_exposures() -> list[LayerData]:
-    """Simulate two exposures of one field with independent noise, as FRC needs them."""
+    """Simulate two exposures of one field with independent noise, as needed for FRC."""
     from napari_semsr.jobs import draw_specimen, expose
 
     truth, names = draw_specimen(), ("first exposure", "second exposure")
@@ -42,7 +42,7 @@ def two_exposures() -> list[LayerData]:
 
 
 def gold_pair() -> list[LayerData]:
-    """Simulate gold on carbon at two magnifications, one over the other."""
+    """Simulate gold on carbon at two magnifications of the same field."""
     from napari_semsr.jobs import gold_pair as draw_gold_pair
 
     return _layers(*reversed(draw_gold_pair()))
@@ -72,7 +72,7 @@ def superlens_scan() -> list[LayerData]:
 
 
 def optical_and_sem(seed: int = 0) -> list[LayerData]:
-    """Simulate one place in both microscopes: a stitched scan and an SEM image.
+    """Simulate one area in both microscopes: a stitched scan and an SEM image.
 
     The SEM image has its own pixel size, field and rotation, and is not registered: the
     true transform is in the scan's folder.

@@ -9,7 +9,7 @@ import zarr
 
 from napari_semsr.core.errors import ReadError, WriteError
 from napari_semsr.io import formats as registry
-from napari_semsr.io.zarr.image import tell_missing
+from napari_semsr.io.zarr.image import warn_of_missing_blocks
 from napari_semsr.io.zarr.store import create_store, peek
 from tests.refusals import refused
 
@@ -314,14 +314,14 @@ def test_read_refuses_a_bare_array(tmp_path):
 @pytest.mark.parametrize(("version", "block"), [("0.4", "0.1"), ("0.5", "c/0/1")])
 def test_blocks_without_a_file_are_told(foreign, version, block):
     path, _ = foreign(version=version)
-    tell_missing(path)
+    warn_of_missing_blocks(path)
     (path / "0" / block).unlink()
     (path / "1" / block).unlink()
     (path / "0" / block).with_name("Thumbs.db").touch()  # which is no block
     with pytest.warns(UserWarning, match="^1 of 12 blocks of .* are read as 0: copy"):
-        tell_missing(path)
+        warn_of_missing_blocks(path)
     with pytest.warns(UserWarning, match="^1 of 4 blocks of "):
-        tell_missing(path, level=1)
+        warn_of_missing_blocks(path, level=1)
 
 
 @pytest.mark.parametrize("value", [None, 7])
@@ -334,7 +334,7 @@ def test_blocks_without_a_file_are_read_as_the_fill_value(foreign, value):
     assert (registry.read(path).array()[:16, :16] == (value or 0)).all()
     says = "0, since it states no fill value" if value is None else "7"
     with pytest.warns(UserWarning, match=f"^1 of 12 blocks of .* read as {says}: copy"):
-        tell_missing(path)
+        warn_of_missing_blocks(path)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_spoilt_metadata_of_an_array_are_a_sentence(foreign, name):
     for verb in (registry.read, registry.describe):
         with pytest.raises(ReadError):
             verb(path)
-    tell_missing(path)
+    warn_of_missing_blocks(path)
     how = {"shape": (40, 50), "dtype": "uint16", "chunk": 16, "resume": True}
     with refused(WriteError, "not-resumable"):
         create_store(path, **how)

@@ -11,7 +11,7 @@ import zarr
 from napari_semsr.core.errors import IncompleteError, OptionError, WriteError
 from napari_semsr.core.micrograph import Provenance
 from napari_semsr.io import formats as registry
-from napari_semsr.io.zarr.image import tell_missing
+from napari_semsr.io.zarr.image import warn_of_missing_blocks
 from napari_semsr.io.zarr.store import create_store, halve
 from tests.refusals import refused, warned
 
@@ -297,13 +297,13 @@ def test_blocks_of_zeros_have_no_file_and_are_not_missed(tmp_path, options, imag
     store = create_store(tmp_path / "a.ome.zarr", **options)
     _fill(store, image)
     _finish(store)
-    tell_missing(store.path)
+    warn_of_missing_blocks(store.path)
     (store.path / "0" / "c" / "1" / "1").unlink()
     with pytest.warns(UserWarning, match="^1 of 13 blocks .* only a part was copied"):
-        tell_missing(store.path)
+        warn_of_missing_blocks(store.path)
     store.group.attrs["semsr"] = {**store.group.attrs["semsr"], "blocks": "many"}
     with pytest.warns(UserWarning, match="^2 of 9 blocks .* written like this"):
-        tell_missing(store.path)
+        warn_of_missing_blocks(store.path)
 
 
 def test_metadata_are_ome_zarr_0_5(tmp_path, options, image):

@@ -56,7 +56,9 @@ class Clear(TruthSource):
     def scenes(self, index: int, counts: tuple[int, int]) -> list[DegradedTruth]:
         trial = self._images.scenes(index, counts)[0].trial
         return [
-            DegradedTruth("clear", Micrograph(trial.changed.astype(np.float32)), trial)
+            DegradedTruth(
+                "clear", Micrograph(trial.with_changes.astype(np.float32)), trial
+            )
         ]
 
 
@@ -104,9 +106,12 @@ def test_sources_change_what_can_be_told(name):
     for scene, same in zip(first, again, strict=True):
         trial = scene.trial
         assert np.array_equal(scene.field.array(), same.field.array())
-        scale = trial.changed.shape[0] // scene.field.shape[0]
-        assert scene.degrade(scale).shape == trial.changed.shape
-        right, none = trial.judge(trial.changed), trial.judge(0 * trial.changed)
+        scale = trial.with_changes.shape[0] // scene.field.shape[0]
+        assert scene.degrade(scale).shape == trial.with_changes.shape
+        right, none = (
+            trial.judge(trial.with_changes),
+            trial.judge(0 * trial.with_changes),
+        )
         assert right["inserted"].all()
         assert right["erased"].all()
         assert not none["inserted"].any()
@@ -123,7 +128,7 @@ def test_a_coarse_image_lies_on_its_truth(name):
     inner = np.s_[16:-16, 16:-16]
 
     def likeness(shift: int) -> float:
-        moved = np.roll(scene.trial.changed, shift, (0, 1))[inner]
+        moved = np.roll(scene.trial.with_changes, shift, (0, 1))[inner]
         return float(np.corrcoef(image[inner].ravel(), moved.ravel())[0, 1])
 
     assert likeness(0) > max(likeness(-1), likeness(1))

@@ -154,15 +154,15 @@ def shares(trial, image):
 def test_the_truth_is_right_and_the_original_wrong_in_any_grey_scale(
     trial, gain, offset
 ):
-    assert shares(trial, gain * trial.changed + offset) == (1, 1)
+    assert shares(trial, gain * trial.with_changes + offset) == (1, 1)
     assert shares(trial, gain * trial.original + offset) == (0, 0)
-    flat = np.full_like(trial.changed, 3.0 + offset)  # which shows nothing
+    flat = np.full_like(trial.with_changes, 3.0 + offset)  # which shows nothing
     assert shares(trial, flat) == (0, 1)
-    assert shares(trial, np.nextafter(flat, trial.changed)) == (0, 1)
+    assert shares(trial, np.nextafter(flat, trial.with_changes)) == (0, 1)
 
 
 def test_false_texture_does_not_pass_for_showing_nothing(trial, rng):
-    false = ndimage.gaussian_filter(rng.standard_normal(trial.changed.shape), 2.2)
+    false = ndimage.gaussian_filter(rng.standard_normal(trial.with_changes.shape), 2.2)
     false *= trial.original.std() / false.std()
     assert shares(trial, trial.original + false)[1] < 0.6
 
@@ -170,7 +170,7 @@ def test_false_texture_does_not_pass_for_showing_nothing(trial, rng):
 def test_a_trial_drops_discs_that_made_no_difference(trial):
     centres = np.vstack([trial.places.inserted.centres, [[40.0, 40.0]]])
     radii = np.append(trial.places.inserted.radii, 3.0)
-    changed = trial.changed.copy()
+    changed = trial.with_changes.copy()
     changed[20:60, 20:60] = trial.original[20:60, 20:60]
     more = DiscPlaces(Discs(centres, radii), trial.places.erased)
     kept = Trial.of(trial.original, changed, more)
@@ -178,7 +178,7 @@ def test_a_trial_drops_discs_that_made_no_difference(trial):
 
 
 def test_tally_counts_by_radius_and_change(trial):
-    right, wrong = (trial.judge(i) for i in (trial.changed, trial.original))
+    right, wrong = (trial.judge(i) for i in (trial.with_changes, trial.original))
     rows = tally([Verdict(trial.places, right, wrong)] * 2)
     for change in ("inserted", "erased"):
         own = [row for row in rows if row.change == change]

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 from napari_semsr.core.errors import CheckpointError
-from napari_semsr.models.architectures.published import DISCRIMINATORS, PUBLISHED
+from napari_semsr.models.architectures.published import (
+    DISCRIMINATORS,
+    PUBLISHED_NETWORKS,
+)
 from napari_semsr.models.checkpoint import build_discriminator
 from tests.models.reach import measure
 
@@ -27,7 +30,7 @@ class Case:
 
     def build(self) -> nn.Module:
         torch.manual_seed(0)
-        return PUBLISHED[self.name](**self.options)
+        return PUBLISHED_NETWORKS[self.name](**self.options)
 
 
 TINY_RRDB = {"width": 4, "growth": 2, "blocks": 2}
@@ -68,7 +71,7 @@ def test_shapes_weights_and_gradients_are_what_they_should_be(case):
     assert output.shape == (1, 1, rows * network.scale, columns * network.scale)
     assert output.isfinite().all()
     with torch.device("meta"):
-        empty = PUBLISHED[case.name](**case.options)
+        empty = PUBLISHED_NETWORKS[case.name](**case.options)
     shapes = ({k: v.shape for k, v in n.state_dict().items()} for n in (empty, network))
     assert next(shapes) == next(shapes)
     network.train()(torch.rand(2, 1, case.side, case.side)).square().sum().backward()
@@ -127,7 +130,7 @@ OUT_OF_RANGE = [
 @pytest.mark.parametrize(("name", "options", "message"), OUT_OF_RANGE)
 def test_options_out_of_range_are_refused(name, options, message):
     with pytest.raises(ValueError, match=message):
-        (PUBLISHED | DISCRIMINATORS)[name](**options)
+        (PUBLISHED_NETWORKS | DISCRIMINATORS)[name](**options)
 
 
 PATCHES, WHOLE = (2, 1, 6, 14), (2, 1)
@@ -135,7 +138,7 @@ SCORES = {"patch-gan": PATCHES, "multi-scale": PATCHES, "vgg": WHOLE, "srgan": W
 
 
 def test_every_network_has_a_case():
-    assert {case.name for case in CASES} == set(PUBLISHED)
+    assert {case.name for case in CASES} == set(PUBLISHED_NETWORKS)
     assert set(DISCRIMINATORS) == set(SCORES)
 
 

@@ -116,7 +116,7 @@ def test_a_warning_leads_to_its_entry_and_is_said_once(panel, qtbot, finish):
 
     panel.start(job, lambda _: None)
     finish(panel)
-    links = re.findall(r'href="([^"]+)"', panel.warned.text())
+    links = re.findall(r'href="([^"]+)"', panel.warning_label.text())
     assert links == [place("pixels do not fit … and were clipped")]
 
 

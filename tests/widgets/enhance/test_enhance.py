@@ -28,7 +28,7 @@ from tests.children import LIMIT_MS
 from tests.stopping import stop_at
 from tests.tiny_models import write_tiny_model
 
-LEARNT = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
+TRAINED_ON = {"recipe": {"data": {"sources": {"superlens": 1.0}}}}
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_without_a_path_the_cache_is_used(asked):
 def test_large_result_needs_a_path(panel, monkeypatch):
     monkeypatch.setattr(results, "preference", lambda *_: 1e-6)
     panel.run()
-    assert "needs a chosen output path" in panel.status.text()
+    assert "needs an output path" in panel.status.text()
     assert not panel.runner.busy
 
 
@@ -380,7 +380,7 @@ def test_misfit_of_an_instrument_is_told_and_mapped(
     model, panel, run_panel, tmp_path, field
 ):
     assert not panel.misfit.native.isVisibleTo(panel)
-    panel.model.add_file(write_tiny_model(tmp_path, training=LEARNT))
+    panel.model.add_file(write_tiny_model(tmp_path, training=TRAINED_ON))
     assert panel.misfit.native.isVisibleTo(panel)
     run_panel(panel)
     assert "of the input's contrast" in panel.figures.text()
@@ -447,7 +447,7 @@ def test_a_small_image_has_no_unfamiliar_map_and_says_so(
     )
     panel.unfamiliar.value = True
     assert "Enhanced in" in run_panel(panel)
-    assert "has no block of 96 x 96 px" in panel.warned.text()
+    assert "has no block of 96 x 96 px" in panel.warning_label.text()
     panel.model.add_file(write_tiny_model(tmp_path, name="plain"))
     assert "plain does not record its training area" in panel.unmade.text()
 
@@ -455,7 +455,7 @@ def test_a_small_image_has_no_unfamiliar_map_and_says_so(
 @pytest.fixture
 def knowing(tmp_path) -> Path:
     """A tiny network that learnt from a simulated instrument."""
-    return write_tiny_model(tmp_path, training=LEARNT)
+    return write_tiny_model(tmp_path, training=TRAINED_ON)
 
 
 @pytest.mark.broad
@@ -522,7 +522,7 @@ def test_maps_that_fail_leave_the_result(panel, model, run_panel, knowing, add):
     panel.model.add_file(knowing)
     panel.misfit.value = True
     assert "Enhanced in" in run_panel(panel)
-    assert "flat shows little more than noise" in panel.warned.text()
+    assert "flat shows little more than noise" in panel.warning_label.text()
     assert "flat · tiny" in model.layers
 
 
@@ -587,5 +587,5 @@ def test_an_image_unlike_the_training_place_is_warned_of(
     training = {FAMILIARITY: place.to_json()}
     panel.model.add_file(write_tiny_model(tmp_path, training=training))
     run_panel(panel)
-    assert "unlike the area that tiny was trained on" in panel.warned.text()
+    assert "unlike the area that tiny was trained on" in panel.warning_label.text()
     assert "Unlike the training area" in panel.figures.text()

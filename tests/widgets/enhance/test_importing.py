@@ -35,7 +35,7 @@ def test_an_onnx_file_becomes_a_model_that_open_panels_choose(
     panel.form.set_values(name="their-net", scaling="levels", pixel_size_nm=12.0)
     assert panel.range.isVisibleTo(panel)
     panel.ends[1].value = 255
-    assert run_panel(panel) == "their-net is installed; Enhance lists it now."
+    assert run_panel(panel) == "their-net is installed and listed in Enhance."
     card = semsr.model_info(str(own_shelf / "their-net.safetensors")).card
     assert card["input_scaling"] == "levels"
     assert tuple(card["input_levels"]) == (0, 255)

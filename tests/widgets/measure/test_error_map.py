@@ -61,7 +61,7 @@ def test_a_map_is_read_through_no_other(panel, model, hold, run_panel):
 
 def test_a_layer_is_not_compared_with_itself(panel, run_panel):
     panel.boxes["reference"].value = panel.boxes["enhanced"].value
-    assert "is the layer" in run_panel(panel)
+    assert "are both the layer" in run_panel(panel)
 
 
 @pytest.mark.broad
@@ -84,4 +84,4 @@ def test_two_scans_have_their_own_options_and_map(panel, model, run_panel, add, 
     for said in ("Repeatability s.d.", "Noise's share", "Pixel size", "20 nm (stated)"):
         assert said in panel.figures.text()
     panel.boxes["reference"].value = panel.boxes["enhanced"].value
-    assert "which is First scan too" in run_panel(panel)
+    assert "and First scan are both the layer" in run_panel(panel)

@@ -82,7 +82,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     panel.form.set_values(max_shift_px=1.5)
     panel.halves.value = False
     panel.output.value = tmp_path / "mosaic.ome.zarr"
-    assert "6 of 6 frames joined" in run_panel(panel)
+    assert "6 of 6 frames stitched" in run_panel(panel)
     found = panel._last_corrected[0].solution.positions_px  # noqa: SLF001
     assert np.flatnonzero(away(found, scan) > 1).tolist() == [4]
     by_hand, zoom = panel.by_hand, host.camera(viewer).zoom
@@ -115,7 +115,7 @@ def test_a_wrong_joint_of_a_lattice_is_right_after_a_click_and_arrow_keys(
     assert host.camera(viewer).zoom == zoom
     assert viewer.layers["lattice mosaic"].visible
     row = row_of(by_hand, "f003", "f004")
-    assert by_hand.table.item(row, 2).text() == "joined by hand"
+    assert by_hand.table.item(row, 2).text() == "set by hand"
     stored = json.loads(corrections_path(Path(made.output)).read_text(encoding="utf-8"))
     assert stored["join"][0]["first"] == "f003.tif"
     assert napari_semsr.replay(made.output).identical

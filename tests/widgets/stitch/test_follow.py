@@ -133,7 +133,7 @@ def test_frames_appear_in_one_layer_as_they_come(
     qtbot.waitUntil(lambda: "6 frames taken" in frames.text(), timeout=LIMIT_MS)
     qtbot.mouseClick(follower.button, LEFT)
     finish(panel)
-    assert "6 of 6 frames joined" in panel.status.text()
+    assert "6 of 6 frames stitched" in panel.status.text()
     assert layer.name not in viewer.layers
     final = viewer.layers["scan mosaic"]
     assert tuple(final.contrast_limits) == limits

@@ -95,7 +95,7 @@ def test_no_residuals_are_drawn_of_joints_without_a_loop(make, tmp_path, run_pan
     )  # fmt: skip
     panel = make(tmp_path / "two")
     panel.halves.value = False
-    assert "2 of 2 frames joined" in run_panel(panel)
+    assert "2 of 2 frames stitched" in run_panel(panel)
     assert not panel.plot.axes[0].get_lines()
 
 
@@ -147,7 +147,7 @@ def test_heights_are_offered_where_there_are_any(
     run_panel(panel)
     assert [layer.name for layer in model.layers].count("series height") == 1
     panel.focus.value = "none"
-    assert "give 'Heights: all, where sharpest'" in run_panel(panel)
+    assert "set 'Heights: all, where sharpest'" in run_panel(panel)
     panel.folder.value = scan
     finish(panel)
     assert panel.focus.native.isHidden()
@@ -159,7 +159,7 @@ def test_layers_lie_together_in_nm(make, model, scan, finish, run_panel):
     panel.show_button.click()
     finish(panel)
     said = run_panel(panel)
-    assert "4 of 4 frames joined" in said
+    assert "4 of 4 frames stitched" in said
     assert units(model) == NM
     mosaic = model.layers["scan mosaic"]
     assert model.layers.selection.active is mosaic
@@ -233,7 +233,7 @@ def test_coverage_is_laid_over_the_mosaic(make, model, scan, run_panel, qtbot):
     assert units(model) == NM
     assert "Up to 4 frames" in panel.status.text()
     assert layer not in grey_layers(model)
-    assert layer not in panel.made
+    assert layer not in panel.own_layers
     assert model.layers.selection.active is mosaic
     assert tick(False) == []
     [layer] = tick(True)
@@ -266,7 +266,7 @@ def test_mosaic_is_saved_where_it_is_wanted(make, scan, tmp_path, run_panel):
     assert (store / "labels" / "coverage" / "0").is_dir()
     assert "exists" in run_panel(panel)
     panel.existing.value = True
-    assert "frames joined" in run_panel(panel)
+    assert "frames stitched" in run_panel(panel)
 
 
 @pytest.mark.broad
@@ -332,7 +332,7 @@ def test_a_calibration_gives_pixel_size_and_distortion(
     panel.calibration.value = path
     assert panel.pixel_size.value == (25, 25)
     assert not panel.pixel_size.isEnabled()
-    assert "0.4 \N{PLUS-MINUS SIGN} 0.1 % at the rim" in panel.calibrated.text()
+    assert "0.4 \N{PLUS-MINUS SIGN} 0.1 % at the rim" in panel.calibration_label.text()
     assert panel.distortion.current_choice == "from the calibration"
     run_panel(panel)
     bent = str(panel.findings().numbers["Distortion"])
@@ -458,7 +458,7 @@ def test_no_error_of_a_stage_is_told_of_frames_without_positions(
             folder / f"{frame.stem}.png"
         )
     panel = make(folder)
-    assert "joined" in run_panel(panel)
+    assert "stitched" in run_panel(panel)
     assert "stage error" not in panel.figures.text()
 
 

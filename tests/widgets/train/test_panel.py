@@ -316,7 +316,7 @@ def test_stop_keeps_the_best_model_and_resume_goes_on(
     training.last = 100_000
     panel.name.value = "mine"
     panel.run_button.click()
-    qtbot.waitUntil(lambda: panel.reached > 0, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.steps_done > 0, timeout=LIMIT_MS)
     assert "2 min left" in panel.status.text()
     panel.view.poll()
     assert "Time left" in panel.view.figures.text()
@@ -340,7 +340,7 @@ def test_stop_before_a_step_keeps_nothing(panel, training, finish, qtbot, folder
     training.validate = lambda *_: time.sleep(0.05)
     training.last = 100_000
     panel.run_button.click()
-    qtbot.waitUntil(lambda: panel.reached > 0, timeout=LIMIT_MS)
+    qtbot.waitUntil(lambda: panel.steps_done > 0, timeout=LIMIT_MS)
     panel.cancel_button.click()
     finish(panel)
     assert "before the first step" in panel.status.text()
@@ -374,8 +374,8 @@ def test_error_of_the_training_is_shown(panel, training, run_panel, model):
         ("bundled", "model sem-restore exists already"),
         ("no-name", "needs a name"),
         ("bad-name", "got '../mine'"),
-        ("in-use", "has other files; choose another name, or give 'Replace an ear"),
-        ("taken", "or give 'Replace an earlier one'"),
+        ("in-use", "has other files; choose another name, or set 'Replace an ear"),
+        ("taken", "or set 'Replace an earlier one'"),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -518,7 +518,7 @@ def test_recipe_for_one_image_asks_for_one_layer(panel, training, run_panel, mod
     assert panel.pairs.source.value == "layers"
     assert panel.pairs.high.visible
     labels = [text.text() for text in panel.pairs.findChildren(QLabel)]
-    assert {"Image to improve", "Better image"} <= set(labels)
+    assert {"Image to improve", "Reference image"} <= set(labels)
 
 
 @pytest.mark.slow

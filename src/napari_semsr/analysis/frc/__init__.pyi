@@ -1,6 +1,6 @@
 from .correlation import (
-    beside_pixels as beside_pixels,
     check_grids as check_grids,
+    compare_with_pixels as compare_with_pixels,
     finite_array as finite_array,
 )
 from .validity import (

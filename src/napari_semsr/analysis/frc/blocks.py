@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_semsr.analysis.frc.crossing import (
-    FIXED,
+    FIXED_THRESHOLD,
     Criterion,
     Estimator,
     Fit,
@@ -151,7 +151,7 @@ def measure(
     if question.single:
         curve = _GAIN * curve / (1 + (_GAIN - 1) * np.abs(curve))
     elif noise is not None:
-        curve = _of_whole(curve, noise)
+        curve = _to_whole(curve, noise)
     return Measurement(
         crossing=np.where(code == 0, crossings.crossing, np.nan) * scale,
         spread=np.where(code == 0, crossings.spread, np.nan),
@@ -216,7 +216,7 @@ def _estimate(
     rings = geometry.rings.complete
     curve = sums.correlation[:, :rings]
     threshold = question.threshold(geometry.rings.samples[:rings])
-    floor = np.full(rings, FIXED)
+    floor = np.full(rings, FIXED_THRESHOLD)
     if question.single:
         halves = threshold / (_GAIN - (_GAIN - 1) * np.minimum(threshold, 1))
         threshold = np.where(threshold < 1, halves, threshold)  # 1 is never reached
@@ -339,7 +339,7 @@ def _is_coloured(stack: Float32Array, geometry: Geometry) -> BoolArray:
 _SMOOTH_BAND = 0.3
 # Noise of a half over that of the whole: no half has less than the whole, and with more
 # than the upper limit it yields nothing; chosen.
-_LEAST_NOISE, _MOST_NOISE = 1.0, 100.0
+_MIN_NOISE, _MAX_NOISE = 1.0, 100.0
 # Half of the counts have a quarter of the signal power and half of the noise power:
 # relative to the signal, twice the noise of the image.
 _NOISE_OF_THINNED = 2.0
@@ -368,7 +368,7 @@ def _noise_of_halves(
         for part, scale in ((sums.power_a, a), (sums.power_b, b), (power, c))
     )
     ratio = np.stack([noise_a, noise_b], axis=1) / np.maximum(noise_c, 1e-30)[:, None]
-    return np.asarray(np.clip(ratio, _LEAST_NOISE, _MOST_NOISE))
+    return np.asarray(np.clip(ratio, _MIN_NOISE, _MAX_NOISE))
 
 
 def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray:
@@ -379,7 +379,7 @@ def _threshold_of_halves(threshold: FloatArray, noise: FloatArray) -> FloatArray
     return np.where(threshold < 1, halves, threshold)  # 1 and more is never reached
 
 
-def _of_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:
+def _to_whole(curve: FloatArray, noise: FloatArray) -> FloatArray:
     """Convert the correlation of halves to that of two whole images, (B, K)."""
     square = np.minimum(curve**2, 1 - 1e-9)
     noise_sum, product = noise.sum(axis=1)[:, None], noise.prod(axis=1)[:, None]

@@ -29,8 +29,8 @@ from napari_semsr.analysis.light import (
     CAUSE_WITH_REFERENCE,
     CAUSE_WITHOUT_REFERENCE,
     CutOff,
-    beside_cut_off,
     beyond_cut_off,
+    cut_off_note,
     find_cut_off,
 )
 from napari_semsr.core import (
@@ -165,7 +165,7 @@ _FINEST_PX = 2.0  # shortest period in pixels (Nyquist)
 _NEAR = 1.1  # above this multiple of it, smaller pixels hardly help; chosen
 
 
-def beside_pixels(resolution_px: float | None) -> str:
+def compare_with_pixels(resolution_px: float | None) -> str:
     """Compare a resolution with the finest that the pixels can show, as text.
 
     Empty without a resolution.
@@ -234,8 +234,8 @@ class FrcResult:
         """Assessment of the resolution."""
         if self.doubt:
             return "doubtful"
-        beyond = beside_cut_off(self.resolution_nm, self.cut_off_nm)
-        return beyond or beside_pixels(self.resolution_px)
+        beyond = cut_off_note(self.resolution_nm, self.cut_off_nm)
+        return beyond or compare_with_pixels(self.resolution_px)
 
     @property
     def beyond_cut_off(self) -> str:
@@ -406,9 +406,9 @@ class FrcPlan:
     single: bool  # One image is split
     halves: bool  # The images are halves of a third, whose resolution is measured
     self_made: bool  # One is made from the other, or both from one
-    tested: bool  # Whether to test their noise as well as their histories
-    calibrated: Micrograph  # The first image with a pixel size, otherwise the first
-    thinned: bool = False  # The images are halves of the counts of one image
+    tests_noise: bool  # Whether to test their noise as well as their histories
+    size_source: Micrograph  # The first image with a pixel size, otherwise the first
+    is_thinned: bool = False  # The images are halves of the counts of one image
     shift: FloatPair | None = None  # Shift of the second image, px
     cut_off_nm: float | None = None  # Optical cut-off of all images
 
@@ -440,8 +440,8 @@ class FrcPlan:
                 False,
                 True,
                 reason,
-                tested=False,
-                calibrated=whole,
+                tests_noise=False,
+                size_source=whole,
                 cut_off_nm=end,
             )
         if b is None and options.reference:
@@ -482,23 +482,23 @@ class FrcPlan:
         self, a: Micrograph, b: Micrograph | None
     ) -> tuple[Self, Micrograph, Micrograph | None]:
         """Return the images to correlate: cropped to their overlap, or counts split."""
-        if self.thinned:
+        if self.is_thinned:
             return self, *thin(a, self.options)
         if b is None or self.shift is None:
             return self, a, b
         first, second = resampling_from(a, b, self.shift)
         sized_image = first if first.pixel_size_nm is not None else second
-        return replace(self, calibrated=sized_image), first, second
+        return replace(self, size_source=sized_image), first, second
 
     @property
     def pitch(self) -> FloatPair:
         """Relative pixel pitch ``(y, x)``."""
-        return mean_pitch(self.calibrated.scale)
+        return mean_pitch(self.size_source.scale)
 
     @property
     def end(self) -> float | None:
         """Frequency of the cut-off, cycles per mean pixel."""
-        nm, end = self.calibrated.mean_pixel_size_nm, self.cut_off_nm
+        nm, end = self.size_source.mean_pixel_size_nm, self.cut_off_nm
         return None if nm is None or end is None else nm / end
 
     def method(self, *, under_lens: bool) -> str:
@@ -513,7 +513,7 @@ class FrcPlan:
             else "single-image FRC (binomial split, Poisson noise of counts: gain "
             f"{options.gain:g}, offset {options.offset:g}, read noise "
             f"{options.read_noise:g})"
-            if self.thinned
+            if self.is_thinned
             else "two-image FRC against a noise-free reference"
             if options.reference
             else "two-image FRC"
@@ -544,7 +544,7 @@ class FrcPlan:
         share partly is correlated noise; a reference may agree with an image of white
         texture up to the highest frequency.
         """
-        if b is None or not self.tested:
+        if b is None or not self.tests_noise:
             return self
         against = self.options.reference
         shares_noise = False
@@ -563,7 +563,7 @@ class FrcPlan:
             first,
             second,
             whole=whole,
-            is_thinned=self.thinned,
+            is_thinned=self.is_thinned,
             shift=self.rest,
             pitch=self.pitch,
             tukey=options.tukey,
@@ -634,7 +634,7 @@ def measure_frc(
     frequency = None if reason else float(outcome.crossing[0])
     spread = float(outcome.spread[0])
     pixels = None if frequency is None else 1 / frequency
-    nm, error = plan.calibrated.mean_pixel_size_nm, length_error(plan.calibrated)
+    nm, error = plan.size_source.mean_pixel_size_nm, length_error(plan.size_source)
     result = FrcResult(
         resolution_px=pixels,
         resolution_nm=None if pixels is None or nm is None else pixels * nm,

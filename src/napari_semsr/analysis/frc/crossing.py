@@ -22,7 +22,9 @@ Criterion = Literal["1/7", "half-bit", "3-sigma"]
 CRITERIA: tuple[Criterion, ...] = get_args(Criterion)
 Estimator = Literal["plain", "exact"]
 
-FIXED = 1 / 7  # S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
+FIXED_THRESHOLD = (
+    1 / 7
+)  # S / (1 + S) for a spectral signal-to-noise S of 1/6: docs/frc.md
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,9 @@ class FrcCriterion:
             return (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
         if self.criterion == "3-sigma":
             return 3 / np.sqrt(count / 2)
-        return np.full(count.shape, FIXED**0.5 if self.reference else FIXED)
+        return np.full(
+            count.shape, FIXED_THRESHOLD**0.5 if self.reference else FIXED_THRESHOLD
+        )
 
     def read(
         self,
@@ -361,7 +365,7 @@ _RIDGE_OF_LENS = np.array([1e-4, 0.25, 4e-3])
 _COST_OF_BLUR = np.array([0.0, 0.0, 0.25])
 # Loss of log-likelihood above which there is signal beyond the cut-off, and the fit
 # without it is used; chosen: by chance in fewer than one of a thousand
-_MOST_LOSS = 6.0
+_MAX_LOSS = 6.0
 _FAR = 0.4  # of the cut-off: below, T is smooth and the plain fit as good; chosen
 
 _LEAST = 1e-2  # smallest u in ln u; chosen: rings are used from 0.08 of the pilot on
@@ -600,7 +604,7 @@ def fit_crossing(
     ends = np.full(len(curve), np.inf)
     if end is not None:
         under = _fit_under_lens(problem, frequency[first:last], nodes, end)
-        ends_earlier = (under.value >= best.value - _MOST_LOSS) & (pilot > _FAR * end)
+        ends_earlier = (under.value >= best.value - _MAX_LOSS) & (pilot > _FAR * end)
         best.adopt(under, np.arange(len(curve)), ends_earlier)
         ends[ends_earlier] = end
     inner = 1 - _LOWER_SHARE * _half_range(pilot, geometry)

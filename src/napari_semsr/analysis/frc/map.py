@@ -280,7 +280,7 @@ class _Grids:
     spread: FloatArray
     misfit: FloatArray
     code: NDArray[np.uint8]
-    pooled: RingSums | None = None
+    sums: RingSums | None = None
     incomplete: int = 0
     under_lens: bool = False  # whether any block was fitted with the cut-off
 
@@ -295,7 +295,7 @@ class _Grids:
         self.incomplete += int(np.count_nonzero(measurement.incomplete))
         self.under_lens |= bool(measurement.under_lens.any())
         part = measurement.sums.pool()
-        self.pooled = part if self.pooled is None else self.pooled + part
+        self.sums = part if self.sums is None else self.sums + part
 
 
 def _measure_batch(
@@ -345,8 +345,8 @@ def measure_frc_map(
     side = plan.block // 2 if thinned_plan.single else plan.block
     geometry = plan_geometry((side, side), thinned_plan.pitch, options.tukey)
     shared_reason = None if options.reference else _field_reason(grids, plan, geometry)
-    if grids.pooled is not None and b is not None and whole is None:
-        curve = grids.pooled.correlation[0, : geometry.rings.complete]
+    if grids.sums is not None and b is not None and whole is None:
+        curve = grids.sums.correlation[0, : geometry.rings.complete]
         thinned_plan = thinned_plan.test_noise(shared_reason, curve, a.data, b.data)
     if thinned_plan.is_refused:
         grids.code[grids.code != code_of("identical")] = code_of("not-independent")
@@ -360,11 +360,11 @@ def measure_frc_map(
 
 def _field_reason(grids: _Grids, plan: BlockPlan, geometry: Geometry) -> Reason | None:
     """Test for shared noise in all blocks together, as single ones may be too small."""
-    if grids.pooled is None or np.all(grids.code == code_of("identical")):
+    if grids.sums is None or np.all(grids.code == code_of("identical")):
         return None
     share = min(1.0, (plan.step / plan.block) ** 2)
     copies = max(1.0, grids.code.size * share)
-    has_common_pattern = bool(has_plateau(grids.pooled, geometry, copies=copies)[0])
+    has_common_pattern = bool(has_plateau(grids.sums, geometry, copies=copies)[0])
     return "correlated-noise" if has_common_pattern else None
 
 
@@ -416,7 +416,7 @@ def _result(
     *,
     fill: bool,
 ) -> FrcMap:
-    sized_image = frc_plan.calibrated
+    sized_image = frc_plan.size_source
     nm = sized_image.mean_pixel_size_nm
     measured_values = ((nm or 1.0) / grids.crossing).astype(np.float32)
     map_values, is_filled = (

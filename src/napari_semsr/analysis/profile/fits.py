@@ -27,7 +27,7 @@ from napari_semsr.core import FloatArray
 GAUSSIAN_FWHM = 2 * math.sqrt(2 * math.log(2))
 EDGE_10_90 = 2 * math.sqrt(2) * float(special.erfinv(0.8))
 """Width from 10 to 90 % of a blurred edge over the blur's standard deviation."""
-_LEAST_AREA_PX = 0.01  # chosen: keeps the slope of a step finite
+_MIN_AREA_PX = 0.01  # chosen: keeps the slope of a step finite
 _SMALLEST, _LARGEST = -4.0, 9.0  # logarithm of a width in px; chosen: 0.02 to 8000 px
 _NUDGE = 1e-2  # of a parameter's error: step of the numerical derivative; chosen
 _ROUNDS = 60  # maximum evaluations per parameter; chosen: ten are usual
@@ -200,7 +200,7 @@ def _fit(
 ) -> ModelFit | None:
     if len(values) <= len(start):
         return None
-    area = max(area, _LEAST_AREA_PX)
+    area = max(area, _MIN_AREA_PX)
     unit = float(np.ptp(values)) or 1.0
 
     last: dict[str, Any] = {}

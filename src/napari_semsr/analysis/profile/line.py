@@ -42,7 +42,7 @@ _BLOCK = 512  # side of the parts in which an unchunked image is cached; chosen
 _KEPT_BYTES = 256 << 20  # chosen: twice the chunks along a diagonal of 16 384 px
 _WHOLE = 1e-3  # weight of missing pixels above which a sample is missing; as in grids
 _INSIDE = 0.5  # px from a pixel's centre to its border
-_MOST_SAMPLES = 1 << 24  # samples of a band; chosen: they take about 2 GB
+_MAX_SAMPLES = 1 << 24  # samples of a band; chosen: they take about 2 GB
 _ROUND = 1e-9  # px; chosen: smaller differences of positions are rounding
 
 _LINE = "A line is four numbers y0,x0,y1,x1 in px"
@@ -324,7 +324,7 @@ def read_profile(
 
 def _require_narrow(course: _Course) -> None:
     """Raise an error for a band that would exhaust the memory."""
-    most = max(1, int(_MOST_SAMPLES / (course.length_px + 1)))
+    most = max(1, int(_MAX_SAMPLES / (course.length_px + 1)))
     if course.lines > most:
         msg = (
             f"A band along {course.length_px:.0f} px must be at most {most} px wide, "

@@ -65,13 +65,13 @@ _ENDS = 0.1  # of the line: parts whose means are the levels of an edge; chosen
 _STEP = 0.5  # least step of an edge, over the range; chosen
 # Range of the fit on either side of an edge, over its blur, and in px. Chosen: long
 # enough for the slope of the sides; with 4 and 8 px widths scatter more.
-_EDGE_REACH, _LEAST_REACH_PX = 6.0, 12.0
-_LEAST_BOX = 0.5  # of the blur: smaller boxes look like a Gaussian; chosen
+_EDGE_REACH, _MIN_REACH_PX = 6.0, 12.0
+_MIN_BOX = 0.5  # of the blur: smaller boxes look like a Gaussian; chosen
 _TURNS = 3  # fits of a group, as widths change the range; chosen: two are usual
 _CONVERGENCE = 0.2  # relative change of a width; chosen: below, the fit hardly changes
 _CURVE_SAMPLES = 2000  # maximum samples of a model's curve; chosen: enough for a plot
 _FINE = 200  # samples between two lines when searching their saddle; chosen
-_MOST_SD = 1.0  # of a width: widths with a larger error are discarded; chosen
+_MAX_SD = 1.0  # of a width: widths with a larger error are discarded; chosen
 # Share of the lowest line below which background is visible: lines as wide as 0.4 of
 # their period leave 1.3 % between them; chosen, as fits of a sine leave 2 to 12 %
 _BARE = 0.02
@@ -169,7 +169,7 @@ class _Features:
 
     place: FloatArray
     level: FloatArray  # NaN in gaps, inverted if lines are dark
-    filled: FloatArray  # gaps interpolated linearly
+    without_gaps: FloatArray  # gaps interpolated linearly
     smooth: FloatArray
     smooth_px: float
     peaks: tuple[int, ...]
@@ -292,7 +292,7 @@ def _require_unclipped(
 ) -> None:
     """Raise an error for clipped lines and edges, or a clipped background."""
     at, bright = profile.place_px, not features.turned_over
-    level = np.interp(at, features.place, features.filled)
+    level = np.interp(at, features.place, features.without_gaps)
     if step is not None:
         middle = sum(step) / 2 if bright else -sum(step) / 2
         for side, white in (level > middle, bright), (level < middle, not bright):
@@ -471,7 +471,7 @@ def _rough(features: _Features, peak: int) -> FloatPair:
     for _ in range(3):
         sharper = ends
         smooth = ndimage.gaussian_filter1d(
-            features.filled, width / features.step_px, mode="nearest"
+            features.without_gaps, width / features.step_px, mode="nearest"
         )
         ends = _ends(features, smooth, peak)
         if sharper is not None and ends is None:  # smoothing hides them
@@ -529,7 +529,7 @@ class _Group:
             other = _fwhm(self.other, number)
             weight = akaike_weight(self.fit, self.other)
             width = average_estimates(width, other, weight, self.fit.freedom)
-        return width if width.sd <= _MOST_SD * width.value else None
+        return width if width.sd <= _MAX_SD * width.value else None
 
     def model_curve(self) -> tuple[FloatArray, FloatArray]:
         """Sample the model at ten positions per pixel, at most 2000."""
@@ -663,7 +663,7 @@ def _models(
 def _is_box(fit: ModelFit) -> bool:
     """Check that every box is distinguishable from its blur."""
     return all(
-        size_of(line[3]) > _LEAST_BOX * math.hypot(size_of(line[2]), fit.area_px)
+        size_of(line[3]) > _MIN_BOX * math.hypot(size_of(line[2]), fit.area_px)
         for line in fit.lines
     )
 
@@ -682,7 +682,7 @@ def _sound(fit: ModelFit, begin: FloatArray, length: float) -> bool:
 # lines have the same curve as narrow ones with a flat background between them; chosen.
 # A much smaller FWHM is that of a part of the line; pixels and interpolation add less
 # than _BLUR_PX.
-_MOST_WIDER = 1.5
+_MAX_WIDER = 1.5
 _BLUR_PX = 2.0
 
 
@@ -702,10 +702,10 @@ def _read_lines(
             fwhm, height = group.fwhm_of(number), float(group.fit.lines[number, 0])
         ends = _ends(features, features.level, peak)
         plain = None if ends is None else ends[1] - ends[0]
-        if group is not None and fwhm and plain and fwhm.value > _MOST_WIDER * plain:
+        if group is not None and fwhm and plain and fwhm.value > _MAX_WIDER * plain:
             alone = len(group.fit.lines) == 1 and group.shows_background
             fwhm = fwhm if alone else None
-        if fwhm and plain and math.hypot(_MOST_WIDER * fwhm.value, _BLUR_PX) < plain:
+        if fwhm and plain and math.hypot(_MAX_WIDER * fwhm.value, _BLUR_PX) < plain:
             fwhm = None
         read.append(LineReading(model, place, fwhm, at, plain, height))
     return tuple(read)
@@ -793,7 +793,7 @@ def _verdict(dip: Estimate | None, least: float) -> Verdict:
 
 def _step(profile: Profile, features: _Features, noise: float) -> FloatPair | None:
     """Return the levels before and after an edge; None if there is no edge."""
-    level = -features.filled if features.turned_over else features.filled
+    level = -features.without_gaps if features.turned_over else features.without_gaps
     count = max(2, round(_ENDS * len(level)))
     before, after = float(level[:count].mean()), float(level[-count:].mean())
     step, span = abs(after - before), float(np.ptp(features.smooth))
@@ -832,7 +832,7 @@ def _read_edge(
         return Readings((), (), edge, False, noise, low, high, None, ())
     fit, width = fits[0], _edge_width(fits)
     at = fit.estimate(lambda p: float(p[2]))
-    sure = width if width.sd <= _MOST_SD * width.value else None
+    sure = width if width.sd <= _MAX_SD * width.value else None
     places = np.linspace(
         0, features.place[-1], min(_CURVE_SAMPLES, 10 * len(features.place))
     )
@@ -867,7 +867,7 @@ def _fit_edge(
         if former and abs(former[0].parameters[3] - log) < _CONVERGENCE:
             break
         sigma = size_of(log)
-        reach = max(_EDGE_REACH * math.hypot(sigma, area), _LEAST_REACH_PX)
+        reach = max(_EDGE_REACH * math.hypot(sigma, area), _MIN_REACH_PX)
         near = np.abs(places - place) <= reach
         starts_tried = [
             (low, rise, place, sigma),

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 # The OME-XML document: physical sizes, names, our own annotation.
 
 _DEFAULT_UNIT = "\u00b5m"
-_MOST_PLANES = 1_000_000  # chosen: `tifffile` allocates an entry for each
+_MAX_PLANES = 1_000_000  # chosen: `tifffile` allocates an entry for each
 _COUNTS = ("PlaneCount", "NumPlanes", "IFD", "FirstZ", "FirstC", "FirstT")
 _DIGITS = 18  # digits of a number; chosen: enough for any number of planes
 _NO_LENGTH = ("pixel", "reference frame")
@@ -1017,21 +1017,16 @@ def _ome_xml(path: Path) -> str:
         return str(tif.ome_metadata or "")
 
 
-def _pass_over_entities(tif: "tifffile.TiffFile") -> None:
-    """Prevent `tifffile` from parsing unchecked OME-XML with entities."""
-    ome = tif.ome_metadata or ""
-    if "FileName" not in ome and ("<!DOCTYPE" in ome or "<!ENTITY" in ome):
-        tif.is_ome = False
-
-
 def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
     """Raise `ReadError` for parts outside the TIFF's folder and too many planes.
 
     `tifffile` opens every part that is named, and lists every plane that is stated.
     """
-    _pass_over_entities(tif)
     ome = tif.ome_metadata
     if not ome:
+        return
+    if "FileName" not in ome and ("<!DOCTYPE" in ome or "<!ENTITY" in ome):
+        tif.is_ome = False  # `tifffile` would parse entities unchecked
         return
     root = _parse_ome(ome)
     elements = [] if root is None else list(root.iter())
@@ -1048,9 +1043,9 @@ def _check_ome(path: Path, tif: "tifffile.TiffFile") -> None:
         raise ReadError(msg, code="outside-folder")
     size = max(1, tif.pages.first.size)
     planes = max((_stated_planes(element, size) for element in elements), default=0)
-    if planes > _MOST_PLANES:
+    if planes > _MAX_PLANES:
         msg = (
-            f"{path} states {planes:.3g} planes, more than the {_MOST_PLANES} that a "
+            f"{path} states {planes:.3g} planes, more than the {_MAX_PLANES} that a "
             "TIFF may have: export it again."
         )
         raise ReadError(msg, code="too-many-planes")

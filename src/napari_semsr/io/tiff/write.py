@@ -33,12 +33,12 @@ _OME_TYPES = (
     *("uint8", "int8", "uint16", "int16", "uint32", "int32"),
     *("float32", "float64"),
 )
-_MOST_EXACT = 2**53  # float64 is exact for whole numbers up to this
+_MAX_EXACT = 2**53  # float64 is exact for whole numbers up to this
 # ImageJ rounds resolutions to millionths when it saves again, which is imprecise if a
 # pixel has many units, so a pixel has at most a hundred of them.
 _UNITS = {"nm": 1, "um": 10**3, "mm": 10**6}
-_MOST_OF = 100
-_MOST_RATIONAL = 2**31 - 1  # older versions of ImageJ read signed numbers
+_MAX_OF = 100
+_MAX_RATIONAL = 2**31 - 1  # older versions of ImageJ read signed numbers
 _TILE = 256  # side of a TIFF tile; chosen
 _BAND = 2048  # rows written at once; chosen
 _LARGEST_IMAGEJ = 2**31
@@ -57,10 +57,10 @@ def _resolution(
     The unit is ``"pixel"`` if the size is unknown, or no tag can hold it.
     """
     if size is not None:
-        fits = (name for name, per in units.items() if max(size) <= _MOST_OF * per)
+        fits = (name for name, per in units.items() if max(size) <= _MAX_OF * per)
         unit = next(fits, list(units)[-1])
         per_unit = [Fraction(units[unit]) / Fraction(pitch) for pitch in size]
-        if all(1 / _MOST_RATIONAL <= value <= _MOST_RATIONAL for value in per_unit):
+        if all(1 / _MAX_RATIONAL <= value <= _MAX_RATIONAL for value in per_unit):
             y, x = (_rational(value) for value in per_unit)
             return unit, (x, y)
     return "pixel", ((1, 1), (1, 1))
@@ -68,7 +68,7 @@ def _resolution(
 
 def _rational(value: Fraction) -> _Rational:
     """Return the closest numerator and denominator that a tag can hold."""
-    fraction = value.limit_denominator(int(_MOST_RATIONAL / max(value, Fraction(1))))
+    fraction = value.limit_denominator(int(_MAX_RATIONAL / max(value, Fraction(1))))
     return fraction.numerator, fraction.denominator
 
 
@@ -89,7 +89,7 @@ def _to_ome(data: RealArray, path: Path) -> RealArray:
     """Convert grey values to a type of OME; `WriteError` if none holds them."""
     if data.dtype.kind in "iu" and data.dtype.itemsize > 4:
         for value in (data.min(), data.max()):
-            if not -_MOST_EXACT <= int(value) <= _MOST_EXACT:
+            if not -_MAX_EXACT <= int(value) <= _MAX_EXACT:
                 msg = (
                     f"{path} can hold whole numbers up to 2**53, since other programs "
                     f"cannot read a TIFF of {data.dtype}, got {value}: write .ome.zarr."
@@ -180,7 +180,11 @@ def write_fei(image: Micrograph, path: Path) -> None:
     }
     lines = []
     for section, values in sections.items():
-        lines += [f"[{section}]", *(f"{k}={_plain(v)}" for k, v in values.items()), ""]
+        texts = (
+            f"{key}={value:.12g}" if isinstance(value, float) else f"{key}={value}"
+            for key, value in values.items()
+        )
+        lines += [f"[{section}]", *texts, ""]
     tag = (_FEI_TAG, 2, 0, "\r\n".join(lines), True)
     dtype = image.dtype.newbyteorder("=")
     with replacing(path) as temporary, tifffile.TiffWriter(temporary) as tif:
@@ -190,11 +194,6 @@ def write_fei(image: Micrograph, path: Path) -> None:
             metadata=None,
             extratags=[tag],
         )
-
-
-def _plain(value: object) -> str:
-    """Format a number without superfluous digits."""
-    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def _info(image: Micrograph) -> str:

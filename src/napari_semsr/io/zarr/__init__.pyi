@@ -1,4 +1,7 @@
-from .image import coverage_of as coverage_of, tell_missing as tell_missing
+from .image import (
+    coverage_of as coverage_of,
+    warn_of_missing_blocks as warn_of_missing_blocks,
+)
 from .series import list_series as list_series, write_series as write_series
 from .store import (
     OmeZarrStore as OmeZarrStore,

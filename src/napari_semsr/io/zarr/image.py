@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 _CHUNK = 512  # side of a chunk; chosen
 _CHUNKS_PER_SHARD = 4  # chunks in a shard, along an axis; chosen
 _SHARDED_FROM = 8 * _CHUNK
-_MOST_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
-_MOST_INNER = 1 << 16  # chunks of a shard; chosen: 4096 x 4096 px in chunks of 16
+_MAX_BLOCKS = 1 << 20  # chosen: 500k x 500k px in chunks of 512
+_MAX_INNER = 1 << 16  # chunks of a shard; chosen: 4096 x 4096 px in chunks of 16
 _LARGEST_BLOCK = 1 << 29  # bytes; chosen: a frame of 16k x 16k px of 16 bits in one
 _VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
 _LONGEST_WORD = 40  # letters; chosen: no unit or version has more
@@ -190,7 +190,7 @@ def raw_image(path: Path, options: ReadOptions) -> RawImage:
         return _source(path, image, Record.from_dict(own.get(RECORD_KEY)), options)
 
 
-def tell_missing(path: Path, series: int = 0, level: int = 0) -> None:
+def warn_of_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
     """Warn if blocks of a store have no file, as after an incomplete copy.
 
     Does nothing unless the path is an OME-Zarr image. All levels are checked if their
@@ -511,9 +511,9 @@ def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
     from dask.base import tokenize
 
     inner = math.prod(array.shards or ()) // max(1, math.prod(array.chunks))
-    if inner > _MOST_INNER:
+    if inner > _MAX_INNER:
         msg = (
-            f"its shards hold {inner} chunks each, more than {_MOST_INNER}, which "
+            f"its shards hold {inner} chunks each, more than {_MAX_INNER}, which "
             "would take hours"
         )
         raise ValueError(msg)
@@ -534,9 +534,9 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
     """Raise `ReadError` for too many or too large blocks, even without files."""
     whole = list(zip(chunks, array.shape, strict=True))
     counts = _block_counts(array.shape, chunks)
-    if sum(counts) > _MOST_BLOCKS or math.prod(counts[-2:]) > _MOST_BLOCKS:
+    if sum(counts) > _MAX_BLOCKS or math.prod(counts[-2:]) > _MAX_BLOCKS:
         msg = (
-            f"{path} must have at most {_MOST_BLOCKS} blocks in a plane, but states "
+            f"{path} must have at most {_MAX_BLOCKS} blocks in a plane, but states "
             f"{' x '.join(map(str, counts))}: convert it with larger chunks."
         )
         raise ReadError(msg, code="too-many-blocks")
@@ -569,7 +569,9 @@ class _Blocks:
 
     path: Path
     array: "zarr.Array[Any]"
-    made: tuple[int, ...] | None = None  # None in another process, where it may differ
+    file_state: tuple[int, ...] | None = (
+        None  # None in another process, where it may differ
+    )
 
     def __reduce__(self) -> tuple[object, ...]:
         return _Blocks, (self.path, self.array)
@@ -601,7 +603,10 @@ class _Blocks:
         return values
 
     def _check_there(self) -> None:
-        if self.made is not None and _stamp(self.path, self.array) != self.made:
+        if (
+            self.file_state is not None
+            and _stamp(self.path, self.array) != self.file_state
+        ):
             msg = f"{self.path} was replaced or moved since it was opened: open "
             raise ReadError(msg + "it again.", code="content-changed")
 

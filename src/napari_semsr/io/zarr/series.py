@@ -25,7 +25,7 @@ def _places(images: Sequence[Micrograph]) -> list[str]:
     labels = [i for i, image in enumerate(images) if image.look and image.look.classes]
     parents = [i for i in range(len(images)) if i not in labels]
     for index in [*parents, *labels]:
-        place = str(sum(LABELS not in taken for taken in places.values()))
+        place = str(sum(LABELS not in place_taken for place_taken in places.values()))
         for parent in parents if index in labels else ():
             if Grid.of(images[parent]) == Grid.of(images[index]):
                 stem = place = (
@@ -77,10 +77,10 @@ def write_series(images: Sequence[Micrograph], path: Path) -> Job[list[Path]]:
                 yield from fill_from(store, image, f"writing {path.name}: {image.name}")
                 yield from store.finish()
             store.note(_ORDER, index)
-        numbered = [i for i in range(len(images)) if LABELS not in places[i]]
-        series = {"version": "0.5", "series": [places[i] for i in numbered]}
+        image_indices = [i for i in range(len(images)) if LABELS not in places[i]]
+        series = {"version": "0.5", "series": [places[i] for i in image_indices]}
         root.create_group("OME", attributes={"ome": series})
-        xml = _ome_xml({places[i]: images[i] for i in numbered})
+        xml = _ome_xml({places[i]: images[i] for i in image_indices})
         (folder / "OME" / "METADATA.ome.xml").write_text(xml, "utf-8")
     return [path / place for place in places]
 
@@ -101,18 +101,18 @@ def list_series(path: Path) -> list[Path]:
     attributes, _ = attributes_of(root)
     if _LAYOUT not in attributes or "plate" in attributes:
         return []
-    found: dict[Path, int] = {}
+    orders: dict[Path, int] = {}
     for name, group in root.groups():
         if not name.isdigit():
             continue
         order = own_attributes(group).get(_ORDER)
-        found[path / name] = order if type(order) is int else int(name)
+        orders[path / name] = order if type(order) is int else int(name)
         labels: Any = group.get(LABELS)
         for label in labels.group_keys() if isinstance(labels, zarr.Group) else ():
             order = own_attributes(labels[label]).get(_ORDER)
             if type(order) is int:
-                found[path / name / LABELS / label] = order
-    return sorted(found, key=lambda place: found[place])
+                orders[path / name / LABELS / label] = order
+    return sorted(orders, key=lambda place: orders[place])
 
 
 def _ome_xml(images: dict[str, Micrograph]) -> str:

@@ -26,8 +26,8 @@ from napari_semsr.core import (
 
 HELD_OUT = 0.3  # chosen: two thirds train, and the rest has room for 16 parts
 APART_PX = 32  # between the two parts; chosen: more than the linear filter's margin
-LEAST_PX = 160  # along the longer side: two parts of 64 px, and the gap between them
-_LEAST_ACROSS_PX = 64  # along the shorter side: the side of a patch
+MIN_PX = 160  # along the longer side: two parts of 64 px, and the gap between them
+_MIN_ACROSS_PX = 64  # along the shorter side: the side of a patch
 _PARTS = 4  # along each side of a held-out part; their scatter gives the error
 _CERTAIN = 4.0  # standard errors: one false match in a thousand
 _NEAR_PX = 2.0  # chosen: about what light resolves
@@ -55,7 +55,7 @@ class SharedArea:
     light: Micrograph
     sem: Micrograph
     box: Box  # in the mosaic
-    taught: Box  # in the rectangle: the part to train on
+    training_box: Box  # in the rectangle: the part to train on
     held_out: Box  # and the part to evaluate on
     transform: Affine | Elastic  # from the mosaic to the SEM image
 
@@ -78,13 +78,13 @@ def share_area(
     sem_there = back.read().astype(np.float32)
     light = np.asarray(read_box(mosaic.data, Box.of(mosaic.shape)), dtype=np.float32)
     box = gap_free_box(
-        np.isfinite(sem_there) & np.isfinite(light), least=_LEAST_ACROSS_PX
+        np.isfinite(sem_there) & np.isfinite(light), least=_MIN_ACROSS_PX
     )
-    if box is None or max(box.shape) < LEAST_PX:
+    if box is None or max(box.shape) < MIN_PX:
         has = "none" if box is None else f"{box.shape[0]} x {box.shape[1]} px"
         msg = (
             f"{mosaic.name} and {sem.name} must share a rectangle without gaps of "
-            f"{_LEAST_ACROSS_PX} x {LEAST_PX} px of the mosaic, got {has}: use an SEM "
+            f"{_MIN_ACROSS_PX} x {MIN_PX} px of the mosaic, got {has}: use an SEM "
             "image of a larger area."
         )
         raise ShapeError(msg, code="overlap-too-small")
@@ -110,7 +110,7 @@ def divide(box: Box) -> tuple[Box, Box]:
     """
     rows, columns = box.shape
     length = max(rows, columns)
-    held_out_px = max(_LEAST_ACROSS_PX, round(HELD_OUT * (length - APART_PX)))
+    held_out_px = max(_MIN_ACROSS_PX, round(HELD_OUT * (length - APART_PX)))
     if rows >= columns:
         return replace(box, y1=box.y1 - held_out_px - APART_PX), replace(
             box, y0=box.y1 - held_out_px

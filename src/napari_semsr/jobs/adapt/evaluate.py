@@ -24,7 +24,7 @@ from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.judge import INPUT
 
-ADAPTED = "adapted model"
+ADAPTED_MODEL = "adapted model"
 """Name of the model in tables and on the page."""
 _NAMES = {INPUT: "the optical image", LINEAR: "the linear filter"}
 SURE = 2.0

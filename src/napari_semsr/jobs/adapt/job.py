@@ -69,7 +69,7 @@ from napari_semsr.jobs.adapt.areas import (
     share_area,
 )
 from napari_semsr.jobs.adapt.evaluate import (
-    ADAPTED,
+    ADAPTED_MODEL,
     Evaluated,
     evaluate,
     require_gain,
@@ -90,7 +90,7 @@ from napari_semsr.jobs.images import (
     rewrite,
 )
 from napari_semsr.jobs.judge import INPUT
-from napari_semsr.jobs.leakage import LEARNT, LIGHT
+from napari_semsr.jobs.leakage import LIGHT, TRAINED_ON
 from napari_semsr.jobs.models import MOSAIC_MODEL, find_model
 from napari_semsr.jobs.register import (
     COSTLY_PX,
@@ -199,7 +199,7 @@ class Adapted(Result):
     def held_out(self) -> dict[str, Any]:
         """Return the figures of the held-out part."""
         own, linear, untouched_model = (
-            self.evaluated[name] for name in (ADAPTED, LINEAR, MOSAIC_MODEL)
+            self.evaluated[name] for name in (ADAPTED_MODEL, LINEAR, MOSAIC_MODEL)
         )
         record = own.to_json()
         return {
@@ -213,7 +213,7 @@ class Adapted(Result):
                 **{
                     name: jsonable(row.objects)
                     for name, row in self.evaluated.items()
-                    if name != ADAPTED
+                    if name != ADAPTED_MODEL
                 },
             },
         }
@@ -261,8 +261,8 @@ def _adapt(run: Run[AdaptOptions]) -> Job[Adapted]:
 
 def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     folder, settings = run.place, run.options
-    mosaic = open_image(run.given["mosaic"], run.opening)
-    mosaic = mosaic.replace(name=name_of(run.given["mosaic"]))
+    mosaic = open_image(run.image_inputs["mosaic"], run.opening)
+    mosaic = mosaic.replace(name=name_of(run.image_inputs["mosaic"]))
     folder.mkdir(parents=True, exist_ok=True)
     # as the model receives this mosaic: its range, without stray pixels
     measured_image, shown_image = mosaic.data, mosaic
@@ -276,7 +276,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     linear = fit_place_filter(
         [
             (light.array(), sem.array())
-            for light, sem in (area.part(area.taught) for area in areas)
+            for light, sem in (area.part(area.training_box) for area in areas)
         ]
     )
     check_related(areas, linear.kernel)
@@ -291,7 +291,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     try:
         images = yield from _enhance_held_out(run, areas, trained, levels)
         evaluations = evaluate(areas, images, cut_off, before)
-        require_gain(evaluations, ADAPTED)
+        require_gain(evaluations, ADAPTED_MODEL)
     except BaseException as error:
         trained.unlink()  # a model of an earlier training is kept
         if isinstance(error, AdaptRefused):
@@ -303,7 +303,7 @@ def _adapt_model(run: Run[AdaptOptions], start: float) -> Job[Adapted]:
     provenance = made_by(
         "adapt", run.options.model_dump(mode="json"), *run.records.values()
     )
-    stem = _stem(run.given["mosaic"])
+    stem = _stem(run.image_inputs["mosaic"])
     linear_file, look_file = (
         folder / f"{stem}-{end}.ome.zarr" for end in ("linear", "look-here")
     )
@@ -352,15 +352,15 @@ def _share(
 
     `shown_image` is the mosaic without stray pixels, used for training.
     """
-    sems = run.given["sem"]
-    transform, landmarks = run.named["transform"], run.named["landmarks"]
+    sems = run.image_inputs["sem"]
+    transform, landmarks = run.parameters["transform"], run.parameters["landmarks"]
     if len(sems) > 1 and not (transform is None and landmarks is None):
         msg = (
             "A transform or landmarks belong to one SEM image, got "
             f"{len(sems)} images: adapt to one of them."
         )
         raise OptionError(msg, code="options-contradict")
-    mosaic_given = run.given["mosaic"]
+    mosaic_given = run.image_inputs["mosaic"]
     yield from _record(run, LIGHT, mosaic_given, mosaic, run.opening)
     areas, facts = [], []
     for number, image in enumerate(sems, 1):
@@ -371,7 +371,7 @@ def _share(
         if run.existing.resume and transform is None and transform_file.is_file():
             transform = read_transform(transform_file)
         registration = yield from register_sem(run, image, sem_image.name, transform)
-        if not transform_file.is_file() or run.named["transform"] is None:
+        if not transform_file.is_file() or run.parameters["transform"] is None:
             write_transform(transform_file, registration.stored)
         transform = None
         found = registration.registration
@@ -406,7 +406,7 @@ def register_sem(
     """Register a mosaic to an SEM image; elastically if an affine map is not enough."""
     settings = run.options
     # as given, so that a transform recognises their files
-    images = run.given["mosaic"], sem, run.reading("sem")
+    images = run.image_inputs["mosaic"], sem, run.reading("sem")
     try:
         registration = yield from register_as(run, *images, transform=transform)
         bends = transform is None and settings.model == "affine"
@@ -465,14 +465,14 @@ def _train(
     images = []
     for area in areas:
         held_out = np.ones(area.light.shape, dtype=bool)
-        held_out[area.taught.slices] = False
+        held_out[area.training_box.slices] = False
         preview_values = np.zeros_like(held_out)
         preview_values[area.held_out.slices] = True
         sem = area.sem.array().copy()
         sem[held_out & ~preview_values] = np.nan
         images.append(training.PlaceImages(area.light.array(), sem, preview_values))
     # in a separate process: torch's compiler must not run in that of the window
-    fit = run.named.get("fit", fit_in_process)
+    fit = run.parameters.get("fit", fit_in_process)
     job = fit(
         images,
         training.PlaceOptions(seed=settings.seed),
@@ -513,9 +513,10 @@ def _write_model(
     yield Progress(0, 0, "writing the model")
     vendor = next((a.sem.metadata.get("vendor") for a in areas), None)
     today = datetime.datetime.now().astimezone().date().isoformat()
-    name = f"{_stem(run.given['mosaic'])[:80]}-{today}"
+    name = f"{_stem(run.image_inputs['mosaic'])[:80]}-{today}"
     unit_range = [
-        (area.light.array()[area.taught.slices] - levels[0]) / (levels[1] - levels[0])
+        (area.light.array()[area.training_box.slices] - levels[0])
+        / (levels[1] - levels[0])
         for area in areas
     ]
     place, focus = (
@@ -532,7 +533,7 @@ def _write_model(
         input_scaling="percentiles",
         pixel_size_nm=mosaic.pixel_size_nm and (mosaic.mean_pixel_size_nm,) * 2,
         training={
-            LEARNT: [
+            TRAINED_ON: [
                 _trained_area(run, area, role)
                 for number, area in enumerate(areas, 1)
                 for role in (LIGHT, f"sem {number}")
@@ -551,7 +552,7 @@ def _trained_area(
 ) -> dict[str, Any]:
     """Record which area of an image was trained on, as `leakage` reads it."""
     record, grid = run.records[role], Grid.of(area.light)
-    box = area.taught
+    box = area.training_box
     corners = np.array([[box.y0, box.x0], [box.y1, box.x1]])
     places = grid.corner + corners * np.array(grid.pitch)
     if role != LIGHT:  # in the plane of the SEM image
@@ -588,7 +589,10 @@ def _enhance_held_out(
     level_options = {"input_scaling": "levels", "input_levels": levels}
     options = EnhanceOptions(device=run.options.device)
     images: dict[str, list[NDArray[Any]]] = {}
-    for name, path in ((MOSAIC_MODEL, find_model(MOSAIC_MODEL)), (ADAPTED, trained)):
+    for name, path in (
+        (MOSAIC_MODEL, find_model(MOSAIC_MODEL)),
+        (ADAPTED_MODEL, trained),
+    ):
         yield Progress(0, 0, f"evaluating the {name}")
         model = models.load_model(path)
         model = replace(model, card=model.card.model_copy(update=level_options))
@@ -613,7 +617,7 @@ def _apply(
 
     Results of an earlier model are not resumed.
     """
-    images_given = [run.given["mosaic"], *(run.given.get("apply") or ())]
+    images_given = [run.image_inputs["mosaic"], *(run.image_inputs.get("apply") or ())]
     options = EnhanceOptions(device=run.options.device)
     results: list[AppliedImage] = []
     for image in images_given:

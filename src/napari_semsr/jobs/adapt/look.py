@@ -22,7 +22,9 @@ LINEAR_PART, LOOK_HERE = "linear filter", "look here"
 """Parts of a run: the result of the filter, and the model's difference from it."""
 
 _ROWS = 1024  # filtered at once; chosen: some 100 MB of a mosaic of 10 000 px
-_SHOWN = 99.5  # percentile of the difference shown brightest; chosen: ignores outliers
+_BRIGHTEST = (
+    99.5  # percentile of the difference shown brightest; chosen: ignores outliers
+)
 
 
 def filter_mosaic(
@@ -64,7 +66,7 @@ def look_here(
         )
     differences = difference(model, linear)
     finite = differences[np.isfinite(differences)]
-    top = float(np.percentile(finite, _SHOWN)) if finite.size else 0.0
+    top = float(np.percentile(finite, _BRIGHTEST)) if finite.size else 0.0
     return linear_image.replace(
         data=differences,
         provenance=provenance.model_copy(update={"part": LOOK_HERE}),

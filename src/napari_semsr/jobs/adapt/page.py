@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_semsr.core import DB, Line, Plot
-from napari_semsr.jobs.adapt.evaluate import ADAPTED
+from napari_semsr.jobs.adapt.evaluate import ADAPTED_MODEL
 from napari_semsr.jobs.adapt.look import difference
 from napari_semsr.jobs.check_record import LINEAR
 from napari_semsr.reporting import (
@@ -70,7 +70,7 @@ def held_out_pictures(
     def draw_plane(plane: Any, width_px: int) -> bytes:
         return image_png(plane, pixel, limits=limits, width_px=width_px)
 
-    differs = difference(planes[ADAPTED], planes[LINEAR])
+    differs = difference(planes[ADAPTED_MODEL], planes[LINEAR])
     differs_png = image_png(
         differs, pixel, limits=(0.0, float(differs.max()) or 1.0), width_px=_WHOLE_PX
     )
@@ -105,7 +105,7 @@ def _plot_curve(
             "time (s)",
             f"gain ({DB})",
             (
-                Line(ADAPTED, seconds, gains),
+                Line(ADAPTED_MODEL, seconds, gains),
                 Line(LINEAR, ends, linear, kind="threshold"),
             ),
         )

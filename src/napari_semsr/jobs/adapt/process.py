@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari_semsr.training import PlaceImages, PlaceOptions
 
 _MODULE = "napari_semsr.jobs.adapt.process"
-_IMAGES, _STATE, _STOP, _SHOWN = "images.npz", "state.pt", "stop", "shown.npz"
+_IMAGES, _STATE, _STOP, _PREVIEW = "images.npz", "state.pt", "stop", "shown.npz"
 _PATIENCE_S = 30.0
 
 
@@ -85,7 +85,7 @@ def _report(folder: Path, value: dict[str, Any]) -> Progress:
         return Progress(value["done"], value["total"], value["message"])
     images: tuple[Any, ...] = ()
     if value.pop("images"):
-        with np.load(folder / _SHOWN) as arrays:
+        with np.load(folder / _PREVIEW) as arrays:
             images = tuple(arrays[key] for key in arrays)
     return training.PlaceReport(**value, images=images)
 
@@ -107,7 +107,7 @@ def _train(request: dict[str, Any], say: Say) -> dict[str, Any]:
         value = asdict(step)
         if isinstance(step, training.PlaceReport):
             if step.images:
-                with renaming(folder / _SHOWN) as place, place.open("wb") as stream:
+                with renaming(folder / _PREVIEW) as place, place.open("wb") as stream:
                     np.savez(stream, *step.images)
             value |= {"images": bool(step.images), "loss": jsonable(step.loss)}
         say("step", value)

@@ -43,7 +43,7 @@ from napari_semsr.jobs.plan import (
 )
 from napari_semsr.jobs.verb import FileIn, Run, Verb, check_devices
 
-_MOST_WORKERS = 256  # chosen: more need a cluster
+_MAX_WORKERS = 256  # chosen: more need a cluster
 _PENDING = "not run yet"
 _RUN = "run"  # file that names the run whose workers may continue
 _PAGES = "pages"  # folder with the inputs of the report's pages
@@ -51,7 +51,7 @@ _ON_A_PAGE = 20  # images; a report shows 40, each before and after
 
 
 Cells = dict[str, Cell]
-_DONE = Quantity("Images done", "", "d", verdict="verdict", large=True)
+_DONE_COUNT = Quantity("Images done", "", "d", verdict="verdict", large=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class BatchReport(Result):
     `ran` and `kept` count steps; `report` lists its pages.
     """
 
-    done: Annotated[int, _DONE]
+    done: Annotated[int, _DONE_COUNT]
     failed: Annotated[int, Quantity("Images failed", "", "d")]
     ran: Annotated[int, Quantity("Steps run", "", "d")]
     kept: Annotated[int, Quantity("Steps kept", "", "d")]
@@ -75,7 +75,7 @@ class BatchReport(Result):
         """A short verdict."""
         return f"{self.failed} failed: reasons below" if self.failed else "none failed"
 
-    pages = figure(lambda made: ", ".join(made.report) or None, "Report")
+    pages = figure(lambda result: ", ".join(result.report) or None, "Report")
 
     def tables(self) -> dict[str, dict[str, list[Any]]]:
         """Tables of the images that failed, with the reasons."""
@@ -93,14 +93,14 @@ class BatchOptions(ClusterOptions):
         "Processes",
         "Number of images processed in parallel; each needs memory.",
         ge=1,
-        le=_MOST_WORKERS,
+        le=_MAX_WORKERS,
     )
 
 
 def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     """Run steps on every image of a folder, glob or table."""
     workers, scheduler = run.options.workers, run.options.scheduler
-    steps, inputs, output = (run.named[k] for k in ("steps", "inputs", "output"))
+    steps, inputs, output = (run.parameters[k] for k in ("steps", "inputs", "output"))
     yield Progress(0, 0, "checking the steps")
     if scheduler is not None and workers != 1:
         msg = "Set `workers` or `scheduler`, not both: a scheduler has its own workers."
@@ -115,7 +115,7 @@ def _batch(run: Run[BatchOptions]) -> Job[BatchReport]:
     yield from execute_each(plan.images, table.add, table.keep, **how)
     pages = yield from _report(plan, table)
     table.tell()
-    results = table.found.values()
+    results = table.outcomes.values()
     ran = sum(one.ran for one in results)
     return BatchReport(
         done=sum(one.error is None for one in results),
@@ -159,11 +159,11 @@ class _Table:
 
     def __init__(self, plan: BatchPlan) -> None:
         self.plan = plan
-        self.found: dict[str, PlanOutcome] = {}
+        self.outcomes: dict[str, PlanOutcome] = {}
 
     def rows(self) -> list[Cells]:
         """All rows; images that were not processed yet are marked as such."""
-        outcomes, pending = self.found, PlanOutcome({}, _PENDING)
+        outcomes, pending = self.outcomes, PlanOutcome({}, _PENDING)
         return [
             self._row(one, outcomes.get(one.name, pending)) for one in self.plan.images
         ]
@@ -179,7 +179,7 @@ class _Table:
         return {
             "image": path_in_table(Path(task.image), self.plan.table),
             "name": task.name,
-            **task.given,
+            **task.cells,
             **{name: cells.get(name) for name in self.plan.columns},
             "warnings": " ".join(_warnings_of(outcome)) or None,
             "error": outcome.error,
@@ -192,12 +192,12 @@ class _Table:
             result = replace(
                 result, error=f"{failed_name}: {' '.join(result.error.split())}"
             )
-        self.found[task.name] = result
+        self.outcomes[task.name] = result
 
     def keep(self) -> None:
         """Write the table; a batch that never started leaves no file."""
         state = self.plan.folder / STATE
-        if self.found or any(state.glob("*")):
+        if self.outcomes or any(state.glob("*")):
             rows = self.rows()
             write_sheet(self.plan.table, {k: [row[k] for row in rows] for k in rows[0]})
             return
@@ -206,7 +206,7 @@ class _Table:
 
     def tell(self) -> None:
         """Warn of failed images, and of warnings about images."""
-        rows = [row for row in self.rows() if row["name"] in self.found]
+        rows = [row for row in self.rows() if row["name"] in self.outcomes]
         count, failures = len(rows), [row["error"] for row in rows if row["error"]]
         if failures:
             first = f"the first: {failures[0]}"
@@ -219,7 +219,9 @@ class _Table:
                 f"{len(failures)} of {count} images failed (column error), {first}"
             )
             warn(message, "images-failed")
-        warnings_heard = [one for one in map(_warnings_of, self.found.values()) if one]
+        warnings_heard = [
+            one for one in map(_warnings_of, self.outcomes.values()) if one
+        ]
         if warnings_heard:
             warn(
                 f"{len(warnings_heard)} of {count} images have warnings (column "
@@ -241,7 +243,7 @@ def _report(plan: BatchPlan, table: _Table) -> Job[tuple[str, ...]]:
     """Write report pages of all images, unless they are up to date."""
     if plan.report is None:
         return ()
-    done_images = [one for one in plan.images if table.found[one.name].error is None]
+    done_images = [one for one in plan.images if table.outcomes[one.name].error is None]
     parts = [
         done_images[i : i + _ON_A_PAGE] for i in range(0, len(done_images), _ON_A_PAGE)
     ]

@@ -68,9 +68,9 @@ REPORT = "report"
 
 _LARGEST = 1 << 20  # bytes; chosen: about ten thousand lines
 _DEEPEST = 16  # nesting depth; chosen: steps need five
-_MOST_STEPS = 100  # chosen: longer lists are unreadable
-_MOST_INPUTS = 100_000  # chosen: the limit of a table of measurements
-_SAID = 300  # characters of a path in a message; chosen: a few lines
+_MAX_STEPS = 100  # chosen: longer lists are unreadable
+_MAX_INPUTS = 100_000  # chosen: the limit of a table of measurements
+_PATH_LENGTH = 300  # characters of a path in a message; chosen: a few lines
 _NEAR = 3  # names that a message suggests
 
 _STEP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -209,7 +209,7 @@ class _Step:
     def values(self) -> dict[str, Any]:
         """Its options, with the image and output that a step may omit."""
         inputs = [item for item in self.verb.inputs if not item.flag]
-        has_names = bool(inputs) and not getattr(inputs[0], "named", False)
+        has_names = bool(inputs) and not getattr(inputs[0], "takes_name", False)
         usual = tuple(item.batch for item in inputs if item.batch)
         usual = usual or ("{previous}",) * has_names
         usual_values = dict(zip((item.name for item in inputs), usual, strict=False))
@@ -239,7 +239,7 @@ class _Step:
 def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
     """Map the spellings of arguments to the value that a bare flag means."""
     spellings: dict[str, tuple[Any, ...]] = {name: (name,) for name in verb.arguments}
-    for item in (*verb.inputs, *verb.written):
+    for item in (*verb.inputs, *verb.all_outputs):
         by_name = isinstance(item, ImageIn) and not item.many  # shown in the help, too
         if item.flag.startswith("--") or not (item.flag or by_name):
             spellings.setdefault(
@@ -276,7 +276,7 @@ NO_STEPS = {
 
 def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
     """Return the column names of a command's results."""
-    return columns_of(kind) if verb.tabled else kind.NUMBERS
+    return columns_of(kind) if verb.makes_table else kind.NUMBERS
 
 
 def _steps(entries: Any) -> list[_Step]:
@@ -284,8 +284,8 @@ def _steps(entries: Any) -> list[_Step]:
     if not isinstance(entries, (list, tuple)) or not entries:
         msg = f"steps must be a list of commands and options, got {entries!r:.60}."
         raise OptionError(msg, code="wrong-type")
-    if len(entries) > _MOST_STEPS:
-        msg = f"There must be at most {_MOST_STEPS} steps, got {len(entries)}."
+    if len(entries) > _MAX_STEPS:
+        msg = f"There must be at most {_MAX_STEPS} steps, got {len(entries)}."
         raise OptionError(msg, code="out-of-range")
     steps: list[_Step] = []
     for number, entry in enumerate(entries, start=1):
@@ -316,7 +316,7 @@ def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
         raise OptionError(msg, code="wrong-type")
     name = table.get("name")
     if name is None:
-        more = (f"{verb.name}-{count}" for count in range(2, _MOST_STEPS + 1))
+        more = (f"{verb.name}-{count}" for count in range(2, _MAX_STEPS + 1))
         name = next(one for one in (verb.name, *more) if one not in names_in_use)
     if not isinstance(name, str) or not _STEP_NAME.fullmatch(name):
         msg = (
@@ -377,14 +377,14 @@ class _Input:
 
 def _path_text(path: Path) -> str:
     """Shorten a path for a message."""
-    return one_line(str(path), _SAID)
+    return one_line(str(path), _PATH_LENGTH)
 
 
 def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
     """Find the input images; raise an error for any in the output folder."""
     whole = folder.resolve()
     if inputs_path.is_file() and inputs_path.suffix.lower() in SHEET_SUFFIXES:
-        images = list(_of_table(inputs_path))
+        images = list(_read_table(inputs_path))
     else:
         paths = [path.absolute() for path in find_images(inputs_path)]
         paths_outside = [path for path in paths if whole not in path.resolve().parents]
@@ -395,8 +395,8 @@ def _inputs(inputs_path: Path, folder: Path) -> list[_Input]:
             )
             raise OptionError(msg, code="output-is-input")
         images = [_Input(path, _name_of(path)) for path in paths_outside]
-    if len(images) > _MOST_INPUTS:
-        msg = f"A batch takes at most {_MOST_INPUTS} images, got {len(images)}."
+    if len(images) > _MAX_INPUTS:
+        msg = f"A batch takes at most {_MAX_INPUTS} images, got {len(images)}."
         raise OptionError(msg, code="out-of-range")
     by_name: dict[str, _Input] = {}
     for one in images:
@@ -429,7 +429,7 @@ def _name_of(path: Path) -> str:
     return file_stem(path.stem if path.is_file() or path.suffix == ".zarr" else name)
 
 
-def _of_table(path: Path) -> Iterator[_Input]:
+def _read_table(path: Path) -> Iterator[_Input]:
     """Read the rows of a table; paths in it are relative to its folder."""
     root = path.absolute().parent
     for _, cells in rows_of_images(path, [("image",)]):
@@ -451,7 +451,7 @@ class _Maker:
         self.folder = folder
         self.base = base  # folder that paths in the steps file refer to
         self.steps = {step.name: step for step in steps}
-        self.made: dict[str, str] = {}  # outputs by step name
+        self.paths: dict[str, str] = {}  # outputs by step name
         self.previous: Input = File(path=str(image.path))
 
     def image_task(self) -> ImageTask:
@@ -460,7 +460,7 @@ class _Maker:
         plan = Plan(calls=tuple(map(self.call, self.steps.values())))
         cells: dict[str, Cell] = {k: cell or None for k, cell in image.cells.items()}
         last = getattr(self.previous, "call", None)
-        last = None if last is None else self.made[last]
+        last = None if last is None else self.paths[last]
         state = self.folder / STATE / f"{image.name}.json"
         image_facts = image.name, plan, folder, state, cells
         return ImageTask(*image_facts, image=str(image.path), last=last)
@@ -479,7 +479,9 @@ class _Maker:
             else:
                 options[name] = value
         read = (item for item in step.verb.inputs if not item.optional)
-        outputs_written = (o for o in step.verb.written if o.required or o.one_needs_it)
+        outputs_written = (
+            o for o in step.verb.all_outputs if o.is_required or o.one_needs_it
+        )
         for one in (*read, *outputs_written):
             if one.name not in inputs | options | outputs:
                 raise step.wrong(f"needs {one.name}: {one.help}.", "missing-value")
@@ -487,7 +489,7 @@ class _Maker:
         step.check(options | files, self.image.name)
         output = step.verb.output
         if output is not None and output.name in outputs:
-            self.made[step.name] = outputs[output.name]
+            self.paths[step.name] = outputs[output.name]
             if output.goes_on:
                 self.previous = CallOutput(call=step.name)
         how = {"verb": step.verb.name, "options": options, "outputs": outputs}
@@ -512,7 +514,7 @@ class _Maker:
     def _text(self, one: Any) -> str:
         """Convert part of a value to text; a file becomes its path."""
         if isinstance(one, CallOutput):
-            return str(self.folder / self.made[one.call])
+            return str(self.folder / self.paths[one.call])
         return one.path if isinstance(one, File) else str(one)
 
     def _fill_value(self, step: _Step, name: str, value: Any) -> Any:
@@ -569,7 +571,7 @@ class _Maker:
             place_names += [f"{_STEP_MARK}{other}" for other in self.steps]
             places_text = ", ".join(f"{{{one}}}" for one in place_names)
             fault = f"names {{{one_line(place)}}}, but may name {places_text}."
-        elif name in self.made:
+        elif name in self.paths:
             return CallOutput(call=name)
         elif self.steps[name].number >= step.number:
             fault = (
@@ -588,7 +590,9 @@ class _Maker:
     ) -> File | str:
         """Return the file that a text names, relative to the steps' folder."""
         path = as_on_disk(self.base / text)
-        file = not isinstance(item, FieldInfo) and not getattr(item, "named", False)
+        file = not isinstance(item, FieldInfo) and not getattr(
+            item, "takes_name", False
+        )
         file = file or (name == "psf" and _names_kernel(text))
         file = file or (name == "flat_field" and text not in ("auto", "none"))
         model = isinstance(item, FileIn) and name == "model"

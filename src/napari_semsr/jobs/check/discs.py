@@ -55,8 +55,10 @@ _APART_PX = 2  # between the rings of two discs
 # position may have this share of a disc's contrast without it: below the half from
 # which a disc counts as shown, or an image that shows nothing would be right.
 _ROUNDING = 1e-6
-_HIDDEN = 0.45
-_TOLD = 1 / 3  # contrast that a disc must add or remove, relative to local contrast
+_HIDDEN_CONTRAST = 0.45
+_CLEAR_CONTRAST = (
+    1 / 3
+)  # contrast that a disc must add or remove, relative to local contrast
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,21 +299,21 @@ class Trial:
     """A ground truth before and after the change, and the discs."""
 
     original: FloatArray  # (Y, X) what a perfect image would show, on one grey scale
-    changed: FloatArray
+    with_changes: FloatArray
     places: DiscPlaces  # discs that were inserted, and erased
 
     @classmethod
     def of(
         cls, original: FloatArray, changed_truth: FloatArray, places: DiscPlaces
     ) -> Self:
-        """Keep the discs that can be told apart, according to `_TOLD` and `_HIDDEN`."""
+        """Keep the discs that a ground truth shows clearly, by their contrasts."""
         local = local_contrast(original)
 
         def keep_discs(discs: Discs, absent: FloatArray, present: FloatArray) -> Discs:
             without = discs.contrast(absent)
             step = np.abs(discs.contrast(present) - without)
-            clear = step > _TOLD * local[discs.pixels]
-            return discs.choose(clear & (np.abs(without) <= _HIDDEN * step))
+            clear = step > _CLEAR_CONTRAST * local[discs.pixels]
+            return discs.choose(clear & (np.abs(without) <= _HIDDEN_CONTRAST * step))
 
         inserted_discs = keep_discs(places.inserted, original, changed_truth)
         erased_discs = keep_discs(places.erased, changed_truth, original)
@@ -319,7 +321,7 @@ class Trial:
 
     def judge(self, image: FloatArray) -> dict[Change, BoolArray]:
         """Find the discs that an image, of any grey scale, shows correctly."""
-        matched_image = matched_gain(image, self.changed) * image
+        matched_image = matched_gain(image, self.with_changes) * image
 
         def is_shown(
             discs: Discs, absent: FloatArray, present: FloatArray
@@ -332,8 +334,8 @@ class Trial:
 
         places = self.places
         return {
-            "inserted": is_shown(places.inserted, self.original, self.changed),
-            "erased": ~is_shown(places.erased, self.changed, self.original),
+            "inserted": is_shown(places.inserted, self.original, self.with_changes),
+            "erased": ~is_shown(places.erased, self.with_changes, self.original),
         }
 
 

@@ -164,7 +164,10 @@ class ModelCheck(Result):
 
 # Clear images for a check: given ones, or those held out from training.
 
-_CLIPPED = (0.05, 99.95)  # percentiles that become black and white; chosen: few pixels
+_CLIP_PERCENTILES = (
+    0.05,
+    99.95,
+)  # percentiles that become black and white; chosen: few pixels
 _WHITE = 255.0
 
 
@@ -236,7 +239,7 @@ def _clear_image(
     if not np.isfinite(part).all():
         msg = f"A clear image must be finite, got NaN or Inf pixels in {name}."
         raise ReadError(msg, code="pixels-missing")
-    low, high = np.percentile(part, _CLIPPED)
+    low, high = np.percentile(part, _CLIP_PERCENTILES)
     unit_range = (part - low) * (_WHITE / max(high - low, 1e-12))
     return np.asarray(np.clip(np.rint(unit_range), 0, _WHITE))
 
@@ -370,7 +373,7 @@ class DrawnGold(TruthSource):
 Task = Literal["images", "superlens", "gold"]
 _TASKS: tuple[Task, ...] = ("images", "superlens", "gold")
 _AT_ONCE = 28  # discs of each change in one simulated sample
-_MOST_TRUTHS = 80  # simulated samples at most; chosen: limits the time
+_MAX_TRUTHS = 80  # simulated samples at most; chosen: limits the time
 
 
 class CheckOptions(Options):
@@ -419,10 +422,10 @@ def _check(request: Run[CheckOptions]) -> Job[ModelCheck]:
     start = time.perf_counter()
     settings = request.options
     yield Progress(0, 2 * settings.discs, "loading the model")
-    path = find_model(request.named["model"])
+    path = find_model(request.parameters["model"])
     model = models.load_model(path)
-    images: Any = request.given.get("images") or ()
-    clear = ClearSet(tuple(images), request.named["held_out"], request.opening)
+    images: Any = request.image_inputs.get("images") or ()
+    clear = ClearSet(tuple(images), request.parameters["held_out"], request.opening)
     condition_checks: list[ConditionCheck] = []
     tasks = _tasks(model.card, settings, clear)
     for source in list(_sources(tasks, model.card, settings, clear)):
@@ -459,7 +462,7 @@ def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removal
     return (
         yield from paired_removals(
             {MODEL: enhance},
-            fine_circuits(side, count=_MOST_TRUTHS, seed=options.seed),
+            fine_circuits(side, count=_MAX_TRUTHS, seed=options.seed),
             side=side,
             scale=scale,
             objects=options.discs,
@@ -471,7 +474,7 @@ def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removal
 def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, Any]:
     """Return the checks for a card: the new one and earlier ones that still hold."""
     record_known = DiscRecord.of_card(card.model_dump())
-    discs = {kind: dict(record.found) for kind, record in record_known.items()}
+    discs = {kind: dict(record.content) for kind, record in record_known.items()}
     if result.conditions:
         discs[result.images] = result.to_card()
     checks = dict(card.checks)
@@ -538,7 +541,7 @@ def judge_source(
     how = inference.EnhanceOptions(device=options.device)
     verdicts: dict[str, list[Verdict]] = {name: [] for name in source.widths_px}
     have, truths = (0, 0), 0
-    for index in range(source.count or _MOST_TRUTHS):
+    for index in range(source.count or _MAX_TRUTHS):
         left = [max(0, options.discs - n) for n in have]
         if not any(left):
             break
@@ -572,7 +575,7 @@ def judge_source(
     if truths == 0:
         msg = (
             "Clear images need contrast and room for discs; there was none in "
-            f"{source.count or _MOST_TRUTHS}; use larger or sharper ones."
+            f"{source.count or _MAX_TRUTHS}; use larger or sharper ones."
         )
         raise ReadError(msg, code="no-structure")
     return [

@@ -63,10 +63,12 @@ SUPERLENS = MicroscopeOptions(photons=3500.0)
 """Microscope of the test: a numerical aperture of 1.8."""
 
 _STREAM = 0x9A12ED  # seed; not used for training or for any choice
-_FITTED = 4  # chosen: fields for the linear filter; of 256 px, 600 pixels for each tap
+_FIT_FIELDS = (
+    4  # chosen: fields for the linear filter; of 256 px, 600 pixels for each tap
+)
 _AT_ONCE = 28  # objects of each change in one field; chosen: as many as fit into 512 px
 _FINE = 2  # pixels of a specimen per optical pixel
-_LEAST_RELIEF_NM = 20.0  # relief of inserted objects if the sample is flat
+_MIN_RELIEF_NM = 20.0  # relief of inserted objects if the sample is flat
 _RADII_PX = (2, 3, 4, 5)  # chosen: the smaller ones are invisible at 550 nm
 _HALF = 0.5  # of relief and material, inserted; of contrast, to count as shown
 
@@ -126,7 +128,7 @@ def paired_removals(
     specimen_iterator = iter(specimens)
     yield Progress(0, 2 * objects, "fitting a linear filter")
     filters = []
-    for index, surface in enumerate(islice(specimen_iterator, _FITTED)):
+    for index, surface in enumerate(islice(specimen_iterator, _FIT_FIELDS)):
         pair = Instrument(optics, side, scale, seed, index).take(surface)
         filters.append((_enlarge(pair.low, scale), pair.high))
     linear = fit_place_filter(filters)
@@ -138,7 +140,7 @@ def paired_removals(
     none = RemovalCount(objects=0, shown=0, drawn=0)
     tells, cannot = dict.fromkeys(calls, none), dict.fromkeys(calls, none)
     fields, left = 0, [objects, objects]
-    for index, surface in enumerate(specimen_iterator, _FITTED):
+    for index, surface in enumerate(specimen_iterator, _FIT_FIELDS):
         instrument = Instrument(optics, side, scale, seed, index)
         counts = min(left[0], _AT_ONCE), min(left[1], _AT_ONCE)
         places = TwiceImaged.take(surface, instrument, counts)
@@ -159,7 +161,7 @@ def paired_removals(
     if fields == 0:
         msg = (
             "No simulated sample has room for an object; use larger fields "
-            f"(`size_px`), or more than {_FITTED} of them."
+            f"(`size_px`), or more than {_FIT_FIELDS} of them."
         )
         raise ReadError(msg, code="nothing-to-measure")
     return Removals(fields, tells, cannot)
@@ -312,7 +314,7 @@ def _change_surface(
     )
     coarse = tuple((inserted_discs.centres / factor).astype(int).T)
     relief = local_contrast(height[::factor, ::factor])[coarse]
-    rise = _HALF * np.maximum(relief, _LEAST_RELIEF_NM)
+    rise = _HALF * np.maximum(relief, _MIN_RELIEF_NM)
     up = (rng.random(len(inserted_discs)) < _HALF) | (
         height[inserted_discs.pixels] < rise
     )

@@ -90,7 +90,7 @@ def _map_errors(
     run: Run[ErrorMapOptions], reference: Micrograph, enhanced_image: Micrograph
 ) -> Job[ErrorMapReport | RepeatabilityReport]:
     settings = run.options
-    run.tell_learnt()
+    run.warn_if_trained_on()
     if settings.scans:
         return (yield from compare_scans(run, reference, enhanced_image))
     lying, offset = ErrorPair.of(reference, enhanced_image), Offset()
@@ -177,7 +177,7 @@ ERROR_MAP: Verb[ErrorMapOptions, ErrorMapReport | RepeatabilityReport] = Verb(
     _map_errors,
     output=MAP_OUT,
     title="comparison",
-    tabled=True,
+    makes_table=True,
     example="""
     >>> from scipy.ndimage import gaussian_filter
     >>> sharp = np.random.default_rng(0).normal(size=(128, 128))

@@ -28,7 +28,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import write_rows
 from napari_semsr.jobs.images import calibrated_of, jsonable, rows_of
-from napari_semsr.jobs.measure.offset import tell_offset
+from napari_semsr.jobs.measure.offset import warn_of_offset
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
 
 # record keys of each gap
@@ -59,19 +59,21 @@ class GapReport(ImageMeasure):
     table: Annotated[str | None, Quantity("Table", tabled=False)] = None
 
     widths_nm, widths_px = length_figures(
-        lambda made, unit: [getattr(gap, f"width_{unit}") for gap in made.result.found],
+        lambda result, unit: [
+            getattr(gap, f"width_{unit}") for gap in result.result.found
+        ],
         *("widths", "Widths"),
         **_PLOTTED,
     )
     reference_widths_nm, reference_widths_px = length_figures(
-        lambda made, unit: [
-            getattr(gap, f"reference_{unit}") for gap in made.result.found
+        lambda result, unit: [
+            getattr(gap, f"reference_{unit}") for gap in result.result.found
         ],
         *("reference_widths", "Widths, reference"),
         **_PLOTTED,
     )
     diameters_nm, diameters_px = length_figures(
-        lambda made, unit: list(made.result.diameters(unit)),
+        lambda result, unit: list(result.result.diameters(unit)),
         *("diameters", "Diameters"),
         **_PLOTTED,
     )
@@ -175,8 +177,8 @@ def _measure(
     run: Run[GapOptions], image: Micrograph, reference: Micrograph | None
 ) -> Job[GapReport]:
     if reference is not None:
-        run.tell_learnt()
-        tell_offset(image, reference)
+        run.warn_if_trained_on()
+        warn_of_offset(image, reference)
     sized_image = calibrated_of(image, reference)
     size = sized_image.pixel_size_nm
     measured_image = image
@@ -222,14 +224,14 @@ GAPS = Verb(
             "write a row for each gap of one image into this file, or a row for each "
             "of many images (.csv or .parquet)",
             name="table",
-            required=False,
+            is_required=False,
             flag="--table",
             metavar="CSV",
             ending=".csv",
         ),
     ),
     title="gaps",
-    tabled=True,
+    makes_table=True,
     value="result",
     gives=Gaps,
     example="""

@@ -16,7 +16,7 @@ from napari_semsr.core import (
     Progress,
 )
 from napari_semsr.jobs.images import Result
-from napari_semsr.jobs.measure.offset import tell_offset
+from napari_semsr.jobs.measure.offset import warn_of_offset
 from napari_semsr.jobs.verb import ImageIn, Run, Verb
 
 
@@ -32,8 +32,8 @@ def _compare(
     run: Run[MetricsOptions], image: Micrograph, reference: Micrograph | None
 ) -> Job[MetricsReport]:
     if reference is not None:
-        run.tell_learnt()
-        tell_offset(image, reference)
+        run.warn_if_trained_on()
+        warn_of_offset(image, reference)
     yield Progress(1, 2, "comparing")
     how = run.options.model_dump()
     bins = how.pop("bins")
@@ -57,7 +57,7 @@ METRICS = Verb(
     MetricsReport,
     _compare,
     title="comparison",
-    tabled=True,
+    makes_table=True,
     curves=(
         Curve(
             "Grey levels",

@@ -16,7 +16,7 @@ _ALONG_ONE = 0.6745 * 6**0.5  # the same for one axis
 # lines 1.3 to 1.8. Such noise is measured across lines, where it is white.
 _SMEAR_RATIO = 1.25
 _NOT_ALONG = 1.05  # chosen: median ratio along lines; above, it is detail
-_FAR_PX, _STRIPED = (
+_FAR_PX, _STRIPE_SHARE = (
     16,
     0.25,
 )  # chosen: only a grating is correlated at such a distance (px)
@@ -153,7 +153,7 @@ def _has_stripes(lines: Any) -> bool:
     lags = range(min(first, most), max(min(first, most) + 1, min(4 * first, most)))
     values, width = np.nan_to_num(sample), sample.shape[1]
     alike = (np.vdot(values[:, n:], values[:, :-n]) * width / (width - n) for n in lags)
-    return bool(max(map(abs, alike)) > _STRIPED * np.vdot(values, values))
+    return bool(max(map(abs, alike)) > _STRIPE_SHARE * np.vdot(values, values))
 
 
 def _smear_ratio(white: Any, alone: list[Any]) -> float:
@@ -181,6 +181,6 @@ NOISE = Verb(
     NoiseReport,
     _measure,
     title="measurement",
-    tabled=True,
+    makes_table=True,
     curves=(core.Curve("Noise", "levels", "noise_at", "grey level", "noise s.d."),),
 )

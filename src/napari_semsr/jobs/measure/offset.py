@@ -44,24 +44,24 @@ Both = tuple[NDArray[Any], NDArray[Any]]
 class Offset:
     """The shift of the second image, and whether to apply it."""
 
-    found: Shift | None = None
+    best_shift: Shift | None = None
     is_moved: bool = False  # otherwise the shift is zero or not reliable
     doubt: str = ""  # why the shift is not reliable; empty if it is
 
     @property
     def shift(self) -> FloatPair | None:
         """``(y, x)`` in px to apply to the second image."""
-        return self.found.shift_px if self.found and self.is_moved else None
+        return self.best_shift.shift_px if self.best_shift and self.is_moved else None
 
     @property
     def shift_px(self) -> FloatPair | None:
         """``(y, x)`` measured, reliable or not."""
-        return None if self.found is None else self.found.shift_px
+        return None if self.best_shift is None else self.best_shift.shift_px
 
     @property
     def error_px(self) -> float | None:
         """Standard error of the shift."""
-        return None if self.found is None else self.found.error_px
+        return None if self.best_shift is None else self.best_shift.error_px
 
 
 def find_offset(
@@ -126,14 +126,18 @@ def offset_between(
     return find_offset(read_both, first.shape, reach=_REACH_PX, windows=windows)
 
 
-def tell_offset(image: Micrograph, reference: Micrograph) -> None:
+def warn_of_offset(image: Micrograph, reference: Micrograph) -> None:
     """Warn if an image is shifted relative to the one it is compared with."""
     if image.shape != reference.shape:
         return
     offset = offset_between(reference, image, windows=_WINDOWS[:1])
-    if offset.found is None or offset.found.correlation < _SAME or not offset.is_moved:
+    if (
+        offset.best_shift is None
+        or offset.best_shift.correlation < _SAME
+        or not offset.is_moved
+    ):
         return
-    y, x = offset.found.shift_px
+    y, x = offset.best_shift.shift_px
     if np.hypot(y, x) >= _TOLD_PX:
         warn(
             f"The image is shifted against its reference by ({-y:.1f}, {-x:.1f}) px, "

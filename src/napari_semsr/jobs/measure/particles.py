@@ -25,13 +25,13 @@ _KEYS = {
     "equivalent_diameter_sd_nm": Quantity("Error of the diameter", "nm"),
     "eccentricity": Quantity("Eccentricity of an ellipse of its moments"),
 }
-_MOST_PARTS = 2  # average objects per label; chosen: grey levels have more
+_MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
 # A clear particle shares less than this part of its outline with others, and fills
 # more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
-_MOST_BESIDE, _LEAST_FILL, _BESIDE_PX = 0.5, 0.95, 2
+_MAX_BESIDE, _MIN_FILL, _BESIDE_PX = 0.5, 0.95, 2
 # Share of the diameters that clear particles have: 0.43 and more of real powders and
 # balls, 0.36 and less of 34 of 41 real surfaces, grains and tissues (docs/gaps.md)
-_LEAST_CLEAR, _LEAST_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
+_MIN_CLEAR, _MIN_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
 
 
 class ParticleSizeOptions(ParticleOptions):
@@ -50,13 +50,13 @@ def _length(
 ) -> tuple[property, property, property]:
     """Return properties for a length of all particles: in nm, its error, in px."""
 
-    def found(made: "ParticleSizes", unit: str) -> float | None:
-        known = made.diameters(unit)
+    def found(result: "ParticleSizes", unit: str) -> float | None:
+        known = result.diameters(unit)
         return float(get(known)) if known else None
 
-    def error(made: "ParticleSizes") -> float | None:
-        length = found(made, "nm")
-        return length and (length * made.size_error or None)
+    def error(result: "ParticleSizes") -> float | None:
+        length = found(result, "nm")
+        return length and (length * result.size_error or None)
 
     sd = figure(error, f"{label}, error", "nm")
     nm, px = length_figures(found, key, label, sd=f"{key}_sd_nm", **more)
@@ -121,8 +121,10 @@ class ParticleSizes(ImageMeasure):
         heads = {f"{key} ({unit})": f"{key}_{unit}" for key in ("y", "x")}
         heads[f"diameter ({unit})"] = f"equivalent_diameter_{unit}"
         heads = {"label": "label", **heads, "eccentricity": "eccentricity"}
-        listed = {k: [row[name] for row in self.rows] for k, name in heads.items()}
-        return {"Particles": listed} if self.rows else {}
+        sizes_listed = {
+            k: [row[name] for row in self.rows] for k, name in heads.items()
+        }
+        return {"Particles": sizes_listed} if self.rows else {}
 
 
 def _labels(image: core.Micrograph) -> tuple[Any, Any]:
@@ -134,7 +136,7 @@ def _labels(image: core.Micrograph) -> tuple[Any, Any]:
     whole = numbers[0] == 0 and np.array_equal(numbers, np.rint(numbers))
     if numbers.size == 2 and count > 1 and whole:  # a mask
         return parts, np.arange(count + 1)
-    if not whole or count > _MOST_PARTS * (numbers.size - 1):
+    if not whole or count > _MAX_PARTS * (numbers.size - 1):
         msg = (
             "A label image must have a whole number for each object and 0 elsewhere, "
             f"got grey levels in {image.name}; omit `labels` to find particles."
@@ -153,8 +155,8 @@ def _clear_share(labels: Any, found: dict[str, Any]) -> float | None:
     length = np.bincount(labels[outline], minlength=labels.max() + 1)
     touching = np.bincount(labels[outline & beside], minlength=length.size)
     axes = found["axis_major_length"] * found["axis_minor_length"]
-    clear = touching[found["label"]] < _MOST_BESIDE * length[found["label"]]
-    clear &= found["area"] > _LEAST_FILL * np.pi / 4 * axes
+    clear = touching[found["label"]] < _MAX_BESIDE * length[found["label"]]
+    clear &= found["area"] > _MIN_FILL * np.pi / 4 * axes
     sizes = np.sqrt(found["area"])
     return float(sizes[clear].sum() / sizes.sum()) if sizes.size else None
 
@@ -180,7 +182,7 @@ def _measure(
     whole = large & ~np.isin(found["label"], labels[edge])
     found = {name: values[whole] for name, values in found.items()}
     clear = None if run.options.labels else _clear_share(labels, found)
-    if clear is not None and clear < _LEAST_CLEAR and whole.sum() >= _LEAST_COUNT:
+    if clear is not None and clear < _MIN_CLEAR and whole.sum() >= _MIN_COUNT:
         core.warn(
             f"Only {clear:.0%} of the particles found in {image.name}, by diameter, "
             "are round or convex and isolated: check the outlines; the image may "
@@ -235,12 +237,12 @@ PARTICLES = Verb(
             "path of the table of one image, with a row for each particle (.csv or "
             ".parquet)"
         ),
-        required=False,
+        is_required=False,
         ending=TABLE_SUFFIXES[0],
         also=TABLE_SUFFIXES[1:],
     ),
     title="particles",
-    tabled=True,
+    makes_table=True,
     curves=(
         core.Curve(
             "Diameters",

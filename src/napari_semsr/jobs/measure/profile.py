@@ -175,7 +175,7 @@ def _cells(stem: str, label: str, part: str = "") -> tuple[property, property]:
 
     errors = {item: f"{stem}_{item}_{{unit}}" for item in ("sd", "interval")}
     return length_figures(
-        lambda made, unit: made.lengths(stem)[f"{name}_{unit}"],
+        lambda result, unit: result.lengths(stem)[f"{name}_{unit}"],
         *(name, label),
         shown=False,
         tabled=part != "interval",
@@ -209,7 +209,7 @@ class ProfileReport(CurveFound):
         "edge_10_90", "Its interval", "interval"
     )
     lines_averaged = figure(
-        lambda made: made.profile.lines, "Lines averaged", shown=False, tabled=False
+        lambda result: result.profile.lines, "Lines averaged", shown=False, tabled=False
     )
 
     @property
@@ -278,7 +278,9 @@ class ProfileReport(CurveFound):
         }
 
     height = figure(  # height of the highest line
-        lambda made: made.readings.main and made.readings.main.height, "Height", LEVELS
+        lambda result: result.readings.main and result.readings.main.height,
+        "Height",
+        LEVELS,
     )
 
     @property
@@ -288,7 +290,7 @@ class ProfileReport(CurveFound):
         return dips[0].value if dips and dips[0] else None
 
     # why there is neither line nor edge
-    reason = figure(lambda made: made.readings.reason, "No reading")
+    reason = figure(lambda result: result.readings.reason, "No reading")
 
     def lengths(self, stem: str) -> Mapping[str, Any]:
         """Record the widths of the highest line or edge, or the first distance."""
@@ -320,7 +322,7 @@ class ProfileReport(CurveFound):
                 **{name: value_of(self, name) for name in SIZES},
                 **self.options.model_dump(),
                 **self.lengths("fwhm"),
-                **{name: value_of(self, name) for name in _RECORDED},
+                **{name: value_of(self, name) for name in _RECORD_NAMES},
                 "distance_nm": self.profile.distance_nm,
                 "distance_px": self.profile.distance_px,
                 "intensity": self.profile.intensity,
@@ -329,7 +331,7 @@ class ProfileReport(CurveFound):
         return record
 
 
-_RECORDED = (
+_RECORD_NAMES = (
     *("lines_averaged", "dark", "reason"),
     *("peaks_nm", "peaks_px", "lines", "pairs", "edge", "background", "noise"),
 )
@@ -394,7 +396,7 @@ PROFILE = Verb(
     ProfileReport,
     _measure,
     title="profile",
-    tabled=True,
+    makes_table=True,
     curves=(
         Curve(
             "Grey levels along the line",

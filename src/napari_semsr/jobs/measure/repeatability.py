@@ -38,7 +38,7 @@ from napari_semsr.jobs.verb import MapMade, Run
 _BRIGHTEST = {"all": 2.0, "rest": 1.0}
 _MOSTLY = 0.5
 SCANS = "scans"  # key of the part of an error map in its history
-_LEAST_SHOWN = 0.9  # of the first scan, else warn; chosen: drift costs some %
+_MIN_SHOWN = 0.9  # of the first scan, else warn; chosen: drift costs some %
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,9 @@ class RepeatabilityReport(MapMade):
             return "mostly noise: averaging more scans reduces it"
         return "mostly not noise: drift, charging or focus changed between the scans"
 
-    moved = figure(lambda made: format_shift(made.shift_px), "Moved by", tabled=False)
+    moved = figure(
+        lambda result: format_shift(result.shift_px), "Moved by", tabled=False
+    )
 
 
 def compare_scans(
@@ -105,7 +107,7 @@ def compare_scans(
     shift = offset.shift or (0.0, 0.0)
     pair = ScanPair.of(one, other, shift)
     whole, shared_pixels = (rows * columns for rows, columns in (one.shape, pair.shape))
-    if shared_pixels < _LEAST_SHOWN * whole:
+    if shared_pixels < _MIN_SHOWN * whole:
         warn(
             f"Both scans show {shared_pixels / whole:.0%} of {one.name}, so the map "
             "does.",

@@ -20,9 +20,9 @@ from napari_semsr.analysis import (
     FrcResult,
     RadialSpectrum,
     SpectrumOptions,
-    beside_cut_off,
-    beside_pixels,
     beyond_cut_off,
+    compare_with_pixels,
+    cut_off_note,
     find_cut_off,
     measure_decorrelation,
     measure_frc,
@@ -248,8 +248,8 @@ class FrcReport(_Correlated):
 
 def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | None]:
     """Return the halves of a single mosaic, or the reason why there are none."""
-    halves, image = run.named.get("halves"), run.given["a"]
-    alone = "b" not in run.given and halves is None
+    halves, image = run.parameters.get("halves"), run.image_inputs["a"]
+    alone = "b" not in run.image_inputs and halves is None
     if not alone or isinstance(image, Micrograph) or run.options.split != "diagonal":
         return halves, None
     halves, note = find_halves(Path(image), first)
@@ -273,7 +273,7 @@ def _correlate(
 ) -> Job[FrcReport]:
     settings, sized_image = run.options, calibrated_of(first, second)
     if second is not None:
-        run.tell_learnt()
+        run.warn_if_trained_on()
     halves, note = _halves_of(run, first)
     first, second = yield from _know_both(run, first, second)
     box: Box | None = None
@@ -335,7 +335,7 @@ FRC = Verb(
     FrcReport,
     _correlate,
     title="measurement",
-    tabled=True,
+    makes_table=True,
     curves=(
         Curve(
             "Fourier ring correlation",
@@ -422,8 +422,8 @@ class FrcMapReport(_Correlated):
     @property
     def verdict(self) -> str:
         """An assessment of the median."""
-        beyond = beside_cut_off(self.median_nm, self.cut_off_nm)
-        return beyond or beside_pixels(self.median_px)
+        beyond = cut_off_note(self.median_nm, self.cut_off_nm)
+        return beyond or compare_with_pixels(self.median_px)
 
     def figures(self) -> dict[str, Figure]:
         """Return the number of failed blocks, with reasons."""
@@ -457,7 +457,7 @@ def _map_resolution(
         mapping = measure_frc_map(first, second, settings, shift_px=offset.shift)
         result = yield from mapping
     if second is not None:
-        run.tell_learnt()
+        run.warn_if_trained_on()
     history = yield from run.history(inputs=records)
     map_values = result.map.array()
     look = DisplaySettings(  # for an overlay: translucent, with a colour bar
@@ -509,7 +509,7 @@ FRC_MAP = Verb(
     _map_resolution,
     title="measurement",
     output=MAP_OUT,
-    tabled=True,
+    makes_table=True,
     value="result",
     gives=FrcMap,
     example="""
@@ -559,7 +559,7 @@ DECORRELATION = Verb(
     DecorrelationReport,
     _decorrelate,
     title="measurement",
-    tabled=True,
+    makes_table=True,
     curves=(
         Curve(
             "Decorrelation analysis",
@@ -669,12 +669,12 @@ SPECTRUM = Verb(
     _take_spectrum,
     output=Output(
         "an image file for the centred 2-D spectrum, or .csv for the radial curve",
-        required=False,
+        is_required=False,
         ending=None,
         also=(".csv",),
     ),
     title="measurement",
-    tabled=True,
+    makes_table=True,
     curves=(
         Curve(
             "Radial power spectrum",

@@ -120,7 +120,7 @@ class _Item:
     """The input of a row."""
 
     paths: tuple[Path | None, ...]  # one for each role
-    given: Cells = field(default_factory=dict)  # further cells of a table
+    cells: Cells = field(default_factory=dict)  # further cells of a table
     fault: str = ""  # reason why nothing can be measured
 
 
@@ -175,7 +175,7 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
                 f"got {second}."
             )
             raise OptionError(msg, code="options-contradict")
-        return list(_of_sheet(measure, Path(images)))
+        return list(_read_sheet_rows(measure, Path(images)))
     firsts = find_images(images)
     if second is None:
         return _there([_check_count(measure, [path]) for path in firsts])
@@ -242,7 +242,7 @@ def _stem(path: Path) -> str:
     return _IMAGE_END.sub("", normalize("NFC", path.name))
 
 
-def _of_sheet(measure: Measure, path: Path) -> Iterator[_Item]:
+def _read_sheet_rows(measure: Measure, path: Path) -> Iterator[_Item]:
     """Read the rows of a table; its paths are relative to its folder."""
     for columns, cells in rows_of_images(path, measure.roles, measure.images_needed):
         names = [cells[name] if name else "" for name in columns]
@@ -383,15 +383,15 @@ class _Rows:
         self, measure: Measure, items: Sequence[_Item], place: Path | None, way: str
     ) -> None:
         self.measure, self.items, self.place, self.way = measure, items, place, way
-        self.found: list[Cells | None] = [None] * len(items)
+        self.item_rows: list[Cells | None] = [None] * len(items)
         self.others: list[Cells] = []  # of images not requested
-        self.dropped = 0  # rows of images that no longer exist
-        self.added = False  # whether a row was measured
+        self.dropped_rows = 0  # rows of images that no longer exist
+        self.has_new_rows = False  # whether a row was measured
 
     def begin(self, item: _Item) -> Cells:
         """Return the cells of a row that do not depend on the content of its files."""
         paths = [path_in_table(path, self.place) for path in item.paths]
-        return {**dict(zip(self.measure.names, paths, strict=True)), **item.given}
+        return {**dict(zip(self.measure.names, paths, strict=True)), **item.cells}
 
     def take_up(self, earlier: Sequence[Cells]) -> None:
         """Keep the rows that need not be measured again."""
@@ -403,9 +403,9 @@ class _Rows:
             if row is None or row.get("error"):
                 continue
             if row["fingerprint"] == _fingerprint(self.way, item):
-                self.found[number] = {**row, **row_begun}
+                self.item_rows[number] = {**row, **row_begun}
         self.others = [row for row in earlier_rows.values() if self._is_there(row)]
-        self.dropped = len(earlier_rows) - len(self.others)
+        self.dropped_rows = len(earlier_rows) - len(self.others)
         ways = [str(row["fingerprint"] or self.way) for row in self.others]
         foreign = sum(way.partition("-")[0] != self.way for way in ways)
         if foreign:
@@ -415,10 +415,10 @@ class _Rows:
                 "name, or set `overwrite`."
             )
             raise WriteError(msg, code="other-run")
-        if self.dropped:
+        if self.dropped_rows:
             warn(
-                f"{self.dropped} of the rows of {self.place} were dropped, because "
-                "their images no longer exist.",
+                f"{self.dropped_rows} of the rows of {self.place} were dropped, "
+                "because their images no longer exist.",
                 "rows-dropped",
             )
 
@@ -430,7 +430,7 @@ class _Rows:
 
     def measure_all(self, options: Mapping[str, Any]) -> Job[int]:
         """Measure missing rows; finished ones are kept if the run is stopped."""
-        todo = [number for number, row in enumerate(self.found) if row is None]
+        todo = [number for number, row in enumerate(self.item_rows) if row is None]
         tasks = [self._task(number, options) for number in todo]
         yield from execute_each(tasks, self._add, self._write)
         return len(todo)
@@ -438,7 +438,7 @@ class _Rows:
     def _write(self) -> None:
         """Write the table, if a row was added or removed."""
         rows = self.table()
-        if self.place is not None and rows and (self.dropped or self.added):
+        if self.place is not None and rows and (self.dropped_rows or self.has_new_rows):
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
 
     def _task(self, number: int, options: Mapping[str, Any]) -> PlanTask:
@@ -453,24 +453,24 @@ class _Rows:
         path = item.paths[self.measure.images_needed - 1]
         name = "" if path is None else path.name
         plan = Plan(calls=() if item.fault else (call,))
-        return PlanTask(name, plan, given=row_begun, number=number)
+        return PlanTask(name, plan, cells=row_begun, number=number)
 
     def _add(self, task: PlanTask, outcome: PlanOutcome) -> None:
         """Add a measured row; an error is stored in a cell."""
-        row = dict(task.given)
+        row = dict(task.cells)
         for record in outcome.records.values():
             row |= record.figures
         sentences = dict.fromkeys(" ".join(one.split()) for one in outcome.warnings)
         error = outcome.error or self.items[task.number].fault or None
         row |= {"warnings": " ".join(sentences) or None, "error": error}
-        self.found[task.number] = row
-        self.added = True
+        self.item_rows[task.number] = row
+        self.has_new_rows = True
 
     def table(self) -> list[Cells]:
         """Return all rows, including unmeasured ones, with ordered columns."""
         rows = [
             row or {**self.begin(item), "error": _PENDING}
-            for item, row in zip(self.items, self.found, strict=True)
+            for item, row in zip(self.items, self.item_rows, strict=True)
         ]
         rows += self.others
         own = _own_columns(self.measure)

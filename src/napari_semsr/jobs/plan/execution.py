@@ -264,8 +264,8 @@ class Results:
     def __init__(self, place: Path | None, folder: Path) -> None:
         self.place, self.folder = place, folder
         self.keys: dict[str, str] = {}
-        self.found: dict[str, CallRecord] = {}  # reused or new
-        self.heard: list[str] = []  # warnings of the call that ran last
+        self.records: dict[str, CallRecord] = {}  # reused or new
+        self.warnings: list[str] = []  # warnings of the call that ran last
         self.ran = 0
         self._file = _ResultsFile()
         with suppress(ReadError, OSError, ValueError, RecursionError):
@@ -407,17 +407,17 @@ def execute(
                 yield from _as_part_of(step, _check_content(call, role, one))
         result_kept = yield from _as_part_of(step, results.find_kept(call))
         if result_kept is None:
-            results.heard = []
+            results.warnings = []
             verb, resume = known_verb(call.verb), False
             if verb.resumes and verb.output is not None and verb.output.ending == "":
                 resume = yield from results.begin(call)  # a store records its own state
             with within(call):
-                job = _run(call, calls, folder, step, results.heard, resume=resume)
+                job = _run(call, calls, folder, step, results.warnings, resume=resume)
                 result_kept = yield from job
             result_kept = results.add(call, result_kept)
-        results.found[call.name] = result_kept
+        results.records[call.name] = result_kept
     yield Progress(total, total, "done")
-    return results.found
+    return results.records
 
 
 def _run(
@@ -459,7 +459,7 @@ def _run(
     }
     columns = {name: record.get(name) for name in result.NUMBERS}
     return CallRecord(
-        figures=jsonable(cells_of(result) if verb.tabled else columns),
+        figures=jsonable(cells_of(result) if verb.makes_table else columns),
         warnings=[*messages],
         codes=[*messages.values()],
     )
@@ -476,7 +476,7 @@ class PlanTask:
     plan: Plan  # without placeholders
     folder: str = ""  # of its outputs
     state: Path | None = None  # file of results; if None, every call runs
-    given: dict[str, Cell] = field(default_factory=dict)  # of its row in a table
+    cells: dict[str, Cell] = field(default_factory=dict)  # of its row in a table
     number: int = 0  # of that row
 
 
@@ -554,7 +554,7 @@ def plan_job(task: PlanTask) -> Job[PlanOutcome]:
         raise
     except Exception as fault:  # noqa: BLE001 - the other plans continue
         error = Message(sentence_of(fault), code_of(fault))
-    return PlanOutcome(results.found, error, tuple(results.heard), results.ran)
+    return PlanOutcome(results.records, error, tuple(results.warnings), results.ran)
 
 
 @contextmanager

@@ -119,7 +119,7 @@ class _Reader:
         count = sum(call.verb == verb.name for call in self.calls)
         name = f"{verb.name}-{count + 1}" if count else verb.name
         outputs = {}
-        for item in verb.written:
+        for item in verb.all_outputs:
             if item is verb.output or item.name == part:
                 ending = ".ome.zarr" if item.is_image else item.ending or ""
                 outputs[item.name] = f"{name}/{item.name}{ending}"

@@ -55,7 +55,7 @@ from napari_semsr.jobs.images import (
     record_input,
     size_alike,
 )
-from napari_semsr.jobs.leakage import LEARNT
+from napari_semsr.jobs.leakage import TRAINED_ON
 from napari_semsr.jobs.measure import (
     ALONE,
     ERROR_MAP,
@@ -70,7 +70,7 @@ from napari_semsr.jobs.report.numbers import (
     EMD,
     ERRORS,
     FRC,
-    MATCHED,
+    MATCHED_NAMES,
     SHARPNESS,
     Measured,
     Number,
@@ -108,9 +108,9 @@ T = TypeVar("T")
 _MOST = 40  # images; chosen: a page of 20 MB still opens at once
 _PAIR = "::"
 _NUMBERS = ".json"
-_TOLD = ("images", "pairs", "files")
+_INPUT_KINDS = ("images", "pairs", "files")
 _MIDDLE_PX = 4096  # side of the measured centre of a larger image; chosen: 2 GB at most
-_MOST_STEPS = 40  # lines of a history on the page; chosen: two thirds of a sheet
+_MAX_STEPS = 40  # lines of a history on the page; chosen: two thirds of a sheet
 Where = str | os.PathLike[str]
 Input = Image | tuple[Image, Image]
 """An image, a JSON file of a measuring command, or a pair of a reference and the image
@@ -153,7 +153,7 @@ class Picture:
     record: InputRecord
     size_from: str
     path: str | None
-    measured: Measured = field(default_factory=Measured)
+    measures: Measured = field(default_factory=Measured)
     box: Box | None = None  # the part measured, if not the whole image
 
     @property
@@ -183,7 +183,7 @@ class Picture:
                 for name, value in flat.items()
                 if isinstance(value, bool | int | float | str)
                 and value != ""
-                and name != LEARNT
+                and name != TRAINED_ON
             ]
             row = {
                 "step": step.job,
@@ -194,7 +194,7 @@ class Picture:
                 "when": step.created.replace("T", " ").removesuffix("+00:00"),
             }
             rows += [] if row in rows else [row]
-            if len(rows) == _MOST_STEPS:
+            if len(rows) == _MAX_STEPS:
                 break
         return rows
 
@@ -212,14 +212,14 @@ class Pair:
     """Two images of a report with the measurements that compare them."""
 
     reference: Picture
-    compared: Picture
-    measured: Measured = field(default_factory=Measured)
+    other: Picture
+    measures: Measured = field(default_factory=Measured)
     map: Micrograph | None = None  # error map
 
     @property
     def label(self) -> str:
         """Names of both images."""
-        return f"{self.compared.label} against {self.reference.label}"
+        return f"{self.other.label} against {self.reference.label}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class ReportParts:
     pictures: list[Picture]
     pairs: list[Pair]
     records: list[StoredNumbers]
-    found: Sequence[PanelFindings]
+    findings: Sequence[PanelFindings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ class ReportMade(Result):
 
     def figures(self) -> dict[str, Figure]:
         """Return the counts of the page."""
-        all_figures = {name: ", ".join(getattr(self, name)) for name in _TOLD}
+        all_figures = {name: ", ".join(getattr(self, name)) for name in _INPUT_KINDS}
         if self.refused:
             all_figures["refused"] = f"{self.refused}, with reasons on the page"
         all_figures = {"numbers": self.numbers, **all_figures}
@@ -265,7 +265,7 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     `findings` are the results of panels; the first image of a pair is the reference.
     """
     start = time.monotonic()
-    inputs, findings = run.given["inputs"], run.named.get("found", ())
+    inputs, findings = run.image_inputs["inputs"], run.parameters.get("found", ())
     if isinstance(inputs, (str, os.PathLike, Micrograph)):
         inputs = [inputs]
     settings, reading = run.options, run.opening
@@ -286,7 +286,7 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
         progress = Progress(number, total, f"comparing {pair.label}")
         yield from _compare(pair, settings, progress)
     parts = ReportParts(each, pairs, records, findings)
-    methods, references = tell_methods(parts)
+    methods, references = describe_methods(parts)
     yield Progress(0, 0, "drawing the report")
     json_records = (
         InputRecord(role="json", name=r.name, digest=r.digest) for r in records
@@ -294,7 +294,7 @@ def _report(run: Run[ReportOptions]) -> Job[ReportMade]:
     history = yield from run.history(
         inputs=[*(item.record for item in each), *json_records]
     )
-    measures = [*(item.measured for item in each), *(pair.measured for pair in pairs)]
+    measures = [*(item.measures for item in each), *(pair.measures for pair in pairs)]
     result = ReportMade(
         path=str(page),
         numbers=str(numbers),
@@ -485,7 +485,7 @@ def _step(progress: Progress, what: str) -> Progress:
 
 
 def _measure(item: Picture, options: ReportOptions, progress: Progress) -> Job[None]:
-    measures, image = item.measured, item.image
+    measures, image = item.measures, item.image
     box = central_box(image.shape, _MIDDLE_PX)
     if box.shape != image.shape:
         item.box = box
@@ -543,7 +543,7 @@ def _measure_frc(
     if place is not None:
         halves, note = find_halves(Path(place), item.image)
     parts = halves and (cut_box(halves[0], box), cut_box(halves[1], box))
-    measures, source = item.measured, full if parts is None else part
+    measures, source = item.measures, full if parts is None else part
     how: Any = (measures, item.image, options, source)
     result = yield from _tried_frc(*how, halves=parts)
     if result is None:
@@ -563,10 +563,10 @@ def _measure_frc(
 
 
 def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None]:
-    measures = pair.measured
+    measures = pair.measures
     first, second = yield from add_own_records(
-        (pair.reference.image, pair.compared.image),
-        (pair.reference.record, pair.compared.record),
+        (pair.reference.image, pair.other.image),
+        (pair.reference.record, pair.other.record),
     )
     if first.shape == second.shape:
         box = central_box(first.shape, _MIDDLE_PX)
@@ -580,7 +580,7 @@ def _compare(pair: Pair, options: ReportOptions, progress: Progress) -> Job[None
         cut = yield from _try_measure(measures, every, cut_gaps(first, second))
         parts = (first, second) if cut is None else (cut[0][0], cut[0][1])
     yield _step(progress, "PSNR and SSIM")
-    for names, match in ((AS_THEY_ARE, None), (MATCHED, "affine")):
+    for names, match in ((AS_THEY_ARE, None), (MATCHED_NAMES, "affine")):
         near = _now(measure_metrics, parts[1], parts[0], match=match)
         key = f"metrics {match or 'as they are'}"
         yield from _try_measure(measures, names, near, key, metric_numbers)
@@ -601,14 +601,14 @@ def _correlate(
 ) -> Job[None]:
     """Measure the frequency up to which both images agree."""
     sized_part = next((part for part in parts if part.pixel_size_nm), parts[0])
-    result = yield from _tried_frc(pair.measured, sized_part, options, *parts)
+    result = yield from _tried_frc(pair.measures, sized_part, options, *parts)
     if result is not None and result.found_shift_px is not None:
         (y, x), error = result.found_shift_px, result.found_shift_sd_px
         shift = f"({y:+.2f}, {x:+.2f}) px".replace("-", "\N{MINUS SIGN}")
         shift += "" if error is None else f" ± {error:.2f} px"
         method = "found by cross-correlation"
         number = Number("Shift, down and right", shift, method=method)
-        pair.measured.numbers.append(number)
+        pair.measures.numbers.append(number)
 
 
 # All values.
@@ -646,15 +646,15 @@ def _every_number(
                 else [item.box.y0, item.box.x0, item.box.y1, item.box.x1],
                 "networks": [{"name": n, "digest": d} for n, d in item.networks],
                 "provenance": jsonable(item.image.provenance),
-                **record_of(item.measured, item),
+                **record_of(item.measures, item),
             }
             for item in parts.pictures
         ],
         "pairs": [
             {
                 "reference": pair.reference.label,
-                "compared": pair.compared.label,
-                **record_of(pair.measured, pair.reference, pair.compared),
+                "compared": pair.other.label,
+                **record_of(pair.measures, pair.reference, pair.other),
             }
             for pair in parts.pairs
         ],
@@ -664,7 +664,7 @@ def _every_number(
         ],
         "found": [
             {"title": f.title, "of": list(f.origin), "numbers": dict(f.rows)}
-            for f in parts.found
+            for f in parts.findings
         ],
         "methods": list(result.methods),
         "references": list(result.references),
@@ -721,7 +721,7 @@ class _Cites:
         )
 
 
-def tell_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
+def describe_methods(parts: "ReportParts") -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Describe the measurements; return sentences and references."""
     cites, versions = _Cites(), software_versions()
     names = {"python": "Python", "numpy": "NumPy", "scipy": "SciPy"}
@@ -776,24 +776,24 @@ def _networks(pictures: "Sequence[Picture]") -> Iterable[str]:
 
 def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
     """Describe the measurements of single images."""
-    of_halves = [item for item in pictures if "halves" in item.measured.results]
+    of_halves = [item for item in pictures if "halves" in item.measures.results]
     split = [item for item in pictures if item not in of_halves]
     for group, how in (
         (of_halves, "of two mosaics, each from half of the frames of one scan"),
         (split, "of their diagonally split pixels"),
     ):
-        items = [item for item in group if item.measured.number(FRC)]
+        items = [item for item in group if item.measures.number(FRC)]
         if not items:
             continue
         papers = _frc_papers(items, cites)
         paper = cites("koho") if group is split else ""
         start = "The resolution of single images is the Fourier ring correlation "
         yield _sentence(f"{start}{papers} {how} {paper}".rstrip(), FRC, items)
-    items = [item for item in pictures if item.measured.number(DECORRELATION)]
+    items = [item for item in pictures if item.measures.number(DECORRELATION)]
     if items:
         start = "The cut-off of single images is that of decorrelation analysis "
         yield _sentence(start + cites("descloux"), DECORRELATION, items)
-    items = [item for item in pictures if "spectrum" in item.measured.results]
+    items = [item for item in pictures if "spectrum" in item.measures.results]
     if items:
         yield (
             "Power spectra were averaged over rings of spatial frequency, after "
@@ -809,7 +809,7 @@ def _alone(pictures: "Sequence[Picture]", cites: _Cites) -> Iterable[str]:
 
 
 def _frc_papers(items: "Sequence[Picture | Pair]", cites: _Cites) -> str:
-    numbers = [item.measured.number(FRC) for item in items]
+    numbers = [item.measures.number(FRC) for item in items]
     has_fixed_threshold = all(
         item is None or "1/7" in item.threshold for item in numbers
     )
@@ -819,7 +819,7 @@ def _frc_papers(items: "Sequence[Picture | Pair]", cites: _Cites) -> str:
 
 def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
     """Return the sentence on a method, with the images that have no value, and why."""
-    labelled_numbers = [(item.label, item.measured.number(name)) for item in items]
+    labelled_numbers = [(item.label, item.measures.number(name)) for item in items]
     methods: dict[str, None] = {}
     extras: dict[str, list[str]] = {}
     for label, number in labelled_numbers:
@@ -844,13 +844,13 @@ def _sentence(start: str, name: str, items: "Sequence[Picture | Pair]") -> str:
 
 def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[str]:
     """Describe the measurements that compare two images."""
-    items = [item for item in pairs if item.measured.number(FRC)]
+    items = [item for item in pairs if item.measures.number(FRC)]
     if items:
         start = (
             "The resolution of pairs is the Fourier ring correlation of both images "
         )
         yield _sentence(start + _frc_papers(items, cites), FRC, items)
-    is_fitted = _has_value(pairs, MATCHED)
+    is_fitted = _has_value(pairs, MATCHED_NAMES)
     if is_fitted or _has_value(pairs, AS_THEY_ARE):
         after = (
             "both unchanged and after the gain and offset that best match the image "
@@ -866,7 +866,7 @@ def _describe_comparisons(pairs: "Sequence[Pair]", cites: _Cites) -> Iterable[st
     items_with_map = [item for item in pairs if _has_value([item], ERRORS)]
     if items_with_map:
         shifts = {
-            x.label: x.measured.results["error_map"]["shift_px"] for x in items_with_map
+            x.label: x.measures.results["error_map"]["shift_px"] for x in items_with_map
         }
         names = [name for name, shift in shifts.items() if any(shift)]
         of = f" ({_names(names)})" if len(names) < len(items_with_map) else ""
@@ -883,7 +883,7 @@ def _data_ranges(pairs: "Sequence[Pair]") -> str:
     """Describe the data range of grey levels and its origin."""
     labels: dict[str, dict[str, None]] = {}
     for pair in pairs:
-        for result in pair.measured.results.values():
+        for result in pair.measures.results.values():
             if isinstance(result, Metrics):
                 span = f"{write_number(result.data_range)} ({result.data_range_basis})"
                 labels.setdefault(span, {})[pair.label] = None
@@ -946,7 +946,7 @@ def _describe_files(records: "Sequence[StoredNumbers]", cites: _Cites) -> Iterab
 
 def _has_value(items: "Sequence[Picture | Pair]", names: Sequence[str]) -> bool:
     """Return whether any of these values was measured for an image or pair."""
-    numbers = [number for item in items for number in item.measured.numbers]
+    numbers = [number for item in items for number in item.measures.numbers]
     return any(one.name in names and one.value is not None for one in numbers)
 
 
@@ -982,7 +982,7 @@ def write_report(
     for number, item in enumerate(pictures):
         yield Progress(number, total, f"drawing {item.label}")
         plate = yield from plate_image(item.image, item.image, _WHOLE, 1)
-        plots = list(_plots_of(item.measured, item.image, [item.label]))
+        plots = list(_plots_of(item.measures, item.image, [item.label]))
         low, high = map(write_number, plate.limits)
         (bar,) = words_of_bars([plate])
         bar_text = f"B{bar[1:]}; shown" if bar else "Shown"
@@ -999,8 +999,8 @@ def write_report(
         if pair.map is not None:
             plate = yield from plate_image(pair.map, pair.map, _WHOLE, 1)
             errors = _draw_plate(plate, _WHOLE)
-        names = [pair.compared.label, pair.reference.label]
-        plots = list(_plots_of(pair.measured, pair.reference.image, names))
+        names = [pair.other.label, pair.reference.label]
+        plots = list(_plots_of(pair.measures, pair.reference.image, names))
         comparisons.append((pair, errors, plots))
     yield Progress(total - 1, total, "writing the page")
     groups = [{number} for number in range(len(plates))]
@@ -1010,7 +1010,7 @@ def write_report(
         (pictures, "image", "images"),
         (pairs, "pair", "pairs"),
         (parts.records, "file of measurements", "files of measurements"),
-        (parts.found, "result of a panel", "results of a panel"),
+        (parts.findings, "result of a panel", "results of a panel"),
     )
     lede = [f"{len(n)} {one if len(n) == 1 else many}" for n, one, many in counts if n]
     write_page(
@@ -1024,7 +1024,7 @@ def write_report(
         records=[
             (item, list(_plots(item.verb, item.content))) for item in parts.records
         ],
-        found=parts.found,
+        found=parts.findings,
         small=_gallery(pictures, plates, groups) if len(pictures) > 1 else [],
         greys=_greys(pictures, groups),
         tables=list(_tables(pictures)),
@@ -1149,7 +1149,7 @@ def _pixel(image: Micrograph) -> str:
 
 # Plots of measurements.
 
-_DRAWN = ("frc", "decorrelation", "spectrum", "histogram")
+_PLOT_VERBS = ("frc", "decorrelation", "spectrum", "histogram")
 
 
 def _plots_of(
@@ -1157,7 +1157,7 @@ def _plots_of(
 ) -> Iterator[tuple[str, bytes]]:
     """Plot the measurements of an image or a pair."""
     size = {"pixel_size_nm": image.pixel_size_nm}
-    for verb in _DRAWN:
+    for verb in _PLOT_VERBS:
         if verb in measures.results:
             yield from _plots(verb, jsonable(measures.results[verb]) | size, names)
 
@@ -1180,7 +1180,7 @@ def _tables(
 ) -> Iterator[tuple[list[str], list[tuple[str, list[str]]]]]:
     """Tabulate images side by side, a few per table: headers, and rows by name."""
     names = list(
-        dict.fromkeys(n.name for item in pictures for n in item.measured.numbers)
+        dict.fromkeys(n.name for item in pictures for n in item.measures.numbers)
     )
     for first in range(0, len(pictures), _COLUMNS):
         part = pictures[first : first + _COLUMNS]
@@ -1194,7 +1194,7 @@ def _tables(
             ]
             rows.append(("Made by the network", network_names))
         for name in names:
-            numbers = [item.measured.number(name) for item in part]
+            numbers = [item.measures.number(name) for item in part]
             if any(one is not None for one in numbers):
                 rows.append((name, [_cell(one) for one in numbers]))
         yield [item.label for item in part], rows
@@ -1214,13 +1214,13 @@ def _cell(number: Number | None) -> str:
 
 def _together(pictures: "Sequence[Picture]") -> bytes | None:
     """Plot the correlation of all images, if they share one pixel size."""
-    items = [item for item in pictures if "frc" in item.measured.results]
+    items = [item for item in pictures if "frc" in item.measures.results]
     sizes = {item.image.pixel_size_nm for item in items}
     if not 1 < len(items) <= _CURVES or len(sizes) > 1:
         return None
     pixel = items[0].image.mean_pixel_size_nm
     lines = (
-        item.measured.results["frc"].line(item.label, with_crossing=False)
+        item.measures.results["frc"].line(item.label, with_crossing=False)
         for item in items
     )
     over = [line.over_um(pixel) for line in lines]

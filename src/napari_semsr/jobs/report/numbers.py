@@ -127,8 +127,8 @@ DECORRELATION = "Cut-off, decorrelation"
 _SHARPNESS = ("average_gradient", "contrast", "spatial_frequency")
 SHARPNESS = _labels(Metrics, *_SHARPNESS)
 AS_THEY_ARE = _labels(Metrics, "psnr_db", "ssim", "nrmse")
-_FITTED = ", grey levels fitted"
-MATCHED = tuple(f"{name}{_FITTED}" for name in AS_THEY_ARE)
+_FIT_SUFFIX = ", grey levels fitted"
+MATCHED_NAMES = tuple(f"{name}{_FIT_SUFFIX}" for name in AS_THEY_ARE)
 (EMD,) = _labels(Histogram, "emd")
 ERRORS = _labels(ErrorMapReport, "rse", "rsp", "sigma_px", "alpha", "beta")
 
@@ -271,7 +271,7 @@ def metric_numbers(metrics: Metrics) -> list[Number]:
     span = f"data range {write_number(metrics.data_range)} ({metrics.data_range_basis})"
     how, match_text = f"{span}; grey levels unchanged", ""
     if metrics.match is not None:
-        match_text = _FITTED
+        match_text = _FIT_SUFFIX
         how = (
             f"{span}; grey levels matched first, gain {write_number(metrics.gain)} and "
             f"offset {write_number(metrics.offset)}"

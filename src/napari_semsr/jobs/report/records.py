@@ -27,8 +27,8 @@ from napari_semsr.jobs.report.numbers import Number, number_of
 from napari_semsr.reporting import NO_VALUE, write_number
 
 _LARGEST = 64 << 20  # bytes; chosen: a histogram of 65 536 bins has 2 MB
-_MOST_ROWS = 40  # rows of a table on the page; chosen: two thirds of a sheet
-_MOST_CELLS = 6  # columns of such a table; chosen: as many as fit on a page
+_MAX_ROWS = 40  # rows of a table on the page; chosen: two thirds of a sheet
+_MAX_CELLS = 6  # columns of such a table; chosen: as many as fit on a page
 _SIZES = ("pixel_size_nm", "pixel_size_sd_nm")
 _SHORT = 4  # values of a list written in full; chosen: enough for a box or a line
 
@@ -50,7 +50,7 @@ KINDS = {
 """Keys that identify the command of older JSON files, which do not name it."""
 _CURRENT_VERBS = {"histogram": "metrics", "repeatability": "error-map"}
 """Commands of former versions, with the current commands for their keys."""
-_KNOWN = tuple(dict.fromkeys((*KINDS, *MEASURES)))
+_KNOWN_KINDS = tuple(dict.fromkeys((*KINDS, *MEASURES)))
 
 # texts that are shown elsewhere on the page
 _ELSEWHERE = frozenset(
@@ -133,7 +133,7 @@ def read_record(path: Path) -> StoredNumbers:
     if verb is None:
         msg = (
             f"{path.name} must be JSON of a measuring command, got other JSON: use the "
-            f"output of semsr {', '.join(_KNOWN)} with `json`."
+            f"output of semsr {', '.join(_KNOWN_KINDS)} with `json`."
         )
         raise ReadError(msg, code="format-unknown")
     with decoding(path, "numbers of a measurement"):
@@ -213,7 +213,7 @@ def _order_record(path: Path, verb: str, content: dict[str, Any]) -> StoredNumbe
 def _verb(content: Any) -> str | None:
     if not isinstance(content, dict):
         return None
-    if content.get("kind") in _KNOWN:
+    if content.get("kind") in _KNOWN_KINDS:
         kind: str | None = str(content["kind"])
     else:
         keys = content.keys()
@@ -244,7 +244,7 @@ def _columns(
             names_text = ", ".join(str(row[key]) for key in images if row.get(key))
             rows[f"{place}. {names_text}"] = row
     why = ("reason", "error")
-    columns = [*[*total][: _MOST_CELLS - len(why)], *why]
+    columns = [*[*total][: _MAX_CELLS - len(why)], *why]
     over = {"mean": "Mean", "sd": "Standard deviation", "images": "Images"}
     quantities = {
         "summary": Quantity(
@@ -271,7 +271,7 @@ def _list_numbers(
     """Return the declared values of a record: numbers and nested tables."""
     numbers: list[Number] = []
     sheets: list[NumbersTable] = []
-    beside = _beside(quantities)
+    beside = _companion_keys(quantities)
     for key in (k for k in record if k in quantities and k not in beside):
         quantity, value = quantities[key], record[key]
         if isinstance(value, list) and quantity.keys is not None:
@@ -306,7 +306,7 @@ def _within(label: str, name: str) -> str:
     return f"{label}, {name[:1].lower() if plain else name[:1]}{name[1:]}"
 
 
-def _beside(quantities: Mapping[str, Quantity]) -> set[str]:
+def _companion_keys(quantities: Mapping[str, Quantity]) -> set[str]:
     """Return the keys shown together with others."""
     return {n for q in quantities.values() for n in (q.also, q.sd, q.interval)}
 
@@ -316,7 +316,7 @@ def _declared_rows(
 ) -> NumbersTable:
     """Tabulate records by name, as their keys are declared."""
     quantities = declared_by(quantity.keys)
-    beside = _beside(quantities)
+    beside = _companion_keys(quantities)
 
     def is_known(name: str) -> bool:
         return any(row.get(name) is not None for row in rows.values())
@@ -326,14 +326,14 @@ def _declared_rows(
         for name in getattr(quantity.keys, "ROWS", quantities)
         if name not in beside
     ]
-    names = [name for name in names if name and is_known(name)][:_MOST_CELLS]
+    names = [name for name in names if name and is_known(name)][:_MAX_CELLS]
     columns = {name: quantities[name] for name in names}
     heads = (f"{q.label} ({q.unit})" if q.unit else q.label for q in columns.values())
     cells = [
         (name, *(_figure(q, key, row) for key, q in columns.items()))
-        for name, row in [*rows.items()][:_MOST_ROWS]
+        for name, row in [*rows.items()][:_MAX_ROWS]
     ]
-    left_out = max(0, len(rows) - _MOST_ROWS)
+    left_out = max(0, len(rows) - _MAX_ROWS)
     return NumbersTable(quantity.label, ("", *heads), tuple(cells), left_out)
 
 

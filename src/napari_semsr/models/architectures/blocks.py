@@ -15,7 +15,7 @@ from napari_semsr.core import FloatArray
 Edges = Literal["zeros", "reflect", "replicate"]
 """Padding of convolutions at the image border."""
 
-MOST_LEVELS = 10
+MAX_LEVELS = 10
 """Maximum halvings of the resolution in a network: a stride of 1024."""
 
 _SLOPE = 0.2  # of leaky ReLU; as in most of the papers

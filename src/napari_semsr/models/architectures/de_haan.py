@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
-    MOST_LEVELS,
+    MAX_LEVELS,
     Lanczos,
     LeakyReLU,
     check_scale,
@@ -40,9 +40,9 @@ class DeHaanUNet(nn.Module):
 
     def __init__(self, width: int = 32, levels: int = 4, scale: int = 2) -> None:
         super().__init__()
-        if not 1 <= levels <= MOST_LEVELS or width < 2:
+        if not 1 <= levels <= MAX_LEVELS or width < 2:
             msg = (
-                f"levels must be 1 to {MOST_LEVELS} and width at least 2, got {levels} "
+                f"levels must be 1 to {MAX_LEVELS} and width at least 2, got {levels} "
                 f"and {width}"
             )
             raise ValueError(msg)

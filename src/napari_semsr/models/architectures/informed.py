@@ -302,7 +302,7 @@ class Sharpener(nn.Module):
         super().__init__()
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.local = ThreeScale(*self.shape, corrections=2)
-        self.embed, self.tell = _teller(self.local)
+        self.embed, self.tell = _condition_layers(self.local)
         shares = torch.zeros(2, 1 + FILTERS)
         shares[0, 3] = 1.0  # the noise is the change by the filter against noise
         shares[1, 1], shares[1, 3] = 1.0, -1.0
@@ -358,10 +358,12 @@ class Gate(NamedTuple):
     def of(cls, spectrum: Tensor, noise: Tensor | None = None) -> "Gate":
         """Compute the limits from the noise in a field's spectrum, or a known noise."""
         power = white_floor(spectrum) if noise is None else noise.square()
-        return cls(power / (power + _FAINT**2), _MOST_CHANGED * power.sqrt())
+        return cls(power / (power + _FAINT**2), _MAX_CHANGED * power.sqrt())
 
 
-def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]:
+def _condition_layers(
+    local: ThreeScale | TwoScale,
+) -> tuple[nn.Sequential, nn.ModuleList]:
     """Build the layers that scale and shift the blocks of a local network."""
     embed = nn.Sequential(
         nn.Linear(len(FAULTS), _CONDITION_WIDTH),
@@ -378,7 +380,7 @@ def _teller(local: ThreeScale | TwoScale) -> tuple[nn.Sequential, nn.ModuleList]
 
 _FAINT = 1.5 / 255  # noise, over the range, at which half of a correction is used
 # standard deviations of noise; the best of 0.5, 1 and 2 on development images
-_MOST_CHANGED = 0.5
+_MAX_CHANGED = 0.5
 _CONDITION_WIDTH = 64  # channels of the embedded condition
 
 
@@ -417,7 +419,7 @@ class InformedRestorer(nn.Module):
         self.shape = (tuple(widths), tuple(down), tuple(up))
         self.dilations = tuple(dilations)
         self.local = self._local(corrections=2)
-        self.embed, self.tell = _teller(self.local)
+        self.embed, self.tell = _condition_layers(self.local)
         self.sharpener = Sharpener(sharpener, down, up) if sharpener else None
 
     def _local(self, corrections: int) -> ThreeScale | TwoScale:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from napari_semsr.models.architectures.blocks import (
-    MOST_LEVELS,
+    MAX_LEVELS,
     has_bias,
     init_normal,
     stage,
@@ -59,8 +59,8 @@ class Pix2PixUNet(nn.Module):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        if not 2 <= levels <= MOST_LEVELS:
-            msg = f"levels must be 2 to {MOST_LEVELS}, got {levels}"
+        if not 2 <= levels <= MAX_LEVELS:
+            msg = f"levels must be 2 to {MAX_LEVELS}, got {levels}"
             raise ValueError(msg)
         self.scale, self.stride, self.bounded = 1, 2**levels, bounded
         widths = [width * min(2**level, _WIDEST) for level in range(levels)]

@@ -29,7 +29,7 @@ from napari_semsr.models.architectures.srgan import SRResNet
 from napari_semsr.models.architectures.two_scale import TwoScale
 from napari_semsr.models.architectures.vdsr import VDSR
 
-PUBLISHED: dict[str, Callable[..., nn.Module]] = {
+PUBLISHED_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "multi-residual": MultiResidual,
     "multi-scale-unet": MultiScaleUNet,
     "de-haan-unet": DeHaanUNet,
@@ -73,11 +73,11 @@ class Correction(nn.Module):
         self, network: str = "srcnn", options: dict[str, object] | None = None
     ) -> None:
         super().__init__()
-        if network not in PUBLISHED:
-            names = ", ".join(PUBLISHED)
+        if network not in PUBLISHED_NETWORKS:
+            names = ", ".join(PUBLISHED_NETWORKS)
             msg = f"network must be one of {names}, got {network!r}"
             raise ValueError(msg)
-        self.inner = PUBLISHED[network](**(options or {}))
+        self.inner = PUBLISHED_NETWORKS[network](**(options or {}))
         if getattr(self.inner, "adds_input", False):
             msg = f"network must not add its input, but {network!r} does"
             raise ValueError(msg)
@@ -110,6 +110,6 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "informed": InformedRestorer,
     "place": PlaceNet,
     "correction": Correction,
-    **PUBLISHED,
+    **PUBLISHED_NETWORKS,
 }
 """All trainable networks."""

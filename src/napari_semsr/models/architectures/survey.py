@@ -38,11 +38,11 @@ from napari_semsr.models.architectures.two_scale import DilatedBlock
 
 BLOCK = 16  # side of a block in px; chosen
 _LEVELS, _COARSE = 4, 4
-_LEAST_PASSED = 0.1  # standard deviation of transmission that determines the airlight
-_LEAST_ENERGY = 1e-6  # about the rounding of 8 bits, for a range of 1
-_NOTHING = 0.3 * math.log(1.01 * _LEAST_ENERGY)  # log energy of a constant block
+_MIN_PASSED = 0.1  # standard deviation of transmission that determines the airlight
+_MIN_ENERGY = 1e-6  # about the rounding of 8 bits, for a range of 1
+_NOTHING = 0.3 * math.log(1.01 * _MIN_ENERGY)  # log energy of a constant block
 _DRAWN_ROW = 0.2  # share of constant blocks in a row of a data bar
-_MOST_DRAWN = 0.5  # of a field; if more seems to be a data bar, it is image content
+_MAX_DRAWN = 0.5  # of a field; if more seems to be a data bar, it is image content
 _LARGEST_LOG = 1.5  # haze seldom reduces contrast by more than this factor e**1.5
 _SLIGHT = 0.085  # standard deviation of the log gain; up to 0.081 for clear samples
 _EDGES = (0.5, 1.5, 2.5, 3.5, 5.0, 6.5, 8.0, 9.5, 11.0, 12.5, 14.0, 16.0, 23.0)
@@ -133,7 +133,7 @@ def _find_blank(logs: Tensor) -> Tensor:
     rows = (plain.float().mean(2, keepdim=True) >= _DRAWN_ROW).float()
     rows = functional.max_pool1d(rows[..., 0], 3, 1, 1)[..., None] > 0
     is_blank = (plain | rows).flatten(1)
-    few = is_blank.float().mean(1, keepdim=True) <= _MOST_DRAWN
+    few = is_blank.float().mean(1, keepdim=True) <= _MAX_DRAWN
     return torch.where(few, is_blank, plain.flatten(1))
 
 
@@ -200,7 +200,7 @@ def _energies(field: Tensor) -> Tensor:
 
 def _logs(energies: Tensor) -> Tensor:
     """Compute log energies, scaled to about 1."""
-    return 0.3 * (energies + _LEAST_ENERGY).log()
+    return 0.3 * (energies + _MIN_ENERGY).log()
 
 
 def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def _intercept(means: Tensor, transmission: Tensor) -> Tensor:
     grey = means.mean((-1, -2), keepdim=True)
     away = transmission - 1
     slope = ((means - grey) * away).mean((-1, -2), keepdim=True)
-    slope = slope / (away.square().mean((-1, -2), keepdim=True) + _LEAST_PASSED**2)
+    slope = slope / (away.square().mean((-1, -2), keepdim=True) + _MIN_PASSED**2)
     return grey - slope
 
 

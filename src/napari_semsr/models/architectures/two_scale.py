@@ -65,7 +65,7 @@ class DilatedBlock(nn.Module):
         return x + correction
 
 
-Told = Iterator[Tensor] | None
+Conditions = Iterator[Tensor] | None
 """Scales (minus 1) and shifts of the blocks, (B, 2, C) each, in order."""
 
 
@@ -74,7 +74,7 @@ def blocks_of(level: nn.Module) -> list[DilatedBlock]:
     return [part for part in level.children() if isinstance(part, DilatedBlock)]
 
 
-def run_block(block: DilatedBlock, x: Tensor, condition: Told) -> Tensor:
+def run_block(block: DilatedBlock, x: Tensor, condition: Conditions) -> Tensor:
     """Run a residual block, whose first layer may be scaled and shifted."""
     if condition is None:
         output: Tensor = block(x)

@@ -36,7 +36,7 @@ RADIUS = 10
 _REACH = 3  # pixels at quarter resolution that contain RADIUS + STEP - 1
 _SIDE = 64  # side of the grid of frequencies
 _LOWEST = 1 / 64  # cycles per pixel, below which the image's power is constant
-_MOST_POWER = 1e4  # largest power of an image of range 1, at the lowest frequency
+_MAX_POWER = 1e4  # largest power of an image of range 1, at the lowest frequency
 _JITTER = 1e-9  # of the variance, far below rounding
 _SLOPES = (1.0, 4.0)  # range of p; images with edges have 2 to 3, smooth ones more
 _ROUNDING = 1e-5  # variance of rounding if a third of 8 bits is used
@@ -44,17 +44,17 @@ _USUAL_SLOPE, _DOUBT = 2.5, 0.02
 _DEBLUR, _WIDTH_DOUBT = (1.0, 1.0, 0.0), (0.0, 0.25, 0.0)  # for the three filters
 # nodes and weights for averaging over a normal distribution
 _NODES = tuple(part.tolist() for part in np.polynomial.hermite_e.hermegauss(7))
-_LEAST_LEFT = 0.02  # of a ring's power: least share of the image for any noise
+_MIN_LEFT = 0.02  # of a ring's power: least share of the image for any noise
 
 # For fields whose blur is known. Chosen on development images.
 _NYQUIST = 0.5
 _CORNER = 0.6  # cycles per pixel; above, hardly any signal is left
 _ACROSS = 0.25  # cycles per pixel across lines, from which noise is estimated
 _LINES = 3  # lowest frequencies along a line, in which the window spreads streaks
-_LEAST_SHARE = 0.3  # of the least measured power; the rest may be the image
-_LEAST_FLOOR = 1.28e-6  # variance of rounding to 8 bits, over the range squared
-_LEAST_SIGNAL = 0.3  # times the noise, above which the image's power is measured
-_LEAST_PASSED = 3e-4  # of power; below, errors of the noise floor dominate
+_MIN_SHARE = 0.3  # of the least measured power; the rest may be the image
+_MIN_FLOOR = 1.28e-6  # variance of rounding to 8 bits, over the range squared
+_MIN_SIGNAL = 0.3  # times the noise, above which the image's power is measured
+_MIN_PASSED = 3e-4  # of power; below, errors of the noise floor dominate
 _WINDOW_RINGS = 3  # rings smeared by the window
 _SHARPEST = 0.1  # px; a narrower Gaussian does not reach neighbouring pixels
 # times its ring's median, above which a frequency is due to periodic structure:
@@ -62,7 +62,7 @@ _SHARPEST = 0.1  # px; a narrower Gaussian does not reach neighbouring pixels
 # in one block
 _LINE, _LINE_SCATTER = 4.0, 13.0
 _RISES = 6  # first ring limited by lower ones, as these have few frequencies
-_MOST_RISE = 0.2  # log of power; more than for true widths
+_MAX_RISE = 0.2  # log of power; more than for true widths
 _STEP_PX = 0.1  # step between widths that are tried
 
 
@@ -83,7 +83,7 @@ def wiener_taps(
     x = torch.fft.rfftfreq(_SIDE, device=noise.device)[None]
     log_f = (y**2 + x**2).clamp_min(_LOWEST**2).log() / 2
     prior = torch.exp(height[:, None, None] - slope[:, None, None] * log_f)
-    prior = prior.clamp_max(_MOST_POWER)
+    prior = prior.clamp_max(_MAX_POWER)
     exponent = _blur_exponent(y, x, blur)
     likeness, targets = [], []
     for share, doubt in zip(_DEBLUR, _WIDTH_DOUBT, strict=True):
@@ -144,9 +144,9 @@ def sharpening_taps(
         (along, power_transmission),
     ):
         power = _measured_power(spectrum, floor.expand_as(spectrum), lets, away)
-        likeness.append(power_transmission * power.implied + floor)
+        likeness.append(power_transmission * power.from_image + floor)
         targets.append(
-            cross * (power.implied if cross is power_transmission else power.likely)
+            cross * (power.from_image if cross is power_transmission else power.likely)
         )
     best = torch.stack(likeness, dim=1), torch.stack(targets, dim=1)
     return _best_taps(*best, level=True).float()
@@ -175,8 +175,8 @@ def widest_blur(spectrum: Tensor, most: float, noise: float | None = None) -> fl
     )
     floor = white_floor(spectra) if noise_floor is None else noise_floor
     floor = floor[:, None, None].expand_as(spectra)
-    log_ratio = _measured_power(spectra, floor, lets, away).risen
-    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MOST_RISE + log_ratio[0]
+    log_ratio = _measured_power(spectra, floor, lets, away).increase
+    noise_floor, bears = log_ratio.isfinite(), log_ratio <= _MAX_RISE + log_ratio[0]
     # too little is measured for wide ones: use the result for the widest measured
     bears = torch.where(
         noise_floor, bears, bears[noise_floor][-1] if noise_floor.any() else True
@@ -208,7 +208,7 @@ def white_floor(spectrum: Tensor) -> Tensor:
     """Estimate the noise variance at frequencies nearly without signal, (B,)."""
     corner = _corner(spectrum)
     floor = (spectrum * corner).sum((1, 2)) / corner.sum()
-    return floor.clamp_min(_LEAST_FLOOR)
+    return floor.clamp_min(_MIN_FLOOR)
 
 
 def _line(spectrum: Tensor) -> Tensor:
@@ -227,7 +227,7 @@ def _corner(spectrum: Tensor) -> Tensor:
 
 def _known_floor(noise: Tensor) -> Tensor:
     """Return the variance of known noise, at least that of rounding."""
-    return noise.square().clamp_min(_LEAST_FLOOR)
+    return noise.square().clamp_min(_MIN_FLOOR)
 
 
 def _blur_exponent(y: Tensor, x: Tensor, blur: tuple[Tensor, Tensor, Tensor]) -> Tensor:
@@ -292,19 +292,19 @@ def _floor_along(spectrum: Tensor, power_transmission: Tensor) -> Tensor:
     apart = left - mean[:, None]
     spread = (weight * apart.square()).sum(1).clamp_min(1e-30)
     slope = ((weight * apart * local_mean).sum(1) / spread).clamp_min(0)
-    floor = torch.maximum(level - slope * mean, _LEAST_SHARE * local_mean.amin(1))
+    floor = torch.maximum(level - slope * mean, _MIN_SHARE * local_mean.amin(1))
     # the lowest frequencies contain streaks
     first = floor[:, _LINES : _LINES + 1].expand(-1, _LINES)
     floor = torch.cat([first, floor[:, _LINES:]], dim=1)
-    return floor.clamp_min(_LEAST_FLOOR)[:, None]
+    return floor.clamp_min(_MIN_FLOOR)[:, None]
 
 
 class _ClearPower(NamedTuple):
     """Power of the clear image (B, 64, 33), isotropic except for spectral lines."""
 
-    implied: Tensor  # measured power, corrected for the stated blur
+    from_image: Tensor  # measured power, corrected for the stated blur
     likely: Tensor  # the same, limited to what is plausible for an image
-    risen: Tensor  # (B,) Log of the former over the latter, NaN if not measured
+    increase: Tensor  # (B,) Log of the former over the latter, NaN if not measured
 
 
 def _measured_power(
@@ -331,7 +331,7 @@ def _measured_power(
     above = measured_rings - noise
     log_power = above.clamp_min(1e-12).log() - transmission.clamp_min(1e-30).log()
     number = torch.arange(count, device=away.device)[None]
-    is_usable = (above > _LEAST_SIGNAL * noise) & (transmission > _LEAST_PASSED)
+    is_usable = (above > _MIN_SIGNAL * noise) & (transmission > _MIN_PASSED)
     is_usable = (is_usable | (number < _WINDOW_RINGS)).float()
     last = is_usable.cumprod(1).sum(1, keepdim=True).long() - 1
     log_f = (number.clamp_min(1) / _SIDE).log().expand_as(log_power)
@@ -371,8 +371,8 @@ def _lines(spectrum: Tensor, floor: Tensor, lets: Tensor, ring: Tensor) -> Tenso
     """Measure the power of periodic structure, far above its ring; 0 elsewhere."""
     usual = ring_medians(spectrum)
     least = _line(spectrum) * torch.maximum(usual[:, ring], floor)
-    line = (spectrum > least) & (lets > _LEAST_PASSED)
-    return torch.where(line, (spectrum - floor) / lets.clamp_min(_LEAST_PASSED), 0.0)
+    line = (spectrum > least) & (lets > _MIN_PASSED)
+    return torch.where(line, (spectrum - floor) / lets.clamp_min(_MIN_PASSED), 0.0)
 
 
 def ring_medians(spectrum: Tensor) -> Tensor:
@@ -479,7 +479,7 @@ def _power_law(
     lost_log = (
         4 * math.pi**2 * variance[:, None] * frequency**2
     )  # log of the power lost by blur
-    left = torch.maximum(power_seen - noise[:, None], _LEAST_LEFT * power_seen)
+    left = torch.maximum(power_seen - noise[:, None], _MIN_LEFT * power_seen)
     power = left.clamp_min(1e-12).log() + lost_log
     share = ((power_seen - noise[:, None]) / power_seen.clamp_min(1e-12)).clamp_min(0.0)
     # where little passes the blur, most is leakage from lower frequencies

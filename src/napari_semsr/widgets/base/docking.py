@@ -12,7 +12,7 @@ from napari_semsr.widgets.base.runner import is_alive
 _OURS = "semsr dock"
 _PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
 VERB_PANELS = {title: f"measure.verb_panel:{name}" for title, name in PANELS.items()}
-"""Panels made from a verb: their places, with the verb's name for a class."""
+"""Panels generated from a command, as ``module:class``; the class is the command."""
 ASIDE = {
     "Batch": "batch:BatchPanel",
     "Check model": "enhance.models:CheckPanel",
@@ -26,8 +26,8 @@ ASIDE = {
     "Train": "train.panel:TrainPanel",
     **VERB_PANELS,
 }
-"""Panels that are not in the plugin menu: the window's list, other panels and the
-command palette open them. Modules below ``napari_semsr.widgets``, and classes.
+"""Panels that are not in the plugin menu, as ``module:class`` below
+``napari_semsr.widgets``: opened by the window, other panels or the command palette.
 """
 
 
@@ -79,7 +79,7 @@ def _tabify(dock: QDockWidget) -> None:
 
 
 def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
-    """Show another panel, in the window of all steps if this one is in it."""
+    """Show another panel, in the window of all steps if this panel is in it."""
     holder = panel.parentWidget()
     while holder is not None:
         panel_shown: QWidget | None = getattr(holder, "show_panel", lambda _: None)(

@@ -25,7 +25,7 @@ MADE_BY = "made by the network"
 
 
 Numbers = Mapping[str, Figure | str]
-"""Results by name: numbers, or text."""
+"""Results by name: numbers or text."""
 Columns = Mapping[str, Iterable[Any]]
 """Columns of a curve or table by their headers, which end in the unit in brackets."""
 
@@ -35,7 +35,7 @@ class Findings:
     """Results of a panel."""
 
     title: str
-    origin: Sequence[str] = ()  # source of the results, and what made it
+    origin: Sequence[str] = ()  # files and layers of the results, and their networks
     numbers: Numbers = field(default_factory=dict)
     curves: Mapping[str, Columns] = field(default_factory=dict)
     plot: "PlotCanvas | None" = None
@@ -64,7 +64,7 @@ class Findings:
             ) as stream,
         ):
             lines = (f"{self.title} by napari-semsr {__version__}", *self.origin)
-            for line in lines:  # not quoted: readers skip comments by the mark
+            for line in lines:  # not quoted: readers recognise comments by the #
                 stream.write(f"# {' '.join(line.split())}\r\n")
             heads = [["quantity", "value", "unit", "note"]] if self.numbers else []
             curves = [[], *self._curve_rows()] if self.curves else []
@@ -158,6 +158,6 @@ class RowTable(QTableWidget):
         self.setSortingEnabled(sorts)
 
     def chosen_row(self) -> int | None:
-        """Return the index of the selected row, in the order of filling."""
+        """Return the index of the selected row, in the order passed to `fill`."""
         items = self.selectedItems()
         return int(items[0].data(Qt.ItemDataRole.UserRole)) if items else None

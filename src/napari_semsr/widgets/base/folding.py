@@ -47,15 +47,15 @@ from superqt.utils import QFlowLayout
 
 from napari_semsr.widgets.base.manual import open_manual
 
-_RESTYLED = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
-_REBREAKING = _RESTYLED | {QEvent.Type.Resize}
-_RESIZED = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
+_STYLE_EVENTS = {QEvent.Type.FontChange, QEvent.Type.StyleChange, QEvent.Type.Show}
+_REBREAKING = _STYLE_EVENTS | {QEvent.Type.Resize}
+_RESIZE_EVENTS = {QEvent.Type.Resize, QEvent.Type.LayoutRequest}
 _PADDING_PX, _SPIN_BUTTONS_PX = 24, 40  # padding of a spin box in napari's style
-_LEAST_DIGITS = "0" * 7
+_MIN_DIGITS = "0" * 7
 _GAP_PX, _NARROW_PX, _ANY_WIDTH = 6, 40, 1 << 20
 TEXTS = "other_texts"
 """Property of a button: all its possible labels, for which it keeps room."""
-_LEAST_LETTERS = (
+_MIN_LETTERS = (
     7  # characters of a name in a list or field: the rest is elided or scrolled
 )
 
@@ -73,7 +73,7 @@ _MIDDLE = 128
 def show_part(part: QWidget, on: bool) -> None:
     """Show or hide a part of a panel.
 
-    One without a parent would be a window, which flashes: it is shown with its parent.
+    A part without a parent would flash as a window; it is shown with its parent.
     """
     if on and part.parent() is None:
         part.setAttribute(Qt.WidgetAttribute.WA_WState_ExplicitShowHide, False)
@@ -115,7 +115,7 @@ class RichLabel(QTextBrowser):
         self.setText(text)
 
     def text(self) -> str:
-        """Return the text as it was given."""
+        """Return the text as it was set."""
         return self._text
 
     def setText(self, text: str | None, kind: str = "") -> None:  # noqa: N802
@@ -160,7 +160,7 @@ class RichLabel(QTextBrowser):
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         """Fit colours and height to another theme or font."""
         super().changeEvent(event)
-        if event is not None and event.type() in _RESTYLED:
+        if event is not None and event.type() in _STYLE_EVENTS:
             self._write()
 
     def _fit(self) -> None:
@@ -173,7 +173,7 @@ class RichLabel(QTextBrowser):
 
 
 def link_to(label: str, target: str) -> str:
-    """Return a link as rich text that does not break within."""
+    """Return a link as rich text without line breaks."""
     words = html.escape(label).replace(" ", "&nbsp;")
     return f'<a href="{html.escape(target)}">{words}</a>'
 
@@ -181,8 +181,8 @@ def link_to(label: str, target: str) -> str:
 class ScrollBox(QScrollArea):
     """Shows widgets below each other at a fixed height, whatever their content.
 
-    If they are higher, a button in the corner unfolds the box, up to `most_lines`; more
-    scrolls. Nothing else moves when a text appears or disappears.
+    If they are higher, a button in the corner unfolds the box, up to `most_lines`; the
+    rest scrolls. Nothing else moves when a text appears or disappears.
     """
 
     def __init__(self, *widgets: QWidget, lines: int, most_lines: int) -> None:
@@ -205,7 +205,7 @@ class ScrollBox(QScrollArea):
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Follow the height of the content."""
-        if event is not None and event.type() in _RESIZED:
+        if event is not None and event.type() in _RESIZE_EVENTS:
             self._fit()
         return super().eventFilter(source, event)
 
@@ -234,7 +234,7 @@ class ScrollBox(QScrollArea):
             self.setFixedHeight(height)
         hint = self.unfolding.minimumSizeHint()
         side = max(line, hint.width(), hint.height())
-        self.setViewportMargins(0, 0, side, 0)  # always: else lines would break again
+        self.setViewportMargins(0, 0, side, 0)  # always: or lines would rewrap
         self.unfolding.setVisible(whole > least)
         self.unfolding.setText(_DOWN if is_open else _RIGHT)
         left = self.viewport().geometry().right() + 1  # type: ignore[union-attr]
@@ -334,7 +334,7 @@ def _elided_text(box: QComboBox) -> tuple[QStyleOptionComboBox, str]:
 def fold_combo(box: QComboBox) -> None:
     """Let a combo box be narrower than its entries, which are elided."""
     box.setSizeAdjustPolicy(box.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(_LEAST_LETTERS)
+    box.setMinimumContentsLength(_MIN_LETTERS)
     view = box.view()
     if view is not None:
         elide_items(view)
@@ -356,10 +356,10 @@ def shorten_number(box: QDoubleSpinBox) -> None:
 
 
 def take_either_mark(box: QDoubleSpinBox) -> None:
-    """Accept both dot and comma as the decimal point, typed or pasted.
+    """Accept both a dot and a comma as the decimal point, typed or pasted.
 
-    Qt takes one of them for a thousands separator, which our numbers do not have, and
-    reads 0.25 as 25 in locales with a decimal comma.
+    Qt reads one of them as a thousands separator, which our numbers do not have, and
+    takes 0.25 for 25 in locales with a decimal comma.
     """
     line, marks = box.lineEdit(), _Marks(box)
     box.installEventFilter(marks)
@@ -369,7 +369,7 @@ def take_either_mark(box: QDoubleSpinBox) -> None:
 
 
 class _Marks(QObject):
-    """Replaces the other mark by the decimal point of a spin box."""
+    """Replaces the other decimal mark by that of a spin box."""
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
         """Let either key enter the decimal point."""
@@ -381,7 +381,7 @@ class _Marks(QObject):
         return super().eventFilter(source, event)
 
     def follow(self, text: str) -> None:
-        """Replace the mark in pasted text, if it has exactly one."""
+        """Replace the decimal mark in pasted text, if it has exactly one."""
         box, line, point = _parts_of(self)
         other = "." if point == "," else ","
         if box.decimals() and point not in text and text.count(other) == 1:
@@ -407,19 +407,19 @@ class _Shortening(QObject):
             box.updateGeometry()
 
     def follow(self, _: str) -> None:
-        """Do so after a change, unless the user is typing."""
+        """Remove them after a change, unless the user is typing."""
         line = _parts_of(self)[1]
         if not (line.isModified() and line.hasFocus()):
             self.shorten()
 
     def eventFilter(self, source: QObject | None, event: QEvent | None) -> bool:  # noqa: N802
-        """Shorten soon after the box is shown or its style changes."""
-        if event is not None and event.type() in _RESTYLED:
+        """Remove them soon after the box is shown or its style changes."""
+        if event is not None and event.type() in _STYLE_EVENTS:
             self.startTimer(0)  # after Qt has processed the event
         return super().eventFilter(source, event)
 
     def timerEvent(self, event: QTimerEvent | None) -> None:  # noqa: N802
-        """Shorten once."""
+        """Remove them once."""
         if event is not None:
             self.killTimer(event.timerId())
             self.shorten()
@@ -428,7 +428,7 @@ class _Shortening(QObject):
 def _parts_of(helper: QObject) -> tuple[QDoubleSpinBox, QLineEdit, str]:
     """Return the spin box of a helper, its line edit and its decimal point."""
     box = helper.parent()
-    assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - it is made for one
+    assert isinstance(box, QDoubleSpinBox)  # noqa: S101 - created for one
     line = box.lineEdit()
     assert line is not None  # noqa: S101 - every spin box has one
     return box, line, box.locale().decimalPoint()
@@ -441,7 +441,7 @@ def least_width(widget: QWidget) -> int:
         widget, QAbstractSpinBox
     ):  # which reserves room for its longest label
         prefix = getattr(widget, "prefix", str)()
-        texts = (widget.specialValueText(), prefix + _LEAST_DIGITS, widget.text())
+        texts = (widget.specialValueText(), prefix + _MIN_DIGITS, widget.text())
         bare = widget.buttonSymbols() == widget.ButtonSymbols.NoButtons
         widest = max(map(metrics.horizontalAdvance, texts))
         return widest + _PADDING_PX + (0 if bare else _SPIN_BUTTONS_PX)
@@ -450,7 +450,7 @@ def least_width(widget: QWidget) -> int:
         if others:
             return max(_button_width(widget, each) for each in (text, *others))
         return _chrome(widget) + metrics.horizontalAdvance(text)
-    letters = _LEAST_LETTERS * metrics.averageCharWidth()
+    letters = _MIN_LETTERS * metrics.averageCharWidth()
     own = Qt.FindChildOption.FindDirectChildrenOnly
     field = isinstance(widget, QLineEdit) or widget.findChild(QLineEdit, options=own)
     return widget.minimumSizeHint().width() + (letters if field else 0)
@@ -472,12 +472,12 @@ class _Lines(QFlowLayout):
 
     def heightForWidth(self, width: int) -> int:  # noqa: N802 - Qt's name
         """Return the height of all lines."""
-        return self._lay(QRect(0, 0, width, 0), test=True)
+        return self._lay_out(QRect(0, 0, width, 0), test=True)
 
     def setGeometry(self, rect: QRect) -> None:  # noqa: N802 - Qt's name
         """Lay out the widgets."""
         QLayout.setGeometry(self, rect)
-        self._lay(rect)
+        self._lay_out(rect)
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Ask for one line."""
@@ -507,7 +507,7 @@ class _Lines(QFlowLayout):
             left -= need + _GAP_PX
         return lines
 
-    def _lay(self, rect: QRect, *, test: bool = False) -> int:
+    def _lay_out(self, rect: QRect, *, test: bool = False) -> int:
         """Lay out the widgets, unless only measuring; return the height."""
         top = rect.top()
         for line in self._break_lines(rect.width()):

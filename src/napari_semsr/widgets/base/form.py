@@ -57,8 +57,10 @@ Labels = Mapping[str, tuple[str, Mapping[str, str]]]
 _AUTOMATIC = "automatic"
 _MORE_TOLD = "Settings that few users need."
 _REFITTING = {QEvent.Type.LayoutRequest, QEvent.Type.Show, QEvent.Type.FontChange}
-# napari's selection is hardly visible in either theme; text is readable on this
-_CHOSEN = "QListView::item:selected { background-color: rgba(80, 110, 230, 150); }"
+# napari's selection is hardly visible in either theme; text on this one is readable
+_SELECTION_STYLE = (
+    "QListView::item:selected { background-color: rgba(80, 110, 230, 150); }"
+)
 _GAP_PX = 6  # distance of a label from its control
 _LARGEST_INT = 1_000_000  # bound of a box without one; chosen
 _LARGEST_FLOAT = 1e9
@@ -89,7 +91,7 @@ def push_button(text: str, call: Callable[..., object], tooltip: str) -> QPushBu
 
 
 def _choose(edit: FileEdit) -> None:
-    """Ask for a path, starting at the one entered, else at the data."""
+    """Ask for a path, starting at the one entered, or at the data."""
     text = edit.line_edit.value.strip()
     path_typed = Path(text).expanduser().absolute()
     begin = path_typed if text and path_typed.parent.is_dir() else begin_at()
@@ -110,7 +112,7 @@ class Form(QWidget):
         self._layout.setFieldGrowthPolicy(
             QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
         )
-        self._layout.setHorizontalSpacing(0)  # which Qt forgets when it wraps
+        self._layout.setHorizontalSpacing(0)  # Qt ignores it when it wraps rows
         self._layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         self._rows: dict[str, tuple[QWidget, QLabel | None]] = {}
@@ -126,7 +128,7 @@ class Form(QWidget):
         """
         native = getattr(control, "native", control)
         tooltip = getattr(control, "tooltip", None) or native.toolTip()
-        native.setToolTip(tooltip)  # magicgui sets that of a slider on a part of it
+        native.setToolTip(tooltip)  # magicgui sets a slider's on a part of it
         if isinstance(native, QAbstractSpinBox | QComboBox):
             native.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
             native.installEventFilter(self._guard)
@@ -136,12 +138,12 @@ class Form(QWidget):
             fold_combo(native)
         if isinstance(native, QAbstractItemView):
             elide_items(native)
-            native.setStyleSheet(_CHOSEN)
+            native.setStyleSheet(_SELECTION_STYLE)
         grows = QSizePolicy.Policy.Expanding
         if isinstance(native, QAbstractButton):
             fold_text(native)
             grows = QSizePolicy.Policy.Ignored  # its text wraps
-        if isinstance(control, FileEdit):  # "Choose directory" leaves no room for one
+        if isinstance(control, FileEdit):  # "Choose directory" leaves it no room
             control.choose_btn.text = "Choose…"
             control.choose_btn.changed.disconnect()  # starts in the working directory
             control.choose_btn.changed.connect(partial(_choose, control))
@@ -204,7 +206,7 @@ class Form(QWidget):
 
 
 def _kind_of(annotation: Any) -> tuple[Any, bool]:
-    """Return the type, such as that of a `FiniteFloat`, and whether None is allowed."""
+    """Return the plain type, float of a `FiniteFloat`, and whether None is allowed."""
     union = get_origin(annotation) in (Union, types.UnionType)
     parts = get_args(annotation) if union else (annotation,)
     kind = next(part for part in parts if part is not type(None))
@@ -327,10 +329,10 @@ _UNKNOWN = "\0"
 
 
 def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
-    """Replace names of options and verbs in a sentence by the labels of panels.
+    """Replace names of options and commands in a sentence by labels of panels.
 
     `read` returns the labels of the panel that shows the sentence. Advice in brackets
-    on options that no panel has is left out.
+    that names options without a control in any panel is left out.
     """
     if "`" not in text and not _OPTION.match(text):
         return text
@@ -350,7 +352,7 @@ def in_panel_words(text: str, read: Callable[[], Labels] = dict) -> str:
 def _name_in_panel(
     labels: Labels, verb: str, option: str, value: str, unknown: str = ""
 ) -> str:
-    """Return the name of a verb's panel, or the row and entry of an option."""
+    """Return the name of a command's panel, or the row and entry of an option."""
     value = "" if value == "…" else value
     if verb:
         verb = FUNCTIONS.get(verb, verb)
@@ -393,7 +395,7 @@ def option_widget(model: type[Options], name: str) -> Any:
 
 
 def labels_of_verbs(names: Iterable[str]) -> Labels:
-    """Return the panels' labels of the options of verbs, by option name."""
+    """Return the panels' labels of the options of commands, by option name."""
     labels: Labels = {}
     for verb in filter(None, map(verb_of, names)):
         labels = {**labels, **_labels_of(*(one.options for one in verb.sets))}
@@ -411,7 +413,7 @@ def _labels_of(*models: type[Options]) -> Labels:
 
 
 class OptionsForm(Form):
-    """A form for the labelled fields of an option set that belong to one frame."""
+    """A form for the labelled fields of an option set that belong to one group."""
 
     def __init__(self, model: type[Options], *, group: str = "") -> None:
         groups: dict[str, list[str]] = {group: [], MORE: []}
@@ -424,8 +426,8 @@ class OptionsForm(Form):
         super().__init__(*(controls[name].widget for name in rows))
         self._model, self._controls, self._more = model, controls, tuple(more)
         if more:
-            self._folded = Form(*(controls[name].widget for name in more))
-            self._fold = Folded(MORE, _MORE_TOLD, self._folded)
+            self._more_rows = Form(*(controls[name].widget for name in more))
+            self._fold = Folded(MORE, _MORE_TOLD, self._more_rows)
             self.add(self._fold)
         conditions = {
             name: display_of(model.model_fields[name]).when for name in controls
@@ -448,7 +450,7 @@ class OptionsForm(Form):
 
     @property
     def user_only(self) -> frozenset[str]:
-        """Options that only the user sets, never a file."""
+        """Options that only the user may set, never a loaded file."""
         return user_only_options(self._model)
 
     def values(self) -> dict[str, Any]:
@@ -465,12 +467,12 @@ class OptionsForm(Form):
     def show_row(self, name: str, visible: bool) -> None:
         """Show or hide one row with its label, also among the folded ones."""
         if name in self._more:
-            self._folded.show_row(name, visible)
+            self._more_rows.show_row(name, visible)
         else:
             super().show_row(name, visible)
 
     def _has_part(self, name: str) -> bool:
-        """Whether an option has an effect with the values of the other rows."""
+        """Whether an option has an effect, given the values of the other rows."""
         when = self._when.get(name, {}).items()
         return all(
             self._controls[other].value in allowed_values
@@ -493,7 +495,7 @@ class OptionsForm(Form):
 
 
 def frames_of(model: type[Options]) -> dict[str, OptionsForm]:
-    """Make a form for each further frame of an option set."""
+    """Make a form for each further group of an option set."""
     words = map(display_of, model.model_fields.values())
     groups = dict.fromkeys(one.group for one in words if one.label)
     return {
@@ -508,7 +510,7 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
     "storage": {"cache_folder": "", "cache_gib": 4.0},
 }
-"""The same values as ``configurations`` in the manifest; a test holds them equal."""
+"""Defaults of ``configurations`` in the manifest; a test checks that they are equal."""
 
 
 def preference(category: str, name: str) -> Any:

@@ -15,7 +15,7 @@ from napari_semsr.widgets.base.results import drop_store
 MADE_KEY = "semsr made"
 """Entry of a layer's metadata: title of the panel that made it."""
 
-_Removed = list[tuple[int, Layer]]
+_Removal = list[tuple[int, Layer]]
 """Removed layers in order, and their indices in the list at that time."""
 
 
@@ -28,9 +28,9 @@ class RemovedLayers:
 
     def __init__(self, viewer: ViewerModel) -> None:
         self._viewer = ref(viewer)
-        self._last: _Removed = []
+        self._last: _Removal = []
         self._text = ""
-        self._removing = False  # whether the next removal belongs to the last one
+        self._removing = False  # whether further removals belong to the same step
         self._quiet = False
         viewer.layers.events.removed.connect(self._on_removed)
         finalize(viewer, _forget, self._last, []).atexit = False
@@ -50,7 +50,7 @@ class RemovedLayers:
 
     @property
     def is_quiet(self) -> bool:
-        """Whether removals are final now, since a panel makes them."""
+        """Whether removals are final at the moment, because a panel makes them."""
         return self._quiet
 
     def remove_along(self, layer: Layer, others: Sequence[Layer]) -> None:
@@ -94,7 +94,7 @@ class RemovedLayers:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Make removals within final."""
+        """Make removals in this context final."""
         before, self._quiet = self._quiet, True
         try:
             yield
@@ -102,7 +102,7 @@ class RemovedLayers:
             self._quiet = before
 
     def _on_removed(self, event: Any) -> None:
-        """Note a removed layer; layers removed together are restored together."""
+        """Record a removed layer; layers removed together are restored together."""
         layer, viewer = event.value, self._viewer()
         if viewer is None:
             return
@@ -123,7 +123,7 @@ class RemovedLayers:
         self.changed.emit()
 
 
-def _forget(removal: _Removed, others: Sequence[Layer]) -> None:
+def _forget(removal: _Removal, others: Sequence[Layer]) -> None:
     """Make a removal final; stores that other layers show are kept."""
     while removal:
         drop_store(removal.pop()[1], others)

@@ -10,7 +10,7 @@ from qtpy.QtGui import QDesktopServices
 
 _PACKAGE = Path(__file__).parents[2]
 _TROUBLES = "troubleshooting.md"
-_BUILT = "_build/html"  # output of `make docs`
+_HTML_FOLDER = "_build/html"  # output of `make docs`
 _ON_THE_WEB = "https://github.com/napari-semsr/napari-semsr/blob/main/docs"
 
 
@@ -43,7 +43,7 @@ def _troubles() -> tuple[tuple[re.Pattern[str], str], ...]:
 def advice_on(message: str) -> str | None:
     """Return the section of the manual about a message, if there is one.
 
-    `message`: as given by the job, in the words of commands.
+    `message`: as raised by the job, with the option names of commands.
     """
     places = (place for pattern, place in _troubles() if pattern.search(message))
     return next(places, None)
@@ -52,7 +52,7 @@ def advice_on(message: str) -> str | None:
 def manual_url(place: str) -> QUrl:
     """Return the address of ``page.md#heading``, in the built manual or on the web."""
     page, _, heading = place.partition("#")
-    built_page = manual_folder() / _BUILT / Path(page).with_suffix(".html")
+    built_page = manual_folder() / _HTML_FOLDER / Path(page).with_suffix(".html")
     url = QUrl.fromLocalFile(str(built_page))
     if not built_page.is_file():
         url = QUrl(f"{_ON_THE_WEB}/{page}")

@@ -94,10 +94,10 @@ from napari_semsr.widgets.base.results import (
     add_luminance,
     crop_databar,
     databar_of,
+    describe_databar,
     is_coloured,
     is_kept,
     is_unsaved,
-    say_databar,
     stated_size,
     take_stated_size,
 )
@@ -132,8 +132,8 @@ from napari_semsr.widgets.layers import (
     named_with_plane,
     network_of,
     plane_at,
+    plane_name,
     planes_of,
-    say_plane,
     sources_of,
     without_cache,
 )
@@ -172,7 +172,7 @@ class ResultSwitch:
         self.toggle(self.under if isinstance(self.under, Layer) else None)
 
     def toggle(self, under: Layer | None = None) -> None:
-        """Hide or show."""
+        """Hide the results, or show them again."""
         layers = self._viewer.layers
         before, self._before = self._before, {}
         if before:
@@ -196,7 +196,7 @@ class ResultSwitch:
 _MINIMUM_WIDTH = 320  # of a panel; chosen
 _PLOTS = "napari_semsr.widgets.base.plots"
 _LINES = 4  # lines of messages that are visible; chosen: most are shorter
-_MOST_LINES = 12  # lines of unfolded messages; more scrolls
+_MAX_LINES = 12  # lines of unfolded messages; more scrolls
 _LOOK_MS = 500  # ms between two checks whether the cause of an error is gone; chosen
 # ms between two updates of progress. Each repaints the whole window, which takes 14 ms
 # of a core without a GPU. napari's bar is not used: its animation repaints 27 times a
@@ -223,7 +223,7 @@ _Planes = dict[Image, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What Run starts; all parts except the job may be generators.
+    """The work that Run starts; all parts except the job may be generators.
 
     The window repaints and responds at each ``yield``.
     """
@@ -234,12 +234,12 @@ class Work:
 
 
 def plots_ready() -> bool:
-    """Whether the imports of plots are done."""
+    """Whether the plotting packages are imported."""
     return _PLOTS in sys.modules
 
 
 def _with_plots(make: _Make) -> Job[Any]:
-    """Import and warm up in the job's thread what shows its result.
+    """Import and warm up the packages that show a job's result, in the job's thread.
 
     matplotlib takes a second or more, and so do napari's imports for the first layer
     with labels or features.
@@ -389,11 +389,13 @@ class Panel(QWidget):
         self.plot: PlotCanvas | None = None
         self._findings = Findings(title)
         self._layers_read: _Planes = {}  # planes of the layers that were read
-        self._measured: _Planes = {}  # planes of the layers of the result
+        self._source_planes: _Planes = {}  # planes of the layers of the result
         self.runner, self.saver, self.looker = (JobRunner(self) for _ in range(3))
         self._runners = self.runner, self.saver, self.looker
         self._follow_jobs()
-        self.made: list[Image] = []  # layers made by this panel that are in the viewer
+        self.own_layers: list[
+            Image
+        ] = []  # layers made by this panel that are in the viewer
         self._switch = ResultSwitch(viewer, title)
         self.all_planes: CheckBox | None = None
         self._build()
@@ -441,9 +443,9 @@ class Panel(QWidget):
             _in_view.add(self)
         lay_as_tab(self, self.title)
         self.session.watch(self)
-        for box in self._boxes:  # a result that was shown while computed has a history
+        for box in self._boxes:  # a result shown while computed has a history now
             _list_again(box)
-        self._show_databar()  # its input may have one by now
+        self._show_databar()  # the input may have one by now
         self._show_offers()
 
     def hideEvent(self, event: QHideEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -471,7 +473,7 @@ class Panel(QWidget):
             ),
         )
         self.grey_button = push_button(
-            "Take the luminance",
+            "Use the luminance",
             self.take_luminance,
             "Add the luminance of the selected layer as a grey layer.",
         )
@@ -499,8 +501,8 @@ class Panel(QWidget):
         self.save_button = push_button("Save…", self.save, tooltip)
         self.save_button.setVisible(False)
         tooltip = (
-            f"The manual on this panel ({HELP}).\n{HIDE} hides and shows what it made, "
-            f"{FLIP} shows what that was made of."
+            f"The manual page of this panel ({HELP}).\n{HIDE} hides and shows its "
+            f"results, {FLIP} shows their input."
         )
         self.help_button = push_button("?", self.show_help, tooltip)
         fixed_policy = QSizePolicy.Policy.Fixed
@@ -521,9 +523,13 @@ class Panel(QWidget):
             policy.setRetainSizeWhenHidden(True)
             part.setSizePolicy(policy)
         self.unsaved = RichLabel()
-        self.status, self.plane, self.warned = RichLabel(), RichLabel(), RichLabel()
-        texts = (self.status, self.warned, self.unsaved, self.plane)
-        self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MOST_LINES)
+        self.status, self.plane, self.warning_label = (
+            RichLabel(),
+            RichLabel(),
+            RichLabel(),
+        )
+        texts = (self.status, self.warning_label, self.unsaved, self.plane)
+        self.notes = ScrollBox(*texts, lines=_LINES, most_lines=_MAX_LINES)
         self._mending = new_timer(self, self._look_for_mended, _LOOK_MS)
         self._causes: tuple[object, ...] | None = (
             None  # causes of the error that is shown
@@ -571,7 +577,7 @@ class Panel(QWidget):
         self.all_figures = Folded("All numbers", tooltip, self.figures)
         self.helpers = CheckBox(
             text=helpers,
-            tooltip="Layers that explain the result.",
+            tooltip="Show the layers that explain the result.",
         )
         self.helpers.changed.connect(self._show_helpers)
         parts = (self.headline, self.remarks, self.all_figures)
@@ -644,9 +650,7 @@ class Panel(QWidget):
         results = [item for item in layers_added if HELPER_KEY not in item.metadata]
         if results:
             layers.selection.active = results[-1]
-        elif (
-            active is None or active in layers
-        ):  # explaining layers are not the next input
+        elif active is None or active in layers:  # helper layers are not the next input
             layers.selection.active = active
 
     def take_away(self, earlier: Sequence[Layer]) -> Iterator[None]:
@@ -685,7 +689,7 @@ class Panel(QWidget):
         with the numbers, which state the `network` that made the result; `tables` are
         shown and copied, too. Results that follow the mouse do not `reveal` the group.
         """
-        planes_measured = self._measured.items()
+        planes_measured = self._source_planes.items()
         networks_known = {
             named_with_plane(*one): network_of(one[0]) for one in planes_measured
         }
@@ -719,7 +723,7 @@ class Panel(QWidget):
         self._folds = first is not None
         number = (numbers, curves or {}, self.plot, tables or {})
         self._findings = Findings(self.title, tuple(origin), *number)
-        planes = dict.fromkeys(say_plane(*one) for one in planes_measured)
+        planes = dict.fromkeys(plane_name(*one) for one in planes_measured)
         self.results.setTitle(": ".join(filter(None, (self._results_title, *planes))))
         if reveal:
             self.reveal()
@@ -807,7 +811,7 @@ class Panel(QWidget):
             if self._adding and event.type == "inserted":
                 about = event.value.metadata
                 about.setdefault(MADE_KEY, self.title)
-                about.setdefault(SOURCES_KEY, sources_of(self._measured))
+                about.setdefault(SOURCES_KEY, sources_of(self._source_planes))
                 self._layers_shown.append(event.value)
             for box in self._boxes:
                 _list_again(box)
@@ -824,8 +828,8 @@ class Panel(QWidget):
         self.all_planes = CheckBox(
             name="all_planes",
             text="All planes",
-            tooltip="Process all planes, giving a stack; else only the plane that is "
-            "shown.",
+            tooltip="Process all planes, giving a stack; otherwise only the plane "
+            "that is shown.",
         )
         self.all_planes.changed.connect(self._show_plane)
         return self.all_planes
@@ -840,7 +844,7 @@ class Panel(QWidget):
         if not is_alive(self):
             return []
         boxes = self._boxes
-        if self.all_planes is not None:  # other lists are of layers that are only shown
+        if self.all_planes is not None:  # other lists hold layers that are only shown
             boxes = [] if self._input is None else [self._input]
         values = [box.value for box in boxes]
         layers = [
@@ -856,7 +860,7 @@ class Panel(QWidget):
         if self.all_planes is not None:
             self.all_planes.native.setVisible(bool(stacks))
         dims = self.viewer.dims
-        planes = {item.name: say_plane(item, plane_at(item, dims)) for item in stacks}
+        planes = {item.name: plane_name(item, plane_at(item, dims)) for item in stacks}
         sentences = [f"{plane} of {name} is used" for name, plane in planes.items()]
         if self.takes_stack():
             sentences = [f"all planes of {stacks[0].name} are used"]
@@ -892,7 +896,7 @@ class Panel(QWidget):
             layer = self._with_databar()
             self.databar_button.setVisible(layer in self.viewer.layers)
             if layer is not None:
-                self.databar_button.setText(f"{say_databar(layer)}: crop it")
+                self.databar_button.setText(f"{describe_databar(layer)}: crop it")
 
     def crop_databar(self) -> None:
         """Replace the selected image by one without its data bar."""
@@ -930,7 +934,7 @@ class Panel(QWidget):
             if len(lacking) > 1:
                 sentence = f"The files of {len(lacking)} layers state pixel sizes"
             many = "them" if len(lacking) > 1 else "it"
-            self.size_button.setText(f"{sentence}: take {many}")
+            self.size_button.setText(f"{sentence}: use {many}")
         colour_layer = next(filter(is_coloured, layers_chosen), None)
         self.grey_button.setVisible(colour_layer is not None)
         if colour_layer is not None:
@@ -1007,13 +1011,13 @@ class Panel(QWidget):
             self._active = self.viewer.layers.selection.active
         new = [item for item in self._layers_shown if item not in before]
         images = [item for item in image_layers(self.viewer) if item in new]
-        self.made += [item for item in images if FOLDER_KEY not in item.metadata]
+        self.own_layers += [item for item in images if FOLDER_KEY not in item.metadata]
         if any(item.metadata.get(HELPER_KEY) == self.title for item in new):
             self._show_helpers(bool(self.helpers.value))  # before they are drawn
         self._show_unsaved()
 
     def _in_parts(self, act: Callable[[], Parts]) -> Iterator[None]:
-        """Run a function that adds layers; the event loop turns after each part."""
+        """Run a function that adds layers; events are processed after each part."""
         self._layers_shown.clear()
         with self._making():
             parts = act() or iter(())
@@ -1029,16 +1033,18 @@ class Panel(QWidget):
         """List the layers that are lost when napari closes, and offer to save them."""
         if not is_alive(self):
             return
-        self.made = [item for item in self.made if item in self.viewer.layers]
-        self.save_button.setVisible(bool(self.made))
-        names = [item.name for item in self.made if is_unsaved(item)]
+        self.own_layers = [
+            item for item in self.own_layers if item in self.viewer.layers
+        ]
+        self.save_button.setVisible(bool(self.own_layers))
+        names = [item.name for item in self.own_layers if is_unsaved(item)]
         self.unsaved.setText(describe_unsaved(names))
 
     def save(self) -> None:
         """Ask where to save the active layer or the last result, and save it."""
         active = self.viewer.layers.selection.active
-        left = [item for item in self.made if is_unsaved(item)] or self.made
-        layer = active if active in self.made else left[-1]
+        left = [item for item in self.own_layers if is_unsaved(item)] or self.own_layers
+        layer = active if active in self.own_layers else left[-1]
         self.save_as(layer)
 
     def save_file(
@@ -1106,7 +1112,9 @@ class Panel(QWidget):
 
     def report_found(self) -> None:
         """Ask for a file name, and write a report on the latest measurement."""
-        layers_shown = [item for item in self._measured if item in self.viewer.layers]
+        layers_shown = [
+            item for item in self._source_planes if item in self.viewer.layers
+        ]
         layers = [item for item in image_layers(self.viewer) if item in layers_shown]
         layers.sort(key=layers_shown.index)
         reference = getattr(getattr(self, "reference", None), "value", None)
@@ -1126,7 +1134,7 @@ class Panel(QWidget):
     def write_report(
         self, layers: Sequence[Image], findings: Sequence[PanelFindings] = ()
     ) -> None:
-        """Ask for a file name, and write a report on layers; two may be a pair."""
+        """Ask for a file name, and write a report on layers; two alike are a pair."""
         with self.showing_errors():
             images: list[Any] = [self.as_shown(layer) for layer in layers]
             name = f"{layers[0].name if layers else self.title} report"
@@ -1141,19 +1149,19 @@ class Panel(QWidget):
 
     def _show_report(self, report: ReportMade) -> None:
         show_file(report.path)
-        refused_text = f" {report.refused} measures were refused, with reasons."
+        refused_text = f" {report.refused} measures were refused; see there why."
         self.notify(
-            f"The report is saved as {report.path}, its numbers beside it."
+            f"The report is saved as {report.path}, its numbers next to it."
             + (refused_text if report.refused else "")
         )
 
     def as_shown(self, layer: Image) -> Micrograph:
         """Read a layer, with its contrast and colours on screen.
 
-        From a stack, the plane that was measured, or else the one that is shown.
+        From a stack, read the plane that was measured, or the one that is shown.
         """
         without_cache(layer)
-        plane = self._measured.get(layer) or plane_at(layer, self.viewer.dims)
+        plane = self._source_planes.get(layer) or plane_at(layer, self.viewer.dims)
         image = micrograph_from_layer(layer, plane=plane, colour=True)
         layer_name = named_with_plane(layer, plane)
         image = image.replace(look=look_of(layer), name=layer_name)
@@ -1254,7 +1262,7 @@ class Panel(QWidget):
         self, under: Any, read: _Planes, prepare: _Begin | None
     ) -> Iterator[None]:
         """Prepare for a job that is about to start."""
-        self._measured = read
+        self._source_planes = read
         self._switch.under = under
         self._forget_warnings()
         self._show_buttons()
@@ -1266,7 +1274,9 @@ class Panel(QWidget):
     def note_origin(self, layers: Sequence[Image]) -> None:
         """Record the layers of a result, and their planes."""
         read, dims = self._layers_read, self.viewer.dims
-        self._measured = {item: read.get(item, plane_at(item, dims)) for item in layers}
+        self._source_planes = {
+            item: read.get(item, plane_at(item, dims)) for item in layers
+        }
 
     def look_up(self, title: str, make: _Make, on_result: _Show) -> None:
         """Start an inspection job, replacing a running one and earlier warnings."""
@@ -1278,7 +1288,7 @@ class Panel(QWidget):
 
     def _show_looked(self) -> None:
         if not self.looker.busy:
-            self.show_status("Looking was cancelled.")
+            self.show_status("The inspection was cancelled.")
 
     def cancel(self) -> None:
         """Remove the last waiting job from the queue, or stop the running one."""
@@ -1349,7 +1359,7 @@ class Panel(QWidget):
         Qt's indeterminate bar is animated, and repaints the whole window.
         """
         bar, is_drawn = self.progress_bar, self.progress_bar.updatesEnabled()
-        bar.setUpdatesEnabled(False)  # painted once, not at each of these
+        bar.setUpdatesEnabled(False)  # painted once, not after each of these
         bar.setTextVisible(total > 0)
         bar.setRange(0, total or 1)
         bar.setValue(done_count if total else 0)
@@ -1358,7 +1368,7 @@ class Panel(QWidget):
     def _show_cancelled(self) -> None:
         self.show_status(f"{self.title} was cancelled; {self.after_cancel}.")
 
-    # -- saying ----------------------------------------------------------------
+    # -- messages --------------------------------------------------------------
 
     def show_help(self) -> None:
         """Open the manual page of this panel."""
@@ -1424,13 +1434,13 @@ class Panel(QWidget):
         sentence, place = self.translate(text), advice_on(text)
         link = "" if place is None else f" {link_to(_WHAT_TO_DO, place)}"
         line = f'<p class="warning">{html.escape(sentence, quote=False)}{link}</p>'
-        if line not in self.warned.text():
-            self.warned.setText(self.warned.text() + line)
+        if line not in self.warning_label.text():
+            self.warning_label.setText(self.warning_label.text() + line)
             if not self.isVisible():
                 show_warning(sentence)
 
     def _forget_warnings(self) -> None:
-        self.warned.setText("")
+        self.warning_label.setText("")
 
     def labels(self) -> Labels:
         """Return the labels of rows and entries, by option name."""
@@ -1438,12 +1448,12 @@ class Panel(QWidget):
         return {name: label for one in labels_by_form for name, label in one.items()}
 
     def translate(self, text: str) -> str:
-        """Rephrase a job's message in the words of this panel."""
+        """Rephrase a job's message with the labels of this panel."""
         return in_panel_words(text, self.labels)
 
     @contextmanager
     def showing_errors(self) -> Iterator[None]:
-        """Context that shows errors and ends."""
+        """Context that shows an error instead of raising it."""
         try:
             yield
         except SemsrError as error:
@@ -1463,7 +1473,7 @@ DASH = "\N{EN DASH}"
 _LARGE = 20  # font size of the large number; chosen: twice that of other text
 _ABREAST = 36  # characters of a table row with gaps; chosen: 320 px
 _GAP = 2  # character widths between columns
-_MOST_SHOWN = 20  # rows shown of a table; chosen: copy and save give all
+_MAX_SHOWN = 20  # rows shown of a table; chosen: Copy and Save numbers have all
 
 
 def _sheet(title: str, columns: Columns) -> str:
@@ -1488,9 +1498,9 @@ def _sheet(title: str, columns: Columns) -> str:
             parts.append([first])
         parts[-1].append(head)
     parts_shown = [_part({head: cells[head] for head in part}) for part in parts]
-    more, rest = len(cells[first]) - _MOST_SHOWN, ""
+    more, rest = len(cells[first]) - _MAX_SHOWN, ""
     if more > 0:
-        rest = f"<p>and {more} more rows: Copy and Save numbers have all.</p>"
+        rest = f"<p>and {more} more rows; Copy and Save numbers include all.</p>"
     return f"<p><b>{html.escape(title)}</b></p>{'<p></p>'.join(parts_shown)}{rest}"
 
 
@@ -1500,7 +1510,7 @@ def _part(columns: Mapping[str, Sequence[str]]) -> str:
     heads = "".join(f"<td><i>{html.escape(head)}</i>{gap}</td>" for head in columns)
     rows = "".join(
         f"<tr>{''.join(f'<td>{html.escape(cell)}{gap}</td>' for cell in row)}</tr>"
-        for row in list(zip(*columns.values(), strict=True))[:_MOST_SHOWN]
+        for row in list(zip(*columns.values(), strict=True))[:_MAX_SHOWN]
     )
     return f"<table><tr>{heads}</tr>{rows}</table>"
 

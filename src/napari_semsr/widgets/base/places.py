@@ -9,7 +9,7 @@ from napari_semsr.io import FOLDER_KEY
 from napari_semsr.widgets.base.temporary import is_temporary
 from napari_semsr.widgets.layers import file_of
 
-_chosen: dict[Path, Path] = {}  # last output folder of data in a folder
+_output_folders: dict[Path, Path] = {}  # last output folder of data in a folder
 
 
 def begin_at() -> Path:
@@ -20,7 +20,7 @@ def begin_at() -> Path:
     data = _data_folder()
     if data is None:
         return Path(get_save_history()[0])
-    folder_chosen = _chosen.get(data, data)
+    folder_chosen = _output_folders.get(data, data)
     return folder_chosen if folder_chosen.is_dir() else data
 
 
@@ -39,4 +39,4 @@ def note_chosen(path: Path) -> None:
     update_save_history(str(path))
     data = _data_folder()
     if data is not None:
-        _chosen[data] = path.parent
+        _output_folders[data] = path.parent

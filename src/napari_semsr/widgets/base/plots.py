@@ -33,7 +33,7 @@ _ABOVE_TICKS = 4.2  # character heights above an upper axis; chosen
 
 
 def draw_for_nobody() -> None:
-    """Draw a plot off screen, to load the fonts for the first one in a window."""
+    """Draw a plot off screen, to load fonts before the first one is shown."""
     figure = Figure(dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -175,7 +175,7 @@ class PlotCanvas(QWidget):
 
 
 def _colour(axes: Any, text: str, plane: str) -> None:
-    """Set the colours of one pair of axes; a secondary axis has no background."""
+    """Set the colours of one set of axes; a secondary axis has no background."""
     axes.set_facecolor(plane)
     axes.title.set(color=text, fontsize=9)
     axes.tick_params(colors=text, which="both", labelsize=8)
@@ -222,7 +222,7 @@ _PEN = Pen(COLOURS)
 
 
 def draw_plot(axes: Axes, plot: Plot) -> None:
-    """Draw curves with their legend above, with the labels of panels."""
+    """Draw curves with axis labels in the style of panels, and the legend above."""
     lines = (replace(line, label=short_label(line.label)) for line in plot.lines)
     draw_curves(axes, replace(plot, lines=tuple(lines)), _PEN)
     for part in (axes, *axes.child_axes):

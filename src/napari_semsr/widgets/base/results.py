@@ -55,7 +55,7 @@ from napari_semsr.io import (
     read,
     read_project,
     stack_planes,
-    tell_missing,
+    warn_of_missing_blocks,
     without_rows,
 )
 from napari_semsr.jobs import INFO
@@ -90,12 +90,12 @@ from napari_semsr.widgets.layers import (
 )
 
 _GIB = 2**30
-_PYRAMID = 4 / 3  # size of a store over its finest level; 1/(1 - 1/4)
+_PYRAMID = 4 / 3  # size of a store relative to its finest level; 1/(1 - 1/4)
 _FLOAT = 4
 _folder: list[Path] = []
 _project: list[Path] = []
-_given: set[Path] = set()
-"""Paths that this process created, links resolved."""
+_given_paths: set[Path] = set()
+"""Paths that this process created, with symbolic links resolved."""
 
 
 def cache_folder() -> Path:
@@ -126,7 +126,7 @@ def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
     """Remove the store of a layer whose removal is final.
 
     A store that another layer shows, or a job may read, is kept until napari closes;
-    one in a project while the project lists it. Stores of other processes are kept.
+    one in a project, while the project lists it. Stores of other processes are kept.
     """
     path = layer.metadata.get(STORE_KEY)
     is_shared = any(
@@ -141,7 +141,7 @@ def drop_store(layer: Layer, others: Iterable[Layer]) -> None:
 
 def remove_own(path: Path) -> None:
     """Remove a store, if this process made it."""
-    if path.resolve() in _given:
+    if path.resolve() in _given_paths:
         shutil.rmtree(path.resolve(), ignore_errors=True)
 
 
@@ -164,20 +164,20 @@ def keep_results_in(folder: Path | None) -> None:
 def is_unsaved(layer: Layer) -> bool:
     """Whether a finished layer is only in memory and temporary folders.
 
-    Also if its pixel size changed since, unless an open project keeps it.
+    Also true if its pixel size has changed since, unless an open project keeps it.
     """
     metadata = layer.metadata
     store = (
         None if STRENGTH_KEY in metadata else metadata.get(STORE_KEY)
     )  # at full strength
     places = [Path(place) for place in (metadata.get(SAVED_KEY), store) if place]
-    if is_sized_anew(layer):
+    if has_new_pixel_size(layer):
         places = [place for place in places if place.parent in _project]
     temporary = all(is_temporary(str(place)) for place in places)
     return temporary and not metadata.get(LIVE_KEY)
 
 
-def is_sized_anew(layer: Layer) -> bool:
+def has_new_pixel_size(layer: Layer) -> bool:
     """Whether the pixel size of a layer differs from that of its file."""
     about, has_size = record_of(layer), is_calibrated(layer)
     if "pixel_size_nm" not in about:
@@ -189,7 +189,7 @@ def is_sized_anew(layer: Layer) -> bool:
 
 
 def is_kept(layer: Layer) -> bool:
-    """Whether the user saved a layer in a place of their choice."""
+    """Whether the user saved a layer to a path of their choice."""
     paths = [Path(layer.metadata.get(key) or "") for key in (SAVED_KEY, STORE_KEY)]
     return any(
         path != Path() and not is_temporary(str(path)) and path.parent not in _project
@@ -207,15 +207,15 @@ def free_path(folder: Path, name: str, suffix: str) -> Path:
     """Return an unused path in a folder."""
     stem = file_stem(name)
     path, number = folder / f"{stem}{suffix}", 1
-    while path.resolve() in _given or path.exists() or path.is_symlink():
+    while path.resolve() in _given_paths or path.exists() or path.is_symlink():
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
-    _given.add(path.resolve())
+    _given_paths.add(path.resolve())
     return path
 
 
 def require_room(shape: tuple[int, int], scale: int) -> None:
-    """Refuse to keep a large result in the cache folder.
+    """Raise an error if a result is too large for the cache folder.
 
     `scale`: output pixels per input pixel along each axis.
     """
@@ -223,9 +223,9 @@ def require_room(shape: tuple[int, int], scale: int) -> None:
     limit = float(preference("storage", "cache_gib"))
     if need > limit and not _project:
         msg = (
-            f"A result of {need:.1f} GiB needs a chosen output path, since the cache "
-            f"holds {limit:g} GiB; choose a path, open a project in the panel Save, or "
-            "raise it under Preferences."
+            f"A result of {need:.1f} GiB needs an output path, since the cache is "
+            f"limited to {limit:g} GiB; choose a path, open a project in Save, "
+            "or raise the limit under Preferences."
         )
         raise OptionError(msg, code="cache-too-small")
 
@@ -240,11 +240,11 @@ class Target:
 
 
 def store_edit(what: str = "result") -> FileEdit:
-    """Make the field for the store of a result, which may be empty."""
+    """Make the field for the output path of a result; it may be empty."""
     return FileEdit(
         name="output",
         label="Save as",
-        tooltip=f"A store, NAME.ome.zarr; empty keeps the {what} in a temporary "
+        tooltip=f"A store, NAME.ome.zarr; if empty, the {what} is in a temporary "
         "folder that is removed when napari closes. Save… writes TIFF or PNG "
         "afterwards.",
         mode=FileDialogMode.OPTIONAL_FILE,
@@ -253,7 +253,7 @@ def store_edit(what: str = "result") -> FileEdit:
 
 
 def typed_path(edit: FileEdit) -> Path | None:
-    """Path of an optional field."""
+    """Return the path in an optional field; None if it is empty."""
     text = str(edit.value or "").strip()
     return None if text in ("", ".") else Path(text)
 
@@ -262,7 +262,7 @@ _IMAGES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".czi", ".h5", ".hd
 
 
 def typed_store(edit: FileEdit, *, stack: bool = False) -> Path | None:
-    """Path of an optional field for a store, or a TIFF of all planes."""
+    """Return the path in an optional field for a store, or a TIFF of all planes."""
     path = typed_path(edit)
     if path is None:
         return None
@@ -346,7 +346,7 @@ def open_levels(path: Path, options: ReadOptions, *, levels: int = 1) -> Job[Ope
             break
     if len(images) == 1 and images[0].is_lazy and min(images[0].shape) >= _FACTOR:
         images += yield from coarse_levels(images[0])
-    tell_missing(path, options.series or 0, options.level)
+    warn_of_missing_blocks(path, options.series or 0, options.level)
     return Opened(images[0], tuple(images), path, options)
 
 
@@ -361,8 +361,8 @@ def open_store(path: str | Path) -> Job[Opened]:
 class Outcome:
     """Output of a job, opened again."""
 
-    made: Any  # result of the job
-    opened: Opened
+    result: Any  # result of the job
+    output: Opened
     beside: Opened | None = None  # a second image that it wrote
     planes: tuple[Micrograph, ...] = ()  # of a stack; the first is the opened one
 
@@ -420,9 +420,9 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
 
 
 def _compute(part: Any) -> NDArray[Any]:
-    """Compute with threads, outside napari's dask cache, which is made for one.
+    """Compute with threads, outside napari's dask cache, which is not thread-safe.
 
-    The scheduler's name, or none, would import `distributed`.
+    Naming the scheduler, or leaving it out, would import `distributed`.
     """
     whole: NDArray[Any] = np.asarray(part.compute(scheduler=get, callbacks=()))
     return whole
@@ -454,7 +454,7 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
     pixels = stack_planes([plane.data for plane in planes])
     counts = finest(source).shape[:lead]
     layer = viewer.add_image(pixels.reshape(*counts, *pixels.shape[1:]), **keywords)
-    layer.metadata[STORE_KEY] = str(Path(outcome.made.output).resolve())
+    layer.metadata[STORE_KEY] = str(Path(outcome.result.output).resolve())
     show_scale_bar(viewer)
     return layer
 
@@ -483,15 +483,17 @@ def add_opened(viewer: Viewer, opened_store: Opened, **keywords: Any) -> Image:
 
 # Handling of added images: scale bar, view, data bar.
 
-_watched: WeakSet[Any] = WeakSet()
-_asked: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
-_stated: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = WeakKeyDictionary()
-_coloured: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
+_watched_viewers: WeakSet[Any] = WeakSet()
+_layers_asked_about: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+_stated_sizes: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = (
+    WeakKeyDictionary()
+)
+_colour_layers: WeakKeyDictionary[Layer, bool] = WeakKeyDictionary()
 _OURS = "napari-semsr"
 _LOOK_PX = 1000  # side of the sample that is checked for colour; chosen
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
 _BAR_WIDTH = 90  # px of a colour bar with its numbers and margins
-_NAME_PT, _LEAST_PT = 10.0, 5.0  # font sizes: napari's, and the least readable one
+_NAME_PT, _MIN_PT = 10.0, 5.0  # font sizes: napari's, and the least readable one
 _ENLARGED = 1.5  # width of text on napari's canvas over that in a widget; measured
 _SAME_SIDE = 0.02  # relative, of a side; chosen: rounding of a scaled image's size
 
@@ -502,14 +504,14 @@ def watch_images(viewer: ViewerModel) -> None:
     The first calibrated image switches the scale bar on. Images from files fill the
     view. One without a pixel size would be a speck next to others that have one, or
     hide them: it is displayed at the size of the field in view, without changing its
-    data, and its pixel size is requested. Where its lowest rows look like a data bar,
-    they are offered to be cropped. Where pixels are replaced, and of the parts that
-    napari takes of it, its files are forgotten.
+    data, and its pixel size is requested. If its lowest rows look like a data bar, a
+    button to crop them is offered. The files of an image are forgotten if its pixels
+    are replaced, and for layers that napari makes from parts of it.
     """
     viewer = getattr(viewer, "__wrapped__", viewer)  # napari may pass a proxy
-    if viewer in _watched:
+    if viewer in _watched_viewers:
         return
-    _watched.add(viewer)
+    _watched_viewers.add(viewer)
     of_viewer = ref(viewer)
 
     def show(event: Any) -> None:
@@ -547,7 +549,7 @@ def _settle_colour_bars(viewer: ViewerModel) -> None:
             font.setPointSizeF(_NAME_PT)
             width = _ENLARGED * QFontMetricsF(font).horizontalAdvance(layer.name)
             size = _NAME_PT * min(1.0, room / max(width, 1.0))
-            layer.name_overlay.font_size = max(size, _LEAST_PT)
+            layer.name_overlay.font_size = max(size, _MIN_PT)
 
 
 def _raise_drawings(of_viewer: Callable[[], ViewerModel | None]) -> None:
@@ -576,7 +578,7 @@ def _follow_pixels(layer: Layer) -> None:
 
 
 def _on_pixels(event: Any) -> None:
-    """Forget the files of replaced pixels, and note that in the history."""
+    """Forget the files of replaced pixels, and record that in the history."""
     layer = event.source
     note_edit(layer)
     _forget_files(layer)
@@ -592,7 +594,7 @@ def _note_shape(layer: Image | Labels) -> None:
 def _forget_files(layer: Image | Labels) -> None:
     """Forget the files whose pixels differ from those of an image now.
 
-    It may still be displayed from them.
+    The image may still be displayed from them.
     """
     about = layer.metadata
     if store := about.pop(STORE_KEY, None):
@@ -603,7 +605,7 @@ def _forget_files(layer: Image | Labels) -> None:
 
 
 def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
-    """Show the bars of an image, and place it among others."""
+    """Show scale bar and colour bar of an image, and position it among others."""
     identities = [item.metadata.get(IDENTITY_KEY) for item in viewer.layers]
     if (
         identities.count(layer.metadata.get(IDENTITY_KEY)) > 1
@@ -625,7 +627,7 @@ def _show_inserted(viewer: ViewerModel, layer: Layer) -> None:
         bare = next(item for item in (layer, *others) if not is_calibrated(item))
         _ask_pixel_size(viewer, bare)
     if databar_of(layer):
-        sentence = f"{say_databar(layer)}, in {layer.name}."
+        sentence = f"{describe_databar(layer)}, in {layer.name}."
         offer(sentence, "Crop it", lambda: crop_databar(viewer, layer))
 
 
@@ -641,7 +643,7 @@ def show_arrival(viewer: ViewerModel, layer: Layer) -> None:
 def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
     """Display uncalibrated images at the size of the field in view, if others have one.
 
-    Results and explaining layers of a fitted image are displayed at its place.
+    Results and helper layers of a fitted image are displayed at its position.
     """
     if layer.ndim < 2 or is_calibrated(layer) or fit_of(layer)[0] != 1:
         return
@@ -655,7 +657,7 @@ def _fit_guest(viewer: ViewerModel, layer: Layer) -> None:
 
 
 def _is_laid_on(layer: Layer, image: Layer) -> bool:
-    """Whether a layer has the position of an image: by history, mark or size.
+    """Whether a layer is on an image, according to its history, mark or size.
 
     A layer that is still being enhanced has no history.
     """
@@ -670,7 +672,7 @@ def _is_laid_on(layer: Layer, image: Layer) -> bool:
 
 
 def _fit_bare(viewer: ViewerModel, layers: Sequence[Layer]) -> None:
-    """Fit images without a pixel size to the field of those with one, together."""
+    """Scale images without a pixel size, as a group, to the field of the others."""
     sized_layers = [item for item in grey_layers(viewer) if is_calibrated(item)]
     plane = tuple(range(viewer.dims.ndim - 2, viewer.dims.ndim))
     if not (sized_layers and layers and tuple(viewer.dims.displayed) == plane):
@@ -716,7 +718,7 @@ def _release_guests(viewer: ViewerModel) -> None:
 
 def _ask_pixel_size(viewer: ViewerModel, layer: Layer) -> None:
     """Ask once for the pixel size of an image without one, if others have one."""
-    layers_asked = _asked.setdefault(viewer, set())
+    layers_asked = _layers_asked_about.setdefault(viewer, set())
     if layer.name in layers_asked:
         return
     layers_asked.add(layer.name)
@@ -759,11 +761,11 @@ def stated_size(layer: Layer | None) -> PixelSize | None:
     path, own = layer.source.path, {READ_KEY, STORE_KEY} & {*layer.metadata}
     if path is None or own or layer.source.reader_plugin == _OURS:
         return None
-    size_known = _stated.get(layer)
+    size_known = _stated_sizes.get(layer)
     if size_known is None or size_known[0] != path:
         colour = isinstance(layer, Image) and layer.rgb
         columns = finest(layer).shape[-2 if colour else -1]
-        _stated[layer] = size_known = path, _size_in(Path(path), columns)
+        _stated_sizes[layer] = size_known = path, _size_in(Path(path), columns)
     return size_known[1]
 
 
@@ -793,12 +795,12 @@ def is_coloured(layer: Layer | None) -> bool:
     """Whether an image layer is coloured, and not grey stored as RGB."""
     if not (isinstance(layer, Image) and layer.rgb):
         return False
-    if layer not in _coloured:
+    if layer not in _colour_layers:
         values = layer.data[-1] if layer.multiscale else layer.data
         plane = values[(0,) * (values.ndim - 3)]
         step = max(1, max(plane.shape[:2]) // _LOOK_PX)
-        _coloured[layer] = as_grey(np.asarray(plane[::step, ::step])) is None
-    return _coloured[layer]
+        _colour_layers[layer] = as_grey(np.asarray(plane[::step, ::step])) is None
+    return _colour_layers[layer]
 
 
 def add_luminance(viewer: ViewerModel, layer: Image) -> Image:
@@ -823,8 +825,8 @@ def databar_of(layer: Layer | None) -> int:
     return 0 if layer is None else int(layer.metadata.get(ROWS_KEY) or 0)
 
 
-def say_databar(layer: Layer) -> str:
-    """Return a sentence on where a data bar begins."""
+def describe_databar(layer: Layer) -> str:
+    """Return a sentence that says where a data bar begins."""
     return f"Data bar below row {finest(layer).shape[-2] - databar_of(layer)}"
 
 
@@ -840,11 +842,11 @@ def crop_databar(viewer: ViewerModel, layer: Layer) -> None:
             contrast_limits(list(data) if about["multiscale"] else data)
             for data in (whole[0], cut)
         )
-        if np.array_equal(about["contrast_limits"], before):  # which the bar set, too
+        if np.array_equal(about["contrast_limits"], before):  # which the bar affected
             about["contrast_limits"] = after
     layer_made = Layer.create(cut, {**about, "cache": False}, kind)
     place, point = viewer.layers.index(layer), viewer.dims.point
     viewer.layers.remove(layer)
     viewer.layers.insert(place, layer_made)
-    viewer.dims.point = point  # which the last layer takes along
+    viewer.dims.point = point  # which is lost with the last layer
     viewer.layers.selection.active = layer_made

@@ -2,10 +2,10 @@
 
 A service is a generator of `Progress`. Qt generator workers swallow `RuntimeError`
 and leave the generator open when they are stopped, so a *function* worker drives
-it here: the function looks at a cancel event between two steps, and closes the
-generator whatever happens.
+it here: the function checks a cancel event between two steps, and closes the
+generator in any case.
 
-Jobs of one queue are done one after another, whichever panel asks: two that compute on
+Jobs of one queue run one after another, whichever panel asks: two that compute on
 the same cores would both take longer, and need the memory of both.
 """
 
@@ -90,7 +90,7 @@ def _nothing(*_: object) -> None:
 
 
 def _threads() -> QThreadPool:
-    """Threads in which napari's workers run."""
+    """Return the thread pool in which napari's workers run."""
     pool = QThreadPool.globalInstance()
     assert pool is not None  # noqa: S101 - while Qt is there
     return pool
@@ -106,7 +106,7 @@ class JobRequest:
     begin: Callable[[], Parts] = _nothing  # called in the main thread before it starts
     show: Callable[[Any], Parts] = _nothing  # called in the main thread with its result
     writes: Path | None = None
-    asked: object = None  # equal for two identical jobs
+    key: object = None  # equal for two identical jobs
     reads: tuple[Any, ...] = ()  # layers, as they were at the request
 
 
@@ -124,14 +124,14 @@ class _Run:
         request: JobRequest,
     ) -> None:
         self.title, self.request = title, request
-        self.begun = self.idle = False
-        self.told = ""
+        self.has_begun = self.idle = False
+        self.last_sentence = ""
         self.cancel = Event()
         self.returned = Event()
         self.returned.set()  # until a thread works on it
         self.value: Any = None
         self.error: BaseException | None = None
-        self.shown = True
+        self.is_shown = True
         self._warnings_heard: set[str] = set()
         self._owner = ref(owner)
         self._make: Callable[[], Job[Any]] | None = make
@@ -174,8 +174,8 @@ class _Run:
                 step = pace.add_time_left(next(job))
                 now = time.monotonic()
                 # steps must not pile up if the main thread is busy
-                if self.shown and now - last_report >= _REPORT_EVERY_S:
-                    last_report, self.shown = now, False
+                if self.is_shown and now - last_report >= _REPORT_EVERY_S:
+                    last_report, self.is_shown = now, False
                     _queue().stepped.emit(self, step)
                 if now - last_return >= _RETURN_EVERY_S:
                     last_return = now
@@ -194,7 +194,7 @@ class _Worker(FunctionWorker[None]):
     def run(self) -> None:
         """Run the job, without raising.
 
-        superqt replaces hook and filters of Python's warnings meanwhile, for all
+        superqt replaces the hook and filters of Python's warnings meanwhile, in all
         threads: after two overlapping jobs no warning would be shown.
         """
         self.started.emit()
@@ -223,7 +223,7 @@ class _Queue(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.runs: list[_Run] = []
-        self.shown: list[_Run] = []  # jobs that have ended and are being shown
+        self.runs_shown: list[_Run] = []  # jobs that have ended and are being shown
         self._left: list[QWidget] = []  # to destroy when their jobs have ended
         self._windows: WeakSet[QMainWindow] = WeakSet()
         self._collecting = new_timer(self, gc.collect, 0, once=True)
@@ -232,8 +232,8 @@ class _Queue(QObject):
         self.ended.connect(self._on_end)
 
     def of(self, owner: "JobRunner") -> list[_Run]:
-        """Jobs of one runner."""
-        return [run for run in (*self.shown, *self.runs) if run.owner is owner]
+        """Return the jobs of one runner."""
+        return [run for run in (*self.runs_shown, *self.runs) if run.owner is owner]
 
     def watch_windows(self) -> None:
         """Collect the garbage of closed windows here, in the main thread.
@@ -265,28 +265,32 @@ class _Queue(QObject):
 
     def advance(self) -> None:
         """Start jobs that need not wait any longer, and update the others' messages."""
-        self.runs = [run for run in self.runs if run.begun or run.owner is not None]
+        self.runs = [run for run in self.runs if run.has_begun or run.owner is not None]
         for run in list(self.runs):
-            if run in self.runs and not run.begun:
+            if run in self.runs and not run.has_begun:
                 before = self._before(run)
                 if before:
                     sentence = (
                         f"Waiting for {before[0].title} ({len(before)} before it)"
                     )
                     owner = run.owner
-                    if owner is not None and sentence != run.told and not owner.running:
-                        run.told = sentence
+                    if (
+                        owner is not None
+                        and sentence != run.last_sentence
+                        and not owner.running
+                    ):
+                        run.last_sentence = sentence
                         owner.stepped.emit(Waiting(0, 0, sentence))
                     continue
-                begin, run.begun = run.request.begin, True
+                begin, run.has_begun = run.request.begin, True
                 run.request = replace(run.request, begin=_nothing)  # releases it
                 self._go_on(run, _parts(begin), partial(self._work, run))
 
     def _before(self, run: _Run) -> list[_Run]:
         """Return the jobs that must end before one starts."""
         place = self.runs.index(run)
-        others = [o for n, o in enumerate(self.runs) if o.begun or n < place]
-        runs_shown = [other for other in self.shown if other.owner is run.owner]
+        others = [o for n, o in enumerate(self.runs) if o.has_begun or n < place]
+        runs_shown = [other for other in self.runs_shown if other.owner is run.owner]
         return runs_shown + [
             other
             for other in others
@@ -339,7 +343,7 @@ class _Queue(QObject):
             owner = run.owner
             if owner is not None:
                 owner.stepped.emit(step)
-        run.shown = True
+        run.is_shown = True
         idle = isinstance(step, Waiting)
         if idle != run.idle:
             run.idle = idle
@@ -356,14 +360,14 @@ class _Queue(QObject):
         if run.error is not None:
             self._leave(run, run.error)
             return
-        self.shown.append(run)
+        self.runs_shown.append(run)
         self._go_on(
             run, _parts(partial(run.request.show, run.value)), partial(self._end, run)
         )
 
     def _end(self, run: _Run, error: Exception | None) -> None:
         """Remove a job whose result is shown."""
-        self.shown.remove(run)
+        self.runs_shown.remove(run)
         self._leave(run, error)
 
     def _leave(self, run: _Run, error: BaseException | None) -> None:
@@ -395,7 +399,7 @@ def _end_all() -> None:
     A thread that outlives Qt aborts Python. Workers and windows of other plugins are
     not touched: they may be destroyed already, and napari ends its workers.
     """
-    runs = [run for run in _queue().runs if run.begun]
+    runs = [run for run in _queue().runs if run.has_begun]
     for run in runs:
         run.cancel.set()
     for run in runs:
@@ -421,7 +425,7 @@ def any_busy() -> bool:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a path that a waiting or running job will write."""
+    """Raise an error if a waiting or running job will write to a path."""
     for run in _queue().runs:
         if run.request.writes == path and not run.cancel.is_set():
             msg = f"{run.title} is about to write {path}; choose another name."
@@ -429,9 +433,9 @@ def check_free(path: Path) -> None:
 
 
 def check_unread(layers: Iterable[Any]) -> None:
-    """Refuse a new pixel size of layers that a running job has read."""
+    """Raise an error if a running job has read layers whose pixel size is to change."""
     layers_wanted = list(layers)
-    for run in (*_queue().runs, *_queue().shown):
+    for run in (*_queue().runs, *_queue().runs_shown):
         read = [item for item in run.request.reads if item in layers_wanted]
         if read and not run.cancel.is_set():
             msg = (
@@ -453,7 +457,7 @@ class JobRunner(QObject):
     failed = QtSignal(str)
     """Emits the error as one sentence."""
     logged = QtSignal(str)
-    """Then emits the log file of the error."""
+    """Emits the log file of the error, after `failed`."""
     cancelled = QtSignal()
     """Emitted when a cancelled job has really ended."""
     busy_changed = QtSignal(bool)
@@ -471,19 +475,19 @@ class JobRunner(QObject):
     @property
     def running(self) -> bool:
         """Whether a job is running or being cancelled."""
-        return any(run.begun for run in _queue().of(self))
+        return any(run.has_begun for run in _queue().of(self))
 
     @property
     def waiting(self) -> int:
         """Number of jobs that have not started."""
-        return sum(not run.begun for run in _queue().of(self))
+        return sum(not run.has_begun for run in _queue().of(self))
 
     @property
     def cancelling(self) -> bool:
         """Whether the running job has been asked to stop, or has ended."""
         queue = _queue()
         mine = queue.of(self)
-        return any(run.cancel.is_set() or run in queue.shown for run in mine)
+        return any(run.cancel.is_set() or run in queue.runs_shown for run in mine)
 
     def start(
         self, title: str, make: Callable[[], Job[Any]], request: JobRequest = _AT_ONCE
@@ -502,7 +506,7 @@ class JobRunner(QObject):
     def is_asked(self, request: object) -> bool:
         """Whether an identical job is waiting or running."""
         return any(
-            run.request.asked == request and not run.cancel.is_set()
+            run.request.key == request and not run.cancel.is_set()
             for run in _queue().runs
             if run.owner is self
         )
@@ -510,7 +514,7 @@ class JobRunner(QObject):
     def stop(self) -> None:
         """Ask the running job to stop at its next step; does nothing when idle."""
         for run in _queue().of(self):
-            if run.begun:
+            if run.has_begun:
                 run.cancel.set()
 
     def cancel(self) -> None:
@@ -522,7 +526,7 @@ class JobRunner(QObject):
     def withdraw(self) -> bool:
         """Remove the last waiting job; return whether there was one."""
         queue = _queue()
-        left = [run for run in queue.of(self) if not run.begun]
+        left = [run for run in queue.of(self) if not run.has_begun]
         if not left:
             return False
         queue.runs.remove(left[-1])

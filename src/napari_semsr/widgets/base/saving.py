@@ -61,7 +61,7 @@ def ask_path(parent: QWidget, layer: Layer) -> Path | None:
 def ask_file(
     parent: QWidget, title: str, name: str, filters: Mapping[str, str]
 ) -> Path | None:
-    """Ask for a file of some kinds, by suffix; None if the user cancels."""
+    """Ask for a file name with one of some suffixes; None if the user cancels."""
     place = begin_at() / file_stem(name)
     path_typed, filter_chosen = QFileDialog.getSaveFileName(
         parent, title, str(place), ";;".join(filters)
@@ -136,7 +136,7 @@ def _settle(
 
 
 def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None:
-    """Refuse to save a layer over the store that it is displayed from."""
+    """Raise an error if a layer would replace the store that it is displayed from."""
     store = Path(metadata.get(STORE_KEY) or "")
     if image.is_lazy and path.resolve() in (store, *store.parents):
         msg = (
@@ -147,7 +147,7 @@ def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None
 
 
 def note_saved(metadata: dict[str, Any], saved_file: Converted) -> None:
-    """Record in a layer's metadata where it was saved; a PNG lacks some of it."""
+    """Record in a layer's metadata where it was saved, unless that is a PNG."""
     if not saved_file.output.lower().endswith(".png"):
         metadata[SAVED_KEY] = saved_file.output
         about = metadata.get("micrograph")
@@ -163,7 +163,7 @@ LayerTuple = tuple[Any, dict[str, Any], str]
 
 @errors_in_panel_words()
 def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
-    """Save layers in the format of the name's suffix, or of this one."""
+    """Save layers in the format of the path's suffix, or of `suffix`."""
     opened: list[Image | Labels] = []
     attributes_opened: list[dict[str, Any]] = []
     others: list[str] = []
@@ -207,7 +207,7 @@ def _write_one(
 
 
 def _target(path: str, suffix: str, filters: Mapping[str, str] = _FILTERS) -> Path:
-    """Return the path with its suffix; refuse one that the user does not replace."""
+    """Return the path with its suffix; raise an error if the user keeps an old file."""
     target = _settle(Path(path), suffix, filters=filters)
     if target is None:
         msg = f"Nothing was saved, since {path} was kept; choose another name."
@@ -249,10 +249,10 @@ def draw_figure(
 
 
 def check_stack(layer: Layer, path: Path) -> None:
-    """Refuse to save a stack in a format without planes."""
+    """Raise an error if a stack would be saved in a format without planes."""
     if layer.ndim > 3:
         msg = (
-            f"Layer {layer.name!r} has {layer.ndim} axes, but a TIFF has no room for "
+            f"Layer {layer.name!r} has {layer.ndim} axes, but a TIFF cannot store "
             "the first: use Split Stack in its menu in the layer list, and save the "
             "stacks one by one."
         )

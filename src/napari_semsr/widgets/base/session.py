@@ -58,7 +58,7 @@ from napari_semsr.widgets.base.history import MADE_KEY, bare, history_of
 from napari_semsr.widgets.base.results import (
     PIXEL_EVENTS,
     free_path,
-    is_sized_anew,
+    has_new_pixel_size,
     is_unsaved,
     keep_results_in,
     offer,
@@ -80,7 +80,7 @@ from napari_semsr.widgets.layers import (
 _SETTLE_MS = 1500  # ms; chosen: a dragged slider is saved once
 _ARRAY = ".zarr"  # folders with pixels in a project
 _STORE = f".ome{_ARRAY}"
-_KEPT = {
+_SAVED_NAMES = {
     "": (
         *("opacity", "blending", "visible", "units", "axis_labels"),
         *("scale", "translate", "rotate", "shear", "affine"),
@@ -104,8 +104,14 @@ _KEPT = {
 """Layer attributes that are saved, besides name, metadata and features."""
 
 _VERTICES = (Shapes, Points, Vectors, Tracks)
-_MOST_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
-_EVENTS = {*PIXEL_EVENTS, "name", "metadata", "features", *chain(*_KEPT.values())}
+_MAX_NUMBERS = 1_000_000  # chosen: some 20 MB of project.json, written in a second
+_EVENTS = {
+    *PIXEL_EVENTS,
+    "name",
+    "metadata",
+    "features",
+    *chain(*_SAVED_NAMES.values()),
+}
 """Events of layers after which a project is saved."""
 
 _NO_ONE = ("offscreen", "minimal")
@@ -123,7 +129,7 @@ class _RemovedLayer:
     index: int  # its index in the layer list when it was removed
     layer: Callable[[], Layer | None]  # a weak reference
     record: ProjectLayer | None = None  # once its pixels are in the project
-    unsaved: Layer | None = None  # before that
+    unsaved_layer: Layer | None = None  # before that
 
 
 def _has_typed_size(layer: Layer) -> bool:
@@ -131,13 +137,13 @@ def _has_typed_size(layer: Layer) -> bool:
     if not isinstance(layer, Image):
         return False
     opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})
-    return is_sized_anew(layer) or (
+    return has_new_pixel_size(layer) or (
         opened_with_size and SAVED_KEY not in layer.metadata
     )
 
 
 class LayerSource(NamedTuple):
-    """Where a project has the pixels of a layer."""
+    """Where a project keeps the pixels of a layer."""
 
     store: str | None = None
     input: str | None = None
@@ -145,7 +151,7 @@ class LayerSource(NamedTuple):
 
 
 _Bring = Callable[[], tuple[LayerSource, dict[str, str]]]
-"""Writes pixels into a project; returns their place and the new metadata."""
+"""Writes pixels into a project; returns their location and the new metadata."""
 
 
 def describe_unsaved(names: list[str]) -> str:
@@ -171,7 +177,7 @@ def ask_unsaved(parent: QWidget, names: list[str]) -> str:
 
 
 class Session(QObject):
-    """Saves the content of a viewer, and asks before it is lost."""
+    """Saves the content of a viewer, and asks before unsaved content is discarded."""
 
     changed = QtSignal()
     """Emitted when something was saved, or a project opened."""
@@ -258,7 +264,7 @@ class Session(QObject):
         ]
 
     def unsaved_names(self) -> list[str]:
-        """Return names of results, drawings and sizes that are not saved."""
+        """Return names of results, drawings and pixel sizes that are not saved."""
         if self._viewer() is None:
             return []
         images_made = self.images_made()
@@ -351,7 +357,7 @@ class Session(QObject):
     def _go_on(
         self, folder: Path, project: Project, layers_lost: tuple[ProjectLayer, ...]
     ) -> None:
-        """Use a project whose layers are open as the one to save."""
+        """Save to a project whose layers are already open from now on."""
         self._inputs, self._lost_layers = dict(project.inputs), layers_lost
         self._options = dict(project.options)
         for panel in filter(is_alive, self._panels):
@@ -368,10 +374,10 @@ class Session(QObject):
         layer, kind = event.source, event.type
         # napari's only event for an undone stroke, among others
         is_drawn = kind == "set_data" and isinstance(layer, Labels)
-        undone = is_drawn and isinstance(layer.data, np.ndarray)
-        if not is_alive(self) or not (undone or kind in _EVENTS):
+        is_undone = is_drawn and isinstance(layer.data, np.ndarray)
+        if not is_alive(self) or not (is_undone or kind in _EVENTS):
             return
-        if undone or kind in PIXEL_EVENTS:
+        if is_undone or kind in PIXEL_EVENTS:
             self._changed_layers.add(layer)
             self._filed_layers.discard(layer)
             if layer not in self._edited_layers:
@@ -386,7 +392,7 @@ class Session(QObject):
         passes = _passes(layer) or layer.metadata.get(LIVE_KEY)
         if self.folder is not None and not (quiet or passes):
             self._removed_layers.append(
-                _RemovedLayer(event.index, ref(layer), unsaved=layer)
+                _RemovedLayer(event.index, ref(layer), unsaved_layer=layer)
             )
         self._touch()
 
@@ -455,7 +461,9 @@ class Session(QObject):
             self._touch()
             return
         layers_removed = [
-            item.unsaved for item in self._removed_layers if item.unsaved is not None
+            item.unsaved_layer
+            for item in self._removed_layers
+            if item.unsaved_layer is not None
         ]
         layers = [*self.viewer.layers, *layers_removed]
         sources = [(layer, self._bring(layer)) for layer in layers]
@@ -566,11 +574,11 @@ class Session(QObject):
         """
         read = {(one.kind, one.name, one.input) for one in layers if one.input}
         for item in reversed(list(self._removed_layers)):
-            layer = item.unsaved
+            layer = item.unsaved_layer
             if layer is not None and layer not in self._changed_layers:
                 if self._is_kept(layer):
                     item.record = describe_layer(layer, self._kept_sources.get(layer))
-                    item.unsaved = None
+                    item.unsaved_layer = None
                 elif not isinstance(
                     layer, Image | Labels
                 ):  # of a kind that is not saved
@@ -584,7 +592,7 @@ class Session(QObject):
     def _is_kept(self, layer: Layer) -> bool:
         """Whether a project can save a layer in its present state."""
         if isinstance(layer, Vectors | Tracks):
-            return bool(np.size(layer.data) <= _MOST_NUMBERS)
+            return bool(np.size(layer.data) <= _MAX_NUMBERS)
         return isinstance(layer, _VERTICES) or layer in self._kept_sources
 
     def left_out(self) -> list[str]:
@@ -595,7 +603,7 @@ class Session(QObject):
     # -- pixels -----------------------------------------------------------
 
     def _bring(self, layer: Layer) -> _Bring | None:
-        """Return how the pixels of a layer get into the project, if necessary."""
+        """Return a function that brings a layer's pixels into the project, or None."""
         has_changed = layer in self._changed_layers
         if has_changed:
             self._changed_layers.discard(layer)
@@ -627,7 +635,7 @@ class Session(QObject):
         return self._bring_stored(layer, folder, path)
 
     def _bring_stored(self, layer: Image, folder: Path, path: Path) -> _Bring:
-        """Return how pixels stored elsewhere get into the project."""
+        """Return a function that brings pixels stored elsewhere into the project."""
         temporary = is_temporary(str(path))
         if path.suffix == _ARRAY and (temporary or is_project(path.parent)):
 
@@ -644,7 +652,7 @@ class Session(QObject):
     def _note_input(
         self, folder: Path, path: Path, read: dict[str, Any]
     ) -> tuple[LayerSource, dict[str, str]]:
-        """Record what pixels are read from, such as frames."""
+        """Record the files that pixels are read from, such as frames."""
         place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
         frames = "frames" in read
         digest, input_noted = note_input(folder, place, self._inputs, frames=frames)
@@ -663,7 +671,7 @@ class Session(QObject):
         return self._adopted_paths[path]
 
     def _writing(self, layer: Image | Labels) -> _Bring:
-        """Write pixels that are only in memory, or were opened by another reader."""
+        """Return a function that writes pixels in memory, or from another reader."""
         without_cache(layer)
         folder, name = self.folder or Path(), layer.name
         grey: Any = None
@@ -714,7 +722,7 @@ class Session(QObject):
         return True
 
     def _show(self, project_opened: OpenedProject, then: Callable[[], object]) -> None:
-        """Show the layers of a project as they were."""
+        """Show the layers of a project as they were saved."""
         viewer = self.viewer
         self._opening = False
         layers_made, layers_lost, sentences = _make_layers(project_opened)
@@ -760,7 +768,7 @@ class Session(QObject):
         return super().eventFilter(source, event)
 
     def destroy_panels(self) -> None:
-        """Destroy the panels, and do not ask any more."""
+        """Destroy the panels, and stop asking."""
         window: Any = None if self._window is None else self._window()
         if is_alive(window):
             window.removeEventFilter(self)
@@ -781,7 +789,7 @@ class Session(QObject):
             if self.folder is not None:
                 self._timer.stop()
                 self.save()
-                if self.runner.busy:  # with pixels: it closes once they are written
+                if self.runner.busy:  # writing pixels: it closes once they are written
                     show_info(f"Saving {self.folder.name}; then napari closes.")
                     self._then.append(window.close)
                     return False
@@ -832,7 +840,7 @@ def _make_layers(
 def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     """Describe a layer, and how it is displayed."""
     _, attributes, kind = layer.as_layer_data_tuple()
-    names = (*_KEPT[""], *_KEPT[kind], "metadata", "features")
+    names = (*_SAVED_NAMES[""], *_SAVED_NAMES[kind], "metadata", "features")
     attributes_kept = {name: attributes[name] for name in names if name in attributes}
     data = None
     if isinstance(layer, Image):
@@ -848,7 +856,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     if isinstance(layer, _VERTICES):
         data = [np.asarray(item).tolist() for item in layer.data]
     if isinstance(layer, Shapes | Points) and not data:
-        _keep_pen(layer, attributes_kept)
+        _save_drawing_style(layer, attributes_kept)
     source = place or LayerSource()
     return ProjectLayer(
         kind=kind,
@@ -861,7 +869,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     )
 
 
-def _keep_pen(layer: Shapes | Points, pens: dict[str, Any]) -> None:
+def _save_drawing_style(layer: Shapes | Points, pens: dict[str, Any]) -> None:
     """Save the drawing colours and sizes of an empty layer."""
     for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
         pens.pop(name, None)
@@ -934,7 +942,7 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
 
 
 def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
-    """Leave out options that only the user sets."""
+    """Leave out options that only the user may set."""
     return {k: v for k, v in values.items() if k not in form.user_only}
 
 

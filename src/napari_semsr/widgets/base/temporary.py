@@ -1,4 +1,4 @@
-"""Temporary folders of sessions: marked while in use, removed when the session died."""
+"""Temporary folders of sessions: marked while in use, removed when it has died."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import psutil
 _PREFIX = "napari-semsr-"
 _MARK = "session.json"
 _OLD_S = 30 * 24 * 3600  # s; chosen: every session elsewhere writes within a month
-_made: set[Path] = set()
+_own_folders: set[Path] = set()
 
 
 def make_temporary(parent: Path | None) -> Path:
@@ -27,13 +27,13 @@ def make_temporary(parent: Path | None) -> Path:
     new_folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     mark = {"machine": _machine(), "process": os.getpid()}
     (new_folder / _MARK).write_text(json.dumps(mark), "utf-8")
-    _made.add(new_folder.resolve())
+    _own_folders.add(new_folder.resolve())
     return new_folder
 
 
 def is_temporary(path: str) -> bool:
     """Whether a path is in the folder that is removed when napari closes."""
-    return not _made.isdisjoint(Path(path).resolve().parents)
+    return not _own_folders.isdisjoint(Path(path).resolve().parents)
 
 
 def _machine() -> str:

@@ -12,10 +12,10 @@ from napari_semsr.widgets.base.history import RemovedLayers
 from napari_semsr.widgets.base.runner import is_alive, new_timer
 
 RUN_KEY = "semsr run"
-"""Entry of a layer's metadata: its run, and its first name."""
+"""Entry of a layer's metadata: the run that made it, and its first name."""
 
 _HIDDEN_KEY = "semsr hidden"
-"""Entry of a layer's metadata: it was hidden with the result that it explains."""
+"""Entry of a layer's metadata: whether it is hidden along with its result."""
 
 
 def _group(layer: Layer) -> tuple[str, str] | None:
@@ -35,7 +35,7 @@ def _leads(layer: Layer) -> bool:
 def _members(
     layers: Iterable[Layer], group: tuple[str, str], *, lead: bool
 ) -> list[Layer]:
-    """Return the layers of a group: results, or explaining layers."""
+    """Return the layers of a group: results, or helper layers."""
     return [item for item in layers if _leads(item) == lead and _group(item) == group]
 
 
@@ -46,7 +46,7 @@ def explaining(viewer: ViewerModel, layer: Layer) -> list[Layer]:
 
 
 class Together(QObject):
-    """Lets layers follow the result that they explain, the last one of several."""
+    """Hides, shows and removes layers with the result that they explain."""
 
     def __init__(
         self, parent: QObject, viewer: ViewerModel, history: RemovedLayers
@@ -65,7 +65,7 @@ class Together(QObject):
         event.value.events.visible.connect(self._on_visible)
 
     def _on_visible(self, event: Any) -> None:
-        """Hide or show explaining layers with their result."""
+        """Hide or show helper layers with their result."""
         layer = event.source
         group = _group(layer) if is_alive(self) and _leads(layer) else None
         if group is None:

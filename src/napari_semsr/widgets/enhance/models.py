@@ -74,7 +74,7 @@ OWN_IMAGE_TIME = (
 """Time that *Train on this image alone* takes; see `docs/own-image.md`."""
 
 _TOLERANCE = 0.001  # relative; pixel sizes this close are equal; chosen
-_CHECKED = "models.md#does-it-show-what-is-there"
+_CHECK_PAGE = "models.md#does-it-show-what-is-there"
 _CHOICE = '<a href="which-model.md">Which model for which image</a>'
 _PREVIEW = (
     "A preview: trained on simulated samples. For this sample, train on an SEM "
@@ -121,7 +121,7 @@ def card_text(
 def _check_text(card: dict[str, Any]) -> str:
     """Report the results of the checks; for discs, of the worst condition."""
     records, removals = DiscRecord.of_card(card), Removals.of_card(card)
-    link = f'<a href="{_CHECKED}">How this is checked</a>. {_CHOICE}'
+    link = f'<a href="{_CHECK_PAGE}">How this is checked</a>. {_CHOICE}'
     if removals is not None:
         return f"{removals.sentence(MODEL)} {link}"
     if not records:
@@ -132,7 +132,7 @@ def _check_text(card: dict[str, Any]) -> str:
         f"Checked on {_IMAGES[kind]} with discs added or removed: "
         f"{100 * enhanced_share:.0f} % are shown correctly by its output, "
         f"{100 * degraded_share:.0f} % by its input "
-        f"({'' if len(record.found['conditions']) == 1 else 'worst case: '}{name}). "
+        f"({'' if len(record.content['conditions']) == 1 else 'worst case: '}{name}). "
         f"{record.verdict()} {link}"
     )
 
@@ -176,7 +176,7 @@ def listed_models() -> list[tuple[str, str]]:
     for row in rows:
         name, gain = str(row["name"]), row.get("gain_db")
         if gain is not None and gain < 0:
-            loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} in its validation"
+            loss = f"\N{MINUS SIGN}{-gain:.2f} {DB} in validation"
             worse.append((f"{name} ({loss})", name))
         else:
             label = f"{name} (preview)" if name == MOSAIC_MODEL else name
@@ -187,7 +187,7 @@ def listed_models() -> list[tuple[str, str]]:
 def models_of_place(read: Callable[[], set[str]]) -> list[str]:
     """Return the names of models trained on an optical image with given digests.
 
-    Digests are only computed if a model states what it was trained on.
+    Digests are computed only if a model states the data it was trained on.
     """
     cards = {name: run(MODELS_INFO.job(name)).card for _, name in listed_models()}
     training_images = {
@@ -238,7 +238,7 @@ class ModelChooser(Form):
         self.own_button = push_button(
             "Train on this image alone…",
             self._train_alone,
-            "Denoise by a network trained on this image only: Train opens with this "
+            "Denoise with a network trained on this image only: opens Train with this "
             f"image chosen. {OWN_IMAGE_TIME}",
         )
         self.own_button.setVisible(False)
@@ -329,7 +329,7 @@ class ModelChooser(Form):
         panel: Any = open_panel(self.viewer, "Train")
         panel.take_noisy(self._layer)
 
-    def _is_unfit(self) -> bool:
+    def _is_unsuitable(self) -> bool:
         """Whether no model is chosen, or one that was trained for other pixel sizes."""
         from napari_semsr.inference import TrainedPixelSizes, fit_pixels
 
@@ -353,7 +353,7 @@ class ModelChooser(Form):
         card = self.card
         card_shown = card_text(card, *self._field)
         text = card_shown if card else "No model is installed; add a model file."
-        offers_own = self._layer is not None and self._is_unfit()
+        offers_own = self._layer is not None and self._is_unsuitable()
         if offers_own:
             text += (
                 f"<p>If no other model fits, train on this image. {OWN_IMAGE_TIME}</p>"
@@ -382,7 +382,7 @@ class CheckPanel(Panel):
         self.form = OptionsForm(CheckOptions)
         self.add_group("Model", self.model)
         self.add_group("Objects", Form(self.image), self.form)
-        self.add_results("Found")
+        self.add_results("Results")
 
     def job(self) -> Work:
         """Read the form."""
@@ -398,10 +398,10 @@ class CheckPanel(Panel):
         )
 
     def show_outcome(self, check: ModelCheck) -> None:
-        """Show the shares, and update the cards."""
+        """Show the shares of correct discs, and update the cards."""
         if check.written:
             NEWS.changed.emit()
-        more = "<p>In brackets: the share in the degraded image, the model's input.</p>"
+        more = "<p>In brackets: the share in the degraded image, its input.</p>"
         self.show_result(
             figures_of(check),
             check.summary(),
@@ -421,7 +421,7 @@ _RANGES = {
 
 
 class ImportPanel(Panel):
-    """Imports a model file into the library, with details that the file lacks."""
+    """Imports a model file into the library, with the details that the file lacks."""
 
     help_place = "exchange.md#models-from-elsewhere"
 
@@ -452,7 +452,7 @@ class ImportPanel(Panel):
         )
         self.add_group("File", Form(self.file))
         self.add_group("Not in the file", self.form, self.range)
-        self.add_group("Shelf", Form(self.overwrite))
+        self.add_group("Library", Form(self.overwrite))
         self.add_results("Imported")
         self.form.on_change("scaling", self._show_range)
         self.file.changed.connect(self._show_rows)
@@ -504,4 +504,4 @@ class ImportPanel(Panel):
         name = str(model_file.card["name"])
         NEWS.arrived.emit(name)
         more = card_text(model_file.card, None) + card_details(model_file.card)
-        self.show_result({}, f"{name} is installed; Enhance lists it now.", more=more)
+        self.show_result({}, f"{name} is installed and listed in Enhance.", more=more)

@@ -41,7 +41,7 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.inference import (
-    ADVANCED,
+    ADVANCED_GROUP,
     WEIGHTS,
     ClusterOptions,
     EnhanceOptions,
@@ -92,7 +92,11 @@ from napari_semsr.widgets.base import (
     typed_store,
     write_outcome,
 )
-from napari_semsr.widgets.compare import CompareControls, OverLayer, told_of_change
+from napari_semsr.widgets.compare import (
+    CompareControls,
+    OverLayer,
+    describe_small_change,
+)
 from napari_semsr.widgets.enhance.models import ModelChooser, models_of_place
 from napari_semsr.widgets.layers import (
     field_in_view,
@@ -117,22 +121,20 @@ if TYPE_CHECKING:
 # Chosen: by then napari has drawn the panel, and one opened only briefly is closed.
 _AHEAD_MS = 1000
 
-_imported = Event()
+_models_imported = Event()
 
 
 def start_torch() -> Job[None]:
     """Import torch in the thread of a job, if it is not imported yet."""
-    if not _imported.is_set():
-        yield Progress(
-            0, 0, "Starting torch (some seconds, once per session of napari)"
-        )
+    if not _models_imported.is_set():
+        yield Progress(0, 0, "Starting torch (some seconds, once per napari session)")
         _import_torch()
 
 
 def _import_torch() -> None:
     load_torch_libraries()
     importlib.import_module("torch")
-    _imported.set()
+    _models_imported.set()
 
 
 @cache
@@ -194,7 +196,7 @@ def live_field(
 
 
 def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
-    """Collect the levels of an image that can be drawn without computation."""
+    """Collect the levels of an image that can be displayed without computation."""
     levels: list[Any] = [micrograph.data]
     if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
         levels += list(layer.data)[1:]
@@ -202,7 +204,7 @@ def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]
     coarsest = levels[-1]
     if not levels_in_memory and coarsest.shape[0] * coarsest.shape[1] <= _SMALL_PX:
         levels_in_memory = [np.asarray(coarsest)]
-    # else a medium grey
+    # otherwise a medium grey
     middle = 0.0 if layer is None else float(np.mean(layer.contrast_limits))
     return levels_in_memory or [np.full((1, 1), middle)]
 
@@ -228,8 +230,8 @@ class LiveLayer(QObject):
         super().__init__()
         self.live = live
         self.store = store
-        self.made = request  # source, model, options, and its plane and place
-        self.wanted = (
+        self.request = request  # source, model, options, and its plane and path
+        self.is_wanted = (
             True  # otherwise the unfinished store is deleted when its run ends
         )
         self._viewer = viewer
@@ -303,7 +305,7 @@ class LiveLayer(QObject):
     def discard(self) -> None:
         """Remove the layer from the viewer."""
         self._timer.stop()
-        self.wanted = False
+        self.is_wanted = False
         if self.is_shown:
             self._viewer.layers.remove(self.layer)
 
@@ -315,7 +317,7 @@ class LiveLayer(QObject):
     def _on_removed(self, event: Any) -> None:
         if is_alive(self) and event.value == self.layer:
             self._timer.stop()
-            self.wanted = False
+            self.is_wanted = False
             self._on_layer_removed()
 
 
@@ -409,7 +411,7 @@ class MousePreview(OverLayer):
                 self.found.emit(self._desk.blur_px)
 
     def _show(self, subject: Subject, box: Box, pixels: Any) -> None:
-        """Show the pixels at their place."""
+        """Show the pixels at their position."""
         source, image, _, _ = subject
         pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
         corner = np.asarray(image.origin) + (
@@ -459,7 +461,7 @@ class EnhanceCompare(CompareControls):
             self.preview.stop()
 
 
-_INFORMED = "informed"  # architecture of models with weights as options
+_INFORMED_NETWORK = "informed"  # architecture of models with weights as options
 
 
 class _FoldedOptions(Folded):
@@ -485,9 +487,9 @@ class Advanced(_FoldedOptions):
     def __init__(self) -> None:
         self.cluster = OptionsForm(ClusterOptions)
         line = self.cluster.widget("scheduler").native
-        line.setPlaceholderText("none: in napari")
+        line.setPlaceholderText("none: run in napari")
         tooltip = "Memory, tolerance, flips and rotations, cluster; few runs need them."
-        super().__init__(ADVANCED, tooltip, self.cluster)
+        super().__init__(ADVANCED_GROUP, tooltip, self.cluster)
 
     @property
     def options(self) -> ClusterOptions:
@@ -496,7 +498,7 @@ class Advanced(_FoldedOptions):
         return ClusterOptions(scheduler=address or None)
 
 
-_OFF, _MEASURED = "off", "found"
+_OFF, _FROM_IMAGE = "off", "found"
 _DIGESTED_PX = 1 << 24  # of a layer; chosen: a tenth of a second
 _BEFORE_REGISTERED = (
     " Enhance the image from before the registration, and register the result."
@@ -510,10 +512,10 @@ class Sharpen(Form):
         self.kind = ComboBox(
             name="sharpen",
             label="Sharpen",
-            tooltip="Undo no blur, the blur that the model measures, or one of a "
-            "known standard deviation. Choose, and check the preview under "
+            tooltip="The blur to undo: none, the one that the model measures, or "
+            "one of a known standard deviation. Check the preview under "
             "the mouse.",
-            choices=[(n, n) for n in (_MEASURED, _OFF, "px", "nm")],
+            choices=[(n, n) for n in (_FROM_IMAGE, _OFF, "px", "nm")],
         )
         self.sigma = FloatSpinBox(
             name="blur_width",
@@ -528,26 +530,28 @@ class Sharpen(Form):
         self.sigma.native.setDecimals(3)
         super().__init__(self.kind, self.sigma)
         self.kind.changed.connect(self._show_width)
-        self.tell_found(None)
+        self.show_measured_blur(None)
         self._show_width()
 
     def _show_width(self) -> None:
         self.show_row("blur_width", self.kind.value in ("px", "nm"))
 
-    def tell_found(self, blur_px: float | None) -> None:
+    def show_measured_blur(self, blur_px: float | None) -> None:
         """Show next to the choice the blur that the model measured."""
-        text_found = _MEASURED if blur_px is None else f"{_MEASURED}: {blur_px:.2f} px"
+        text_found = (
+            _FROM_IMAGE if blur_px is None else f"{_FROM_IMAGE}: {blur_px:.2f} px"
+        )
         texts = text_found, _OFF, "a width in px", "a width in nm"
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
 
     def forget_found(self, _: Any = None) -> None:
         """Clear the blur measured in another layer, or by another model."""
-        self.tell_found(None)
+        self.show_measured_blur(None)
 
     def blur_px(self, size: PixelSize | None) -> float | None:
         """Return the option's value for a layer with a pixel size."""
-        if self.kind.value == _MEASURED:
+        if self.kind.value == _FROM_IMAGE:
             return None
         if self.kind.value == _OFF or not self.sigma.value:
             return 0.0
@@ -556,7 +560,7 @@ class Sharpen(Form):
 
     def choose(self, blur_px: float | None) -> None:
         """Set the choice from an option's value."""
-        self.kind.value = _MEASURED if blur_px is None else "px" if blur_px else _OFF
+        self.kind.value = _FROM_IMAGE if blur_px is None else "px" if blur_px else _OFF
         if blur_px:
             self.sigma.value = blur_px
 
@@ -591,8 +595,8 @@ class EnhancePanel(Panel):
             precision=preference("computing", "precision"),
         )
         tooltip = (
-            "How much of noise, blur and haze is removed; with the values that "
-            "the model measures."
+            "How much noise, blur and haze is removed; by default as "
+            "the model measures them."
         )
         self.weights, self.advanced = _FoldedOptions(WEIGHTS, tooltip), Advanced()
         self.sharpen = Sharpen()
@@ -624,7 +628,7 @@ class EnhancePanel(Panel):
             name="existing",
             label="If it exists",
             tooltip="Keep an existing store, resume one that was interrupted here or "
-            "in the command line with the settings it was started with, or "
+            "on the command line with the settings it was started with, or "
             "overwrite it.",
             choices=list(_EXISTING.items()),
         )
@@ -634,7 +638,7 @@ class EnhancePanel(Panel):
         self._options_shown: tuple[Any, Any] = (
             None,
             None,
-        )  # options as read, and the former ones
+        )  # options as read now, and those before
         self._project: Path | None = None  # folders searched for unfinished stores
         self._store_offered: Path | None = None  # the one of them to resume
         self._ticks = {MISFIT: self.misfit, UNFAMILIAR: self.unfamiliar}
@@ -675,7 +679,7 @@ class EnhancePanel(Panel):
             control.changed.connect(self.look.preview.change)
         # preview a choice of the user, but not one set by a run
         self.sharpen.kind.native.activated.connect(self.look.start_preview)
-        self.look.preview.found.connect(self.sharpen.tell_found)
+        self.look.preview.found.connect(self.sharpen.show_measured_blur)
         self.runner.failed.connect(self._stop_drawing)
         self.session.changed.connect(self._look_in_project)
 
@@ -754,7 +758,7 @@ class EnhancePanel(Panel):
 
     def _has_separate_amounts(self) -> bool:
         """Return whether the model has separate amounts for noise, blur and haze."""
-        return self.model.card.get("architecture") == _INFORMED
+        return self.model.card.get("architecture") == _INFORMED_NETWORK
 
     def _check_model(self) -> None:
         panel: Any = open_panel(self.viewer, "Check model")
@@ -818,7 +822,7 @@ class EnhancePanel(Panel):
         for part in (self.weights, self.advanced):
             part.set_values(**{name: values[name] for name in part.form.names})
         self._options_shown = None, None
-        self._options_shown = self._options(None), options  # rows round the values
+        self._options_shown = self._options(None), options  # the form rounds the values
 
     def _find_resumable(
         self, request: tuple[Any, ...], path: Path | None, existing: str
@@ -829,7 +833,7 @@ class EnhancePanel(Panel):
         removed.
         """
         live = next(
-            (item for item in half_done(self.viewer) if item.made == request), None
+            (item for item in half_done(self.viewer) if item.request == request), None
         )
         if live is None:
             return None
@@ -902,7 +906,7 @@ class EnhancePanel(Panel):
             else:
                 live.resume(self._on_layer_removed)
             # the job need not wait for the window to be drawn
-            QTimer.singleShot(0, partial(self._show_beside, source))
+            QTimer.singleShot(0, partial(self._show_with_source, source))
 
         def make() -> Job[EnhancedOutcome]:
             place = target if self.live is None else self.live.store
@@ -916,13 +920,13 @@ class EnhancePanel(Panel):
         return (
             live is not None
             and live.is_shown
-            and live.made == request
+            and live.request == request
             and STRENGTH_KEY not in live.layer.metadata
             and path in (None, live.store.path)
         )
 
-    def _show_beside(self, source: Any) -> None:
-        """Show a layer being enhanced next to its source, with a scale bar."""
+    def _show_with_source(self, source: Any) -> None:
+        """Show a layer that is being enhanced next to its source, with a scale bar."""
         if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)
             self.look.compare(source, self.live.layer)
@@ -931,43 +935,43 @@ class EnhancePanel(Panel):
         self, source: Image, image: Micrograph, outcome_enhanced: "EnhancedOutcome"
     ) -> Iterator[None]:
         """Show the finished result and its figures."""
-        outcome, live, layer = outcome_enhanced.written, self.live, None
+        outcome, live, layer = outcome_enhanced.outcome, self.live, None
         if outcome.planes:
-            model = str(outcome.made.provenance.model_name)
+            model = str(outcome.result.provenance.model_name)
             title = result_name(self.viewer, source.name, model)
             layer = add_stack(self.viewer, outcome, source, title)
         elif live is not None and live.is_shown:
-            levels = [item.data for item in outcome.opened.levels]
-            live.finish(outcome.opened.micrograph, levels)
-            layer, source = live.layer, live.made[0]
+            levels = [item.data for item in outcome.output.levels]
+            live.finish(outcome.output.micrograph, levels)
+            layer, source = live.layer, live.request[0]
         if layer is not None:
             yield
-            apart = outcome.made.change is None
+            apart = outcome.result.change is None
             self.look.finish(layer, source, image, outcome, apart=apart)
         self._outcome = outcome
         if self._store_offered == Path(
-            outcome.made.output
-        ):  # the next one chooses its own path
+            outcome.result.output
+        ):  # the next run chooses its own path
             self.output.line_edit.value, self.existing.value = "", "refuse"
         self._store_offered = None
         yield from self._show_maps(outcome_enhanced)
 
     def _show_maps(self, outcome_enhanced: "EnhancedOutcome") -> Iterator[None]:
-        outcome = outcome_enhanced.written
+        outcome = outcome_enhanced.outcome
         for kind, opened_store in outcome_enhanced.maps.items():
             assert self.live is not None  # noqa: S101 - it was drawn
             name = self.live.layer.name
-            both = self.live.made[0], self.live.layer
+            both = self.live.request[0], self.live.layer
             with self.in_place(kind, *both) as earlier:
                 yield from self.take_away(earlier)
                 title = result_name(self.viewer, name, _MAPS[kind][1])
                 layer = add_opened(self.viewer, opened_store, name=title)
                 hide_other_maps(self.viewer, layer)
                 yield
-        report = outcome.made.report
+        report = outcome.result.report
         for reason in outcome_enhanced.unmade:
             self.show_warning(reason)
-        hardly = told_of_change(outcome.made.change)
+        hardly = describe_small_change(outcome.result.change)
         whole = f"{outcome_enhanced.seconds:.1f} s"
         sentence = (
             f"Enhanced in {whole} at {report.megapixels_per_second:.2f} megapixels/s."
@@ -984,9 +988,9 @@ class EnhancePanel(Panel):
         if outcome_enhanced.again:
             sentence = f"Mapped in {whole}; the existing result was kept."
         self.show_result(
-            {**figures_of(outcome.made), "Store": outcome.made.output},
+            {**figures_of(outcome.result), "Store": outcome.result.output},
             f"{sentence}{hardly}",
-            network=outcome.made.provenance.model_name,
+            network=outcome.result.provenance.model_name,
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -1046,9 +1050,9 @@ class EnhancePanel(Panel):
     def _offer_to_resume(self) -> None:
         """Set the form to a run that another panel left unfinished."""
         live = next(iter(half_done(self.viewer)), None)
-        if live is None or live.made[0] not in self.viewer.layers:
+        if live is None or live.request[0] not in self.viewer.layers:
             return
-        source, model, options, (plane, *_) = live.made
+        source, model, options, (plane, *_) = live.request
         self.layer.value = source
         self.model.show_model(model)
         self._show_options(options)
@@ -1097,7 +1101,7 @@ class EnhancePanel(Panel):
 class EnhancedOutcome:
     """The enhanced images, and their maps."""
 
-    written: Outcome
+    outcome: Outcome
     maps: Mapping[str, Opened]
     unmade: tuple[str, ...]  # why ticked maps were not made
     seconds: float = 0.0  # of the whole run
@@ -1116,9 +1120,9 @@ def _enhance(
     maps: Mapping[str, bool],
     **arguments: Any,
 ) -> Job[EnhancedOutcome]:
-    """Enhance an image or planes, open the result, and make the maps asked for.
+    """Enhance an image or planes, open the result, and make the requested maps.
 
-    `maps`: which ones to make.
+    `maps`: keys of the maps to make.
     """
     start, live = time.monotonic(), None if live_layer is None else live_layer.live
     yield from start_torch()
@@ -1134,7 +1138,7 @@ def _enhance(
     outcome = yield from write_outcome(
         job,
         target,
-        keep=lambda: live_layer and live_layer.wanted and live_layer.live.tiles_done,
+        keep=lambda: live_layer and live_layer.is_wanted and live_layer.live.tiles_done,
     )
     how = arguments["model"], arguments["options"]
     maps_made = yield from _make_maps(image, outcome, maps, *how)
@@ -1150,12 +1154,12 @@ def _make_maps(
     *,
     again: bool = False,
 ) -> Job[EnhancedOutcome]:
-    """Make the maps asked for; warn about those that could not be made.
+    """Make the requested maps; warn about those that could not be made.
 
     The result is kept even if a map fails. `again`: it existed before.
     """
     start = time.monotonic()
-    result_image, misfit = outcome.opened.micrograph, outcome.made.misfit
+    result_image, misfit = outcome.output.micrograph, outcome.result.misfit
     maps_shown: dict[str, Micrograph] = {}
     unmade: list[str] = []
     if maps[MISFIT] and misfit is None:

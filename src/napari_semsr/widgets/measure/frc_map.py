@@ -80,10 +80,10 @@ from napari_semsr.widgets.layers import (
 from napari_semsr.widgets.measure.regions import (
     Region,
     new_region_box,
+    part_note,
     propose_partner,
     read_pair,
     read_regions,
-    say_part,
     show_outline,
 )
 
@@ -92,9 +92,9 @@ if TYPE_CHECKING:
 
 _TITLE = "FRC map"
 _DIFFERENCE_KEY = "frc_difference"  # a difference of maps is not a map of resolutions
-_APART = 0.3  # share of a step by which blocks may be apart; chosen: 5 px of 16
+_APART = 0.3  # fraction of a step by which blocks may be apart; chosen: 5 px of 16
 _BINS = 40  # bins of the histogram; chosen
-# colours of regions in the histogram, unlike the marks'; more are only in the table
+# colours of regions in the histogram, unlike those of the marks; more are in the table
 REGION_COLOURS = "#e19696", "#785a1e", "#d21e78", "#2d4bff", "#87962d", "#0ff01e"
 
 _ONE_MOSAIC = (
@@ -119,7 +119,7 @@ REASON_COLOURS = {
 
 
 def _show_below(viewer: Viewer, layer: Image) -> str:
-    """Show a measured image, and hide network outputs above it.
+    """Show a measured image, and hide network outputs that cover it.
 
     Otherwise the map would seem to be theirs. Returns the names of hidden layers.
     """
@@ -186,10 +186,10 @@ def _measure(
     needs_halves: bool = False,
     regions: Sequence[Region] = (),
 ) -> Job[FrcOutcome]:
-    """Correlate one image or two independent ones: as a whole, then block by block.
+    """Correlate one image, or two independent ones, as a whole and block by block.
 
     A single mosaic is measured by its halves, if they are next to its store; one that
-    `needs_halves` is refused without them.
+    `needs_halves` raises an error without them.
     """
     halves, note = None, None
     if store is not None and len(images) == 1 and options.split == "diagonal":
@@ -214,7 +214,7 @@ def _measure(
             both = parts[1], parts[2]
             whole = yield from FRC.job(parts[0], halves=both, options=frc_options)
         alone = yield from DECORRELATION.job(parts[0])
-    except SemsrError as error:  # the map reports its own refusal
+    except SemsrError as error:  # the map raises its own error
         why = str(error)
     blocks = yield from FRC_MAP.job(*images, halves=halves, options=options)
     within = _within(regions, blocks)
@@ -281,7 +281,7 @@ class FrcMapPanel(Panel):
                 (
                     "before",
                     "Before",
-                    "A map of resolutions, such as one made before enhancing.",
+                    "A resolution map, such as one computed before enhancing.",
                 ),
                 ("after", "After", "Another map of the same blocks."),
             )
@@ -363,7 +363,7 @@ class FrcMapPanel(Panel):
         with self.showing_errors():
             before, after = self.before.value, self.after.value
             if before is after or None in (before, after):
-                msg = "Two maps must be chosen, Before and After; make them first."
+                msg = "Choose two maps, Before and After; compute them first."
                 raise OptionError(msg, code="missing-value")
             first, second = self.micrograph(before), self.micrograph(after)
             first, values = _shared_blocks(first, second)
@@ -375,7 +375,7 @@ class FrcMapPanel(Panel):
             finite = apart[np.isfinite(apart)]
             if not finite.size:
                 msg = (
-                    "The maps have no common block with a resolution; choose two "
+                    "No block has a resolution in both maps; choose two "
                     "maps of the same area."
                 )
                 raise OptionError(msg, code="nothing-to-measure")
@@ -427,7 +427,7 @@ class FrcMapPanel(Panel):
         if layer in self.viewer.layers:
             where = "the map is shown over the image"
             result, name = report.result, report.images[0]
-            with self.in_place(*self._measured) as earlier:
+            with self.in_place(*self._source_planes) as earlier:
                 yield from self.take_away(earlier)
                 if self._found_none:
                     where = "so no map is shown"
@@ -468,7 +468,7 @@ class FrcMapPanel(Panel):
                 f"{known_count} of {report.blocks} blocks have a resolution, "
                 f"median {Figure(median, report.unit)}"
             )
-        sentence = f"{report.blocks} blocks, no block has a resolution"
+        sentence = f"None of {report.blocks} blocks has a resolution"
         if outcome.note:  # the halves of a mosaic have too little in common
             note = outcome.note.removesuffix(".")
             return f"{sentence} ({note}, or tick {self.split_mosaic.text})"
@@ -495,7 +495,7 @@ class FrcMapPanel(Panel):
 def _shared_blocks(
     before: Micrograph, after: Micrograph
 ) -> tuple[Micrograph, NDArray[Any]]:
-    """Crop two maps to their common blocks; return the first, and both (2, Y, X).
+    """Crop two maps to common blocks; return the first, and both values (2, Y, X).
 
     Registering crops some pixels, so blocks may be a fraction of a step apart.
     """
@@ -525,7 +525,7 @@ def _shared_blocks(
 
 
 def _are_alike(first: Image, other: Image) -> bool:
-    """Whether two layers were recorded and processed in the same way."""
+    """Whether two layers were acquired and processed in the same way."""
     return (
         is_exposure(first) and is_exposure(other) and jobs_of(first) == jobs_of(other)
     )
@@ -538,7 +538,7 @@ def _store_of(layer: Image) -> Path | None:
 
 
 def _histograms(outcome: FrcOutcome) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
-    """Histogram the resolutions of each region's blocks; (K + 1,) edges, (K,) counts.
+    """Count the resolutions of each region's blocks; (K + 1,) edges, (K,) counts.
 
     The whole field comes first; there are no edges if no block has a resolution.
     """
@@ -580,7 +580,7 @@ def _draw_resolutions(axes: "Axes", outcome: FrcOutcome) -> None:
 
 
 def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
-    """Plot the correlation of the whole field with the decorrelation result."""
+    """Plot the correlation of the whole field and the decorrelation curve."""
     (plot,) = plots_of(whole, FRC.curves)
     if alone is None or alone.result.resolution_px is None:
         return plot
@@ -590,7 +590,7 @@ def _plot_frc(whole: FrcReport, alone: DecorrelationReport | None) -> Plot:
 
 
 def _curves(outcome: FrcOutcome) -> Mapping[str, Columns]:
-    """All blocks with their position, and the curve of the whole field."""
+    """Return all blocks with their position, and the curve of the whole field."""
     report = outcome.blocks
     result, grid = report.result, report.result.map
     rows, columns = np.indices(result.measured.shape)
@@ -650,7 +650,7 @@ def _regions_table(outcome: FrcOutcome) -> Mapping[str, Columns]:
 
 
 def _numbers(report: FrcMapReport) -> Mapping[str, float | None]:
-    """Statistics of the blocks in the map's unit."""
+    """Return statistics of the blocks in the map's unit."""
     marks = {"10th percentile": 10, "Median": 50, "90th percentile": 90}
     return {label: report.result.percentile(share) for label, share in marks.items()}
 
@@ -663,7 +663,7 @@ def _numbers_of(outcome: FrcOutcome) -> Numbers:
         name: blocks[name] for name in _numbers(outcome.blocks) if name in blocks
     }
     resolution = whole.pop("Resolution", None)
-    where = say_part(outcome.part) if outcome.part else ""
+    where = part_note(outcome.part) if outcome.part else ""
     rows["Whole field"] = (
         f"left out: {outcome.why}"
         if resolution is None

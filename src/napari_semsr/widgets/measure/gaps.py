@@ -29,12 +29,12 @@ LOOKS = {
     "invented": ("#f0e442", "triangle_up", "\N{BLACK UP-POINTING TRIANGLE}"),
 }
 _MARK_PX = 4  # size of a point, in pixels of the image
-_MARK_SHARE = 0.01  # the same as a share of the longer side, for large images
+_MARK_SHARE = 0.01  # the same, as a fraction of the longer side, for large images
 _TABLE_HEIGHT = 170
 
 
 class GapsPanel(TruthPanel):
-    """Counts and measures gaps, against a reference layer where there is one."""
+    """Counts and measures gaps, compared with a reference layer if there is one."""
 
     title, run_label = "Gaps", "Find gaps"
     verb = GAPS
@@ -42,7 +42,7 @@ class GapsPanel(TruthPanel):
     help_place = "gaps.md"
     helps = "Show gaps and what was measured"
     helps_first = True
-    region_help = "gaps are counted for each region that contains their middle."
+    region_help = "gaps are counted for each region that contains their centre."
     _marks: Points | None = None  # of the last result
 
     def result_widgets(self) -> Sequence[QWidget]:
@@ -65,9 +65,9 @@ class GapsPanel(TruthPanel):
     def in_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Count the gaps with their middle in a region, and the particles."""
+        """Count the gaps and particles whose centre is in a region."""
         del options
-        report, image = outcome.report, outcome.shown
+        report, image = outcome.report, outcome.image
         box_of(region, image)
 
         def within(items: Sequence[Gap] | Sequence[Particle]) -> list[Any]:
@@ -138,11 +138,11 @@ class GapsPanel(TruthPanel):
     def mark(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
         """Mark each gap by a line as long as it is wide, and by a point with its data.
 
-        Colours, and the shape of the point, show its kind.
+        Its colour and the shape of the point show its kind.
         """
         if layer not in self.viewer.layers:
             return
-        result, part = outcome.report.result, outcome.shown
+        result, part = outcome.report.result, outcome.image
         gaps = (*result.found, *result.invented)
         looks = [LOOKS[gap.kind] for gap in gaps]
         size = max(_MARK_PX, _MARK_SHARE * max(part.shape))

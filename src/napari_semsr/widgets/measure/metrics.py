@@ -20,7 +20,10 @@ from napari_semsr.widgets.measure.regions import (
 from napari_semsr.widgets.measure.verb_panel import TruthPanel, VerbOutcome
 
 _ELSEWHERE = frozenset(
-    {"Data range", *(told.label for told, _ in quantities_of(Histogram).values())}
+    {
+        "Data range",
+        *(quantity.label for quantity, _ in quantities_of(Histogram).values()),
+    }
 )  # figures of the whole region, or of all regions
 
 
@@ -37,7 +40,7 @@ class MetricsPanel(TruthPanel):
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:
-        """Rank the source of an image as its reference, if nothing better is open."""
+        """Rank a layer as reference: the source of an image, if there is no better."""
         made_of = not is_truth(image) and other.name in inputs_of(image)
         return TruthPanel.rank(image, other) or int(made_of)
 

@@ -68,7 +68,7 @@ if TYPE_CHECKING:
 
 _LIST_HEIGHT = 90  # height of the list of layers; chosen
 _LINE_LAYER = "profile line"
-_MOST_POINTS = 4000  # samples of a curve in the plot, which is some hundred pixels wide
+_MAX_POINTS = 4000  # samples of a curve in the plot, which is some hundred pixels wide
 _ROOM = 0.15  # share of their range, above and below moving curves; chosen
 _HINT = (
     "Press 'Draw a line' and drag across a structure. When you move the line or its "
@@ -87,11 +87,11 @@ class _ProfileRequest:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerProfile:
-    """Profile of one layer along the line, or a sentence why there is none."""
+    """Profile of one layer along the line, or the reason why there is none."""
 
     name: str
     profile: Profile
-    found: CurveFound | None
+    curve: CurveFound | None
     problem: str
 
 
@@ -102,7 +102,7 @@ class Profiles:
     layers: tuple[LayerProfile, ...]
     problems: tuple[str, ...]
     unit: str  # of the axis
-    fitted: bool
+    is_fitted: bool
 
 
 def _measure(
@@ -170,7 +170,7 @@ class ProfilePanel(Panel):
         self.line = self.new_layer_box(
             "line",
             "Line",
-            "A Shapes layer; its selected line is measured, or else its last.",
+            "A Shapes layer; its selected line is measured, or its last one.",
             layers=lambda: drawn_layers(viewer, Shapes),
         )
         self.draw_button = push_button(
@@ -213,7 +213,7 @@ class ProfilePanel(Panel):
         self._watch()
 
     def leave(self) -> None:
-        """Stop watching the line, too."""
+        """Also stop watching the line."""
         self.follower.cancel()
         super().leave()
 
@@ -307,7 +307,7 @@ class ProfilePanel(Panel):
         return layers_chosen
 
     def _read(self, layer: Image, first: Image) -> _ProfileRequest:
-        """Prepare a layer with its place in the plane; its chunks are cached.
+        """Prepare a layer with its position in the plane; its chunks are cached.
 
         `first`: the layer whose coordinates define the plane, if it is fitted to the
         view.
@@ -391,8 +391,8 @@ class ProfilePanel(Panel):
         """Show the profiles of a line that is being moved."""
         if not is_alive(self):
             return
-        self._update(profiles, moving=not profiles.fitted)
-        if profiles.fitted:
+        self._update(profiles, moving=not profiles.is_fitted)
+        if profiles.is_fitted:
             self._tell(profiles, reveal=not self.figures.text())
         elif self.results.isHidden():
             self.reveal()
@@ -416,11 +416,11 @@ class ProfilePanel(Panel):
         several = len(profiles.layers) > 1
         for one in profiles.layers:
             before, of = (f"{one.name}: ", f" of {one.name}") if several else ("", "")
-            if one.found is not None:
-                for label, figure in one.found.figures().items():
+            if one.curve is not None:
+                for label, figure in one.curve.figures().items():
                     first = not numbers and not several
                     numbers[f"{before}{label}"] = replace(figure, large=first)
-                for title, table in one.found.tables().items():
+                for title, table in one.curve.tables().items():
                     tables[f"{title}{of}"] = table
         more = "<br>".join(
             html.escape(text)
@@ -472,7 +472,7 @@ class ProfilePanel(Panel):
         ):
             look: Any = {"color": colour, "lw": 1.2, "label": name, "animated": moving}
             self._lines += axes.plot(*curve, **look)
-            for at, values in one.found.readings.curves if one.found else ():
+            for at, values in one.curve.readings.curves if one.curve else ():
                 scaled_values = (values - low) / (high - low)
                 k = one.profile.per_px
                 axes.plot(
@@ -525,7 +525,7 @@ def _bounds(
 def _thin_out(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the samples of a curve; for a long one, the extremes of each section."""
     x, y = profile.distance_px, profile.intensity
-    step = -(-2 * len(x) // _MOST_POINTS)
+    step = -(-2 * len(x) // _MAX_POINTS)
     if step <= 2:
         return x, y
     count = len(x) // step
@@ -554,11 +554,11 @@ def _curves(profiles: Profiles) -> Mapping[str, Columns]:
 
 def _figure_text(one: LayerProfile) -> str:
     """Summarise the profile of one layer in a few words."""
-    if one.found is None:
+    if one.curve is None:
         return "no readings"
-    if one.found.readings.reason is not None:
+    if one.curve.readings.reason is not None:
         return "neither line nor edge"
-    label, figure = next(iter(one.found.figures().items()))
+    label, figure = next(iter(one.curve.figures().items()))
     name = f"{label[:1].lower()}{label[1:]}"
     if isinstance(figure.value, str):
         return f"{name.partition(',')[0]} without a fit"

@@ -52,9 +52,7 @@ class Region:
 
     name: str
     kind: str  # polygon, ellipse or label
-    vertices: (
-        FloatArray  # vertices (N, 2); of a label, the map from places to pixels, (3, 2)
-    )
+    vertices: FloatArray  # vertices (N, 2); of a label, the matrix to pixels, (3, 2)
     labels: NDArray[Any] | None = None
     label: int = 0
 
@@ -70,7 +68,7 @@ class Region:
         return corners.min(axis=0), corners.max(axis=0)
 
     def holds(self, places: FloatArray) -> BoolArray:
-        """Return which of some places (N, 2) are inside."""
+        """Return which positions (N, 2) are inside, (N,)."""
         if self.labels is not None:
             at = np.rint((places - self.vertices[2]) @ self.vertices[:2].T).astype(int)
             size = np.array(self.labels.shape)
@@ -233,13 +231,13 @@ def propose_partner(
     unless it was proposed and another fits better. Returns a function to call when
     layers were added or removed: it changes no choice of the user.
     """
-    proposed: list[Image | None] = [None]
+    proposal: list[Image | None] = [None]
 
     def propose(_: object = None, *, is_own: bool = True) -> None:
         layer, layer_chosen = image.value, partner.value
-        if proposed[0] not in panel.viewer.layers:
-            proposed[0] = None
-        is_proposed = layer_chosen is proposed[0]
+        if proposal[0] not in panel.viewer.layers:
+            proposal[0] = None
+        is_proposed = layer_chosen is proposal[0]
         if layer is None or not (is_proposed or is_own):
             return
         others = reversed(grey_layers(panel.viewer))
@@ -248,8 +246,8 @@ def propose_partner(
         best = max(fit, key=lambda one: (fit[one], one is layer_chosen), default=None)
         is_kept = layer_chosen in fit and keeps(layer, layer_chosen)
         if not is_kept or (is_proposed and best and fit[best] > fit[layer_chosen]):
-            proposed[0] = best if best is not None and fit[best] else None
-            partner.value = proposed[0]
+            proposal[0] = best if best is not None and fit[best] else None
+            partner.value = proposal[0]
 
     image.changed.connect(propose)
     propose()
@@ -259,7 +257,7 @@ def propose_partner(
 def read_pair(
     panel: Panel, first: Image, second: Image | None = None
 ) -> list[Micrograph]:
-    """Read a layer and, where one is chosen, another of the same shape."""
+    """Read a layer and, if one is chosen, another of the same shape."""
     layers = [first] if second is None else [first, second]
     images = [panel.micrograph(layer) for layer in layers]
     shapes = [image.shape for image in images]
@@ -273,16 +271,16 @@ def read_pair(
     off = np.abs(np.subtract(images[-1].origin, images[0].origin)) / pitch
     if images[0].unit == images[-1].unit and off.max() > _APART_PX:
         msg = (
-            f"Both images must be at the same place, but {layers[-1].name!r} is shown "
+            f"Both images must be at the same position, but {layers[-1].name!r} is "
             f"{format_number(off[0])} px above or below and {format_number(off[1])} "
-            f"px beside {layers[0].name!r}; bring them onto one grid in the panel "
-            "Crop."
+            f"px left or right of {layers[0].name!r}; bring them onto one grid in "
+            "the panel Crop."
         )
         raise ShapeError(msg, code="origins-differ")
     return images
 
 
-def say_part(part: Micrograph) -> str:
+def part_note(part: Micrograph) -> str:
     """Return a note that only this part was measured."""
     return f"in the largest gap-free rectangle, {format_shape(part.shape)}"
 

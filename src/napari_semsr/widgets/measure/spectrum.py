@@ -33,8 +33,8 @@ from napari_semsr.widgets.measure.regions import (
     Region,
     largest_part,
     new_region_box,
+    part_note,
     read_regions,
-    say_part,
     show_outline,
 )
 
@@ -49,19 +49,19 @@ _GAP = 1.06  # distance of a ring's label from it; chosen
 _RADII = (0.85, 0.5, 0.25)  # of the rings that are drawn; chosen
 _NICE = (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)  # periods that a ring may have; chosen
 _STEPS = np.outer(10.0 ** np.arange(-3, 8), _NICE).ravel()
-_LEAST_RADIUS_PX = 6  # of a ring; chosen
+_MIN_RADIUS_PX = 6  # of a ring; chosen
 _COLOUR = "#ffd400"
 
 
 def ring_periods(image: Micrograph) -> list[float]:
     """Return up to three round periods within a spectrum, the finest first.
 
-    In nm when calibrated, else in pixels.
+    In nm if calibrated, otherwise in pixels.
     """
     pitch = image.scale if image.pixel_size_nm is not None else (1.0, 1.0)
     finest = 2 * max(pitch)
     coarsest = min(p * n for p, n in zip(pitch, image.shape, strict=True))
-    coarsest /= _LEAST_RADIUS_PX
+    coarsest /= _MIN_RADIUS_PX
     periods = [float(_STEPS[0.999 * finest / radius <= _STEPS][0]) for radius in _RADII]
     return [period for period in periods if period <= coarsest]
 
@@ -71,7 +71,7 @@ def _add_spectrum_layer(
 ) -> Any:
     """Show a centred log power spectrum of an image, or of a part, next to it.
 
-    It is as large as the image; `place` is its number among several. `plane` is (Y, X).
+    It is as large as the image; `place` is its index among several. `plane` is (Y, X).
     Returns the layer; its metadata hold the frequency of one pixel.
     """
     has_size = image.pixel_size_nm is not None
@@ -156,7 +156,7 @@ class Spectra:
 
 
 def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:
-    """Crop images to where they have grey values, alike for those of one grid."""
+    """Crop images to their valid pixels, alike for those on one grid."""
     parts: dict[int, Micrograph] = {}
     grids = [Grid.of(image) for image in images]
     for grid in dict.fromkeys(grids):
@@ -293,7 +293,7 @@ class SpectrumPanel(Panel):
         many = "spectrum" if count == 1 else "spectra"
         regions_measured = [one for own in cut.values() for one in own]
         where = "<br>".join(
-            f"{part.name} {say_part(part)}" for part in regions_measured
+            f"{part.name} {part_note(part)}" for part in regions_measured
         )
         several = count > 1
         sizes = {

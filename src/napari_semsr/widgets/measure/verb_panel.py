@@ -1,4 +1,4 @@
-"""A panel generated from a verb: lists of layers, a form, figures, a map."""
+"""A panel generated from a command: lists of layers, a form, figures, a map."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -67,38 +67,38 @@ from napari_semsr.widgets.measure.regions import (
     box_of,
     cut_out,
     new_region_box,
+    part_note,
     propose_partner,
     read_pair,
     read_regions,
     region_table,
-    say_part,
     show_outline,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class VerbOutcome:
-    """Results of a verb for the same images."""
+    """Results of a command for the same images."""
 
     images: Sequence[Micrograph]  # as they were read
-    shown: Micrograph  # the image made, or the first image measured
+    image: Micrograph  # the image made, or the first image measured
     step: str  # the step, as named in the new layer
     planes: Sequence[
         Micrograph
     ] = ()  # planes of the first image, if all were processed
-    report: Any = None  # of the verb
-    written: Outcome | None = None  # the image made, opened again
+    report: Any = None  # of the command
+    output: Outcome | None = None  # the image made, opened again
     is_part: bool = False  # whether gaps were cropped
     regions: Mapping[str, Columns] = field(default_factory=dict)
 
 
-_MOST_PLOTS = 2  # plots that the panel's verb draws below each other
+_MAX_PLOTS = 2  # plots that the panel's command draws below each other
 _DISC_COLOUR = "#56b4e9"  # of Okabe and Ito, distinct for colour-blind users
 _DISC_BORDER = 0.06  # share of the median diameter; chosen: the image stays visible
 
 
 class VerbPanel(Panel):
-    """Runs a verb on layers; the verb makes an image, a map or only figures."""
+    """Runs a command on layers; it makes an image, a map or only figures."""
 
     title = ""
     run_label = "Measure"
@@ -155,7 +155,7 @@ class VerbPanel(Panel):
         self.take_input(self.boxes[first.images[self.input_image].name])
 
     def _listed(self) -> list[Any]:
-        """List grey layers, after Labels layers if the verb accepts them."""
+        """List grey layers, after Labels layers if the command accepts them."""
         others = [
             layer
             for layer in self.viewer.layers
@@ -202,8 +202,8 @@ class VerbPanel(Panel):
             if layer is layers_chosen[0] is not None:
                 instead = ", or 'none'" if item.optional else " for one of them"
                 msg = (
-                    f"{self.titles[item.name]} is the layer {layer.name!r}, which is "
-                    f"{next(iter(self.titles.values()))} too; choose another{instead}."
+                    f"{self.titles[item.name]} and {next(iter(self.titles.values()))} "
+                    f"are both the layer {layer.name!r}; choose another{instead}."
                 )
                 raise ShapeError(msg, code="same-image")
         more = [item for form in self.frames.values() for item in form.values().items()]
@@ -233,7 +233,7 @@ class VerbPanel(Panel):
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
-        """Run the verb, and summarise its results in regions."""
+        """Run the command, and summarise its results in regions."""
         parts, box = request.images, None
         if self.cuts_gaps:
             parts, box = yield from cut_gaps(*parts)
@@ -245,39 +245,39 @@ class VerbPanel(Panel):
             images = [request.planes or parts[0], *parts[1:]]
             job = run(*images, output=target.path, options=options)
             outcome_written = yield from write_outcome(job, target)
-            report = outcome_written.made
+            report = outcome_written.result
         image = (
-            parts[0] if outcome_written is None else outcome_written.opened.micrograph
+            parts[0] if outcome_written is None else outcome_written.output.micrograph
         )
         parts_of_outcome: dict[str, Any] = {
-            "written": outcome_written,
+            "output": outcome_written,
             "is_part": box is not None,
         }
-        outcome = replace(request, shown=image, report=report, **parts_of_outcome)
+        outcome = replace(request, image=image, report=report, **parts_of_outcome)
         measure = partial(self.in_region, outcome, options)
         return replace(outcome, regions=(yield from region_table(regions, measure)))
 
     def in_region(
         self, outcome: VerbOutcome, options: Any, region: Region
     ) -> Mapping[str, Cell]:
-        """Measure in a region; `options` are those report of the verb."""
+        """Measure in a region; `options` are those of the command."""
         raise NotImplementedError
 
     def show_outcome(self, layer: Layer, outcome: VerbOutcome) -> Iterator[None]:
         """Add the image made as a layer, and show the figures."""
         report = outcome.report
         figures: Numbers = figures_of(report)
-        if isinstance(report, MapMade) and outcome.written is not None:
-            yield from self._add_map(outcome.written.opened)
-        elif outcome.written is not None:
-            yield from self._add_image(layer, outcome, outcome.written)
+        if isinstance(report, MapMade) and outcome.output is not None:
+            yield from self._add_map(outcome.output.output)
+        elif outcome.output is not None:
+            yield from self._add_image(layer, outcome, outcome.output)
             if self.output is not None:
                 figures = {**figures, "Store": str(report.output)}
         if self.cuts_gaps:
-            part = {layer: [outcome.shown]} if outcome.is_part else {}
+            part = {layer: [outcome.image]} if outcome.is_part else {}
             yield from show_outline(self, part)
             if part:
-                figures = {**figures, "Measured": say_part(outcome.shown)}
+                figures = {**figures, "Measured": part_note(outcome.image)}
         yield from self.mark(layer, outcome)
         yield
         # rows of a report are saved with its curves, as there may be thousands
@@ -296,7 +296,7 @@ class VerbPanel(Panel):
         # its kind, its image, its unit in brackets
         kind, _, rest = opened_store.micrograph.name.partition(" of ")
         source, _, unit = rest.rpartition(" (")
-        with self.in_place(kind, *self._measured) as earlier:
+        with self.in_place(kind, *self._source_planes) as earlier:
             yield from self.take_away(earlier)
             title = result_name(self.viewer, source, f"{kind} ({unit}")
             layer = add_opened(self.viewer, opened_store, name=title)
@@ -311,7 +311,7 @@ class VerbPanel(Panel):
         if outcome_made.planes:
             layer = add_stack(self.viewer, outcome_made, source, title)
         else:
-            layer = add_opened(self.viewer, outcome_made.opened, name=title)
+            layer = add_opened(self.viewer, outcome_made.output, name=title)
         yield
         self.compare(layer, source, outcome)
 
@@ -341,7 +341,7 @@ class VerbPanel(Panel):
                     face_color="transparent",
                     border_color=_DISC_COLOUR,
                     border_width=np.minimum(_DISC_BORDER * slower, 1.0),
-                    **lying_over(outcome.shown, self.title, layer),
+                    **lying_over(outcome.image, self.title, layer),
                 )
 
     def sentence(self, outcome: VerbOutcome) -> str:
@@ -368,13 +368,13 @@ class VerbPanel(Panel):
         return ""
 
     def draw(self, report: Any) -> Mapping[str, Columns]:
-        """Draw the plots that the verb declares, and return their columns."""
+        """Draw the plots that the command declares, and return their columns."""
         if not self.plots:
             return {}
         from napari_semsr.widgets.base import draw_plot
 
         curves: dict[str, Columns] = {}
-        canvas = self.clear_plot(rows=_MOST_PLOTS, height=230)
+        canvas = self.clear_plot(rows=_MAX_PLOTS, height=230)
         plots = plots_of(report, self.verb.curves)
         for axes, plot in zip(canvas.axes, plots, strict=False):
             draw_plot(axes, plot)
@@ -384,7 +384,7 @@ class VerbPanel(Panel):
 
 
 class TruthPanel(VerbPanel):
-    """Runs a verb on a layer, compared with the ground truth if there is one."""
+    """Runs a command on a layer, compared with the ground truth if there is one."""
 
     cuts_gaps = True
     helps = "Show what was measured"
@@ -412,7 +412,7 @@ class TruthPanel(VerbPanel):
 
     @staticmethod
     def rank(image: Layer, other: Layer) -> int:
-        """Rank a layer as reference of an image: its ground truth, then SEM; else 0."""
+        """Rank a layer as reference of an image: its ground truth, then SEM."""
         if is_truth(image):
             return 0
         sem = bool(vendor_of(other)) and not vendor_of(image)
@@ -423,7 +423,7 @@ _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
 def __getattr__(name: str) -> Any:
-    """Return the panel class that is generated from a verb alone."""
+    """Return the panel class that is generated from a command alone."""
     titles = [title for title, verb in PANELS.items() if verb == name]
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
@@ -489,11 +489,11 @@ class ErrorMapPanel(VerbPanel):
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options
-        report, error_map = outcome.report, outcome.shown
+        report, error_map = outcome.report, outcome.image
         values = cut_out(region, error_map, box_of(region, error_map)).array()
         finite = values[np.isfinite(values)]
         if not finite.size:
-            msg = "no pixel is known there"
+            msg = "there are no valid pixels there"
             raise ShapeError(msg, code="no-finite-values")
         name = "RSE" if isinstance(report, ErrorMapReport) else "r.m.s."
         unit = "grey levels" if report.unit == "grey" else "%"

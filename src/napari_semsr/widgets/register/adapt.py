@@ -58,8 +58,8 @@ _FAR = 0.04  # of the width of all layers, distance to the held-out part
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    made: Adapted
-    enhanced: Opened
+    result: Adapted
+    mosaic: Opened
     linear: Opened
     look_here: Opened
 
@@ -79,8 +79,8 @@ def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
 class AdaptPanel(Panel):
     """Trains a small network on the area that a mosaic and an SEM image share.
 
-    While it trains, the held-out part is shown as it was, as it is now, and by SEM;
-    afterwards the report shows it.
+    While it trains, a layer shows the held-out part: optical, enhanced so far, and SEM;
+    afterwards the report has it.
     """
 
     plots = True
@@ -95,10 +95,10 @@ class AdaptPanel(Panel):
             "mosaic", "Mosaic", "The optical image of the sample, such as a mosaic."
         )
         self.sem = self.new_layer_box(
-            "sem", "SEM image", "An SEM image of a place that the mosaic shows."
+            "sem", "SEM image", "An SEM image of an area that the mosaic shows."
         )
         self.more = self.new_layer_list(
-            "SEM images of further places of the mosaic, also for training",
+            "SEM images of further areas of the mosaic, also for training",
             _LIST_HEIGHT,
             name="more",
             label="Further SEM images",
@@ -167,7 +167,7 @@ class AdaptPanel(Panel):
             box.value for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made)
+        pair = find_pair(self.viewer, self.own_layers)
         if pair is not None:
             self.mosaic.value, self.sem.value = pair
             self._layers_offered = pair
@@ -205,7 +205,7 @@ class AdaptPanel(Panel):
         if mosaic in sems:
             msg = (
                 f"Layer {images[0].name!r} cannot be both images: open the SEM image "
-                "of a place of the mosaic, and choose it under SEM image."
+                "of an area of the mosaic, and choose it under SEM image."
             )
             raise ShapeError(msg, code="same-image")
         options = self.form.options()
@@ -275,7 +275,7 @@ class AdaptPanel(Panel):
             self.show_status("Ending the training with the present model …")
 
     def _show_held_out(self, planes: tuple[Any, ...]) -> None:
-        """Show the held-out part side by side: light, model, SEM."""
+        """Show the held-out part side by side: optical, enhanced, SEM."""
         finite = np.concatenate([plane.ravel() for plane in planes])
         gap = np.full((planes[0].shape[0], _GAP_PX), finite.min())
         parts = [part for plane in planes for part in (plane, gap)][:-1]
@@ -291,14 +291,14 @@ class AdaptPanel(Panel):
         extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
         far = extent[1, 1] + _FAR * float(np.ptp(extent[:, 1]))
         image = Micrograph(data, size, origin=(float(extent[0, 0]), float(far)))
-        keywords = layer_keywords(image, name="held-out part: light | now | SEM")
+        keywords = layer_keywords(image, name="held-out part: optical | now | SEM")
         keywords["metadata"] = {**keywords["metadata"], HELPER_KEY: self.title}
         self.layer = self.viewer.add_image(image.data, **keywords)
         self.viewer.reset_view()
         self._view = self._camera()
 
     def _remove_held_out(self) -> None:
-        """Remove it after the training; reset the view unless the user moved it."""
+        """Remove that layer after training; reset the view unless the user moved it."""
         if self.layer in self.viewer.layers:
             with self.history.quiet():
                 self.viewer.layers.remove(self.layer)
@@ -328,13 +328,13 @@ class AdaptPanel(Panel):
 
     def show_outcome(self, mosaic: Image, outcome: _Outcome) -> Iterator[None]:
         """Add the enhanced mosaic, and show the model's gain and invented objects."""
-        adaptation = outcome.made
+        adaptation = outcome.result
         self._request = None  # it is finished
         self._remove_held_out()
         self.report = Path(adaptation.report)
         self._report_row.setVisible(True)
         name = Path(adaptation.model).stem
-        path = outcome.enhanced.path
+        path = outcome.mosaic.path
         with self.in_place(mosaic, path=path) as earlier:
             yield from self.take_away(earlier)
             stores_hidden = {
@@ -344,10 +344,10 @@ class AdaptPanel(Panel):
             for what, opened_store in stores_hidden.items():
                 title = result_name(self.viewer, mosaic.name, what)
                 layer = add_opened(self.viewer, opened_store, name=title, visible=False)
-                self.made.append(layer)
+                self.own_layers.append(layer)
             title = result_name(self.viewer, mosaic.name, name)
-            enhanced_layer = add_opened(self.viewer, outcome.enhanced, name=title)
-            self.made.append(enhanced_layer)
+            enhanced_layer = add_opened(self.viewer, outcome.mosaic, name=title)
+            self.own_layers.append(enhanced_layer)
         yield
         NEWS.changed.emit()
         self._draw()
@@ -356,8 +356,8 @@ class AdaptPanel(Panel):
             figures_of(adaptation),
             f"Trained {name} for {adaptation.minutes:.1f} min and enhanced "
             f"{mosaic.name}; "
-            "the model is in the list of Enhance. The report is removed when napari "
-            "is closed: Save report… keeps it.",
+            "the model is now listed in Enhance. The report is deleted when napari "
+            "is closed; keep it with Save report….",
             curves={"training": {"time (s)": seconds, "gain (dB)": gains}},
             more="".join(
                 f'<p class="warning">{text}</p>' for text in adaptation.warnings

@@ -46,7 +46,7 @@ _PAGES = {"Report (*.html)": ".html"}
 
 
 def _judge(*images: Any, **how: Any) -> Job[Judged | RegistrationRefused]:
-    """Evaluate; a refusal is a result, so that alternative positions can be listed."""
+    """Evaluate; return a refusal as a result, so that other positions can be listed."""
     try:
         return (yield from JUDGE.job(*images, **how))
     except RegistrationRefused as refused:
@@ -78,8 +78,8 @@ class JudgePanel(Panel):
             "Position of Optical on SEM. The button 'Judge by SEM' in Register to "
             "SEM selects its result here.",
             images=("Optical", "SEM"),
-            otherwise=("found anew", "search"),
-            remedy="register again",
+            otherwise=("by the images", "search"),
+            remedy="let the images be registered",
         )
         self.placed, self.transform = self._map.placed, self._map.transform
         self.form = OptionsForm(JudgeOptions)
@@ -96,7 +96,7 @@ class JudgePanel(Panel):
             self.save_report,
             "Save the page, and a .json with all numbers next to it.",
         )
-        self.add_results("Judged", FoldingRow(self.report_button, self.keep_button))
+        self.add_results("Evaluation", FoldingRow(self.report_button, self.keep_button))
         self.report: Path | None = None
         self._layers_offered: tuple[Layer | None, ...] = ()
         self.placed.changed.connect(self._show_rows)
@@ -120,7 +120,7 @@ class JudgePanel(Panel):
             box.value for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made)
+        pair = find_pair(self.viewer, self.own_layers)
         if pair is None:  # without pixel sizes; a layer cannot be its own reference
             left = [item for item in self.optical.choices if item is not self.sem.value]
             if self.optical.value is not self.sem.value or not left:
@@ -157,7 +157,7 @@ class JudgePanel(Panel):
         if optical is sem:
             msg = (
                 f"Layer {images[0].name!r} cannot be its own reference: open the SEM "
-                "image of its place, and choose it under SEM."
+                "image of its area, and choose it under SEM."
             )
             raise ShapeError(msg, code="same-image")
         transform, options = self._map.map(), self.form.options()
@@ -191,8 +191,8 @@ class JudgePanel(Panel):
         self.report = Path(result.output)
         self.show_result(
             figures_of(result),
-            f"Evaluated {result.optical} against {result.sem}. The report is removed "
-            "when napari is closed: Save report… keeps it.",
+            f"Evaluated {result.optical} against {result.sem}. The report is deleted "
+            "when napari is closed; keep it with Save report….",
             curves={
                 f"{item.name} and SEM": {
                     "frequency (1/px)": item.frc.frequency_per_px,

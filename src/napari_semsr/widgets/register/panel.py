@@ -107,17 +107,17 @@ from napari_semsr.widgets.layers import (
 )
 
 _MARK_COLOURS = ("#e3b617", "#4ca3dd")  # of the moving image and of the fixed one
-_MARK_SHARE = 0.02  # share of the image's longer side; chosen: a mark covers no detail
+_MARK_SHARE = 0.02  # of the image's longer side; chosen: a mark covers no detail
 _SEEN_PX = (14, 30)  # size on the screen, at any zoom
 _MIN_PAIRS = 3  # pairs needed for a transform
 _PAIRS_FOR_ERROR = 4  # pairs needed to estimate the error of an affine transform
-_DONE = ("added", "removed", "changed")
+_LIST_CHANGES = ("added", "removed", "changed")
 _GRID = ("units", "scale", "translate")
 _TABLES = {"Table of landmarks (*.csv)": ".csv"}
 _PARTNER_KEY = "semsr landmarks with"
 """Metadata key: the image in which a layer's landmarks have their partners."""
 
-Chosen = tuple[Image | None, Image | None]
+ImagePair = tuple[Image | None, Image | None]
 """The moving image and the fixed one."""
 
 
@@ -127,21 +127,21 @@ class LandmarkControls(Form):
     def __init__(
         self,
         panel: Panel,
-        images: Callable[[], Chosen],
+        images: Callable[[], ImagePair],
         model: Callable[[], str],
         on_changed: Callable[[], None],
     ) -> None:
         super().__init__()
         self._panel, self._viewer = panel, panel.viewer
         self._images, self._model, self._on_changed = images, model, on_changed
-        self._of: Chosen = (None, None)
+        self._of: ImagePair = (None, None)
         self.points: tuple[Points, ...] = ()
-        self._linking = False  # a change that must be ignored
+        self._linking = False  # whether changes are ours, to be ignored
         self._alone = Alone(panel.viewer)
         self.add_button = push_button(
             "Add landmarks",
             self._set,
-            "Click a place in the moving image, then the same place in the fixed "
+            "Click a point in the moving image, then the same point in the fixed "
             "one: the view switches between them. Press again to end. Landmarks can "
             "be moved and deleted like any points.",
         )
@@ -153,7 +153,7 @@ class LandmarkControls(Form):
             "Load…", self.load, "Load pairs of landmarks from a CSV table."
         )
         self.save_button = push_button(
-            "Save marks…",
+            "Save pairs…",
             self.save,
             "Save the pairs as a CSV table, in nm; in pixels for an image without a "
             "pixel size.",
@@ -171,7 +171,7 @@ class LandmarkControls(Form):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Numbers of landmarks in the moving and the fixed image, if of these."""
+        """Number of landmarks in the moving and fixed image; 0 if of others."""
         if not self.points or self._of != self._images():
             return 0, 0
         first, second = (len(layer.data) for layer in self.points)
@@ -216,7 +216,7 @@ class LandmarkControls(Form):
             sentence = (
                 f"{sentence} Mark {pairs + 1} of {names[alone]} waits for its partner: "
             )
-            sentence += f"click the same place in {names[1 - alone]}."
+            sentence += f"click the same point in {names[1 - alone]}."
         self.note.setText(self._panel.translate(sentence.strip()))
         for layer in self.points:
             self._number(layer, off if layer in self.points[1:] else ())
@@ -237,13 +237,13 @@ class LandmarkControls(Form):
         stiff = self._model() == "similarity" or len(landmarks) < _PAIRS_FOR_ERROR
         fit = fit_landmarks(landmarks, "similarity" if stiff else "affine")
         rms = float(np.sqrt((fit.distances**2).mean()))
-        # residuals by the fit to the other landmarks: a fit that includes it is too
-        # good
+        # each residual is from the fit to the other landmarks: a fit that includes
+        # the landmark itself looks too good
         off = np.where(np.isfinite(fit.left_out), fit.left_out, fit.distances)
         worst, unit = int(off.argmax()), _unit_of(self.points[1])
         return (
             f"{len(landmarks)} pairs fit to {format_rounded(rms)} {unit}; landmark "
-            f"{worst + 1} lies {format_rounded(off[worst])} {unit} from where the "
+            f"{worst + 1} is {format_rounded(off[worst])} {unit} from where the "
             "others predict it."
         ), off
 
@@ -276,7 +276,7 @@ class LandmarkControls(Form):
             layer.mode = "pan_zoom"
 
     def put_away(self) -> None:
-        """End marking, and hide the landmarks, which fit the images as they were."""
+        """End marking, and hide the landmarks, which are of the former images."""
         self.stop()
         for layer in self.points:
             layer.visible = False
@@ -311,7 +311,7 @@ class LandmarkControls(Form):
         if len(marks) == 2 and not self.points:
             self._follow(images, tuple(marks))
 
-    def _follow(self, images: Chosen, points: tuple[Points, ...]) -> None:
+    def _follow(self, images: ImagePair, points: tuple[Points, ...]) -> None:
         """Use two layers for the landmarks of two images, and watch them."""
         self._of, self.points = images, points
         for layer in points:
@@ -362,7 +362,7 @@ class LandmarkControls(Form):
         """React to changes of one of the layers."""
         action = str(getattr(event.action, "value", event.action))
         is_own = is_alive(self) and event.source in self.points
-        if not is_own or self._linking or action not in _DONE:
+        if not is_own or self._linking or action not in _LIST_CHANGES:
             return
         place = self.points.index(event.source)
         if action == "removed":
@@ -401,7 +401,7 @@ class LandmarkControls(Form):
         if field_in_view(self._viewer, image) is None:
             fill_view(self._viewer, image)
         self._panel.show_status(
-            f"Click place {min(first, second) + 1} in {image.name}."
+            f"Click point {min(first, second) + 1} in {image.name}."
         )
 
     def undo(self) -> None:
@@ -443,7 +443,7 @@ class LandmarkControls(Form):
                 there = [layer.world_to_data(place) for place in world]
                 self._replace(layer, np.array(there).reshape(-1, 2))
             self.show_fit()
-            self._panel.show_status(f"Read {len(places[0])} pairs of {path}.")
+            self._panel.show_status(f"Read {len(places[0])} pairs from {path}.")
 
     def save(self) -> None:
         """Ask for a name, and write the pairs."""
@@ -479,7 +479,7 @@ def _in_view(layer: Points) -> Iterator[None]:
 
 
 def _places_nm(layer: Points) -> FloatArray:
-    """Return places in nm; in the world's unit if that is not a length."""
+    """Return positions in nm; in the world's unit if that is not a length."""
     world = [layer.data_to_world(point)[-2:] for point in np.asarray(layer.data)]
     own = own_places(layer, np.array(world, dtype=float).reshape(-1, 2))
     places: FloatArray = own * nm_of(layer)
@@ -487,14 +487,14 @@ def _places_nm(layer: Points) -> FloatArray:
 
 
 def _places_px(layer: Points, image: Image) -> FloatArray:
-    """Return places in pixels of their image, from the centre of the first pixel."""
+    """Return positions in pixels of their image, from the centre of the first pixel."""
     linear, shift = placed_by(image)
     places: FloatArray = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
     return places
 
 
 def _unit_of(layer: Layer) -> str:
-    """Name the unit of places in a layer."""
+    """Return the unit of positions in a layer."""
     return "nm" if is_calibrated(layer) else "px"
 
 
@@ -574,12 +574,12 @@ class OverlayControls(CompareControls):
             self.flicker.value = False
 
     def _subtract(self, first: Micrograph, second: Micrograph) -> Job[Opened]:
-        """Subtract images with a common scale of grey levels; refuse others."""
+        """Subtract images, if their grey levels have a common scale."""
         yield from _require_one_scale(first, second)
         return (yield from super()._subtract(first, second))
 
     def _upper(self) -> Image:
-        """Return the one that is above the other."""
+        """Return the upper one of the two layers."""
         upper: Image = max(self._pair, key=list(self._viewer.layers).index)
         return upper
 
@@ -622,16 +622,16 @@ _TITLE = "Register to SEM"
 _TRANSFORMS = {"Transform (*.json)": ".json"}
 _PAIRS = {"Store of pairs (*.zarr)": ".zarr"}
 _GOOD, _BAD = "#1e90ff", "#e05d44"  # not colours of the overlay
-_REACH = 0.4  # px of a patch, at half a patch's spacing: most arrows
+_REACH = 0.4  # of a patch: length of most arrows; patches are half a patch apart
 _SHARE = 90  # % of the arrows that are not longer; chosen
 _PATCH = 128  # largest side of a patch; that of the recipe fine-tune
 _THIN = 0.03  # share of a patch: width of an arrow
-_SEEN = (
+_SEEN_SHARE = (
     1 / 300
 )  # share of the image: arrows this wide are visible when all of it is in view
 _REFUSAL_TEXTS = {
-    "ambiguous": "none: several places fit",
-    "no-overlap": "none: no place fits",
+    "ambiguous": "none: several positions fit",
+    "no-overlap": "none: no position fits",
     "no-structure": "none: too little to compare",
 }
 _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
@@ -641,7 +641,7 @@ _Result = tuple[Registered, Outcome] | RegistrationRefused
 def _register(moving: Micrograph, fixed_image: Micrograph, **how: Any) -> Job[_Result]:
     """Register two images and resample one onto the other's grid, or return a refusal.
 
-    A refusal is returned as a result, so that other places that fit can be listed.
+    A refusal is returned as a result, so that other positions that fit can be listed.
     """
     try:
         registration = yield from REGISTER.job(moving, fixed_image, **how)
@@ -681,7 +681,7 @@ class RegisterPanel(Panel):
             "fixed one, without registering it.",
         )
         tooltip = (
-            "Places that you mark in both images; most images register without them."
+            "Points that you mark in both images; most images register without them."
         )
         self.marking = Folded("Landmarks", tooltip, self.marks)
         self.add_group("Images", Form(self.moving, self.fixed))
@@ -689,7 +689,9 @@ class RegisterPanel(Panel):
         self.add_group("Settings", self.form, self.marking, buttons)
         self.add_group("Compare", self.look)
         self._build_results()
-        self.registered: tuple[Registered, Image, Image] | None = None  # of these
+        self.last_registration: tuple[Registered, Image, Image] | None = (
+            None  # and its layers
+        )
         self._layers_wanted: dict[
             str, Layer | None
         ] = {}  # by the user, until it is gone
@@ -713,7 +715,7 @@ class RegisterPanel(Panel):
         self.pairs_button = push_button(
             "Cut pairs from here…",
             self.cut_pairs,
-            "Save patches that both layers show to a store for training.",
+            "Save patches of the area that both layers show, for training.",
         )
         self.train_button = push_button(
             "Train on these",
@@ -737,7 +739,7 @@ class RegisterPanel(Panel):
         self.take_size_button = push_button(
             "Set this pixel size",
             self.take_size,
-            "Set the measured pixel size for the layer that had none.",
+            "Set the measured pixel size of the layer that had none.",
         )
         self.further = (
             self.take_size_button,
@@ -765,7 +767,7 @@ class RegisterPanel(Panel):
         return self.moving.value, self.fixed.value
 
     def _on_layers(self, event: Any = None) -> None:
-        """List layers that are opened later, too."""
+        """Also list layers that are opened later."""
         with self._proposing():
             super()._on_layers(event)
         if not self.busy:
@@ -788,13 +790,13 @@ class RegisterPanel(Panel):
             for box in boxes
         ):
             return
-        pair = find_pair(self.viewer, self.made, is_unsized=True)
+        pair = find_pair(self.viewer, self.own_layers, is_unsized=True)
         if pair is not None:
             with self._proposing():
                 self.moving.value, self.fixed.value = pair
 
     def _part(self, box: ComboBox, other: ComboBox, _: object = None) -> None:
-        """Keep the two layers different: the other list takes the previous choice."""
+        """Keep the two layers different: the other list gets the previous choice."""
         if box.value is not None and box.value is other.value:
             left = [item for item in other.choices if item is not box.value]
             before = self._layers_chosen.get(box.name)
@@ -894,15 +896,15 @@ class RegisterPanel(Panel):
         registration, outcome = result
         size = registration.found_pixel_size_nm
         if size is not None:
-            sentence = f"{registration.found_size_of} the measured pixel size"
+            sentence = f"the measured pixel size of {registration.found_size_of}"
             spelt = format_pixel_size((size, size))
-            self.take_size_button.setText(f"Give {sentence}, {spelt}")
+            self.take_size_button.setText(f"Set {sentence}, {spelt}")
             self.take_size_button.setVisible(True)
         self.look.end()
         helpers: list[Layer] = []
         layer = add_opened(
             self.viewer,
-            outcome.opened,
+            outcome.output,
             name=result_name(self.viewer, moving.name, "registered"),
             colormap=moving.colormap,
             contrast_limits=moving.contrast_limits,
@@ -912,7 +914,7 @@ class RegisterPanel(Panel):
         with self.in_place(moving, fixed_layer, leader=layer) as earlier:
             yield from self.take_away(earlier)
             about = registration.registration
-            for helper in self._add_helpers(about, layer, outcome.opened, moving.name):
+            for helper in self._add_helpers(about, layer, outcome.output, moving.name):
                 helpers.append(helper)
                 yield
         moving.visible = False
@@ -920,7 +922,7 @@ class RegisterPanel(Panel):
         self.marks.put_away()
         if field_in_view(self.viewer, fixed_layer) is None:
             fill_view(self.viewer, fixed_layer)
-        self.registered = registration, moving, fixed_layer
+        self.last_registration = registration, moving, fixed_layer
         self.viewer.layers.selection.active = layer
         self.look.compare(fixed_layer, layer)
         held_out = about.residuals
@@ -955,7 +957,7 @@ class RegisterPanel(Panel):
         places = (residuals.places_nm[finite] - origin) / pitch
         off, reliable = residuals.off_nm[finite] / pitch, residuals.reliable[finite]
         side, times = residuals.side_nm / pitch, _arrow_factor(registration)
-        width = max(1.0, _THIN * float(side.min()), _SEEN * max(image.shape))
+        width = max(1.0, _THIN * float(side.min()), _SEEN_SHARE * max(image.shape))
         # An unreliable patch matches anywhere: it has a box, as an arrow would mislead.
         is_shown = reliable | (times * np.abs(off) <= side / 2).all(axis=1)
         look = lying_over(image, self.title, layer)
@@ -988,9 +990,9 @@ class RegisterPanel(Panel):
 
     def take_size(self) -> None:
         """Calibrate the layer without a pixel size by the measured one."""
-        if self.registered is None:
+        if self.last_registration is None:
             return
-        registration_found, *layers = self.registered
+        registration_found, *layers = self.last_registration
         for layer in (item for item in layers if not is_calibrated(item)):
             side = (
                 registration_found.stored.moving
@@ -1004,12 +1006,12 @@ class RegisterPanel(Panel):
             self.show_status(
                 f"The pixel size of {layer.name} is now {format_pixel_size(size)}."
             )
-            self.session.changed.emit()  # what was saved before is outdated
+            self.session.changed.emit()  # it has unsaved changes now
 
     def save_transform(self) -> None:
         """Ask for a name, and write the transform."""
-        if self.registered is not None:
-            transform_file = self.registered[0].stored
+        if self.last_registration is not None:
+            transform_file = self.last_registration[0].stored
             name = f"{transform_file.moving.name} to {transform_file.fixed.name}"
             write = partial(write_transform, transform_file=transform_file)
             sentence = "The transform is saved as {}."
@@ -1020,8 +1022,8 @@ class RegisterPanel(Panel):
 
         If the SEM image was moved onto the mosaic, the transform is inverted.
         """
-        if self.registered is not None:
-            registration, moving, fixed_layer = self.registered
+        if self.last_registration is not None:
+            registration, moving, fixed_layer = self.last_registration
             stored_map, there = registration.stored, self.viewer.layers
             if moving in there and fixed_layer in there:
                 if _sem_score(moving) <= _sem_score(fixed_layer):
@@ -1083,9 +1085,9 @@ class RegisterPanel(Panel):
                 options = fitting_options(*images, **how)
                 how = {"options": options, "transform": transform_file}
                 make = partial(PAIRS.anew, *images, path, **how)
-                self.start(make, self._tell_pairs, "Cut pairs")
+                self.start(make, self._show_pairs, "Cut pairs")
 
-    def _tell_pairs(self, pairs_made: PairsMade) -> None:
+    def _show_pairs(self, pairs_made: PairsMade) -> None:
         self.show_status(
             f"Saved {pairs_made.train} pairs for training, {pairs_made.validation} "
             f"for validation and {pairs_made.test} for testing in "
@@ -1097,7 +1099,7 @@ class RegisterPanel(Panel):
 def _map_shown(layer: Image) -> Affine:
     """Return a layer's displayed transform beyond scale and translation, in nm.
 
-    In the layer's unit if that is not a length; such a layer is refused later.
+    In the layer's unit if that is not a length; such a layer raises an error later.
     """
     nm = nm_of(layer)
     linear, shift = shown_by(layer)
@@ -1110,8 +1112,8 @@ def find_pair(
 ) -> tuple[Image, Image] | None:
     """Guess which layers are an optical image and the SEM image of its area.
 
-    `is_unsized`: if fewer than two have a pixel size, layers without one are considered
-    too.
+    `is_unsized`: if fewer than two have a pixel size, also consider layers without
+    one.
     """
     layers_opened = [item for item in grey_layers(viewer) if item not in layers_made]
     layers_with_size = [item for item in layers_opened if is_calibrated(item)]
@@ -1130,7 +1132,7 @@ def find_pair(
 
 
 def _sem_score(layer: Image) -> tuple[int, float]:
-    """Rank a layer by signs of an SEM image: the maker's tags, small pixels."""
+    """Rank a layer by signs of an SEM image: the vendor's tags, small pixels."""
     has_vendor = bool(vendor_of(layer))
     size = float(pitch_of(layer)[1]) if is_calibrated(layer) else np.inf
     return int(has_vendor) - int(is_stitched(layer)), -size
@@ -1139,7 +1141,7 @@ def _sem_score(layer: Image) -> tuple[int, float]:
 def _arrow_factor(registration: Registration) -> float:
     """Return the factor by which arrows are lengthened: 1 to 9, 10, 20, 30.
 
-    It is chosen by reliable patches only, as the others match anywhere.
+    Only reliable patches determine it, as the others match anywhere.
     """
     residuals = registration.residuals
     off = np.hypot(*residuals.off_nm.T)
@@ -1158,14 +1160,14 @@ def _describe_result(registration: Registration, moving: str, fixed_name: str) -
     sentence = f"Registered {moving} to {fixed_name}"
     if np.isfinite(registration.error_nm):
         nm, px = format_rounded(registration.error_nm), f"{registration.error_px:.2g}"
-        sentence += f", expected to be {nm} nm ({px} px) off"
+        sentence += f", expected to be off by {nm} nm ({px} px)"
     if registration.searched == "full":
-        sentence += ", after a search of every turn"
+        sentence += ", after a search over all rotations"
     return f"{sentence}."
 
 
 def refusal_numbers(refusal: RegistrationRefused) -> Numbers:
-    """Describe why there is no transform, and list places that fit equally well."""
+    """Describe why there is no transform, and list positions that fit equally well."""
     numbers: dict[str, Figure | str] = {"Map": _REFUSAL_TEXTS[refusal.reason]}
     for number, rival in enumerate(refusal.rivals, 1):
         numbers[f"Also fits {number}"] = rival_in_words(rival)

@@ -32,10 +32,10 @@ from napari_semsr.widgets.base import (
 from napari_semsr.widgets.layers import MARK_KEY, identity_of, to_shared_units
 
 _PAIR = "overlap"
-"""What the two frames that are shown are, among layers that explain a result."""
+"""Mark in the metadata of the two frame layers that are shown."""
 _STEP, _FINE_STEP = 1.0, 0.1  # px per press of an arrow key, without and with Shift
 _ROWS = 8  # rows of the list in view; chosen: the buttons stay in view
-_SEEN = 0.8  # share of the view that an overlap fills
+_VIEW_SHARE = 0.8  # fraction of the view that an overlap fills
 _KEYS = {"Up": (-1, 0), "Down": (1, 0), "Left": (0, -1), "Right": (0, 1)}
 _DASH = "\N{EN DASH}"
 _HELP = (
@@ -46,7 +46,7 @@ _HELP = (
 
 
 def misfit_of(pair: PairReport, positions: FloatArray) -> float:
-    """Distance in px between an overlap's shift and the positions (N, 2); or NaN."""
+    """Return the distance in px of an overlap from the positions (N, 2), or NaN."""
     if np.isfinite(pair.residual_px):
         return pair.residual_px
     apart = positions[pair.second] - positions[pair.first]
@@ -191,7 +191,7 @@ class CorrectionList(QWidget):
             if frozenset(names) in pairs_struck:
                 state = "rejected"
             elif frozenset(names) in pairs_joined:
-                state = "joined by hand"
+                state = "set by hand"
             elif names_dropped := [name for name in names if name in corrections.drop]:
                 state = f"{names_dropped[0]} dropped"
             elif names_fixed := [name for name in names if name in corrections.place]:
@@ -348,7 +348,7 @@ class CorrectionList(QWidget):
         origin = np.array(layer.translate) - corners[0] * np.array(layer.scale)
         camera.center = tuple(((low + high) / 2 * layer.scale + origin) * factor)
         fits = np.min(host.viewbox_size(viewer) / (np.maximum(high - low, 1) * scale))
-        camera.zoom = max(_SEEN * float(fits), 1 / float(scale.min()))
+        camera.zoom = max(_VIEW_SHARE * float(fits), 1 / float(scale.min()))
 
     # -- corrections ------------------------------------------------------------
 
@@ -424,7 +424,7 @@ class CorrectionList(QWidget):
         return True
 
     def _pair(self) -> list[str]:
-        """Names of the frames that are shown."""
+        """Return the names of the frames that are shown."""
         if self._frames_shown is None:
             msg = "An overlap must be chosen in the list first."
             raise OptionError(msg, code="missing-value")
@@ -471,7 +471,7 @@ class CorrectionList(QWidget):
             self._show_frames(*self._frames[::-1])
 
     def drop(self) -> None:
-        """Leave the magenta frame out."""
+        """Leave the magenta frame out of the mosaic."""
         with self._panel.showing_errors():
             pair = self._pair()
             self._change(pair, drop=pair[1])

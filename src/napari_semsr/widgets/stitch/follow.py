@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 _EVERY_MS = 100  # between two updates of the layer
 _HALVINGS = 4  # levels in memory; chosen: 16 384 px are shown as 1 024
 _GRID = 2**_HALVINGS
-_MORE = 1.25  # ratio of blocks from one adjustment of the contrast to the next; chosen
+_MORE = 1.25  # growth in blocks from one adjustment of the contrast to the next; chosen
 _SAMPLE_PX = 256  # a side whose grey values are measured; chosen: 2 ms
 _LINES = 8  # warnings in view; chosen: more would push the buttons away
 _FOLLOW, _STOP = "Follow this folder", "Stop and finish"
@@ -164,10 +164,10 @@ def follow_and_stitch(
         outcome = yield from write_outcome(job, Target(places[1]))
     except UnplacedError as error:
         return error, followed_scan
-    stitched_file = outcome.made
+    stitched_file = outcome.result
     warnings = (*stitched_file.warnings, *followed_scan.warnings(stitched_file.corners))
     return replace(
-        outcome, made=replace(stitched_file, warnings=warnings)
+        outcome, result=replace(stitched_file, warnings=warnings)
     ), followed_scan
 
 
@@ -194,6 +194,8 @@ class GrowingLayer:
         """
         levels, viewer = self.levels, self._panel.viewer
         if levels.changes == self._changes_shown:
+            if limits is not None:
+                self._show_limits(limits)
             return False
         self._changes_shown = levels.changes
         data, box = levels.levels()
@@ -209,17 +211,23 @@ class GrowingLayer:
             self.layer.data = data
             translate = self._start + np.array(box.corner) * self.layer.scale
             if not np.array_equal(translate, self.layer.translate):
-                self.layer.translate = translate  # which slices all of it again
+                self.layer.translate = translate  # which slices it again
         self._box = box
-        if self.layer is not None and self._limits == tuple(self.layer.contrast_limits):
-            limits = limits or self._measure_limits(data[1]) or self._limits
-            if limits != self._limits:
-                self.layer.contrast_limits = limits
-            self._limits = tuple(self.layer.contrast_limits)
+        if self.layer is not None:
+            self._show_limits(limits or self._measure_limits(data[1]) or self._limits)
         return True
 
+    def _show_limits(self, limits: tuple[float, ...]) -> None:
+        """Set contrast limits, unless the user changed them."""
+        layer = self.layer
+        if layer is None or self._limits != tuple(layer.contrast_limits):
+            return
+        if limits != self._limits:
+            layer.contrast_limits = limits
+            self._limits = tuple(layer.contrast_limits)
+
     def _measure_limits(self, level: Float32Array) -> tuple[float, ...] | None:
-        """Measure contrast limits, if more was added; None without any contrast."""
+        """Measure contrast limits if enough was added; None if there is no contrast."""
         if self._changes_shown < _MORE * self._limits_at:
             return None
         some = level[tuple(slice(None, None, 1 + n // _SAMPLE_PX) for n in level.shape)]
@@ -303,7 +311,7 @@ class FolderFollower(QWidget):
         self._show_models()
         self.doubts = RichLabel()
         lay_below(self, self.button, self.enhance.native, self._model_row, self.doubts)
-        self._mosaic, self._enhanced = GrowingLayer(panel), GrowingLayer(panel)
+        self._mosaic, self._enhanced_layer = GrowingLayer(panel), GrowingLayer(panel)
         self._enhancement: GrowingEnhancement | None = None
         self._stop = threading.Event()
         self._end = threading.Event()
@@ -322,7 +330,7 @@ class FolderFollower(QWidget):
     @property
     def enhanced(self) -> "Image | None":
         """Layer of the enhanced mosaic that grows with it."""
-        return self._enhanced.layer
+        return self._enhanced_layer.layer
 
     def _show_models(self, _: Any = None) -> None:
         if is_alive(self):
@@ -380,7 +388,7 @@ class FolderFollower(QWidget):
         self._enhancement = None
         if not self._panel.start(make, show, _FOLLOW):
             return
-        self._mosaic, self._enhanced = mosaic, enhanced
+        self._mosaic, self._enhanced_layer = mosaic, enhanced
         self._stop, self._end = stop, end
         self.doubts.setText("")
         self.button.setText(_STOP)
@@ -398,7 +406,7 @@ class FolderFollower(QWidget):
         if self._mosaic.update():
             self._show_doubts()
         if self.layer is not None:
-            self._enhanced.update(tuple(self.layer.contrast_limits))
+            self._enhanced_layer.update(tuple(self.layer.contrast_limits))
 
     def _show_doubts(self) -> None:
         lines = self._mosaic.levels.doubts
@@ -413,7 +421,7 @@ class FolderFollower(QWidget):
         self.button.setText(_FOLLOW)
         self.button.setEnabled(True)
         self._mosaic.remove()
-        self._enhanced.remove()
+        self._enhanced_layer.remove()
 
     def _finish(
         self,
@@ -431,10 +439,10 @@ class FolderFollower(QWidget):
         yield from self._show(outcome, folder, how["positions"], options)
         if isinstance(outcome, UnplacedError):
             return
-        mosaic = self._panel.viewer.layers[outcome.opened.micrograph.name]
+        mosaic = self._panel.viewer.layers[outcome.output.micrograph.name]
         if layer is not None:
             mosaic.contrast_limits = layer.contrast_limits
-            shift = _shift(followed_scan.positions, outcome.made.corners)
+            shift = _shift(followed_scan.positions, outcome.result.corners)
             center[-2:] += shift * layer.scale + mosaic.translate
             camera.center, camera.zoom = tuple(center), zoom
         if model is not None:

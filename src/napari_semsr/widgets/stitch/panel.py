@@ -1,4 +1,4 @@
-"""Stitch mosaic: make one calibrated mosaic of a folder of frames."""
+"""Stitch mosaic: make one calibrated mosaic from a folder of frames."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -108,10 +108,10 @@ if TYPE_CHECKING:
 
 # Colours that do not occur in viridis, so that a bad overlap is never read as a poor
 # one.
-_REJECTED = _LOST = "#c00000"
+_REJECTED_COLOUR = _LOST_COLOUR = "#c00000"
 _AMBIGUOUS = "#ff8fd8"
 _NOMINAL = "#5a9bd8"
-_SOLVED = "#ffffff"
+_SOLVED_COLOUR = "#ffffff"
 _THIN = 0.006  # width of lines over the scan; chosen
 # titles of the plots: residuals of the overlaps, errors of the stage
 _JOINT, _LINE, _, _NONE = COLOURS[:4]
@@ -270,7 +270,7 @@ class StitchMosaicPanel(Panel):
             mode=FileDialogMode.OPTIONAL_FILE,
             filter="*.json",
         )
-        self.calibrated = RichLabel()
+        self.calibration_label = RichLabel()
         self.flat = ComboBox(
             name="flat",
             label="Flat field",
@@ -292,7 +292,7 @@ class StitchMosaicPanel(Panel):
             self.grid,
             self.pixel_size,
             self.calibration,
-            self.calibrated,
+            self.calibration_label,
             self.flat,
             self.flat_file,
         )
@@ -402,7 +402,7 @@ class StitchMosaicPanel(Panel):
                     )
                     field = format_shape(distortion.shape)
                     sentence += f"; distortion {share} % at the rim of {field}"
-        self.calibrated.setText(sentence)
+        self.calibration_label.setText(sentence)
         self.pixel_size.setEnabled(not sentence)
         self.pixel_size.value = size
         self.distortion.choices = choices
@@ -539,7 +539,7 @@ class StitchMosaicPanel(Panel):
                 outcome = yield from write_outcome(job, Target(target))
             except UnplacedError as error:
                 return error
-            height = outcome.made.height
+            height = outcome.result.height
             beside = None if height is None else (yield from open_store(height))
             return replace(outcome, beside=beside)
 
@@ -570,8 +570,8 @@ class StitchMosaicPanel(Panel):
         if isinstance(outcome, UnplacedError):
             self._ask_grid(outcome.grids)
             raise outcome
-        self._ask_grid(outcome.made.solution.grids)
-        self._last_corrected = outcome.made, folder, positions, options
+        self._ask_grid(outcome.result.solution.grids)
+        self._last_corrected = outcome.result, folder, positions, options
         yield from self.show_outcome(outcome, folder)
 
     def solve_again(self) -> None:
@@ -584,7 +584,7 @@ class StitchMosaicPanel(Panel):
         self.by_hand.leave()
 
         def show(outcome: Outcome) -> Iterator[None]:
-            self._last_corrected = outcome.made, folder, positions, options
+            self._last_corrected = outcome.result, folder, positions, options
             yield from self.show_outcome(outcome, folder)
 
         job = partial(
@@ -600,7 +600,7 @@ class StitchMosaicPanel(Panel):
         Layers of an earlier run on the same folder are replaced, except a mosaic that
         the user saved or renamed.
         """
-        mosaic_file, mosaic = outcome.made, outcome.opened.micrograph
+        mosaic_file, mosaic = outcome.result, outcome.output.micrograph
         name = mosaic.name.removesuffix(" mosaic")
         for layer in self.viewer.layers:
             if FOLDER_KEY not in layer.metadata:
@@ -618,7 +618,7 @@ class StitchMosaicPanel(Panel):
                 add_opened(self.viewer, outcome.beside, name=title, visible=False)
                 yield
             title = free_name(self.viewer, mosaic.name)
-            self._mosaic = add_opened(self.viewer, outcome.opened, name=title)
+            self._mosaic = add_opened(self.viewer, outcome.output, name=title)
             self._list_overlaps(mosaic_file)
             yield
             over = lying_over(mosaic, _TITLE, self._mosaic)
@@ -637,7 +637,7 @@ class StitchMosaicPanel(Panel):
         self.trouble.setText(self.translate(trouble))
         placed_count = mosaic_file.frames - len(mosaic_file.left_out)
         sentence = (
-            f"{placed_count} of {mosaic_file.frames} frames joined in "
+            f"{placed_count} of {mosaic_file.frames} frames stitched in "
             f"{mosaic_file.seconds:.1f} s."
         )
         curves = {
@@ -667,8 +667,8 @@ class StitchMosaicPanel(Panel):
         for number, item in enumerate(grids):
             button = QPushButton(str(item))
             button.setToolTip(
-                f"{item.neighbours} of the {item.of} neighbours in this grid match "
-                "where it has them."
+                f"{item.neighbours} of the {item.of} pairs of neighbours in this grid "
+                "match at the positions that it states."
             )
             self._answers.addButton(button, number)
             cast("QVBoxLayout", self.question.layout()).addWidget(button)
@@ -710,7 +710,7 @@ def _find_sem_image(folder: Path) -> Path | None:
 
 
 def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
-    """Nominal corners, shifted as a whole onto the solved ones.
+    """Return nominal corners, shifted as a whole onto the solved ones.
 
     Returns (N, 2), in px of the mosaic; None if there are no nominal positions.
     """
@@ -728,7 +728,7 @@ def _aligned_nominal(mosaic_file: StitchedFile) -> FloatArray | None:
 
 
 def _boxes(corners: FloatArray, frame: tuple[int, int]) -> list[FloatArray]:
-    """Rectangles at the outer edges of the frames' pixels."""
+    """Return rectangles at the outer edges of the frames' pixels."""
     rows, columns = frame
     box = np.array([[0, 0], [0, columns], [rows, columns], [rows, 0]]) - 0.5
     return [box + corner for corner in corners]
@@ -740,7 +740,7 @@ def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
     from matplotlib.colors import to_rgba
 
     if not pair.used:
-        return to_rgba(_REJECTED, 0.45)
+        return to_rgba(_REJECTED_COLOUR, 0.45)
     if pair.ambiguous:
         return to_rgba(_AMBIGUOUS)
     return to_rgba(colormaps["viridis"](float(np.clip(pair.quality, 0, 1))))
@@ -768,7 +768,9 @@ def _add_shapes_layers(
             _boxes(nominal[has_nominal], frame),
             shape_type="rectangle",
             name=result_name(viewer, name, "nominal outlines"),
-            edge_color=[_NOMINAL if ok else _LOST for ok in has_place[has_nominal]],
+            edge_color=[
+                _NOMINAL if ok else _LOST_COLOUR for ok in has_place[has_nominal]
+            ],
             features={"frame": names[has_nominal], "placed": has_place[has_nominal]},
             opacity=0.6,
             **keywords,
@@ -779,7 +781,7 @@ def _add_shapes_layers(
         _boxes(corners[has_place], frame),
         shape_type="rectangle",
         name=result_name(viewer, name, "outlines"),
-        edge_color=_SOLVED,
+        edge_color=_SOLVED_COLOUR,
         features={"frame": names[has_place], "y_px": y_px, "x_px": x_px},
         opacity=0.5,
         **keywords,
@@ -807,13 +809,13 @@ def _add_shapes_layers(
 
 
 def _draw_residuals(axes: "Axes", mosaic_file: StitchedFile) -> None:
-    """Plot the residual of each overlap over the residual expected of noise alone."""
+    """Plot the residual of each overlap against that expected from noise alone."""
     rows = [
         (pair.sigma_px, pair.residual_px, pair.used)
         for pair in mosaic_file.solution.pairs
         if np.isfinite([pair.sigma_px, pair.residual_px]).all()
     ]
-    if not rows or mosaic_file.residual_px is None:  # without a loop all are 0
+    if not rows or mosaic_file.residual_px is None:  # without a closed loop, all are 0
         return
     values = np.array(rows, dtype=float)
     sigma, residual = np.maximum(values[:, :2].T, 1e-4)
@@ -893,7 +895,7 @@ def scan_facts(acquisition: Acquisition) -> str:
 
 
 def _joints_table(mosaic_file: StitchedFile) -> Columns:
-    """Return all overlaps as columns, with the values of the first plot."""
+    """Return all overlaps as columns, including the values of the first plot."""
     names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
     table: dict[str, list[Any]] = {
         "first frame": [names[pair.first] for pair in pairs],
@@ -908,7 +910,7 @@ def _joints_table(mosaic_file: StitchedFile) -> Columns:
 
 
 def _frames_table(mosaic_file: StitchedFile) -> Columns:
-    """Return the positions of all frames, with the values of the second plot."""
+    """Return the positions of all frames, including the values of the second plot."""
     solution, nominal = mosaic_file.solution, _aligned_nominal(mosaic_file)
     y, x = np.where(solution.has_place[:, None], solution.positions_px, np.nan).T
     table: dict[str, Any] = {"frame": solution.names, "y (px)": y, "x (px)": x}
@@ -925,6 +927,6 @@ def _legend(mosaic_file: StitchedFile) -> str:
     if any(pair.ambiguous for pair in mosaic_file.solution.pairs):
         others[_AMBIGUOUS] = "another shift fits too"
     if mosaic_file.pairs_rejected:
-        others[_REJECTED] = "not used"
+        others[_REJECTED_COLOUR] = "not used"
     used_text = f"<p>Overlaps: {first} to {last} used, by correlation from 0 to 1</p>"
     return used_text + legend(others)

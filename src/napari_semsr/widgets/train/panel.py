@@ -95,7 +95,7 @@ def _draw_loss(
 ) -> None:
     """Draw every reported loss, pale, and its running mean.
 
-    Before the first of them, in a resumed run, draw those of the validations.
+    In a resumed run, draw the losses of the validations before the first of them.
     """
     axes.set_ylabel("Loss")
     first_step = np.inf
@@ -127,7 +127,7 @@ def _draw_gain(
     label, base = _GAINS[key]
     axes.set_ylabel(f"{label} ({DB})")
     if not keys:
-        title = "no ground truth" if curve else "not yet judged"
+        title = "no ground truth" if curve else "not yet evaluated"
         axes.text(0.5, 0.5, title, ha="center", color=_BEST, transform=axes.transAxes)
         axes.set_yticks([])
         return
@@ -140,7 +140,7 @@ def _draw_gain(
 
 _CURVE, _PREVIEW, _BEST_FIGURES = "curve.csv", "preview.tif", "best.yaml"
 _GAP_SHARE = 0.04  # between images; chosen
-_MOST_POINTS = 4000  # points of a drawn curve; chosen
+_MAX_POINTS = 4000  # points of a drawn curve; chosen
 
 
 def read_curve(path: Path) -> dict[str, np.ndarray]:
@@ -187,7 +187,7 @@ class TrainView(QWidget):
         self.look_button = push_button(
             "Show the preview",
             self.look,
-            "Fill the view with a held-out patch: degraded, restored, truth.",
+            "Fill the view with a held-out patch: degraded, restored, ground truth.",
         )
         self.look_button.setVisible(False)
         self._column = lay_below(self, self.figures, self.look_button)
@@ -225,7 +225,7 @@ class TrainView(QWidget):
         late = self._losses and step.done <= self._losses[-1][0]  # events may be nested
         if step.loss is None or late:
             return
-        if len(self._losses) >= _MOST_POINTS:
+        if len(self._losses) >= _MAX_POINTS:
             del self._losses[1::2]
         self._losses.append((float(step.done), step.loss))
         self._dirty = True
@@ -358,7 +358,7 @@ _ALONE, _SCANS = "alone", "scans"
 _SOURCES = [
     ("a blurred and a sharp layer", _LAYERS),
     ("one noisy layer alone", _ALONE),
-    ("two scans of one place", _SCANS),
+    ("two scans of one area", _SCANS),
     ("a store of pairs", _STORE),
     ("the data of the recipe", _OWN),
 ]
@@ -366,11 +366,11 @@ _FILE = "a YAML file …"
 _AS_IT_SAYS, _FRESH = "<recipe>", "<fresh>"  # not names of models
 _FIRST = "fine-tune"
 _BY_ITSELF = "own-image"
-_NAMED = {  # labels of the two layer lists, by the source of pairs
+_LAYER_LABELS = {  # labels of the two layer lists, by the source of pairs
     _LAYERS: (
         ("Image to improve", "The image to improve."),
         (
-            "Better image",
+            "Reference image",
             "The target: the same field, on the same grid or registered.",
         ),
     ),
@@ -380,7 +380,7 @@ _NAMED = {  # labels of the two layer lists, by the source of pairs
         (
             "Second scan",
             (
-                "A second scan of the same place with the same microscope; it is "
+                "A second scan of the same area with the same microscope; it is "
                 "registered first."
             ),
         ),
@@ -393,7 +393,7 @@ def _count_box(name: str, *, most: int, step: int) -> FloatSpinBox:
     """Make a box for a number with a default in the recipe."""
     box: FloatSpinBox = option_widget(TrainOptions, name)
     box.max, box.step = most, step
-    box.native.setSpecialValueText("as the recipe says")
+    box.native.setSpecialValueText("as in the recipe")
     return box
 
 
@@ -408,20 +408,20 @@ class PairsForm(Form):
             tooltip="Source of the pairs.",
             choices=_SOURCES,
         )
-        low, high = _NAMED[_LAYERS]
+        low, high = _LAYER_LABELS[_LAYERS]
         self.low = layer_box("low", *low)
         self.high = layer_box("high", *high)
         for control in (self.source, self.low, self.high):
             self.add(control)
         self.lies = PlacementRows(
             self,
-            "They lie",
+            "Alignment",
             "Position of Low on High. Images of two instruments are registered "
             "first, in Register to SEM; its button 'Train on these' selects the "
             "result here.",
             images=("Low", "High"),
             otherwise=("on one grid", "grid"),
-            remedy="choose that Low and High are on one grid",
+            remedy="choose 'on one grid'",
         )
         self.placed, self.transform = self.lies.placed, self.lies.transform
         self.store = FileEdit(
@@ -438,7 +438,7 @@ class PairsForm(Form):
 
     def _show_rows(self, _: object = None) -> None:
         for name, words in zip(
-            ("low", "high"), _NAMED.get(self.source.value, ()), strict=False
+            ("low", "high"), _LAYER_LABELS.get(self.source.value, ()), strict=False
         ):
             self.relabel(name, *words)
         self.show_row("low", self.cuts or self.own)
@@ -506,7 +506,7 @@ class RecipeForm(Form):
         )
         self.start = ComboBox(
             name="start",
-            label="Begin with",
+            label="Start from",
             tooltip="Fine-tune a model, or start with random weights.",
             choices=[],
         )
@@ -614,7 +614,7 @@ class TrainPanel(Panel):
         self.folder = FileEdit(
             name="folder",
             label="Run folder",
-            tooltip="Folder of state, curve and model; empty: a folder of this name "
+            tooltip="Folder for state, curve and model; if empty, one of this name "
             "among your runs.",
             mode=FileDialogMode.EXISTING_DIRECTORY,
             nullable=True,
@@ -627,7 +627,7 @@ class TrainPanel(Panel):
         self.view = TrainView(viewer)
         self._request: TrainRequest | None = None
         self._start_proposed = ""
-        self.reached = 0
+        self.steps_done = 0
         self._left = False
         self._clock = new_timer(self, self.view.poll, _POLL_MS)
         source_tooltip = (
@@ -661,7 +661,7 @@ class TrainPanel(Panel):
         open_panel(self.viewer, "Degrade")
 
     def _propose_start(self, _: object = None) -> None:
-        """Propose the model for such images."""
+        """Propose the model that suits the selected images."""
         layers = self.pairs.cuts or self.pairs.own
         low = self.pairs.low.value if layers else None
         fits = low is not None and is_superlens(low)
@@ -768,7 +768,7 @@ class TrainPanel(Panel):
         return Work(make, self.show_outcome, partial(self._watch, request))
 
     def _check_name(self, name: str, *, replace: bool) -> None:
-        """Refuse a name that is invalid in the model library."""
+        """Raise an error if a name is invalid in the model library."""
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
             msg = (
                 "The model needs a name of letters, digits, '_', '-', '+' and '.', "
@@ -778,14 +778,14 @@ class TrainPanel(Panel):
         name_is_taken = on_shelf(name)
         if name_is_taken == "bundled" or (name_is_taken and not replace):
             msg = f"The model {name} exists already; choose another name" + (
-                "." if name_is_taken == "bundled" else ", or give `overwrite`."
+                "." if name_is_taken == "bundled" else ", or set `overwrite`."
             )
             raise OptionError(msg, code="name-taken")
 
     def _cut(self) -> CutRequest | OwnImage:
         """Read the training layers: two, or a noisy one, perhaps with a second scan."""
         pairs, own = self.pairs, self.pairs.own
-        # a transform, known or to be found, relates both
+        # a transform, known or to be determined, relates both
         low = self.micrograph(
             pairs.low.value, is_unturned=not own and pairs.lies.has_map
         )
@@ -793,7 +793,7 @@ class TrainPanel(Panel):
             return OwnImage(low)
         high = self.micrograph(pairs.high.value, is_unturned=own)
         if pairs.low.value is pairs.high.value:
-            msg = f"Low and high must be two layers, got {low.name} for both."
+            msg = f"Low and High must be two layers, got {low.name} for both."
             if own:
                 msg = (
                     f"The second scan must be another layer, got {low.name} for both; "
@@ -825,7 +825,7 @@ class TrainPanel(Panel):
 
     def _watch(self, request: TrainRequest) -> None:
         """Prepare to watch a run."""
-        self._request, self.reached, self._left = request, 0, False
+        self._request, self.steps_done, self._left = request, 0, False
         self.view.watch(Path(request.run_dir), is_resumed=request.resume)
         self.view.poll()
         self.reveal()
@@ -867,7 +867,7 @@ class TrainPanel(Panel):
         super()._show_step(step)
         if not isinstance(step, TrainStep):
             return
-        self.reached = step.done
+        self.steps_done = step.done
         self.view.add_step(step)
 
     def _settle(self, _: str = "") -> None:
@@ -881,13 +881,13 @@ class TrainPanel(Panel):
         if not outcome.kept:
             self.show_status(
                 f"Training gave no model better than {_start_of(outcome)} on held-out "
-                "pairs, so none is added to the list of Enhance."
+                "pairs, so no model is added to Enhance."
             )
             return
         NEWS.changed.emit()
         self.show_status(
             f"Trained {Path(outcome.model).stem} in {outcome.steps} steps"
-            f"{_told_gain(outcome)}; it is in the list of Enhance."
+            f"{_held_out_gain(outcome)}; it is now listed in Enhance."
         )
 
     # -- stopping ----------------------------------------------------------------
@@ -900,21 +900,21 @@ class TrainPanel(Panel):
             self.show_status("Stopping after this step, and saving the state …")
 
     def leave(self) -> None:
-        """Record that the panel left its dock; it then only stops."""
+        """Record that the panel left its dock: the model is then not imported."""
         super().leave()
         self._left = True
 
     def _show_cancelled(self) -> None:
         self._settle()
         run_dir = None if self._request is None else Path(self._request.run_dir)
-        if run_dir is None or not self.reached or not (run_dir / _STATE).is_file():
+        if run_dir is None or not self.steps_done or not (run_dir / _STATE).is_file():
             self.show_status("Stopped before the first step; nothing has changed.")
             return
         name = recipe_facts(run_dir / _RECIPE).name
         model = run_dir / f"{name}.safetensors"  # the best so far
         if self._left or not model.is_file():
             self.show_status(
-                f"Stopped after step {self.reached}, before the first validation; "
+                f"Stopped after step {self.steps_done}, before the first validation; "
                 "Resume continues from there."
             )
             return
@@ -924,12 +924,12 @@ class TrainPanel(Panel):
         """Report the result of the stopped run."""
         NEWS.changed.emit()
         self.show_status(
-            f"Stopped after step {self.reached}. The best {model.card['name']} so far "
-            "is in the list of Enhance; Resume continues from here."
+            f"Stopped after step {self.steps_done}. The best {model.card['name']} so "
+            "far is now listed in Enhance; Resume continues from here."
         )
 
 
-def _told_gain(outcome: Trained) -> str:
+def _held_out_gain(outcome: Trained) -> str:
     """Return the gain of training on held-out data, if known."""
     over, linear = (outcome.gain_over(n) for n in ("untouched", "linear filter"))
     if over is not None and linear is not None:
@@ -953,13 +953,13 @@ def _start_of(outcome: Trained) -> str:
 
 
 def _check_run_folder(run_dir: Path, *, replace: bool) -> None:
-    """Refuse a folder that is not empty, before pairs are cut."""
+    """Raise an error if a folder is not empty, before pairs are cut."""
     if not replace and run_dir.is_dir() and list_folder(run_dir):
         contents = (
             "a run; resume it" if (run_dir / _RECIPE).is_file() else "other files"
         )
         msg = (
-            f"The folder {run_dir} has {contents}; choose another name, or give "
+            f"The folder {run_dir} has {contents}; choose another name, or set "
             "`overwrite`."
         )
         raise WriteError(msg, code="output-exists")

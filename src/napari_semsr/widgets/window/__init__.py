@@ -1,1 +1,1 @@
-"""One window for all steps of the work, in their order."""
+"""One window for all steps of the workflow, in order."""

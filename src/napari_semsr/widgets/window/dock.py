@@ -44,12 +44,12 @@ from napari_semsr.widgets.layers import grey_layers
 
 @dataclass(frozen=True, slots=True)
 class WorkStep:
-    """A step of the work, with one or more panels."""
+    """A step of the workflow, with one or more panels."""
 
     key: str
-    title: str  # label label of its button, short: several fit into 320 px
+    title: str  # label of its button, short: several fit into 320 px
     hint: str  # one line
-    # by short titles of their buttons: module below `napari_semsr.widgets`, imported on
+    # by the titles of their buttons: module below `napari_semsr.widgets`, imported on
     # first use, and class
     panels: Mapping[str, str]
     images: int = 0  # images that it needs; Next skips it if fewer are open
@@ -57,7 +57,7 @@ class WorkStep:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A sample of the manifest for newcomers."""
+    """A sample of the manifest, offered on the start page."""
 
     key: str  # under `sample_data`
     title: str  # label of its button, short
@@ -79,12 +79,12 @@ SAMPLES = (
     Sample(
         "scan",
         "Superlens scan",
-        "16 simulated frames to stitch; takes some seconds.",
+        "16 simulated frames to stitch; takes a few seconds.",
     ),
     Sample(
         "place",
         "Optical and SEM",
-        "A mosaic and an SEM image of its place, to register; takes some seconds.",
+        "A mosaic and an SEM image of its area, to register; takes a few seconds.",
     ),
 )
 
@@ -95,7 +95,7 @@ STEPS = (
     WorkStep(
         "open",
         "Open",
-        "Open an image, or stitch frames to a mosaic.",
+        "Open an image, or stitch frames into a mosaic.",
         {
             "Image": "open_mosaic:OpenMosaicPanel",
             FRAMES: "stitch.panel:StitchMosaicPanel",
@@ -105,7 +105,7 @@ STEPS = (
     WorkStep(
         "register",
         "Register",
-        "Train a network on an SEM image of a place of the mosaic, or register both.",
+        "Train a network on an SEM image of an area of the mosaic, or register both.",
         {
             "Train on SEM": "register.adapt:AdaptPanel",
             "Register to SEM": "register.panel:RegisterPanel",
@@ -147,7 +147,7 @@ STEPS = (
 
 
 TITLE = "Superlens SEM"
-_DONE = "\N{CHECK MARK} "
+_CHECK_MARK = "\N{CHECK MARK} "
 _MARGIN, _WIDTH = 6, 320  # like those of the panels
 _LETTERS = (1, 0.9, 0.8, 0.7)  # relative font sizes; chosen: the last is readable
 _OPENS = 400  # px; chosen: rows of buttons fold once, plots are readable
@@ -223,9 +223,9 @@ class Beginning(QWidget):
         self.buttons = [
             push_button(item.title, self._open, item.tooltip) for item in SAMPLES
         ]
-        tooltip = "The manual: ten minutes with a sample, from opening to saving."
+        tooltip = "Open the manual: ten minutes with a sample, from opening to saving."
         self.help_button = push_button("First steps", self._show_help, tooltip)
-        tooltip = "Run the whole workflow on simulated samples, to layers and a report."
+        tooltip = "Run the whole workflow on simulated samples, and write a report."
         self.demo_button = push_button("Demonstration", self._show_demo, tooltip)
         first = FoldingRow(self.frames_button, self.help_button, self.demo_button)
         samples = FoldingRow(*self.buttons)
@@ -309,7 +309,7 @@ class StepPage(QWidget):
 
 
 class StepsWindow(QWidget):
-    """Guides through the steps: each panel gets its layers from the step before."""
+    """Guides through the steps: each panel gets its layers from the previous step."""
 
     moved = QtSignal()
     """Emitted when another step or panel is shown."""
@@ -317,7 +317,7 @@ class StepsWindow(QWidget):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
         self.setMinimumWidth(_WIDTH)
-        # else napari adds a stretch below, larger for each window of a session
+        # otherwise napari adds a stretch below, larger for each window of a session
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self.viewer = viewer
         self._ran: set[str] = set()
@@ -446,19 +446,19 @@ class StepsWindow(QWidget):
     def _on_inserted(self, event: Any) -> None:
         """Go to the stitching step if frames are opened; the first step is done."""
         layer = event.value
-        frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched before
+        frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched
         if frames and is_alive(self):
             self.show_step(0)
             self.page.show_kind(FRAMES)
         self._mark()
 
     def _on_removed(self, _: object = None) -> None:
-        """Begin again once no layer is left."""
+        """Start over once no layer is left."""
         if not self.viewer.layers:
             self._ran.clear()
         self._mark()
 
-    # -- what is done --------------------------------------------------------------
+    # -- progress ------------------------------------------------------------------
 
     def _note_run(self, key: str) -> None:
         self._ran.add(key)
@@ -480,10 +480,10 @@ class StepsWindow(QWidget):
             is_done = step.key in self._ran or (step is STEPS[0] and has_opened)
             page = self.pages[STEPS.index(step)]
             is_done = is_done and not any(panel.asks for panel in page.panels.values())
-            button.setText(f"{_DONE if is_done else ''}{step.title}")
+            button.setText(f"{_CHECK_MARK if is_done else ''}{step.title}")
         self.steps.fit()
 
-    # -- in its dock ---------------------------------------------------------------
+    # -- in the dock ---------------------------------------------------------------
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's name
         """Leave most of the window to the image."""
