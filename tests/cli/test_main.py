@@ -83,7 +83,7 @@ def test_help_lists_every_verb_and_the_version_is_printed(semsr):
     ("words", "needs"),
     [
         ((), "command is required"),
-        (("sharpen",), "no command 'sharpen' (it has info, convert,"),
+        (("sharpen",), "no command 'sharpen' (there are info, convert,"),
         (("frcmap", "a"), "no command 'frcmap' (did you mean `semsr frc-map`?)"),
         (("info",), "required: PATH (an image"),
         (("crop", "a"), "required: -o/--output (file of the result);"),

@@ -176,7 +176,7 @@ def test_images_without_a_place_share_their_corner():
     ("like", "options", "said"),
     [
         ({"origin": (5000.0, 0.0)}, {}, "do not overlap: image covers y -5 to 895"),
-        ({"size": None}, {}, "has none: set it one \\(`like_pixel_size_nm"),
+        ({"size": None}, {}, "has none: set it \\(`like_pixel_size_nm"),
         ({"size": 5000.0, "origin": (1.0, 0.0)}, {}, "must have similar sizes"),
         ({}, {"box": (0, 0, 5, 5)}, "not both"),
         ({}, {"box": (0, 0, 5, 5), "box_nm": (0, 0, 5, 5)}, "not both"),
@@ -205,7 +205,7 @@ def test_what_cannot_be_cut_is_refused(like, options, said):
 
 def test_uncalibrated_image_is_refused_by_name():
     bare = _image(size=None, name="bare")
-    with pytest.raises(ShapeError, match="bare has none: set it one"):
+    with pytest.raises(ShapeError, match="bare has none: set it"):
         crop(bare, like=_image())
     with pytest.raises(ShapeError, match="bare has none"):
         crop(bare, box_nm=(0, 0, 50, 50))
@@ -218,7 +218,7 @@ def test_outputs_are_replaced_when_that_is_said(tmp_path):
     with refused(SemsrError, "output-exists"):
         run(CROP.job(image, output=place, options=options))
     run(CROP.job(image, output=place, options=options, overwrite=True))
-    with refused(OptionError, "missing-value", match="give `like`"):
+    with refused(OptionError, "missing-value", match="set `like`"):
         crop(
             image, tmp_path / "b.tif", like_output=tmp_path / "c.tif", box=(0, 0, 9, 9)
         )

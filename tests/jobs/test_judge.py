@@ -179,7 +179,7 @@ def test_page_needs_nothing_beside_itself_and_names_all(judged):
     for said in ("optical.tif", "sem.tif", "tiny", "linear filter", "input", "± "):
         assert said in page
     assert "A network to test with." in page
-    assert "networks made" in page
+    assert "made by networks" in page
     assert page.count("<img") == 1 + 4 + 2 * 4  # the curves, wholes, two details
     rows, columns = made.area["shape"]
     assert f"{rows} \N{MULTIPLICATION SIGN} {columns} px" in page
@@ -229,8 +229,8 @@ def test_doubts_of_the_map_stand_on_the_page(job_of, tmp_path):
         warned("map-imprecise"),
     ):
         made = run(job)
-    assert any("px (60 nm) off" in text for text in made.warnings)
-    assert "px (60 nm) off" in (tmp_path / "p.html").read_text()
+    assert any("px (60 nm)" in text for text in made.warnings)
+    assert "px (60 nm)" in (tmp_path / "p.html").read_text()
 
 
 @pytest.mark.broad
@@ -261,7 +261,7 @@ def test_places_where_the_map_is_not_confirmed_are_told(job_of):
     job = job_of(*draw_views(96), quality={"residuals": residuals})
     with warned("map-unconfirmed"):
         made = run(job)
-    assert any("at 1 of 3 places" in text for text in made.warnings)
+    assert any("at 1 of 3 points" in text for text in made.warnings)
     assert (made.area["patches"], made.area["unreliable_patches"]) == (3, 1)
 
 
@@ -275,8 +275,8 @@ def test_page_says_nothing_of_landmarks_that_nobody_checked(tmp_path):
     facts = made.registration
     assert (facts["residual_median_nm"], facts["unreliable"]) == (None, None)
     page = (tmp_path / "p.html").read_text()
-    assert "No other place was looked for." in page
-    for claim in ("median 0", "0 %", "No other place fits", "held-out patches"):
+    assert "No other position was searched." in page
+    for claim in ("median 0", "0 %", "No other position matches", "held-out patches"):
         assert claim not in page
 
 
@@ -402,7 +402,7 @@ def test_model_that_gains_above_the_cut_off_alone_is_told(job_of, tmp_path, know
     page = (tmp_path / "p.html").read_text()
     assert (text in page) == known
     assert any(text in told for told in made.warnings) == known
-    assert ("What light carried and what is guessed" in page) == known
+    assert ("Observed and guessed detail" in page) == known
     if not known:
         assert record["gain_above_db"] is record["cut_off_nm"] is None
         return

@@ -209,9 +209,7 @@ def test_landmark_that_the_images_contradict_is_told(views):
         truth(marks.moving + np.repeat([[0, 0], [150, 90]], 4, axis=0))
         + np.eye(8)[:, [5, 2]] * [0, 300],
     )
-    with warned(
-        "landmarks-contradict", match="Landmark 3 lies .* nm from its position"
-    ):
+    with warned("landmarks-contradict", match="Landmark 3 is .* nm from its position"):
         register(moving, fixed, landmarks=marks)
 
 
@@ -260,7 +258,7 @@ def test_small_overlap_and_a_large_error_are_told(views):
     stored = StoredTransform(aside, Side.of(moving), Side.of(fixed), {"error_nm": 50.0})
     with (
         warned("overlap-small", match="share 18% of the smaller one, less than 30%"),
-        warned("map-imprecise", match=r"expected to be 2.1 px \(50 nm\) off"),
+        warned("map-imprecise", match=r"expected to be off by 2.1 px \(50 nm\)"),
     ):
         register(moving, fixed, transform=stored)
 
@@ -311,7 +309,7 @@ def test_map_of_another_image_is_refused_and_says_in_what(folder, views):
 def test_what_decides_nothing_beside_a_stored_map_is_refused(views, folder):
     moving, fixed, truth = views
     for more in ({"model": "similarity"}, {"landmarks": _marks(truth)}):
-        with pytest.raises(OptionError, match=f"leave out `{next(iter(more))}`"):
+        with pytest.raises(OptionError, match=f"omit `{next(iter(more))}`"):
             register(moving, fixed, transform=folder / "map.json", **more)
 
 

@@ -153,7 +153,7 @@ def test_other_shape_and_calibration_are_told(place, a):
     found = semsr.replay(path)
     assert found.max_abs_difference is None
     assert "50 x 60 px, but 60 x 60 when replayed" in said(found, "pixels")[0]
-    assert "The pixel size is 20, 20 nm as stored" in said(found, "calibration")[0]
+    assert "The pixel size was 20, 20 nm when stored" in said(found, "calibration")[0]
 
 
 def test_other_input_is_named_with_both_digests(cut, a):

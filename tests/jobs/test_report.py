@@ -470,7 +470,7 @@ def test_maps_are_not_measured_as_images(tmp_path: Path) -> None:
         (["first.tif::"], "r.html", "A::B"),
         (["first.tif::other.json"], "r.html", "JSON file"),
         (["other.json"], "r.html", "measuring command"),
-        (["text.json"], "r.html", "no JSON"),
+        (["text.json"], "r.html", "not JSON"),
         (["list.json"], "r.html", "measuring command"),
         (["other.json"], "other.html", "is the input;"),
         (["first.tif"], "kept.html", "exists"),

@@ -106,7 +106,7 @@ def test_run_makes_the_folders_above_it_but_never_writes_into_its_pairs(
 
 
 def test_recipe_of_the_package_is_found_by_name_and_needs_pairs(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"fine-tune of the package.*give `pairs`"):
+    with pytest.raises(OptionError, match=r"fine-tune of the package.*pass `pairs`"):
         train("fine-tune", tmp_path / "a")
     with pytest.raises(ReadError, match="no recipe fine-tum; use a YAML file, or one"):
         train("fine-tum", tmp_path / "a")

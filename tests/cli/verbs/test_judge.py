@@ -35,7 +35,7 @@ def test_summary_is_a_table_and_json_is_that_of_the_file(semsr, pair):
 def test_bad_input_is_refused_in_one_line(refused, pair):
     tifffile.imwrite(pair / "bare.tif", np.eye(90, dtype=np.uint8))
     wrong = ("judge", "bare.tif", "sem.tif", "-o", "page.html", "--models", "none")
-    assert "give --moving-pixel-size-nm" in refused(*wrong)
+    assert "set --moving-pixel-size-nm" in refused(*wrong)
     told = refused(*LINE, "--transform", "map.json", "--data-range", -1)
     assert "data_range" in told
     assert not list(pair.glob("*page*"))

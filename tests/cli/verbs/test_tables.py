@@ -93,7 +93,7 @@ def test_gaps_of_one_image_have_a_row_each(semsr, low):
         (("metrics", "low", "--resume"), "--table"),
         (("metrics", "low/1.tif", "--resume"), "--resume"),
         (("metrics", "pairs.csv", "low"), "names all images"),
-        (("metrics", "low", "pairs.csv"), "given alone"),
+        (("metrics", "low", "pairs.csv"), "passed alone"),
         (
             ("metrics", "pairs.csv", "--table", "pairs.csv", "--overwrite"),
             "is the input",

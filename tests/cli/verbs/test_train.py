@@ -41,7 +41,7 @@ def test_noisy_image_is_learnt_from_and_enhanced(semsr, place, tmp_path):
     write_tiny_recipe(tmp_path / "own.yaml", data={"patch_px": 32}, **blind)
     said = semsr("train", "own.yaml", "--image", "fixed.tif", "-o", "run")
     assert said.code == 0, said.err
-    assert re.search(r"Noise alike along a line, up to +\d", said.out)
+    assert re.search(r"Noise correlated along a line, up to +\d", said.out)
     again = semsr("train", "own.yaml", "-o", "run", "--image", "fixed.tif", "--resume")
     assert again.code == 0, again.err
     model = tmp_path / "run" / "tiny.safetensors"

@@ -170,7 +170,7 @@ def test_a_failing_image_does_not_stop_the_others(
 def test_where_no_image_goes_through_the_sentence_says_why(scans, save, batch):
     for path in scans.iterdir():
         path.write_bytes(b"nothing")
-    with pytest.raises(SemsrError, match=r"None of 6 images went .* degrade: "):
+    with pytest.raises(SemsrError, match=r"None of 6 images completed .* degrade: "):
         batch(save())
 
 

@@ -49,10 +49,10 @@ def refuse(scans, tmp_path, batch):
         ("a: " + "[" * 100_000, "16 levels deep"),
         ("a: " + "9" * 10_000, "cannot be read as steps"),
         ("#" * (1 << 20) + "\n", "more than the limit"),
-        (f"{HEAD}stepz: []", "unknown entry 'stepz'"),
-        ("output: made\nsteps: [frc]", "must give inputs"),
-        ("inputs: scans\nsteps: [frc]", "must give output"),
-        ("inputs: 3\noutput: made\nsteps: [frc]", "must give inputs"),
+        (f"{HEAD}stepz: []", "no entry 'stepz'"),
+        ("output: made\nsteps: [frc]", "must have a path as inputs"),
+        ("inputs: scans\nsteps: [frc]", "must have a path as output"),
+        ("inputs: 3\noutput: made\nsteps: [frc]", "must have a path as inputs"),
         (f"{HEAD}steps: []", "list of commands"),
         (f"{HEAD}steps: [{{restore: {{dtype: object}}}}]", "such as uint8 or float32"),
         (f"{HEAD}steps: frc", "list of commands"),
@@ -106,8 +106,8 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("restore: {overwrite: true}", "must not set overwrite"),
         ("restore: {psf: '{0.__class__}'}", "names {0.__class__}, but may name"),
         ("restore: {psf: '{dose}'}", "names {dose}, but may name {input}"),
-        ("metrics: {reference: '{step.metrics}'}", "must not form a circle"),
-        ("metrics: {reference: '{step.last}'}", "must not form a circle"),
+        ("metrics: {reference: '{step.metrics}'}", "must not form a cycle"),
+        ("metrics: {reference: '{step.last}'}", "must not form a cycle"),
         ("metrics: {reference: '{step.first}'}", "writes no file"),
         ("metrics: {reference: '{step.other}'}", "names {step.other}"),
         ("metrics: {reference: 'truth/{name}.tif'}", "truth/s0.tif"),
@@ -118,13 +118,13 @@ def test_what_are_no_steps_is_a_sentence(refuse, text, needs):
         ("restore: {psf: '{name}-kernel'}", "needs psf s0-kernel, but this"),
         ("stitch: {flat-field: '{name}-flat'}", "needs flat_field s0-flat, but this"),
         ("restore: {psf: '2'}", "a positive width with its unit"),
-        ("register: {}", "must name fixed, the image"),
+        ("register: {}", "needs fixed: the image"),
         ("calibrate: {}", "pitch_nm must be given"),
         ("enhance: {model: nothing}", "nothing"),
         ("enhance: {--scheduler: null}", "must not set scheduler"),
         ("crop: {like: ['{input}', '{input}']}", "one file as like"),
-        ("restore: {output: null}", "must name output, file of the result"),
-        ("error-map: {output: ''}", "must name output, path of the map"),
+        ("restore: {output: null}", "needs output: file of the result"),
+        ("error-map: {output: ''}", "needs output: path of the map"),
         ("restore: {output: 'a/../../{name}.tif'}", "inside the output folder"),
         ("restore: {output: /tmp/away.tif}", "inside the output folder"),
         ("restore: {output: '{input}'}", "inside the output folder"),
@@ -192,7 +192,7 @@ def test_the_folder_of_what_is_finished_is_no_link(scans, tmp_path, batch):
         ("", "must have the column image"),
         ("image\n", "has no row"),
         ("picture\ns0.tif\n", "must have the column image"),
-        ("image,name\nscans/s0.tif\n", "line 2 must hold 2 cells"),
+        ("image,name\nscans/s0.tif\n", "line 2 must have 2 cells"),
         ("image\nscans/s99.tif\n", "does not exist"),
         ("image\nscans/s0.tif\n./scans/s0.tif\n", "Two inputs have the name s0"),
         ("image,name\nscans/s0.tif,A\nscans/s1.tif,a\n", "Two inputs have the name a"),
@@ -271,7 +271,7 @@ def test_a_step_takes_what_its_command_takes(plan, verb):
     try:
         plan(verb.name, given)
     except OptionError as error:  # of what has no usual value
-        assert re.search(r"must (name|be given)", str(error))  # noqa: PT017
+        assert re.search(r"needs |must be given", str(error))  # noqa: PT017
 
 
 def test_no_value_reaches_beyond_its_folder(plan, verb):

@@ -181,8 +181,8 @@ def _items(measure: Measure, images: Inputs, second: Inputs | None) -> list[_Ite
         return _there([_check_count(measure, [path]) for path in firsts])
     if not isinstance(second, (str, os.PathLike)) or _is_sheet(Path(second)):
         msg = (
-            f"The second image must be an image, a folder or a glob, got {second}; no "
-            "second image is needed for a table that names both."
+            f"The second image must be an image, a folder or a glob, got {second}; a "
+            "table that names both must be passed alone."
         )
         raise OptionError(msg, code="wrong-type")
     seconds = find_images(second)
