@@ -118,7 +118,7 @@ def test_refusal_is_said_and_leaves_no_report(panel, opened, add, run_panel):
     panel.networks.value = []
     said = run_panel(panel)
     assert "'flat' shows no structure" in said
-    assert "mark places as landmarks in Register to SEM" in said
+    assert "mark points as landmarks in Register to SEM" in said
     assert "none: too little to compare" in panel.figures.text()
     assert panel.report is None
     assert not panel.keep_button.isEnabled()

@@ -343,7 +343,7 @@ class SavePanel(Panel):
         """Show the result of a replay."""
         name = Path(report.output).name
         same = "identical" if report.identical else "not identical"
-        sentence = f"{name} was reproduced ({report.job}); the result is {same}."
+        sentence = f"{name} is {same} when reproduced ({report.job})."
         self.notify(" ".join([sentence, *(item.said for item in report.differs)]))
 
     # -- figures ---------------------------------------------------------------
