@@ -179,4 +179,4 @@ def test_width_in_nm_needs_a_pixel_size_and_a_field_finite_pixels(pair):
 def test_unsupervised_weight_is_repeatable(pair):
     image = Micrograph(pair[1])
     options = RestoreOptions(method="unsupervised-wiener", psf="1.5px", seed=3)
-    assert choose(image, options).measurements == choose(image, options).chosen
+    assert choose(image, options).measurements == choose(image, options).measurements

@@ -70,7 +70,7 @@ def test_figures_are_shown_and_the_report_is_kept(
     assert shown[0].toLocalFile() == str(panel.report)
     choose(tmp_path / "kept", ".html")
     panel.keep_button.click()
-    assert "Judged against SEM" in (tmp_path / "kept.html").read_text()
+    assert "Comparison with SEM" in (tmp_path / "kept.html").read_text()
     record = json.loads((tmp_path / "kept.json").read_text())
     assert record["registration"]["error_nm"] == 3
     assert len(opened.layers) == 2

@@ -287,7 +287,7 @@ def test_no_value_reaches_beyond_its_folder(plan, verb):
                 f"needs {name} gone.tif, but this file does not exist",
             )
         free = isinstance(item, FieldInfo) and not is_for_a_person(item)
-        if not free and name != "model" and not getattr(item, "named", False):
+        if not free and name != "model" and not getattr(item, "takes_name", False):
             with pytest.raises(SemsrError, match=needs):
                 plan(verb.name, {f"--{name.replace('_', '-')}": value})
 

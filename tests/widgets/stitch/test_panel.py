@@ -186,7 +186,7 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     panel = make(scan)
     run_panel(panel)
     text = panel.figures.text()
-    for word in ("residual", "px (", "nm)", "Joints", "stage error", "Shading"):
+    for word in ("residual", "px (", "nm)", "Joints", "stage error", "shading"):
         assert word in text
     residuals, stage = panel.plot.axes
     assert residuals.get_ylabel() == "Residual (px)"

@@ -262,7 +262,7 @@ class CorrectionList(QWidget):
         self.leave()
         self._frames = (first, second)
         positions = self._corners(mosaic_file)
-        frames = mosaic_file.solution.state.prepared
+        frames = mosaic_file.solution.state.frames
         planes = []
         for index in self._frames:
             image, weight = frames.correct(index)
