@@ -24,10 +24,10 @@ from tests.refusals import refused
 
 PARTS = """\
 In short|From frames to a mosaic|Raw frames
-Nominal and solved positions|How far to trust the joints|Resolution of the mosaic
-A network for this place|Registered and divided|The held-out part
+Nominal and solved positions|Reliability of the overlaps|Resolution of the mosaic
+A network for this sample|Registered and divided|The held-out part
 Where the model must not be used|Another relief
-An electron image, restored|Before and after
+An SEM image, restored|Before and after
 Open it in napari|Provenance"""
 # a network of two steps draws what light did not carry, and the map of it says so
 pytestmark = pytest.mark.filterwarnings("ignore:.* is unlike the area that")

@@ -218,7 +218,7 @@ def test_warnings_of_steps_are_in_the_words_of_their_panels(
     panel.layer.value = model.layers[0]
     panel.inputs.value = scans
     run_panel(panel)
-    assert "give 'Blur' if it is known" in panel.warning_label.text()
+    assert "set 'Blur' if it is known" in panel.warning_label.text()
 
 
 def test_a_button_below_a_result_leads_to_its_steps(shown, hold):

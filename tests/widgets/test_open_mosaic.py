@@ -386,11 +386,11 @@ def test_coverage_of_a_mosaic_that_is_opened_again(
     for path in (sized, store):
         choose(panel, path, finish)
         run_panel(panel)
-        panel.calibrate.layer.value = panel.shown
+        panel.calibrate.layer.value = panel.shown_layer
         assert panel.coverage.native.isVisible() == (path == store)
     panel.coverage.native.click()
     qtbot.waitUntil(lambda: len(model.layers) == 3, timeout=LIMIT_MS)
-    mosaic, layer = panel.shown, model.layers[-1]
+    mosaic, layer = panel.shown_layer, model.layers[-1]
     np.testing.assert_array_equal(np.asarray(layer.data) == 0, np.isnan(mosaic.data))
     np.testing.assert_allclose(layer.extent.world, mosaic.extent.world)
     panel.calibrate.pixel_size.value = (7.0, 7.0)

@@ -449,7 +449,7 @@ def test_a_small_image_has_no_unfamiliar_map_and_says_so(
     assert "Enhanced in" in run_panel(panel)
     assert "has no block of 96 x 96 px" in panel.warning_label.text()
     panel.model.add_file(write_tiny_model(tmp_path, name="plain"))
-    assert "plain does not record its training area" in panel.unmade.text()
+    assert "plain does not state its training area" in panel.unmade.text()
 
 
 @pytest.fixture

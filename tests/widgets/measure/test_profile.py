@@ -235,7 +235,7 @@ def test_moved_curves_are_those_of_the_line(panel, draw, qtbot):
         np.testing.assert_array_equal(shown, before.layers[0].profile.intensity)
         panel.plot.canvas.repaint()
     qtbot.waitUntil(
-        lambda: panel.profiles.fitted and not panel.follower.busy, timeout=LIMIT_MS
+        lambda: panel.profiles.is_fitted and not panel.follower.busy, timeout=LIMIT_MS
     )
     assert not panel.plot.axes[0].get_lines()[0].get_animated()
 

@@ -70,7 +70,7 @@ class ProfileOptions(Options):
     # chosen: texture is lower in most images, the dip of Rayleigh's limit higher
     prominence: float = option(
         0.1,
-        "Minimum height of a line",
+        "Minimum height",
         "Minimum rise of a line above its surroundings, over the range of the curve.",
         step=0.05,
         gt=0,
