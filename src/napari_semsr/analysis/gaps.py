@@ -298,7 +298,7 @@ class ParticleOptions(Options):
         False, "Particles are dark", "Particles are darker than their surroundings."
     )
     min_diameter_px: float = option(  # chosen: smaller ones are noise
-        4.0, "Minimum diameter", "Smaller particles are ignored.", unit="px", gt=0
+        4.0, "Min. diameter", "Smaller particles are ignored.", unit="px", gt=0
     )
 
 
