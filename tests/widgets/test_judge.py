@@ -106,7 +106,8 @@ def test_doubts_on_the_page_are_in_the_panels_words(panel, stored, run_panel, tm
     said = " ".join(
         json.loads(panel.report.with_suffix(".json").read_text())["warnings"]
     )
-    assert "is distorted (try 'Transform type: elastic: also smooth displacement')" in said
+    text = "is distorted (try 'Transform type: elastic: also smooth displacement')"
+    assert text in said
     assert "--" not in said
     assert said.split(". ")[0] in panel.report.read_text().replace("&#39;", "'")
 
