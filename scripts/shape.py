@@ -382,7 +382,7 @@ def participles(module: Module) -> tuple[set[str], set[str]]:
     functions, values = set(), set()
     for node in ast.walk(module.tree):
         if isinstance(node, Functions):
-            marks = {dotted(mark)[-1] for mark in node.decorator_list if dotted(mark)}
+            marks = {ast.unparse(mark).split(".")[-1] for mark in node.decorator_list}
             is_value = bool(marks & {"property", "cached_property"})
             (values if is_value else functions).add(node.name)
         elif isinstance(node, ast.arg):
