@@ -71,7 +71,7 @@ _MIN_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates be
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read the record that a call printed."""
+    """Parse the JSON record that a command printed."""
     record: dict[str, Any] = read_object(path)
     del record["kind"]
     return record

@@ -90,7 +90,7 @@ _OF_PIXELS = ("image", "labels")
 
 
 class _Part(BaseModel):
-    """A part of the file; additions of later minor versions are ignored."""
+    """A section of the file; fields of later minor versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

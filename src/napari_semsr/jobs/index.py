@@ -49,7 +49,7 @@ ACTIONS = {
     "models check": "count the real objects that a model shows, and those it invents",
     "models architectures": "list the available network architectures",
 }
-"""Summaries of the actions of commands with several actions."""
+"""Help summaries for the actions of commands that have several."""
 
 _MODULES = {
     "adapt": "adapt.job",

@@ -1077,7 +1077,7 @@ class _DistortionCorrection:
 def _choose_distortion(
     options: StitchFolderOptions, shape: IntPair
 ) -> _DistortionCorrection:
-    """Choose the distortion to correct for frames of a shape."""
+    """Choose the distortion to correct, given the shape of the frames."""
     distortion, field_distortion = options.distortion, options.known_distortion
     if field_distortion is None or field_distortion.shape is None:
         shapeless = field_distortion and Message(

@@ -339,7 +339,7 @@ def minimum_cut(
 def _check_cut(
     state: State, sides: Sequence[list[int]], proposals: Sequence[IntPair]
 ) -> bool:
-    """Check the position of the frames on the smaller side of a cut.
+    """Check the positions of the frames in the smaller component of a cut.
 
     `proposals`: moves of the first side to try.
     """

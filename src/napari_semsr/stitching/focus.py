@@ -359,7 +359,7 @@ def _is_sure(candidates: Candidates, threshold: float) -> bool:
 
 
 def _agree(shifts: NDArray[np.int64], likeness: Sequence[float]) -> bool:
-    """Return whether the frames of a height move alike, or each with certainty."""
+    """Return whether a height's frames share one shift, or each has a reliable one."""
     off = np.hypot(*(shifts - np.median(shifts, axis=0)).T)
     return float(np.median(off)) <= _TOGETHER_PX or float(np.median(likeness)) >= _LIKE
 

@@ -290,7 +290,7 @@ _GRAIN = 2 * np.pi
 _MARGIN = 5  # px = ceil(3.6 * 1) + 1, the radius of that Gaussian's kernel
 _SAME = 2.5  # px; chosen: candidates are more than 3 px apart
 MAX_DOUBT = 6.0
-"""Chosen: more than `CERTAIN`, so that one pair can exclude a shift."""
+"""Chosen above `CERTAIN`, so that a single pair can rule out a shift."""
 _ROUNDS = 3  # Gauss-Newton steps from a peak; chosen: time against precision
 
 

@@ -295,7 +295,7 @@ def _coarse(state: State) -> Job[None]:
 
 
 def _lay_out(state: State) -> Job[None]:
-    """Search the shifts of all pairs within reach, and lay out the frames by them."""
+    """Search the shifts of all pairs in the search range, and lay out the frames."""
     yield from _search_all(state)
     state.layout, state.ambiguous = yield from lay_out(
         state.frames,

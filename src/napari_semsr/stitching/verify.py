@@ -421,7 +421,7 @@ def warn_of_lost(state: State) -> list[int]:
 
 
 def _refuse_few(state: State, doubtful: Sequence[int]) -> None:
-    """Raise an error for a periodic sample if most frames fit nowhere."""
+    """Raise an error for a periodic sample if most frames cannot be placed."""
     many = MOSTLY * len(state.candidates)
     repeating = 0 < many <= sum(map(repeats_itself, state.candidates))
     if repeating and 2 * len(doubtful) > len(state.positions):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LOWEST_NAPARI = "0.7"
-"""The lowest version; a test compares README, manual and packaging with it."""
+"""Minimum version; a test compares it with README, manual and packaging."""
 _LARGEST_STRIDE = 50  # accepted by napari
 _UNIT_OF_LAYERS = (0, 7, 1)  # from which the scale bar uses the layers' unit
 

@@ -13,7 +13,7 @@ _BY_IMAGES, _BY_FILE = "found", "stored"
 
 
 class PlacementRows:
-    """Two rows of a form, and the transform that they select.
+    """Two rows of a form for selecting a transform.
 
     `otherwise`: entry for a position without a transform, and its value; `remedy`: the
     same as advice in messages.

@@ -249,7 +249,7 @@ def _noise(profile: Profile) -> float:
 
 
 def _is_dark(profile: Profile) -> bool:
-    """Check whether most of a profile is closer to its highest levels."""
+    """Check whether most of a profile is closer to its maximum than to its minimum."""
     finite = profile.intensity[np.isfinite(profile.intensity)]
     low, middle, high = np.percentile(finite, (2, 50, 98))
     return bool(high - middle < middle - low)

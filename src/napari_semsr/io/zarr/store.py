@@ -645,7 +645,7 @@ def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any
 
 
 def peek(path: Path) -> tuple[Record | None, dict[str, Any], IntPair | None]:
-    """Read record, notes and progress of a store, complete or not, or missing.
+    """Read record, notes and progress of a store, which may be incomplete.
 
     Returns its record (name, calibration, history; None if another program wrote it),
     its notes, and the numbers of finished and all write units, None if none are filled.

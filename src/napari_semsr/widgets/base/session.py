@@ -133,7 +133,7 @@ class _RemovedLayer:
 
 
 def _has_typed_size(layer: Layer) -> bool:
-    """Whether a layer has a typed pixel size that is in no file."""
+    """Whether a layer's pixel size was typed and is not stored in a file."""
     if not isinstance(layer, Image):
         return False
     opened_with_size = "pixel_size_nm" in layer.metadata.get(READ_KEY, {})

@@ -269,7 +269,7 @@ class LiveLayer(QObject):
             self.layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def resume(self, on_removed: Callable[[], None]) -> None:
-        """Draw again, because the run resumes."""
+        """Draw the same random numbers again, because the run resumes."""
         self._on_layer_removed = on_removed
         self._name(complete=True)
         self._timer.start()
