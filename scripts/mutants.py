@@ -129,7 +129,7 @@ class Covered:
     def find_tests(self, mutant: "Mutant", source: bytes) -> set[str]:
         """Find the tests that run a place, all if it runs at the import.
 
-        A file stands for its tests where a fixture runs the place, or many of them do.
+        A whole file is listed if a fixture, or many of its tests, run the line.
         """
         known = self.tests.get(mutant.path, {})
         lines = find_lines(mutant, source) or known

@@ -90,7 +90,9 @@ def length_figures(
             name: value.format(unit=unit) if isinstance(value, str) else value
             for name, value in more.items()
         }
-        return figure(lambda made: get(made, unit), label, unit, also=also, **settings)
+        return figure(
+            lambda result: get(result, unit), label, unit, also=also, **settings
+        )
 
     return create("nm", f"{key}_px"), create("px")
 
@@ -205,7 +207,7 @@ def value_of(result: Any, name: str) -> Any:
 def recorded_names(kind: type) -> list[str]:
     """Return the names of quantities that are stored, also those of properties.
 
-    A shown quantity without unit and format is a text, which is not.
+    Shown quantities without a unit and a format are texts, and are left out.
     """
     return [
         name

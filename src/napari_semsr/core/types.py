@@ -25,4 +25,4 @@ class ReadableArray(Protocol):
         """Type of the values."""
 
     def __getitem__(self, index: tuple[slice, slice], /) -> Any:
-        """Read a part, which dask leaves to be computed."""
+        """Read a part; dask returns a lazy one."""

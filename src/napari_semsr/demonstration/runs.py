@@ -71,7 +71,7 @@ _MIN_PX = 64  # smallest part of a mosaic to measure; chosen: noise dominates be
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Parse the JSON record that a command printed."""
+    """Read the JSON record of a command, without the name of its kind."""
     record: dict[str, Any] = read_object(path)
     del record["kind"]
     return record

@@ -86,10 +86,8 @@ class GrowingEnhancement:
         self._boxes: Any = None  # `BoxPreview` of the mosaic at the last measurement
         self._measured_box = Box(0, 0, 0, 0)  # extent of the mosaic at that time
         self._written_px = 0  # pixels written since then
-        self._change_times: dict[
-            IntPair, float
-        ] = {}  # time of the last change of blocks
-        self._ended_places: set[IntPair] = set()
+        self._changes: dict[IntPair, float] = {}  # time of the last change of blocks
+        self._blocks_done: set[IntPair] = set()
         self._view: Box | None = None
         self._lock = threading.Lock()
         self._resting, self._stop = threading.Event(), threading.Event()
@@ -132,7 +130,7 @@ class GrowingEnhancement:
             wide = box.grow(reach)
             for row in range(wide.y0 // side, -(-wide.y1 // side)):
                 for column in range(wide.x0 // side, -(-wide.x1 // side)):
-                    self._change_times[row, column] = now
+                    self._changes[row, column] = now
 
     # Called by the viewer.
 
@@ -179,7 +177,7 @@ class GrowingEnhancement:
         with self._lock:
             quiet = [
                 place
-                for place, changed_s in self._change_times.items()
+                for place, changed_s in self._changes.items()
                 if changed_s < latest and self._block(place).overlap(view)
             ]
 
@@ -190,7 +188,7 @@ class GrowingEnhancement:
 
             place = min(quiet, key=far, default=None)
             if place is not None:  # changes make it due again
-                del self._change_times[place]
+                del self._changes[place]
             return place
 
     def _field(self, box: Box) -> Micrograph:
@@ -209,9 +207,9 @@ class GrowingEnhancement:
         boxes.predictor.look_between_layers(self._pause)
         with self._lock:
             self._boxes, self._measured_box = boxes, box
-            for place in self._ended_places:
-                self._change_times.setdefault(place, 0.0)
-            self._ended_places.clear()
+            for place in self._blocks_done:
+                self._changes.setdefault(place, 0.0)
+            self._blocks_done.clear()
 
     def _enhance(self, place: IntPair) -> None:
         """Enhance a block from its current pixels, unless it has none."""
@@ -241,7 +239,7 @@ class GrowingEnhancement:
         fine = box.move(whole.corner).scale(self._model.card.scale)
         self._output.write(fine, values)
         with self._lock:
-            self._ended_places.add(place)
+            self._blocks_done.add(place)
         self._show(self._output, fine)
 
 

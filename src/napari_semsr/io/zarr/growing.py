@@ -45,8 +45,8 @@ class GrowingMosaic:
     chunk: int
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
     _moves: int = 0  # number of times that the files of the chunks were renamed
+    # rows and columns of the chunks with pixels, counted from the mosaic's origin
     _written: set[IntPair] = field(default_factory=set, repr=False)
-    """Rows and columns of the chunks with pixels, from the mosaic's zero."""
     # the last chunks that were written
     _recent: dict[IntPair, Float32Array] = field(default_factory=dict, repr=False)
     # held while the store is extended
