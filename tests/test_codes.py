@@ -83,6 +83,7 @@ _REFUSALS = {
         folder / "b" / "a.tif", overwrite=False
     ),
     "too-few-frames": lambda folder: run(open_frames(folder)),
+    "frames-unusable": lambda folder: run(open_frames(_write(folder / "a.png").parent)),
     "pixel-size-invalid": lambda _: ReadOptions.parse({"pixel_size_nm": "7,5 nm"}),
     "unknown-option": lambda _: StitchOptions.parse({"gird": (2, 3)}),
     "unknown-value": lambda _: RegistrationOptions.parse({"model": "rigid"}),

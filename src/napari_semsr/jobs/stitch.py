@@ -552,7 +552,7 @@ class StitchedFile(Result):
 
     joints = figure(
         lambda result: f"{result.pairs_used} used, {result.pairs_rejected} rejected",
-        "Joints",
+        "Overlaps",
     )
     residual_nm = figure(
         lambda result: _in_nm(result.residual_px, result.pixel_size_nm),

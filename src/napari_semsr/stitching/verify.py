@@ -614,11 +614,11 @@ def _warn_of_shading(state: State, left: float) -> None:
         remedy = "let the flat field be estimated (auto)"
     elif count < _FEW_FRAMES:
         remedy = (
-            f"{count} frames are too few to distinguish shading from the sample, pass "
-            "an image of the flat field"
+            f"{count} frames are too few to distinguish shading from the sample: "
+            "pass an image of the flat field"
         )
     else:
-        remedy = "grey values have the same error, pass an image of the flat field"
+        remedy = "grey values have the same error: pass an image of the flat field"
     sentence = Message(
         f"Shading remains: overlapping frames still differ by {100 * left:.2g} % of "
         f"their brightness beyond noise; {remedy}.",

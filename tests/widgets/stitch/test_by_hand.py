@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt
 import napari_semsr
 from napari_semsr.stitching import Corrections, PairReport
 from napari_semsr.widgets import host
-from napari_semsr.widgets.stitch.by_hand import corrections_path, misfit_of
+from napari_semsr.widgets.stitch.by_hand import corrections_path, misfit_of, short_names
 from napari_semsr.widgets.stitch.panel import StitchMosaicPanel
 from tests.children import LIMIT_MS
 from tests.stitching import scans
@@ -52,7 +52,7 @@ def away(positions, scan):
 
 
 def row_of(by_hand, first, second):
-    names = f"{first}.tif \N{EN DASH} {second}.tif"
+    names = f"{first[1:]} \N{EN DASH} {second[1:]}"  # all names begin with f
     (row,) = (
         row
         for row in range(by_hand.table.rowCount())
@@ -201,3 +201,18 @@ def test_the_misfit_of_an_overlap_that_disagrees_is_how_far_it_is_away():
     assert misfit_of(refined, positions) == 0.25
     assert misfit_of(away, positions) == 5
     assert np.isnan(misfit_of(chance, positions))
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (("frame_007.tif", "frame_011.tif"), ["007", "011"]),
+        (("frame_09.tif", "frame_1.tif"), ["09", "1"]),
+        (("r0c0.tif", "s0c0.tif"), ["r0c0", "s0c0"]),
+        (("a.tif", "a.png"), ["a.tif", "a.png"]),
+        (("scan.tif", "scan_1.tif"), ["scan.tif", "scan_1.tif"]),
+        (("5", "6"), ["5", "6"]),
+    ],
+)
+def test_names_in_the_list_are_short_and_differ(names, labels):
+    assert short_names(names) == labels

@@ -186,7 +186,14 @@ def test_figures_and_plots_say_how_far_to_trust_it(make, scan, run_panel):
     panel = make(scan)
     run_panel(panel)
     text = panel.figures.text()
-    for word in ("residual", "px (", "nm)", "Joints", "stage error", "shading"):
+    for word in (
+        "residual",
+        "px (",
+        "nm)",
+        "Overlaps",
+        "stage error",
+        "Remaining shading",
+    ):
         assert word in text
     residuals, stage = panel.plot.axes
     assert residuals.get_ylabel() == "Residual (px)"

@@ -1,7 +1,8 @@
 """A list of a mosaic's overlaps, for inspecting and correcting them one by one."""
 
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,18 @@ def write_corrections(path: Path, corrections: Corrections) -> None:
     text = json.dumps(corrections.model_dump(mode="json"), indent=1)
     with replacing(path) as place:
         place.write_text(f"{text}\n", encoding="utf-8")
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Shorten file names, so that two of them and a state fit one row of the list.
+
+    Leaves out suffixes, and the letters with which all begin; equal names are kept.
+    """
+    stems = [name.rpartition(".")[0] or name for name in names]
+    prefix = os.path.commonprefix(stems)  # noqa: RUF071 - of characters
+    prefix = prefix.rstrip("0123456789")
+    labels = [stem.removeprefix(prefix) for stem in stems]
+    return labels if all(labels) and len({*labels}) == len(names) else list(names)
 
 
 class CorrectionList(QWidget):
@@ -164,11 +177,15 @@ class CorrectionList(QWidget):
         self.table.clearSelection()
         self.table.scrollToTop()
         self.table.setRowCount(len(misfits))
+        labels = short_names(mosaic_file.solution.names)
         for row, (misfit, pair) in enumerate(misfits):
-            names = f"{self._name(pair.first)} {_DASH} {self._name(pair.second)}"
+            names = f"{labels[pair.first]} {_DASH} {labels[pair.second]}"
             number = f"{misfit:.2f}" if np.isfinite(misfit) else _DASH
+            full_names = f"{self._name(pair.first)} {_DASH} {self._name(pair.second)}"
             for column, text in enumerate((names, number, "")):
-                self.table.setItem(row, column, QTableWidgetItem(text))
+                item = QTableWidgetItem(text)
+                item.setToolTip(full_names)
+                self.table.setItem(row, column, item)
         self.table.blockSignals(False)
         self._show_states()
         self._show_about()
