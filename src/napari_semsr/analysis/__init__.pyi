@@ -54,7 +54,6 @@ from .gaps import (
     Particle as Particle,
     ParticleOptions as ParticleOptions,
     WidthHistogram as WidthHistogram,
-    find_particles as find_particles,
     measure_gaps as measure_gaps,
 )
 from .grating import (
@@ -92,6 +91,9 @@ from .objects import (
     count_objects as count_objects,
     object_diameter as object_diameter,
     percent_interval as percent_interval,
+)
+from .particles import (
+    measure_particles as measure_particles,
 )
 from .profile.fits import (
     Estimate as Estimate,

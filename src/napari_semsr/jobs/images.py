@@ -32,12 +32,14 @@ from napari_semsr.core import (
     capture_warnings,
     compute_ahead,
     contrast_limits,
+    declared_by,
     digest_job,
     digest_path,
     is_empty,
     list_folder,
     mask_fill_values,
     processor_name,
+    quantities_of,
     read_box,
     recorded_names,
     run,
@@ -497,16 +499,25 @@ class Result:
     """Base class of results.
 
     `NUMBERS` are the keys of its record that are columns in the table of a batch, if
-    the command does not measure; `INSTEAD` are the types of the results if an option is
-    set, by the name of that option.
+    the command does not measure; `TABLES` are the names of its lists of records with
+    declared keys, by the titles of their tables; `INSTEAD` are the types of the results
+    if an option is set, by the name of that option.
     """
 
     NUMBERS: ClassVar[tuple[str, ...]] = ()
+    TABLES: ClassVar[Mapping[str, str]] = {}
     INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
 
     def tables(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
-        """Return tables of the result: columns by their headers, by title."""
-        return {}
+        """Return tables of the result: columns by their headers, by title.
+
+        A length without values in nm has a column in px.
+        """
+        return {
+            title: table
+            for title, name in self.TABLES.items()
+            if (table := _table_of(self, name))
+        }
 
     def discs(self) -> tuple[FloatArray, FloatArray] | None:
         """Return centres ``(y, x)`` (N, 2) and diameters (N,) in px, if any."""
@@ -522,6 +533,19 @@ class Result:
             size, error = record["pixel_size_nm"], record["pixel_size_sd_nm"]
             record["pixel_size_basis"] = size_basis(size, error)
         return record
+
+
+def _table_of(result: Result, name: str) -> dict[str, list[Any]]:
+    """Return the columns of a list of records, by their labels and units."""
+    quantities = declared_by(quantities_of(type(result))[name][0].keys)
+    columns = {key: [row[key] for row in getattr(result, name)] for key in quantities}
+    known = {k for k, values in columns.items() if any(v is not None for v in values)}
+    spare = {quantities[key].also for key in known}
+    return {
+        f"{quantities[k].label} ({quantities[k].unit})".removesuffix(" ()"): columns[k]
+        for k in columns
+        if k in known - spare
+    }
 
 
 SIZES = ("pixel_size_nm", "pixel_size_sd_nm", "pixel_size_basis")

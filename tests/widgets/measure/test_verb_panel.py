@@ -36,7 +36,7 @@ def test_particle_sizes_are_those_of_an_image_and_of_labels(
     assert said.startswith("Measured drawn: Particles 1, Median diameter 70.7")
     assert said.count("Median") == 1
     curves = panel.findings().curves
-    assert list(curves["Particles"]["label"]) == [5]
+    assert list(curves["Particles"]["Label"]) == [5]
     assert "Diameters" in curves
 
 

@@ -2,20 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from scipy import ndimage
-from skimage import measure, segmentation
 
 from napari_semsr import core
-from napari_semsr.analysis import ParticleOptions, find_particles
+from napari_semsr.analysis import ParticleOptions, measure_particles
 from napari_semsr.core import Quantity, figure, length_figures, lengths, option
 from napari_semsr.io import TABLE_SUFFIXES, write_sheet
 from napari_semsr.jobs.images import calibrated_of, jsonable, rows_of
 from napari_semsr.jobs.verb import ImageIn, ImageMeasure, Output, Run, Verb
 
-_KEYS = {
+_COLUMNS = {
     "label": Quantity("Label"),
     **lengths("y", "y"),
     **lengths("x", "x"),
@@ -23,12 +21,8 @@ _KEYS = {
     "area_px": Quantity("Area", "px²"),
     **lengths("equivalent_diameter", "Equivalent diameter"),
     "equivalent_diameter_sd_nm": Quantity("Error of the diameter", "nm"),
-    "eccentricity": Quantity("Eccentricity of an ellipse of its moments"),
+    "eccentricity": Quantity("Eccentricity"),
 }
-_MAX_PARTS = 2  # average objects per label; chosen: grey levels have more
-# A clear particle shares less than this part of its outline with others, and fills
-# more than this share of the ellipse of its moments (a square 0.955, a triangle 0.83)
-_MAX_BESIDE, _MIN_FILL, _BESIDE_PX = 0.5, 0.95, 2
 # Share of the diameters that clear particles have: 0.43 and more of real powders and
 # balls, 0.36 and less of 34 of 41 real surfaces, grains and tissues (docs/gaps.md)
 _MIN_CLEAR, _MIN_COUNT = 0.4, 10  # of fewer particles, a share is uncertain
@@ -45,22 +39,20 @@ class ParticleSizeOptions(ParticleOptions):
     )
 
 
-def _length(
-    key: str, label: str, get: Callable[[Any], Any], **more: Any
+def _statistic(
+    key: str, label: str, compute: Callable[[Any], Any], **more: Any
 ) -> tuple[property, property, property]:
-    """Return properties for a length of all particles: in nm, its error, in px."""
+    """Return properties of the diameters' statistic: in nm, its error, in px."""
 
-    def found(result: "ParticleSizes", unit: str) -> float | None:
-        known = result.diameters(unit)
-        return float(get(known)) if known else None
+    def value(result: "ParticleSizes", unit: str) -> float | None:
+        diameters = result.diameters(unit)
+        return float(compute(diameters)) if diameters else None
 
     def error(result: "ParticleSizes") -> float | None:
-        length = found(result, "nm")
-        return length and (length * result.size_error or None)
+        return (value(result, "nm") or 0.0) * result.size_error or None
 
-    sd = figure(error, f"{label}, error", "nm")
-    nm, px = length_figures(found, key, label, sd=f"{key}_sd_nm", **more)
-    return nm, sd, px
+    nm, px = length_figures(value, key, label, sd=f"{key}_sd_nm", **more)
+    return nm, figure(error, f"{label}, error", "nm"), px
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +64,8 @@ class ParticleSizes(ImageMeasure):
     size, which all lengths share; `counts` are histogram counts between `edges`.
     """
 
+    TABLES: ClassVar = {"Particles": "rows"}
+
     particles: Annotated[int, Quantity("Particles", large=True)]
     cut: Annotated[int, Quantity("Cut by the border, excluded")]
     smaller: Annotated[int, Quantity("Too small, excluded")]
@@ -80,33 +74,33 @@ class ParticleSizes(ImageMeasure):
     clear: Annotated[float | None, Quantity("Clearly outlined", form=".0%")]
     size_error: float
     rows: Annotated[
-        list[dict[str, Any]], core.record_quantity("Each particle", keys=_KEYS)
+        list[dict[str, Any]], core.record_quantity("Each particle", keys=_COLUMNS)
     ]
     edges_nm: list[float] | None
     edges_px: list[float]
     counts: list[int]
     output: str | None
 
-    median_nm, median_sd_nm, median_px = _length(
+    median_nm, median_sd_nm, median_px = _statistic(
         "median", "Median diameter", np.median, large=True
     )
-    mean_nm, mean_sd_nm, mean_px = _length("mean", "Mean diameter", np.mean)
-    spread_nm, spread_sd_nm, spread_px = _length(
+    mean_nm, mean_sd_nm, mean_px = _statistic("mean", "Mean diameter", np.mean)
+    spread_nm, spread_sd_nm, spread_px = _statistic(
         "spread",
         "S.d. of diameters",
-        lambda known: np.std(known, ddof=1) if len(known) > 1 else np.nan,
+        lambda sizes: np.std(sizes, ddof=1) if len(sizes) > 1 else np.nan,
     )
-    lower_quartile_nm, lower_quartile_sd_nm, lower_quartile_px = _length(
-        "lower_quartile", "Lower quartile", lambda known: np.quantile(known, 0.25)
+    lower_quartile_nm, lower_quartile_sd_nm, lower_quartile_px = _statistic(
+        "lower_quartile", "Lower quartile", lambda sizes: np.quantile(sizes, 0.25)
     )
-    upper_quartile_nm, upper_quartile_sd_nm, upper_quartile_px = _length(
-        "upper_quartile", "Upper quartile", lambda known: np.quantile(known, 0.75)
+    upper_quartile_nm, upper_quartile_sd_nm, upper_quartile_px = _statistic(
+        "upper_quartile", "Upper quartile", lambda sizes: np.quantile(sizes, 0.75)
     )
 
     def diameters(self, unit: str) -> list[float]:
         """Return the diameters in nm or px; in nm, empty if there is no pixel size."""
-        found = (row[f"equivalent_diameter_{unit}"] for row in self.rows)
-        return [size for size in found if size is not None]
+        sizes = (row[f"equivalent_diameter_{unit}"] for row in self.rows)
+        return [size for size in sizes if size is not None]
 
     def discs(self) -> tuple[core.FloatArray, core.FloatArray]:
         """Return centres ``(y, x)`` (N, 2) and diameters (N,) in px for plots."""
@@ -115,107 +109,50 @@ class ParticleSizes(ImageMeasure):
         values = values.reshape(-1, 3)
         return values[:, :2], values[:, 2]
 
-    def tables(self) -> dict[str, dict[str, list[Any]]]:
-        """Return a row for each particle."""
-        unit = "nm" if self.diameters("nm") else "px"
-        heads = {f"{key} ({unit})": f"{key}_{unit}" for key in ("y", "x")}
-        heads[f"diameter ({unit})"] = f"equivalent_diameter_{unit}"
-        heads = {"label": "label", **heads, "eccentricity": "eccentricity"}
-        sizes_listed = {
-            k: [row[name] for row in self.rows] for k, name in heads.items()
-        }
-        return {"Particles": sizes_listed} if self.rows else {}
-
-
-def _labels(image: core.Micrograph) -> tuple[Any, Any]:
-    """Relabel the objects of a label image from 1; also return the original labels."""
-    values = np.nan_to_num(image.array(), nan=0, posinf=0, neginf=0)
-    numbers, labels = np.unique(np.append(0, values), return_inverse=True)
-    labels = labels[1:].reshape(values.shape)
-    parts, count = measure.label(labels, connectivity=2, return_num=True)
-    whole = numbers[0] == 0 and np.array_equal(numbers, np.rint(numbers))
-    if numbers.size == 2 and count > 1 and whole:  # a mask
-        return parts, np.arange(count + 1)
-    if not whole or count > _MAX_PARTS * (numbers.size - 1):
-        msg = (
-            "A label image must have a whole number for each object and 0 elsewhere, "
-            f"got grey levels in {image.name}; omit `labels` to find particles."
-        )
-        raise core.ShapeError(msg, code="not-labels")
-    return labels, numbers.astype(int)
-
-
-def _clear_share(labels: Any, found: dict[str, Any]) -> float | None:
-    """Return the share of the diameters of particles that are compact and isolated."""
-    outline = segmentation.find_boundaries(labels, connectivity=2, mode="inner")
-    reach = 2 * _BESIDE_PX + 1
-    others = np.where(labels > 0, labels, np.iinfo(labels.dtype).max)
-    beside = ndimage.maximum_filter(labels, reach) != labels
-    beside |= ndimage.minimum_filter(others, reach) != labels
-    length = np.bincount(labels[outline], minlength=labels.max() + 1)
-    touching = np.bincount(labels[outline & beside], minlength=length.size)
-    axes = found["axis_major_length"] * found["axis_minor_length"]
-    clear = touching[found["label"]] < _MAX_BESIDE * length[found["label"]]
-    clear &= found["area"] > _MIN_FILL * np.pi / 4 * axes
-    sizes = np.sqrt(found["area"])
-    return float(sizes[clear].sum() / sizes.sum()) if sizes.size else None
-
 
 def _measure(
     run: Run[ParticleSizeOptions], image: core.Micrograph
 ) -> core.Job[ParticleSizes]:
-    """Measure areas in pixels; missing pixels cut particles like borders."""
+    """Measure particles, warn of unclear ones, and write their table."""
     calibrated_of(image, None)  # warns of a missing pixel size
-    if run.options.labels:
-        (labels, numbers), smaller = _labels(image), 0
-    else:
-        labels, smaller = yield from find_particles(image, run.options)
-        numbers = np.arange(labels.max() + 1)
-    pitch = core.mean_pitch(image.scale)
-    kinds = ["label", "centroid", "area", "eccentricity"]
-    kinds += ["axis_major_length", "axis_minor_length"]
-    found = measure.regionprops_table(labels, properties=kinds, spacing=pitch)
-    diameters = np.sqrt(found["area"] * 4 / np.pi)
-    missing = ~np.isfinite(image.array())
-    edge = ndimage.binary_dilation(missing, np.ones((3, 3)), border_value=1)
-    large = diameters >= run.options.min_diameter_px
-    whole = large & ~np.isin(found["label"], labels[edge])
-    found = {name: values[whole] for name, values in found.items()}
-    clear = None if run.options.labels else _clear_share(labels, found)
-    if clear is not None and clear < _MIN_CLEAR and whole.sum() >= _MIN_COUNT:
+    found = yield from measure_particles(
+        image, run.options, is_labels=run.options.labels
+    )
+    count, clear, sizes = len(found.labels), found.clear, found.diameters_px
+    if clear is not None and clear < _MIN_CLEAR and count >= _MIN_COUNT:
         core.warn(
             f"Only {clear:.0%} of the particles found in {image.name}, by diameter, "
             "are round or convex and isolated: check the outlines; the image may "
             "show none, or darker ones (`dark`).",
             "particles-doubtful",
         )
-    y, x = (found[f"centroid-{axis}"] / pitch[axis] for axis in (0, 1))
     nm, error = image.mean_pixel_size_nm or np.nan, core.length_error(image)
-    (y0, x0), (dy, dx) = image.origin, image.pixel_size_nm or (np.nan, np.nan)
-    columns = {
-        "label": numbers[found["label"]],
-        "y_nm": y0 + y * dy,
-        "x_nm": x0 + x * dx,
-        "area_nm2": found["area"] * nm**2,
-        "equivalent_diameter_nm": diameters[whole] * nm,
-        "equivalent_diameter_sd_nm": diameters[whole] * nm * (error or np.nan),
-        "eccentricity": found["eccentricity"],
-        "y_px": y,
-        "x_px": x,
-        "area_px": found["area"],
-        "equivalent_diameter_px": diameters[whole],
+    pixel_nm = image.pixel_size_nm or (np.nan, np.nan)
+    y_nm, x_nm = (image.origin + found.centres_px * pixel_nm).T
+    values = {
+        "label": found.labels,
+        **dict(zip(("y_px", "x_px"), found.centres_px.T, strict=True)),
+        "y_nm": y_nm,
+        "x_nm": x_nm,
+        "area_nm2": found.areas_px * nm**2,
+        "area_px": found.areas_px,
+        "equivalent_diameter_nm": sizes * nm,
+        "equivalent_diameter_px": sizes,
+        "equivalent_diameter_sd_nm": sizes * nm * (error or np.nan),
+        "eccentricity": found.eccentricities,
     }
-    table = jsonable(columns)
+    table = jsonable({name: values[name] for name in _COLUMNS})
     if run.target is not None:
         write_sheet(run.target, table)
-    counts, edges = np.histogram(diameters[whole], "sturges")
+    counts, edges = np.histogram(sizes, "sturges")
+    has_value = np.isfinite(image.array())
     return ParticleSizes(
         **run.facts(image),
-        particles=int(whole.sum()),
-        cut=int((large & ~whole).sum()),
-        smaller=smaller + int((~large).sum()),
-        counted=1 - float(missing.mean()),
-        covered=float(found["area"].sum() / max(1, (~missing).sum())),
+        particles=count,
+        cut=found.cut,
+        smaller=found.too_small,
+        counted=float(has_value.mean()),
+        covered=float(found.areas_px.sum() / max(1, has_value.sum())),
         clear=clear,
         size_error=error,
         rows=rows_of(table),
@@ -233,10 +170,8 @@ PARTICLES = Verb(
     ParticleSizes,
     _measure,
     output=Output(
-        (
-            "path of the table of one image, with a row for each particle (.csv or "
-            ".parquet)"
-        ),
+        "path of the table of one image, with a row for each particle (.csv or "
+        ".parquet)",
         is_required=False,
         ending=TABLE_SUFFIXES[0],
         also=TABLE_SUFFIXES[1:],
