@@ -301,21 +301,24 @@ def register_as(
     fixed: Image,
     reading: ReadOptions,
     *,
-    transform: StoredTransform | str | None = None,
+    resumed: StoredTransform | None = None,
     **changes: Any,
 ) -> Job[Registered]:
     """Register two images with the options and files of another command's run.
 
-    `reading` applies to the fixed image; `changes` override options.
+    `reading` applies to the fixed image; `changes` override options. A map that the run
+    found before it was interrupted, `resumed`, replaces the search and its options.
     """
     chosen_options = run.options.model_dump(include={*RegisterOptions.model_fields})
+    search = {
+        "options": RegisterOptions(**(chosen_options | changes)),
+        **{name: run.parameters[name] for name in ("landmarks", "transform")},
+    }
     return (
         yield from REGISTER.job(
             moving,
             fixed,
-            options=RegisterOptions(**(chosen_options | changes)),
-            landmarks=run.parameters["landmarks"],
-            transform=transform or run.parameters["transform"],
+            **(search if resumed is None else {"transform": resumed}),
             opening=run.opening,
             fixed_opening=reading,
         )

@@ -19,11 +19,12 @@ from napari_semsr.core import (
     run,
 )
 from napari_semsr.inference import EnhanceOptions, field_for_model
-from napari_semsr.io import Side, StoredTransform, read, write
+from napari_semsr.io import Side, StoredTransform, read, read_transform, write
 from napari_semsr.jobs import ADAPT, STOP, AdaptOptions, AdaptProgress, AdaptRefused
 from napari_semsr.jobs.adapt import job, look
 from napari_semsr.jobs.adapt.areas import SharedArea, check_related, divide
 from napari_semsr.models import load_model
+from napari_semsr.registration import Landmarks
 from napari_semsr.restoration import LinearFit
 from tests.refusals import refused
 
@@ -306,6 +307,27 @@ def test_a_run_that_was_closed_resumes_its_training(place, tmp_path):
     made = adapt(mosaic, [sem], folder, steps=60, transform=None, resume=True)
     assert made.steps == 60
     assert made.registration["searched"] == "stored"
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_resumed_run_registers_again_only_if_its_search_changed(
+    place, tmp_path, changed
+):
+    mosaic, sem = place
+    points = np.array([[40.0, 60.0], [60.0, 3900.0], [2400.0, 2000.0], [2300.0, 90.0]])
+    shifts = np.array([[0.0, 0.0], [6.0, -4.0]])
+    marks = [Landmarks(points, points + shift) for shift in shifts]
+    search = {"transform": None, "options": AdaptOptions(landmarks_only=True)}
+    with pytest.raises(AdaptRefused, match="is not better than"):
+        adapt(mosaic, [sem], tmp_path, steps=0, landmarks=marks[0], **search)
+    stored = tmp_path / "registration-1.json"
+    before = read_transform(stored)
+    again = {**search, "landmarks": marks[changed], "resume": True}
+    with pytest.raises(AdaptRefused, match="is not better than"):
+        adapt(mosaic, [sem], tmp_path, steps=0, **again)
+    after = read_transform(stored)
+    moved = after.transform(points) - before.transform(points)
+    assert moved == pytest.approx(np.tile(shifts[int(changed)], (4, 1)), abs=1e-6)
 
 
 def test_a_kept_model_goes_only_when_a_longer_training_is_kept(

@@ -8,6 +8,7 @@ and further images of the same sample.
 
 import datetime
 import math
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -48,6 +49,7 @@ from napari_semsr.core import (
     available_cores,
     declared_figures,
     device_option,
+    digest_path,
     field_range,
     find_strays,
     map_progress,
@@ -111,6 +113,7 @@ STOP = "stop"
 """Name of a file in the folder of the run that ends the training early."""
 
 _REPORT, _STATE, _TRANSFORM = "report.html", "training.pt", "registration-{}.json"
+_SEARCH = "search"  # key of a stored registration: options of its search
 _WORST_PX = 1.0  # expected error of the registration; chosen: beyond, pairs teach blur
 
 
@@ -363,17 +366,22 @@ def _share(
     mosaic_given = run.image_inputs["mosaic"]
     yield from _record(run, LIGHT, mosaic_given, mosaic, run.opening)
     areas, facts = [], []
+    search = _search_of(run)
     for number, image in enumerate(sems, 1):
         sem_image = open_image(image, run.reading("sem")).replace(name=name_of(image))
         require_pixel_sizes(mosaic=mosaic, sem=sem_image)
         yield from _record(run, f"sem {number}", image, sem_image, run.reading("sem"))
         transform_file = run.place / _TRANSFORM.format(number)
+        resumed = None
         if run.existing.resume and transform is None and transform_file.is_file():
-            transform = read_transform(transform_file)
-        registration = yield from register_sem(run, image, sem_image.name, transform)
-        if not transform_file.is_file() or run.parameters["transform"] is None:
-            write_transform(transform_file, registration.stored)
-        transform = None
+            resumed = read_transform(transform_file)
+            if resumed.quality.get(_SEARCH, search) != search:
+                resumed = None
+        registration = yield from register_sem(run, image, sem_image.name, resumed)
+        if not transform_file.is_file() or transform is None:
+            stored = registration.stored
+            quality = {**stored.quality, _SEARCH: search}
+            write_transform(transform_file, replace(stored, quality=quality))
         found = registration.registration
         facts.append(map_facts(found))
         try:
@@ -381,6 +389,17 @@ def _share(
         except ShapeError as error:
             raise AdaptRefused(str(error), "not-registered") from error
     return areas, facts
+
+
+def _search_of(run: Run[AdaptOptions]) -> dict[str, Any]:
+    """Return all that determines how images are registered, apart from the images."""
+    landmarks = run.parameters["landmarks"]
+    if isinstance(landmarks, (str, os.PathLike)):
+        landmarks = digest_path(Path(landmarks))
+    options = run.options.model_dump(
+        mode="json", include={*RegisterOptions.model_fields}
+    )
+    return {**options, "landmarks": jsonable(landmarks)}
 
 
 def _record(
@@ -401,15 +420,16 @@ def register_sem(
     run: Run[AdaptOptions],
     sem: Image,
     name: str,
-    transform: StoredTransform | str | None,
+    resumed: StoredTransform | None,
 ) -> Job[Registered]:
     """Register a mosaic to an SEM image; elastically if an affine map is not enough."""
     settings = run.options
+    is_found = resumed is not None or run.parameters["transform"] is not None
     # as given, so that a transform recognises their files
     images = run.image_inputs["mosaic"], sem, run.reading("sem")
     try:
-        registration = yield from register_as(run, *images, transform=transform)
-        bends = transform is None and settings.model == "affine"
+        registration = yield from register_as(run, *images, resumed=resumed)
+        bends = not is_found and settings.model == "affine"
         if bends and not _fits(registration, COSTLY_PX) and not settings.landmarks_only:
             other = yield from register_as(run, *images, model="elastic")
             registration = min(registration, other, key=_error_px)
