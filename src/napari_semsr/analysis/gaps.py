@@ -609,14 +609,16 @@ class Gaps:
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
         return np.array(_finite(whole), dtype=float)
 
-    def table(self) -> dict[str, list[object]]:
+    def table(self) -> dict[str, list[float | str | None]]:
         """Return a table with one row per gap, as columns; invented gaps come last.
 
         Kind, position of the centre, width in the reference and in the image, and their
         difference, in px and nm; None if there is none.
         """
         gaps = (*self.found, *self.invented)
-        columns: dict[str, list[object]] = {"kind": [gap.kind for gap in gaps]}
+        columns: dict[str, list[float | str | None]] = {
+            "kind": [gap.kind for gap in gaps]
+        }
         for unit in ("px", "nm"):
             places = [getattr(gap, f"place_{unit}") or (None, None) for gap in gaps]
             columns[f"y_{unit}"] = [place[0] for place in places]

@@ -3,7 +3,7 @@
 import inspect
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -350,7 +350,7 @@ def _row(path: Path, *, is_bundled: bool) -> dict[str, Any]:
     }
 
 
-def own_gain_db(card: dict[str, Any]) -> float | None:
+def own_gain_db(card: Mapping[str, Any]) -> float | None:
     """Return a model's gain over its input in the validation of its training."""
     validation = (card.get("training") or {}).get("validation")
     gains = (

@@ -155,7 +155,7 @@ class BatchPanel(Panel):
         images = image_layers(self.viewer)
         return [layer for layer in images if verbs_of_layer(layer)]
 
-    def _read_plan(self) -> dict[str, Any]:
+    def _read_plan(self) -> dict[str, object]:
         """Read steps and images in the form of a steps file."""
         inputs, output = typed_path(self.inputs), typed_path(self.output)
         if inputs is None or output is None:

@@ -13,6 +13,7 @@ import numpy as np
 from magicgui.widgets import CheckBox, Slider
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from napari.utils.events import Event
 from qtpy.QtCore import QObject
 
 from napari_semsr.analysis import Change
@@ -23,6 +24,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Provenance,
+    RealArray,
     contrast_limits,
 )
 from napari_semsr.io import (
@@ -87,7 +89,7 @@ class OverLayer(QObject):
         self._viewer = viewer
         self.layer: Image | None = None
 
-    def put(self, pixels: Any, look: dict[str, Any]) -> None:
+    def put(self, pixels: RealArray, look: dict[str, object]) -> None:
         """Show pixels at their position, above everything else."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = pixels
@@ -174,7 +176,7 @@ class BeforeAfter(OverLayer):
         }
         self.put(pixels, look)
 
-    def _on_moved(self, _: Any = None) -> None:
+    def _on_moved(self, _: object = None) -> None:
         if is_alive(self) and self.layer is not None:
             self._later.start()
 
@@ -316,12 +318,12 @@ class CompareControls(Form):
 
     def _make_controls(self) -> None:
         panel, viewer = self._panel, self._viewer
-        both: dict[str, Any] = {"layers": lambda: image_layers(viewer)}
+        images = partial(image_layers, viewer)
         self.left = panel.new_layer_box(
-            "left", "Left", "Left layer: the input, or any other.", **both
+            "left", "Left", "Left layer: the input, or any other.", layers=images
         )
         self.right = panel.new_layer_box(
-            "right", "Right", "Right layer: the result, or any other.", **both
+            "right", "Right", "Right layer: the result, or any other.", layers=images
         )
         self.split = Slider(
             name="split",
@@ -387,12 +389,12 @@ class CompareControls(Form):
         self.compare(source, layer)
         self._show_strength()
 
-    def _on_removed(self, event: Any) -> None:
+    def _on_removed(self, event: Event) -> None:
         """Show all layers again if a compared layer is removed."""
         if is_alive(self) and event.value in self._pair:
             self.end()
 
-    def _again(self, _: Any = None) -> None:
+    def _again(self, _: object = None) -> None:
         """Compare other layers, unless one of them was removed."""
         if any(item not in self._viewer.layers for item in self._pair):
             self.end()
@@ -470,7 +472,7 @@ class CompareControls(Form):
         """Return the mixture of the right layer, if it is a result of a known input."""
         return getattr(self.right.value, _BLEND, None)
 
-    def _show_strength(self, _: Any = None) -> None:
+    def _show_strength(self, _: object = None) -> None:
         """Show the strength of the right layer, if it can be chosen."""
         blend = self._blend()
         self.strength.enabled = blend is not None

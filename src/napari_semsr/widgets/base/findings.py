@@ -26,7 +26,7 @@ MADE_BY = "made by the network"
 
 Numbers = Mapping[str, Figure | str]
 """Results by name: numbers or text."""
-Columns = Mapping[str, Iterable[Any]]
+Columns = Mapping[str, Iterable[float | str | None]]
 """Columns of a curve or table by their headers, which end in the unit in brackets."""
 
 

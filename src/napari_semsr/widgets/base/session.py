@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import numpy as np
 from magicgui.widgets.bases import ValueWidget
-from napari.components import ViewerModel
+from napari.components import Camera, Dims, ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
+from napari.utils.events import Event
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QCoreApplication,
@@ -208,7 +209,7 @@ class Session(QObject):
         self._steps_window: Callable[[], Any] = lambda: None  # a weak reference, later
         self._opening = False
         self._then: list[Callable[[], object]] = []
-        self._window: Any = None  # a weak reference, once there is one
+        self._window: ref[QWidget] | None = None  # a weak reference, once there is one
         self._timer = new_timer(self, self._save_changes, _SETTLE_MS, once=True)
         self._history = history_of(viewer)
         self._history.removed.connect(self._on_removed)
@@ -322,7 +323,7 @@ class Session(QObject):
         if self._steps:
             window.show_state(self._steps)
 
-    def _on_inserted(self, event: Any) -> None:
+    def _on_inserted(self, event: Event) -> None:
         self._removed_layers = [
             item for item in self._removed_layers if item.layer() is not event.value
         ]
@@ -369,7 +370,7 @@ class Session(QObject):
             window.show_state(self._steps)
         self._use(folder)
 
-    def _on_layer(self, event: Any) -> None:
+    def _on_layer(self, event: Event) -> None:
         """Record a change of a layer, whose pixels must be written again."""
         layer, kind = event.source, event.type
         # napari's only event for an undone stroke, among others
@@ -385,7 +386,7 @@ class Session(QObject):
                 self.changed.emit()  # it has unsaved changes now
         self._touch()
 
-    def _on_layer_removed(self, event: Any) -> None:
+    def _on_layer_removed(self, event: Event) -> None:
         """Keep layers that the user removes in the project until the next save."""
         layer = event.value
         quiet = self._history.is_quiet and not self._history.holds(layer)
@@ -416,7 +417,7 @@ class Session(QObject):
 
     def _is_open(self) -> bool:
         """Whether a window shows the viewer."""
-        window: Any = None if self._window is None else self._window()
+        window = None if self._window is None else self._window()
         return is_alive(window) and bool(window.isVisible())
 
     def _touch(self, event: object = None) -> None:
@@ -769,7 +770,7 @@ class Session(QObject):
 
     def destroy_panels(self) -> None:
         """Destroy the panels, and stop asking."""
-        window: Any = None if self._window is None else self._window()
+        window = None if self._window is None else self._window()
         if is_alive(window):
             window.removeEventFilter(self)
         for panel in filter(is_alive, list(self._panels)):
@@ -891,7 +892,7 @@ def _window_state(viewer: ViewerModel) -> dict[str, Any]:
     return state
 
 
-def _views(viewer: ViewerModel) -> list[tuple[Any, str]]:
+def _views(viewer: ViewerModel) -> list[tuple[Camera | Dims, str]]:
     """Return the objects that define the view, by name, in the order of setting."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
     return dims + [(host.camera(viewer), n) for n in ("angles", "center", "zoom")]
@@ -973,7 +974,7 @@ def set_form(panel: Any, values: dict[str, Any]) -> None:
                 item.value = layers.get(value, value) if value else value
 
 
-_sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
 
 
 def session_of(viewer: ViewerModel) -> Session:
