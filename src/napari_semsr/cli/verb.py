@@ -13,6 +13,7 @@ from napari_semsr.core import (
     Figure,
     Job,
     OptionError,
+    Options,
     display_of,
     escape_invisible,
     figures_of,
@@ -181,7 +182,7 @@ class Command:
     A command that measures also takes a folder, a glob or a table instead of an image.
     """
 
-    verb: "jobs.Verb[Any, Any]"
+    verb: "jobs.Verb[Options, jobs.Result]"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments to its parser."""

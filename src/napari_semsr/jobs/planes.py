@@ -22,10 +22,10 @@ from napari_semsr.io import (
     write_pages,
 )
 from napari_semsr.jobs.images import OverwritePolicy, open_image, record_all_planes
-from napari_semsr.jobs.verb import Run
+from napari_semsr.jobs.verb import O, Run
 
 
-def _axes_of(run: Run[Any]) -> dict[str, int]:
+def _axes_of(run: Run[O]) -> dict[str, int]:
     """Return the axis sizes of a stack by name, and the number of images in memory."""
     image = run.image_inputs["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
@@ -37,12 +37,12 @@ def _axes_of(run: Run[Any]) -> dict[str, int]:
 
 
 def run_by_plane(
-    job: Callable[[Run[Any]], Job[Any]],
+    job: Callable[[Run[O]], Job[Any]],
     sum_up: Callable[[Sequence[Any]], dict[str, Any]],
-) -> Callable[[Run[Any]], Job[Any]]:
+) -> Callable[[Run[O]], Job[Any]]:
     """Extend a job that writes to stacks; `sum_up` combines the results of planes."""
 
-    def take_planes(run: Run[Any]) -> Job[Any]:
+    def take_planes(run: Run[O]) -> Job[Any]:
         by_plane = run.target is not None
         return (yield from _run_planes(job, run, sum_up) if by_plane else job(run))
 
@@ -50,8 +50,8 @@ def run_by_plane(
 
 
 def _run_planes(
-    job: Callable[[Run[Any]], Job[Any]],
-    run: Run[Any],
+    job: Callable[[Run[O]], Job[Any]],
+    run: Run[O],
     sum_up: Callable[[Sequence[Any]], dict[str, Any]],
 ) -> Job[Any]:
     """Run a job on an image, or on every plane of a stack.

@@ -55,6 +55,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.verb import (
     FileIn,
     ImageIn,
+    O,
     Output,
     Run,
     Verb,
@@ -296,7 +297,7 @@ def _register(
 
 
 def register_as(
-    run: Run[Any],
+    run: Run[O],
     moving: Image,
     fixed: Image,
     reading: ReadOptions,

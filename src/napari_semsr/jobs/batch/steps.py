@@ -157,7 +157,7 @@ class _Step:
 
     number: int  # 0 for the report
     name: str
-    verb: Verb[Any, Any]
+    verb: Verb[Options, Result]
     options: Mapping[Any, Any]
 
     @property
@@ -236,7 +236,7 @@ class _Step:
         return self.wrong(f"must not set {key}: the batch sets it.", "unknown-option")
 
 
-def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
+def _spellings(verb: Verb[Options, Result]) -> dict[str, tuple[Any, ...]]:
     """Map the spellings of arguments to the value that a bare flag means."""
     spellings: dict[str, tuple[Any, ...]] = {name: (name,) for name in verb.arguments}
     for item in (*verb.inputs, *verb.all_outputs):
@@ -274,7 +274,7 @@ NO_STEPS = {
 """Why some commands cannot be steps of a batch."""
 
 
-def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
+def _numbers(verb: Verb[Options, Result], kind: type[Result]) -> tuple[str, ...]:
     """Return the column names of a command's results."""
     return columns_of(kind) if verb.makes_table else kind.NUMBERS
 
@@ -330,7 +330,7 @@ def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
     return _Step(number, name, verb, options or {})
 
 
-def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
+def _checked_verb(number: int, name: str) -> Verb[Options, Result]:
     """Return a command by name; raise an error if it cannot be a step."""
     if name not in VERBS:
         verb_names = [one for one in VERBS if one not in NO_STEPS]
@@ -822,7 +822,7 @@ def _said_by(call: Call, history: Provenance) -> dict[str, Any]:
     return options | _unusual(verb, reading)
 
 
-def _unusual(verb: Verb[Any, Any], options: Options) -> dict[str, Any]:
+def _unusual(verb: Verb[Options, Result], options: Options) -> dict[str, Any]:
     """Return the options that differ from their defaults and that a step may set."""
     arguments = verb.arguments
     option_values = options.model_dump(mode="json", exclude_defaults=True)

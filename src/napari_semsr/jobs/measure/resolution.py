@@ -73,6 +73,7 @@ from napari_semsr.jobs.verb import (
     MAP_OUT,
     ImageIn,
     ImageMeasure,
+    O,
     Output,
     Run,
     Sized,
@@ -259,7 +260,7 @@ def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | N
 
 
 def _know_both(
-    run: Run[Any], first: Micrograph, second: Micrograph | None
+    run: Run[O], first: Micrograph, second: Micrograph | None
 ) -> Job[tuple[Micrograph, Micrograph | None]]:
     """Record both images, so that a common history is detected."""
     if second is None or first.provenance is second.provenance is None:

@@ -75,7 +75,7 @@ _TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
 class Measure:
     """A measuring command, and the columns of its result."""
 
-    verb: Verb[Any, Any]
+    verb: Verb[Options, Result]
     result: type[Result]  # arguments of the command, with its options
 
     @property
@@ -525,7 +525,7 @@ def measure_table_job(
         "options": settings.model_dump(mode="json"),
         "opening": (opening or ReadOptions()).model_dump(mode="json"),
     }
-    way = {**how, "measure": name, "switches": {}}
+    way: dict[str, object] = {**how, "measure": name, "switches": {}}
     way["version"] = software_versions().get("napari-semsr")
     rows = _Rows(measure, items, target, _digest(way))
     if target is not None and target.exists() and not existing.overwrite:

@@ -44,7 +44,7 @@ from napari_semsr.io import (
     peek,
     replacing,
 )
-from napari_semsr.jobs.images import digest_values, jsonable, open_image
+from napari_semsr.jobs.images import Result, digest_values, jsonable, open_image
 from napari_semsr.jobs.index import verb_of
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
@@ -64,7 +64,7 @@ _WAITING = 2  # waiting plans per worker; chosen: no worker idles
 _PARTS = 100  # steps of one call in the overall progress; chosen: percent
 
 
-def known_verb(name: str) -> Verb[Any, Any]:
+def known_verb(name: str) -> Verb[Options, Result]:
     """Import a command; raise an `OptionError` for other names."""
     verb = verb_of(name)
     if verb is None:

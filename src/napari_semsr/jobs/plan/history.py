@@ -15,6 +15,7 @@ import numpy as np
 from napari_semsr.core import (
     InputRecord,
     OptionError,
+    Options,
     Provenance,
     ReadError,
     SemsrError,
@@ -23,6 +24,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, decoding
 from napari_semsr.jobs.enhance import MISFIT
+from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import JOBS, verb_of
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.stitch import HALF, digest_of_digests
@@ -87,7 +89,7 @@ def repeatable_jobs() -> list[str]:
     return [job for job in (*JOBS, *_CURRENT_JOBS) if _verb_of_job(job) is not None]
 
 
-def _verb_of_job(job: str) -> Verb[Any, Any] | None:
+def _verb_of_job(job: str) -> Verb[Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
     name = _CURRENT_JOBS.get(job, job)
     verb = verb_of(name) if name in JOBS else None
@@ -135,7 +137,7 @@ class _Reader:
         self.records[name] = history
         return CallOutput(call=name, part=part)
 
-    def _verb(self, history: Provenance) -> Verb[Any, Any]:
+    def _verb(self, history: Provenance) -> Verb[Options, Result]:
         """Return the command of a job; raise an error if it cannot be run again."""
         if history.job in _LAST_COMMITS:
             msg = (
@@ -152,7 +154,9 @@ class _Reader:
             raise ReadError(msg, code="history-unknown")
         return verb
 
-    def _options(self, verb: Verb[Any, Any], history: Provenance) -> dict[str, Any]:
+    def _options(
+        self, verb: Verb[Options, Result], history: Provenance
+    ) -> dict[str, Any]:
         """Return the options of a call, including those of reading."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
@@ -180,7 +184,7 @@ class _Reader:
         return values_given
 
     def _inputs(
-        self, verb: Verb[Any, Any], history: Provenance, depth: int
+        self, verb: Verb[Options, Result], history: Provenance, depth: int
     ) -> dict[str, Input | tuple[Input, ...]]:
         """Return the inputs of the call by argument name."""
         inputs: dict[str, Input | tuple[Input, ...]] = {}
@@ -245,7 +249,7 @@ def _with_options(
     return history.model_copy(update={"options": dict(options), **more})
 
 
-def _with_guides(verb: Verb[Any, Any], history: Provenance) -> Provenance:
+def _with_guides(verb: Verb[Options, Result], history: Provenance) -> Provenance:
     """Record as guides the files that earlier versions recorded as options."""
     options, roles = history.options, {record.role for record in history.guides}
     guides = [

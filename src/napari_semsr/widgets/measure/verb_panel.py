@@ -228,7 +228,7 @@ class VerbPanel(Panel):
 
     def _run_verbs(
         self,
-        verb: Verb[Any, Any],
+        verb: Verb[Options, Result],
         request: VerbOutcome,
         options: Options,
         target: Target | None,
