@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import EllipsisType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -227,7 +228,7 @@ class OmeZarrStore:
         """List the boxes of unfinished write units, row by row."""
         return [self.box(row, column) for row, column in self.pending()]
 
-    def fill(self, blocks: Iterable[Any], message: str) -> Job[int]:
+    def fill(self, blocks: Iterable[RealArray], message: str) -> Job[int]:
         """Write the unfinished units and mark each.
 
         Blocks (Y, X) come in the order of `pending`; each is requested when the one
@@ -344,7 +345,7 @@ def _each(marks: "ZarrArray") -> dict[IntPair, int | None]:
     }
 
 
-def _decodes(array: "ZarrArray", part: Any) -> bool:
+def _decodes(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bool:
     """Return whether a part of an array can be read; codecs raise any error."""
     try:
         array[part]
@@ -515,7 +516,7 @@ def _version_of(group: "zarr.Group") -> str:
     return "0.4" if group.metadata.zarr_format == 2 else "0.5"
 
 
-def _models(version: str) -> Any:
+def _models(version: str) -> ModuleType:
     """Import the metadata models of a version."""
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
@@ -788,7 +789,7 @@ def _label_attributes(
     return metadata | {"image-label": about}
 
 
-def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: Any) -> Any:
+def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: ModuleType) -> Any:
     """Return display settings for other viewers: window and one colour."""
     start, end = look.limits
     least, most = look.limits
