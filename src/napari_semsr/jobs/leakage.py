@@ -53,7 +53,9 @@ def warn_if_trained_on(
                 return
 
 
-def _models(history: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _models(
+    history: Provenance | None,
+) -> Iterator[tuple[str, list[dict[str, object]]]]:
     """Return the models in a history that record their training data."""
     if history is None:
         return

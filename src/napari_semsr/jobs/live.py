@@ -79,7 +79,7 @@ class LiveMosaic:
         frames: str | Path | None = None,
         overwrite: bool = False,
         resume: bool = False,
-        **options: Any,
+        **options: object,
     ) -> None:
         self.output = check_image_target(output, overwrite=overwrite, resume=resume)
         stem = self.output.name.partition(".")[0]

@@ -303,7 +303,7 @@ def register_as(
     reading: ReadOptions,
     *,
     transform: StoredTransform | str | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Job[Registered]:
     """Register two images with the options and files of another command's run.
 
@@ -637,7 +637,7 @@ def _unreliable(registration: Registration) -> float | None:
     return 1 - float(reliable.mean()) if reliable.size and is_patches else None
 
 
-def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, Any]:
+def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, object]:
     """Return the values of a map; only the file has all those of an elastic map.
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
@@ -645,7 +645,7 @@ def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, 
     """
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "matrix": [[*row, move] for row, move in pairs],
         "degrees": affine.degrees,
         "scale": affine.scale,

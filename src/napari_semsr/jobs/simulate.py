@@ -24,6 +24,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     Quantity,
+    RealArray,
     WriteError,
     digest_path,
     figure,
@@ -351,7 +352,7 @@ class _ScanWriter:
     opening: ReadOptions  # its reading options
 
     def _image(
-        self, data: Any, path: Path, *, on_frames: bool = True, fine: bool = False
+        self, data: RealArray, path: Path, *, on_frames: bool = True, fine: bool = False
     ) -> None:
         """Write one image on the grid of the frames, or of the scene.
 

@@ -26,6 +26,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     ReadError,
+    RealArray,
     parse_pixel_size,
 )
 from napari_semsr.jobs.check.discs import (
@@ -195,7 +196,7 @@ def _count(
     )
 
 
-def _enlarge(image: NDArray[Any], scale: int) -> FloatArray:
+def _enlarge(image: RealArray, scale: int) -> FloatArray:
     """Resample an optical image onto the grid of the SEM image by a cubic spline."""
     plane = np.asarray(image, np.float64)
     if scale == 1:
@@ -286,7 +287,7 @@ class TwiceImaged:
         return np.concatenate(changes)
 
 
-def _on_one_scale(image: NDArray[Any], ends: tuple[float, float]) -> FloatArray:
+def _on_one_scale(image: RealArray, ends: tuple[float, float]) -> FloatArray:
     """Undo the scaling of an image from its percentiles to 0 and 1."""
     low, high = ends
     return np.asarray(image, np.float64) * (high - low) + low

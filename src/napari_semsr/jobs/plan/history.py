@@ -8,7 +8,6 @@ each job (`_CURRENT`).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -156,7 +155,7 @@ class _Reader:
 
     def _options(
         self, verb: Verb[Options, Result], history: Provenance
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """Return the options of a call, including those of reading."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
@@ -166,7 +165,7 @@ class _Reader:
         except OptionError as error:
             msg = f"{self.file} cannot be read as a history: {error}"
             raise ReadError(msg, code="history-unknown") from error
-        values_given: dict[str, Any] = options.model_dump(
+        values_given: dict[str, object] = options.model_dump(
             mode="json", exclude_unset=True
         )
         reading = dict(options_stored.get("reading") or {})
@@ -244,7 +243,7 @@ def _file_of(record: InputRecord) -> File:
 
 
 def _with_options(
-    history: Provenance, options: Mapping[str, Any], **more: Any
+    history: Provenance, options: Mapping[str, object], **more: object
 ) -> Provenance:
     return history.model_copy(update={"options": dict(options), **more})
 
