@@ -505,7 +505,7 @@ def _network_of(
     data: bytes,
     name: str,
     folder: Path | None,
-    start: dict[str, Any],
+    start: Mapping[str, object],
     statements: dict[str, object],
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:

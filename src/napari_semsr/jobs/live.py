@@ -13,6 +13,7 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     OptionError,
+    RealArray,
     ShapeError,
     WriteError,
     list_folder,
@@ -203,7 +204,7 @@ class LiveMosaic:
         return self._take(file_name, pixels, corner)
 
     def _take(
-        self, name: str, pixels: Any, corner: FloatPair | None
+        self, name: str, pixels: RealArray, corner: FloatPair | None
     ) -> tuple[str, ...]:
         size = self.options.pixel_size_nm
         how: dict[str, Any] = {"unit": "nm", "pixel_size_nm": size}

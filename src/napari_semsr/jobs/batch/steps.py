@@ -469,7 +469,11 @@ class _Maker:
 
     def call(self, step: _Step) -> Call:
         """Build the call of a step."""
-        inputs, options, outputs = dict[str, Any](), dict[str, Any](), dict[str, str]()
+        inputs, options, outputs = (
+            dict[str, object](),
+            dict[str, object](),
+            dict[str, str](),
+        )
         for name, step_value in sorted(step.values.items()):
             value = self._value(step, name, step_value)
             if value is None:
@@ -725,7 +729,7 @@ def plan_batch(
 
 def _report_options(options: Mapping[str, object]) -> dict[str, object]:
     """Read the options of the report, except its path and its content."""
-    step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, Any]()
+    step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, object]()
     for name, value in step.values_given.items():
         item = step.arguments[name]
         if not isinstance(item, FieldInfo):

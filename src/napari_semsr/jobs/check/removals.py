@@ -12,10 +12,8 @@ of its noise.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -58,7 +56,7 @@ from napari_semsr.simulation import (
     surface_shape,
 )
 
-EnhanceCall = Callable[[Micrograph], NDArray[Any]]
+EnhanceCall = Callable[[Micrograph], RealArray]
 """Makes an image (S Y, S X) from an optical one (Y, X); S is the scale."""
 SUPERLENS = MicroscopeOptions(photons=3500.0)
 """Microscope of the test: a numerical aperture of 1.8."""
