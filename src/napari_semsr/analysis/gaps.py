@@ -27,7 +27,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
@@ -361,7 +361,7 @@ class Gap:
 
 
 def _mean(
-    key: str, label: str, get: Callable[["Gaps", str], FloatArray], **more: Any
+    key: str, label: str, get: Callable[["Gaps", str], FloatArray], **more: object
 ) -> tuple[property, property, property, property]:
     """Return properties: a mean length and its 95 % interval, in nm and in px."""
 
@@ -374,7 +374,7 @@ def _mean(
 
     ends = f"{key}_interval"
     hidden = {"shown": False, "tabled": False}
-    how: dict[str, Any] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
+    how: dict[str, object] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
     nm, px = length_figures(mean, key, label, **how)
     return nm, px, *length_figures(interval, ends, label, **hidden)
 

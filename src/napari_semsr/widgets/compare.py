@@ -215,10 +215,14 @@ class _Blend:
     layer: Image
     image: Micrograph  # the input; the first plane of a stack
     result: Micrograph  # likewise
-    after: list[Any]  # levels of the result, or one of all planes
-    prepare: Callable[[], Job[list[Any]]]  # resamples the input to the result's pixels
+    after: list[object]  # levels of the result, or one of all planes
+    prepare: Callable[
+        [], Job[list[object]]
+    ]  # resamples the input to the result's pixels
     stores: list[str]  # of the input
-    before: list[Any] = field(default_factory=list)  # the input in the result's pixels
+    before: list[object] = field(
+        default_factory=list
+    )  # the input in the result's pixels
     saved_path: str | None = None  # path of the full-strength result
     provenance: Provenance | None = None
 
@@ -265,7 +269,7 @@ def _stores_of(source: Layer | None) -> list[str]:
 
 def _draw_planes(
     images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
-) -> Job[list[Any]]:
+) -> Job[list[object]]:
     """Resample all planes of an input to the pixels of the results."""
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
@@ -278,7 +282,7 @@ def _blend_of(
     layer: Image, source: Image | None, image: Micrograph, outcome: Outcome
 ) -> _Blend:
     """Return a result with its input, with all planes of a stack."""
-    draw: Callable[[], Job[list[Any]]]
+    draw: Callable[[], Job[list[object]]]
     if outcome.planes and source is not None:
         images, planes = planes_of(source), outcome.planes
         draw = partial(_draw_planes, images, planes, layer.data.shape)
@@ -519,7 +523,7 @@ class CompareControls(Form):
         elif percent < 100:
             self._show_strength()
 
-    def _begin(self, blend: _Blend, before: list[Any]) -> None:
+    def _begin(self, blend: _Blend, before: list[object]) -> None:
         """Use the prepared input, and apply the present slider position."""
         blend.before = before
         self._panel.show_status("")

@@ -312,7 +312,7 @@ def finest(layer: Layer) -> Any:
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
-def pixels_at(layer: Layer, places: Any, dims: Dims) -> FloatArray:
+def pixels_at(layer: Layer, places: ArrayLike, dims: Dims) -> FloatArray:
     """Return the pixels of a layer at positions of its viewer, in common units."""
     import pint
 
@@ -368,7 +368,7 @@ def named_with_plane(layer: Image, place: Sequence[int]) -> str:
     return ", ".join(filter(None, (layer.name, plane_name(layer, place))))
 
 
-def _grey(layer: Layer, plane: Any) -> Any:
+def _grey(layer: Layer, plane: object) -> object:
     """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; raise an error for colour."""
     grey = as_grey(plane)
     if grey is None:
@@ -389,12 +389,12 @@ class _Luminance:
         self.shape, self.dtype = samples.shape[:2], samples.dtype
 
     @property
-    def chunks(self) -> Any:
+    def chunks(self) -> object:
         """Chunk sizes along both axes; None if the array is not chunked."""
         chunks = getattr(self._samples, "chunks", None)
         return None if chunks is None else chunks[:2]
 
-    def __getitem__(self, part: Any) -> Any:
+    def __getitem__(self, part: object) -> object:
         return luminance(self._samples[part][..., :3])
 
 
@@ -516,7 +516,7 @@ def micrograph_from_layer(
     )
 
 
-def size_facts_of(layer: Layer) -> dict[str, Any]:
+def size_facts_of(layer: Layer) -> dict[str, object]:
     """Return the error of a layer's pixel size and its source.
 
     Another program, or napari's controls, may have changed its scale since.
@@ -551,7 +551,7 @@ def apply_pixel_size(
     size_nm: ArrayLike,
     error_nm: ArrayLike | None = None,
     *,
-    origin: dict[str, Any] | None = None,
+    origin: dict[str, object] | None = None,
 ) -> None:
     """Calibrate a layer in place; layers over it need the same calibration.
 
@@ -564,7 +564,7 @@ def apply_pixel_size(
     resize_pixels(layer, size_nm, ("nm", "nm"))
 
 
-def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
+def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[object]) -> None:
     """Set the pixel size of a layer in some unit; its first pixel is fixed."""
     fit = layer.metadata.get(_FIT_KEY)
     release_fit(layer)
@@ -581,7 +581,7 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
     layer.units = (*layer.units[:-2], *units)
 
 
-def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
+def note_size_facts(layer: Layer, facts: dict[str, object]) -> None:
     """Record error and source of a layer's pixel size, or remove both."""
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     known_facts = {k: v for k, v in record_of(layer).items() if k not in keys}
@@ -589,7 +589,7 @@ def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
 
 
 def layer_keywords(
-    micrograph: Micrograph, *, levels: Sequence[Any] | None = None, **extra: Any
+    micrograph: Micrograph, *, levels: Sequence[object] | None = None, **extra: object
 ) -> dict[str, Any]:
     """Return keywords for ``viewer.add_image`` that show a calibrated micrograph."""
     keywords = layer_attributes(micrograph)
@@ -847,7 +847,7 @@ DRAWING_KEY = "semsr drawing"
 """Entry of a layer's metadata: a drawing layer, which stays above new images."""
 
 
-def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Shapes:
+def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: object) -> Shapes:
     """Add a layer for drawing lines."""
     lines: Shapes = viewer.add_shapes(
         None,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt
@@ -102,7 +102,7 @@ class Findings:
         return [list(row) for row in zip_longest(*columns, fillvalue="")]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """Format a number in full, and None as empty."""
     if value is None or value != value:
         return ""

@@ -52,7 +52,7 @@ class _Canvas(FigureCanvasQTAgg):
         super().__init__(figure)  # type: ignore[no-untyped-call]
         self._stale = True
         self._moving: Sequence[Line2D] = ()
-        self._behind: Any = None  # background: everything except the moving lines
+        self._behind: object = None  # background: everything except the moving lines
 
     def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
         """Pass the wheel to the panel, which scrolls; matplotlib would consume it."""

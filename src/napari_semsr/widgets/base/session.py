@@ -238,8 +238,8 @@ class Session(QObject):
         self._outdated_paths: list[Path] = []
         self._removed_layers: list[_RemovedLayer] = []
         self._lost_layers: tuple[ProjectLayer, ...] = ()
-        self._options: dict[str, dict[str, Any]] = {}
-        self._steps: dict[str, Any] = {}  # state of the window of all steps
+        self._options: dict[str, dict[str, object]] = {}
+        self._steps: dict[str, object] = {}  # state of the window of all steps
         self._project_written: Project | None = None
         self.failing = False  # reasons not to save, each reported once
 
@@ -651,7 +651,7 @@ class Session(QObject):
         return self._writing(layer)
 
     def _note_input(
-        self, folder: Path, path: Path, read: dict[str, Any]
+        self, folder: Path, path: Path, read: dict[str, object]
     ) -> tuple[LayerSource, dict[str, str]]:
         """Record the files that pixels are read from, such as frames."""
         place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
@@ -870,7 +870,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     )
 
 
-def _save_drawing_style(layer: Shapes | Points, pens: dict[str, Any]) -> None:
+def _save_drawing_style(layer: Shapes | Points, pens: dict[str, object]) -> None:
     """Save the drawing colours and sizes of an empty layer."""
     for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
         pens.pop(name, None)
@@ -880,9 +880,9 @@ def _save_drawing_style(layer: Shapes | Points, pens: dict[str, Any]) -> None:
     pens.pop("border_width", None)
 
 
-def _window_state(viewer: ViewerModel) -> dict[str, Any]:
+def _window_state(viewer: ViewerModel) -> dict[str, object]:
     active = viewer.layers.selection.active
-    state: dict[str, Any] = plain(
+    state: dict[str, object] = plain(
         {
             **{name: getattr(item, name) for item, name in _views(viewer)},
             "scale_bar": host.scale_bar(viewer).visible,
@@ -898,7 +898,7 @@ def _views(viewer: ViewerModel) -> list[tuple[Camera | Dims, str]]:
     return dims + [(host.camera(viewer), n) for n in ("angles", "center", "zoom")]
 
 
-def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
+def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
     """Restore the view; invalid values are ignored."""
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
@@ -916,7 +916,7 @@ def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
         host.scale_bar(viewer).visible = False
 
 
-def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
+def _controls(panel: object) -> Iterator[tuple[str, Any]]:
     """Return forms and single controls of a panel by name.
 
     They are attributes of it, or of a part with `has_settings`, or named in its
@@ -942,12 +942,12 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
         item.native.currentIndexChanged.connect(call)
 
 
-def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
+def _restorable(values: dict[str, object], form: OptionsForm) -> dict[str, object]:
     """Leave out options that only the user may set."""
     return {k: v for k, v in values.items() if k not in form.user_only}
 
 
-def form_values(panel: Any) -> dict[str, Any]:
+def form_values(panel: object) -> dict[str, object]:
     """Return the values of a panel; layers by name."""
     values = {}
     for name, item in _controls(panel):

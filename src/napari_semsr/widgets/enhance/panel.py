@@ -167,7 +167,7 @@ def live_field(
     *,
     name: str,
     whole: bool,
-) -> tuple["LiveField", dict[str, Any]]:
+) -> tuple["LiveField", dict[str, object]]:
     """Return the field drawn while an image is enhanced, and the keywords of its layer.
 
     It has the calibration of the result, and the contrast of the layer.
@@ -224,7 +224,7 @@ class LiveLayer(QObject):
         self,
         viewer: ViewerModel,
         live: "LiveField",
-        keywords: dict[str, Any],
+        keywords: dict[str, object],
         store: "Target",
         on_removed: Callable[[], None],
         request: tuple[Any, ...] = (),
@@ -239,7 +239,7 @@ class LiveLayer(QObject):
         self._viewer = viewer
         self._on_layer_removed = on_removed
         many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
-        data: Any = live.levels if many else live.levels[0]
+        data: object = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE_KEY] = True
         setattr(self.layer, _RUN_KEY, self)
@@ -292,7 +292,7 @@ class LiveLayer(QObject):
         elif name != self.layer.name:
             self.layer.name = free_name(self._viewer, name)
 
-    def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
+    def finish(self, micrograph: Micrograph, levels: Sequence[object]) -> None:
         """Replace the live levels by the finished store."""
         self._timer.stop()
         if not self.is_shown:
@@ -475,7 +475,7 @@ class _FoldedOptions(Folded):
         self.form = OptionsForm(EnhanceOptions, group=title)
         super().__init__(title, tooltip, self.form, *more)
 
-    def set_values(self, **values: Any) -> None:
+    def set_values(self, **values: object) -> None:
         """Set values, and unfold if one of them is not the default."""
         self.form.set_values(**values)
         usual = EnhanceOptions().model_dump()

@@ -163,7 +163,7 @@ class ProfilePanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Line profile", "Measure")
         self.profiles: Profiles | None = None
-        self._readers: dict[int, tuple[Any, Any, LineReader]] = {}
+        self._readers: dict[int, tuple[object, object, LineReader]] = {}
         # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
         self._profiles_drawn: tuple[object, ...] = ()  # profiles shown in the plot

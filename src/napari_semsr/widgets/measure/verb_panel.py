@@ -486,7 +486,7 @@ class ErrorMapPanel(VerbPanel):
             before.value = best
 
     def in_region(
-        self, outcome: VerbOutcome, options: Any, region: Region
+        self, outcome: VerbOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from napari.layers import Image, Layer
@@ -67,7 +66,7 @@ class _Outcome:
 
 
 def _adapt(
-    *images: Micrograph | list[Micrograph], folder: Path, **how: Any
+    *images: Micrograph | list[Micrograph], folder: Path, **how: object
 ) -> Job[_Outcome]:
     """Train, add the model to the library, and open the enhanced mosaic."""
     adaptation = yield from ADAPT.job(*images, folder, **how)

@@ -3,7 +3,6 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from magicgui.widgets import Select
 from napari.layers import Layer
@@ -47,7 +46,9 @@ from napari_semsr.widgets.register.panel import (
 _PAGES = {"Report (*.html)": ".html"}
 
 
-def _judge(*images: Micrograph | Path, **how: Any) -> Job[Judged | RegistrationRefused]:
+def _judge(
+    *images: Micrograph | Path, **how: object
+) -> Job[Judged | RegistrationRefused]:
     """Evaluate; return a refusal as a result, so that other positions can be listed."""
     try:
         return (yield from JUDGE.job(*images, **how))

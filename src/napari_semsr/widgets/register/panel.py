@@ -639,7 +639,9 @@ _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _Result = tuple[Registered, Outcome] | RegistrationRefused
 
 
-def _register(moving: Micrograph, fixed_image: Micrograph, **how: Any) -> Job[_Result]:
+def _register(
+    moving: Micrograph, fixed_image: Micrograph, **how: object
+) -> Job[_Result]:
     """Register two images and resample one onto the other's grid, or return a refusal.
 
     A refusal is returned as a result, so that other positions that fit can be listed.

@@ -287,7 +287,7 @@ class FolderFollower(QWidget):
     def __init__(
         self,
         panel: Panel,
-        read: Callable[[Path], tuple[StitchFolderOptions, Path, dict[str, Any]]],
+        read: Callable[[Path], tuple[StitchFolderOptions, Path, dict[str, object]]],
         show: Callable[..., Iterator[None]],
     ) -> None:
         super().__init__()

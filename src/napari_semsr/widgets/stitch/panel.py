@@ -510,7 +510,7 @@ class StitchMosaicPanel(Panel):
                 raise OptionError(msg, code="missing-value")
             method = str(path)
         calibration = typed_path(self.calibration)
-        size_options: dict[str, Any] = {"pixel_size_nm": self.pixel_size.value}
+        size_options: dict[str, object] = {"pixel_size_nm": self.pixel_size.value}
         if calibration is not None:
             size_options = {"calibration": calibration}
         distortion: float | str | None = self.distortion.value
