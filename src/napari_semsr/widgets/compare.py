@@ -216,13 +216,11 @@ class _Blend:
     image: Micrograph  # the input; the first plane of a stack
     result: Micrograph  # likewise
     after: list[object]  # levels of the result, or one of all planes
-    prepare: Callable[
-        [], Job[list[object]]
-    ]  # resamples the input to the result's pixels
+    # resamples the input to the result's pixels
+    prepare: Callable[[], Job[list[object]]]
     stores: list[str]  # of the input
-    before: list[object] = field(
-        default_factory=list
-    )  # the input in the result's pixels
+    # the input in the result's pixels
+    before: list[object] = field(default_factory=list)
     saved_path: str | None = None  # path of the full-strength result
     provenance: Provenance | None = None
 
