@@ -17,12 +17,13 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     OptionError,
+    Options,
     Progress,
     ShapeError,
     run,
 )
 from napari_semsr.io import ReadOptions, image_of_array, is_array
-from napari_semsr.jobs import ImageIn, Verb, verb_of
+from napari_semsr.jobs import ImageIn, Result, Verb, verb_of
 
 PathLike = str | os.PathLike[str]
 Source = Micrograph | ArrayLike | PathLike
@@ -106,7 +107,7 @@ def function_of(name: str) -> Callable[..., Any]:
     return call
 
 
-def signature_of(verb: Verb[Any, Any]) -> inspect.Signature:
+def signature_of(verb: Verb[Options, Result]) -> inspect.Signature:
     """Return the signature of a command's function, with types and defaults."""
     rows = [*_files(verb), *_settings(verb)]
     positional = [item.name for item in verb.inputs if not item.flag]
@@ -143,7 +144,7 @@ def _is_needed(item: inspect.Parameter) -> bool:
     return item.kind is item.POSITIONAL_OR_KEYWORD and item.default is _NO_DEFAULT
 
 
-def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _files(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
     """Yield names, types and defaults of the files that a command reads and writes."""
     for item in verb.inputs:
         kind: Any = Source if isinstance(item, ImageIn) else PathLike
@@ -161,7 +162,7 @@ def _files(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
         yield output.name, kind, None if optional else _NO_DEFAULT
 
 
-def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
+def _settings(verb: Verb[Options, Result]) -> Iterator[tuple[str, Any, Any]]:
     """Yield names, types and defaults of a command's options and the common ones."""
     for model in (one.options for one in verb.sets if not one.before):
         for name, info in model.model_fields.items():
@@ -180,7 +181,7 @@ def _settings(verb: Verb[Any, Any]) -> Iterator[tuple[str, Any, Any]]:
     yield "progress", Report | None, None
 
 
-def _docstring(verb: Verb[Any, Any]) -> str:
+def _docstring(verb: Verb[Options, Result]) -> str:
     """Return the docstring of a command's function."""
     lines = [_sentence(verb.summary), "", "Parameters", "-" * 10]
     kinds = {name: default for name, _, default in _files(verb)}

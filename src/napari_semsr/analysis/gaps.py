@@ -27,7 +27,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import scipy  # the submodules are loaded lazily
@@ -361,7 +361,7 @@ class Gap:
 
 
 def _mean(
-    key: str, label: str, get: Callable[["Gaps", str], FloatArray], **more: Any
+    key: str, label: str, get: Callable[["Gaps", str], FloatArray], **more: object
 ) -> tuple[property, property, property, property]:
     """Return properties: a mean length and its 95 % interval, in nm and in px."""
 
@@ -374,7 +374,7 @@ def _mean(
 
     ends = f"{key}_interval"
     hidden = {"shown": False, "tabled": False}
-    how: dict[str, Any] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
+    how: dict[str, object] = {"form": ".3g", "interval": f"{ends}_{{unit}}", **more}
     nm, px = length_figures(mean, key, label, **how)
     return nm, px, *length_figures(interval, ends, label, **hidden)
 
@@ -609,14 +609,16 @@ class Gaps:
         whole = (getattr(one, f"diameter_{unit}") for one in self.sizes if one.whole)
         return np.array(_finite(whole), dtype=float)
 
-    def table(self) -> dict[str, list[object]]:
+    def table(self) -> dict[str, list[float | str | None]]:
         """Return a table with one row per gap, as columns; invented gaps come last.
 
         Kind, position of the centre, width in the reference and in the image, and their
         difference, in px and nm; None if there is none.
         """
         gaps = (*self.found, *self.invented)
-        columns: dict[str, list[object]] = {"kind": [gap.kind for gap in gaps]}
+        columns: dict[str, list[float | str | None]] = {
+            "kind": [gap.kind for gap in gaps]
+        }
         for unit in ("px", "nm"):
             places = [getattr(gap, f"place_{unit}") or (None, None) for gap in gaps]
             columns[f"y_{unit}"] = [place[0] for place in places]

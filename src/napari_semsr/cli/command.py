@@ -260,7 +260,7 @@ class Console:
             self.err.flush()
             self._open_line = 0
 
-    def emit(self, record: dict[str, Any], summary: str) -> None:
+    def emit(self, record: dict[str, object], summary: str) -> None:
         """Print the result."""
         self.clear()
         if self.as_json:
@@ -293,7 +293,7 @@ class Console:
         self.err.write(_printable(line, self.err) + "\n")
         self.err.flush()
 
-    def _write_sentences(self, name: str, value: Any) -> Any:
+    def _write_sentences(self, name: str, value: object) -> object:
         """Rewrite the sentences under these keys of a record in the words of stderr."""
         if isinstance(value, str):
             return self.words(value) if name in _SENTENCES else value

@@ -13,6 +13,7 @@ from napari_semsr.core import (
     Figure,
     Job,
     OptionError,
+    Options,
     display_of,
     escape_invisible,
     figures_of,
@@ -68,7 +69,7 @@ def _add_field(
     group.add_argument(flag, dest=dest, default=argparse.SUPPRESS, help=text, **extra)
 
 
-def _without_none(annotation: Any) -> Any:
+def _without_none(annotation: object) -> object:
     """Return the type of an optional field without its None."""
     if get_origin(annotation) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(annotation) if kind is not types.NoneType]
@@ -76,7 +77,7 @@ def _without_none(annotation: Any) -> Any:
     return annotation
 
 
-def _metavar(name: str, kind: Any) -> str:
+def _metavar(name: str, kind: object) -> str:
     """Return a short placeholder for a value."""
     if kind is int:
         return "N"
@@ -118,7 +119,7 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 def _add_file(place: Any, item: Any, *, optional: bool) -> None:
     many = getattr(item, "many", False)
-    how: dict[str, Any] = {"metavar": item.metavar, "help": item.help}
+    how: dict[str, object] = {"metavar": item.metavar, "help": item.help}
     default = getattr(item, "default", None)
     help_text = f"{item.help} (default: {default})" if default else item.help
     if item.flag:
@@ -143,7 +144,7 @@ class _OutputAction(argparse.Action):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: Any,
+        values: object,
         option_string: str | None = None,
     ) -> None:
         """Store the output; if given by -o, the positional argument is optional."""
@@ -181,7 +182,7 @@ class Command:
     A command that measures also takes a folder, a glob or a table instead of an image.
     """
 
-    verb: "jobs.Verb[Any, Any]"
+    verb: "jobs.Verb[Options, jobs.Result]"
 
     def configure(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments to its parser."""
@@ -246,7 +247,7 @@ class Command:
 
     def _start_table(
         self, arguments: argparse.Namespace, images: Sequence[Any]
-    ) -> Job[Any]:
+    ) -> Job[object]:
         """Return the job for many images."""
         verb, output = self.verb, getattr(arguments, "output", None)
         if output is not None:
@@ -313,7 +314,7 @@ def _sheets(result: "jobs.Result") -> Iterator[str]:
             yield f"and {len(rows) - _MAX_ROWS} more; --json lists all"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return escape_invisible(
         str(Figure(value) if isinstance(value, float | None) else value)
     )

@@ -45,7 +45,7 @@ class BoundedCache:
         # a copy in another process starts empty
         return BoundedCache, (self.limit_bytes,)
 
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
+    def get(self, key: Hashable, make: Callable[[], object]) -> Any:
         """Return an entry; compute it with `make` if it is missing."""
         with self._lock:
             if key in self._entries:

@@ -316,7 +316,7 @@ class Area:
         placement = Resampling(self.resampling.size, steps, offset)
         return type(self)(self.image, grid, inner, placement)
 
-    def read(self, box: Box | None = None) -> NDArray[Any]:
+    def read(self, box: Box | None = None) -> RealArray:
         """Compute the pixels of a box, all by default.
 
         A pixel that depends on a missing value is NaN.

@@ -226,7 +226,7 @@ def to_dtype(array: RealArray, dtype: DTypeLike) -> tuple[RealArray, int]:
     return _to_integer(array, target)
 
 
-def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[NDArray[Any], int]:
+def _to_integer(array: NDArray[Any], target: np.dtype[Any]) -> tuple[RealArray, int]:
     info = np.iinfo(target)
     if array.dtype.kind in "uib":
         own = np.iinfo("u1" if array.dtype.kind == "b" else array.dtype)

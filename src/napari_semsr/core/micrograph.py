@@ -278,12 +278,14 @@ stated, and whether it is in the file itself.
 """
 
 
-def size_origin(how: str, size: FloatPair, *, in_file: bool = False) -> dict[str, Any]:
+def size_origin(
+    how: str, size: FloatPair, *, in_file: bool = False
+) -> dict[str, object]:
     """Return the metadata entry for the source of a pixel size ``(y, x)`` in nm."""
     return {"how": how, "pixel_size_nm": list(size), "in_file": in_file}
 
 
-def _recorded_origin(step: Provenance) -> dict[str, Any] | None:
+def _recorded_origin(step: Provenance) -> dict[str, object] | None:
     """Return the source of the pixel size of a step's input, if the step records it."""
     origin = step.options.get(ORIGIN_KEY)
     if isinstance(origin, dict) and {"how", "pixel_size_nm"} <= set(origin):
@@ -305,7 +307,7 @@ def _recorded_origin(step: Provenance) -> dict[str, Any] | None:
 
 
 def describe_origin(
-    size: FloatPair, origin: Mapping[str, Any] | None, history: Provenance | None
+    size: FloatPair, origin: Mapping[str, object] | None, history: Provenance | None
 ) -> str:
     """Describe where a pixel size ``(y, x)`` in nm comes from and what changed it.
 

@@ -204,7 +204,9 @@ class Options(BaseModel):
         return self.replace(**defaults) if defaults else self
 
     @classmethod
-    def _idle(cls, values: Mapping[str, object]) -> Iterator[tuple[str, str, Any]]:
+    def _idle(
+        cls, values: Mapping[str, object]
+    ) -> Iterator[tuple[str, str, Iterable[object]]]:
         """Yield unused options, the options they depend on, and the values needed."""
         fields = cls.model_fields
         for name, info in fields.items():
@@ -343,7 +345,7 @@ def display_of(info: FieldInfo) -> OptionDisplay:
     return words if isinstance(words, OptionDisplay) else OptionDisplay()
 
 
-def as_text(info: FieldInfo, value: object) -> Any:
+def as_text(info: FieldInfo, value: object) -> object:
     """Convert a number or list from a file to text for an option that only takes text.
 
     So a file may hold the same values as a command, which only passes text.

@@ -66,7 +66,7 @@ def record_quantity(
     return Quantity(label, unit, form, shown=False, tabled=False, **more)
 
 
-def figure(get: Callable[[Any], Any], *settings: Any, **more: Any) -> property:
+def figure(get: Callable[[Any], object], *settings: Any, **more: Any) -> property:
     """Create a property of a result with the `Quantity` of these settings."""
 
     def find_figure(self: object) -> object:
@@ -78,7 +78,7 @@ def figure(get: Callable[[Any], Any], *settings: Any, **more: Any) -> property:
 
 
 def length_figures(
-    get: Callable[[Any, str], Any], key: str, label: str, **more: Any
+    get: Callable[[Any, str], object], key: str, label: str, **more: Any
 ) -> tuple[property, property]:
     """Create the properties of a length in nm and in px, as `figure` does.
 
@@ -167,7 +167,7 @@ def quantities_of(kind: object) -> dict[str, tuple[Quantity, object]]:
 
 
 @cache
-def _quantities(kind: Any) -> dict[str, tuple[Quantity, object]]:
+def _quantities(kind: type) -> dict[str, tuple[Quantity, object]]:
     quantities: dict[str, tuple[Quantity, object]] = {}
     own_fields = fields(kind) if is_dataclass(kind) else ()
     flat = {item.name for item in own_fields if item.metadata.get("flat")}

@@ -8,7 +8,6 @@ range of all others, around which a network would create rings, are filled.
 
 import itertools
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -63,14 +62,14 @@ class Strays:
     # area the end of the range of all others; NaN for the rest
     values: Float32Array
 
-    def mask(self, data: ReadableArray) -> Any:
+    def mask(self, data: ReadableArray) -> "PatchedField":
         """Return a field (Y, X) of floats in which stray pixels are NaN."""
         missing_values = np.full(len(self.places), np.nan)
         return PatchedField(
             data, self.places, missing_values, np.result_type(data.dtype, np.float32)
         )
 
-    def fill(self, data: ReadableArray) -> Any:
+    def fill(self, data: ReadableArray) -> ReadableArray:
         """Return a field (Y, X) in which stray pixels with a value are filled."""
         finite = np.isfinite(self.values)
         if not finite.any():
@@ -96,7 +95,7 @@ class PatchedField:
         return int(self.source.shape[0]), int(self.source.shape[1])
 
     @property
-    def chunks(self) -> Any:
+    def chunks(self) -> object:
         """Chunk shape of the source, or None."""
         return getattr(self.source, "chunks", None)
 

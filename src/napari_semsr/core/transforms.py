@@ -373,7 +373,7 @@ class WarpedImage:
                 result[part.within(box).slices] = self._compute(part)
         return result
 
-    def _compute(self, box: Box) -> NDArray[Any]:
+    def _compute(self, box: Box) -> RealArray:
         """Compute the pixels of a part that fits into memory."""
         places = self._places(box)  # (2, Y, X) in pixels of the image
         size = np.array(self.image.shape)[:, None, None]

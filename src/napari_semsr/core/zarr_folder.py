@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
@@ -63,7 +62,7 @@ class FolderStore(LocalStore):
         return buffer_type.from_bytes(data)
 
 
-def _cut(path: Path, part: Any, most: int) -> bytes:
+def _cut(path: Path, part: ByteRequest, most: int) -> bytes:
     """Read a byte range of a file: between two offsets, from an offset, or a suffix."""
     with open_file(path) as stream:
         size = stream.seek(0, 2)

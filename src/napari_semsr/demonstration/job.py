@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr import training
 from napari_semsr.analysis import (
@@ -23,6 +22,7 @@ from napari_semsr.core import (
     Options,
     Progress,
     Quantity,
+    RealArray,
     SemsrError,
     WriteError,
     against_truth,
@@ -313,8 +313,8 @@ class _Place:
     record: dict[str, Any]  # result of `adapt`
     area: SharedArea
     enhanced: list[Path]  # the mosaic, and that of the other sample
-    planes: dict[str, NDArray[Any]]  # held-out part, matched to the SEM image
-    curve: list[dict[str, Any]]
+    planes: dict[str, RealArray]  # held-out part, matched to the SEM image
+    curve: list[dict[str, object]]
 
     @classmethod
     def read(cls, scan: StitchedScan, paths: Mapping[str, Path]) -> Self:
@@ -411,7 +411,7 @@ def _compare_sem(paths: Mapping[str, Path]) -> _Sem:
 # Figures.
 
 
-def _errors_of(scan: StitchedScan) -> dict[str, Any]:
+def _errors_of(scan: StitchedScan) -> dict[str, object]:
     """Return how many frames are placed, and the errors of their positions."""
     placement = scan.placement
     return {
@@ -422,7 +422,7 @@ def _errors_of(scan: StitchedScan) -> dict[str, Any]:
     }
 
 
-def _elsewhere_figures(run: _Elsewhere) -> dict[str, Any]:
+def _elsewhere_figures(run: _Elsewhere) -> dict[str, object]:
     """Return figures of the sample that is unlike the training area."""
     versions = _versions(run.versions)
     for name, (gain, error) in run.gains().items():
@@ -437,7 +437,7 @@ def _elsewhere_figures(run: _Elsewhere) -> dict[str, Any]:
     }
 
 
-def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, Any]]:
+def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, object]]:
     """Return PSNR and SSIM of each version."""
     return {
         name: {"psnr_db": one.metrics.psnr_db, "ssim": one.metrics.ssim}
@@ -445,7 +445,7 @@ def _versions(versions: Mapping[str, Compared]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _of_pair(result: FrcResult) -> dict[str, Any]:
+def _of_pair(result: FrcResult) -> dict[str, object]:
     """Return the measurements of a pair of images."""
     names = ("resolution_nm", "interval_nm", "reason")
     return {name: getattr(result, name) for name in names}
@@ -459,7 +459,7 @@ _JOINT_PX = 120  # side of an overlap's image; chosen: fits a row of them
 _CROP_PX = 160  # side of a detail; chosen: single pixels are visible
 
 
-def _stitching(scan: StitchedScan) -> dict[str, Any]:
+def _stitching(scan: StitchedScan) -> dict[str, object]:
     """Draw frames, their positions, and how certain these are."""
     frames, mosaic, pixel = scan.frames, scan.mosaic.array(), scan.mosaic.pixel_size_nm
     solved, placement = scan.solved_px, scan.placement
@@ -512,7 +512,7 @@ def _stitching(scan: StitchedScan) -> dict[str, Any]:
 
 
 def _worst_joint(
-    scan: StitchedScan, pairs: Sequence[PairReport], centres: NDArray[Any]
+    scan: StitchedScan, pairs: Sequence[PairReport], centres: RealArray
 ) -> tuple[slice, slice]:
     """Return rows and columns around the overlap with the largest nominal error."""
     error = scan.placement.nominal_px - scan.solved_px
@@ -575,7 +575,7 @@ def _digests(
 
 
 def _window(
-    centre: Sequence[float] | NDArray[Any], shape: tuple[int, int], side: int
+    centre: Sequence[float] | RealArray, shape: tuple[int, int], side: int
 ) -> tuple[slice, slice]:
     """Return rows and columns of a square around a position, shifted into the image."""
     y, x = (

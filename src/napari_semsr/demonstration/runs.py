@@ -187,7 +187,7 @@ def demo_plan(place: SimulateOptions, minutes: float = 1.0) -> Plan:
     def of(role: str, part: str | None = None) -> CallOutput:
         return CallOutput(call=role, part=part)
 
-    def chosen(options: SimulateOptions) -> dict[str, Any]:
+    def chosen(options: SimulateOptions) -> dict[str, object]:
         return options.model_dump(mode="json", exclude_unset=True)
 
     plain = {"distortion": "none"}  # the simulated microscope has none

@@ -220,7 +220,7 @@ class LiveLevel:
         return np.asarray(self[:, :], dtype=dtype)
 
 
-def _span(item: Any, size: int) -> tuple[IntPair, Any]:
+def _span(item: int | slice, size: int) -> tuple[IntPair, int | slice]:
     """Convert an index to a range to read, and an index into that range."""
     places = range(size)[item]
     if isinstance(places, int):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unicodedata import normalize
 
@@ -52,7 +53,7 @@ _NOT_WRITTEN = {
 }
 
 
-def library(path: Path, module: str, name: str, extra: str) -> Any:
+def library(path: Path, module: str, name: str, extra: str) -> ModuleType:
     """Import a library for reading; `ReadError` names the extra that installs it."""
     try:
         return import_module(module)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from napari_semsr.core import (
     Message,
@@ -171,7 +171,9 @@ def _cell_text(cell: Cell) -> Cell:
     return f"{cell:.9g}" if isinstance(cell, float) else cell
 
 
-def _library(path: Path, action: str, kind: type[ReadError | WriteError]) -> Any:
+def _library(
+    path: Path, action: str, kind: type[ReadError | WriteError]
+) -> tuple[ModuleType, ModuleType]:
     try:
         return import_module("pyarrow"), import_module("pyarrow.parquet")
     except ImportError as error:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import FiniteFloat
 
 from napari_semsr.core import (
@@ -18,6 +17,8 @@ from napari_semsr.core import (
     Micrograph,
     Options,
     Progress,
+    ReadableArray,
+    RealArray,
     ShapeError,
     read_box,
     run,
@@ -49,7 +50,7 @@ def input_levels(
     image: Micrograph,
     result_levels: Sequence[Any],
     result: Micrograph,
-    levels: Sequence[Any],
+    levels: Sequence[ReadableArray],
 ) -> Job[list[Any]]:
     """Resample an image onto every level of its result."""
     image_levels = [_on_grid(image, Grid.of(result))]
@@ -64,7 +65,7 @@ def input_levels(
     return image_levels
 
 
-def _halve(fine: Any, name: str) -> Job[Any]:
+def _halve(fine: ReadableArray, name: str) -> Job[Any]:
     """Compute the next level, in memory unless it is large."""
     rows, columns = fine.shape
     if rows * columns > 4 * _HELD_PX:
@@ -109,12 +110,11 @@ def _blend_arrays(before: Any, after: Any, strength: float) -> Any:
     )
 
 
-def _mix(before: Any, after: Any, strength: float) -> NDArray[Any]:
+def _mix(before: RealArray, after: RealArray, strength: float) -> RealArray:
     """Blend grey values in the dtype of the result."""
     share = np.float32(strength)
     mixture = np.asarray(before, np.float32) * (1 - share) + after * share
-    result: NDArray[Any] = to_dtype(mixture, after.dtype)[0]
-    return result
+    return to_dtype(mixture, after.dtype)[0]
 
 
 def difference_of(first: Micrograph, second: Micrograph) -> Micrograph:

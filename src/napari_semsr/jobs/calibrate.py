@@ -45,7 +45,7 @@ class CalibrationReport(Result):
     calibration: Calibration = field(metadata=FLAT)
     warnings: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return one flat record."""
         return dict(jsonable(self))
 
@@ -74,7 +74,7 @@ class ScaleBarReport(Result):
     calibration: BarCalibration | None = field(metadata=FLAT)
     stated_nm: FloatPair | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return one flat record.
 
         The pixel size is null if the printed length was not given. The label is not

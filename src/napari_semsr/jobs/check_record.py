@@ -225,7 +225,7 @@ class RemovalCount:
 
         return percent_interval(count, self.objects) if self.enough else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return counts, shares and intervals."""
         return asdict(self) | {
             "shown_percent": _round_values(self.shown_percent),
@@ -256,7 +256,7 @@ class RemovalCount:
         )
 
 
-def _round_values(value: Any) -> Any:
+def _round_values(value: Any) -> object:
     if isinstance(value, tuple):
         return tuple(_round_values(one) for one in value)
     return None if value is None else round(value, 2)
@@ -287,7 +287,7 @@ class Removals:
         tells, cannot = self.light_tells[name], self.light_cannot_tell[name]
         return dict(zip(_GROUPS, (tells, cannot, tells + cannot), strict=True))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the record for a model card."""
         rows = {
             name: {group: count.to_json() for group, count in self.of(name).items()}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from napari_semsr.core import (
     Job,
@@ -152,7 +152,7 @@ def verb_that_saves(
     options: type[Options],
     make: Callable[..., Micrograph],
     *images: str,
-) -> Verb[Any, Any]:
+) -> Verb[Options, Converted]:
     """Declare a job, not a command, that recreates an image in memory.
 
     `make` returns the image for the options and the opened `images`.

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import model_validator
 
 from napari_semsr.core import (
@@ -14,6 +13,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    RealArray,
     option,
     to_dtype,
 )
@@ -114,8 +114,8 @@ def _degrade(run: Run[DegradeOptions], image: Micrograph) -> Job[DegradedFile]:
 
 
 def _degrade_greys(
-    image: NDArray[Any], options: DegradeOptions
-) -> tuple[NDArray[Any], dict[str, Any]]:
+    image: RealArray, options: DegradeOptions
+) -> tuple[RealArray, dict[str, object]]:
     """Degrade grey values; integers are rounded once, at the end."""
     from napari_semsr.simulation import black_and_white, degrade_plane
 

@@ -111,7 +111,7 @@ class Unfinished:
 
     image: str  # name of the input
     model: str  # Name of the model
-    options: dict[str, Any]  # Options of the run, as for `EnhanceOptions`
+    options: dict[str, object]  # Options of the run, as for `EnhanceOptions`
     done: int  # Finished tiles
     tiles: int  # All tiles
 
@@ -202,7 +202,7 @@ class EnhancedFile(ImageMade):
         }
         return misfit | change | all_figures
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the record with the digest of the model."""
         digest = {"model_digest": self.provenance.model_digest}
         return Result.to_json(self) | digest
@@ -494,7 +494,7 @@ def _provenance_of(
     return history.model_copy(update=inference.made_by_model(run.options, model))
 
 
-def _sum_up(results: Sequence[EnhancedFile]) -> dict[str, Any]:
+def _sum_up(results: Sequence[EnhancedFile]) -> dict[str, object]:
     """Sum the cost of the planes, and keep the worst quality measures."""
     reports = [item.report for item in results]
     seconds = sum(item.seconds for item in reports)

@@ -38,7 +38,7 @@ class _PausingWindow(GrowingWindow):
 
     pause: Callable[[], None]
 
-    def __getitem__(self, index: Any) -> Float32Array:
+    def __getitem__(self, index: object) -> Float32Array:
         self.pause()
         return GrowingWindow.__getitem__(self, index)
 

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from pydantic import FiniteFloat
 
 from napari_semsr import inference, models
@@ -30,6 +29,7 @@ from napari_semsr.core import (
     FAULTS,
     CheckpointError,
     Options,
+    RealArray,
     count_values,
     field_range,
     one_line,
@@ -135,7 +135,7 @@ class ImportOptions(Options):
         },
     )
 
-    def changes(self) -> dict[str, Any]:
+    def changes(self) -> dict[str, object]:
         """Return the values that are set, by their keys in a model card."""
         size = self.pixel_size_nm
         card_values = {
@@ -306,7 +306,7 @@ def _package(
 
 def _test_of(
     model: "models.LoadedModel", side: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+) -> tuple[RealArray, RealArray, RealArray]:
     """Simulate a test image and run it: grey values, network input, network output."""
     import torch
 
@@ -328,7 +328,7 @@ def _test_of(
     return test_input, network_input, test_output
 
 
-def _cover(network_input: NDArray[Any], test_output: NDArray[Any]) -> bytes:
+def _cover(network_input: RealArray, test_output: RealArray) -> bytes:
     """Draw input and output side by side, twice as wide as high."""
     from PIL import Image as Pictures
 
@@ -380,7 +380,7 @@ def _description(
     *,
     least: int,
     halo: int,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Describe a package, in the format of ``bioimageio.spec`` 0.5."""
 
     def file(name: str) -> dict[str, str]:
@@ -435,17 +435,17 @@ def _description(
 
 def _axes(
     card: "models.ModelCard", size: dict[str, int] | None, *, halo: int = 0
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """Describe the axes; `size` None: those of the output, which follow the input's."""
     scale, unit = 1.0, {}
     if card.pixel_size_nm is not None:
         scale, unit = card.pixel_size_nm[0], {"unit": "nanometer"}
-    axes: list[dict[str, Any]] = [
+    axes: list[dict[str, object]] = [
         {"type": "batch"},
         {"type": "channel", "channel_names": ["grey"]},
     ]
     for name in ("y", "x"):
-        axis: dict[str, Any] = {"type": "space", "id": name, **unit, "scale": scale}
+        axis: dict[str, object] = {"type": "space", "id": name, **unit, "scale": scale}
         if size is None:
             follows = {"tensor_id": "input", "axis_id": name, "offset": 0}
             axis |= {"scale": scale / card.scale, "size": follows, "halo": halo}
@@ -455,7 +455,7 @@ def _axes(
     return axes
 
 
-def _preprocessing(card: "models.ModelCard") -> list[dict[str, Any]]:
+def _preprocessing(card: "models.ModelCard") -> list[dict[str, object]]:
     """Describe the scaling of grey values in terms of the specification."""
     if card.input_scaling == "levels":
         zero, one = card.input_levels
@@ -505,8 +505,8 @@ def _network_of(
     data: bytes,
     name: str,
     folder: Path | None,
-    start: dict[str, Any],
-    statements: dict[str, Any],
+    start: Mapping[str, object],
+    statements: dict[str, object],
     options: ImportOptions,
 ) -> tuple["nn.Module", "models.ModelCard"]:
     """Check and measure a graph; `start` holds defaults, `statements` override."""
@@ -605,7 +605,7 @@ def _from_package(
     return _network_of(weights, name, None, start, statements, options)
 
 
-def _text(value: Any, longest: int) -> str:
+def _text(value: object, longest: int) -> str:
     """Clean a text for a card: join surrogate pairs of JSON, drop unpaired ones."""
     whole = str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return whole[:longest]
@@ -621,7 +621,7 @@ def _member(package: zipfile.ZipFile, name: str, limit: int) -> bytes:
     return data
 
 
-def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
+def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, object]:
     """Read the description of a package."""
     names = set(package.namelist())
     description_files = [
@@ -656,10 +656,10 @@ def _read_description(package: zipfile.ZipFile, name: str) -> dict[str, Any]:
 
 
 def _weights_of(
-    package: zipfile.ZipFile, description: dict[str, Any], name: str
+    package: zipfile.ZipFile, description: dict[str, object], name: str
 ) -> tuple[str, bytes]:
     """Read the ONNX weights of a package; other formats can execute code."""
-    weights: Any = description.get("weights")
+    weights: object = description.get("weights")
     weights = weights if isinstance(weights, dict) else {}
     entry = weights.get("onnx")
     if not isinstance(entry, dict):
@@ -691,7 +691,7 @@ def _weights_of(
     return source_text, data
 
 
-def _card_values(description: dict[str, Any], name: str) -> dict[str, Any]:
+def _card_values(description: dict[str, Any], name: str) -> dict[str, object]:
     """Return the values of a description by the keys of a model card."""
     inputs, outputs = description["inputs"], description["outputs"]
     if len(inputs) != 1 or len(outputs) != 1:
@@ -735,7 +735,7 @@ def _check_axes(tensor: dict[str, Any], name: str) -> None:
         )
 
 
-def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
+def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, object]:
     """Translate a package's scaling of grey values, if it is supported."""
     real = [s for s in steps if s["id"] != "ensure_dtype"]
     if not real:
@@ -764,7 +764,7 @@ def _scaling(steps: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _levels(zero: float, one: float) -> dict[str, Any]:
+def _levels(zero: float, one: float) -> dict[str, object]:
     if not (math.isfinite(zero) and math.isfinite(one) and zero < one):
         msg = f"grey values {zero} and {one} cannot become 0 and 1"
         raise ValueError(msg)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr import stitching
 from napari_semsr.core import (
@@ -23,9 +22,11 @@ from napari_semsr.core import (
     Message,
     Micrograph,
     OptionError,
+    Options,
     PixelSize,
     Progress,
     ReadError,
+    RealArray,
     Waiting,
 )
 from napari_semsr.io import (
@@ -78,9 +79,9 @@ class LiveScan:
     def __init__(
         self,
         place: Path,
-        read: Callable[[str], NDArray[Any]],
+        read: Callable[[str], RealArray],
         options: StitchOptions,
-        flat: NDArray[Any] | None = None,
+        flat: RealArray | None = None,
         display: LiveDisplay | None = None,
     ) -> None:
         self._place, self._read, self._flat = place, read, flat
@@ -97,7 +98,7 @@ class LiveScan:
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def _read_number(self, index: int) -> NDArray[Any]:
+    def _read_number(self, index: int) -> RealArray:
         return self._read(self._names[index])
 
     def positions(self) -> dict[str, FloatPair | None]:
@@ -114,7 +115,7 @@ class LiveScan:
     def take(
         self,
         name: str,
-        pixels: NDArray[Any],
+        pixels: RealArray,
         stated_corner: FloatPair | None = None,
         *,
         unit: str = "px",
@@ -237,7 +238,7 @@ def seconds_of(text: str) -> float:
     return float(match[1]) * _TIMES[match[2]]
 
 
-def frame_folder(folder: Path, table: Path | None, options: Any) -> FrameFolder:
+def frame_folder(folder: Path, table: Path | None, options: Options) -> FrameFolder:
     """Open a folder with the options of a scan, as `io.open_frames` takes them."""
     names = (
         ("databar_rows", "colour", "pixel_size_nm"),
@@ -393,7 +394,7 @@ class Follower:
     def _rest(self) -> Job[bool]:
         return bool((yield from self._when_possible(self.scan.work)))
 
-    def _when_possible(self, work: Callable[[], Any]) -> Job[Any]:
+    def _when_possible(self, work: Callable[[], object]) -> Job[Any]:
         """Retry reading and writing while the disk is full or frames are missing."""
         while True:
             try:
@@ -436,7 +437,7 @@ def follow_scan(
     target: Path,
     options: StitchOptions,
     *,
-    flat: NDArray[Any] | None = None,
+    flat: RealArray | None = None,
     until: int | None = None,
     idle_s: float | None = None,
     is_stopped: Callable[[], bool] | None = None,

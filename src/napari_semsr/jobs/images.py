@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from napari_semsr.analysis import spread_boxes
@@ -27,6 +26,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     ReadError,
+    RealArray,
     WriteError,
     available_cores,
     capture_warnings,
@@ -354,7 +354,7 @@ def record_all_planes(record: InputRecord, options: ReadOptions) -> InputRecord:
 
 def made_by(
     job: str,
-    options: dict[str, Any],
+    options: dict[str, object],
     *inputs: InputRecord,
     guides: Iterable[InputRecord] = (),
     part: str | None = None,
@@ -372,7 +372,9 @@ def made_by(
     )
 
 
-def derived_from(job: str, options: dict[str, Any], **images: Micrograph) -> Provenance:
+def derived_from(
+    job: str, options: dict[str, object], **images: Micrograph
+) -> Provenance:
     """Compose the provenance of a result that uses images without reading them."""
     inputs = [
         InputRecord(
@@ -464,7 +466,7 @@ def jsonable(value: object) -> Any:
     if isinstance(value, BaseModel):
         return jsonable(value.model_dump())
     if is_dataclass(value) and not isinstance(value, type):
-        record: dict[str, Any] = {}
+        record: dict[str, object] = {}
         for item in fields(value):
             inner = getattr(value, item.name)
             if item.metadata.get("flat"):
@@ -479,13 +481,13 @@ def jsonable(value: object) -> Any:
     return _scalar(value)
 
 
-def rows_of(columns: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+def rows_of(columns: Mapping[str, Iterable[object]]) -> list[dict[str, object]]:
     """Return the rows of a table, with the values by the names of the columns."""
     cells = zip(*columns.values(), strict=True)
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
 
-def _scalar(value: object) -> Any:
+def _scalar(value: object) -> object:
     """Convert a scalar."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -508,7 +510,7 @@ class Result:
     TABLES: ClassVar[Mapping[str, str]] = {}
     INSTEAD: ClassVar[Mapping[str, "type[Result]"]] = {}
 
-    def tables(self) -> Mapping[str, Mapping[str, Sequence[Any]]]:
+    def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
         """Return tables of the result: columns by their headers, by title.
 
         A length without values in nm has a column in px.
@@ -730,10 +732,10 @@ class Pixels(Protocol):
         """The pixel grid."""
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> np.dtype[np.generic]:
         """The dtype of the grey values."""
 
-    def read(self, box: Box | None = None) -> NDArray[Any]:
+    def read(self, box: Box | None = None) -> RealArray:
         """Compute the pixels of a box."""
 
 
@@ -746,7 +748,7 @@ class _Window:
         self.shape, self.dtype = pixels.grid.shape, pixels.dtype
         self._read = pixels.read
 
-    def __getitem__(self, index: tuple[slice, slice]) -> NDArray[Any]:
+    def __getitem__(self, index: tuple[slice, slice]) -> RealArray:
         spans = [item.indices(n)[:2] for item, n in zip(index, self.shape, strict=True)]
         return self._read(Box(*spans[0], *spans[1]))
 
@@ -763,7 +765,7 @@ def write_area(
     area: Pixels,
     about: Micrograph,
     target: Path,
-    dtype: np.dtype[Any] | None = None,
+    dtype: np.dtype[np.generic] | None = None,
     *,
     message: str = "cutting",
     existing: OverwritePolicy | None = None,
@@ -817,7 +819,7 @@ def keep_map(
 
     def make(place: Path) -> OmeZarrStore:
         # no shards, which are larger, so memory does not depend on the size
-        how: dict[str, Any] = {"dtype": np.float32, "chunk": block}
+        how: dict[str, object] = {"dtype": np.float32, "chunk": block}
         return OverwritePolicy().store_of(about, place, target, **how)
 
     def fill(store: OmeZarrStore) -> Job[int]:

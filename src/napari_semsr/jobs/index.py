@@ -1,9 +1,11 @@
 """The commands of ``semsr``: summary and module of each."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from napari_semsr.core import Options
+    from napari_semsr.jobs.images import Result
     from napari_semsr.jobs.verb import Verb
 
 VERBS = {
@@ -98,13 +100,13 @@ _FUNCTION_NAMES = {
 }
 
 
-def verb_of(name: str) -> "Verb[Any, Any] | None":
+def verb_of(name: str) -> "Verb[Options, Result] | None":
     """Import a command; return None for other names, or one with several actions."""
     if name not in _VALUES and name not in _UNLISTED_JOBS:
         return None
     place = (_MODULES | _UNLISTED_JOBS).get(name, name)
     module = import_module(f".{place}", "napari_semsr.jobs")
-    verb: Verb[Any, Any] = getattr(module, name.upper().translate(_AS_NAME))
+    verb: Verb[Options, Result] = getattr(module, name.upper().translate(_AS_NAME))
     return verb
 
 

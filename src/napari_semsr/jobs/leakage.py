@@ -4,7 +4,7 @@ A model card records digests and areas of the training images, and so does the h
 of the model's results.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,9 @@ def warn_if_trained_on(
                 return
 
 
-def _models(history: Provenance | None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def _models(
+    history: Provenance | None,
+) -> Iterator[tuple[str, list[dict[str, object]]]]:
     """Return the models in a history that record their training data."""
     if history is None:
         return
@@ -81,7 +83,7 @@ def _shares(
         yield None if areas is None else _covered_share(evaluated_image, areas)
 
 
-def learnt_from_light(card: dict[str, Any]) -> set[str]:
+def learnt_from_light(card: Mapping[str, Any]) -> set[str]:
     """Return the digests of the optical images that an adapted model was trained on."""
     entries = card.get("training", {}).get(TRAINED_ON) or ()
     records = [one for one in entries if isinstance(one, dict)]

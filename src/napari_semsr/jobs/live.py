@@ -13,6 +13,7 @@ from napari_semsr.core import (
     FloatPair,
     Micrograph,
     OptionError,
+    RealArray,
     ShapeError,
     WriteError,
     list_folder,
@@ -79,7 +80,7 @@ class LiveMosaic:
         frames: str | Path | None = None,
         overwrite: bool = False,
         resume: bool = False,
-        **options: Any,
+        **options: object,
     ) -> None:
         self.output = check_image_target(output, overwrite=overwrite, resume=resume)
         stem = self.output.name.partition(".")[0]
@@ -203,7 +204,7 @@ class LiveMosaic:
         return self._take(file_name, pixels, corner)
 
     def _take(
-        self, name: str, pixels: Any, corner: FloatPair | None
+        self, name: str, pixels: RealArray, corner: FloatPair | None
     ) -> tuple[str, ...]:
         size = self.options.pixel_size_nm
         how: dict[str, Any] = {"unit": "nm", "pixel_size_nm": size}

@@ -3,7 +3,7 @@
 import inspect
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ def _list_architectures(_: Run[Options]) -> Job[ArchitectureList]:
     return ArchitectureList(networks, judges)
 
 
-def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, Any]:
+def _architecture_row(name: str, factory: Callable[..., Any]) -> dict[str, object]:
     """Describe an architecture; its weights are counted without allocating them."""
     import torch
 
@@ -334,9 +334,9 @@ def _describe(path: Path, card: "models.ModelCard | None" = None) -> ModelFile:
     )
 
 
-def _row(path: Path, *, is_bundled: bool) -> dict[str, Any]:
+def _row(path: Path, *, is_bundled: bool) -> dict[str, object]:
     """Describe one model of the list."""
-    row: dict[str, Any] = {"name": path.stem, "bundled": is_bundled, "fault": None}
+    row: dict[str, object] = {"name": path.stem, "bundled": is_bundled, "fault": None}
     try:
         card = models.read_card(path)
     except (CheckpointError, ReadError) as error:
@@ -350,7 +350,7 @@ def _row(path: Path, *, is_bundled: bool) -> dict[str, Any]:
     }
 
 
-def own_gain_db(card: dict[str, Any]) -> float | None:
+def own_gain_db(card: Mapping[str, Any]) -> float | None:
     """Return a model's gain over its input in the validation of its training."""
     validation = (card.get("training") or {}).get("validation")
     gains = (

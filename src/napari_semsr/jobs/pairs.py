@@ -162,7 +162,7 @@ def _cut(run: Run[PairOptions]) -> Job[PairsMade]:
             transform.transform, off.places_nm, off.reliable, off.side_nm
         )
     settings, scale_note = _with_scale(settings, images, is_paired=is_paired)
-    refusals: list[dict[str, Any]] = []
+    refusals: list[dict[str, object]] = []
     if settings.align:
         kept_images, images, refusals = yield from _align_pairs(images, settings.factor)
         records = [[side[number] for number in kept_images] for side in records]
@@ -248,7 +248,7 @@ _MAX_STRETCH = (
 
 def _align_pairs(
     images: list[list[Micrograph]], scale: int
-) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, Any]]]]:
+) -> Job[tuple[list[int], list[list[Micrograph]], list[dict[str, object]]]]:
     """Align each HIGH with its LOW; report pairs that fail, and why."""
     indices, images_found, refusals = [], [], []
     error: RegistrationError | None = None
@@ -397,7 +397,7 @@ def fitting_options(
         options_given.model_fields_set,
         options_given.scale or scale or 1,
     )
-    values: dict[str, Any] = {} if scale is None else {"scale": factor}
+    values: dict[str, object] = {} if scale is None else {"scale": factor}
     low = low.with_pixel_size(options_given.low_pixel_nm)
     pixel: float | None = None
     if trained_sizes is not None and trained_sizes.pixel_size_nm is not None:
@@ -470,7 +470,7 @@ def _stated_scale(low: Micrograph, high: Micrograph) -> int | None:
     return whole if fits else None
 
 
-def _images(low: Any, high: Any) -> tuple[list[Image], list[Image], bool]:
+def _images(low: object, high: object) -> tuple[list[Image], list[Image], bool]:
     """List the images of both sides, and whether they come from folders."""
     first, second = _list_side(low), _list_side(high)
     many = isinstance(first, list)
@@ -509,7 +509,9 @@ def _list_side(side: Any) -> Any:
 
 
 def _by_name(
-    low: tuple[Any, list[Image]], high: tuple[Any, list[Image]], options: PairOptions
+    low: tuple[object, list[Image]],
+    high: tuple[object, list[Image]],
+    options: PairOptions,
 ) -> tuple[list[Image], list[Image]]:
     """Match images of folders, patterns or lists by name."""
     left_out = {name.strip() for name in options.leave_out.split(",")} - {""}
@@ -576,7 +578,7 @@ def _distinct(
 _ANY = "*"
 
 
-def _is_pattern(side: Any) -> bool:
+def _is_pattern(side: object) -> bool:
     """Whether a side is a pattern of file names, with one *."""
     if not isinstance(side, (str, os.PathLike)):
         return False

@@ -22,10 +22,10 @@ from napari_semsr.io import (
     write_pages,
 )
 from napari_semsr.jobs.images import OverwritePolicy, open_image, record_all_planes
-from napari_semsr.jobs.verb import Run
+from napari_semsr.jobs.verb import O, R, Run
 
 
-def _axes_of(run: Run[Any]) -> dict[str, int]:
+def _axes_of(run: Run[O]) -> dict[str, int]:
     """Return the axis sizes of a stack by name, and the number of images in memory."""
     image = run.image_inputs["image"]
     if isinstance(image, Sequence) and not isinstance(image, str):
@@ -37,12 +37,12 @@ def _axes_of(run: Run[Any]) -> dict[str, int]:
 
 
 def run_by_plane(
-    job: Callable[[Run[Any]], Job[Any]],
-    sum_up: Callable[[Sequence[Any]], dict[str, Any]],
-) -> Callable[[Run[Any]], Job[Any]]:
+    job: Callable[[Run[O]], Job[R]],
+    sum_up: Callable[[Sequence[R]], dict[str, object]],
+) -> Callable[[Run[O]], Job[R]]:
     """Extend a job that writes to stacks; `sum_up` combines the results of planes."""
 
-    def take_planes(run: Run[Any]) -> Job[Any]:
+    def take_planes(run: Run[O]) -> Job[R]:
         by_plane = run.target is not None
         return (yield from _run_planes(job, run, sum_up) if by_plane else job(run))
 
@@ -50,10 +50,10 @@ def run_by_plane(
 
 
 def _run_planes(
-    job: Callable[[Run[Any]], Job[Any]],
-    run: Run[Any],
-    sum_up: Callable[[Sequence[Any]], dict[str, Any]],
-) -> Job[Any]:
+    job: Callable[[Run[O]], Job[R]],
+    run: Run[O],
+    sum_up: Callable[[Sequence[R]], dict[str, object]],
+) -> Job[R]:
     """Run a job on an image, or on every plane of a stack.
 
     Each plane of a stack has its own scaling and goes to a hidden store next to the
@@ -110,10 +110,11 @@ def _run_planes(
     write_pages(first, axes, pages, target)
     for item in results:
         shutil.rmtree(item.output)
-    return replace(
+    combined: R = replace(
         results[0],
         output=str(target),
         shape=(*page_axes(axes).values(), *first.shape),
         provenance=history,
         **sum_up(results),
     )
+    return combined

@@ -55,6 +55,7 @@ from napari_semsr.jobs.images import (
 from napari_semsr.jobs.verb import (
     FileIn,
     ImageIn,
+    O,
     Output,
     Run,
     Verb,
@@ -296,13 +297,13 @@ def _register(
 
 
 def register_as(
-    run: Run[Any],
+    run: Run[O],
     moving: Image,
     fixed: Image,
     reading: ReadOptions,
     *,
     resumed: StoredTransform | None = None,
-    **changes: Any,
+    **changes: object,
 ) -> Job[Registered]:
     """Register two images with the options and files of another command's run.
 
@@ -639,7 +640,7 @@ def _unreliable(registration: Registration) -> float | None:
     return 1 - float(reliable.mean()) if reliable.size and is_patches else None
 
 
-def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, Any]:
+def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, object]:
     """Return the values of a map; only the file has all those of an elastic map.
 
     Its knots extend beyond the overlap, where they are not constrained: the largest
@@ -647,7 +648,7 @@ def map_record(transform: Affine | Elastic, residuals: FloatArray) -> dict[str, 
     """
     affine = transform.affine if isinstance(transform, Elastic) else transform
     pairs = zip(affine.matrix, affine.shift, strict=True)
-    record: dict[str, Any] = {
+    record: dict[str, object] = {
         "matrix": [[*row, move] for row, move in pairs],
         "degrees": affine.degrees,
         "scale": affine.scale,

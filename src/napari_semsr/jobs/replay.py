@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import psutil
@@ -27,6 +27,7 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ReadError,
+    RealArray,
     SemsrError,
     declared_figures,
     map_progress,
@@ -345,7 +346,7 @@ class _Pixels:
         """Whether all pixels are equal."""
         return self.different == 0 and self.shape == self.other
 
-    def add(self, plane: int, box: Box, first: Any, second: Any) -> None:
+    def add(self, plane: int, box: Box, first: RealArray, second: RealArray) -> None:
         """Compare a block."""
         one, two = (np.asarray(item, np.float64) for item in (first, second))
         finite = np.isfinite(one), np.isfinite(two)
@@ -532,7 +533,7 @@ def _on_same_machine(history: RecordedPlan, path: Path) -> Plan:
     calls = []
     for call in history.plan.calls:
         record, arguments = history.records[call.name], known_verb(call.verb).arguments
-        same: dict[str, Any] = {}
+        same: dict[str, object] = {}
         if record.device is not None and "model" in arguments:
             name, _, _ = record.device.partition(": ")
             with decoding(path, "a history"):

@@ -89,7 +89,7 @@ def _read_psf(text: str, image: Micrograph) -> tuple[str, Micrograph | None]:
 
 
 def _pupil_psf(
-    record: dict[str, Any], size: FloatPair, pixel_nm: float, name: str
+    record: dict[str, object], size: FloatPair, pixel_nm: float, name: str
 ) -> Micrograph:
     """Return the point-spread function of a simulated microscope, in focus, on axis.
 
@@ -214,7 +214,7 @@ def _restore_plane(run: Run[RestoreOptions]) -> Job[RestoredFile]:
         )
 
     def make(place: Path) -> OmeZarrStore:
-        how: dict[str, Any] = {"dtype": dtype, "chunk": plan.core}
+        how: dict[str, object] = {"dtype": dtype, "chunk": plan.core}
         return run.existing.store_of(about, place, target, **how)
 
     def fill(store: OmeZarrStore) -> Job[tuple[int, Change | None]]:
@@ -264,7 +264,7 @@ def _prepare(
     return restorer, parameters, provenance
 
 
-def _sum_up(results: Sequence[RestoredFile]) -> dict[str, Any]:
+def _sum_up(results: Sequence[RestoredFile]) -> dict[str, object]:
     """Combine the results of the planes of a stack."""
     return {
         "tiles": sum(item.tiles for item in results),

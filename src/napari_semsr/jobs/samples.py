@@ -1,6 +1,6 @@
 """Simulated sample images with known ground truth; nothing is downloaded."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -64,7 +64,9 @@ def draw_specimen(shape: tuple[int, int] = _SHAPE, *, seed: int = 0) -> Microgra
     )
 
 
-def expose(truth: Micrograph, *, name: str = "exposure", **options: Any) -> Micrograph:
+def expose(
+    truth: Micrograph, *, name: str = "exposure", **options: object
+) -> Micrograph:
     """Simulate a blurred, hazy, noisy image of a specimen, by `ExposureOptions`."""
     settings = ExposureOptions.parse(options)
     blurred_truth = simulation.degrade_plane(

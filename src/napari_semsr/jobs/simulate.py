@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import psutil
@@ -24,6 +24,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     Quantity,
+    RealArray,
     WriteError,
     digest_path,
     figure,
@@ -351,7 +352,7 @@ class _ScanWriter:
     opening: ReadOptions  # its reading options
 
     def _image(
-        self, data: Any, path: Path, *, on_frames: bool = True, fine: bool = False
+        self, data: RealArray, path: Path, *, on_frames: bool = True, fine: bool = False
     ) -> None:
         """Write one image on the grid of the frames, or of the scene.
 
@@ -638,7 +639,7 @@ def _wait(seconds: float, step: Callable[[], Progress]) -> Job[None]:
         time.sleep(min(left, _STEP_S))
 
 
-def _write_json(path: Path, record: dict[str, Any]) -> None:
+def _write_json(path: Path, record: Mapping[str, object]) -> None:
     text = json.dumps(jsonable(record), indent=2, allow_nan=False, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
 

@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from unicodedata import normalize
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from napari_semsr import stitching
@@ -36,6 +35,7 @@ from napari_semsr.core import (
     Provenance,
     Quantity,
     ReadError,
+    RealArray,
     WriteError,
     capture_warnings,
     declared_figures,
@@ -191,7 +191,7 @@ def _write_mosaic(
             store.repeat(part.pending())  # e.g. damaged ones
         uncovered_counts: list[int] = []  # pixels, by block
 
-        def fuse() -> Iterator[NDArray[Any]]:
+        def fuse() -> Iterator[RealArray]:
             coverage = store.add_label(COVERAGE)
             for unit in store.pending():
                 box = store.box(*unit)
@@ -228,7 +228,7 @@ def _write_mosaic(
 
 def _block_copier(
     plan: "stitching.FusionPlan | stitching.FocusPlan", run: "_Stitching"
-) -> Callable[[Box], tuple[NDArray[Any], NDArray[Any]] | None]:
+) -> Callable[[Box], tuple[RealArray, RealArray] | None]:
     """Return a function that copies blocks and coverage of the corrected mosaic.
 
     It returns None for a block in which a frame moved.
@@ -244,7 +244,7 @@ def _block_copier(
         return lambda _: None
     counts = open_image(label)
 
-    def copy(box: Box) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    def copy(box: Box) -> tuple[RealArray, RealArray] | None:
         if not plan.alike(before, box):
             return None
         image, count = (
@@ -809,12 +809,12 @@ def _found_values(
     acquisition: Acquisition,
     solution: "stitching.StitchSolution",
     correction: "_DistortionCorrection",
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the distortion and the source of the pixel size for the history.
 
     Each only if it was estimated, not set.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     if solution.distortion_sd is not None and solution.distortion:
         names = ("distortion", "distortion_sd", "distortion_centre_px")
         attributes = {name: getattr(solution, name) for name in names}
@@ -831,7 +831,7 @@ def _found_values(
 
 def _height_rows(
     scans: "_Scans", shifts: Sequence["stitching.HeightShift"]
-) -> tuple[dict[str, Any], ...]:
+) -> tuple[dict[str, object], ...]:
     """Return each height with its shift, null if it was excluded."""
     return tuple(
         {
@@ -1031,7 +1031,7 @@ def _provenance(
     return made_by("stitch", _record_options(run), *inputs, guides=guides)
 
 
-def _record_options(run: _Stitching) -> dict[str, Any]:
+def _record_options(run: _Stitching) -> dict[str, object]:
     """Return the options in the form of a history."""
     options = {k: v for k, v in jsonable(run.options).items() if k not in _FOLLOWING}
     if options["other_frames"] == "refuse":

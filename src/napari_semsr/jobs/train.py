@@ -104,7 +104,7 @@ class TrainingPlace(Options):
 
     @field_validator("bank_folder", mode="before")
     @classmethod
-    def _as_text(cls, value: Any) -> Any:
+    def _as_text(cls, value: object) -> object:
         """Accept a path, too."""
         return os.fspath(value) if isinstance(value, os.PathLike) else value
 

@@ -150,7 +150,7 @@ class Child:
     `module` is run, and calls `serve`; `request` is the argument of its function.
     """
 
-    def __init__(self, module: str, request: dict[str, Any]) -> None:
+    def __init__(self, module: str, request: dict[str, object]) -> None:
         windows = getattr(subprocess, "CREATE_NO_WINDOW", 0)
         self._messages: queue.Queue[bytes | None] = queue.Queue()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop
@@ -272,7 +272,7 @@ _RANK = "LOCAL_RANK"
 Say = Callable[[str, Any], None]
 
 
-def serve(train: Callable[[dict[str, Any], Say], dict[str, Any]]) -> int:
+def serve(train: Callable[[dict[str, object], Say], dict[str, object]]) -> int:
     """Train on request of the parent process; return the exit status."""
     source, send = _take_over_streams()
     # A background process may ignore it.
@@ -342,7 +342,7 @@ def _take_over_streams() -> tuple[int, Say]:
     os.dup2(_STDERR, _STDOUT)
     lock = threading.Lock()
 
-    def send(key: str, value: Any) -> None:
+    def send(key: str, value: object) -> None:
         line = json.dumps({key: value}, allow_nan=False).encode() + b"\n"
         with lock:
             while line:

@@ -79,7 +79,7 @@ R = TypeVar("R", bound=Result)
 T = TypeVar("T")
 
 
-def size_figure(**more: Any) -> property:
+def size_figure(**more: object) -> property:
     """Return a property of a result that shows its pixel size with its uncertainty."""
 
     def get(result: Any) -> str:
@@ -155,7 +155,7 @@ class ImageIn:
     metavar: str = "IMAGE"
     role: str = ""  # name in histories, if different
     column: str = ""  # name in result tables, if different
-    takes: Any = None  # further types that its function accepts
+    takes: object = None  # further types that its function accepts
     many: bool = False
     pairs: bool = False  # accepts pairs of images, too
     also: tuple[str, ...] = ()  # further column names in tables
@@ -188,7 +188,7 @@ class FileIn:
     flag: str = ""  # command option; empty for a positional argument
     metavar: str = "FILE"
     many: bool = False
-    takes: Any = None  # further types that its function accepts
+    takes: object = None  # further types that its function accepts
     takes_name: bool = False  # accepts a name instead of a file
     default: str | None = None
     batch: str = ""
@@ -399,14 +399,14 @@ class Run(Generic[O]):
         warn_if_trained_on(images, self.opening)
 
     @property
-    def size_error(self) -> dict[str, Any]:
+    def size_error(self) -> dict[str, object]:
         """Error and origin of the pixel size of its first image."""
         first = self.images.get(next(iter(self.image_inputs), ""))
         facts = {} if first is None else first.metadata
         return {k: facts[k] for k in (SIZE_ERROR_KEY, ORIGIN_KEY) if k in facts}
 
     def history(
-        self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: Any
+        self, *guides: InputRecord, inputs: Sequence[InputRecord] = (), **more: object
     ) -> Job[Provenance]:
         """Compose the provenance of the output, with further `inputs`.
 
@@ -554,7 +554,7 @@ class Verb(Generic[O, R]):
         kinds = self.result, *self.result.INSTEAD.values()
         return self.gives or Union[(*([Micrograph] if keeps_image else []), *kinds)]
 
-    def result_of(self, values: Mapping[str, Any]) -> type[Result]:
+    def result_of(self, values: Mapping[str, object]) -> type[Result]:
         """Return the type of its result for some option values by name."""
         others = self.result.INSTEAD.items()
         return next((kind for name, kind in others if values.get(name)), self.result)
@@ -565,7 +565,7 @@ class Verb(Generic[O, R]):
         own = self.options.model_fields
         return {name: None for name in ReadOptions.model_fields if name in own}
 
-    def value_of(self, result: R) -> Any:
+    def value_of(self, result: R) -> object:
         """Return what the function returns for a result: its image, if any."""
         if self.value:
             return getattr(result, self.value)
@@ -573,7 +573,7 @@ class Verb(Generic[O, R]):
         gives_image = isinstance(image, Micrograph) and self.returns is not self.result
         return image if gives_image else result
 
-    def parse(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def parse(self, values: Mapping[str, object]) -> dict[str, Any]:
         """Create its option groups from values by name; other values are ignored."""
         sets = {one.name: one.options for one in self.sets if not one.before}
         values_given = with_calibration(values, sets.values())
@@ -592,7 +592,7 @@ class Verb(Generic[O, R]):
             parts |= zip(both, self._openings(values), strict=True)
         return parts
 
-    def parse_options(self, options: Mapping[str, Any]) -> dict[str, Any]:
+    def parse_options(self, options: Mapping[str, object]) -> dict[str, Any]:
         """Create its option groups from options by name; raise an error for others.
 
         Raises
@@ -615,7 +615,7 @@ class Verb(Generic[O, R]):
             raise OptionError(msg, code="unknown-option")
         return self.parse(options)
 
-    def _openings(self, values: Mapping[str, Any]) -> Iterator[ReadOptions]:
+    def _openings(self, values: Mapping[str, object]) -> Iterator[ReadOptions]:
         """Return the reading options of each of two images."""
         names = (*ReadOptions.model_fields, CALIBRATION.name)
         both, *alone = (
@@ -630,7 +630,7 @@ class Verb(Generic[O, R]):
                 own.setdefault("pixel_size_sd_nm", None)
             yield ReadOptions.parse({**both, **own})
 
-    def start(self, values: Mapping[str, Any], **how: Any) -> Job[R]:
+    def start(self, values: Mapping[str, object], **how: object) -> Job[R]:
         """Create its job from values by name, including options."""
         items = (*self.inputs, *self.all_outputs)
         files = {one.name: values[one.name] for one in items if one.name in values}
@@ -638,7 +638,7 @@ class Verb(Generic[O, R]):
 
     def job(
         self,
-        *inputs: Any,
+        *inputs: object,
         options: O | Any = None,
         opening: ReadOptions | Any = None,
         overwrite: bool | Any = False,
@@ -672,7 +672,7 @@ class Verb(Generic[O, R]):
         images_open = (run.images.get(item.name) for item in self.images if self.opens)
         return (yield from self.run(run, *images_open))
 
-    def anew(self, *inputs: Any, **how: Any) -> Job[R]:
+    def anew(self, *inputs: object, **how: object) -> Job[R]:
         """Run and overwrite existing outputs."""
         return self.job(*inputs, overwrite=True, **how)
 
@@ -717,7 +717,7 @@ class Verb(Generic[O, R]):
             check_apart(one, other)
 
 
-def check_devices(sets: Iterable[Any]) -> None:
+def check_devices(sets: Iterable[object]) -> None:
     """Raise an error for an unavailable device, before anything is read.
 
     Training checks its own device, as the recipe may set it.
@@ -728,7 +728,7 @@ def check_devices(sets: Iterable[Any]) -> None:
             models.find_device(name)
 
 
-def _each(images: Iterable[Any]) -> Iterator[Any]:
+def _each(images: Iterable[object]) -> Iterator[Any]:
     """Iterate over images, including those in lists and pairs."""
     for image in images:
         if isinstance(image, (list, tuple)):

@@ -12,10 +12,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from napari_semsr.core import CheckpointError, one_line
 from napari_semsr.io import is_there
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 _SIZE_LIMIT = 2**31 - 1  # bytes; largest protobuf message
 _MESSAGE_LENGTH = 300  # length of texts from a file or a library in a message; chosen
@@ -31,7 +35,7 @@ _DECIDING = frozenset({  # operators whose output need not be NaN if an input is
 })  # fmt: skip
 
 
-def onnx_library(name: str = "onnx") -> Any:
+def onnx_library(name: str = "onnx") -> ModuleType:
     """Import onnx, a module of it, or onnxruntime; raise an error if not installed."""
     # since 1.31, onnxruntime sends telemetry for each session, with an identifier of
     # the computer
@@ -47,7 +51,7 @@ def onnx_library(name: str = "onnx") -> Any:
 class OnnxGraph:
     """A checked graph, and its properties known before running it."""
 
-    model: Any  # onnx.ModelProto, weights inside
+    model: "ModelProto"  # weights inside
     input: str  # Name of the input, (B, 1, H, W)
     # Whether the control flow depends on values, so that the receptive field is unknown
     deciding: bool
@@ -129,7 +133,7 @@ def read_graph(data: bytes, name: str, folder: Path | None = None) -> OnnxGraph:
     return OnnxGraph(model, source, _decides(model.graph))
 
 
-def _decides(graph: Any) -> bool:
+def _decides(graph: "GraphProto") -> bool:
     """Check whether the control flow depends on grey values, not only on sizes."""
     sizes = {"", *(tensor.name for tensor in graph.initializer)}
     for node in graph.node:
@@ -140,7 +144,7 @@ def _decides(graph: Any) -> bool:
     return False
 
 
-def _is_float(node: Any) -> bool:
+def _is_float(node: "NodeProto") -> bool:
     """Check whether a node only changes the precision of its values."""
     kinds = onnx_library().TensorProto
     real = (kinds.FLOAT, kinds.FLOAT16, kinds.DOUBLE, kinds.BFLOAT16)
@@ -163,7 +167,7 @@ def _unsupported(name: str, what: str) -> CheckpointError:
 # Forbidden contents of a file.
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
+def _tensors(graph: "GraphProto") -> Iterator["TensorProto"]:
     """Iterate over all stored tensors of a graph, including attributes."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
@@ -175,7 +179,7 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from attribute.tensors
 
 
-def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
+def _check_tensors(model: "ModelProto", name: str, folder: Path | None) -> None:
     """Load external weights into the graph; raise an error for invalid tensors."""
     onnx = onnx_library()
     helper = onnx_library("onnx.external_data_helper")
@@ -201,7 +205,7 @@ def _check_tensors(model: Any, name: str, folder: Path | None) -> None:
             raise CheckpointError(msg, code="model-damaged")
 
 
-def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
+def _place_of(tensor: "TensorProto", name: str, folder: Path | None) -> Path:
     """Return the folder of a tensor's file, which must be inside the model's."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
@@ -230,19 +234,21 @@ def _place_of(tensor: Any, name: str, folder: Path | None) -> Path:
     return inside
 
 
-def _inline(model: Any, name: str) -> Any:
+def _inline(model: "ModelProto", name: str) -> "ModelProto":
     """Inline the functions that a file defines."""
     if not model.functions:
         return model
     try:
-        return onnx_library("onnx.inliner").inline_local_functions(model)
+        inliner = onnx_library("onnx.inliner")
+        inlined: ModelProto = inliner.inline_local_functions(model)
     except Exception as error:
         reason = one_line(str(error), _MESSAGE_LENGTH).rstrip(".")
         msg = f"The functions of {name} cannot be inlined: {reason}."
         raise CheckpointError(msg, code="model-damaged") from error
+    return inlined
 
 
-def _check_nodes(model: Any, name: str) -> None:
+def _check_nodes(model: "ModelProto", name: str) -> None:
     """Raise an error for operators that are non-standard, nested or random."""
     for node in model.graph.node:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
@@ -259,7 +265,7 @@ def _check_nodes(model: Any, name: str) -> None:
         raise CheckpointError(msg, code="model-unsuitable")
 
 
-def _input_of(model: Any, name: str) -> str:
+def _input_of(model: "ModelProto", name: str) -> str:
     """Find the one input, a grey image of any size."""
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]

@@ -10,7 +10,8 @@ import hashlib
 import io
 import warnings
 import weakref
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ from napari_semsr.models.architectures import InformedRestorer
 from napari_semsr.models.cards import ModelCard
 from napari_semsr.models.onnx_graph import OnnxGraph, onnx_library, read_graph
 from napari_semsr.models.probing import Probe, probe, smallest_side
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _STRIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # chosen: networks usually halve sizes
 _EQUAL = 1e-5  # of the range; rounding causes 1e-6, a misaligned grid 4e-5 or more
@@ -74,9 +78,9 @@ class _Runner:
         }
         return image.nbytes + self.graph.peak(sizes)
 
-    def _of(self, session: Any, image: Float32Array) -> list[Any]:
+    def _of(self, session: Any, image: Float32Array) -> list[RealArray]:
         try:
-            arrays: list[object] = session.run(None, {self.graph.input: image})
+            arrays: list[RealArray] = session.run(None, {self.graph.input: image})
         except Exception as error:  # a dozen types, without a common base
             error_lines = str(error).strip().splitlines() or [type(error).__name__]
             kind = MemoryError if _NO_MEMORY in error_lines[0].lower() else RuntimeError
@@ -130,7 +134,9 @@ class OnnxNetwork(nn.Module):
         self.register_buffer("graph", torch.from_numpy(graph_bytes))
         self._runner: _Runner | None = None
 
-    def _load_from_state_dict(self, state: Any, prefix: str, *rest: object) -> None:
+    def _load_from_state_dict(
+        self, state: Mapping[str, Tensor], prefix: str, *rest: object
+    ) -> None:
         """Accept a graph of any length."""
         graph_given = state.get(f"{prefix}graph")
         if (
@@ -352,7 +358,7 @@ def _trace(whole: nn.Module, card: ModelCard) -> bytes:
     return buffer.getvalue()
 
 
-def _write_card(model: Any, card: ModelCard) -> None:
+def _write_card(model: "ModelProto", card: ModelCard) -> None:
     metadata = {
         CARD_KEY: card.model_dump_json(),
         "name": card.name,

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_semsr.core import Acquisition, Box, FloatArray, Line, Plot
+from napari_semsr.core import Acquisition, Box, FloatArray, Line, Plot, RealArray
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+    from matplotlib.typing import LineStyleType
+    from numpy.typing import ArrayLike
 
     from napari_semsr.stitching import PairReport
 
@@ -26,7 +28,7 @@ _PERIODS = np.outer(10.0 ** np.arange(-2, 7), (1, 2, 5)).ravel()
 _COARSEST = 8  # labelled periods: longest over shortest; chosen: more crowd
 EMPTY = "#c9d2dc"  # where an image has no value
 CURVE_COLOURS = ("#1b1f24", "#874b0f", "#960fff", "#1e8778", "#a5a500")
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
+_DASHES: tuple["LineStyleType", ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), "-", "-.")
 _REJECTED_COLOUR, _AMBIGUOUS_COLOUR = (
     "#c00000",
     "#ff8fd8",
@@ -41,7 +43,7 @@ class Pen:
     """Style of curves."""
 
     colours: Sequence[str]
-    dashes: Sequence[Any] = ("-",)
+    dashes: "Sequence[LineStyleType]" = ("-",)
     width: float = 1.3
     threshold: str | None = None  # colour of thresholds; by default the next one
 
@@ -50,7 +52,7 @@ _PAGE = Pen(CURVE_COLOURS, _DASHES, 1.7, "#6b7280")
 
 
 def image_png(
-    image: NDArray[Any],
+    image: RealArray,
     pixel_nm: tuple[float, float] | None,
     *,
     limits: tuple[float, float],
@@ -73,8 +75,8 @@ def image_png(
 
 
 def overlay_png(
-    first: NDArray[Any],
-    second: NDArray[Any],
+    first: RealArray,
+    second: RealArray,
     pixel_nm: tuple[float, float] | None,
     *,
     boxes: Mapping[str, Box],
@@ -187,7 +189,7 @@ def _period_axis(axes: "Axes", unit: str) -> None:
 
     scale = _NM_IN_UM if unit == "nm" else 1.0
 
-    def turn(values: Any) -> Any:
+    def turn(values: "ArrayLike") -> FloatArray:
         """Convert frequency to period, or period to frequency."""
         with np.errstate(divide="ignore"):
             many = np.asarray(values, dtype=float)
@@ -224,7 +226,7 @@ def lay_frames(
 
 
 def joints_png(
-    mosaic: NDArray[Any],
+    mosaic: RealArray,
     centres_px: FloatArray,
     joints: "Sequence[PairReport]",
     pixel_nm: tuple[float, float] | None,
@@ -282,7 +284,7 @@ def draw_offsets(axes: "Axes", offsets: FloatArray, colour: str) -> None:
     axes.set(xlim=(-reach, reach), ylim=(reach, -reach), aspect="equal")
 
 
-def grey_limits(image: NDArray[Any]) -> tuple[float, float]:
+def grey_limits(image: RealArray) -> tuple[float, float]:
     """Choose the grey values shown as black and white: 0.5 and 99.5 percentiles."""
     low, high = (float(v) for v in np.nanpercentile(image, (0.5, 99.5)))
     # a constant image still needs a range above 0
@@ -307,7 +309,7 @@ def bar_words(length: float, *, has_size: bool) -> str:
 
 
 def _extent(
-    image: NDArray[Any], pixel_nm: tuple[float, float] | None
+    image: RealArray, pixel_nm: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Return the height and width of an image in nm, or in px without a pixel size."""
     y, x = pixel_nm or (1.0, 1.0)
@@ -323,7 +325,7 @@ def _figure(width_px: int, height_px: int) -> "Figure":
 
 
 def _frame(
-    image: NDArray[Any], pixel_nm: tuple[float, float] | None, width_px: int
+    image: RealArray, pixel_nm: tuple[float, float] | None, width_px: int
 ) -> tuple["Figure", "Axes"]:
     height, width = _extent(image, pixel_nm)
     figure = _figure(width_px, max(24, round(width_px * height / width)))
@@ -334,7 +336,7 @@ def _frame(
 
 def _show(
     axes: "Axes",
-    image: NDArray[Any],
+    image: RealArray,
     pixel_nm: tuple[float, float] | None,
     limits: tuple[float, float],
     **look: Any,
@@ -380,7 +382,7 @@ def _png(figure: "Figure") -> bytes:
     return draw_file(figure, "png", _DPI, {})
 
 
-def draw_file(figure: "Figure", kind: str, dpi: int, texts: Mapping[str, Any]) -> bytes:
+def draw_file(figure: "Figure", kind: str, dpi: int, texts: Mapping[str, str]) -> bytes:
     """Render a figure in one of the formats, reproducibly: without a date."""
     stream = io.BytesIO()
     if kind == "pdf":

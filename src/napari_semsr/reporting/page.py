@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari_semsr.core import format_number, software_versions
 from napari_semsr.io import replacing
@@ -23,7 +23,7 @@ NO_VALUE = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, **values: object) -> str:
     """Render a template as a complete, self-contained HTML document."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -50,14 +50,14 @@ def render(template: str, **values: Any) -> str:
     return environment.from_string(template).render(values).lstrip()
 
 
-def write_page(path: Path, template: Path, **values: Any) -> None:
+def write_page(path: Path, template: Path, **values: object) -> None:
     """Write a page atomically; `values` are the variables of its template."""
     text = render(template.read_text(encoding="utf-8"), **values)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_numbers(path: Path, numbers: Mapping[str, Any]) -> None:
+def write_numbers(path: Path, numbers: Mapping[str, object]) -> None:
     """Write the content of a page as JSON, atomically."""
     text = json.dumps(numbers, indent=1, allow_nan=False, ensure_ascii=False)
     with replacing(path) as temporary:
@@ -66,8 +66,8 @@ def write_numbers(path: Path, numbers: Mapping[str, Any]) -> None:
 
 
 def making(
-    options: Mapping[str, Any], digests: Iterable[tuple[str, Any]] = ()
-) -> list[tuple[str, Any]]:
+    options: Mapping[str, object], digests: Iterable[tuple[str, object]] = ()
+) -> list[tuple[str, object]]:
     """Return the provenance of a page: options, digests of its images, versions."""
     return [
         *((f"Option {name}", value) for name, value in _list_options(options)),
@@ -76,7 +76,7 @@ def making(
     ]
 
 
-def _list_options(options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _list_options(options: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Flatten nested options, without unset ones."""
     for name, value in options.items():
         if isinstance(value, list) and all(isinstance(v, Mapping) for v in value):

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_semsr.core import FloatPair, IntPair, ShapeError
+from napari_semsr.core import FloatPair, IntPair, RealArray, ShapeError
 from napari_semsr.reporting.figures import (
     EMPTY,
     bar_length,
@@ -18,8 +17,10 @@ from napari_semsr.reporting.figures import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
     from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _MM, _POINTS_IN_INCH = 25.4, 72  # per inch
 _POINTS = 7.0  # journals require at least 5 to 7
@@ -38,7 +39,7 @@ _WORDS: Any = {"edge": 1.2, "fontsize": _POINTS}  # text on an image
 class PlateOverlay:
     """A map shown over an image of a figure."""
 
-    values: NDArray[Any]  # (Y, X) The map; NaN shows the image
+    values: RealArray  # (Y, X) The map; NaN shows the image
     # ``(top, left, bottom, right)`` edges, in pixels of the image's `values`
     corners: tuple[float, float, float, float]
     limits: FloatPair  # Values at the ends of the colour map
@@ -51,7 +52,7 @@ class PlateOverlay:
 class PlateImage:
     """One image of a figure."""
 
-    values: NDArray[Any]  # (Y, X) Grey values or a map; NaN is a light blue-grey
+    values: RealArray  # (Y, X) Grey values or a map; NaN is a light blue-grey
     # Sides ``(y, x)`` in nm; in px if the image is not calibrated
     pixel: FloatPair
     limits: FloatPair  # Values shown darkest and brightest
@@ -63,7 +64,7 @@ class PlateImage:
     # image
     box: tuple[float, float, float, float] | None = None
     # (V, U) Pixels of that part, which may be finer than `values`
-    inset: NDArray[Any] | None = None
+    inset: RealArray | None = None
     gamma: float = 1.0  # Exponent of the grey levels, as in napari
     # A map shown over the image; the colour bar is then that of the map
     overlay: PlateOverlay | None = None
@@ -280,7 +281,7 @@ def _draw_cell(
         _draw_over(below, replace(image.overlay, corners=moved_limits), image.pixel)
 
 
-def _keep_within(bar: Any, tall_mm: float) -> None:
+def _keep_within(bar: "Colorbar", tall_mm: float) -> None:
     """Keep the numbers of a colour bar within its ends, so that none is cut off."""
     low, high = bar.ax.get_ylim()
     ticks = [tick for tick in bar.get_ticks() if low <= tick <= high]
@@ -297,10 +298,10 @@ def _keep_within(bar: Any, tall_mm: float) -> None:
 def _show(
     axes: "Axes",
     image: PlateImage,
-    values: NDArray[Any],
+    values: RealArray,
     pixel: FloatPair,
     long: float,
-) -> Any:
+) -> "AxesImage":
     """Draw an image with a scale bar in the lower left."""
     from matplotlib import colormaps
     from matplotlib.colors import PowerNorm
@@ -339,7 +340,7 @@ def _show(
     return artist
 
 
-def _draw_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> Any:
+def _draw_over(axes: "Axes", overlay: PlateOverlay, pixel: FloatPair) -> "AxesImage":
     """Draw a map over an image, below its letter and scale bar; keep the view."""
     from matplotlib import colormaps
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Acquisition,
@@ -31,6 +30,7 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     ReadError,
+    RealArray,
     RegistrationError,
 )
 from napari_semsr.stitching.bridges import JointPlace, compare_places
@@ -89,16 +89,16 @@ _T = TypeVar("_T")
 class _Stack:
     """Frames that are read by index."""
 
-    read: Callable[[int], NDArray[Any]]
+    read: Callable[[int], RealArray]
     frame_shape: IntPair
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     count: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return (self.count, *self.frame_shape)
 
-    def __getitem__(self, index: int) -> NDArray[Any]:
+    def __getitem__(self, index: int) -> RealArray:
         return self.read(index)
 
 
@@ -238,14 +238,14 @@ class LivePlacement:
 
     def __init__(
         self,
-        read: Callable[[int], NDArray[Any]],
+        read: Callable[[int], RealArray],
         frame_shape: IntPair,
-        dtype: np.dtype[Any],
+        dtype: np.dtype[np.generic],
         options: StitchOptions | None = None,
         *,
         unit: str = "px",
         pixel_size_nm: PixelSize | None = None,
-        flat: NDArray[Any] | None = None,
+        flat: RealArray | None = None,
     ) -> None:
         self.options = options or StitchOptions()
         self.unit, self.pixel_size_nm, self.flat = unit, pixel_size_nm, flat
@@ -525,7 +525,7 @@ class LivePlacement:
         """Select some of the frames."""
         numbers = list(frame_numbers)
 
-        def read(index: int) -> NDArray[Any]:
+        def read(index: int) -> RealArray:
             return self._stack[numbers[index]]
 
         stack = _Stack(read, self._stack.frame_shape, self._stack.dtype, len(numbers))

@@ -155,7 +155,7 @@ class BatchPanel(Panel):
         images = image_layers(self.viewer)
         return [layer for layer in images if verbs_of_layer(layer)]
 
-    def _read_plan(self) -> dict[str, Any]:
+    def _read_plan(self) -> dict[str, object]:
         """Read steps and images in the form of a steps file."""
         inputs, output = typed_path(self.inputs), typed_path(self.output)
         if inputs is None or output is None:
@@ -266,7 +266,7 @@ class BatchPanel(Panel):
             show_file(self.report.report[0])
 
 
-def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, Any]], str]:
+def steps_of_layer(layer: Layer | None) -> tuple[list[dict[str, object]], str]:
     """Return the steps of a layer's history, and the command before them, if any."""
     history = None if layer is None else provenance_of(layer)
     return ([], "") if history is None else steps_of(history)

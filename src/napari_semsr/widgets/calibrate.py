@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 from magicgui.widgets import ComboBox, FloatSpinBox
+from magicgui.widgets.bases import Widget
 from napari.layers import Image, Layer, Shapes
 from napari.viewer import Viewer
 from numpy.typing import NDArray
@@ -160,7 +160,7 @@ class PixelSizeEdit(QWidget):
 
 _LINE_LAYER = "Scale line"
 _GRID = ("units", "scale", "translate", "affine")
-_Facts = dict[Layer, dict[str, Any]]
+_Facts = dict[Layer, dict[str, object]]
 _FormerSize = tuple[Image, _Facts, _Facts, Sequence[Layer]]
 """A calibrated layer, earlier grids and origins, and layers that were hidden."""
 _MAX_SIZES = 10  # chosen: older sizes are forgotten, as each keeps its layers alive
@@ -314,7 +314,7 @@ class CalibrateGroup(Form):
         layer.changed.connect(self._show_size)
         self._show_size(layer.value)
 
-    def _build_line(self) -> list[Any]:
+    def _build_line(self) -> list[Widget | QWidget]:
         self.distance = FloatSpinBox(
             name="distance",
             label="Known distance",
@@ -359,7 +359,7 @@ class CalibrateGroup(Form):
             self.measure_button,
         ]
 
-    def _build_grating(self) -> list[Any]:
+    def _build_grating(self) -> list[Widget | QWidget]:
         self.pitch = FloatSpinBox(
             name="pitch",
             label="Grating period (nm)",
@@ -488,7 +488,7 @@ class CalibrateGroup(Form):
 
     def _give_back(
         self,
-        layer: Any,
+        layer: Image,
         grids: _Facts,
         errors: _Facts,
         layers_hidden: Sequence[Layer],
@@ -523,7 +523,7 @@ class CalibrateGroup(Form):
         before: tuple[float, float] | None,
         layers_outdated: Sequence[Layer] = (),
     ) -> None:
-        layer: Any
+        layer: Image
         layer, *others = (item for item in layers if isinstance(item, Image))
         self.layer.value = layer
         self._show_size(layer)
@@ -557,7 +557,7 @@ class CalibrateGroup(Form):
             self._draw()
 
     def _draw(self) -> None:
-        layer: Any = self.layer.value
+        layer: Image = self.layer.value
         micrograph = micrograph_from_layer(layer)
         line = self._line_layer()
         linear, shift = placed_by(layer)
@@ -603,7 +603,7 @@ class CalibrateGroup(Form):
         """Draw the line from one end of the bar to the other."""
         self._choose(layer)
         self._draw()
-        line: Any = self._line_layer()
+        line: Shapes = self._line_layer()
         top, left, bottom, right = report.box
         y, x = (top + bottom - 1) / 2, (left + right - 1) / 2
         half = report.bar_px / 2
@@ -622,7 +622,7 @@ class CalibrateGroup(Form):
     def measure_grating(self) -> None:
         """Measure the pixel size of the layer from its grating."""
         with self._panel.showing_errors():
-            layer: Any = self.layer.value
+            layer: Image = self.layer.value
             image = micrograph_from_layer(layer)
             if self.pitch.value <= 0:
                 msg = "The grating's period must be above 0; type the true one in nm."

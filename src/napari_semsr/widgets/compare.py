@@ -13,6 +13,7 @@ import numpy as np
 from magicgui.widgets import CheckBox, Slider
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from napari.utils.events import Event
 from qtpy.QtCore import QObject
 
 from napari_semsr.analysis import Change
@@ -23,6 +24,7 @@ from napari_semsr.core import (
     Micrograph,
     Progress,
     Provenance,
+    RealArray,
     contrast_limits,
 )
 from napari_semsr.io import (
@@ -87,7 +89,7 @@ class OverLayer(QObject):
         self._viewer = viewer
         self.layer: Image | None = None
 
-    def put(self, pixels: Any, look: dict[str, Any]) -> None:
+    def put(self, pixels: RealArray, look: dict[str, object]) -> None:
         """Show pixels at their position, above everything else."""
         if self.layer is not None and self.layer in self._viewer.layers:
             self.layer.data = pixels
@@ -174,7 +176,7 @@ class BeforeAfter(OverLayer):
         }
         self.put(pixels, look)
 
-    def _on_moved(self, _: Any = None) -> None:
+    def _on_moved(self, _: object = None) -> None:
         if is_alive(self) and self.layer is not None:
             self._later.start()
 
@@ -213,10 +215,12 @@ class _Blend:
     layer: Image
     image: Micrograph  # the input; the first plane of a stack
     result: Micrograph  # likewise
-    after: list[Any]  # levels of the result, or one of all planes
-    prepare: Callable[[], Job[list[Any]]]  # resamples the input to the result's pixels
+    after: list[object]  # levels of the result, or one of all planes
+    # resamples the input to the result's pixels
+    prepare: Callable[[], Job[list[object]]]
     stores: list[str]  # of the input
-    before: list[Any] = field(default_factory=list)  # the input in the result's pixels
+    # the input in the result's pixels
+    before: list[object] = field(default_factory=list)
     saved_path: str | None = None  # path of the full-strength result
     provenance: Provenance | None = None
 
@@ -263,7 +267,7 @@ def _stores_of(source: Layer | None) -> list[str]:
 
 def _draw_planes(
     images: Sequence[Micrograph], results: Sequence[Micrograph], shape: tuple[int, ...]
-) -> Job[list[Any]]:
+) -> Job[list[object]]:
     """Resample all planes of an input to the pixels of the results."""
     levels_drawn = []
     for number, (image, result) in enumerate(zip(images, results, strict=True)):
@@ -276,7 +280,7 @@ def _blend_of(
     layer: Image, source: Image | None, image: Micrograph, outcome: Outcome
 ) -> _Blend:
     """Return a result with its input, with all planes of a stack."""
-    draw: Callable[[], Job[list[Any]]]
+    draw: Callable[[], Job[list[object]]]
     if outcome.planes and source is not None:
         images, planes = planes_of(source), outcome.planes
         draw = partial(_draw_planes, images, planes, layer.data.shape)
@@ -316,12 +320,12 @@ class CompareControls(Form):
 
     def _make_controls(self) -> None:
         panel, viewer = self._panel, self._viewer
-        both: dict[str, Any] = {"layers": lambda: image_layers(viewer)}
+        images = partial(image_layers, viewer)
         self.left = panel.new_layer_box(
-            "left", "Left", "Left layer: the input, or any other.", **both
+            "left", "Left", "Left layer: the input, or any other.", layers=images
         )
         self.right = panel.new_layer_box(
-            "right", "Right", "Right layer: the result, or any other.", **both
+            "right", "Right", "Right layer: the result, or any other.", layers=images
         )
         self.split = Slider(
             name="split",
@@ -387,12 +391,12 @@ class CompareControls(Form):
         self.compare(source, layer)
         self._show_strength()
 
-    def _on_removed(self, event: Any) -> None:
+    def _on_removed(self, event: Event) -> None:
         """Show all layers again if a compared layer is removed."""
         if is_alive(self) and event.value in self._pair:
             self.end()
 
-    def _again(self, _: Any = None) -> None:
+    def _again(self, _: object = None) -> None:
         """Compare other layers, unless one of them was removed."""
         if any(item not in self._viewer.layers for item in self._pair):
             self.end()
@@ -470,7 +474,7 @@ class CompareControls(Form):
         """Return the mixture of the right layer, if it is a result of a known input."""
         return getattr(self.right.value, _BLEND, None)
 
-    def _show_strength(self, _: Any = None) -> None:
+    def _show_strength(self, _: object = None) -> None:
         """Show the strength of the right layer, if it can be chosen."""
         blend = self._blend()
         self.strength.enabled = blend is not None
@@ -517,7 +521,7 @@ class CompareControls(Form):
         elif percent < 100:
             self._show_strength()
 
-    def _begin(self, blend: _Blend, before: list[Any]) -> None:
+    def _begin(self, blend: _Blend, before: list[object]) -> None:
         """Use the prepared input, and apply the present slider position."""
         blend.before = before
         self._panel.show_status("")

@@ -7,10 +7,16 @@ napari 0.9 moved camera, grid and scale bar from the viewer to `viewer.scene` an
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari.components import Camera, ViewerModel
+    from napari.components.grid import GridCanvas
+    from napari.components.overlays import ScaleBarOverlay
+    from napari.utils.events import Event
 
 LOWEST_NAPARI = "0.7"
 """Minimum version; a test compares it with README, manual and packaging."""
@@ -47,17 +53,17 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
 
 
-def camera(viewer: Any) -> Any:
+def camera(viewer: "ViewerModel") -> "Camera":
     """Return the camera of a viewer."""
     return getattr(viewer, "scene", viewer).camera
 
 
-def grid(viewer: Any) -> Any:
+def grid(viewer: "ViewerModel") -> "GridCanvas":
     """Return the grid in which a viewer shows layers side by side."""
     return getattr(viewer, "canvas", viewer).grid
 
 
-def show_side_by_side(viewer: Any, left: int, right: int) -> None:
+def show_side_by_side(viewer: "ViewerModel", left: int, right: int) -> None:
     """Show two layers, by index, side by side; others are hidden.
 
     Before napari 0.9, hidden layers occupy grid cells, counted modulo the columns: the
@@ -84,7 +90,7 @@ def _column(index: int, count: int, stride: int, columns: int) -> int:
     return first // abs(stride) % columns
 
 
-def show_over(viewer: Any) -> None:
+def show_over(viewer: "ViewerModel") -> None:
     """Show layers on top of each other again."""
     cells = grid(viewer)
     cells.enabled, cells.stride = False, 1
@@ -92,20 +98,20 @@ def show_over(viewer: Any) -> None:
         cells.shape = (-1, -1)  # as many as there are layers
 
 
-def scale_bar(viewer: Any) -> Any:
+def scale_bar(viewer: "ViewerModel") -> "ScaleBarOverlay":
     """Return the scale bar of a viewer."""
     canvas = getattr(viewer, "canvas", None)
     return viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
 
 
-def label_scale_bar(viewer: Any) -> None:
+def label_scale_bar(viewer: "ViewerModel") -> None:
     """Set the unit of the scale bar to that of the layers, if napari does not."""
     if () < _running() < _UNIT_OF_LAYERS:
         units = viewer.layers.units
         scale_bar(viewer).unit = None if units is None else str(units[-1])
 
 
-def viewbox_size(viewer: Any) -> NDArray[np.float64]:
+def viewbox_size(viewer: "ViewerModel") -> NDArray[np.float64]:
     """Return height and width of the view of a layer, in screen pixels."""
     canvas = getattr(viewer, "canvas", None)
     if canvas is not None:
@@ -115,7 +121,7 @@ def viewbox_size(viewer: Any) -> NDArray[np.float64]:
     return np.array(size, dtype=float)
 
 
-def is_seen(viewer: Any) -> bool:
+def is_seen(viewer: "ViewerModel") -> bool:
     """Whether part of the canvas is on a screen; True without a window."""
     model = getattr(viewer, "__wrapped__", viewer)
     if not hasattr(model, "window"):
@@ -124,7 +130,7 @@ def is_seen(viewer: Any) -> bool:
     return not (canvas.visibleRegion().isEmpty() or canvas.window().isMinimized())
 
 
-def on_resize(viewer: Any, call: Callable[[Any], None]) -> None:
+def on_resize(viewer: "ViewerModel", call: Callable[["Event"], None]) -> None:
     """Call a method when the canvas is resized; it is not kept alive."""
     canvas = getattr(viewer, "canvas", None)
     model = getattr(viewer, "__wrapped__", viewer)

@@ -19,6 +19,7 @@ from napari_semsr.core import (
     SIZE_ERROR_KEY,
     Box,
     DisplaySettings,
+    FloatArray,
     InputRecord,
     Micrograph,
     OptionError,
@@ -99,9 +100,9 @@ def nm_of(layer: Layer) -> NDArray[np.float64]:
     return np.array([nm_per_unit(unit) or 1.0 for unit in layer.units[-2:]])
 
 
-def gain_of(layer: Layer) -> NDArray[Any]:
+def gain_of(layer: Layer) -> FloatArray:
     """Return the factor by which napari's transform enlarges pixels, (y, x)."""
-    gain: NDArray[Any] = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
+    gain: FloatArray = np.linalg.norm(layer.affine.linear_matrix[-2:, -2:], axis=0)
     return gain / fit_of(layer)[0]
 
 
@@ -171,7 +172,7 @@ def world_places(layer: Layer, own: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(own, dtype=float) * factor + shift
 
 
-def placed_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
+def placed_by(layer: Layer) -> tuple[FloatArray, FloatArray]:
     """Return matrix (2, 2) and offset (2,) from pixels of a plane to layer positions.
 
     It is `shown_by` without `fit_to_field`.
@@ -180,9 +181,9 @@ def placed_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
     return linear / fit_of(layer)[0], own_places(layer, shift)
 
 
-def pitch_of(layer: Layer) -> NDArray[Any]:
+def pitch_of(layer: Layer) -> FloatArray:
     """Return the pixel size of a layer in nm, or in its pixel unit."""
-    pitch: NDArray[Any] = layer.scale[-2:] * gain_of(layer) * nm_of(layer)
+    pitch: FloatArray = layer.scale[-2:] * gain_of(layer) * nm_of(layer)
     return pitch
 
 
@@ -264,7 +265,7 @@ def on_one_place(first: Layer, second: Layer, near: float) -> bool:
     return alike and bool(apart <= near * np.ptp(places, axis=0).max())
 
 
-def _corners(layer: Layer) -> NDArray[Any]:
+def _corners(layer: Layer) -> FloatArray:
     """Return the displayed positions of three outer corners of a plane, (3, 2)."""
     ends = np.zeros((3, layer.ndim))
     ends[1:, -2:] = np.diag(layer.extent.data[1][-2:] + 1)
@@ -272,7 +273,7 @@ def _corners(layer: Layer) -> NDArray[Any]:
     return np.array([layer.data_to_world(end)[-2:] for end in ends])
 
 
-def shown_by(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
+def shown_by(layer: Layer) -> tuple[FloatArray, FloatArray]:
     """Return matrix (2, 2) and offset (2,) from a plane's pixels to the world."""
     shift = np.asarray(layer.data_to_world(np.zeros(layer.ndim)), dtype=float)
     ends = [np.asarray(layer.data_to_world(axis)) for axis in np.eye(layer.ndim)[-2:]]
@@ -287,7 +288,7 @@ def is_turned(layer: Layer) -> bool:
     return bool(off > _TOLERANCE * np.abs(linear).max() or np.any(scale <= 0))
 
 
-def _plain_transform(layer: Layer) -> tuple[NDArray[Any], NDArray[Any]]:
+def _plain_transform(layer: Layer) -> tuple[FloatArray, FloatArray]:
     """Return scale and translation; raise an error if there is more."""
     if is_turned(layer):
         msg = (
@@ -311,7 +312,7 @@ def finest(layer: Layer) -> Any:
     return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
 
 
-def pixels_at(layer: Layer, places: Any, dims: Dims) -> NDArray[Any]:
+def pixels_at(layer: Layer, places: ArrayLike, dims: Dims) -> FloatArray:
     """Return the pixels of a layer at positions of its viewer, in common units."""
     import pint
 
@@ -324,12 +325,12 @@ def pixels_at(layer: Layer, places: Any, dims: Dims) -> NDArray[Any]:
     return np.array([layer.world_to_data(point) for point in points])
 
 
-def _place_shown(layer: Layer, dims: Dims | None) -> NDArray[Any]:
+def _place_shown(layer: Layer, dims: Dims | None) -> FloatArray:
     """Return a viewer's indices along the leading axes of a layer; 0 if unknown."""
     lead = layer.ndim - 2
     if dims is None or dims.ndim < layer.ndim:
         return np.zeros(lead, dtype=int)
-    place: NDArray[Any] = np.rint(pixels_at(layer, [dims.point], dims)[0, :lead])
+    place: FloatArray = np.rint(pixels_at(layer, [dims.point], dims)[0, :lead])
     return place.astype(int)
 
 
@@ -367,7 +368,7 @@ def named_with_plane(layer: Image, place: Sequence[int]) -> str:
     return ", ".join(filter(None, (layer.name, plane_name(layer, place))))
 
 
-def _grey(layer: Layer, plane: Any) -> Any:
+def _grey(layer: Layer, plane: object) -> object:
     """Return a plane ``(Y, X)`` or ``(Y, X, 3)`` as grey; raise an error for colour."""
     grey = as_grey(plane)
     if grey is None:
@@ -388,12 +389,12 @@ class _Luminance:
         self.shape, self.dtype = samples.shape[:2], samples.dtype
 
     @property
-    def chunks(self) -> Any:
+    def chunks(self) -> object:
         """Chunk sizes along both axes; None if the array is not chunked."""
         chunks = getattr(self._samples, "chunks", None)
         return None if chunks is None else chunks[:2]
 
-    def __getitem__(self, part: Any) -> Any:
+    def __getitem__(self, part: object) -> object:
         return luminance(self._samples[part][..., :3])
 
 
@@ -515,7 +516,7 @@ def micrograph_from_layer(
     )
 
 
-def size_facts_of(layer: Layer) -> dict[str, Any]:
+def size_facts_of(layer: Layer) -> dict[str, object]:
     """Return the error of a layer's pixel size and its source.
 
     Another program, or napari's controls, may have changed its scale since.
@@ -550,7 +551,7 @@ def apply_pixel_size(
     size_nm: ArrayLike,
     error_nm: ArrayLike | None = None,
     *,
-    origin: dict[str, Any] | None = None,
+    origin: dict[str, object] | None = None,
 ) -> None:
     """Calibrate a layer in place; layers over it need the same calibration.
 
@@ -563,7 +564,7 @@ def apply_pixel_size(
     resize_pixels(layer, size_nm, ("nm", "nm"))
 
 
-def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
+def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[object]) -> None:
     """Set the pixel size of a layer in some unit; its first pixel is fixed."""
     fit = layer.metadata.get(_FIT_KEY)
     release_fit(layer)
@@ -571,7 +572,7 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
         layer.metadata[_FIT_KEY] = fit
     old = np.asarray(layer.scale, dtype=float)
     scale, translate = old.copy(), np.asarray(layer.translate, dtype=float).copy()
-    scale[-2:] = size / gain_of(layer)
+    scale[-2:] = np.divide(size, gain_of(layer))
     ratio = scale[-2:] / old[-2:]
     translate[-2:] *= ratio
     affine = np.array(layer.affine.affine_matrix)
@@ -580,7 +581,7 @@ def resize_pixels(layer: Layer, size: ArrayLike, units: Sequence[Any]) -> None:
     layer.units = (*layer.units[:-2], *units)
 
 
-def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
+def note_size_facts(layer: Layer, facts: dict[str, object]) -> None:
     """Record error and source of a layer's pixel size, or remove both."""
     keys = (SIZE_ERROR_KEY, ORIGIN_KEY)
     known_facts = {k: v for k, v in record_of(layer).items() if k not in keys}
@@ -588,7 +589,7 @@ def note_size_facts(layer: Layer, facts: dict[str, Any]) -> None:
 
 
 def layer_keywords(
-    micrograph: Micrograph, *, levels: Sequence[Any] | None = None, **extra: Any
+    micrograph: Micrograph, *, levels: Sequence[object] | None = None, **extra: object
 ) -> dict[str, Any]:
     """Return keywords for ``viewer.add_image`` that show a calibrated micrograph."""
     keywords = layer_attributes(micrograph)
@@ -846,7 +847,7 @@ DRAWING_KEY = "semsr drawing"
 """Entry of a layer's metadata: a drawing layer, which stays above new images."""
 
 
-def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: Any) -> Shapes:
+def draw_lines(viewer: ViewerModel, name: str, width: float, **grid: object) -> Shapes:
     """Add a layer for drawing lines."""
     lines: Shapes = viewer.add_shapes(
         None,

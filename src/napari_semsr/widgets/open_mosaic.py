@@ -81,7 +81,7 @@ def _look_into_file(path: Path, opening: ReadOptions) -> Job[tuple[Any, bool]]:
     return result, False
 
 
-def _look_into_scan(path: Path) -> Job[tuple[Acquisition, dict[str, Any]]]:
+def _look_into_scan(path: Path) -> Job[tuple[Acquisition, dict[str, object]]]:
     """Open a scan; of a CZI, all scenes if they can be combined. Return counts, too."""
     scenes, channels = count_scenes(path) if path.is_file() else (1, 1)
     of = StitchFolderOptions(channel=0 if channels > 1 else None)
@@ -296,7 +296,9 @@ class OpenMosaicPanel(Panel):
         self._show_bar()
         self._show_ready()
 
-    def _show_scan(self, path: Path, scan: tuple[Acquisition, dict[str, Any]]) -> None:
+    def _show_scan(
+        self, path: Path, scan: tuple[Acquisition, dict[str, object]]
+    ) -> None:
         acquisition, counts = scan
         size = self.pixel_size.value = acquisition.pixel_size_nm
         self.facts, self._path_described = {"pixel_size_nm": size, **counts}, path

@@ -9,6 +9,7 @@ import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Layer
 from napari.viewer import Viewer
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QListWidget, QListWidgetItem, QMainWindow
 
@@ -306,7 +307,7 @@ class SavePanel(Panel):
 
     def save_layer(self) -> None:
         """Ask where to save the selected layer, and save it."""
-        layer: Any = self.chosen_layer()
+        layer = self.chosen_layer()
         self.save_as(layer)
 
     def replay(self) -> None:
@@ -428,7 +429,7 @@ def network_lines(layers: list[Layer]) -> list[str]:
     return [f"{name}: made by network {model}" for name, model in networks.items()]
 
 
-def _picture(viewer: Viewer, *, full: bool) -> Any:
+def _picture(viewer: Viewer, *, full: bool) -> NDArray[np.uint8]:
     """Take a screenshot of the canvas, or of the whole extent of visible layers."""
     with _without_handles(viewer):
         if not full:

@@ -21,7 +21,7 @@ def get_reader(path: str | Sequence[str]) -> Reader | None:
     return partial(_read, read) if read and sys.modules.get("napari") else read
 
 
-def _read(read: Reader, path: Any) -> list[Any]:
+def _read(read: Reader, path: str | Sequence[str]) -> list[object]:
     """Read layers, without keywords for colour bar and scale bar."""
     from napari_semsr.core import capture_warnings, code_of, warn
     from napari_semsr.widgets.base import errors_in_panel_words, in_panel_words

@@ -1,6 +1,9 @@
 """Sample data of the File menu, as calibrated layers."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_semsr.core import Micrograph
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -16,7 +19,7 @@ def watch_viewer() -> None:
         watch_images(viewer)
 
 
-def _layers(*micrographs: Any) -> list[LayerData]:
+def _layers(*micrographs: "Micrograph") -> list[LayerData]:
     from napari_semsr.widgets.layers import layer_keywords
 
     watch_viewer()

@@ -19,7 +19,7 @@ from napari_semsr.io.zarr.image import store_of
 from napari_semsr.io.zarr.store import OmeZarrStore, peek
 
 if TYPE_CHECKING:
-    import zarr
+    from napari_semsr.io.zarr.store import ZarrArray
 
 # Chosen: 256 chunks of 256 px, more than a window shows. A viewer reads them in its
 # main thread, where a read of the store waits several times for other threads.
@@ -41,7 +41,7 @@ class GrowingMosaic:
     """
 
     store: OmeZarrStore
-    level0: "zarr.Array[Any]"
+    level0: "ZarrArray"
     chunk: int
     origin: IntPair = (0, 0)  # pixel at the first row and column of the store
     _moves: int = 0  # number of times that the files of the chunks were renamed

@@ -59,6 +59,8 @@ from napari_semsr.io.zarr.store import (
 if TYPE_CHECKING:
     import zarr
 
+    from napari_semsr.io.zarr.store import ZarrArray
+
 _CHUNK = 512  # side of a chunk; chosen
 _CHUNKS_PER_SHARD = 4  # chunks in a shard, along an axis; chosen
 _SHARDED_FROM = 8 * _CHUNK
@@ -229,7 +231,7 @@ def warn_of_missing_blocks(path: Path, series: int = 0, level: int = 0) -> None:
 
 def _levels(
     path: Path, series: int, level: int
-) -> tuple[list["zarr.Array[Any]"], int | None]:
+) -> tuple[list["ZarrArray"], int | None]:
     """Return a level, all levels, and their number of files if recorded."""
     import zarr
 
@@ -312,7 +314,7 @@ def _datasets(path: Path, image: _Image) -> list[dict[str, Any]]:
     return levels
 
 
-def _array(path: Path, image: _Image, level: int) -> "zarr.Array[Any]":
+def _array(path: Path, image: _Image, level: int) -> "ZarrArray":
     """Open a level inside the store."""
     import zarr
 
@@ -505,7 +507,7 @@ def _look(image: _Image, channel: int) -> DisplaySettings | None:
         return None
 
 
-def _lazy(path: Path, array: "zarr.Array[Any]", index: tuple[int, ...]) -> Any:
+def _lazy(path: Path, array: "ZarrArray", index: tuple[int, ...]) -> Any:
     """Return a dask array with one block for each chunk (or shard)."""
     import dask.array as da
     from dask.base import tokenize
@@ -530,7 +532,7 @@ def _block_counts(shape: Sequence[int], chunks: Sequence[int]) -> list[int]:
     return [-(-n // part) for n, part in zip(shape, chunks, strict=True)]
 
 
-def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -> None:
+def _check_blocks(path: Path, array: "ZarrArray", chunks: Sequence[int]) -> None:
     """Raise `ReadError` for too many or too large blocks, even without files."""
     whole = list(zip(chunks, array.shape, strict=True))
     counts = _block_counts(array.shape, chunks)
@@ -550,7 +552,7 @@ def _check_blocks(path: Path, array: "zarr.Array[Any]", chunks: Sequence[int]) -
         raise ReadError(msg, code="blocks-too-large")
 
 
-def _stamp(path: Path, array: "zarr.Array[Any]") -> tuple[int, ...] | None:
+def _stamp(path: Path, array: "ZarrArray") -> tuple[int, ...] | None:
     """Return the creation stamp of an array; None if it no longer exists."""
     for name in ("zarr.json", ".zarray"):
         with suppress(OSError):
@@ -568,7 +570,7 @@ class _Blocks:
     """
 
     path: Path
-    array: "zarr.Array[Any]"
+    array: "ZarrArray"
     file_state: tuple[int, ...] | None = (
         None  # None in another process, where it may differ
     )
@@ -662,7 +664,7 @@ def _coarser(
     path: Path,
     image: _Image,
     level: int,
-    array: "zarr.Array[Any]",
+    array: "ZarrArray",
     place: _Placement,
 ) -> tuple[FloatPair, _Placement]:
     """Return the rows and columns of level 0 per pixel of a level.

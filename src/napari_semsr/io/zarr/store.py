@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from types import EllipsisType, ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -61,6 +62,9 @@ from napari_semsr.io.files import (
 
 if TYPE_CHECKING:
     import zarr
+    from zarr.types import ArrayV2, ArrayV3
+
+    ZarrArray = ArrayV2 | ArrayV3
 
 # Comparison of an interrupted store with the current run.
 
@@ -123,10 +127,10 @@ class OmeZarrStore:
 
     path: Path  # folder of the store
     group: "zarr.Group"
-    level0: "zarr.Array[Any]"  # finest level, (Y, X)
+    level0: "ZarrArray"  # finest level, (Y, X)
     # the done-map on disk while the store is incomplete: uint64 with checksums, uint8
     # without
-    marks: "zarr.Array[Any]"
+    marks: "ZarrArray"
     # rows and columns of one write unit, which writers never share
     unit: IntPair
     record: Record = field(repr=False)  # name, calibration and provenance, as written
@@ -149,7 +153,7 @@ class OmeZarrStore:
         return bool(own_attributes(self.group).get("complete"))
 
     @property
-    def done_marks(self) -> "zarr.Array[Any] | NDArray[np.uint8]":
+    def done_marks(self) -> "ZarrArray | NDArray[np.uint8]":
         """One entry for each write unit of `level0`; nonzero if it is finished."""
         return np.ones(self.marks.shape, np.uint8) if self.complete else self.marks
 
@@ -167,7 +171,7 @@ class OmeZarrStore:
                 total = zlib.crc32(read_bytes(file, _LARGEST_UNIT), total)
         return total + 1
 
-    def _arrays(self) -> "list[zarr.Array[Any]]":
+    def _arrays(self) -> "list[ZarrArray]":
         """Return the finest levels of the image and its labels."""
         labels: Any = self.group.get(LABELS)
         names = () if labels is None else labels.group_keys()
@@ -224,7 +228,7 @@ class OmeZarrStore:
         """List the boxes of unfinished write units, row by row."""
         return [self.box(row, column) for row, column in self.pending()]
 
-    def fill(self, blocks: Iterable[Any], message: str) -> Job[int]:
+    def fill(self, blocks: Iterable[RealArray], message: str) -> Job[int]:
         """Write the unfinished units and mark each.
 
         Blocks (Y, X) come in the order of `pending`; each is requested when the one
@@ -304,7 +308,7 @@ class OmeZarrStore:
         if self.lock is not None:
             self.lock.release()
 
-    def add_label(self, name: str) -> "zarr.Array[Any]":
+    def add_label(self, name: str) -> "ZarrArray":
         """Create or open the finest level (Y, X) of the store's label image.
 
         On the image's own grid and chunks, of uint16; empty except for what an
@@ -318,7 +322,7 @@ class OmeZarrStore:
             return level
         return _make_level(group, "0", self.shape, self.level0, "uint16")
 
-    def finish_label(self, name: str, finest: "zarr.Array[Any]") -> None:
+    def finish_label(self, name: str, finest: "ZarrArray") -> None:
         """Add the coarser levels and the metadata of a complete label image.
 
         Each has every second pixel of the finer one: counts and classes have no mean.
@@ -329,7 +333,7 @@ class OmeZarrStore:
         _describe(group, _label_attributes(self.record, name, levels, self.version))
 
 
-def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
+def _each(marks: "ZarrArray") -> dict[IntPair, int | None]:
     """Read every mark; None if its own file is damaged."""
     places = list(np.ndindex(*_extent(marks.shape)))
     if _decodes(marks, ...):
@@ -341,7 +345,7 @@ def _each(marks: "zarr.Array[Any]") -> dict[IntPair, int | None]:
     }
 
 
-def _decodes(array: "zarr.Array[Any]", part: Any) -> bool:
+def _decodes(array: "ZarrArray", part: tuple[slice, slice] | EllipsisType) -> bool:
     """Return whether a part of an array can be read; codecs raise any error."""
     try:
         array[part]
@@ -353,7 +357,7 @@ def _decodes(array: "zarr.Array[Any]", part: Any) -> bool:
 # Coarser levels of an image: means of two by two pixels.
 
 
-def count_blocks(path: Path, array: "zarr.Array[Any]") -> int:
+def count_blocks(path: Path, array: "ZarrArray") -> int:
     """Count the block files of an array, in a store in the folder `path`.
 
     zarr writes no file for a block that has only the fill value.
@@ -412,14 +416,14 @@ def _every_second(block: RealArray) -> RealArray:
     return block[::2, ::2]
 
 
-def _shapes_of(finest: "zarr.Array[Any]") -> list[IntPair]:
+def _shapes_of(finest: "ZarrArray") -> list[IntPair]:
     """Return the shapes of all levels; the coarsest fits into one chunk."""
     return level_shapes(_extent(finest.shape), smallest=max(finest.chunks))
 
 
 def _build_levels(
     group: "zarr.Group",
-    finest: "zarr.Array[Any]",
+    finest: "ZarrArray",
     unit: IntPair,
     reduce: Callable[[RealArray], RealArray],
 ) -> Iterator[Progress]:
@@ -484,9 +488,9 @@ def _make_level(
     group: "zarr.Group",
     name: str,
     shape: IntPair,
-    like: "zarr.Array[Any]",
+    like: "ZarrArray",
     dtype: DTypeLike,
-) -> "zarr.Array[Any]":
+) -> "ZarrArray":
     """Create a level of a type with the chunks and shards of another."""
     return group.create_array(
         name,
@@ -512,7 +516,7 @@ def _version_of(group: "zarr.Group") -> str:
     return "0.4" if group.metadata.zarr_format == 2 else "0.5"
 
 
-def _models(version: str) -> Any:
+def _models(version: str) -> ModuleType:
     """Import the metadata models of a version."""
     return import_module(f"yaozarrs.v{version.replace('.', '')}")
 
@@ -637,7 +641,7 @@ def _create(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     return OmeZarrStore(path, group, level0, marks, plan.unit, record, lock)
 
 
-def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "zarr.Array[Any]":
+def _make_map(group: "zarr.Group", grid: IntPair, dtype: str) -> "ZarrArray":
     """Create a done-map with all units unfinished."""
     return group.create_array(
         _DONE_ARRAY, shape=grid, dtype=dtype, chunks=(1, 1), fill_value=0
@@ -724,7 +728,7 @@ def _reopen(path: Path, plan: _Plan, record: Record) -> OmeZarrStore:
     return store
 
 
-def _has_all_files(path: Path, group: "zarr.Group", level0: "zarr.Array[Any]") -> bool:
+def _has_all_files(path: Path, group: "zarr.Group", level0: "ZarrArray") -> bool:
     """Return whether a complete store has all its files, and each can be read."""
     levels: list[Any] = [group.get(str(n)) for n in range(len(_shapes_of(level0)))]
     if any(level is None for level in levels):
@@ -785,7 +789,7 @@ def _label_attributes(
     return metadata | {"image-label": about}
 
 
-def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: Any) -> Any:
+def _omero(look: DisplaySettings, dtype: np.dtype[Any], ome: ModuleType) -> Any:
     """Return display settings for other viewers: window and one colour."""
     start, end = look.limits
     least, most = look.limits

@@ -1,7 +1,7 @@
 """Run the steps on all images, locally, in processes or on a cluster."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -77,7 +77,7 @@ class BatchReport(Result):
 
     pages = figure(lambda result: ", ".join(result.report) or None, "Report")
 
-    def tables(self) -> dict[str, dict[str, list[Any]]]:
+    def tables(self) -> Mapping[str, Mapping[str, Sequence[object]]]:
         """Tables of the images that failed, with the reasons."""
         failures = [row for row in self.rows if row["error"]]
         columns = ("name", "error")

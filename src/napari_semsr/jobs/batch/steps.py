@@ -94,7 +94,7 @@ class BatchPlan:
     folder: Path
     images: tuple[ImageTask, ...]
     columns: tuple[str, ...]  # columns of the table, from the steps' results
-    report: dict[str, Any] | None  # options of the report, None if there is none
+    report: dict[str, object] | None  # options of the report, None if there is none
     title: str
 
     @property
@@ -134,7 +134,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_steps(path: Path) -> Any:
+def read_steps(path: Path) -> object:
     """Read a steps file into plain values."""
     try:
         text = read_bytes(path, _LARGEST).decode("utf-8-sig")
@@ -157,8 +157,8 @@ class _Step:
 
     number: int  # 0 for the report
     name: str
-    verb: Verb[Any, Any]
-    options: Mapping[Any, Any]
+    verb: Verb[Options, Result]
+    options: Mapping[Any, object]
 
     @property
     def label(self) -> str:
@@ -183,10 +183,10 @@ class _Step:
         return self.verb.arguments
 
     @cached_property
-    def values_given(self) -> dict[str, Any]:
+    def values_given(self) -> dict[str, object]:
         """Its options by argument name; unknown ones raise an error."""
         names_by_spelling = _spellings(self.verb)
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for key, value in self.options.items():
             spelt = _spelt(key)
             if spelt in _BY_ITSELF and spelt not in names_by_spelling:
@@ -206,7 +206,7 @@ class _Step:
         return values
 
     @cached_property
-    def values(self) -> dict[str, Any]:
+    def values(self) -> dict[str, object]:
         """Its options, with the image and output that a step may omit."""
         inputs = [item for item in self.verb.inputs if not item.flag]
         has_names = bool(inputs) and not getattr(inputs[0], "takes_name", False)
@@ -218,7 +218,7 @@ class _Step:
             usual_values[output.name] = f"{self.name}/{{name}}{output.ending}"
         return usual_values | self.values_given
 
-    def check(self, values: Mapping[str, Any], image: str = "") -> None:
+    def check(self, values: Mapping[str, object], image: str = "") -> None:
         """Check the options with the command's own checks."""
         try:
             self.verb.parse(values)
@@ -231,14 +231,16 @@ class _Step:
         """Return the error for a fault of this step."""
         return OptionError(f"{self.label} {fault}", code=code)
 
-    def leave(self, key: Any) -> OptionError:
+    def leave(self, key: object) -> OptionError:
         """Return the error for an option that the batch sets."""
         return self.wrong(f"must not set {key}: the batch sets it.", "unknown-option")
 
 
-def _spellings(verb: Verb[Any, Any]) -> dict[str, tuple[Any, ...]]:
+def _spellings(verb: Verb[Options, Result]) -> dict[str, tuple[Any, ...]]:
     """Map the spellings of arguments to the value that a bare flag means."""
-    spellings: dict[str, tuple[Any, ...]] = {name: (name,) for name in verb.arguments}
+    spellings: dict[str, tuple[object, ...]] = {
+        name: (name,) for name in verb.arguments
+    }
     for item in (*verb.inputs, *verb.all_outputs):
         by_name = isinstance(item, ImageIn) and not item.many  # shown in the help, too
         if item.flag.startswith("--") or not (item.flag or by_name):
@@ -259,7 +261,7 @@ def _spelt(name: object) -> str:
     return str(name).removeprefix("--").replace("-", "_")
 
 
-def _persons(arguments: Mapping[str, Any]) -> set[str]:
+def _persons(arguments: Mapping[str, object]) -> set[str]:
     """Return the options that are set only on the command line."""
     fields = {k: v for k, v in arguments.items() if isinstance(v, FieldInfo)}
     return {name for name, info in fields.items() if display_of(info).user_only}
@@ -274,12 +276,12 @@ NO_STEPS = {
 """Why some commands cannot be steps of a batch."""
 
 
-def _numbers(verb: Verb[Any, Any], kind: type[Result]) -> tuple[str, ...]:
+def _numbers(verb: Verb[Options, Result], kind: type[Result]) -> tuple[str, ...]:
     """Return the column names of a command's results."""
     return columns_of(kind) if verb.makes_table else kind.NUMBERS
 
 
-def _steps(entries: Any) -> list[_Step]:
+def _steps(entries: object) -> list[_Step]:
     """Read the list of steps."""
     if not isinstance(entries, (list, tuple)) or not entries:
         msg = f"steps must be a list of commands and options, got {entries!r:.60}."
@@ -293,7 +295,7 @@ def _steps(entries: Any) -> list[_Step]:
     return steps
 
 
-def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
+def _step(number: int, entry: object, names_in_use: Sequence[str]) -> _Step:
     """Read one step: a command, optionally with options and a name."""
     table = {entry: None} if isinstance(entry, str) else entry
     if not isinstance(table, Mapping):
@@ -330,7 +332,7 @@ def _step(number: int, entry: Any, names_in_use: Sequence[str]) -> _Step:
     return _Step(number, name, verb, options or {})
 
 
-def _checked_verb(number: int, name: str) -> Verb[Any, Any]:
+def _checked_verb(number: int, name: str) -> Verb[Options, Result]:
     """Return a command by name; raise an error if it cannot be a step."""
     if name not in VERBS:
         verb_names = [one for one in VERBS if one not in NO_STEPS]
@@ -467,7 +469,11 @@ class _Maker:
 
     def call(self, step: _Step) -> Call:
         """Build the call of a step."""
-        inputs, options, outputs = dict[str, Any](), dict[str, Any](), dict[str, str]()
+        inputs, options, outputs = (
+            dict[str, object](),
+            dict[str, object](),
+            dict[str, str](),
+        )
         for name, step_value in sorted(step.values.items()):
             value = self._value(step, name, step_value)
             if value is None:
@@ -495,7 +501,7 @@ class _Maker:
         how = {"verb": step.verb.name, "options": options, "outputs": outputs}
         return Call.parse({"name": step.name, "inputs": inputs, **how})
 
-    def _value(self, step: _Step, name: str, value_given: Any) -> Any:
+    def _value(self, step: _Step, name: str, value_given: object) -> Any:
         """Convert a value to what the command takes: a list, one value, or text."""
         value, item = self._fill_value(step, name, value_given), step.arguments[name]
         if isinstance(item, FieldInfo):
@@ -511,7 +517,7 @@ class _Maker:
             return value
         return tuple(value if _is_list(value) else [value])
 
-    def _text(self, one: Any) -> str:
+    def _text(self, one: object) -> str:
         """Convert part of a value to text; a file becomes its path."""
         if isinstance(one, CallOutput):
             return str(self.folder / self.paths[one.call])
@@ -543,7 +549,7 @@ class _Maker:
             return whole if pieces[1:] else pieces[0]
         return self._find_file(step, name, item, text)
 
-    def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[Any]:
+    def _pieces(self, step: _Step, text: str, *, plain: bool) -> list[object]:
         """Fill a text's placeholders with names and files; cells stay `plain` text."""
         return [
             self._fill_place(step, part, plain=plain) if number % 2 else part
@@ -637,7 +643,7 @@ def _names_kernel(text: str) -> bool:
     return False
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, (list, tuple))
 
 
@@ -676,13 +682,13 @@ def _check_outputs(images: Sequence[ImageTask]) -> None:
 
 
 def plan_batch(
-    steps: str | os.PathLike[str] | Mapping[str, Any],
+    steps: str | os.PathLike[str] | Mapping[str, object],
     *,
     inputs: str | os.PathLike[str] | None = None,
     output: str | os.PathLike[str] | None = None,
 ) -> BatchPlan:
     """Read the steps, find their images, and check everything."""
-    content: Any
+    content: object
     if isinstance(steps, Mapping):
         content, base, title = steps, Path.cwd(), "Batch"
     else:
@@ -721,9 +727,9 @@ def plan_batch(
     return BatchPlan(folder, tasks, names, report_options if report else None, title)
 
 
-def _report_options(options: Mapping[str, Any]) -> dict[str, Any]:
+def _report_options(options: Mapping[str, object]) -> dict[str, object]:
     """Read the options of the report, except its path and its content."""
-    step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, Any]()
+    step, values = _Step(0, REPORT, known_verb(REPORT), options), dict[str, object]()
     for name, value in step.values_given.items():
         item = step.arguments[name]
         if not isinstance(item, FieldInfo):
@@ -735,7 +741,7 @@ def _report_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _path_from(
     name: str,
-    content: Mapping[str, Any],
+    content: Mapping[str, object],
     base: Path,
     path: str | os.PathLike[str] | None,
 ) -> Path:
@@ -807,7 +813,7 @@ def _steps_back(history: Provenance) -> list[tuple[Call, Provenance]]:
     return calls
 
 
-def _said_by(call: Call, history: Provenance) -> dict[str, Any]:
+def _said_by(call: Call, history: Provenance) -> dict[str, object]:
     """Return the options of a call in the form of a step."""
     verb, first_input = known_verb(call.verb), history.inputs[0]
     sets = verb.parse(call.options)
@@ -822,7 +828,7 @@ def _said_by(call: Call, history: Provenance) -> dict[str, Any]:
     return options | _unusual(verb, reading)
 
 
-def _unusual(verb: Verb[Any, Any], options: Options) -> dict[str, Any]:
+def _unusual(verb: Verb[Options, Result], options: Options) -> dict[str, object]:
     """Return the options that differ from their defaults and that a step may set."""
     arguments = verb.arguments
     option_values = options.model_dump(mode="json", exclude_defaults=True)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr import inference, models
@@ -33,6 +32,7 @@ from napari_semsr.core import (
     Progress,
     Quantity,
     ReadError,
+    RealArray,
     central_box,
     declared_figures,
     device_option,
@@ -78,7 +78,7 @@ class ConditionCheck:
     truths: int  # number of ground truths
     rows: tuple[PresenceRow, ...]  # by radius and change
 
-    def to_record(self) -> dict[str, Any]:
+    def to_record(self) -> dict[str, object]:
         """Return the shares of correct discs, by radius and over the resolved ones."""
         radii = sorted({row.radius_px for row in self.rows})
         wide = [radius for radius in radii if 2 * radius >= self.blur_px]
@@ -92,7 +92,7 @@ class ConditionCheck:
             "resolved": self._shares(wide),
         }
 
-    def _shares(self, radii: Sequence[int]) -> dict[str, Any]:
+    def _shares(self, radii: Sequence[int]) -> dict[str, object]:
         """Sum discs of some radii by change, and over both."""
         shares: dict[str, Any] = {}
         for name in (*CHANGES, "together"):
@@ -125,7 +125,7 @@ class ModelCheck(Result):
     written: Annotated[bool, Quantity("Written into the card")]
     seconds: Annotated[float, Quantity("Time", "s", ".1f")]
 
-    def to_card(self) -> dict[str, Any]:
+    def to_card(self) -> dict[str, object]:
         """Return the record of discs for a model card."""
         conditions = {one.condition: one.to_record() for one in self.conditions}
         return {"seed": self.seed, "conditions": conditions}
@@ -156,7 +156,7 @@ class ModelCheck(Result):
             return f"None of the discs was wide enough to evaluate {self.model}."
         return f"Discs that {self.model} shows correctly: {lines}."
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return the record that the command prints."""
         removals = None if self.removals is None else self.removals.to_json()
         return {**Result.to_json(self), **self.to_card(), "removals": removals}
@@ -456,7 +456,7 @@ def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removal
     scale, how = model.card.scale, inference.EnhanceOptions(device=options.device)
     side = options.size_px // scale
 
-    def enhance(light: Micrograph) -> NDArray[Any]:
+    def enhance(light: Micrograph) -> RealArray:
         return run(inference.enhance_array(light, model, how)).array()
 
     return (
@@ -471,7 +471,7 @@ def _removals(model: "models.LoadedModel", options: CheckOptions) -> Job[Removal
     )
 
 
-def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, Any]:
+def _checks(card: "models.ModelCard", result: ModelCheck) -> dict[str, object]:
     """Return the checks for a card: the new one and earlier ones that still hold."""
     record_known = DiscRecord.of_card(card.model_dump())
     discs = {kind: dict(record.content) for kind, record in record_known.items()}

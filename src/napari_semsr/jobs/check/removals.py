@@ -12,10 +12,8 @@ of its noise.
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_semsr.core import (
@@ -26,6 +24,7 @@ from napari_semsr.core import (
     OptionError,
     Progress,
     ReadError,
+    RealArray,
     parse_pixel_size,
 )
 from napari_semsr.jobs.check.discs import (
@@ -57,7 +56,7 @@ from napari_semsr.simulation import (
     surface_shape,
 )
 
-EnhanceCall = Callable[[Micrograph], NDArray[Any]]
+EnhanceCall = Callable[[Micrograph], RealArray]
 """Makes an image (S Y, S X) from an optical one (Y, X); S is the scale."""
 SUPERLENS = MicroscopeOptions(photons=3500.0)
 """Microscope of the test: a numerical aperture of 1.8."""
@@ -195,7 +194,7 @@ def _count(
     )
 
 
-def _enlarge(image: NDArray[Any], scale: int) -> FloatArray:
+def _enlarge(image: RealArray, scale: int) -> FloatArray:
     """Resample an optical image onto the grid of the SEM image by a cubic spline."""
     plane = np.asarray(image, np.float64)
     if scale == 1:
@@ -286,7 +285,7 @@ class TwiceImaged:
         return np.concatenate(changes)
 
 
-def _on_one_scale(image: NDArray[Any], ends: tuple[float, float]) -> FloatArray:
+def _on_one_scale(image: RealArray, ends: tuple[float, float]) -> FloatArray:
     """Undo the scaling of an image from its percentiles to 0 and 1."""
     low, high = ends
     return np.asarray(image, np.float64) * (high - low) + low

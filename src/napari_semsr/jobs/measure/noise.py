@@ -1,7 +1,7 @@
 """The noise of one image, and how it grows with the grey level."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -90,13 +90,13 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     rows, columns = ((n - 2) // side for n in values.shape)
     inner, shape = np.s_[: rows * side, : columns * side], (rows, side, columns, side)
 
-    def of_blocks(rough: Any, deviate: float) -> Any:
+    def of_blocks(rough: core.FloatArray, deviate: float) -> core.FloatArray:
         deviations = np.median(rough[inner].reshape(shape), axis=(1, 3)) / deviate
         return np.sqrt(
             np.maximum(deviations**2 - step**2 / 12, 0)
         )  # without the dither
 
-    def across(image: Any) -> Any:
+    def across(image: core.FloatArray) -> core.FloatArray:
         rough = np.diff(np.diff(image, 2, axis=0), 2, axis=1)
         return of_blocks(np.abs(rough, out=rough), _DEVIATE)
 
@@ -112,7 +112,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
         msg = f"No block of {side} px of {image.name} is without missing pixels."
         raise core.ShapeError(msg, code="gaps-everywhere")
 
-    def along(axis: int) -> Any:
+    def along(axis: int) -> tuple[core.FloatArray, bool]:
         rough = np.diff(with_dither, 2, axis=axis)
         lines = np.moveaxis(rough, axis, 0)
         has_stripes = _has_stripes(lines)
@@ -137,7 +137,7 @@ def _measure(run: Run[NoiseOptions], image: core.Micrograph) -> core.Job[NoiseRe
     )
 
 
-def _step(values: Any) -> float:
+def _step(values: core.FloatArray) -> float:
     """Find the step between grey levels, from a million pixels; 0 if there is none."""
     sample = values[:, :: -(-values.size // _SAMPLE)]
     levels = np.unique(sample[np.isfinite(sample)])
@@ -146,7 +146,7 @@ def _step(values: Any) -> float:
     return float(np.diff(levels).min())
 
 
-def _has_stripes(lines: Any) -> bool:
+def _has_stripes(lines: core.FloatArray) -> bool:
     """Return whether distant pixels along a line are correlated or anticorrelated."""
     sample = lines[:: 1 + len(lines) // _LINES_ASKED]
     first, most = _FAR_PX, sample.shape[1] // 2
@@ -156,7 +156,9 @@ def _has_stripes(lines: Any) -> bool:
     return bool(max(map(abs, alike)) > _STRIPE_SHARE * np.vdot(values, values))
 
 
-def _smear_ratio(white: Any, alone: list[Any]) -> float:
+def _smear_ratio(
+    white: core.FloatArray, alone: list[tuple[core.FloatArray, bool]]
+) -> float:
     """Return by how much differences underestimate noise shared along lines.
 
     `white` (N,), the noise of blocks by these; `alone`, for differences down and across

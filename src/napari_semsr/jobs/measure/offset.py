@@ -2,10 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     LEVELS,
@@ -16,6 +15,7 @@ from napari_semsr.core import (
     IntPair,
     Message,
     Micrograph,
+    RealArray,
     RegistrationError,
     ShapeError,
     central_box,
@@ -37,7 +37,7 @@ _TOLD_PX = 0.5  # px; chosen: such a shift lowers PSNR by a decibel or more
 _SAME = 0.9
 _SURE = 2.0  # standard errors by which a shift must differ from zero; chosen: 95 %
 
-Both = tuple[NDArray[Any], NDArray[Any]]
+Both = tuple[RealArray, RealArray]
 
 
 @dataclass(frozen=True, slots=True)

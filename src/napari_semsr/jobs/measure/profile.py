@@ -105,7 +105,7 @@ class CurveFound(Sized):
         middle = self.profile.per_px * float(np.median(values))
         return {name: Figure(middle, self.unit, note=f"(of {len(values)})")}
 
-    def tables(self) -> dict[str, Mapping[str, Sequence[Any]]]:
+    def tables(self) -> dict[str, Mapping[str, Sequence[float | str | None]]]:
         """Return a row for each line and each pair, if there are several."""
         readings = self.readings
         if len(readings.lines) < _SEVERAL:
@@ -113,7 +113,7 @@ class CurveFound(Sized):
         tables = {"Dark lines" if readings.dark else "Lines": self._lines()}
         return {**tables, "Neighbours": self._pairs()} if readings.pairs else tables
 
-    def _lines(self) -> Mapping[str, Sequence[Any]]:
+    def _lines(self) -> Mapping[str, Sequence[float | str | None]]:
         lines, k, unit = self.readings.lines, self.profile.per_px, self.unit
         fits = [line.fwhm and self.in_axis_unit(line.fwhm) for line in lines]
         plain = [line.plain_fwhm for line in lines]
@@ -127,7 +127,7 @@ class CurveFound(Sized):
             "95 % to": [one.high if one else None for one in fits],
         }
 
-    def _pairs(self) -> Mapping[str, Sequence[Any]]:
+    def _pairs(self) -> Mapping[str, Sequence[float | str | None]]:
         pairs, unit = self.readings.pairs, self.unit
         apart = [pair.distance and self.in_axis_unit(pair.distance) for pair in pairs]
         dips = [pair.dip for pair in pairs]
@@ -292,7 +292,7 @@ class ProfileReport(CurveFound):
     # why there is neither line nor edge
     reason = figure(lambda result: result.readings.reason, "No reading")
 
-    def lengths(self, stem: str) -> Mapping[str, Any]:
+    def lengths(self, stem: str) -> Mapping[str, object]:
         """Record the widths of the highest line or edge, or the first distance."""
         readings = self.readings
         fit_length, plain = None, None
@@ -314,9 +314,9 @@ class ProfileReport(CurveFound):
         wide = Figure(profile.lines, note="lines averaged")
         return {"Length": long, "Width": wide, **CurveFound.figures(self)}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return curve and readings as one record."""
-        record: dict[str, Any] = jsonable(
+        record: dict[str, object] = jsonable(
             {
                 "image": self.image,
                 **{name: value_of(self, name) for name in SIZES},
@@ -350,7 +350,7 @@ def _in_nm(profile: Profile, length: Estimate | None) -> Estimate | None:
 
 def _record_length(
     profile: Profile, name: str, fit_length: Estimate | None, plain: float | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Record a length in nm and px, from its fit and from crossings."""
     in_nm = None
     if plain is not None and profile.calibrated:
@@ -365,7 +365,7 @@ def _record_length(
 
 def _record_estimate(
     name: str, estimate: Estimate | None, unit: str = ""
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Record a number with its standard deviation and interval."""
     return {
         f"{name}{unit}": estimate and estimate.value,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
     CAUSE_WITH_REFERENCE,
@@ -44,6 +43,7 @@ from napari_semsr.core import (
     Progress,
     Provenance,
     Quantity,
+    RealArray,
     SemsrError,
     central_box,
     code_of,
@@ -73,6 +73,7 @@ from napari_semsr.jobs.verb import (
     MAP_OUT,
     ImageIn,
     ImageMeasure,
+    O,
     Output,
     Run,
     Sized,
@@ -138,7 +139,7 @@ def _foreign(mosaic: Path, mosaic_image: Micrograph, halves: Halves) -> str:
     return ""
 
 
-def _recipe(history: Provenance | None) -> dict[str, Any] | None:
+def _recipe(history: Provenance | None) -> dict[str, object] | None:
     """Return what a mosaic and its halves share; None for other images."""
     if history is None or history.defining_step().job != "stitch":
         return None
@@ -259,7 +260,7 @@ def _halves_of(run: Run[Any], first: Micrograph) -> tuple[Halves | None, str | N
 
 
 def _know_both(
-    run: Run[Any], first: Micrograph, second: Micrograph | None
+    run: Run[O], first: Micrograph, second: Micrograph | None
 ) -> Job[tuple[Micrograph, Micrograph | None]]:
     """Record both images, so that a common history is detected."""
     if second is None or first.provenance is second.provenance is None:
@@ -656,7 +657,7 @@ def _take_spectrum(
     )
 
 
-def spectrum_look(plane: NDArray[Any]) -> DisplaySettings:
+def spectrum_look(plane: RealArray) -> DisplaySettings:
     """Return the display settings of a centred spectrum."""
     return DisplaySettings(limits=contrast_limits(plane, 25, 99.95), colormap="magma")
 

@@ -75,7 +75,7 @@ _TABLE = Output("", ending=TABLE_SUFFIXES[0], also=TABLE_SUFFIXES[1:])
 class Measure:
     """A measuring command, and the columns of its result."""
 
-    verb: Verb[Any, Any]
+    verb: Verb[Options, Result]
     result: type[Result]  # arguments of the command, with its options
 
     @property
@@ -428,7 +428,7 @@ class _Rows:
         row_values = [row.get(name) for name in self.measure.names]
         return all(is_there(folder / str(path)) for path in row_values if path)
 
-    def measure_all(self, options: Mapping[str, Any]) -> Job[int]:
+    def measure_all(self, options: Mapping[str, object]) -> Job[int]:
         """Measure missing rows; finished ones are kept if the run is stopped."""
         todo = [number for number, row in enumerate(self.item_rows) if row is None]
         tasks = [self._task(number, options) for number in todo]
@@ -441,7 +441,7 @@ class _Rows:
         if self.place is not None and rows and (self.dropped_rows or self.has_new_rows):
             write_sheet(self.place, {k: [row[k] for row in rows] for k in rows[0]})
 
-    def _task(self, number: int, options: Mapping[str, Any]) -> PlanTask:
+    def _task(self, number: int, options: Mapping[str, object]) -> PlanTask:
         """Plan a row; one that cannot be measured has no call."""
         item, verb = self.items[number], self.measure.verb
         row_begun = {**self.begin(item), "fingerprint": _fingerprint(self.way, item)}
@@ -525,7 +525,7 @@ def measure_table_job(
         "options": settings.model_dump(mode="json"),
         "opening": (opening or ReadOptions()).model_dump(mode="json"),
     }
-    way = {**how, "measure": name, "switches": {}}
+    way: dict[str, object] = {**how, "measure": name, "switches": {}}
     way["version"] = software_versions().get("napari-semsr")
     rows = _Rows(measure, items, target, _digest(way))
     if target is not None and target.exists() and not existing.overwrite:

@@ -160,11 +160,11 @@ class Plan(Options):
             calls.append(call.model_copy(update={"inputs": inputs}))
         return self.model_copy(update={"calls": tuple(calls)})
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Convert it to JSON values."""
         return self.model_dump(mode="json")
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
+    def from_json(cls, record: Mapping[str, object]) -> Self:
         """Read the output of `to_json`; raise an `OptionError` if it is not a plan."""
         return cls.parse(dict(record))

@@ -44,7 +44,7 @@ from napari_semsr.io import (
     peek,
     replacing,
 )
-from napari_semsr.jobs.images import digest_values, jsonable, open_image
+from napari_semsr.jobs.images import Result, digest_values, jsonable, open_image
 from napari_semsr.jobs.index import verb_of
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.verb import FileIn, ImageIn, Verb
@@ -64,7 +64,7 @@ _WAITING = 2  # waiting plans per worker; chosen: no worker idles
 _PARTS = 100  # steps of one call in the overall progress; chosen: percent
 
 
-def known_verb(name: str) -> Verb[Any, Any]:
+def known_verb(name: str) -> Verb[Options, Result]:
     """Import a command; raise an `OptionError` for other names."""
     verb = verb_of(name)
     if verb is None:
@@ -122,7 +122,7 @@ def _path_of(one: Input, calls: Mapping[str, Call], folder: Path) -> Path:
 
 def values_of_call(
     call: Call, calls: Mapping[str, Call], folder: Path
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the arguments of `Verb.start`; `calls` are those of its plan by name."""
     paths = {
         role: [str(_path_of(one, calls, folder)) for one in source]
@@ -313,7 +313,7 @@ class Results:
     def _states(self, call: Call) -> dict[str, list[Cell]]:
         return {path: file_state(self.folder / path) for path in call.outputs.values()}
 
-    def _key(self, call: Call, options: Mapping[str, Any] | None) -> Job[str]:
+    def _key(self, call: Call, options: Mapping[str, object] | None) -> Job[str]:
         marks = []
         for role, one in call.each_input():
             marks.append([role, (yield from self._mark(one))])
@@ -644,7 +644,7 @@ def _on_workers(
     total, steps_done = sum(len(task.plan.calls) for task in tasks), 0
     yield Progress(0, total, "connecting to the workers")
     waiting = list(reversed(tasks))
-    running: dict[Any, Task] = {}
+    running: dict[object, Task] = {}
     ended_tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     with remote_client(address) as client:
         try:

@@ -8,13 +8,13 @@ each job (`_CURRENT`).
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from napari_semsr.core import (
     InputRecord,
     OptionError,
+    Options,
     Provenance,
     ReadError,
     SemsrError,
@@ -23,6 +23,7 @@ from napari_semsr.core import (
 )
 from napari_semsr.io import COVERAGE, HEIGHTS, ReadOptions, decoding
 from napari_semsr.jobs.enhance import MISFIT
+from napari_semsr.jobs.images import Result
 from napari_semsr.jobs.index import JOBS, verb_of
 from napari_semsr.jobs.plan.call import Call, CallOutput, File, Input, Plan
 from napari_semsr.jobs.stitch import HALF, digest_of_digests
@@ -87,7 +88,7 @@ def repeatable_jobs() -> list[str]:
     return [job for job in (*JOBS, *_CURRENT_JOBS) if _verb_of_job(job) is not None]
 
 
-def _verb_of_job(job: str) -> Verb[Any, Any] | None:
+def _verb_of_job(job: str) -> Verb[Options, Result] | None:
     """Return the command that reproduces a job's output; None if there is none."""
     name = _CURRENT_JOBS.get(job, job)
     verb = verb_of(name) if name in JOBS else None
@@ -135,7 +136,7 @@ class _Reader:
         self.records[name] = history
         return CallOutput(call=name, part=part)
 
-    def _verb(self, history: Provenance) -> Verb[Any, Any]:
+    def _verb(self, history: Provenance) -> Verb[Options, Result]:
         """Return the command of a job; raise an error if it cannot be run again."""
         if history.job in _LAST_COMMITS:
             msg = (
@@ -152,7 +153,9 @@ class _Reader:
             raise ReadError(msg, code="history-unknown")
         return verb
 
-    def _options(self, verb: Verb[Any, Any], history: Provenance) -> dict[str, Any]:
+    def _options(
+        self, verb: Verb[Options, Result], history: Provenance
+    ) -> dict[str, object]:
         """Return the options of a call, including those of reading."""
         options_stored, fields = history.options, verb.options.model_fields
         own = {name: options_stored[name] for name in fields if name in options_stored}
@@ -162,7 +165,7 @@ class _Reader:
         except OptionError as error:
             msg = f"{self.file} cannot be read as a history: {error}"
             raise ReadError(msg, code="history-unknown") from error
-        values_given: dict[str, Any] = options.model_dump(
+        values_given: dict[str, object] = options.model_dump(
             mode="json", exclude_unset=True
         )
         reading = dict(options_stored.get("reading") or {})
@@ -180,7 +183,7 @@ class _Reader:
         return values_given
 
     def _inputs(
-        self, verb: Verb[Any, Any], history: Provenance, depth: int
+        self, verb: Verb[Options, Result], history: Provenance, depth: int
     ) -> dict[str, Input | tuple[Input, ...]]:
         """Return the inputs of the call by argument name."""
         inputs: dict[str, Input | tuple[Input, ...]] = {}
@@ -240,12 +243,12 @@ def _file_of(record: InputRecord) -> File:
 
 
 def _with_options(
-    history: Provenance, options: Mapping[str, Any], **more: Any
+    history: Provenance, options: Mapping[str, object], **more: object
 ) -> Provenance:
     return history.model_copy(update={"options": dict(options), **more})
 
 
-def _with_guides(verb: Verb[Any, Any], history: Provenance) -> Provenance:
+def _with_guides(verb: Verb[Options, Result], history: Provenance) -> Provenance:
     """Record as guides the files that earlier versions recorded as options."""
     options, roles = history.options, {record.role for record in history.guides}
     guides = [

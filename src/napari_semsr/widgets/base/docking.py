@@ -1,13 +1,16 @@
 """Dock our panels as tabs; stacked docks would be too small."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QLabel, QMainWindow, QSizePolicy, QWidget
 
 from napari_semsr.jobs import PANELS
 from napari_semsr.widgets.base.runner import is_alive
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
 
 _OURS = "semsr dock"
 _PLUGIN, _MENU = "napari-semsr", "Superlens SEM"
@@ -78,7 +81,7 @@ def _tabify(dock: QDockWidget) -> None:
             return
 
 
-def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
+def go_to_panel(panel: QWidget, viewer: "Viewer", name: str) -> QWidget:
     """Show another panel, in the window of all steps if this panel is in it."""
     holder = panel.parentWidget()
     while holder is not None:
@@ -91,7 +94,7 @@ def go_to_panel(panel: QWidget, viewer: Any, name: str) -> QWidget:
     return open_panel(viewer, name)
 
 
-def find_panel(viewer: Any, name: str, title: str) -> Any:
+def find_panel(viewer: "Viewer", name: str, title: str) -> Any:
     """Show a panel by its title in the window of all steps, or by its name."""
     for widget in viewer.window.dock_widgets.values():
         panel = getattr(widget, "show_panel", lambda _: None)(title)
@@ -100,13 +103,13 @@ def find_panel(viewer: Any, name: str, title: str) -> Any:
     return open_panel(viewer, name)
 
 
-def make_panel(viewer: Any, place: str) -> Any:
+def make_panel(viewer: "Viewer", place: str) -> Any:
     """Import a panel from a module below ``napari_semsr.widgets``, and create it."""
     module, name = place.split(":")
     return getattr(import_module(f"napari_semsr.widgets.{module}"), name)(viewer)
 
 
-def open_panel(viewer: Any, name: str) -> QWidget:
+def open_panel(viewer: "Viewer", name: str) -> QWidget:
     """Show a panel by its menu name, in its dock or a new one."""
     widgets = viewer.window.dock_widgets
     # the text after the name depends on how it was opened

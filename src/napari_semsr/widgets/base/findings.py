@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import Qt
@@ -26,7 +26,7 @@ MADE_BY = "made by the network"
 
 Numbers = Mapping[str, Figure | str]
 """Results by name: numbers or text."""
-Columns = Mapping[str, Iterable[Any]]
+Columns = Mapping[str, Iterable[float | str | None]]
 """Columns of a curve or table by their headers, which end in the unit in brackets."""
 
 
@@ -102,7 +102,7 @@ class Findings:
         return [list(row) for row in zip_longest(*columns, fillvalue="")]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     """Format a number in full, and None as empty."""
     if value is None or value != value:
         return ""

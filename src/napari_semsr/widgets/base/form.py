@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from magicgui.application import use_app
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox, create_widget
+from magicgui.widgets.bases import Widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtGui import QWheelEvent
@@ -104,7 +105,7 @@ def _choose(edit: FileEdit) -> None:
 class Form(QWidget):
     """A column of labelled controls that fits a narrow dock."""
 
-    def __init__(self, *controls: Any) -> None:
+    def __init__(self, *controls: Widget | QWidget) -> None:
         super().__init__()
         self._layout = QFormLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
@@ -205,7 +206,7 @@ class Form(QWidget):
                 part.setVisible(visible)
 
 
-def _kind_of(annotation: Any) -> tuple[Any, bool]:
+def _kind_of(annotation: object) -> tuple[Any, bool]:
     """Return the plain type, float of a `FiniteFloat`, and whether None is allowed."""
     union = get_origin(annotation) in (Union, types.UnionType)
     parts = get_args(annotation) if union else (annotation,)
@@ -226,7 +227,7 @@ def _bounds(field: FieldInfo, kind: type) -> dict[str, Any]:
     return {"min": kind(least), "max": kind(most)}
 
 
-def _entries_of(field: FieldInfo) -> dict[str, Any]:
+def _entries_of(field: FieldInfo) -> dict[str, object]:
     """Return the values of an option by the entries that a panel shows."""
     kind, _ = _kind_of(field.annotation)
     values = get_args(kind) if get_origin(kind) is Literal else ()
@@ -290,7 +291,7 @@ class _Control:
         return value
 
     @value.setter
-    def value(self, value: Any) -> None:
+    def value(self, value: object) -> None:
         if value is None and not isinstance(self.widget, ComboBox):
             value = "" if self.kind is str else self._none
         self.widget.value = value
@@ -457,7 +458,7 @@ class OptionsForm(Form):
         """Return the current values."""
         return {name: control.value for name, control in self._controls.items()}
 
-    def set_values(self, **values: Any) -> None:
+    def set_values(self, **values: object) -> None:
         """Set values in the form."""
         for name, value in values.items():
             self._controls[name].value = value
@@ -483,7 +484,7 @@ class OptionsForm(Form):
         for name in self._when:
             self.show_row(name, self._has_part(name))
 
-    def options(self, **more: Any) -> Any:
+    def options(self, **more: object) -> Any:
         """Validate the values; options without effect keep their defaults."""
         values = {k: v for k, v in self.values().items() if self._has_part(k)}
         return self._model.parse(values | more)
@@ -506,7 +507,7 @@ def frames_of(model: type[Options]) -> dict[str, OptionsForm]:
 
 
 _PLUGIN = "napari-semsr"
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+DEFAULTS: Mapping[str, Mapping[str, object]] = {
     "computing": {"device": "auto", "tile_px": 0, "precision": "auto"},
     "storage": {"cache_folder": "", "cache_gib": 4.0},
 }

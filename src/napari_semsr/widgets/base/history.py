@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary, finalize, ref
 
 from napari.components import ViewerModel
 from napari.layers import Layer
+from napari.utils.events import Event
 from psygnal import Signal
 
 from napari_semsr.io import HELPER_KEY, LIVE_KEY
@@ -101,7 +101,7 @@ class RemovedLayers:
         finally:
             self._quiet = before
 
-    def _on_removed(self, event: Any) -> None:
+    def _on_removed(self, event: Event) -> None:
         """Record a removed layer; layers removed together are restored together."""
         layer, viewer = event.value, self._viewer()
         if viewer is None:
@@ -134,7 +134,7 @@ def bare(viewer: ViewerModel) -> ViewerModel:
     return getattr(viewer, "__wrapped__", viewer)
 
 
-_histories: WeakKeyDictionary[Any, RemovedLayers] = WeakKeyDictionary()
+_histories: WeakKeyDictionary[ViewerModel, RemovedLayers] = WeakKeyDictionary()
 
 
 def history_of(viewer: ViewerModel) -> RemovedLayers:

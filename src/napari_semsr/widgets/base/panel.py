@@ -16,6 +16,7 @@ from magicgui.widgets import CheckBox, ComboBox, Select
 from magicgui.widgets.bases import CategoricalWidget
 from napari.components import ViewerModel
 from napari.layers import Image, Labels as LabelLayer, Layer
+from napari.utils.events import Event
 from napari.utils.notifications import show_error, show_info, show_warning
 from napari.viewer import Viewer
 from qtpy.QtCore import (  # type: ignore[attr-defined]
@@ -164,7 +165,8 @@ class ResultSwitch:
 
     def __init__(self, viewer: ViewerModel, panel: str) -> None:
         self._viewer, self._panel = viewer, panel
-        self.under: Any = None  # the layer or layers that they were made from
+        # the layer or layers that they were made from
+        self.under: Layer | list[Layer] | None = None
         self._before: dict[Layer, bool] = {}
 
     def flip(self) -> None:
@@ -215,7 +217,7 @@ _PAPERS = {
     "TIFF (*.tif)": ".tif",
 }
 _Part = TypeVar("_Part", bound=QWidget)
-_Make = Callable[[], Job[Any]]
+_Make = Callable[[], Job[object]]
 _Show = Callable[[Any], Parts]
 _Begin = Callable[[], Parts]
 _Planes = dict[Image, tuple[int, ...]]
@@ -238,7 +240,7 @@ def plots_ready() -> bool:
     return _PLOTS in sys.modules
 
 
-def _with_plots(make: _Make) -> Job[Any]:
+def _with_plots(make: _Make) -> Job[object]:
     """Import and warm up the packages that show a job's result, in the job's thread.
 
     matplotlib takes a second or more, and so do napari's imports for the first layer
@@ -759,7 +761,7 @@ class Panel(QWidget):
         """
         viewer = self.viewer
 
-        def choices(_: Any) -> list[tuple[str, Layer | None]]:
+        def choices(_: object) -> list[tuple[str, Layer | None]]:
             layer_list = grey_layers(viewer) if layers is None else layers()
             first: list[tuple[str, Layer | None]] = [(none, None)] if none else []
             layer_list = sorted(layer_list, key=lambda item: not is_map(item))
@@ -805,10 +807,10 @@ class Panel(QWidget):
         box.changed.connect(self._show_offers)
         self._show_plane()
 
-    def _on_layers(self, event: Any = None) -> None:
+    def _on_layers(self, event: Event | None = None) -> None:
         """Update the lists; napari keeps only a weak reference to this panel."""
         if is_alive(self):
-            if self._adding and event.type == "inserted":
+            if self._adding and event is not None and event.type == "inserted":
                 about = event.value.metadata
                 about.setdefault(MADE_KEY, self.title)
                 about.setdefault(SOURCES_KEY, sources_of(self._source_planes))
@@ -1259,7 +1261,7 @@ class Panel(QWidget):
         return has_started
 
     def _begin(
-        self, under: Any, read: _Planes, prepare: _Begin | None
+        self, under: Layer | list[Layer] | None, read: _Planes, prepare: _Begin | None
     ) -> Iterator[None]:
         """Prepare for a job that is about to start."""
         self._source_planes = read
@@ -1306,7 +1308,7 @@ class Panel(QWidget):
             self.cancel_button.setEnabled(False)
             self.show_status("Cancelling after this step …")
 
-    def _finish(self, show: _Show, value: Any, *, is_run: bool) -> Iterator[None]:
+    def _finish(self, show: _Show, value: object, *, is_run: bool) -> Iterator[None]:
         self._show_buttons()
         with self.showing_errors():
             yield from self._in_parts(partial(show, value))

@@ -13,8 +13,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_qtagg import FigureCanvasQTAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from napari.utils.events import Event
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
+from qtpy.QtGui import QPaintEvent, QWheelEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_semsr.core import Line, Plot
@@ -50,9 +52,9 @@ class _Canvas(FigureCanvasQTAgg):
         super().__init__(figure)  # type: ignore[no-untyped-call]
         self._stale = True
         self._moving: Sequence[Line2D] = ()
-        self._behind: Any = None  # background: everything except the moving lines
+        self._behind: object = None  # background: everything except the moving lines
 
-    def wheelEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802 - Qt's name
         """Pass the wheel to the panel, which scrolls; matplotlib would consume it."""
         event.ignore()
 
@@ -66,7 +68,7 @@ class _Canvas(FigureCanvasQTAgg):
         self._moving = lines
         self.update()
 
-    def paintEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's name
         """Draw changes, and paint the widget."""
         if self._stale:
             self._stale, self._behind = False, None
@@ -102,7 +104,7 @@ class PlotCanvas(QWidget):
         viewer.events.theme.connect(self.follow_theme)
         self.refresh()
 
-    def follow_theme(self, event: Any = None) -> None:
+    def follow_theme(self, event: Event | None = None) -> None:
         """Use the colours of the selected theme."""
         self._theme = str(getattr(event, "value", self._theme))
         if is_alive(self):

@@ -15,6 +15,7 @@ from magicgui.types import FileDialogMode
 from magicgui.widgets import FileEdit
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
+from napari.utils.events import Event
 from napari.utils.notifications import Notification, notification_manager
 from napari.viewer import Viewer
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from napari_semsr.core import (
     PixelSize,
     Progress,
     ReadError,
+    RealArray,
     SemsrError,
     WriteError,
     contrast_limits,
@@ -419,16 +421,16 @@ def coarse_levels(micrograph: Micrograph) -> Job[list[Micrograph]]:
     return [micrograph.replace(data=level) for level in levels]
 
 
-def _compute(part: Any) -> NDArray[Any]:
+def _compute(part: Any) -> RealArray:
     """Compute with threads, outside napari's dask cache, which is not thread-safe.
 
     Naming the scheduler, or leaving it out, would import `distributed`.
     """
-    whole: NDArray[Any] = np.asarray(part.compute(scheduler=get, callbacks=()))
+    whole: RealArray = np.asarray(part.compute(scheduler=get, callbacks=()))
     return whole
 
 
-def _shrink(part: NDArray[Any]) -> NDArray[Any]:
+def _shrink(part: RealArray) -> RealArray:
     """Return means of blocks of `_FACTOR` by `_FACTOR` pixels, in the image's dtype."""
     rows, columns = (n // _FACTOR for n in part.shape)
     cut = part[: rows * _FACTOR, : columns * _FACTOR]
@@ -436,7 +438,7 @@ def _shrink(part: NDArray[Any]) -> NDArray[Any]:
     mean = blocks.mean(axis=(1, 3), dtype=np.float64)
     if part.dtype.kind in "iu":
         mean = np.rint(mean)
-    shrunk: NDArray[Any] = mean.astype(part.dtype)
+    shrunk: RealArray = mean.astype(part.dtype)
     return shrunk
 
 
@@ -459,7 +461,7 @@ def add_stack(viewer: Viewer, outcome: Outcome, source: Image, name: str) -> Ima
     return layer
 
 
-def add_opened(viewer: Viewer, opened_store: Opened, **keywords: Any) -> Image:
+def add_opened(viewer: Viewer, opened_store: Opened, **keywords: object) -> Image:
     """Add an opened image as a calibrated layer, with its pyramid."""
     data = [item.data for item in opened_store.levels]
     many = len(data) > 1
@@ -483,8 +485,8 @@ def add_opened(viewer: Viewer, opened_store: Opened, **keywords: Any) -> Image:
 
 # Handling of added images: scale bar, view, data bar.
 
-_watched_viewers: WeakSet[Any] = WeakSet()
-_layers_asked_about: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+_watched_viewers: WeakSet[ViewerModel] = WeakSet()
+_layers_asked_about: WeakKeyDictionary[ViewerModel, set[str]] = WeakKeyDictionary()
 _stated_sizes: WeakKeyDictionary[Layer, tuple[str, PixelSize | None]] = (
     WeakKeyDictionary()
 )
@@ -514,7 +516,7 @@ def watch_images(viewer: ViewerModel) -> None:
     _watched_viewers.add(viewer)
     of_viewer = ref(viewer)
 
-    def show(event: Any) -> None:
+    def show(event: Event) -> None:
         model = of_viewer()
         if model is not None and event.type == "inserted":
             _follow_pixels(event.value)
@@ -577,7 +579,7 @@ def _follow_pixels(layer: Layer) -> None:
                 layer.events[name].connect(_on_pixels)
 
 
-def _on_pixels(event: Any) -> None:
+def _on_pixels(event: Event) -> None:
     """Forget the files of replaced pixels, and record that in the history."""
     layer = event.source
     note_edit(layer)

@@ -19,9 +19,10 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 from weakref import WeakSet, ref
 
+from napari.layers import Layer
 from napari.qt.threading import FunctionWorker, create_worker
 from qtpy.compat import isalive
 from qtpy.QtCore import (  # type: ignore[attr-defined]
@@ -59,7 +60,10 @@ Parts = Iterator[None] | None
 """Remaining parts, one per turn of the event loop; None: nothing."""
 
 
-def is_alive(item: QObject | None) -> bool:
+_Q = TypeVar("_Q", bound=QObject)
+
+
+def is_alive(item: _Q | None) -> TypeGuard[_Q]:
     """Return whether Qt has not destroyed an object yet.
 
     A slot on ``destroyed`` is not usable: PyQt calls it after Python's collector has
@@ -107,7 +111,7 @@ class JobRequest:
     show: Callable[[Any], Parts] = _nothing  # called in the main thread with its result
     writes: Path | None = None
     key: object = None  # equal for two identical jobs
-    reads: tuple[Any, ...] = ()  # layers, as they were at the request
+    reads: tuple[Layer, ...] = ()  # layers, as they were at the request
 
 
 _AT_ONCE = JobRequest()
@@ -119,7 +123,7 @@ class _Run:
     def __init__(
         self,
         title: str,
-        make: Callable[[], Job[Any]],
+        make: Callable[[], Job[object]],
         owner: "JobRunner",
         request: JobRequest,
     ) -> None:
@@ -129,12 +133,12 @@ class _Run:
         self.cancel = Event()
         self.returned = Event()
         self.returned.set()  # until a thread works on it
-        self.value: Any = None
+        self.value: object = None
         self.error: BaseException | None = None
         self.is_shown = True
         self._warnings_heard: set[str] = set()
         self._owner = ref(owner)
-        self._make: Callable[[], Job[Any]] | None = make
+        self._make: Callable[[], Job[object]] | None = make
 
     def __str__(self) -> str:
         return f"napari-semsr {self.title}"
@@ -166,7 +170,7 @@ class _Run:
             self._warnings_heard.add(warning)
             _queue().warned.emit(self, warning)
 
-    def _drive(self, job: Job[Any]) -> Any:
+    def _drive(self, job: Job[object]) -> object:
         last_report = last_return = 0.0
         pace = Pace()
         try:
@@ -432,7 +436,7 @@ def check_free(path: Path) -> None:
             raise OptionError(msg, code="output-locked")
 
 
-def check_unread(layers: Iterable[Any]) -> None:
+def check_unread(layers: Iterable[Layer]) -> None:
     """Raise an error if a running job has read layers whose pixel size is to change."""
     layers_wanted = list(layers)
     for run in (*_queue().runs, *_queue().runs_shown):
@@ -490,7 +494,10 @@ class JobRunner(QObject):
         return any(run.cancel.is_set() or run in queue.runs_shown for run in mine)
 
     def start(
-        self, title: str, make: Callable[[], Job[Any]], request: JobRequest = _AT_ONCE
+        self,
+        title: str,
+        make: Callable[[], Job[object]],
+        request: JobRequest = _AT_ONCE,
     ) -> bool:
         """Start a job, or let it wait for those before it in its queue."""
         if request.queue is None and self.running:

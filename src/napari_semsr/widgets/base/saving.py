@@ -146,7 +146,7 @@ def check_place(image: Micrograph, metadata: dict[str, Any], path: Path) -> None
         raise OptionError(msg, code="output-is-input")
 
 
-def note_saved(metadata: dict[str, Any], saved_file: Converted) -> None:
+def note_saved(metadata: dict[str, object], saved_file: Converted) -> None:
     """Record in a layer's metadata where it was saved, unless that is a PNG."""
     if not saved_file.output.lower().endswith(".png"):
         metadata[SAVED_KEY] = saved_file.output
@@ -199,7 +199,7 @@ def _write(suffix: str, path: str, layers: Sequence[LayerTuple]) -> list[str]:
 
 
 def _write_one(
-    suffix: str, path: str, data: Any, attributes: dict[str, Any]
+    suffix: str, path: str, data: object, attributes: dict[str, object]
 ) -> list[str]:
     """Save one layer, with the arguments of a napari writer."""
     kind = "image" if "contrast_limits" in attributes else "labels"

@@ -12,9 +12,10 @@ from weakref import WeakKeyDictionary, WeakSet, finalize, ref
 
 import numpy as np
 from magicgui.widgets.bases import ValueWidget
-from napari.components import ViewerModel
+from napari.components import Camera, Dims, ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes, Tracks, Vectors
 from napari.utils import DirectLabelColormap
+from napari.utils.events import Event
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import (  # type: ignore[attr-defined]
     QCoreApplication,
@@ -208,7 +209,7 @@ class Session(QObject):
         self._steps_window: Callable[[], Any] = lambda: None  # a weak reference, later
         self._opening = False
         self._then: list[Callable[[], object]] = []
-        self._window: Any = None  # a weak reference, once there is one
+        self._window: ref[QWidget] | None = None  # a weak reference, once there is one
         self._timer = new_timer(self, self._save_changes, _SETTLE_MS, once=True)
         self._history = history_of(viewer)
         self._history.removed.connect(self._on_removed)
@@ -237,8 +238,8 @@ class Session(QObject):
         self._outdated_paths: list[Path] = []
         self._removed_layers: list[_RemovedLayer] = []
         self._lost_layers: tuple[ProjectLayer, ...] = ()
-        self._options: dict[str, dict[str, Any]] = {}
-        self._steps: dict[str, Any] = {}  # state of the window of all steps
+        self._options: dict[str, dict[str, object]] = {}
+        self._steps: dict[str, object] = {}  # state of the window of all steps
         self._project_written: Project | None = None
         self.failing = False  # reasons not to save, each reported once
 
@@ -322,7 +323,7 @@ class Session(QObject):
         if self._steps:
             window.show_state(self._steps)
 
-    def _on_inserted(self, event: Any) -> None:
+    def _on_inserted(self, event: Event) -> None:
         self._removed_layers = [
             item for item in self._removed_layers if item.layer() is not event.value
         ]
@@ -369,7 +370,7 @@ class Session(QObject):
             window.show_state(self._steps)
         self._use(folder)
 
-    def _on_layer(self, event: Any) -> None:
+    def _on_layer(self, event: Event) -> None:
         """Record a change of a layer, whose pixels must be written again."""
         layer, kind = event.source, event.type
         # napari's only event for an undone stroke, among others
@@ -385,7 +386,7 @@ class Session(QObject):
                 self.changed.emit()  # it has unsaved changes now
         self._touch()
 
-    def _on_layer_removed(self, event: Any) -> None:
+    def _on_layer_removed(self, event: Event) -> None:
         """Keep layers that the user removes in the project until the next save."""
         layer = event.value
         quiet = self._history.is_quiet and not self._history.holds(layer)
@@ -416,7 +417,7 @@ class Session(QObject):
 
     def _is_open(self) -> bool:
         """Whether a window shows the viewer."""
-        window: Any = None if self._window is None else self._window()
+        window = None if self._window is None else self._window()
         return is_alive(window) and bool(window.isVisible())
 
     def _touch(self, event: object = None) -> None:
@@ -650,7 +651,7 @@ class Session(QObject):
         return self._writing(layer)
 
     def _note_input(
-        self, folder: Path, path: Path, read: dict[str, Any]
+        self, folder: Path, path: Path, read: dict[str, object]
     ) -> tuple[LayerSource, dict[str, str]]:
         """Record the files that pixels are read from, such as frames."""
         place = self._adopt(path) if is_temporary(str(path)) else path  # a sample's
@@ -769,7 +770,7 @@ class Session(QObject):
 
     def destroy_panels(self) -> None:
         """Destroy the panels, and stop asking."""
-        window: Any = None if self._window is None else self._window()
+        window = None if self._window is None else self._window()
         if is_alive(window):
             window.removeEventFilter(self)
         for panel in filter(is_alive, list(self._panels)):
@@ -869,7 +870,7 @@ def describe_layer(layer: Layer, place: LayerSource | None) -> ProjectLayer:
     )
 
 
-def _save_drawing_style(layer: Shapes | Points, pens: dict[str, Any]) -> None:
+def _save_drawing_style(layer: Shapes | Points, pens: dict[str, object]) -> None:
     """Save the drawing colours and sizes of an empty layer."""
     for name in ("shape_type", "z_index", "symbol", "size", "shown", "text"):
         pens.pop(name, None)
@@ -879,9 +880,9 @@ def _save_drawing_style(layer: Shapes | Points, pens: dict[str, Any]) -> None:
     pens.pop("border_width", None)
 
 
-def _window_state(viewer: ViewerModel) -> dict[str, Any]:
+def _window_state(viewer: ViewerModel) -> dict[str, object]:
     active = viewer.layers.selection.active
-    state: dict[str, Any] = plain(
+    state: dict[str, object] = plain(
         {
             **{name: getattr(item, name) for item, name in _views(viewer)},
             "scale_bar": host.scale_bar(viewer).visible,
@@ -891,13 +892,13 @@ def _window_state(viewer: ViewerModel) -> dict[str, Any]:
     return state
 
 
-def _views(viewer: ViewerModel) -> list[tuple[Any, str]]:
+def _views(viewer: ViewerModel) -> list[tuple[Camera | Dims, str]]:
     """Return the objects that define the view, by name, in the order of setting."""
     dims = [(viewer.dims, name) for name in ("ndisplay", "order", "point")]
     return dims + [(host.camera(viewer), n) for n in ("angles", "center", "zoom")]
 
 
-def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
+def _set_window_state(viewer: ViewerModel, state: dict[str, object]) -> None:
     """Restore the view; invalid values are ignored."""
     with suppress(ValueError, TypeError):
         if state.get("active") in viewer.layers:
@@ -915,7 +916,7 @@ def _set_window_state(viewer: ViewerModel, state: dict[str, Any]) -> None:
         host.scale_bar(viewer).visible = False
 
 
-def _controls(panel: Any) -> Iterator[tuple[str, Any]]:
+def _controls(panel: object) -> Iterator[tuple[str, Any]]:
     """Return forms and single controls of a panel by name.
 
     They are attributes of it, or of a part with `has_settings`, or named in its
@@ -941,12 +942,12 @@ def _on_change(item: Any, call: Callable[..., None]) -> None:
         item.native.currentIndexChanged.connect(call)
 
 
-def _restorable(values: dict[str, Any], form: OptionsForm) -> dict[str, Any]:
+def _restorable(values: dict[str, object], form: OptionsForm) -> dict[str, object]:
     """Leave out options that only the user may set."""
     return {k: v for k, v in values.items() if k not in form.user_only}
 
 
-def form_values(panel: Any) -> dict[str, Any]:
+def form_values(panel: object) -> dict[str, object]:
     """Return the values of a panel; layers by name."""
     values = {}
     for name, item in _controls(panel):
@@ -973,7 +974,7 @@ def set_form(panel: Any, values: dict[str, Any]) -> None:
                 item.value = layers.get(value, value) if value else value
 
 
-_sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[ViewerModel, Session] = WeakKeyDictionary()
 
 
 def session_of(viewer: ViewerModel) -> Session:

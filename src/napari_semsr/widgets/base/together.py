@@ -1,10 +1,10 @@
 """Layers that explain a result are hidden, shown and removed with it."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
+from napari.utils.events import Event
 from qtpy.QtCore import QObject
 
 from napari_semsr.io import FOLDER_KEY, HELPER_KEY
@@ -61,10 +61,10 @@ class Together(QObject):
         for layer in viewer.layers:
             layer.events.visible.connect(self._on_visible)
 
-    def _on_inserted(self, event: Any) -> None:
+    def _on_inserted(self, event: Event) -> None:
         event.value.events.visible.connect(self._on_visible)
 
-    def _on_visible(self, event: Any) -> None:
+    def _on_visible(self, event: Event) -> None:
         """Hide or show helper layers with their result."""
         layer = event.source
         group = _group(layer) if is_alive(self) and _leads(layer) else None
@@ -79,7 +79,7 @@ class Together(QObject):
             elif is_shown and item.metadata.pop(_HIDDEN_KEY, False):
                 item.visible = True
 
-    def _on_removed(self, event: Any) -> None:
+    def _on_removed(self, event: Event) -> None:
         """Record a result that the user removed."""
         layer = event.value
         group = _group(layer)

@@ -1,11 +1,12 @@
 """Model list with model cards, and the panels that check and import models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from magicgui.types import FileDialogMode
 from magicgui.widgets import CheckBox, ComboBox, FileEdit, FloatSpinBox
+from napari.layers import Layer
 from napari.viewer import Viewer
 from psygnal import Signal
 
@@ -87,7 +88,7 @@ _IMAGES = {
 
 
 def card_text(
-    card: dict[str, Any],
+    card: Mapping[str, object],
     pixel_size_nm: PixelSize | None,
     resample: Literal["auto", "keep", "never"] = "auto",
     advice: str = "",
@@ -118,7 +119,7 @@ def card_text(
     return text
 
 
-def _check_text(card: dict[str, Any]) -> str:
+def _check_text(card: Mapping[str, object]) -> str:
     """Report the results of the checks; for discs, of the worst condition."""
     records, removals = DiscRecord.of_card(card), Removals.of_card(card)
     link = f'<a href="{_CHECK_PAGE}">How this is checked</a>. {_CHOICE}'
@@ -137,7 +138,7 @@ def _check_text(card: dict[str, Any]) -> str:
     )
 
 
-def card_details(card: dict[str, Any]) -> str:
+def card_details(card: Mapping[str, Any]) -> str:
     """Return the rest of a card as rich text."""
     from napari_semsr.inference import TrainedPixelSizes
 
@@ -210,10 +211,10 @@ class ModelChooser(Form):
         self.viewer = viewer
         self._files: list[str] = []
         self.card: dict[str, Any] = {}
-        self._field: tuple[Any, ...] = (
-            None,
-        )  # the layer that the card is compared with
-        self._layer: Any = None  # the layer to enhance
+        # the layer that the card is compared with
+        self._field: tuple[PixelSize | None, Literal["auto", "keep", "never"], str]
+        self._field = (None, "auto", "")
+        self._layer: Layer | None = None  # the layer to enhance
         self.box = ComboBox(
             name="model",
             label="Model",
@@ -257,7 +258,7 @@ class ModelChooser(Form):
         value: str | None = self.box.value
         return value
 
-    def _choices(self, _: Any) -> list[tuple[str, str]]:
+    def _choices(self, _: object) -> list[tuple[str, str]]:
         return listed_models() + [(Path(file).name, file) for file in self._files]
 
     def _renew(self) -> None:
@@ -316,7 +317,7 @@ class ModelChooser(Form):
         pixel_size_nm: PixelSize | None,
         resample: Literal["auto", "keep", "never"],
         advice: str,
-        layer: Any = None,
+        layer: Layer | None = None,
     ) -> None:
         """Compare the card with a layer's pixel size, and show advice.
 
@@ -468,7 +469,7 @@ class ImportPanel(Panel):
         path = typed_path(self.file)
         return path is not None and path.suffix.lower() == ".safetensors"
 
-    def _show_rows(self, _: Any) -> None:
+    def _show_rows(self, _: object) -> None:
         """Show only the rows of details that the file lacks."""
         self.form.setEnabled(not self._has_card())
         self.range.setEnabled(not self._has_card())

@@ -18,7 +18,6 @@ from magicgui.widgets import CheckBox, ComboBox, FloatSpinBox
 from napari.components import ViewerModel
 from napari.layers import Image
 from napari.viewer import Viewer
-from numpy.typing import NDArray
 from psygnal import Signal
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtGui import QShowEvent
@@ -32,6 +31,7 @@ from napari_semsr.core import (
     OptionError,
     PixelSize,
     Progress,
+    RealArray,
     SemsrError,
     ShapeError,
     contrast_limits,
@@ -116,6 +116,8 @@ from napari_semsr.widgets.layers import (
 )
 
 if TYPE_CHECKING:
+    from napari.utils.events import Event as NapariEvent
+
     from napari_semsr.inference import LiveField
 
 # Chosen: by then napari has drawn the panel, and one opened only briefly is closed.
@@ -160,12 +162,12 @@ _INCOMPLETE_END = re.compile(rf"{re.escape(_INCOMPLETE)}( \[\d+\])?$")
 def live_field(
     micrograph: Micrograph,
     layer: Image | None,
-    card: dict[str, Any],
-    options: Any,
+    card: Mapping[str, object],
+    options: EnhanceOptions,
     *,
     name: str,
     whole: bool,
-) -> tuple["LiveField", dict[str, Any]]:
+) -> tuple["LiveField", dict[str, object]]:
     """Return the field drawn while an image is enhanced, and the keywords of its layer.
 
     It has the calibration of the result, and the contrast of the layer.
@@ -195,7 +197,7 @@ def live_field(
     return live, keywords
 
 
-def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[NDArray[Any]]:
+def _in_memory(micrograph: Micrograph, layer: Image | None) -> list[RealArray]:
     """Collect the levels of an image that can be displayed without computation."""
     levels: list[Any] = [micrograph.data]
     if layer is not None and layer.multiscale and layer.ndim == micrograph.data.ndim:
@@ -222,7 +224,7 @@ class LiveLayer(QObject):
         self,
         viewer: ViewerModel,
         live: "LiveField",
-        keywords: dict[str, Any],
+        keywords: dict[str, object],
         store: "Target",
         on_removed: Callable[[], None],
         request: tuple[Any, ...] = (),
@@ -237,7 +239,7 @@ class LiveLayer(QObject):
         self._viewer = viewer
         self._on_layer_removed = on_removed
         many = len(live.levels) > 1 and max(live.shape) > SINGLE_PX
-        data: Any = live.levels if many else live.levels[0]
+        data: object = live.levels if many else live.levels[0]
         self.layer = viewer.add_image(data, multiscale=many, **keywords)
         self.layer.metadata[LIVE_KEY] = True
         setattr(self.layer, _RUN_KEY, self)
@@ -290,7 +292,7 @@ class LiveLayer(QObject):
         elif name != self.layer.name:
             self.layer.name = free_name(self._viewer, name)
 
-    def finish(self, micrograph: Micrograph, levels: Sequence[Any]) -> None:
+    def finish(self, micrograph: Micrograph, levels: Sequence[object]) -> None:
         """Replace the live levels by the finished store."""
         self._timer.stop()
         if not self.is_shown:
@@ -314,7 +316,7 @@ class LiveLayer(QObject):
         if self.store.temporary:
             shutil.rmtree(self.store.path, ignore_errors=True)
 
-    def _on_removed(self, event: Any) -> None:
+    def _on_removed(self, event: "NapariEvent") -> None:
         if is_alive(self) and event.value == self.layer:
             self._timer.stop()
             self.is_wanted = False
@@ -324,7 +326,7 @@ class LiveLayer(QObject):
 _TICK_MS = 100  # between two updates of a preview; chosen
 _SIDE_PX = 192  # of the preview; chosen
 _NAME = "preview"
-Subject = tuple[Image, Micrograph, str, Any]
+Subject = tuple[Image, Micrograph, str, EnhanceOptions]
 """Layer, its image, model and options."""
 
 
@@ -375,12 +377,12 @@ class MousePreview(OverLayer):
         self.runner.start("Preview", make)
         self._timer.start()
 
-    def change(self, _: Any = None) -> None:
+    def change(self, _: object = None) -> None:
         """Restart because a setting of the panel changed; do nothing if off."""
         if self._is_wanted:
             self.start()
 
-    def _on_slider(self, _: Any = None) -> None:
+    def _on_slider(self, _: object = None) -> None:
         """Restart if another plane may be shown."""
         if is_alive(self) and self._subject is not None and self._subject[0].ndim > 2:
             self.change()
@@ -410,7 +412,7 @@ class MousePreview(OverLayer):
             if subject[3].blur_px is None:
                 self.found.emit(self._desk.blur_px)
 
-    def _show(self, subject: Subject, box: Box, pixels: Any) -> None:
+    def _show(self, subject: Subject, box: Box, pixels: RealArray) -> None:
         """Show the pixels at their position."""
         source, image, _, _ = subject
         pitch = np.asarray(image.scale) * np.asarray(box.shape) / pixels.shape
@@ -446,11 +448,11 @@ class EnhanceCompare(CompareControls):
         self.pointing.changed.connect(self._point)
         self.preview.runner.failed.connect(self.stop_preview)
 
-    def start_preview(self, _: Any = None) -> None:
+    def start_preview(self, _: object = None) -> None:
         """Show a preview, because the effect of a chosen option should be checked."""
         self.pointing.value = True
 
-    def stop_preview(self, _: Any = None) -> None:
+    def stop_preview(self, _: object = None) -> None:
         """Remove the preview, because a run starts or the preview failed."""
         self.pointing.value = False
 
@@ -473,7 +475,7 @@ class _FoldedOptions(Folded):
         self.form = OptionsForm(EnhanceOptions, group=title)
         super().__init__(title, tooltip, self.form, *more)
 
-    def set_values(self, **values: Any) -> None:
+    def set_values(self, **values: object) -> None:
         """Set values, and unfold if one of them is not the default."""
         self.form.set_values(**values)
         usual = EnhanceOptions().model_dump()
@@ -545,7 +547,7 @@ class Sharpen(Form):
         for place, text in enumerate(texts):
             self.kind.native.setItemText(place, text)
 
-    def forget_found(self, _: Any = None) -> None:
+    def forget_found(self, _: object = None) -> None:
         """Clear the blur measured in another layer, or by another model."""
         self.show_measured_blur(None)
 
@@ -635,7 +637,7 @@ class EnhancePanel(Panel):
         self.look = EnhanceCompare(self, self._subject)
         self.live: LiveLayer | None = None
         self._outcome: Outcome | None = None  # of the last run, whole
-        self._options_shown: tuple[Any, Any] = (
+        self._options_shown: tuple[EnhanceOptions | None, EnhanceOptions | None] = (
             None,
             None,
         )  # options as read now, and those before
@@ -683,7 +685,7 @@ class EnhancePanel(Panel):
         self.runner.failed.connect(self._stop_drawing)
         self.session.changed.connect(self._look_in_project)
 
-    def _propose(self, layer: Any) -> None:
+    def _propose(self, layer: Image | None) -> None:
         """Propose the model that fits a layer."""
         fits = layer is not None and is_superlens(layer)
         own: list[str] = []  # a network's output is not what the model was trained on
@@ -707,7 +709,7 @@ class EnhancePanel(Panel):
             pass
         return digests
 
-    def _compare(self, layer: Any) -> None:
+    def _compare(self, layer: Image | None) -> None:
         try:
             size = self.micrograph(layer).pixel_size_nm
         except SemsrError:
@@ -785,8 +787,8 @@ class EnhancePanel(Panel):
             weights = self.weights.form.values() | {"blur_px": blur}
         options_typed = self.form.options(**self.advanced.form.values(), **weights)
         read, whole = self._options_shown
-        options: EnhanceOptions = whole if options_typed == read else options_typed
-        return options
+        options: EnhanceOptions = options_typed
+        return options if whole is None or options != read else whole
 
     # -- the output ----------------------------------------------------------
 
@@ -798,11 +800,11 @@ class EnhancePanel(Panel):
         """Whether to resume an interrupted store."""
         return bool(self.existing.value == "resume")
 
-    def _result_name(self, micrograph: Micrograph, card: dict[str, Any]) -> str:
+    def _result_name(self, micrograph: Micrograph, card: Mapping[str, object]) -> str:
         model = str(card.get("name") or Path(self.model.value or "").stem)
         return result_name(self.viewer, micrograph.name, model)
 
-    def _options_before(self) -> Any:
+    def _options_before(self) -> EnhanceOptions | None:
         """Show the options of a store to be resumed, and return them."""
         path = None if self.takes_stack() else typed_store(self.output)
         store_record = None
@@ -825,7 +827,7 @@ class EnhancePanel(Panel):
         self._options_shown = self._options(None), options  # the form rounds the values
 
     def _find_resumable(
-        self, request: tuple[Any, ...], path: Path | None, existing: str
+        self, request: tuple[object, ...], path: Path | None, existing: str
     ) -> LiveLayer | None:
         """Find an unfinished layer with the same settings and plane.
 
@@ -914,7 +916,7 @@ class EnhancePanel(Panel):
 
         return Work(make, partial(self.show_outcome, source, micrograph), begin)
 
-    def _is_made(self, request: tuple[Any, ...], path: Path | None) -> bool:
+    def _is_made(self, request: tuple[object, ...], path: Path | None) -> bool:
         """Whether the result of these settings exists at the chosen path."""
         live = self.live
         return (
@@ -925,7 +927,7 @@ class EnhancePanel(Panel):
             and path in (None, live.store.path)
         )
 
-    def _show_with_source(self, source: Any) -> None:
+    def _show_with_source(self, source: Image) -> None:
         """Show a layer that is being enhanced next to its source, with a scale bar."""
         if is_alive(self) and self.live is not None and self.live.is_shown:
             show_scale_bar(self.viewer)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from magicgui.widgets import CheckBox
-from napari.layers import Image, Layer
+from napari.layers import Image, Labels, Layer
 from napari.viewer import Viewer
 from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ from napari_semsr.analysis import (
 from napari_semsr.core import (
     DisplaySettings,
     Figure,
+    FloatArray,
     Job,
     Micrograph,
     OptionError,
@@ -138,7 +139,7 @@ def add_failed_layer(
     result: Micrograph,
     codes: NDArray[np.uint8],
     name: str,
-) -> Any:
+) -> Labels | None:
     """Add the blocks of a map without a resolution, coloured and named by their reason.
 
     `codes` (Y, X) are 0 where there is a resolution. Returns the layer, or None if no
@@ -391,8 +392,8 @@ class FrcMapPanel(Panel):
             self.show_status(sentence)
 
     def _add_difference(
-        self, grid: Micrograph, apart: NDArray[Any], maps: tuple[Image, Image]
-    ) -> Any:
+        self, grid: Micrograph, apart: FloatArray, maps: tuple[Image, Image]
+    ) -> Image:
         """Add a difference of maps, with a colour map that is neutral at zero."""
         most = max(abs(end) for end in contrast_limits(apart, 1, 99))
         look = DisplaySettings(
@@ -494,7 +495,7 @@ class FrcMapPanel(Panel):
 
 def _shared_blocks(
     before: Micrograph, after: Micrograph
-) -> tuple[Micrograph, NDArray[Any]]:
+) -> tuple[Micrograph, FloatArray]:
     """Crop two maps to common blocks; return the first, and both values (2, Y, X).
 
     Registering crops some pixels, so blocks may be a fraction of a step apart.
@@ -537,7 +538,7 @@ def _store_of(layer: Image) -> Path | None:
     return Path(store) if store else None
 
 
-def _histograms(outcome: FrcOutcome) -> tuple[NDArray[Any], dict[str, NDArray[Any]]]:
+def _histograms(outcome: FrcOutcome) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Count the resolutions of each region's blocks; (K + 1,) edges, (K,) counts.
 
     The whole field comes first; there are no edges if no block has a resolution.

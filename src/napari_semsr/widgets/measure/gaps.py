@@ -9,6 +9,7 @@ from napari.layers import Layer, Points
 from qtpy.QtWidgets import QHeaderView, QWidget
 
 from napari_semsr.analysis import Gap, Gaps, Particle
+from napari_semsr.core import Options, RealArray
 from napari_semsr.jobs import GAPS, GapReport
 from napari_semsr.widgets import host
 from napari_semsr.widgets.base import (
@@ -63,7 +64,7 @@ class GapsPanel(TruthPanel):
         return self.rows, self.copy_button
 
     def in_region(
-        self, outcome: VerbOutcome, options: Any, region: Region
+        self, outcome: VerbOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Count the gaps and particles whose centre is in a region."""
         del options
@@ -199,7 +200,7 @@ def _shown_rows(gaps: Gaps, unit: str) -> Columns:
     }
 
 
-def _table(gaps: Gaps) -> Mapping[str, Sequence[Any]]:
+def _table(gaps: Gaps) -> Mapping[str, list[float | str]]:
     """Return columns with one row per gap; NaN if there is no width."""
     rows = {}
     for name, values in gaps.table().items():
@@ -215,7 +216,7 @@ def _curves(report: GapReport) -> Mapping[str, Columns]:
     curves: dict[str, Columns] = {}
     if result.found or result.invented:
         image, reference = report.histograms
-        columns: dict[str, Any] = {
+        columns: dict[str, Sequence[float] | RealArray] = {
             f"from ({unit})": image.edges[:-1],
             f"to ({unit})": image.edges[1:],
             "image": image.counts,

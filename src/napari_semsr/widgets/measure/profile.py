@@ -11,8 +11,8 @@ from weakref import ref
 import numpy as np
 from magicgui.widgets import CheckBox
 from napari.layers import Image, Shapes
+from napari.utils.events import Event
 from napari.viewer import Viewer
-from numpy.typing import NDArray
 
 from napari_semsr.analysis import (
     LineReader,
@@ -23,6 +23,7 @@ from napari_semsr.analysis import (
 )
 from napari_semsr.core import (
     Affine,
+    BoolArray,
     Figure,
     FloatArray,
     Job,
@@ -83,6 +84,11 @@ class _ProfileRequest:
     image: Micrograph
     to_plane: Affine  # from its pixels to nm, or to px of the viewer
     reader: LineReader
+
+
+_Request = tuple[
+    list[_ProfileRequest], tuple[float, float, float, float], float, dict[str, Any]
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,10 +163,10 @@ class ProfilePanel(Panel):
     def __init__(self, viewer: Viewer) -> None:
         super().__init__(viewer, "Line profile", "Measure")
         self.profiles: Profiles | None = None
-        self._readers: dict[int, tuple[Any, Any, LineReader]] = {}
+        self._readers: dict[int, tuple[object, object, LineReader]] = {}
         # events and mouse callback of the layer of lines
         self._lines_watched: Any = ()
-        self._profiles_drawn: tuple[Any, ...] = ()  # profiles shown in the plot
+        self._profiles_drawn: tuple[object, ...] = ()  # profiles shown in the plot
         self._lines: list[Line2D] = []  # its curves
         self._names_drawn: list[str] = []  # their profiles, while they move
         self._waiting = False  # whether the line has moved since the last reading
@@ -250,7 +256,7 @@ class ProfilePanel(Panel):
                 alive._is_held = is_held  # noqa: SLF001 - its own
                 alive._on_line_moved()  # noqa: SLF001
 
-        def drag(_: object, event: Any) -> Iterator[None]:
+        def drag(_: object, event: Event) -> Iterator[None]:
             hold(True)
             try:
                 yield
@@ -329,7 +335,7 @@ class ProfilePanel(Panel):
             image, Affine.of(k[:, None] * linear, k * shift), reader[2]
         )
 
-    def _current_request(self) -> tuple[Any, ...]:
+    def _current_request(self) -> _Request:
         """Parameters of the measurement: layers, line, width, options."""
         images = self._images()
         requests = [self._read(layer, images[0]) for layer in images]
@@ -494,7 +500,7 @@ class ProfilePanel(Panel):
         canvas.refresh()
 
     def _move(
-        self, curves: Sequence[tuple[NDArray[Any], NDArray[Any]]], names: list[str]
+        self, curves: Sequence[tuple[FloatArray, FloatArray]], names: list[str]
     ) -> bool:
         """Update the curves, if they are those of the axes and fit in them."""
         if self.plot is None or self._names_drawn != names:
@@ -511,7 +517,7 @@ class ProfilePanel(Panel):
 
 
 def _bounds(
-    curves: Sequence[tuple[NDArray[Any], NDArray[Any]]],
+    curves: Sequence[tuple[FloatArray, FloatArray]],
 ) -> tuple[float, float, float]:
     """Return lowest and highest value of some curves, and the length of the longest."""
     values = np.concatenate([y for _, y in curves])
@@ -522,7 +528,7 @@ def _bounds(
     return float(finite.min()), float(finite.max()), longest
 
 
-def _thin_out(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
+def _thin_out(profile: Profile) -> tuple[FloatArray, FloatArray]:
     """Return the samples of a curve; for a long one, the extremes of each section."""
     x, y = profile.distance_px, profile.intensity
     step = -(-2 * len(x) // _MAX_POINTS)
@@ -530,7 +536,7 @@ def _thin_out(profile: Profile) -> tuple[NDArray[Any], NDArray[Any]]:
         return x, y
     count = len(x) // step
     parts = y[: count * step].reshape(count, step)
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(parts).all(axis=1))
+    finite: BoolArray = np.asarray(np.isfinite(parts).all(axis=1))
     without_gaps = np.where(finite[:, None], parts, 0.0)
     at = np.arange(count)[:, None] * step
     ends = np.sort(

@@ -4,12 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Labels, Layer, Shapes
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     BoolArray,
@@ -20,6 +18,7 @@ from napari_semsr.core import (
     Micrograph,
     OptionError,
     Progress,
+    RealArray,
     SemsrError,
     ShapeError,
     cut_box,
@@ -53,7 +52,7 @@ class Region:
     name: str
     kind: str  # polygon, ellipse or label
     vertices: FloatArray  # vertices (N, 2); of a label, the matrix to pixels, (3, 2)
-    labels: NDArray[Any] | None = None
+    labels: RealArray | None = None
     label: int = 0
 
     def extent(self) -> tuple[FloatArray, FloatArray]:
@@ -118,7 +117,7 @@ def read_regions(panel: Panel, layer: Layer | None, image: Image) -> list[Region
 
 
 def _areas_of_layer(
-    panel: Panel, layer: Any, image: Image, scale: FloatArray
+    panel: Panel, layer: Shapes, image: Image, scale: FloatArray
 ) -> Iterator[Region]:
     """Return the areas of a layer of shapes; lines and paths have none."""
     for index in shapes_in_view(layer, panel.viewer.dims):

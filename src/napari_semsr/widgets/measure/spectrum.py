@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 from magicgui.widgets import CheckBox
-from napari.layers import Layer
+from napari.layers import Image, Layer
 from napari.viewer import Viewer
-from numpy.typing import NDArray
 
 from napari_semsr.core import (
     Grid,
@@ -18,6 +17,7 @@ from napari_semsr.core import (
     Micrograph,
     Plot,
     Progress,
+    RealArray,
     describe_pixel_size,
 )
 from napari_semsr.io import HELPER_KEY
@@ -67,8 +67,8 @@ def ring_periods(image: Micrograph) -> list[float]:
 
 
 def _add_spectrum_layer(
-    viewer: Viewer, image: Micrograph, plane: NDArray[Any], place: int
-) -> Any:
+    viewer: Viewer, image: Micrograph, plane: RealArray, place: int
+) -> Image:
     """Show a centred log power spectrum of an image, or of a part, next to it.
 
     It is as large as the image; `place` is its index among several. `plane` is (Y, X).
@@ -99,7 +99,7 @@ def _add_spectrum_layer(
     return viewer.add_image(plane, **keywords)
 
 
-def _add_rings(viewer: Viewer, image: Micrograph, layer: Any) -> None:
+def _add_rings(viewer: Viewer, image: Micrograph, layer: Image) -> None:
     periods = ring_periods(image)
     if not periods:
         return
@@ -152,7 +152,7 @@ class Spectra:
     images: tuple[Micrograph, ...]
     parts: tuple[Micrograph, ...]
     radial: Plot
-    planes: tuple[NDArray[Any], ...]
+    planes: tuple[RealArray, ...]
 
 
 def _cut_alike(images: Sequence[Micrograph]) -> Job[tuple[Micrograph, ...]]:

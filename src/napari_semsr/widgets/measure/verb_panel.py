@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QWidget
 from napari_semsr.core import (
     Job,
     Micrograph,
+    Options,
     ShapeError,
     figures_of,
     plots_of,
@@ -130,8 +131,8 @@ class VerbPanel(Panel):
         }
         self.form = OptionsForm(first.options)
         # keys of a project
-        self.settings: dict[str, Any] = {**self.boxes, "form": self.form}
-        rows: list[Any] = [*self.boxes.values()]
+        self.settings: dict[str, object] = {**self.boxes, "form": self.form}
+        rows: list[CheckBox | ComboBox] = [*self.boxes.values()]
         self.regions: ComboBox | None = None
         if self.region_help:
             self.regions = new_region_box(self, self.region_help)
@@ -154,7 +155,7 @@ class VerbPanel(Panel):
         self.helpers.value = self.helps_first
         self.take_input(self.boxes[first.images[self.input_image].name])
 
-    def _listed(self) -> list[Any]:
+    def _listed(self) -> list[Layer]:
         """List grey layers, after Labels layers if the command accepts them."""
         others = [
             layer
@@ -227,9 +228,9 @@ class VerbPanel(Panel):
 
     def _run_verbs(
         self,
-        verb: Verb[Any, Any],
+        verb: Verb[Options, Result],
         request: VerbOutcome,
-        options: Any,
+        options: Options,
         target: Target | None,
         regions: Sequence[Region],
     ) -> Job[VerbOutcome]:
@@ -422,14 +423,14 @@ class TruthPanel(VerbPanel):
 _NEAR = 0.02  # share of a side: tolerance for coinciding edges; chosen
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> type[VerbPanel]:
     """Return the panel class that is generated from a command alone."""
     titles = [title for title, verb in PANELS.items() if verb == name]
     if not titles:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
     verb = verb_of(name)
-    class_values: dict[str, Any] = {"title": titles[0], "verb": verb}
+    class_values: dict[str, object] = {"title": titles[0], "verb": verb}
     if verb is not None and verb.result.discs is not Result.discs:
         class_values |= {"helps": "Show what was measured", "helps_first": True}
     return type("OneVerbPanel", (VerbPanel,), class_values)
@@ -485,7 +486,7 @@ class ErrorMapPanel(VerbPanel):
             before.value = best
 
     def in_region(
-        self, outcome: VerbOutcome, options: Any, region: Region
+        self, outcome: VerbOutcome, options: Options, region: Region
     ) -> Mapping[str, Cell]:
         """Summarise the errors in one region."""
         del options

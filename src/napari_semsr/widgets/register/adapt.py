@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from napari.layers import Image, Layer
+from napari.utils.events import Event
 from napari.viewer import Viewer
 
 from napari_semsr.core import (
@@ -16,6 +16,7 @@ from napari_semsr.core import (
     Job,
     Micrograph,
     Progress,
+    RealArray,
     ShapeError,
     figures_of,
 )
@@ -64,7 +65,9 @@ class _Outcome:
     look_here: Opened
 
 
-def _adapt(*images: Any, folder: Path, **how: Any) -> Job[_Outcome]:
+def _adapt(
+    *images: Micrograph | list[Micrograph], folder: Path, **how: object
+) -> Job[_Outcome]:
     """Train, add the model to the library, and open the enhanced mosaic."""
     adaptation = yield from ADAPT.job(*images, folder, **how)
     yield from MODELS_IMPORT.anew(Path(adaptation.model))
@@ -141,9 +144,9 @@ class AdaptPanel(Panel):
         self.add_results("Training", self._report_row)
         self.report: Path | None = None
         self.layer: Image | None = None  # the held-out part
-        self._view: tuple[Any, ...] = ()  # when it was added
+        self._view: tuple[object, ...] = ()  # when it was added
         self._folder: Path | None = None
-        self._request: tuple[Any, ...] | None = None  # request of that folder
+        self._request: tuple[object, ...] | None = None  # request of that folder
         self._curve: list[tuple[float, float]] = []
         self._linear: float | None = None
         self._layers_offered: tuple[Layer | None, ...] = ()
@@ -153,7 +156,7 @@ class AdaptPanel(Panel):
 
     # -- which layers -------------------------------------------------------------
 
-    def _on_layers(self, event: Any = None) -> None:
+    def _on_layers(self, event: Event | None = None) -> None:
         """Also propose newly opened layers."""
         super()._on_layers(event)
         if not self.busy:
@@ -241,7 +244,7 @@ class AdaptPanel(Panel):
         place = "as landmarks in Register to SEM, then press 'Train on SEM' there"
         return super().translate(text).replace("as landmarks", place)
 
-    def _watch(self, folder: Path, request: tuple[Any, ...]) -> None:
+    def _watch(self, folder: Path, request: tuple[object, ...]) -> None:
         """Prepare to show a training; a resumed one keeps curve and layer."""
         if folder != self._folder:
             self._curve.clear()
@@ -274,7 +277,7 @@ class AdaptPanel(Panel):
             self.stop_button.setEnabled(False)
             self.show_status("Ending the training with the present model …")
 
-    def _show_held_out(self, planes: tuple[Any, ...]) -> None:
+    def _show_held_out(self, planes: tuple[RealArray, ...]) -> None:
         """Show the held-out part side by side: optical, enhanced, SEM."""
         finite = np.concatenate([plane.ravel() for plane in planes])
         gap = np.full((planes[0].shape[0], _GAP_PX), finite.min())
@@ -285,7 +288,7 @@ class AdaptPanel(Panel):
         elif self.layer in self.viewer.layers:
             self.layer.data = data
 
-    def _add(self, data: Any) -> None:
+    def _add(self, data: RealArray) -> None:
         """Put the held-out part to the right of all other layers."""
         size = self.micrograph(self.mosaic.value).pixel_size_nm
         extent = np.asarray(self.viewer.layers.extent.world)[:, -2:]
@@ -306,7 +309,7 @@ class AdaptPanel(Panel):
                 self.viewer.reset_view()
         self.layer = None
 
-    def _camera(self) -> tuple[Any, ...]:
+    def _camera(self) -> tuple[object, ...]:
         camera = host.camera(self.viewer)
         return camera.center, camera.zoom
 

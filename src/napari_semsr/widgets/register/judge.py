@@ -3,14 +3,15 @@
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from magicgui.widgets import Select
 from napari.layers import Layer
+from napari.utils.events import Event
 from napari.viewer import Viewer
 
 from napari_semsr.core import (
     Job,
+    Micrograph,
     ShapeError,
     figures_of,
 )
@@ -45,7 +46,9 @@ from napari_semsr.widgets.register.panel import (
 _PAGES = {"Report (*.html)": ".html"}
 
 
-def _judge(*images: Any, **how: Any) -> Job[Judged | RegistrationRefused]:
+def _judge(
+    *images: Micrograph | Path, **how: object
+) -> Job[Judged | RegistrationRefused]:
     """Evaluate; return a refusal as a result, so that other positions can be listed."""
     try:
         return (yield from JUDGE.job(*images, **how))
@@ -107,7 +110,7 @@ class JudgePanel(Panel):
 
     # -- which layers -------------------------------------------------------------
 
-    def _on_layers(self, event: Any = None) -> None:
+    def _on_layers(self, event: Event | None = None) -> None:
         """Also propose newly opened layers."""
         super()._on_layers(event)
         if not self.busy:

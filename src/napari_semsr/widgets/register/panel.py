@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from magicgui.widgets import CheckBox, ComboBox
 from napari.layers import Image, Layer, Points
+from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QHideEvent
@@ -319,7 +320,7 @@ class LandmarkControls(Form):
             for name in _GRID:
                 getattr(layer.events, name).connect(self._on_grid)
 
-    def _on_inserted(self, event: Any) -> None:
+    def _on_inserted(self, event: Event) -> None:
         """Show landmarks that were restored by a project or by Undo."""
         if is_alive(self) and _PARTNER_KEY in event.value.metadata:
             self.show_fit()
@@ -358,7 +359,7 @@ class LandmarkControls(Form):
         if is_alive(self):
             self.show_fit()
 
-    def _on_data(self, event: Any) -> None:
+    def _on_data(self, event: Event) -> None:
         """React to changes of one of the layers."""
         action = str(getattr(event.action, "value", event.action))
         is_own = is_alive(self) and event.source in self.points
@@ -413,7 +414,7 @@ class LandmarkControls(Form):
             self.show_fit()
             self._go_on()
 
-    def _on_removed(self, event: Any) -> None:
+    def _on_removed(self, event: Event) -> None:
         """Forget the landmarks when one of their layers is removed."""
         if is_alive(self) and event.value in (*self.points, *self._of):
             self.stop()
@@ -489,8 +490,8 @@ def _places_nm(layer: Points) -> FloatArray:
 def _places_px(layer: Points, image: Image) -> FloatArray:
     """Return positions in pixels of their image, from the centre of the first pixel."""
     linear, shift = placed_by(image)
-    places: FloatArray = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
-    return places
+    places = np.linalg.solve(linear, (_places_nm(layer) - shift).T).T
+    return np.asarray(places, dtype=float)
 
 
 def _unit_of(layer: Layer) -> str:
@@ -543,7 +544,7 @@ class OverlayControls(CompareControls):
 
     def __init__(self, panel: Panel) -> None:
         super().__init__(panel)
-        self._looks: dict[Image, dict[str, Any]] = {}
+        self._looks: dict[Image, dict[str, object]] = {}
         self.overlay = CheckBox(
             name="overlay",
             text="Overlay in two colours",
@@ -585,7 +586,7 @@ class OverlayControls(CompareControls):
 
     def _put_over(self, on: bool) -> None:
         if on and self._choose_two(self.overlay):
-            upper: Any = self._upper()
+            upper = self._upper()
             for layer, colour in zip(self._pair, (_LEFT, _RIGHT), strict=True):
                 self._looks[layer] = {name: getattr(layer, name) for name in _LOOK}
                 layer.colormap, layer.opacity = colour, 1.0
@@ -638,7 +639,9 @@ _TRANSFORM_EVENTS = ("scale", "rotate", "shear", "affine")
 _Result = tuple[Registered, Outcome] | RegistrationRefused
 
 
-def _register(moving: Micrograph, fixed_image: Micrograph, **how: Any) -> Job[_Result]:
+def _register(
+    moving: Micrograph, fixed_image: Micrograph, **how: object
+) -> Job[_Result]:
     """Register two images and resample one onto the other's grid, or return a refusal.
 
     A refusal is returned as a result, so that other positions that fit can be listed.
@@ -766,7 +769,7 @@ class RegisterPanel(Panel):
     def _images(self) -> tuple[Image | None, Image | None]:
         return self.moving.value, self.fixed.value
 
-    def _on_layers(self, event: Any = None) -> None:
+    def _on_layers(self, event: Event | None = None) -> None:
         """Also list layers that are opened later."""
         with self._proposing():
             super()._on_layers(event)

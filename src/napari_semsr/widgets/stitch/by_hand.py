@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,9 @@ class CorrectionList(QWidget):
         self._frames_shown: tuple[Image, Image] | None = (
             None  # the second one can be moved
         )
-        self._view_before: tuple[Any, float] | None = None  # centre and zoom
+        self._view_before: tuple[tuple[float, ...], float] | None = (
+            None  # centre and zoom
+        )
         self._frames = (0, 0)  # the rows of the list, in the order shown
         self._nudge = np.zeros(2)
         self._rows: list[PairReport] = []
@@ -412,7 +414,7 @@ class CorrectionList(QWidget):
         record = self.corrections.model_dump(mode="json")
         pair_replaced, name_dropped = {*pair}, entry.get("drop")
 
-        def concerns(join: dict[str, Any]) -> bool:
+        def concerns(join: Mapping[str, object]) -> bool:
             ends = {join["first"], join["second"]}
             return ends == pair_replaced or name_dropped in ends
 

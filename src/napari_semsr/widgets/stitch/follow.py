@@ -7,7 +7,7 @@ shows them at most ten times a second, and only while the canvas is visible.
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -21,6 +21,7 @@ from qtpy.QtWidgets import QWidget
 from napari_semsr.core import (
     Box,
     Float32Array,
+    FloatArray,
     FloatPair,
     Job,
     Micrograph,
@@ -286,7 +287,7 @@ class FolderFollower(QWidget):
     def __init__(
         self,
         panel: Panel,
-        read: Callable[[Path], tuple[StitchFolderOptions, Path, dict[str, Any]]],
+        read: Callable[[Path], tuple[StitchFolderOptions, Path, dict[str, object]]],
         show: Callable[..., Iterator[None]],
     ) -> None:
         super().__init__()
@@ -332,7 +333,7 @@ class FolderFollower(QWidget):
         """Layer of the enhanced mosaic that grows with it."""
         return self._enhanced_layer.layer
 
-    def _show_models(self, _: Any = None) -> None:
+    def _show_models(self, _: object = None) -> None:
         if is_alive(self):
             self.model.reset_choices()
             self._model_row.setVisible(self.enhance.value)
@@ -363,7 +364,7 @@ class FolderFollower(QWidget):
         )
         stop, end = threading.Event(), threading.Event()
 
-        def make() -> Job[Any]:
+        def make() -> Job[object]:
             is_done = False
             display: GrowingLevels | GrowingEnhancement = mosaic.levels
             try:
@@ -427,7 +428,7 @@ class FolderFollower(QWidget):
         self,
         folder: Path,
         options: StitchFolderOptions,
-        how: dict[str, Any],
+        how: Mapping[str, object],
         model: str | None,
         result: tuple[Outcome | UnplacedError, Followed],
     ) -> Iterator[None]:
@@ -455,7 +456,7 @@ class FolderFollower(QWidget):
 
 def _shift(
     live: dict[str, FloatPair | None], final_corners: dict[str, FloatPair | None]
-) -> Any:
+) -> FloatArray:
     """Return the shift (2,) in px from positions while following to the final ones."""
     both = [(at, final_corners.get(name)) for name, at in live.items()]
     steps = [np.subtract(new, old) for old, new in both if old and new]

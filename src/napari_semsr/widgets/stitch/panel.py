@@ -1,6 +1,6 @@
 """Stitch mosaic: make one calibrated mosaic from a folder of frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from magicgui.types import FileDialogMode
 from magicgui.widgets import ComboBox, FileEdit, FloatSpinBox, LineEdit
+from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtWidgets import QButtonGroup, QPushButton, QVBoxLayout, QWidget
 
@@ -166,7 +167,7 @@ def _look_for_frames(
 
 def lay_frames(
     folder: Path, options: StitchFolderOptions | None = None
-) -> Job[list[Any]]:
+) -> Job[Sequence[tuple[object, dict[str, object], str]]]:
     """Compute the nominal positions of a scan's frames, for `add_frames`."""
     acquisition = yield from open_scan(folder, options=options)
     yield Progress(0, 0, "reading the frames")
@@ -176,7 +177,9 @@ def lay_frames(
     return scan_layers(acquisition, folder, **options_stated)
 
 
-def add_frames(viewer: Viewer, layers: list[Any]) -> str:
+def add_frames(
+    viewer: Viewer, layers: Sequence[tuple[object, dict[str, object], str]]
+) -> str:
     """Add frames from `lay_frames` to the viewer, and report how they are placed."""
     for data, attributes, kind in layers:
         getattr(viewer, f"add_{kind}")(data, **attributes)
@@ -410,11 +413,12 @@ class StitchMosaicPanel(Panel):
 
     # -- inspecting the scan ----------------------------------------------------
 
-    def _on_layers(self, event: Any = None) -> None:
+    def _on_layers(self, event: Event | None = None) -> None:
         """Enter the folder of frames opened elsewhere."""
         super()._on_layers(event)
-        was_inserted = event is not None and event.type == "inserted"
-        if was_inserted and is_alive(self) and FOLDER_KEY in event.value.metadata:
+        if event is None or event.type != "inserted":
+            return
+        if is_alive(self) and FOLDER_KEY in event.value.metadata:
             self._take_open_scan()
 
     def _take_open_scan(self) -> None:
@@ -506,7 +510,7 @@ class StitchMosaicPanel(Panel):
                 raise OptionError(msg, code="missing-value")
             method = str(path)
         calibration = typed_path(self.calibration)
-        size_options: dict[str, Any] = {"pixel_size_nm": self.pixel_size.value}
+        size_options: dict[str, object] = {"pixel_size_nm": self.pixel_size.value}
         if calibration is not None:
             size_options = {"calibration": calibration}
         distortion: float | str | None = self.distortion.value
@@ -747,7 +751,7 @@ def joint_colour(pair: PairReport) -> tuple[float, float, float, float]:
 
 
 def _add_shapes_layers(
-    viewer: Viewer, mosaic_file: StitchedFile, over: dict[str, Any], name: str
+    viewer: Viewer, mosaic_file: StitchedFile, over: Mapping[str, object], name: str
 ) -> Iterator[None]:
     """Add outlines of the frames, nominal and solved, and their overlaps.
 
@@ -897,7 +901,7 @@ def scan_facts(acquisition: Acquisition) -> str:
 def _joints_table(mosaic_file: StitchedFile) -> Columns:
     """Return all overlaps as columns, including the values of the first plot."""
     names, pairs = mosaic_file.solution.names, mosaic_file.solution.pairs
-    table: dict[str, list[Any]] = {
+    table: dict[str, list[float | str | None]] = {
         "first frame": [names[pair.first] for pair in pairs],
         "second frame": [names[pair.second] for pair in pairs],
         "shift y (px)": [pair.shift_px[0] for pair in pairs],
@@ -913,7 +917,8 @@ def _frames_table(mosaic_file: StitchedFile) -> Columns:
     """Return the positions of all frames, including the values of the second plot."""
     solution, nominal = mosaic_file.solution, _aligned_nominal(mosaic_file)
     y, x = np.where(solution.has_place[:, None], solution.positions_px, np.nan).T
-    table: dict[str, Any] = {"frame": solution.names, "y (px)": y, "x (px)": x}
+    table: dict[str, Sequence[str] | FloatArray]
+    table = {"frame": solution.names, "y (px)": y, "x (px)": x}
     if nominal is not None:
         table["y minus nominal (px)"] = y - nominal[:, 0]
         table["x minus nominal (px)"] = x - nominal[:, 1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.layers import Image
+from napari.utils.events import Event
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, QSize, Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtGui import QAction, QResizeEvent, QShowEvent  # type: ignore[attr-defined]
@@ -402,7 +403,7 @@ class StepsWindow(QWidget):
         panel: Any = self.show_panel(FRAMES)
         panel.folder.value = folder
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return the current step, the panel of each step, and the finished steps."""
         panels_shown = {
             page.step.key: page.step.panels[page.kind]
@@ -443,7 +444,7 @@ class StepsWindow(QWidget):
         grey = grey_layers(self.viewer)
         return [layer for layer in grey if FOLDER_KEY not in layer.metadata]
 
-    def _on_inserted(self, event: Any) -> None:
+    def _on_inserted(self, event: Event) -> None:
         """Go to the stitching step if frames are opened; the first step is done."""
         layer = event.value
         frames = FOLDER_KEY in layer.metadata and layer.visible  # or stitched
