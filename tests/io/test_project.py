@@ -82,12 +82,14 @@ def test_what_is_written_is_read_from_the_folder_or_its_file(folder):
         ({"format": "another"}, "file-damaged"),
         ({"format": "another", "version": 2}, "file-damaged"),
         ({"layers": [{"kind": "image"}]}, "file-damaged"),
+        (None, "file-damaged"),
     ],
 )
 def test_a_project_of_another_kind_is_refused(folder, change, code):
     save(folder)
     file = folder / "project.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    content = change and json.loads(file.read_text()) | change
+    file.write_text(json.dumps(content))
     with refused(ReadError, code):
         read_project(folder)
 
@@ -205,29 +207,38 @@ def shown(name="a", digest="", **read):
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_an_input_is_found_where_it_was_or_beside_the_project(folder, moved):
+def test_an_input_is_found_by_its_digest_where_it_was_or_beside_the_project(
+    folder, moved
+):
     path = folder.parent / "in" / "a.tif"
     data = write_image(path)
     digest, one = note_input(folder, path, {}, frames=False)
-    assert one.path == "../in/a.tif"
-    assert one.absolute == str(path)
+    assert (one.path, one.absolute) == ("../in/a.tif", str(path))
     assert one.stamp == (path.stat().st_size, path.stat().st_mtime_ns)
     save(
         folder, shown(digest=digest), shown("b", digest, layer=1), inputs={digest: one}
     )
     if moved:
         shutil.move(path, folder.parent / "a.tif")
+        write_image(path, seed=1)  # another of the same name and size
     project, [(found, about, _)] = opened(folder)
     np.testing.assert_array_equal(found, data)
     assert about["name"] == "a"
     [message] = project.messages
     assert message.endswith("no longer has channel 1.")
-    (folder.parent / ("a.tif" if moved else "in/a.tif")).unlink()
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a" * 5000])  # which no system takes
+def test_a_missing_input_is_said_once(folder, name):
+    place = f"{folder.parent}/{name}"
+    one = ProjectInput(path=f"../{name}", absolute=place, stamp=(1, 2))
+    save(folder, shown(digest="d"), shown("b", "d"), inputs={"d": one})
     project, layers = opened(folder)
     assert (layers, len(project.missing)) == ([], 2)
     [message] = project.messages
     assert message.code == "file-missing"
-    assert message == f"{path} is missing: restore it next to p.semsr."
+    shortened = place if len(place) < 1000 else f"{place[:999]}\N{HORIZONTAL ELLIPSIS}"
+    assert message == f"{shortened} is missing: restore it next to p.semsr."
 
 
 def test_a_changed_input_is_told_by_its_digest(folder):

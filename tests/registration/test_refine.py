@@ -216,3 +216,13 @@ def test_patches_overlap_by_half_unless_there_are_too_many(shape, most, count, r
     assert middle.mean(axis=0) == pytest.approx(np.divide(shape, 2), abs=4)
     assert (middle > 0).all()
     assert (middle < shape).all()
+
+
+def test_patches_lie_where_their_structure_is():
+    y, x = np.indices((96, 96))
+    dot = 200 / (1 + np.exp(2 * np.hypot(y - 40.3, x - 52.6) - 2))
+    image = Micrograph(dot.astype(np.float32), (10.0, 10.0), origin=(70.0, 5.0))
+    found = measure(Level(image, image, 10.0), Affine(), PLAN)
+    off = (found.places - np.add(image.origin, (403, 526))) / 10
+    assert np.abs(np.median(off, axis=0)).max() < 0.4
+    np.testing.assert_allclose(found.moving_places, found.places, atol=0.5)
