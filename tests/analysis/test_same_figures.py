@@ -1,0 +1,159 @@
+"""What was measured of some pictures is measured again.
+
+It is in ``same_figures.json``. A change that is meant writes that file anew:
+``python -m tests.analysis.test_same_figures``.
+"""
+
+import json
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+import napari_semsr as semsr
+from napari_semsr import analysis
+from napari_semsr.core import Micrograph, run
+
+RECORD = Path(__file__).with_suffix("").with_name("same_figures.json")
+SIDE = 256
+WITHIN = 1e-3  # relative: rounding differs between processors, and parts of it add up
+
+
+@cache
+def noise(seed: int) -> np.ndarray:
+    draw = np.random.RandomState(seed)  # the same in each NumPy
+    return draw.standard_normal((SIDE, SIDE))
+
+
+def lines(pitch: float) -> np.ndarray:
+    y, x = np.indices((SIDE, SIDE))
+    wave = np.cos(2 * np.pi * (0.96 * x + 0.28 * y) / pitch)
+    return 60 + 90 * np.clip(wave, 0.2, 1) ** 2 * (1 + 0.3 * np.sin(y / 40))
+
+
+def discs() -> np.ndarray:
+    image = np.full((SIDE, SIDE), 30.0)
+    y, x = np.indices(image.shape)
+    for k in range(25):
+        row, column = 28 + 49 * (k // 5) + 3 * (k % 3), 28 + 48 * (k % 5) - 4 * (k % 2)
+        cover = np.clip(15.5 + k % 4 - np.hypot(y - row, x - column), 0, 1)
+        image = np.maximum(image, 30 + (80 + 4 * (k % 7)) * cover)
+    return ndimage.gaussian_filter(image, 1.2) + noise(0)
+
+
+def scene(seed: int = 1) -> np.ndarray:
+    fine, broad = (ndimage.gaussian_filter(noise(seed), width) for width in (2, 6))
+    return 100 + 40 * fine / fine.std() + 25 * broad / broad.std()
+
+
+def image(data: np.ndarray, pixel_nm: float | None = 20.0) -> Micrograph:
+    return Micrograph(data, pixel_nm, "picture")
+
+
+def pair() -> tuple[Micrograph, Micrograph]:
+    return image(scene() + 12 * noise(2)), image(scene() + 12 * noise(3))
+
+
+def profile(width: int, *places: float, data: np.ndarray | None = None) -> Any:
+    data = lines(23.0) + 4 * noise(4) if data is None else data
+    read = analysis.read_profile(image(data), places, width_px=width)
+    return analysis.measure_profile(read)
+
+
+def edge() -> np.ndarray:
+    y, x = np.indices((SIDE, SIDE))
+    return 50 + 40 * np.tanh((0.8 * x + 0.6 * y - 180) / 3) + 2 * noise(5)
+
+
+def blurred() -> np.ndarray:
+    return 20 + 0.8 * ndimage.gaussian_filter(scene(), 1.7) + 3 * noise(6)
+
+
+def grating(data: np.ndarray) -> Any:
+    options = analysis.CalibrateOptions(pitch_nm=500, pitch_sd_nm=2)
+    return analysis.measure_grating(data + 5 * noise(7), options)
+
+
+MEASURES = {
+    "profile": lambda: profile(5, 40, 20, 200, 230),
+    "profile of a line": lambda: profile(1, 100, 60.5, 103, 80),
+    "profile of dark lines": lambda: profile(
+        3, 100, 20, 100, 230, data=250 - lines(23.0) + 4 * noise(4)
+    ),
+    "profile of an edge": lambda: profile(9, 60, 60, 190, 215, data=edge()),
+    "gaps": lambda: run(analysis.measure_gaps(image(discs()))),
+    "gaps of a pair": lambda: run(
+        analysis.measure_gaps(
+            image(ndimage.gaussian_filter(discs(), 3) + 4 * noise(8)), image(discs())
+        )
+    ),
+    "objects": lambda: analysis.count_objects(blurred(), scene()),
+    "grating": lambda: grating(lines(21.7)),
+    "square grating": lambda: grating(lines(21.7) + np.rot90(lines(21.7))),
+    "frc": lambda: analysis.measure_frc(*pair()),
+    "frc of one": lambda: analysis.measure_frc(pair()[0]),
+    "frc of counts": lambda: analysis.measure_frc(
+        image(np.rint(scene().clip(0))), options=analysis.FrcOptions(split="binomial")
+    ),
+    "frc map": lambda: run(
+        analysis.measure_frc_map(*pair(), analysis.FrcMapOptions(blocks_per_axis=3))
+    ),
+    "decorrelation": lambda: run(analysis.measure_decorrelation(pair()[0])),
+    "metrics": lambda: analysis.measure_metrics(
+        image(blurred()), image(scene()), match="affine", cut_off_nm=140
+    ),
+    "change": lambda: run(analysis.measure_change(image(scene()), image(blurred()))),
+    "misfit": lambda: run(analysis.measure_misfit(image(blurred()), image(scene()))),
+    "spectrum": lambda: analysis.measure_spectrum(pair()[0]),
+    "error": lambda: semsr.error_map(image(blurred()), image(scene())),
+    "two scans": lambda: semsr.error_map(*pair(), scans=True),
+    "familiarity": lambda: analysis.Familiarity.of([scene()]).distances(scene(9))[1],
+}
+
+
+def numbers(value: Any) -> list[tuple[float, float]]:
+    """List the numbers of a result, each with its scale.
+
+    Of an array its size, mean, deviation, and its mean on a slope.
+    """
+    if isinstance(value, Micrograph):
+        value = value.array()
+    if is_dataclass(value) and not isinstance(value, type):
+        names = [item.name for item in fields(value)]
+        names += [n for n, v in vars(type(value)).items() if isinstance(v, property)]
+        value = [getattr(value, name) for name in dict.fromkeys(names)]
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, tuple | list):
+        return [x for item in value for x in numbers(item)]
+    if isinstance(value, int | float | np.number):
+        return [(float(value), abs(float(value)))] if np.isfinite(value) else []
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
+        return []
+    known = value[np.isfinite(value)].astype(float)
+    if not known.size:
+        return []
+    scale = float(np.sqrt((known**2).mean()))
+    slope = np.linspace(-1, 1, known.size)
+    means = known.mean(), known.std(), (known * slope).mean()
+    return [(known.size, known.size), *((float(mean), scale) for mean in means)]
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_figures_stay_the_same(name):
+    expected = json.loads(RECORD.read_text())[name]
+    found, scale = np.transpose(numbers(MEASURES[name]()))
+    assert len(found) == len(expected)
+    assert (np.abs(found - expected) <= WITHIN * scale + 1e-9).all()
+
+
+if __name__ == "__main__":
+    rows = []
+    for key, make in MEASURES.items():
+        values = [float(f"{value:.6g}") for value, _ in numbers(make())]
+        rows.append(f"{json.dumps(key)}: {json.dumps(values)}")
+    RECORD.write_text("{\n" + ",\n".join(rows) + "\n}\n")
