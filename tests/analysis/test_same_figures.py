@@ -4,8 +4,6 @@ It is in ``same_figures.json``. A change that is meant writes that file anew:
 ``python -m tests.analysis.test_same_figures``.
 """
 
-import json
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ from scipy import ndimage
 import napari_semsr as semsr
 from napari_semsr import analysis
 from napari_semsr.core import Micrograph, run
+from tests.same_figures import assert_same, write_record
 
 RECORD = Path(__file__).with_suffix("").with_name("same_figures.json")
 SIDE = 256
-WITHIN = 1e-3  # relative: rounding differs between processors, and parts of it add up
 
 
 @cache
@@ -115,45 +113,10 @@ MEASURES = {
 }
 
 
-def numbers(value: Any) -> list[tuple[float, float]]:
-    """List the numbers of a result, each with its scale.
-
-    Of an array its size, mean, deviation, and its mean on a slope.
-    """
-    if isinstance(value, Micrograph):
-        value = value.array()
-    if is_dataclass(value) and not isinstance(value, type):
-        names = [item.name for item in fields(value)]
-        names += [n for n, v in vars(type(value)).items() if isinstance(v, property)]
-        value = [getattr(value, name) for name in dict.fromkeys(names)]
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, tuple | list):
-        return [x for item in value for x in numbers(item)]
-    if isinstance(value, int | float | np.number):
-        return [(float(value), abs(float(value)))] if np.isfinite(value) else []
-    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
-        return []
-    known = value[np.isfinite(value)].astype(float)
-    if not known.size:
-        return []
-    scale = float(np.sqrt((known**2).mean()))
-    slope = np.linspace(-1, 1, known.size)
-    means = known.mean(), known.std(), (known * slope).mean()
-    return [(known.size, known.size), *((float(mean), scale) for mean in means)]
-
-
 @pytest.mark.parametrize("name", MEASURES)
 def test_figures_stay_the_same(name):
-    expected = json.loads(RECORD.read_text())[name]
-    found, scale = np.transpose(numbers(MEASURES[name]()))
-    assert len(found) == len(expected)
-    assert (np.abs(found - expected) <= WITHIN * scale + 1e-9).all()
+    assert_same(RECORD, name, MEASURES[name]())
 
 
 if __name__ == "__main__":
-    rows = []
-    for key, make in MEASURES.items():
-        values = [float(f"{value:.6g}") for value, _ in numbers(make())]
-        rows.append(f"{json.dumps(key)}: {json.dumps(values)}")
-    RECORD.write_text("{\n" + ",\n".join(rows) + "\n}\n")
+    write_record(RECORD, MEASURES)
