@@ -12,7 +12,7 @@ from napari_semsr.analysis.gaps import (
     share_interval,
     width_edges,
 )
-from napari_semsr.core import OptionError, widen_interval
+from napari_semsr.core import OptionError
 from tests.refusals import refused
 
 
@@ -162,23 +162,6 @@ def test_gaps_are_summed_up_in_words():
     ) * 3
     assert (alone.invented_fraction, alone.invented_interval) == (None, None)
     assert replace(gaps, found=()).undetected_fraction is None
-
-
-def test_means_are_of_known_widths_with_the_error_of_pixels_in_nm():
-    gaps = made_gaps()
-    widths = np.array([3.0, 4, 6, 2, 8])
-    off = np.array([1, -0.5, 1, -1, 0.5])
-    assert gaps.mean_width_px == pytest.approx(widths.mean())
-    assert gaps.mean_width_nm == pytest.approx(5 * widths.mean())
-    assert gaps.mean_width_interval_px == mean_interval(widths)
-    expected = widen_interval(23.0, mean_interval(5 * widths), 0.1)
-    assert gaps.mean_width_interval_nm == pytest.approx(expected)
-    assert gaps.mean_reference_width_px == pytest.approx(4.5)
-    assert gaps.mean_signed_width_error_px == pytest.approx(off.mean())
-    assert gaps.mean_width_error_nm == pytest.approx(5 * np.abs(off).mean())
-    assert (gaps.mean_diameter_px, gaps.median_diameter_px) == (10, 10)
-    assert (gaps.mean_diameter_nm, gaps.median_diameter_nm) == (None, None)
-    assert gaps.mean_diameter_interval_px is None  # of three
 
 
 def test_the_table_of_gaps_ends_with_those_invented():

@@ -72,14 +72,6 @@ def test_the_diameter_is_that_of_the_discs(diameter):
     )  # steps of 25 %
 
 
-def test_counts_of_two_images_add_up():
-    reference = noisy(discs(PLACES))
-    found = count_objects(noisy(discs(PLACES[:40]), seed=1), reference)
-    both = found + found
-    assert (both.objects, both.shown) == (98, 80)
-    assert both.diameter_px == found.diameter_px
-
-
 def test_an_interval_holds_the_share_and_none_of_nothing():
     numbers = {"missed": 0, "inverted": 0, "invented": 0, "drawn": 0}
     found = ObjectCount(diameter_px=8.0, objects=50, shown=50, **numbers)

@@ -55,16 +55,6 @@ def test_search_finds_the_shift_of_neighbours(prepared, round_scan, pair):
     assert (np.diff(found.score) <= 0).all()
 
 
-def test_surface_is_the_correlation_at_every_shift(prepared):
-    found = surface(prepared, (0, 1), (2, 80), (3, 4))
-    for y, x in ((0, 0), (3, 4), (6, 8), (1, 7)):
-        shift = (found.origin[0] + y, found.origin[1] + x)
-        one, two = overlap_boxes(prepared.frame_shape, shift)
-        product = prepared.band_pass(0)[one.slices] * prepared.band_pass(1)[two.slices]
-        scale = np.sqrt((product.astype(float) ** 2).sum())
-        assert abs(found.cross[y, x] - product.sum()) < 1e-3 * scale
-
-
 def test_surface_needs_an_overlap(prepared):
     assert surface(prepared, (0, 1), (200, 0), (5, 5)) is None
     assert search(prepared, (0, 1), (200, 0), (5, 5)).best == 0
