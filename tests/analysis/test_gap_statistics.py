@@ -162,29 +162,3 @@ def test_gaps_are_summed_up_in_words():
     ) * 3
     assert (alone.invented_fraction, alone.invented_interval) == (None, None)
     assert replace(gaps, found=()).undetected_fraction is None
-
-
-def test_the_table_of_gaps_ends_with_those_invented():
-    table = made_gaps().table()
-    assert table["kind"] == ["found", "found", "missed", *["found"] * 3, "invented"]
-    assert table["y_px"] == [0, 1, 2, 3, 4, 5, 9]
-    assert table["x_nm"] == [0, 10, 20, 30, 40, 50, None]
-    assert table["width_px"] == [3, 4, None, 6, 2, 8, 1.5]
-    assert table["reference_width_nm"] == [10, 22.5, 25, 25, 15, 37.5, None]
-    assert table["error_px"] == [1, -0.5, None, 1, -1, 0.5, None]
-
-
-def test_histograms_of_image_and_reference_share_their_bins():
-    image, reference = made_gaps().histograms("px", 2.0)
-    assert image.edges == reference.edges
-    assert (image.counts, reference.counts) == ((0, 2, 1, 1, 1), (0, 2, 3, 1, 0))
-    image, none = made_gaps(reference_background=None).histograms("px", 2.0)
-    assert none is None
-    many = [
-        Gap((0, 0), None, ((0, 0), (1, 1)), w, 2 * w, None, None, "found")
-        for w in np.random.default_rng(0).normal(20, 3, 400)
-    ]
-    gaps = made_gaps(found=(*many,), reference_background=None)
-    px, nm = (gaps.histograms(unit)[0].fit for unit in ("px", "nm"))
-    assert nm.mean == pytest.approx(2 * px.mean, rel=0.02)
-    assert nm.error == pytest.approx(np.hypot(2 * px.error, 0.1 * nm.mean), rel=0.02)

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 import napari_semsr as semsr
 from napari_semsr import analysis
-from napari_semsr.core import Micrograph, run
+from napari_semsr.core import Micrograph, distort, run
 from tests.same_figures import assert_same, write_record
 
 RECORD = Path(__file__).with_suffix("").with_name("same_figures.json")
@@ -71,6 +71,15 @@ def blurred() -> np.ndarray:
     return 20 + 0.8 * ndimage.gaussian_filter(scene(), 1.7) + 3 * noise(6)
 
 
+def bent() -> np.ndarray:
+    """Crossed lines, distorted about a place beside the middle."""
+    at = distort(
+        *np.indices((SIDE, SIDE), float), (SIDE, SIDE), -0.03, centre=(-25, 14)
+    )
+    both = lines(21.7) + np.rot90(lines(21.7))
+    return ndimage.map_coordinates(both, at, order=3, mode="nearest")
+
+
 def grating(data: np.ndarray) -> Any:
     options = analysis.CalibrateOptions(pitch_nm=500, pitch_sd_nm=2)
     return analysis.measure_grating(data + 5 * noise(7), options)
@@ -89,14 +98,25 @@ MEASURES = {
             image(ndimage.gaussian_filter(discs(), 3) + 4 * noise(8)), image(discs())
         )
     ),
+    "gaps on texture": lambda: run(
+        analysis.measure_gaps(
+            image(discs() + ndimage.gaussian_filter(40 * noise(8), 3))
+        )
+    ),
     "objects": lambda: analysis.count_objects(blurred(), scene()),
     "grating": lambda: grating(lines(21.7)),
+    "bent grating": lambda: grating(bent()),
     "square grating": lambda: grating(lines(21.7) + np.rot90(lines(21.7))),
     "frc": lambda: analysis.measure_frc(*pair()),
     "frc of one": lambda: analysis.measure_frc(pair()[0]),
     "frc of counts": lambda: analysis.measure_frc(
         image(np.rint(scene().clip(0))), options=analysis.FrcOptions(split="binomial")
     ),
+    "frc of lines": lambda: [
+        analysis.measure_frc(image(data + 20 * noise(2)), options=options)
+        for data in (lines(6.1), np.rot90(lines(6.1)), scene() + lines(5.3))
+        for options in (None, analysis.FrcOptions(criterion="half-bit"))
+    ],
     "frc map": lambda: run(
         analysis.measure_frc_map(*pair(), analysis.FrcMapOptions(blocks_per_axis=3))
     ),

@@ -138,7 +138,6 @@ def test_a_length_is_declared_in_both_units():
         (Figure(123456.0), "123456"),
         (Figure(1e7), "1e+07"),
     ],
-    ids=str,
 )
 def test_a_figure_is_a_number_with_its_error_and_unit(made, text):
     assert str(made) == text
