@@ -18,6 +18,7 @@ from napari_semsr.registration import (
     Landmarks,
     RegistrationOptions,
     RegistrationRefused,
+    Residuals,
     register,
     register_landmarks,
     register_unsized,
@@ -231,6 +232,13 @@ def test_empty_images_and_those_without_pixel_size_or_sides_are_refused(near):
     small = moving.replace(data=np.asarray(moving.data)[:40])
     with pytest.raises(RegistrationError, match="64 px"):
         run(register(small, fixed))
+
+
+def test_without_residuals_there_are_none():
+    none = Residuals()
+    assert (none.places_nm.shape, none.off_nm.shape) == ((0, 2), (0, 2))
+    assert (none.reliable.shape, none.error_nm.shape) == ((0,), (0,))
+    assert (none.reliable.dtype, none.side_nm) == (bool, 0)
 
 
 def test_a_resized_image_lies_where_it_did_in_pixels(near):

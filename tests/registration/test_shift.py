@@ -53,9 +53,12 @@ def test_gaps_do_not_hold_the_shift_back(field):
 
 def test_strangers_flats_and_shifts_beyond_the_search_are_refused(field, rng):
     fixed = field[30:-30, 30:-30]
-    for other in (rng.normal(size=fixed.shape), np.ones(fixed.shape)):
-        with pytest.raises(RegistrationError, match=r"reliable|beyond|no structure"):
-            find_shift(fixed, other, reach=16)
+    with pytest.raises(RegistrationError, match=r"reliable|beyond"):
+        find_shift(fixed, rng.normal(size=fixed.shape), reach=16)
+    flat = np.ones(fixed.shape)
+    for pair in ((fixed, flat), (flat, fixed), (flat, flat)):
+        with refused(RegistrationError, "no-structure"):
+            find_shift(*pair, reach=16)
     with pytest.raises(RegistrationError, match=r"beyond the search|reliable"):
         find_shift(field[30:-30, 30:-30], _moved(field, (20, 0)), reach=10)
 
