@@ -14,7 +14,6 @@ from napari_semsr.analysis import (
     structural_similarity,
 )
 from napari_semsr.analysis.metrics import (
-    LightGain,
     Metrics,
     average_gradient,
     contrast,
@@ -291,17 +290,3 @@ def test_values_that_lack_have_a_reason_only_beside_a_reference():
     assert made_metrics(psnr_db=3.0, ssim=0.5).why_no_ssim is None
     fitted = made_metrics(match="affine", gain=1.23456, offset=-2.0)
     assert fitted.matched == "gain 1.235, offset -2 grey levels"
-
-
-@pytest.mark.parametrize(
-    ("below", "above", "alone"),
-    [
-        *(((1.0, 0.6), (1.0, 0.5), True), ((1.0, 0.5), (1.0, 0.5), False)),
-        *(((1.0, 0.6), (1.0, 0.6), False), ((None, None), (0.1, None), True)),
-        ((0.5, None), (None, None), False),
-    ],
-)
-def test_a_gain_above_the_cut_off_alone_is_significant(below, above, alone):
-    gain = LightGain(*below, *above)
-    assert gain.bands == (below, above)
-    assert gain.above_alone == alone

@@ -240,32 +240,6 @@ def test_a_map_that_depends_on_its_pixel_size_takes_no_other():
     assert grey.calibrate(11).pixel_size_nm == (11.0, 11.0)
 
 
-@pytest.mark.parametrize(
-    ("bits", "dtype", "more", "found"),
-    [
-        (12, "uint16", {}, 12),
-        (16, "uint16", {}, 16),
-        (17, "uint16", {}, None),
-        (1, "int8", {}, 1),
-        (0, "uint8", {}, None),
-        (12, "float32", {}, None),
-        ("12", "uint16", {}, None),
-        (12, "uint16", {"model_digest": "net"}, None),
-        (12, "uint16", {"options": {"stretched_to_8_bits": [0, 1]}}, None),
-    ],
-)
-def test_significant_bits_are_those_of_integers_as_detected(bits, dtype, more, found):
-    steps = Provenance(job="crop", **more)
-    image = Micrograph(
-        *(np.zeros((2, 2), dtype), None, "a", steps),
-        metadata={"significant_bits": bits},
-    )
-    assert image.significant_bits == found
-    assert image.replace(provenance=None).significant_bits == (
-        found or (12 if more else None)
-    )
-
-
 def test_other_data_are_shown_by_default_and_lie_in_no_file():
     look = DisplaySettings(limits=(0.0, 1.0))
     image = Micrograph(np.zeros((2, 2)), look=look, path="a.tif")
