@@ -176,7 +176,7 @@ def history(*steps, **more):
 
 TYPED = {"how": "typed", "pixel_size_nm": [10.0, 10.0]}
 CALIBRATED = {"pixel_size_nm": 10.0, "pixel_size_sd_nm": 0.1}
-STEPS = [("convert", {}), ("a", {})]
+STEPS = [("b", {}), ("convert", {}), ("a", {}), ("a", {})]
 TWICE = "typed as 10 nm, divided by 2 by its step"
 REGISTERED = "that of b, to which it was registered"
 UNKNOWN = ", whose history does not record the source"
@@ -192,7 +192,7 @@ UNKNOWN = ", whose history does not record the source"
         (10, [("crop", {})], f"passed on by its step crop{UNKNOWN}"),
         (10, [("a", {"pixel_size_origin": "x"})], f"passed on by its step a{UNKNOWN}"),
         (4, [("register", {"pixel_size_nm": 1, "fixed": "b"})], REGISTERED),
-        (5, [("x", {"pixel_size_origin": TYPED}), *STEPS], f"{TWICE} a and x"),
+        (5, [("x", {"pixel_size_origin": TYPED}), *STEPS], f"{TWICE}s a, b and x"),
     ],
 )
 def test_the_origin_of_a_pixel_size_is_told_with_what_changed_it(size, steps, said):
