@@ -56,6 +56,19 @@ def pair() -> tuple[Micrograph, Micrograph]:
     return image(scene() + 12 * noise(2)), image(scene() + 12 * noise(3))
 
 
+def damaged_pair() -> tuple[Micrograph, Micrograph]:
+    first, second = (one.array().copy() for one in pair())
+    first[:90, :90], second[170:, 170:] = 7, np.nan
+    return image(first), image(second)
+
+
+def coarser(data: np.ndarray, factor: int) -> Micrograph:
+    blocks = data.reshape(SIDE // factor, factor, SIDE // factor, factor)
+    return image(
+        blocks.mean(axis=(1, 3)) + 2 * noise(6)[::factor, ::factor], 20.0 * factor
+    )
+
+
 def profile(width: int, *places: float, data: np.ndarray | None = None) -> Any:
     data = lines(23.0) + 4 * noise(4) if data is None else data
     read = analysis.read_profile(image(data), places, width_px=width)
@@ -120,6 +133,11 @@ MEASURES = {
     "frc map": lambda: run(
         analysis.measure_frc_map(*pair(), analysis.FrcMapOptions(blocks_per_axis=3))
     ),
+    "frc map with gaps": lambda: run(
+        analysis.measure_frc_map(
+            *damaged_pair(), analysis.FrcMapOptions(blocks_per_axis=3)
+        )
+    ),
     "decorrelation": lambda: run(analysis.measure_decorrelation(pair()[0])),
     "metrics": lambda: analysis.measure_metrics(
         image(blurred()), image(scene()), match="affine", cut_off_nm=140
@@ -128,6 +146,9 @@ MEASURES = {
     "misfit": lambda: run(analysis.measure_misfit(image(blurred()), image(scene()))),
     "spectrum": lambda: analysis.measure_spectrum(pair()[0]),
     "error": lambda: semsr.error_map(image(blurred()), image(scene())),
+    "error of finer pixels": lambda: semsr.error_map(
+        coarser(ndimage.gaussian_filter(scene(), 3), 4), image(scene())
+    ),
     "two scans": lambda: semsr.error_map(*pair(), scans=True),
     "familiarity": lambda: analysis.Familiarity.of([scene()]).distances(scene(9))[1],
 }
