@@ -32,9 +32,9 @@ views = cache(draw_views)
 
 def summary(found: Registration) -> list[object]:
     transform = found.transform
-    affine = transform.affine if isinstance(transform, Elastic) else transform
-    bending = getattr(transform, "bending", None)
-    knots = None if bending is None else bending.coefficients
+    affine, knots = transform, None
+    if isinstance(transform, Elastic):
+        affine, knots = transform.affine, transform.bending.coefficients
     quality = found.error_nm, found.overlap, found.score, found.residuals, found.rivals
     before, after = found.mutual_information_before, found.mutual_information_after
     return [affine.matrix, affine.shift, knots, quality, before, after]

@@ -27,17 +27,16 @@ from tests.same_figures import assert_same, write_record
 from tests.stitching import scans
 
 RECORD = Path(__file__).with_name("same_figures.json")
-LOOKED_AT = (
-    *("positions_px", "sigma_px", "gains", "offsets", "turns", "noise", "threshold"),
-    *("residual_px", "residual_median_px", "residual_worst_px", "distortion"),
-    *("distortion_sd", "pedestal", "remaining_shading_percent", "pairs"),
-    *("estimated_pixel_size_nm", "stage", "stage_to_camera"),
-)
 
 
 def summary(found: StitchSolution) -> list[Any]:
     flat = found.flat.flat, found.flat.dark, found.flat.valid
-    return [*(getattr(found, name) for name in LOOKED_AT), flat]
+    places = found.positions_px, found.sigma_px, found.gains, found.offsets, found.turns
+    levels = found.noise, found.threshold, found.residual_px, found.residual_median_px
+    bends = found.residual_worst_px, found.distortion, found.distortion_sd
+    rest = found.pedestal, found.remaining_shading_percent, found.pairs
+    stage = found.estimated_pixel_size_nm, found.stage, found.stage_to_camera
+    return [*places, *levels, *bends, *rest, *stage, flat]
 
 
 @cache
