@@ -38,10 +38,11 @@ def test_a_file_is_read_up_to_a_limit_and_a_pipe_not_at_all(tmp_path):
     os.truncate(path, 5 << 20)
     with refused(ReadError, "file-too-large", "5 MiB, more than the limit of 3 MiB"):
         read_bytes(path, 3 << 20)
-    os.mkfifo(tmp_path / "pipe")
-    with refused(ReadError, "not-a-file"):
-        read_bytes(tmp_path / "pipe", 9)
-    with pytest.raises(IsADirectoryError):
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with refused(ReadError, "not-a-file"):
+            read_bytes(tmp_path / "pipe", 9)
+    with pytest.raises((IsADirectoryError, PermissionError)):
         read_bytes(tmp_path, 9)
 
 
