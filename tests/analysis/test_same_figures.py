@@ -52,6 +52,10 @@ def image(data: np.ndarray, pixel_nm: float | None = 20.0) -> Micrograph:
     return Micrograph(data, pixel_nm, "picture")
 
 
+def oblong(data: np.ndarray) -> Micrograph:
+    return Micrograph(data, (20.0, 28.0), "oblong")
+
+
 def pair() -> tuple[Micrograph, Micrograph]:
     return image(scene() + 12 * noise(2)), image(scene() + 12 * noise(3))
 
@@ -111,6 +115,11 @@ MEASURES = {
             image(ndimage.gaussian_filter(discs(), 3) + 4 * noise(8)), image(discs())
         )
     ),
+    "gaps of dark discs": lambda: run(
+        analysis.measure_gaps(
+            oblong(250 - discs()), options=analysis.GapOptions(dark=True, reach=0.6)
+        )
+    ),
     "gaps on texture": lambda: run(
         analysis.measure_gaps(
             image(discs() + ndimage.gaussian_filter(40 * noise(8), 3))
@@ -124,6 +133,21 @@ MEASURES = {
     "frc of one": lambda: analysis.measure_frc(pair()[0]),
     "frc of counts": lambda: analysis.measure_frc(
         image(np.rint(scene().clip(0))), options=analysis.FrcOptions(split="binomial")
+    ),
+    "frc of small fields": lambda: [
+        analysis.measure_frc(
+            *(oblong(one.array()[:90, :72]) for one in pair()),
+            analysis.FrcOptions(criterion=criterion),
+        )
+        for criterion in ("3-sigma", "half-bit")
+    ],
+    "frc with a reference": lambda: analysis.measure_frc(
+        pair()[0], image(scene()), analysis.FrcOptions(reference=True, cut_off_nm=110)
+    ),
+    "frc map of one": lambda: run(
+        analysis.measure_frc_map(
+            image(scene() + noise(3)), options=analysis.FrcMapOptions(block=96)
+        )
     ),
     "frc of lines": lambda: [
         analysis.measure_frc(image(data + 20 * noise(2)), options=options)
@@ -139,6 +163,11 @@ MEASURES = {
         )
     ),
     "decorrelation": lambda: run(analysis.measure_decorrelation(pair()[0])),
+    "decorrelation of blocks": lambda: run(
+        analysis.measure_decorrelation(
+            oblong(pair()[0].array()), analysis.DecorrelationOptions(block=128)
+        )
+    ),
     "metrics": lambda: analysis.measure_metrics(
         image(blurred()), image(scene()), match="affine", cut_off_nm=140
     ),
@@ -150,6 +179,13 @@ MEASURES = {
         coarser(ndimage.gaussian_filter(scene(), 3), 4), image(scene())
     ),
     "two scans": lambda: semsr.error_map(*pair(), scans=True),
+    "oblong scans": lambda: semsr.error_map(
+        oblong(scene() + 6 * noise(2)),
+        oblong(0.5 * np.roll(scene(), (2, -1), (0, 1)) + 3 * noise(3)),
+        scans=True,
+        part="rest",
+        unit="percent",
+    ),
     "familiarity": lambda: analysis.Familiarity.of([scene()]).distances(scene(9))[1],
 }
 

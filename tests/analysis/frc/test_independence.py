@@ -25,6 +25,9 @@ def test_outputs_of_one_acquisition_alone_are_not_independent():
     assert not not_independent(enhanced("a"), enhanced("b"))
     assert not not_independent(enhanced("a"), Micrograph(IMAGE))
     assert not not_independent(Micrograph(IMAGE), None)
+    record = InputRecord(role="image", name="raw", digest="a")
+    plane = Micrograph(IMAGE, provenance=Provenance(job="convert", inputs=(record,)))
+    assert not not_independent(plane, plane.replace(data=IMAGE + 1))  # of one stack
 
 
 def test_frc_refuses_them_and_names_what_it_is_told_to_do(make_pair) -> None:
