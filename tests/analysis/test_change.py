@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from napari_semsr.analysis import measure_change
+from napari_semsr.analysis import Change, measure_change
 from napari_semsr.core import Micrograph, parse_pixel_size, run
 
 TEN = parse_pixel_size(10.0)
@@ -82,3 +82,22 @@ def test_without_a_pixel_in_common_nothing_is_told(before):
     assert run(measure_change(before, before.replace(origin=(1e6, 0.0)))) is None
     empty = before.replace(data=np.full(before.shape, np.nan))
     assert run(measure_change(empty, before)) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "noise", "hardly", "said"),
+    [
+        (1.0, 2.0, False, "less than the noise of the input"),
+        (2.0, 2.0, False, "more than the noise of the input: look at the difference"),
+        (2.0, 0.0, False, ""),
+        (1.0, 2.0, True, "hardly changed: the method has no effect here"),
+    ],
+)
+def test_a_change_is_compared_with_the_noise(mean, noise, hardly, said):
+    found = Change(mean, 6.0, 0.1, noise, 1.0, 0.25, hardly)
+    assert found.noise_comparison == said
+    assert found.mean_of_noise == (mean / noise if noise else None)
+    assert found.largest_of_noise == (3 if noise else None)
+    assert found.seen_in == "25 % of the field"
+    assert Change(mean, 6.0, 0.1, noise, 1.0, 1.0, hardly).seen_in is None
+    assert (found.verdict is None) == (not hardly)

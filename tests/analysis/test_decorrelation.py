@@ -1,5 +1,7 @@
 """Laws of decorrelation analysis on images whose cut-off is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,6 +95,9 @@ def test_percentiles_are_those_of_unlike_blocks(rng):
     assert (found.p10_px, found.resolution_px, found.p90_px) == pytest.approx(
         tuple(spread)
     )
+    assert found.spread == f"{spread[0]:.4g} to {spread[2]:.4g} px"
+    in_nm = replace(found, p10_nm=20.0, p90_nm=60.0)
+    assert in_nm.spread == "20 to 60 nm"
 
 
 def test_few_periods_are_said_or_refused(rng):
@@ -103,6 +108,7 @@ def test_few_periods_are_said_or_refused(rng):
     at = np.argmin(np.abs(rings - 1 / found.resolution_px))
     assert found.interval_px[1] == pytest.approx(1 / rings[at - 1])
     assert "periods" not in found_in(cut_off((256, 256), 5, rng)).verdict
+    assert (found.spread, found.laid) == (None, None)
     few = found_in(cut_off((128, 128), 24, rng))
     assert (few.resolution_px, few.reason) == (None, "too-small")
     assert "use a larger part" in few.why
@@ -121,6 +127,7 @@ def test_blocks_with_a_gap_are_left_out(rng):
     image[10, 10] = np.nan
     found = found_in(image, block=256)
     assert (found.blocks, found.gaps) == (1, 1)
+    assert found.laid == "1 of 256 px, 0 without a cut-off, 1 more with gaps"
     assert np.isnan(found.values_px[0, 0])
     assert found.resolution_px == pytest.approx(5, rel=0.05)
     with pytest.raises(ReadError, match="1 NaN"):

@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_semsr.analysis.gaps import (
+    Gap,
+    Gaps,
+    Particle,
     count_widths,
     mean_interval,
     share_interval,
     width_edges,
 )
-from napari_semsr.core.errors import OptionError
+from napari_semsr.core import OptionError
 from tests.refusals import refused
 
 
@@ -109,3 +114,51 @@ def test_bins_are_as_wide_as_a_reader_can_add_up(scale):
     low, high = np.quantile(widths, [0.25, 0.75])
     plain = 2 * (high - low) / 300 ** (1 / 3)  # Freedman and Diaconis
     assert 0.6 < step / plain < 1.6
+
+
+WIDTHS = [(3.0, 2.0), (4.0, 4.5), (None, 5.0), (6.0, 5.0), (2.0, 3.0), (8.0, 7.5)]
+
+
+def made_gaps(**changes):
+    """Six gaps of a reference, of which one is missed, and one invented."""
+    found = [
+        Gap(
+            *((k, 2.0 * k), (5.0 * k, 10.0 * k), ((0, 0), (1, 1))),
+            *(width, width and 5 * width, reference, reference and 5 * reference),
+            "missed" if width is None else "found",
+        )
+        for k, (width, reference) in enumerate(WIDTHS)
+    ]
+    new = Gap((9, 9), None, ((0, 0), (1, 1)), 1.5, None, None, None, "invented")
+    sizes = [Particle((k, k), 8.0 + k, None, k > 0) for k in range(4)]
+    known = {"sizes": (*sizes,), "invented": (new,), "own": 6, "size_error": 0.1}
+    counts = {"bright": 9, "covered": 0.126, "populated": 0.5}
+    made = Gaps(4, 11, 0, (*found,), 3.0, 2.0, **known, **counts)
+    return replace(made, **changes)
+
+
+def test_gaps_are_summed_up_in_words():
+    gaps = made_gaps()
+    assert (gaps.gaps, gaps.detected, gaps.seen) == (6, 5, "5 of 6")
+    assert gaps.told == "5 of 6 seen, 1 invented"
+    assert gaps.counted == (
+        "4 particles of 9 bright regions, in 50% of the field, 13% of which they cover"
+    )
+    assert made_gaps(bright=4).counted.startswith("4 particles, in")
+    assert gaps.neighbours == "11"
+    left_out = replace(gaps, excluded=2, across=1).neighbours
+    assert (
+        left_out
+        == "11 (2 for unequal brightness, 1 with an object in the gap left out)"
+    )
+    assert gaps.undetected_fraction == pytest.approx(1 / 6)
+    assert gaps.undetected_interval == share_interval(1, 6)
+    assert gaps.invented_fraction == pytest.approx(1 / 6)
+    assert gaps.invented_interval == share_interval(1, 6)
+    alone = replace(gaps, reference_background=None, own=None)
+    assert alone.told == "of this image only: errors need a reference image"
+    assert (alone.seen, alone.undetected_fraction, alone.undetected_interval) == (
+        None,
+    ) * 3
+    assert (alone.invented_fraction, alone.invented_interval) == (None, None)
+    assert replace(gaps, found=()).undetected_fraction is None

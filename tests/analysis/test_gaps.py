@@ -56,6 +56,10 @@ def test_width_is_that_between_the_rims(width):
     assert found.invented_interval is found.own is None
 
 
+def test_a_strip_of_a_few_rows_has_particles():
+    assert gaps_of(micrograph(row(6.0)[38:42])).particles == 2
+
+
 def test_blurred_gap_is_undetected_and_counted():
     upper = [(25, 40, 15, 100), (25, 72, 15, 100)]
     lower = [(90, 40, 15, 100), (90, 82, 15, 100)]

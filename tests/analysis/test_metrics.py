@@ -13,7 +13,12 @@ from napari_semsr.analysis import (
     psnr_gain,
     structural_similarity,
 )
-from napari_semsr.analysis.metrics import average_gradient, contrast, spatial_frequency
+from napari_semsr.analysis.metrics import (
+    Metrics,
+    average_gradient,
+    contrast,
+    spatial_frequency,
+)
 from napari_semsr.core import Micrograph, OptionError, ReadError, ShapeError, run
 from tests.refusals import refused, warned
 
@@ -250,3 +255,38 @@ def test_missing_pixels_are_left_out(rng):
     small = measure_metrics(*map(Micrograph, gaps), data_range=1)
     assert small.ssim is None
     assert "every window of 11 px has gaps" in small.why_no_ssim
+
+
+def made_metrics(**known):
+    sharpness = {"average_gradient": 1.0, "contrast": 1.0, "spatial_frequency": 1.0}
+    return Metrics(**(sharpness | {"data_range": 4095.0} | known))
+
+
+@pytest.mark.parametrize(
+    ("origin", "basis"),
+    [
+        ("given", "as set"),
+        ("file", "12 bits, as stated in the file"),
+        ("type", "assumed: full scale of the type"),
+        ("values", "span of the values, as their type has no full scale"),
+    ],
+)
+def test_a_psnr_is_an_error_in_per_cent_of_a_range_from_somewhere(origin, basis):
+    found = made_metrics(psnr_db=20.0, data_range_from=origin)
+    assert found.off_by == f"RMS error of 10 % of the range, 4095 ({basis})"
+    assert found.why_no_ssim == (
+        "the images are smaller than 11 px, or every window of 11 px has gaps"
+    )
+    assert found.why_no_psnr is None
+
+
+def test_values_that_lack_have_a_reason_only_beside_a_reference():
+    alone = made_metrics()
+    assert (alone.off_by, alone.why_no_psnr, alone.why_no_ssim) == (None, None, None)
+    assert alone.matched is None
+    same = made_metrics(identical=True)
+    assert same.why_no_psnr == "infinite: all pixels are equal"
+    assert same.why_no_ssim is not None
+    assert made_metrics(psnr_db=3.0, ssim=0.5).why_no_ssim is None
+    fitted = made_metrics(match="affine", gain=1.23456, offset=-2.0)
+    assert fitted.matched == "gain 1.235, offset -2 grey levels"

@@ -72,14 +72,6 @@ def test_the_diameter_is_that_of_the_discs(diameter):
     )  # steps of 25 %
 
 
-def test_counts_of_two_images_add_up():
-    reference = noisy(discs(PLACES))
-    found = count_objects(noisy(discs(PLACES[:40]), seed=1), reference)
-    both = found + found
-    assert (both.objects, both.shown) == (98, 80)
-    assert both.diameter_px == found.diameter_px
-
-
 def test_an_interval_holds_the_share_and_none_of_nothing():
     numbers = {"missed": 0, "inverted": 0, "invented": 0, "drawn": 0}
     found = ObjectCount(diameter_px=8.0, objects=50, shown=50, **numbers)
@@ -93,3 +85,13 @@ def test_images_of_other_shapes_or_too_small_are_refused():
         count_objects(np.zeros((50, 50)), np.zeros((50, 51)))
     with pytest.raises(ShapeError):
         count_objects(np.zeros((20, 50)), np.zeros((20, 50)), 8.0)
+
+
+def test_shares_are_in_per_cent_of_what_there_is():
+    counts = {"objects": 8, "shown": 6, "missed": 2, "inverted": 1}
+    found = ObjectCount(diameter_px=4, drawn=10, invented=3, **counts)
+    assert (found.shown_percent, found.invented_percent) == (75, 30)
+    both = found + found
+    assert (both.missed, both.drawn, both.diameter_px) == (4, 20, 4)
+    none = ObjectCount(diameter_px=4, drawn=0, invented=0, **dict.fromkeys(counts, 0))
+    assert (none.shown_percent, none.invented_percent) == (None, None)

@@ -50,6 +50,47 @@ def test_a_bar_that_its_label_breaks_is_whole(field):
     assert find_scale_bar(field).length_px == 140
 
 
+@pytest.mark.parametrize(
+    ("left", "gap", "right", "found"),
+    [
+        *((40, 4, 40, True), (40, 3, 40, False)),
+        *((30, 180, 30, True), (30, 182, 30, False)),  # three quarters of all
+        *((30, 60, 48, True), (30, 60, 49, False), (49, 60, 30, False)),
+    ],
+)
+def test_halves_of_a_bar_are_alike_and_not_far_apart(left, gap, right, found):
+    image = np.zeros((300, 600), np.uint8)
+    _line(image, 280, 60, 60 + left)
+    _line(image, 280, 60 + left + gap, 60 + left + gap + right)
+    bar = find_scale_bar(image)
+    assert (bar is not None) == found
+    if found:
+        assert bar.length_px == left + gap + right
+        assert bar.box == (280, 60, 282, 60 + left + gap + right)
+
+
+@pytest.mark.parametrize(
+    ("length", "thick", "reach", "found"),
+    [
+        *((100, 20, 0, True), (100, 21, 0, False)),
+        *((60, 2, 11, True), (60, 2, 12, False)),
+        *((360, 2, 0, True), (361, 2, 0, False), (16, 2, 0, True), (15, 2, 0, False)),
+    ],
+)
+def test_a_bar_is_thin_with_short_ticks_and_neither_short_nor_long(
+    length, thick, reach, found
+):
+    image = np.zeros((600, 600), np.uint8)
+    _line(image, 560, 60, 60 + length, thick)
+    if reach:
+        _ticks(image, 560, 60, 60 + length, reach)
+    bar = find_scale_bar(image)
+    assert (bar is not None) == found
+    if found:
+        assert bar.length_px == length - (2 if reach else 0)
+        assert bar.sd_px == pytest.approx(np.hypot(*[1 if reach else 0.5] * 2))
+
+
 @pytest.mark.parametrize("kind", ["float32", "uint16"])
 def test_a_dark_bar_on_a_light_ground_is_found_in_any_type(field, kind):
     _line(field, 365, 350, 470)

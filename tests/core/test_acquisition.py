@@ -1,8 +1,11 @@
 """Acquisition: what is known of a scan, checked once."""
 
+import copy
+
 import numpy as np
 import pytest
 
+from napari_semsr.core import BoundedCache, refuse_without_grid
 from napari_semsr.core.acquisition import Acquisition, grid_cells
 from napari_semsr.core.errors import OptionError, ShapeError
 from tests.refusals import refused
@@ -42,6 +45,85 @@ def test_acquisition_describes_its_frames_and_parses_a_new_pixel_size():
     assert scan.dtype == np.uint16
     assert scan.read(2).shape == (8, 6)
     assert acquisition().replace(pixel_size_nm=12).pixel_size_nm == (12.0, 12.0)
+
+
+PLACES = np.array([[0.0, 0.0], [0.0, 40.0], [60.0, 0.0], [60.0, 40.0]])
+
+
+@pytest.mark.parametrize(
+    ("known", "corners"),
+    [
+        ({"nominal_px": PLACES, "grid": (2, 2), "overlap": 0.5}, PLACES),
+        ({"nominal_nm": PLACES, "pixel_size_nm": (10.0, 20.0)}, PLACES / (10, 20)),
+        (
+            {"nominal_nm": PLACES, "grid": (2, 2), "overlap": 0.25},
+            PLACES / (10, 80 / 9),
+        ),
+        (
+            {"cells": PLACES // 40, "grid": (2, 2), "overlap": 0.25},
+            PLACES / (10, 80 / 9),
+        ),
+    ],
+    ids=["px", "nm", "nm of unknown pixels", "cells"],
+)
+def test_nominal_corners_are_in_pixels(known, corners):
+    np.testing.assert_allclose(acquisition(**known).nominal_corners(), corners)
+
+
+def test_corners_need_a_grid_and_its_overlap_or_positions():
+    for known in ({}, {"grid": (2, 2)}, {"overlap": 0.1}, {"nominal_nm": PLACES}):
+        assert acquisition(**known).nominal_corners() is None
+    assert acquisition().grid_cells().tolist() == [[0, 0], [0, 1], [0, 2], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    ("options", "positions", "said"),
+    [
+        ({"order": "row"}, False, "^Order describes .* is unknown: set the grid as"),
+        ({"order": "row", "overlap": 0.1}, False, "^Order and overlap describe "),
+        (
+            {"overlap": 0.1, "first": "top-left", "order": "row"},
+            True,
+            "^Order, first and overlap describe .* have positions: omit order, first ",
+        ),
+    ],
+)
+def test_options_of_a_grid_need_one(options, positions, said):
+    with refused(OptionError, "grid-missing", said):
+        refuse_without_grid(None, options, has_positions=positions)
+    refuse_without_grid((2, 2), options, has_positions=positions)
+    refuse_without_grid(None, {"order": None, "size": 3}, has_positions=positions)
+
+
+def test_a_cache_keeps_what_was_used_last_up_to_its_size():
+    cache, made = BoundedCache(100), []
+
+    def get(key, size):
+        def make():
+            made.append(key)
+            parts = np.zeros(size // 2, np.uint8), np.zeros(size - size // 2, np.uint8)
+            return parts if size > 1 else parts[1]
+
+        return cache.get(key, make)
+
+    def remade(*keys):
+        made.clear()
+        for key in keys:
+            get(key, 1)
+        return made
+
+    get("a", 40), get("b", 40), get("a", 40), get("c", 30)
+    assert remade("a", "c", "b") == ["b"]
+    get("d", 29)  # a hundred bytes in all
+    assert remade("a", "b", "c", "d") == []
+    cache.drop("a")
+    cache.drop("a")
+    get("e", 40)
+    assert remade("b", "c", "d", "e", "a") == ["a"]  # at one byte
+    get("f", 101)  # alone, though too large
+    assert remade("f") == []
+    assert remade("e") == ["e"]
+    assert copy.copy(cache).limit_bytes == 100  # as another process gets it
 
 
 @pytest.mark.parametrize(

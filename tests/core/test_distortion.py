@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from napari_semsr.core import MAX_DISTORTION, distort, rim_displacement, undistort
+from napari_semsr.core import (
+    MAX_DISTORTION,
+    FieldDistortion,
+    distort,
+    rim_displacement,
+    undistort,
+)
 
 
 def test_distortion_moves_the_rim_of_the_shorter_side_and_not_the_centre():
@@ -43,3 +49,15 @@ def test_a_centre_off_the_middle_stays_where_it_is():
     slope = (np.array(bent) - places) / (0.05 * 24)
     found = rim_displacement(*places, (48, 64), centre=(-4, 6))
     assert np.allclose(found, slope, atol=1e-9)
+
+
+def test_a_distortion_is_that_of_the_same_pixels_in_a_frame_of_another_size():
+    whole = FieldDistortion(amount=0.04, sd=0.002, shape=(100, 200))
+    assert whole.centre_px == (0, 0)
+    part = whole.on((80, 50))
+    assert (part.amount, part.sd, part.shape) == (0.01, 0.0005, (80, 50))
+    for one, (y, x) in ((whole, (49.5, 99.5)), (part, (39.5, 24.5))):
+        there = distort(y - 20, x - 10, one.shape, one.amount)
+        assert np.subtract(there, (y, x)) == pytest.approx([-20.16, -10.08])
+    unknown = FieldDistortion(amount=0.04, sd=0.002)
+    assert unknown.on((80, 50)) is unknown

@@ -46,6 +46,7 @@ def test_words_of_a_file_and_what_was_given_are_shortened():
     assert long.endswith("a…")
     assert errors.shorten("a" * 100) == "'" + "a" * 58 + "…"
     assert errors.shorten("a" * 40) == repr("a" * 40)
+    assert errors.shorten([[[[[1]]]]]) == "[[[[[...]]]]]"
     assert errors.shorten([0] * 9) == "[0, 0, 0, 0, 0, 0, 0, 0, ...]"
 
 

@@ -11,8 +11,11 @@ from napari_semsr.core.micrograph import (
     InputRecord,
     Micrograph,
     Provenance,
+    describe_origin,
     parse_pixel_size,
+    size_origin,
 )
+from tests.refusals import refused
 from tests.strategies import micrographs, pixel_sizes
 
 
@@ -160,3 +163,94 @@ def test_a_mask_that_hides_nothing_leaves_values():
 def test_values_that_are_no_grey_values_are_refused(made, dtype):
     with pytest.raises(ReadError, match=r"real grey values, got .* in field"):
         Micrograph(made((3, 4)).astype(dtype), name="field")
+
+
+def history(*steps, **more):
+    """Steps from the first to the last, each as its job and its options."""
+    made = None
+    for job, options in steps:
+        source = InputRecord(role="image", name="a", provenance=made)
+        made = Provenance(job=job, options=options, inputs=(source,), **more)
+    return made
+
+
+TYPED = {"how": "typed", "pixel_size_nm": [10.0, 10.0]}
+CALIBRATED = {"pixel_size_nm": 10.0, "pixel_size_sd_nm": 0.1}
+STEPS = [("b", {}), ("convert", {}), ("a", {}), ("a", {})]
+TWICE = "typed as 10 nm, divided by 2 by its step"
+REGISTERED = "that of b, to which it was registered"
+UNKNOWN = ", whose history does not record the source"
+
+
+@pytest.mark.parametrize(
+    ("size", "steps", "said"),
+    [
+        (10, [("crop", {"pixel_size_nm": 10})], "typed by the user in its step crop"),
+        (10, [("a", {"reading": CALIBRATED})], "from a calibration in its step a"),
+        (10, [("simulate", {"pixel_size_nm": 10})], "set in its simulation"),
+        (10, [("a", {"pixel_size_origin": TYPED}), ("b", {})], "typed"),
+        (10, [("crop", {})], f"passed on by its step crop{UNKNOWN}"),
+        (10, [("a", {"pixel_size_origin": "x"})], f"passed on by its step a{UNKNOWN}"),
+        (4, [("register", {"pixel_size_nm": 1, "fixed": "b"})], REGISTERED),
+        (5, [("x", {"pixel_size_origin": TYPED}), *STEPS], f"{TWICE}s a, b and x"),
+    ],
+)
+def test_the_origin_of_a_pixel_size_is_told_with_what_changed_it(size, steps, said):
+    image = Micrograph(np.zeros((2, 2)), size, provenance=history(*steps))
+    assert image.pixel_size_from == said
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ((10.0, 10.0), "typed"),
+        ((5.0, 5.0), f"{TWICE} a"),
+        ((20.0, 20.0), "typed as 10 nm, multiplied by 2 by its step a"),
+        ((10.0, 5.0), "typed as 10 nm, changed by its step a"),
+    ],
+)
+def test_an_own_origin_is_told_with_the_steps_since(size, said):
+    assert describe_origin(size, TYPED, history(("a", {}))) == said
+    assert describe_origin(size, None, None) == "given with its array"
+
+
+def test_a_typed_size_is_recorded_and_an_unknown_one_has_no_origin():
+    image = Micrograph(np.zeros((2, 2)), spacing_px=(4.0, 8.0), origin=(4.0, 8.0))
+    assert image.pixel_size_from is None
+    assert image.with_size_origin("typed") is image
+    typed = image.calibrate(20)
+    assert (typed.pixel_size_nm, typed.spacing_px) == ((20.0, 20.0), (4.0, 8.0))
+    assert typed.origin == (20, 20)
+    assert typed.pixel_size_from == "typed by the user"
+    known = typed.calibrate((40, 40), (1.0, 2.0))
+    assert (known.pixel_size_sd_nm, known.spacing_px) == ((1.0, 2.0), (1.0, 1.0))
+    assert known.metadata["pixel_size_origin"] == size_origin(
+        "from a calibration", (40.0, 40.0)
+    )
+
+
+def test_a_map_that_depends_on_its_pixel_size_takes_no_other():
+    for job, what in (("frc-map", "resolution"), ("spectrum", "log10 power")):
+        made = Micrograph(np.zeros((2, 2)), 10, provenance=history((job, {})))
+        assert made.calibrate(10).pixel_size_nm == (10.0, 10.0)
+        assert made.calibrate(None).pixel_size_nm == (10.0, 10.0)
+        with refused(OptionError, "pixel-size-contradicts", what):
+            made.calibrate(11)
+    grey = Micrograph(np.zeros((2, 2)), 10, provenance=history(("restore", {})))
+    assert grey.calibrate(11).pixel_size_nm == (11.0, 11.0)
+
+
+def test_other_data_are_shown_by_default_and_lie_in_no_file():
+    look = DisplaySettings(limits=(0.0, 1.0))
+    image = Micrograph(np.zeros((2, 2)), look=look, path="a.tif")
+    assert (image.replace(name="b").look, image.replace(name="b").path) == (
+        look,
+        "a.tif",
+    )
+    other = image.replace(data=np.ones((2, 2)))
+    assert (other.look, other.path) == (None, None)
+    assert image.replace(data=np.ones((2, 2)), look=look).look is look
+    listed = Micrograph([[1, 2], [3, 4]])
+    assert listed.shape == (2, 2)
+    with refused(ShapeError, "wrong-type"):
+        Micrograph([[1, 2], [3]])

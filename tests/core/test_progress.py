@@ -51,7 +51,12 @@ def test_a_listener_that_raises_stops_the_job():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(20.4, "20 s"), (240, "4 min"), (7500, "2 h 05 min")]
+    ("seconds", "said"),
+    [
+        *((20.4, "20 s"), (59.4, "59 s"), (59.6, "1 min"), (240, "4 min")),
+        *((3569, "59 min"), (3571, "1 h 00 min"), (7500, "2 h 05 min")),
+        (7199, "2 h 00 min"),
+    ],
 )
 def test_time_is_said_in_the_unit_that_suits_it(seconds, said):
     assert format_time(seconds) == said

@@ -3,6 +3,7 @@
 import pytest
 
 from napari_semsr.core.micrograph import (
+    PICTURE_KEY,
     InputRecord,
     Provenance,
     digest_job,
@@ -120,3 +121,63 @@ def test_digest_of_a_folder_sees_each_change(tmp_path, change):
     else:
         (tmp_path / "more").write_bytes(b"")
     assert digest_path(tmp_path) != before
+
+
+def step(job: str, *parents: Provenance, **changes: object) -> Provenance:
+    inputs = derived(*parents).inputs
+    return Provenance(job=job, inputs=inputs).model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("made", "quantity"),
+    [
+        (step("frc-map"), "resolution ({unit})"),
+        (step("convert", step("crop", step("frc-map"))), "resolution ({unit})"),
+        (step("restore", step("frc-map")), None),
+        (step("crop", step("frc-map"), options={PICTURE_KEY: [0, 1]}), None),
+        (
+            step("frc-map", step("x", options={PICTURE_KEY: [0, 1]})),
+            "resolution ({unit})",
+        ),
+        (step("error-map", options={"unit": "percent"}), "error (%)"),
+        (step("trust"), "likely error (grey levels)"),
+        (step("trust", options={"show": "spread"}), "spread (grey levels)"),
+        (
+            step("crop", step("stitch", part="height", options={"difference": 1})),
+            "difference of height (nm)",
+        ),
+        (step("stitch"), None),
+    ],
+)
+def test_a_map_shows_what_its_step_computed(made, quantity):
+    for unit, short in (("nm", "nm"), ("pixel", "px")):
+        assert made.quantity(unit) == (quantity and quantity.format(unit=short))
+    assert made.depends_on_pixel_size == ("{" in (quantity or ""))
+
+
+def test_the_defining_step_is_no_crop_and_no_copy():
+    made = step("restore", step("stitch"), step("other"))
+    assert step("convert", step("crop", made)).defining_step() == made
+    copies = step("convert", step("crop"))
+    assert copies.defining_step() == copies
+    assert [one.job for one in step("crop", made).steps()] == [
+        "crop",
+        "restore",
+        "stitch",
+    ]
+    assert step("crop", step("spectrum")).depends_on_pixel_size
+
+
+def test_a_reproducible_record_has_no_circumstances_at_any_depth():
+    circumstances = {"device": "cpu", "threads": 3, "precision": "bf16"}
+    options = {"sigma": 2, "pixel_size_origin": {"how": "typed"}}
+    before = step("crop", options=options, **circumstances)
+    record = step(
+        "restore", before, guides=derived(before).inputs
+    ).reproducible_record()
+    assert not {"created", "versions", *circumstances} & set(record)
+    for key in ("inputs", "guides"):
+        [one] = record[key]
+        assert "path" not in one
+        assert one["provenance"]["options"] == {"sigma": 2}
+        assert not {"created", *circumstances} & set(one["provenance"])

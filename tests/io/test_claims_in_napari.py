@@ -73,6 +73,12 @@ def complex_store(folder):
     array[:] = 1j
 
 
+def former_complex_store(folder):
+    group = zarr.open_group(folder / "a.zarr", mode="w", zarr_format=2)
+    group.create_array("0", data=np.ones((8, 9), np.complex64))
+    group.attrs["multiscales"] = [{"version": "0.4", "datasets": [{"path": "0"}]}]
+
+
 def foreign_store(folder):
     zarr.open_group(folder / "a.zarr", mode="w").create_array(
         "0", shape=(8, 9), dtype="float32"
@@ -93,8 +99,8 @@ def texts(folder):
 
 @pytest.mark.parametrize(
     "make",
-    [colour, imagej, ome, shaped, complex_values, complex_store, foreign_store,
-     pictures, texts],
+    [colour, imagej, ome, shaped, complex_values, complex_store, former_complex_store,
+     foreign_store, pictures, texts],
 )  # fmt: skip
 def test_what_napari_reads_better_is_left_to_it(tmp_path, make):
     make(tmp_path)

@@ -29,6 +29,25 @@ def bent_pair(image, size_px):
     return image.replace(data=noisy.astype(np.float32)), bending
 
 
+def assert_is_plate(knots):
+    """Check values of the splines, and their bending energy."""
+    y, x = (np.arange(count, dtype=float) for count in knots.shape)
+    at = np.array([[2.0, 2.0], [2.5, 2.0], [3.25, 3.0]]) * knots.spacing
+    basis = knots.basis(at + knots.origin).toarray().reshape(3, *knots.shape)
+    cubic = np.array([1, 4, 1]) / 6
+    assert basis[0, 1:4, 1:4] == pytest.approx(np.outer(cubic, cubic))
+    half = np.array([1, 23, 23, 1]) / 48
+    assert basis[1, 1:5, 1:4] == pytest.approx(np.outer(half, cubic))
+    assert basis[2].sum(axis=1) @ y == pytest.approx(3.25)
+    bending = knots.stiffness()
+    shapes = np.ones((4, *knots.shape))
+    shapes[1:] = y[:, None] + 2 * x, y[:, None] ** 2 / 2 + 0 * x, y[:, None] * x
+    energy = [shape.ravel() @ (bending @ shape.ravel()) for shape in shapes]
+    rows, columns = knots.shape
+    twist = 2 * (rows - 1) * (columns - 1)
+    assert energy == pytest.approx([0, 0, (rows - 2) * columns, twist])
+
+
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("size_px", [4.0, 0.0])
 def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
@@ -49,6 +68,7 @@ def test_a_bending_is_followed_to_a_sixth_of_a_pixel(image, size_px):
     ends = np.multiply(image.shape, PIXEL_NM) - PIXEL_NM
     corners = ORIGIN + np.array([[0, 0], [0, 1], [1, 0], [1, 1]]) * ends
     assert found.knots.basis(corners).sum(axis=1) == pytest.approx(np.ones(4))
+    assert_is_plate(found.knots)
     again = found.refit(found.patches).bending.displacement(places)
     assert np.abs(again - made).max() < 0.01 * PIXEL_NM
     moved = found.patches.only(found.patches.places[:, 0] < np.median(places[:, 0]))

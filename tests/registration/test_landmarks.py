@@ -77,6 +77,32 @@ def test_three_landmarks_leave_nothing_to_judge_an_affine_map_by():
     assert similar.scatter > 0
 
 
+@pytest.mark.parametrize("alone", [0, 2, 3])
+def test_a_landmark_that_alone_is_off_a_line_is_judged_by_no_others(alone):
+    moving = np.array([[0.0, 0], [0, 400], [0, 900], [0, 1300]])
+    moving[alone] += (800, 30)
+    fit = fit_landmarks(Landmarks(moving, SIMILAR(moving)), "affine")
+    others = np.arange(4) != alone
+    assert np.isnan(fit.left_out[alone])
+    assert fit.left_out[others] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("model", "spare"), [("similarity", 4), ("affine", 2)])
+def test_scatter_and_error_at_the_middle_follow_from_the_residuals(model, spare):
+    square = np.array([[0.0, 0], [0, 100], [100, 0], [100, 100]])
+    # what no map of a square can follow: opposite corners pulled to the same side
+    pulled = square + np.array([[6.0, 0], [-6, 0], [-6, 0], [6, 0]])
+    fit = fit_landmarks(Landmarks(square, pulled), model)
+    assert fit.distances == pytest.approx([6, 6, 6, 6])
+    scatter = np.sqrt(4 * 36 / spare)
+    assert fit.scatter == pytest.approx(scatter)
+    places = np.array([[50.0, 50.0], [50.0, 150.0], [110.0, 50.0]])
+    # shift by the mean of four; turn and scale by both axes, or shear by one of them
+    far = np.hypot(*(places - 50).T) / 50
+    squares = 2 / 4 + 2 * far**2 / (8 if model == "similarity" else 4)
+    assert fit.expected_error(places) == pytest.approx(scatter * np.sqrt(squares))
+
+
 @pytest.mark.parametrize(
     "model", ["affine", pytest.param("similarity", marks=pytest.mark.broad)]
 )

@@ -7,6 +7,7 @@ from scipy import ndimage
 from napari_semsr.core import Micrograph
 from napari_semsr.registration.orientation import (
     at_pitch,
+    grid_at,
     has_structure,
     orientations,
     outlines,
@@ -96,3 +97,28 @@ def test_an_image_of_other_pixels_keeps_its_corner_and_its_greys(rng):
     assert coarse.origin == (100 - 5 + 20, -40 - 10 + 20)
     means = data.reshape(15, 4, 45, 2).mean(axis=(1, 3))
     np.testing.assert_allclose(coarse.array(), means, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("pitch", "shape"),
+    [(10, (60, 180)), (7, (85, 257)), (600, (1, 3)), (601, (1, 2)), (4000, (1, 1))],
+)
+def test_a_grid_of_square_pixels_lies_within_the_image(pitch, shape):
+    image = Micrograph(np.zeros((60, 90)), (10.0, 20.0), origin=(100.0, -40.0))
+    grid = grid_at(image, pitch)
+    assert grid.shape == shape
+    assert grid.pitch == (pitch, pitch)
+    assert grid.corner == (95, -50)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.6, False), (1.4, True)])
+def test_structure_has_as_much_power_as_noise_in_its_band(share, expected, rng):
+    noise, other = rng.normal(0, 10, (2, 256, 256))
+    smooth = ndimage.gaussian_filter(other, 3)
+
+    def power(image):
+        band = ndimage.gaussian_filter(image, 1.5) - ndimage.gaussian_filter(image, 8)
+        return band.var()
+
+    weight = np.sqrt(share * power(noise) / power(smooth))
+    assert has_structure(noise + weight * smooth) == expected

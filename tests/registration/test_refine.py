@@ -99,20 +99,6 @@ def test_patches_are_read_with_three_widths_of_the_filter(widths, rim):
     assert RefinementPlan(48, 5, *widths).rim == rim
 
 
-@pytest.mark.parametrize("axis", [0, 1])
-def test_lines_are_sure_across_themselves_alone(axis, rng):
-    place = np.arange(128)
-    row = 100 + 80 * np.sign(np.sin(place / 3) + np.sin(place / 7.7))
-    data = np.expand_dims(row, 1 - axis) + rng.normal(0, 3, (128, 128))
-    image = Micrograph(data.astype(np.float32), (PIXEL_NM, PIXEL_NM))
-    found = measure(Level(image, image, PIXEL_NM), Affine(), PLAN)
-    assert len(found) > 8
-    across, along = found.surety[:, axis, axis], found.surety[:, 1 - axis, 1 - axis]
-    assert np.median(along / across) < 0.05
-    assert np.abs(found.surety[:, 0, 1]).max() < 0.1 * across.max()
-    assert np.abs((found.moving_places - found.places)[:, axis]).max() < 0.1 * PIXEL_NM
-
-
 def test_edges_that_lie_off_are_put_back():
     moving, fixed, truth = draw_views(160, seed=4, eroded_px=2)
     pair = Level(moving, fixed, PITCH_NM)
@@ -163,3 +149,67 @@ def test_a_map_needs_six_patches(level, rng, monkeypatch, count):
     monkeypatch.setattr(refine, "measure", lambda *_: patches)
     found = refine.refine(level, Affine(), [PLAN], "affine")
     assert (found is None) == (count == 5)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 45.0, 90.0, 120.0])
+def test_lines_are_sure_across_themselves_alone(degrees, rng):
+    y, x = np.indices((160, 160))
+    turn = np.radians(degrees)
+    across = y * np.cos(turn) + x * np.sin(turn)
+    row = 80 * np.tanh(2 * (np.sin(across / 3) + np.sin(across / 7.7)))
+    data = (100 + row + rng.normal(0, 3, row.shape)).astype(np.float32)
+    image = Micrograph(data, (PIXEL_NM, PIXEL_NM))
+    found = measure(Level(image, image, PIXEL_NM), Affine(), PLAN)
+    axis = np.array([np.cos(turn), np.sin(turn)])
+    sure = np.median(found.surety, axis=0)
+    along = np.array([-axis[1], axis[0]])
+    assert along @ sure @ along < 0.12 * (axis @ sure @ axis)
+    shares = sure / np.trace(sure)
+    assert shares == pytest.approx(np.outer(axis, axis), abs=0.11)
+    off = (found.moving_places - found.places) @ axis
+    assert np.median(np.abs(off)) < 0.1 * PIXEL_NM
+
+
+def test_the_noise_of_patches_is_shared_as_far_as_their_windows_overlap(rng):
+    patches = patches_of(Affine(), rng, count=6)
+    patches.places[:] = [(0, 0), (0, 225), (450, 0), (450, 450), (0, 900), (1e4, 0)]
+    window = np.hanning(9001)
+    square = (window**2).sum()
+    by_shift = {
+        far: (window[: len(window) - 10 * far] * window[10 * far :]).sum() / square
+        for far in (0, 225, 450, 900)
+    }
+    expected = [1, by_shift[225], by_shift[450], by_shift[450] ** 2, 0, 0]
+    found = patches.shared_noise()
+    assert found[0] == pytest.approx(expected, abs=1e-3)
+    assert np.array_equal(found, found.T)
+
+
+@pytest.mark.parametrize(
+    ("shape", "most", "count"),
+    [((96, 96), 400, 25), ((100, 144), 400, 35), ((96, 96), 4, 9), ((47, 96), 400, 0)],
+)
+def test_patches_overlap_by_half_unless_there_are_too_many(shape, most, count, rng):
+    image = Micrograph(rng.normal(size=shape).astype(np.float32), (10.0, 10.0))
+    found = measure(
+        Level(image, image, 10.0), Affine(), RefinementPlan(48, 5, most=most)
+    )
+    if not count:
+        assert found is None
+        return
+    assert len(found) == count
+    assert found.side_nm == 480
+    corner = np.array(image.origin) - 5
+    middle = (found.places - corner) / 10
+    assert middle.mean(axis=0) == pytest.approx(np.divide(shape, 2), abs=4)
+    assert (middle > 0).all()
+    assert (middle < shape).all()
+
+
+def test_patches_lie_where_their_structure_is():
+    y, x = np.indices((96, 96))
+    dot = 200 / (1 + np.exp(2 * np.hypot(y - 40.3, x - 52.6) - 2))
+    image = Micrograph(dot.astype(np.float32), (10.0, 10.0), origin=(70.0, 5.0))
+    found = measure(Level(image, image, 10.0), Affine(), PLAN)
+    off = (found.places - np.add(image.origin, (403, 526))) / 10
+    assert np.abs(np.median(off, axis=0)).max() < 0.4

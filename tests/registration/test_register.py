@@ -18,6 +18,7 @@ from napari_semsr.registration import (
     Landmarks,
     RegistrationOptions,
     RegistrationRefused,
+    Residuals,
     register,
     register_landmarks,
     register_unsized,
@@ -135,6 +136,13 @@ def test_a_bend_is_followed(near):
     by_affine = distances(plain.transform, true, moving, fixed)
     assert np.median(miss) < 0.5 * np.median(by_affine)
     assert not found.transform.bending.folds
+    assert 0.3 < np.sqrt(np.mean(miss**2)) / found.error_px < 2
+    assert found.error_nm == pytest.approx(found.error_px * 1.2 * PIXEL_NM)
+    kept = found.residuals
+    assert np.median(kept.error_nm[kept.reliable]) < 1.2 * PIXEL_NM
+    off = np.hypot(*kept.off_nm.T)
+    is_bad = (off >= 2 * 1.2 * PIXEL_NM) | (kept.error_nm >= 1.2 * PIXEL_NM)
+    np.testing.assert_array_equal(kept.reliable, ~is_bad)
 
 
 @pytest.mark.broad
@@ -224,6 +232,20 @@ def test_empty_images_and_those_without_pixel_size_or_sides_are_refused(near):
     small = moving.replace(data=np.asarray(moving.data)[:40])
     with pytest.raises(RegistrationError, match="64 px"):
         run(register(small, fixed))
+
+
+def test_without_residuals_there_are_none():
+    none = Residuals()
+    assert (none.places_nm.shape, none.off_nm.shape) == ((0, 2), (0, 2))
+    assert (none.reliable.shape, none.error_nm.shape) == ((0,), (0,))
+    assert (none.reliable.dtype, none.side_nm) == (bool, 0)
+
+
+def test_a_resized_image_lies_where_it_did_in_pixels(near):
+    moving = near[0].replace(pixel_size_nm=(10.0, 20.0), origin=(30.0, -50.0))
+    resized = resize_image(moving, 2.5)
+    assert (resized.pixel_size_nm, resized.origin) == ((25.0, 50.0), (75.0, -125.0))
+    assert resized.data is moving.data
 
 
 def test_a_start_saves_the_search(near):

@@ -53,9 +53,12 @@ def test_gaps_do_not_hold_the_shift_back(field):
 
 def test_strangers_flats_and_shifts_beyond_the_search_are_refused(field, rng):
     fixed = field[30:-30, 30:-30]
-    for other in (rng.normal(size=fixed.shape), np.ones(fixed.shape)):
-        with pytest.raises(RegistrationError, match=r"reliable|beyond|no structure"):
-            find_shift(fixed, other, reach=16)
+    with pytest.raises(RegistrationError, match=r"reliable|beyond"):
+        find_shift(fixed, rng.normal(size=fixed.shape), reach=16)
+    flat = np.ones(fixed.shape)
+    for pair in ((fixed, flat), (flat, fixed), (flat, flat)):
+        with refused(RegistrationError, "no-structure"):
+            find_shift(*pair, reach=16)
     with pytest.raises(RegistrationError, match=r"beyond the search|reliable"):
         find_shift(field[30:-30, 30:-30], _moved(field, (20, 0)), reach=10)
 
@@ -90,3 +93,32 @@ def test_small_or_unequal_fields_are_refused(field):
         find_shift(field, field[1:], reach=8)
     least = field[:64, :64]  # no smaller than four times the search range
     assert find_shift(least, least, reach=15).shift_px == (0, 0)
+
+
+def test_the_error_is_that_of_the_mean_of_the_quarters(field):
+    fixed = field[30:-30, 30:-30]
+    moving = fixed.copy()
+    for half, move in ((np.s_[:100], 3), (np.s_[100:], 4)):
+        moving[half] = field[30 - move : -30 - move, 30:-30][half]
+    found = find_shift(fixed, moving, reach=16)
+    assert found.quarters == 4
+    assert found.error_px == pytest.approx(np.std([3, 3, 4, 4], ddof=1) / 2, abs=0.03)
+    assert found.shift_px[1] == pytest.approx(0, abs=0.05)
+    assert -4 <= found.shift_px[0] <= -3
+    moving[:100, :90] = np.nan  # a quarter shows nothing
+    found = find_shift(fixed, moving, reach=16)
+    assert found.quarters == 3
+    assert found.error_px == pytest.approx(np.std([3, 4, 4], ddof=1) / 3**0.5, abs=0.05)
+
+
+def test_the_coefficient_is_that_of_the_overlap_and_0_of_what_is_even(field):
+    fixed = field[30:-30, 30:-30]
+    assert find_shift(fixed, 5 - 2 * fixed, reach=15).correlation == pytest.approx(-1)
+    same = find_shift(fixed, fixed, reach=15)
+    assert same.correlation == pytest.approx(1)
+    assert (same.shift_px, same.error_px, same.quarters) == ((0, 0), 0, 4)
+    found = find_shift(fixed, _moved(field, (7, 0)), reach=15)
+    assert found.correlation > 0.99
+    for most in (7, 6):  # at the limit of the search there may be a better one
+        with refused(RegistrationError, "beyond-search", f"range of {most} px"):
+            find_shift(fixed, _moved(field, (7, 0)), reach=most)

@@ -6,7 +6,7 @@ import pytest
 from napari_semsr.core import OptionError, RegistrationError
 from napari_semsr.core.progress import run
 from napari_semsr.stitching import Corrections, StitchOptions
-from napari_semsr.stitching.correct import correct_mosaic
+from napari_semsr.stitching.correct import check_corrections, correct_mosaic
 from napari_semsr.stitching.solve import solve_mosaic
 from tests.refusals import refused
 from tests.stitching import scans
@@ -215,3 +215,25 @@ def test_corrections_that_leave_nothing_are_refused(plain):
     every = [names_of(p.first, p.second) for p in before.pairs]
     with refused(RegistrationError, "nothing-placed"):
         corrected(before, strike=every)
+
+
+@pytest.mark.parametrize(
+    ("entry", "code"),
+    [
+        ({"place": {"f001": {"y_px": 1152, "x_px": -1152}}}, None),
+        ({"place": {"f001": {"y_px": 0, "x_px": 1153}}}, "out-of-range"),
+        ({"join": [{"first": "f001", "second": "f002", "shift_px": (-1153, 0)}]},
+         "out-of-range"),
+        ({"drop": names_of(*range(10))}, None),
+        ({"drop": names_of(*range(11))}, "too-few-frames"),
+        ({"strike": [("f000", "f012")]}, "frames-unknown"),
+    ],
+)  # fmt: skip
+def test_corrections_are_within_the_length_of_all_frames(plain, entry, code):
+    acquisition = plain[0].acquisition.replace(nominal_px=None)
+    corrections = Corrections.parse(entry)
+    if code is None:
+        check_corrections(corrections, acquisition)
+        return
+    with refused(OptionError, code):
+        check_corrections(corrections, acquisition)

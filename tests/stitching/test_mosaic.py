@@ -14,7 +14,7 @@ from napari_semsr.stitching.flat_field import first_flat, no_flat
 from napari_semsr.stitching.frames import CorrectedFrames
 from napari_semsr.stitching.layout import Joint, Layout
 from napari_semsr.stitching.pairwise import Candidates
-from napari_semsr.stitching.refine import LinearisedShift, Refined
+from napari_semsr.stitching.refine import NOISE_RATIO, LinearisedShift, Refined
 from napari_semsr.stitching.state import State
 from napari_semsr.stitching.verify import finish
 from tests.refusals import refused
@@ -269,6 +269,32 @@ def test_a_joint_that_misses_its_own_shift_is_not_used(square_scan):
     (unused,) = [pair for pair in solution.pairs if not pair.used]
     assert (unused.first, unused.second) == (5, 6)
     assert unused.reason == "disagrees with the other overlaps"
+
+
+def test_each_overlap_is_reported_with_its_shift_and_doubt(square_scan):
+    truth = square_scan.truth
+    every = [(i, j) for j in range(9) for i in range(j)]
+    solution = hung(square_scan, every, 2.5, ambiguous={(0, 1), (5, 6)})
+    pairs = {(pair.first, pair.second): pair for pair in solution.pairs}
+    assert [*pairs] == every
+    for (i, j), pair in pairs.items():
+        off = (0, 2.5) if (i, j) == (5, 6) else (0, 0)
+        assert pair.used
+        assert pair.reason == ""
+        assert pair.ambiguous == ((i, j) in {(0, 1), (5, 6)})
+        assert pair.shift_px == pytest.approx(truth[j] - truth[i] + off)
+        assert pair.residual_px == off[1]
+        assert (pair.quality, pair.score) == (0.2, 9.0)
+        assert pair.sigma_px == pytest.approx(np.sqrt(NOISE_RATIO / 1e4))
+    # of 36 equally sure overlaps one misses by 2.5 px
+    assert solution.residual_px == pytest.approx(2.5 / 6)
+    assert (solution.residual_median_px, solution.residual_worst_px) == (0, 2.5)
+    struck = hung(square_scan, every, 0.0, struck_pairs=frozenset({(2, 7)}))
+    assert [(p.first, p.second, p.reason) for p in struck.pairs if not p.used] == [
+        (2, 7, "struck by hand")
+    ]
+    low = hung(square_scan, every[:-1], 0.0, threshold=9.0)
+    assert low.pairs_used == 35
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,26 @@ def test_tilts_are_slopes_of_one_per_half_frame(shape):
         steps = np.gradient(surface)
         assert np.allclose(steps[axis] * max(shape) / 2, 1)
         assert np.allclose(steps[1 - axis], 0)
+        assert surface.mean() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_basis_without_knots_has_even_powers_of_the_distance():
+    basis = SurfaceBasis((40, 60), 0)
+    place = np.array([[19.5, 29.5], [19.5, 59.5], [4.5, 9.5]])
+    squares = np.array([0, 1, (15**2 + 20**2) / 30**2])
+    assert basis.at(place) == pytest.approx(
+        np.transpose([squares, squares**2, squares**3])
+    )
+    shapes = basis.shapes(place)
+    assert shapes[2] == pytest.approx([-0.5, -2 / 3, squares[2], squares[2] ** 2])
+    moved = SurfaceBasis((40, 60), 0, centre=(4.5, 9.5))
+    assert moved.at(place[2:]) == pytest.approx(np.zeros((1, 3)))
+    # a shape is read as itself, whatever its mean
+    both = SurfaceBasis((40, 60), 4)
+    grid = np.indices((40, 60))[:, ::5, ::5].reshape(2, -1).T
+    reader = both.shape_reader(grid)
+    assert reader @ both.tilts() == pytest.approx(np.eye(4, 2), abs=1e-9)
+    assert reader[:, :2] == pytest.approx(np.eye(4)[:, 2:], abs=1e-9)
 
 
 def test_shading_that_remains_is_told(square_scan, square_solution):

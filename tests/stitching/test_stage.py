@@ -8,7 +8,7 @@ from skimage.transform import AffineTransform
 
 from napari_semsr.core import RegistrationError, run
 from napari_semsr.stitching import solve_mosaic
-from napari_semsr.stitching.solution import fit_axes, fit_stage
+from napari_semsr.stitching.solution import StageAxes, fit_axes, fit_stage
 from napari_semsr.stitching.verify import pixel_size_from_stage
 from tests.stitching import scans
 
@@ -226,3 +226,33 @@ def test_a_pixel_by_the_stage_that_is_less_than_an_atom_is_not_taken(square_scan
         told = " ".join(solution.warnings)
         assert ("0.02 nm, which is less than an atom" in told) == (size is None)
         assert solution.pixel_size_nm == (size and pytest.approx((size, size), rel=0.1))
+
+
+TURNED = "a rotation of 8.0 degrees"
+SCALED = "a scale of 1.100"
+UNEVEN = "unequal scales along both axes"
+
+
+@pytest.mark.parametrize(
+    ("parts", "doubt", "how", "differ"),
+    [
+        ((8, 1.1, 0.05), 0.0, f"{TURNED}, {SCALED} and a shear of 0.050", True),
+        ((8, 1.1, 0.05), 0.06, f"{TURNED} and {SCALED}", True),
+        ((8, 1.1, 0.05), 0.3, UNEVEN, False),
+        ((8, 1.1, 0.05), np.inf, f"{TURNED}, {SCALED} and a shear of 0.050", False),
+        ((0, 1.019, 0), 0.0, UNEVEN, False),
+        ((0, 1.021, 0), 0.0, "a scale of 1.021", True),
+        ((-1.2, 1.0, 0), 0.0, "a rotation of -1.2 degrees", True),
+    ],
+)
+def test_axes_are_described_by_what_is_beyond_doubt(parts, doubt, how, differ):
+    axes = StageAxes(axes_matrix(*parts), np.full(2, doubt), True)
+    assert axes.how == how
+    assert axes.differ == differ
+    unsized = StageAxes(axes.matrix, axes.doubt, False, is_sized=False)
+    assert (unsized.scale, unsized.shear) == (None, None)
+    assert "scale of" not in unsized.how
+    assert "shear" not in unsized.how
+    swapped = axes.after(np.array([[0.0, 2.0], [1.0, 0.0]]))
+    assert swapped.matrix == pytest.approx(axes.matrix @ [[0, 2], [1, 0]])
+    assert swapped.doubt == pytest.approx(np.array([1, 2]) * doubt)

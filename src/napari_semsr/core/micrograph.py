@@ -342,9 +342,12 @@ def describe_origin(
     if math.isclose(*ratios, rel_tol=1e-6):
         factor = max(ratios[0], 1 / ratios[0])
         times = f"{'divided' if ratios[0] > 1 else 'multiplied'} by {factor:.4g}"
-    steps = " and ".join(dict.fromkeys(job for job in jobs if job != "convert"))
+    names = dict.fromkeys(job for job in jobs if job != "convert")
     spelt = " x ".join(f"{value:.6g}" for value in dict.fromkeys(first.tolist()))
-    where = f" by its step {steps}" if steps else ""
+    *others, last = names or ("",)
+    where = f" by its step {last}" if last else ""
+    if others:
+        where = f" by its steps {', '.join(others)} and {last}"
     return f"{how} as {spelt} nm, {times}{where}"
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 # Chosen. In the first second caches are filled, so the pace is not representative.
 _FIRST_S = 1.0
-_MINUTE_S, _HOUR_S = 60, 3600
+_MINUTE_S, _HOUR_MIN = 60, 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +87,13 @@ class Pace:
 
 def format_time(seconds: float) -> str:
     """Format a time in seconds, minutes, or hours and minutes."""
-    if seconds < _MINUTE_S:
+    if round(seconds) < _MINUTE_S:
         return f"{seconds:.0f} s"
-    if seconds < _HOUR_S:
-        return f"{seconds / _MINUTE_S:.0f} min"
-    hours, rest = divmod(seconds, _HOUR_S)
-    return f"{hours:.0f} h {rest // _MINUTE_S:02.0f} min"
+    minutes = round(seconds / _MINUTE_S)
+    if minutes < _HOUR_MIN:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, _HOUR_MIN)
+    return f"{hours} h {rest:02d} min"
 
 
 Job = Generator[Progress, None, T]

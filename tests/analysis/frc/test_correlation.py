@@ -5,7 +5,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from napari_semsr.analysis import FrcOptions, FrcResult, measure_frc
-from napari_semsr.analysis.frc.correlation import resampling_from
+from napari_semsr.analysis.frc.correlation import compare_with_pixels, resampling_from
+from napari_semsr.analysis.frc.rings import RingSums
 from napari_semsr.core import Micrograph, OptionError, ShapeError, parse_pixel_size
 from tests.refusals import refused
 
@@ -183,3 +184,36 @@ def test_images_are_cut_to_what_they_share(shift, rng) -> None:
     assert theirs.origin == ours.origin
     with refused(ShapeError, "no-overlap"):
         resampling_from(first, second, (41.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("resolution", "said"),
+    [
+        (None, ""),
+        (2.2, "the finest that these pixels can show: smaller pixels may show more"),
+        (2.21, "1.1 times the finest that these pixels can show"),
+        (7.0, "3.5 times the finest that these pixels can show"),
+    ],
+)
+def test_a_resolution_is_compared_with_two_pixels(resolution, said):
+    assert compare_with_pixels(resolution) == said
+
+
+def test_pooled_rings_are_sums_of_all_pairs(rng):
+    cross, one, two = rng.uniform(1, 2, (3, 4, 6))
+    peaks, lines = rng.random(4), rng.random((4, 2))
+    sums = RingSums(cross, one, two, peaks, lines)
+    pooled = sums.pool()
+    expected = cross.sum(0) / np.sqrt(one.sum(0) * two.sum(0))
+    np.testing.assert_allclose(pooled.correlation, np.minimum(expected, 1)[None])
+    assert pooled.power_a.shape == pooled.power_b.shape == (1, 6)
+    assert pooled.peak.tolist() == [peaks.max()]
+    np.testing.assert_allclose(pooled.lines, lines.mean(0)[None])
+    other = RingSums(2 * cross, one, 3 * two, peaks[::-1], 0 * lines)
+    both = sums + other
+    np.testing.assert_allclose(both.cross, 3 * cross)
+    np.testing.assert_allclose((both.power_a, both.power_b), (2 * one, 4 * two))
+    np.testing.assert_allclose(both.peak, np.maximum(peaks, peaks[::-1]))
+    np.testing.assert_allclose(both.lines, lines / 2)
+    blank = RingSums(0 * cross, 0 * one, two, peaks, lines)
+    assert not blank.correlation.any()

@@ -91,3 +91,19 @@ def test_what_is_not_counted_is_refused_in_a_sentence():
         FrcOptions.parse({"gain": 2})
     with pytest.raises(OptionError, match="more than 0"):
         FrcOptions.parse({"split": "binomial", "gain": 0})
+
+
+@pytest.mark.parametrize(
+    ("mean", "read", "refuses"),
+    [(-0.3, 12.0, True), (0.3, 12.0, False), (3.0, 2.0, True), (3.0, 12.0, False)],
+    ids=["negative", "of noise", "far below", "read noise"],
+)
+def test_counts_are_not_negative_beyond_their_noise(mean, read, refuses):
+    noise = 10 * np.random.default_rng(3).standard_normal((64, 64))
+    image = Micrograph(noise - noise.mean() + mean)
+    options = FrcOptions(split="binomial", read_noise=read)
+    if not refuses:
+        thin(image, options)
+        return
+    with refused(OptionError, "counts-negative", f"mean of {mean:g} electrons"):
+        thin(image, options)

@@ -25,6 +25,9 @@ def test_outputs_of_one_acquisition_alone_are_not_independent():
     assert not not_independent(enhanced("a"), enhanced("b"))
     assert not not_independent(enhanced("a"), Micrograph(IMAGE))
     assert not not_independent(Micrograph(IMAGE), None)
+    record = InputRecord(role="image", name="raw", digest="a")
+    plane = Micrograph(IMAGE, provenance=Provenance(job="convert", inputs=(record,)))
+    assert not not_independent(plane, plane.replace(data=IMAGE + 1))  # of one stack
 
 
 def test_frc_refuses_them_and_names_what_it_is_told_to_do(make_pair) -> None:
@@ -69,6 +72,12 @@ def half(name: str, *frames: str) -> Provenance:
     return step("stitch", "scan", half={"name": name, "frames": list(frames)})
 
 
+def with_positions(frames: str) -> Provenance:
+    positions = InputRecord(role="positions", name="p.csv", digest="positions")
+    stitched = step("stitch", frames)
+    return stitched.model_copy(update={"inputs": (positions, *stitched.inputs)})
+
+
 DRAW = step("degrade", "object", photons=20, seed=1)
 OTHER_DRAW = step("degrade", "object", photons=20, seed=2)
 OBJECT = step("crop", "object")
@@ -88,6 +97,8 @@ RAW = step("crop", "raw")
         (half("a", "1.tif", "3.tif"), half("b", "2.tif", "3.tif"), True),
         (half("a", "1.tif", "3.tif"), step("stitch", "scan"), True),
         (step("stitch", "scan"), step("stitch", "other"), False),
+        (with_positions("scan"), step("stitch", "scan", blend="seam"), True),
+        (with_positions("scan"), with_positions("other"), False),
         (DRAW, OTHER_DRAW, False),
         (
             step("restore", "x", before=DRAW),

@@ -1,0 +1,113 @@
+"""Only files are opened, and what the system refuses is said in a sentence."""
+
+import asyncio
+import errno
+import os
+
+import pytest
+import zarr
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+
+from napari_semsr.core import (
+    FolderStore,
+    Message,
+    ReadError,
+    access_refusal,
+    files_below,
+    list_folder,
+    read_bytes,
+)
+from tests.refusals import refused
+
+
+def test_files_of_the_system_are_not_listed(tmp_path):
+    for name in ("a/x", "a/.zattrs", "a/.DS_Store", "@eaDir/x", "b~", "Thumbs.db", "c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert {item.name for item in list_folder(tmp_path)} == {"a", "c"}
+    found = {item.relative_to(tmp_path).as_posix() for item in files_below(tmp_path)}
+    assert found == {"a/x", "a/.zattrs", "c"}
+
+
+def test_a_file_is_read_up_to_a_limit_and_a_pipe_not_at_all(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 9)
+    assert read_bytes(path, 9) == b"x" * 9
+    with refused(ReadError, "file-too-large"):
+        read_bytes(path, 8)
+    os.truncate(path, 5 << 20)
+    with refused(ReadError, "file-too-large", "5 MiB, more than the limit of 3 MiB"):
+        read_bytes(path, 3 << 20)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with refused(ReadError, "not-a-file"):
+            read_bytes(tmp_path / "pipe", 9)
+    with pytest.raises((IsADirectoryError, PermissionError)):
+        read_bytes(tmp_path, 9)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.EBUSY, "file-in-use"),
+        (errno.EACCES, "no-permission"),
+        (errno.ESTALE, "disk-unreachable"),
+        (errno.EMFILE, "too-many-open-files"),
+        (errno.ENOENT, "file-missing"),
+        (errno.EISDIR, "not-a-file"),
+    ],
+)
+def test_a_refusal_of_the_system_names_the_file(tmp_path, number, code):
+    for error, name in (
+        (OSError(number, "no"), "a"),
+        (OSError(number, "no", "b"), "b"),
+    ):
+        outer = ValueError("while reading")
+        outer.__cause__ = error
+        for raised in (error, outer):
+            message = access_refusal(tmp_path / "a", raised)
+            assert isinstance(message, Message)
+            assert message.code == code
+            assert message.split()[0].endswith(name)
+
+
+def test_other_errors_are_no_refusal(tmp_path):
+    for error in (OSError("damaged"), OSError(errno.EINVAL, "no"), ValueError("no")):
+        assert access_refusal(tmp_path, error) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (None, b"0123456789"),
+        (RangeByteRequest(2, 5), b"234"),
+        (RangeByteRequest(7, 99), b"789"),
+        (RangeByteRequest(5, 2), b""),
+        (OffsetByteRequest(6), b"6789"),
+        (SuffixByteRequest(3), b"789"),
+        (SuffixByteRequest(99), b"0123456789"),
+    ],
+    ids=str,
+)
+def test_parts_of_stored_files_are_read(tmp_path, part, expected):
+    (tmp_path / "c").write_bytes(b"0123456789")
+    store, kind = FolderStore(tmp_path), zarr.core.buffer.default_buffer_prototype()
+    for found in (
+        store.get_sync("c", byte_range=part),
+        asyncio.run(store.get("c", kind, part)),
+        *asyncio.run(store.get_partial_values(kind, [("c", part)])),
+    ):
+        assert found.to_bytes() == expected
+    assert store.get_sync("d", byte_range=part) is None
+    (tmp_path / "folder").mkdir()
+    assert store.get_sync("folder", byte_range=part) is None
+
+
+def test_marks_of_a_store_have_a_lower_limit_than_blocks(tmp_path):
+    for name in ("zarr.json", "c"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, (1 << 26) + 1)
+    store = FolderStore(tmp_path)
+    with refused(ReadError, "file-too-large"):
+        store.get_sync("zarr.json")
+    assert len(store.get_sync("c", byte_range=OffsetByteRequest(1))) == 1 << 26

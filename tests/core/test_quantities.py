@@ -1,0 +1,158 @@
+"""Figures and columns of a result are those that its fields declare."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import pytest
+
+from napari_semsr.core import (
+    FLAT,
+    LEVELS,
+    Figure,
+    FloatPair,
+    Quantity,
+    cells_of,
+    columns_of,
+    figure,
+    figures_of,
+    format_shape,
+    format_shift,
+    length_figures,
+    record_quantity,
+)
+from napari_semsr.core.quantities import lengths, quantities_of, recorded_names
+
+
+@dataclass(frozen=True)
+class Inner:
+    noise: Annotated[float, Quantity("Noise", LEVELS, ".2f")] = 1.25
+
+
+@dataclass(frozen=True)
+class Result:
+    width_nm: Annotated[
+        float | None,
+        Quantity(
+            "Width", "nm", also="width_px", sd="sd_nm", interval="ends_nm", large=True
+        ),
+    ]
+    width_px: Annotated[float | None, Quantity("Width", "px")]
+    sd_nm: float | None = None
+    ends_nm: Annotated[FloatPair | None, record_quantity("Ends", "nm")] = None
+    pitch_nm: Annotated[FloatPair, Quantity("Pitch", "nm", shown=False)] = (4.0, 5.0)
+    gain: Annotated[
+        float | None, Quantity("Gain", "dB", reason="why", verdict="told")
+    ] = None
+    why: str | None = None
+    told: str | None = None
+    sure: Annotated[bool, Quantity("Sure")] = True
+    kind: Annotated[str, Quantity("Kind")] = "lines"
+    count: Annotated[int, Quantity("Count", column="n", note="of all")] = 3
+    inner: Inner = field(default=Inner(), metadata=FLAT)
+
+    twice = figure(lambda self: 2 * self.count, "Twice", form=".1f")
+    span_nm, span_px = length_figures(
+        lambda self, unit: self.count * 10 if unit == "px" else None, "span", "Span"
+    )
+
+
+def texts(result):
+    return {label: str(one) for label, one in figures_of(result).items()}
+
+
+def test_figures_have_units_errors_intervals_and_reasons():
+    full = Result(
+        *(1234.5678, 12.0, 5.0, (1200.0, 1300.0)),
+        gain=2.0,
+        told="better",
+        sure=False,
+    )
+    assert texts(full) == {
+        "Width": "1235 ± 5 nm (12 px) (95 %: 1200 to 1300 nm)",
+        "Gain": "2 dB \N{EN DASH} better",
+        "Sure": "no",
+        "Kind": "lines",
+        "Count": "3 of all",
+        "Noise": "1.25 grey levels",
+        "Twice": "6.0",
+        "Span": "30 px",
+    }
+    assert figures_of(full)["Width"].large
+    bare = texts(Result(None, 12.0, why="too dark", kind=""))
+    assert (bare["Width"], bare["Gain"]) == ("12 px", "\N{EN DASH} (too dark)")
+    assert (bare["Sure"], bare["Kind"]) == ("yes", "\N{EN DASH}")
+    assert "Gain" not in texts(Result(None, None))
+    assert "Width" not in texts(Result(None, None))
+
+
+def test_columns_hold_units_and_both_of_a_pair_and_no_infinity():
+    row = cells_of(Result(math.inf, 12.0, ends_nm=(1.0, 2.0)))
+    assert row == {
+        "width_nm": None,
+        "width_px": 12.0,
+        "pitch_y_nm": 4.0,
+        "pitch_x_nm": 5.0,
+        "gain": None,
+        "sure": True,
+        "kind": "lines",
+        "n": 3,
+        "noise_grey": 1.25,
+        "twice": 6,
+        "span_nm": None,
+        "span_px": 30,
+    }
+    assert columns_of(Result) == tuple(row)
+    ends = {"ends_nm": Annotated[FloatPair, Quantity("Ends", "nm")]}
+    width = {"width_nm": Annotated[float, Quantity("Width", "nm", interval="ends_nm")]}
+    kind = dataclass(type("Kind", (), {"__annotations__": {**width, **ends}}))
+    assert columns_of(kind) == ("width_nm", "ends_low_nm", "ends_high_nm")
+
+
+def test_texts_without_a_format_are_not_stored():
+    names = recorded_names(Result)
+    assert {"width_nm", "ends_nm", "gain", "noise", "twice", "span_px"} <= set(names)
+    assert not {"kind", "sure", "count"} & set(names)
+    assert quantities_of(Result)["count"][0].note == "of all"
+
+
+def test_a_length_is_declared_in_both_units():
+    nm, px = lengths("gap", "Gap").items()
+    assert nm == (
+        "gap_nm",
+        Quantity(
+            *("Gap", "nm"), also="gap_px", sd="gap_sd_nm", interval="gap_interval_nm"
+        ),
+    )
+    assert px[1].also == ""
+    assert (px[0], px[1].sd) == ("gap_px", "gap_sd_px")
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (Figure(None, "nm", note="(none)"), "\N{EN DASH} (none)"),
+        (Figure(math.nan, "nm", sd=2.0), "\N{EN DASH}"),
+        (Figure("all", "nm"), "all nm"),
+        (Figure(5.0, "nm", ".2f", sd=0.123), "5.00 ± 0.12 nm"),
+        (Figure(123456.0), "123456"),
+        (Figure(1e7), "1e+07"),
+    ],
+)
+def test_a_figure_is_a_number_with_its_error_and_unit(made, text):
+    assert str(made) == text
+
+
+@pytest.mark.parametrize(
+    ("shift", "text"),
+    [
+        ((0.0, 0.0), "nothing"),
+        ((1.25, -0.5), "1.25 px down, 0.50 px left"),
+        ((-2.0, 0.125), "2.00 px up, 0.12 px right"),
+        ((0.0, 3.0), "0.00 px up, 3.00 px right"),
+    ],
+    ids=str,
+)
+def test_a_shift_is_written_without_signs(shift, text):
+    assert format_shift(shift) == text
+    assert format_shape((480, 640)) == "480 \N{MULTIPLICATION SIGN} 640 px"

@@ -1,0 +1,324 @@
+"""A project keeps its layers, and says of each input what became of it."""
+
+import json
+import math
+import os
+import shutil
+from enum import Enum
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import pytest
+import tifffile
+
+from napari_semsr.core import ReadError, run
+from napari_semsr.io import (
+    FOLDER_KEY,
+    STORE_KEY,
+    Project,
+    ProjectInput,
+    ProjectLayer,
+    adopt,
+    is_project,
+    note_input,
+    note_recent,
+    open_project,
+    plain,
+    plain_attributes,
+    project_folder,
+    read_array,
+    read_project,
+    recent_projects,
+    write_array,
+    write_project,
+)
+from tests.refusals import refused
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "work" / "p.semsr"
+
+
+def write_image(path, seed=0):
+    data = np.random.default_rng(seed).integers(0, 255, (40, 50), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(path, data)
+    return data
+
+
+def save(folder, *layers, inputs=None):
+    write_project(folder, Project(layers=layers, inputs=inputs or {}))
+
+
+def opened(folder):
+    project = run(open_project(folder))
+    return project, [(data, about, kind) for _, (data, about, kind) in project.layers]
+
+
+def test_what_is_written_is_read_from_the_folder_or_its_file(folder):
+    layer = ProjectLayer(kind="points", name="a", data=[[1, 2.5]])
+    write_project(folder, Project(layers=(layer,), window={"zoom": 2}, version=1))
+    for path in (folder, folder / "project.json"):
+        assert project_folder(path) == folder
+        assert is_project(path)
+        found = read_project(path)
+        assert found.layers == (layer,)
+        assert found.window == {"zoom": 2}
+        assert found.saved.endswith("+00:00")
+        assert found.versions["napari-semsr"]
+    moved = folder.rename(folder.with_name("other name"))
+    assert is_project(moved)
+    assert is_project(Path("not there.semsr"))
+    assert not is_project(moved.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"version": 2}, "other-version"),
+        ({"version": "1"}, "file-damaged"),
+        ({"format": "another"}, "file-damaged"),
+        ({"format": "another", "version": 2}, "file-damaged"),
+        ({"layers": [{"kind": "image"}]}, "file-damaged"),
+        (None, "file-damaged"),
+    ],
+)
+def test_a_project_of_another_kind_is_refused(folder, change, code):
+    save(folder)
+    file = folder / "project.json"
+    content = change and json.loads(file.read_text()) | change
+    file.write_text(json.dumps(content))
+    with refused(ReadError, code):
+        read_project(folder)
+
+
+def test_a_project_that_is_cut_off_or_missing_is_refused(folder):
+    with refused(ReadError, "file-missing", "NAME.semsr"):
+        read_project(folder)
+    save(folder)
+    (folder / "project.json").write_text('{"format": ')
+    with refused(ReadError, "file-damaged"):
+        read_project(folder)
+
+
+class Blending(Enum):
+    ADD = "additive"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Blending.ADD, "additive"),
+        (np.float32(0.5), 0.5),
+        (np.arange(3), [0, 1, 2]),
+        ({1: (math.nan, math.inf, 2.0)}, {"1": [None, None, 2.0]}),
+        (frozenset({7}), [7]),
+        (Path("a"), "a"),
+        (None, None),
+        (True, True),
+    ],
+)
+def test_values_become_those_of_json(value, expected):
+    found = plain(value)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+def test_metadata_of_this_machine_or_of_no_values_are_left_out():
+    metadata = {STORE_KEY: "/a", "note": {"n": [1, Path("b")]}, "f": [print], "x": None}
+    features = {"frame": ["a", "b"], "size": [1.5, math.nan]}
+    found = plain_attributes({"metadata": metadata, "features": features, "gamma": 1})
+    assert found == {
+        "gamma": 1,
+        "metadata": {"note": {"n": [1, "b"]}, "x": None},
+        "features": {
+            "frame": {"dtype": "<U1", "values": ["a", "b"]},
+            "size": {"dtype": "float64", "values": [1.5, None]},
+        },
+    }
+    assert "features" not in plain_attributes({"features": {}})
+
+
+def test_layers_without_pixels_come_back(folder):
+    features = {"size": [1.5, math.nan], "frame": ["a", "b"], "n": np.array([1, 2])}
+    about = plain_attributes({"features": features, "metadata": {"k": 1}})
+    source = folder.parent / "a.tif"
+    write_image(source)
+    digest, one = note_input(folder, source, {}, frames=False)
+    shapes = [[[0, 0], [1, 2]], [[3, 4], [5, 6], [7, 8.5]]]
+    graph = {"graph": {"1": [0]}}
+    save(
+        folder,
+        ProjectLayer(kind="points", name="p", data=[[1, 2], [3, 4]], attributes=about),
+        ProjectLayer(kind="shapes", name="s", data=shapes, input=digest),
+        ProjectLayer(kind="tracks", name="t", data=[[0, 1, 2]], attributes=graph),
+        ProjectLayer(kind="shapes", name="none"),
+        inputs={digest: one},
+    )
+    project, (points, drawn, tracks, none) = opened(folder)
+    assert (project.missing, project.messages) == ((), ())
+    np.testing.assert_array_equal(points[0], [[1, 2], [3, 4]])
+    assert (points[1]["name"], points[1]["metadata"], points[2]) == (
+        *("p", {"k": 1}),
+        "points",
+    )
+    columns = points[1]["features"]
+    np.testing.assert_array_equal(columns["size"], [1.5, np.nan])
+    assert (columns["frame"].dtype, columns["n"].dtype) == (object, int)
+    assert [item.tolist() for item in drawn[0]] == shapes
+    assert drawn[1]["metadata"] == {FOLDER_KEY: str(source)}
+    assert tracks[1]["graph"] == {1: [0]}
+    assert none[0] is None
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_arrays_come_back_and_labels_keep_their_colours(folder, lazy):
+    data = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    write_array(da.from_array(data) if lazy else data, folder / "a.zarr")
+    np.testing.assert_array_equal(read_array(folder / "a.zarr"), data)
+    assert read_array(folder / "a.zarr").dtype == np.int16
+    colours = {"colormap": {"None": "transparent", "3": "red"}}
+    save(
+        folder,
+        ProjectLayer(kind="labels", name="l", store="a.zarr", attributes=colours),
+        *(
+            ProjectLayer(kind="labels", name=name, store=name)
+            for name in ("gone.zarr", "../p.semsr/a.zarr", "..")
+        ),
+    )
+    project, layers = opened(folder)
+    (found, about, kind), *others = layers
+    assert (kind, others) == ("labels", [])
+    np.testing.assert_array_equal(found, data)
+    assert about["colormap"] == {None: "transparent", 3: "red"}
+    assert about["metadata"] == {STORE_KEY: str(folder / "a.zarr")}
+    assert [layer.name for layer in project.missing] == [
+        *("gone.zarr", "../p.semsr/a.zarr"),
+        "..",
+    ]
+    assert all("is missing in" in text for text in project.messages)
+    assert len(project.messages) == 3
+
+
+def shown(name="a", digest="", **read):
+    return ProjectLayer(kind="image", name=name, input=digest, read=read or None)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_an_input_is_found_by_its_digest_where_it_was_or_beside_the_project(
+    folder, moved
+):
+    path = folder.parent / "in" / "a.tif"
+    data = write_image(path)
+    digest, one = note_input(folder, path, {}, frames=False)
+    assert (one.path, one.absolute) == ("../in/a.tif", str(path))
+    assert one.stamp == (path.stat().st_size, path.stat().st_mtime_ns)
+    save(
+        folder, shown(digest=digest), shown("b", digest, layer=1), inputs={digest: one}
+    )
+    if moved:
+        shutil.move(path, folder.parent / "a.tif")
+        write_image(path, seed=1)  # another of the same name and size
+    project, [(found, about, _)] = opened(folder)
+    np.testing.assert_array_equal(found, data)
+    assert about["name"] == "a"
+    [message] = project.messages
+    assert message.endswith("no longer has channel 1.")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a" * 5000])  # which no system takes
+def test_a_missing_input_is_said_once(folder, name):
+    place = f"{folder.parent}/{name}"
+    one = ProjectInput(path=f"../{name}", absolute=place, stamp=(1, 2))
+    save(folder, shown(digest="d"), shown("b", "d"), inputs={"d": one})
+    project, layers = opened(folder)
+    assert (layers, len(project.missing)) == ([], 2)
+    [message] = project.messages
+    assert message.code == "file-missing"
+    shortened = place if len(place) < 1000 else f"{place[:999]}\N{HORIZONTAL ELLIPSIS}"
+    assert message == f"{shortened} is missing: restore it next to p.semsr."
+
+
+def test_a_changed_input_is_told_by_its_digest(folder):
+    path = folder.parent / "a.tif"
+    write_image(path)
+    digest, one = note_input(folder, path, {}, frames=False)
+    save(folder, shown(digest=digest), inputs={digest: one})
+    os.utime(path, (1, 1))
+    assert opened(folder)[0].messages == ()
+    write_image(path, seed=1)
+    project, layers = opened(folder)
+    assert [message.code for message in project.messages] == ["content-changed"]
+    assert len(layers) == 1
+
+
+def test_a_digest_is_computed_once_and_of_a_scan_from_its_own_frames(folder):
+    scan = folder.parent / "scan"
+    for number in range(3):
+        write_image(scan / f"{number}.tif", number)
+    first, _ = note_input(folder, scan, {}, frames=True)
+    shutil.copytree(scan, folder.parent / "copy")
+    assert note_input(folder, folder.parent / "copy", {}, frames=True)[0] == first
+    (scan / "notes.txt").write_text("no frame")
+    again, one = note_input(folder, scan, {}, frames=True)
+    assert again == first
+    assert note_input(folder, scan, {}, frames=False)[0] != first
+    assert note_input(folder, scan, {"known": one}, frames=True)[0] == "known"
+    (scan / "2.tif").rename(scan / "3.tif")
+    renamed, _ = note_input(folder, scan, {}, frames=True)
+    assert renamed != first
+    write_image(scan / "3.tif", seed=9)
+    assert note_input(folder, scan, {}, frames=True)[0] != renamed
+
+
+def test_options_of_an_image_and_its_data_bar_come_back(folder):
+    path = folder.parent / "a.tif"
+    data = write_image(path)
+    digest, one = note_input(folder, path, {}, frames=False)
+    save(
+        folder,
+        shown("typed", digest, pixel_size_nm=5.0),
+        shown("cut", digest, layer=0, databar_rows=8),
+        inputs={digest: one},
+    )
+    _, [typed, cut] = opened(folder)
+    assert tuple(typed[1]["scale"]) == (5, 5)
+    np.testing.assert_array_equal(typed[0], data)
+    np.testing.assert_array_equal(cut[0], data[:-8])
+
+
+def test_a_store_is_adopted_with_its_halves_and_is_its_own(tmp_path):
+    names = ("a.ome.zarr", "a.half-a.ome.zarr", "a.half-b.ome.zarr")
+    for name in names[:2]:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "c").write_text(name)
+    adopt(tmp_path / names[0], tmp_path / "b.ome.zarr")
+    assert (tmp_path / "b.ome.zarr" / "c").read_text() == names[0]
+    assert (tmp_path / "b.half-a.ome.zarr" / "c").read_text() == names[1]
+    assert not (tmp_path / "b.half-b.ome.zarr").exists()
+
+
+def test_the_last_ten_projects_are_remembered_once_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("platformdirs.user_state_path", lambda *_, **__: tmp_path / "s")
+    assert recent_projects() == []
+    folders = [tmp_path / f"{number}.semsr" for number in range(12)]
+    for folder in folders:
+        save(folder)
+        note_recent(folder)
+    note_recent(folders[5])
+    assert recent_projects() == [folders[5], *folders[:5:-1], *folders[4:1:-1]]
+    (folders[11] / "project.json").unlink()
+    assert recent_projects()[:2] == [folders[5], folders[10]]
+    (tmp_path / "s" / "recent.json").write_text("3")
+    assert recent_projects() == []
+
+
+def test_inputs_of_former_versions_are_read():
+    layers = [{"kind": "image", "name": "a", "read": read} for read in (2, "frames")]
+    first, second = Project.model_validate({"layers": layers}).layers
+    assert (first.read, first.is_frames) == ({"layer": 2}, False)
+    assert (second.read, second.is_frames) == ({"frames": True}, True)
+    one = ProjectInput(path="a", absolute="/a", stamp=(1, 2))
+    assert ProjectInput.model_validate(one.model_dump() | {"new": 1}) == one
